@@ -134,7 +134,11 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
     wide = sum(bool(s.estimate and exceeds_tolerance(s.point.search, s.estimate)) for s in statuses)
     edge = sum(map(at_edge, statuses))
     verdicts = [
-        p.verdict for s in statuses if s.record for p in s.record.probes if p.verdict != "fit"
+        run.verdict
+        for s in statuses
+        if s.record
+        for run in s.record.training_runs
+        if run.verdict != "fit"
     ]
     unconverged = verdicts.count("unconverged")
     gains = [s.estimate.doubling for s in statuses if s.estimate and s.estimate.doubling]

@@ -54,8 +54,8 @@ def row_of(status: PointStatus) -> Row:
     params, bits = record.header.params, record.header.bits
     row |= {
         "params": params or None, "bits": bits or None,
-        "seconds": round(sum(probe.seconds for probe in record.probes), 3),
-        "unstable": sum(probe.verdict == "unstable" for probe in record.probes),
+        "seconds": round(sum(run.seconds for run in record.training_runs), 3),
+        "unstable": sum(run.verdict == "unstable" for run in record.training_runs),
         **{f"touched_{gate}": _touched(record, gate) for gate in GATES},
     }  # fmt: skip
     if (stored := _bits_per_parameter(status, record)) is not None:
@@ -106,7 +106,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
     if not record.header.params:
         return None
     if isinstance(data, RandomTokens):
-        most = max_token_information(record.probes, data.length, data.vocabulary)
+        most = max_token_information(record.training_runs, data.length, data.vocabulary)
     elif data.labels != "random" or record.header.classes < 2:
         return None
     else:
@@ -116,7 +116,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
 
 def _touched(record: PointRecord, gate: str) -> int | None:
     """Count the failed probes that a gate detected; None if the gate is off."""
-    values = [probe.metrics.get(f"touched_{gate}") for probe in record.probes]
+    values = [run.metrics.get(f"touched_{gate}") for run in record.training_runs]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
 
@@ -197,8 +197,12 @@ def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) ->
 
 
 def budget_value(status: PointStatus) -> int:
-    """Return the budget of a point, in the unit of its spec; 0 without a budget."""
-    return (status.point.training.budget or ("", 0))[1]
+    """Return the budget of a point, in the unit of its spec; 0 without a budget.
+
+    With ``until: saturation``, this is the largest budget so far.
+    """
+    _, budget = status.point.training.budget or ("", 0)
+    return budget * 2 ** (status.estimate.stage if status.estimate else 0)
 
 
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:

@@ -229,7 +229,11 @@ def scores_of(
         if key not in groups:
             n_total = status.record.header.n_total
             groups[key] = SampleScores(name=name, n_total=n_total, point=status.point)
-        counted = [p.verdict not in UNINFORMATIVE and not p.rejected for p in status.record.probes]
+        last = set(map(id, status.record.training_runs))
+        counted = [
+            id(p) in last and p.verdict not in UNINFORMATIVE and not p.rejected
+            for p in status.record.probes
+        ]
         groups[key].add(read_masks(run.point(status.point.id)), counted)
     if not groups:
         raise InputError("nothing was trained yet, so there are no masks")

@@ -180,7 +180,7 @@ class Measurement:
         label = f"{self.status.point.label}: " if self.status.point.label else ""
         text = f"{label}EMC {emc_text(self.estimate)}"
         if (budget := self.status.point.training.budget) is not None:
-            text += f" at {budget[1]:,} {budget[0].replace('_', ' ')}"
+            text += f" at {budget_value(self.status):,} {budget[0].replace('_', ' ')}"
         if doubling := doubling_text(self.estimate, interval=True):
             text += f"; twice the budget: {doubling}"
         return f"<{text}; {self.status.probes} training runs>"

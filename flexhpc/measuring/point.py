@@ -14,9 +14,10 @@ from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
 from flexhpc.measuring.evaluate import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
-from flexhpc.measuring.probe import run_probe
+from flexhpc.measuring.probe import final_state_path, run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
+from flexhpc.search.stages import without_state
 from flexhpc.store import (
     Header,
     ProbeRecord,
@@ -100,15 +101,22 @@ def _search(
     """Run the probes that the search plans, until it returns its estimate."""
     path = run.point(point.id)
 
-    def checkpoint(probe: Probe) -> Path:
+    doubling = point.training.doubling
+
+    def checkpoint(probe: Probe | ProbeRecord | ProbeResult) -> Path:
         arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def store(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
         append(path, probe, permitted=callbacks.owns_claim)
-        checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
+        checkpoint(probe).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
+        if doubling is not None:
+            estimate = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
+            emc = probe.n if estimate is None else estimate.emc
+            for result in without_state(history, emc, doubling.keep_states):
+                final_state_path(checkpoint(result)).unlink(missing_ok=True)
 
     def one_by_one(probes: list[Probe]) -> None:
         batch_of_one: BatchOfOne | None = None
@@ -122,7 +130,7 @@ def _search(
             raise batch_of_one
 
     while True:
-        step = advance(point.search, samples.n_limit, history, point.coordinates)
+        step = advance(point.search, samples.n_limit, history, point.coordinates, doubling)
         if isinstance(step, Estimate):
             return _finished(step, path, callbacks)
         try:
@@ -147,13 +155,13 @@ def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
     return estimate
 
 
-_Message = tuple[str, tuple[int, int, int] | None, int]
-"""Next training run, broadcast by rank 0 to the other ranks: point id, probe as (n, repeat, arm) or
-None for the evaluation, and arm of the evaluation."""
+_Message = tuple[str, tuple[int, ...] | None, int]
+"""Next training run, broadcast by rank 0 to the other ranks: point id, fields of the probe or None
+for the evaluation, and arm of the evaluation."""
 
 
 def _message(point_id: str, probe: Probe | None, arm: int = 0) -> _Message:
-    return point_id, None if probe is None else (probe.n, probe.repeat, probe.arm), arm
+    return point_id, None if probe is None else tuple(probe), arm
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:

@@ -47,7 +47,8 @@ def run_training(
     Args:
         point: the point, which gives the model and the training settings.
         samples: the point's data.
-        probe: size of the subset and index of the training among those with this size.
+        probe: size of the subset, index of the training among those with this size, and number of
+            times that the budget is doubled.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
         name: distinguishes the checkpoints of training runs with the same n and repeat.
@@ -56,7 +57,7 @@ def run_training(
     Returns:
         The outcome, the global sample ids of the subset, int64 (n,), and the seeds.
     """
-    n, repeat, _ = probe
+    n, repeat = probe.n, probe.repeat
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
     if subset_seed is not None:
         seeds = replace(seeds, subset=subset_seed)
@@ -95,7 +96,8 @@ def run_training(
             order_seed=seeds.order,
             prompt=prompt,
         )
-        return train(point.training, make_model, data, training_callbacks, group), subset, seeds
+        training = point.training.at_stage(probe.stage)
+        return train(training, make_model, data, training_callbacks, group), subset, seeds
 
 
 def _resident_inputs(
@@ -140,17 +142,19 @@ def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> ProbeRecord:  # fmt: skip
-    """Run one probe of a point: one training run from scratch, with the tuned values of one arm.
+    """Run one probe of a point: one training run, with the tuned values of one arm.
 
     Args:
-        probe: n, repeat and arm.
+        probe: n, repeat, arm and stage.
         checkpoint: path of the training checkpoint; None for no checkpoint.
         point, samples, group, callbacks: as in :func:`run_training`.
     """
-    n, repeat, arm = probe
+    n, repeat, arm, stage = probe
+    doubles = point.training.doubling is not None
     unseen = Unseen(point, samples, group.device)
     callbacks = replace(
         callbacks, on_train_end=unseen.record_predictions, checkpoint=checkpoint,
+        final_state=final_state_path(checkpoint) if checkpoint and doubles else None,
         forgetting=point.record.forgetting,
     )  # fmt: skip
     outcome, subset, seeds = run_training(
@@ -163,6 +167,7 @@ def run_probe(
         n=n,
         repeat=repeat,
         arm=arm,
+        stage=stage,
         tuned=dict(point.arms[arm].values),
         seeds=asdict(seeds),
         train_accuracy=1 - outcome.n_errors / n,
@@ -173,6 +178,11 @@ def run_probe(
         unseen_fitted=correct if point.record.unseen else None,
         **vars(outcome),
     )
+
+
+def final_state_path(checkpoint: Path) -> Path:
+    """Return the path of the state from which a training run is continued, next to a checkpoint."""
+    return checkpoint.with_suffix(".final.ckpt")
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:

@@ -73,6 +73,11 @@ def propose(
             [(low, n_limit) for low in lowest],
             count=search.at_once,
             required=[] if missing is None else [(index, max(missing, lowest[index]))],
+            unfinished=[
+                (candidates.index(r.arm), r.n, r.share or 0.0)
+                for r in history
+                if r.unfinished and r.arm in candidates
+            ],
         )
         return [(candidates[i], n) for i, n in chosen]
     return ended

@@ -86,7 +86,8 @@ def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
         history: finished probes of one arm, in any order.
         n_limit: largest available n (samples).
     """
-    ordered = tuple(sorted(accepted_probes(history), key=lambda r: (r.n, r.repeat)))
+    probes = [*accepted_probes(history), *(r for r in history if r.unfinished)]
+    ordered = tuple(sorted(probes, key=lambda r: (r.n, r.repeat)))
     return _budget_curve(ordered, n_limit) if len(Times.from_history(ordered)) else None
 
 

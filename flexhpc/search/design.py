@@ -21,6 +21,8 @@ _BINS_OF_ARM = 6
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
+_LEAST_SHARE = 0.05
+"""Smallest expected cost of a probe, in whole training runs."""
 _PRIOR_WEIGHT = 3
 """Weight of a prior guess, in observed probes."""
 
@@ -47,7 +49,7 @@ class CostModel:
 
         If training has no budget, a failing probe counts as a full training run.
         """
-        known = [r for r in history if r.share and r.cost > 0]
+        known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
         fractions = {
             fit: [r.share for r in known if r.fit == fit and r.share is not None]
             for fit in (True, False)
@@ -68,12 +70,17 @@ class CostModel:
         level = float(np.mean(full - growth * n)) if len(n) else None
         return cls(fit=fit, fail=fail, growth=growth, level=level)
 
-    def expected(self, n: Floats, chance: Floats) -> Floats:
+    def expected(self, n: Floats, chance: Floats, used: Floats | float = 0.0) -> Floats:
         """Return the expected relative cost of probes at ``n`` with P(fit) = ``chance``.
 
         The unit cancels in comparisons and is arbitrary.
+
+        Args:
+            n, chance: of each probe.
+            used: fraction of the budget that the training run to continue has used.
         """
-        return np.asarray(n**self.growth * (self.fit * chance + self.fail * (1 - chance)))
+        share = np.maximum(self.fit, used) * chance + self.fail * (1 - chance)
+        return np.asarray(n**self.growth * np.maximum(share - used, _LEAST_SHARE))
 
     def trainings(self, history: History) -> float:
         """Return the cost of all probes in units of full training runs: the sum of used fractions.
@@ -126,7 +133,7 @@ class Draws:
 
 def choose_probes(
     draws: Draws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
-    required: Sequence[tuple[int, int]] = (),
+    required: Sequence[tuple[int, int]] = (), unfinished: Sequence[tuple[int, int, float]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Choose (arm, n) of the next probes, which may run in parallel.
 
@@ -139,18 +146,21 @@ def choose_probes(
         ranges: per arm, the smallest and largest n that may be chosen (samples).
         count: number of probes to return.
         required: probes fixed in advance, which come first.
+        unfinished: (arm, n, used fraction of the budget) of training runs that can be continued.
     """
-    arms, ns, chances = [], [], []
+    arms, ns, chances, used = [], [], [], []
     for arm, (curve, ends) in enumerate(zip(draws.curves, ranges, strict=True)):
+        started = {n: share for run_arm, n, share in unfinished if run_arm == arm}
         low = float(np.quantile(curve.threshold - 2 * curve.width, 0.05))
         high = float(np.quantile(curve.threshold + 2 * curve.width, 0.95))
         ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
-        candidates = np.unique(np.clip(np.round(ladder), *ends)).astype(np.float64)
+        candidates = np.unique([*np.clip(np.round(ladder), *ends), *started]).astype(np.float64)
+        used += [started.get(n, 0.0) for n in candidates]
         arms += [arm] * len(candidates)
         ns.append(candidates)
         chances.append(curve.chance(candidates))
     n, chance = np.concatenate(ns), np.concatenate(chances, axis=1)
-    cost = costs.expected(n, chance.mean(axis=0))
+    cost = costs.expected(n, chance.mean(axis=0), np.array(used))
     chosen = list(required[:count])
     outcomes = np.ones((len(chance), 1))
     for arm, chosen_n in chosen:
@@ -160,6 +170,7 @@ def choose_probes(
         joint = _joint(outcomes, chance)
         gain = _information(joint, draws.starts) - _information(outcomes, draws.starts)
         best = int(np.argmax(gain / cost))
+        cost[best] = costs.expected(n[best], chance[:, best].mean())  # continued once only
         chosen.append((arms[best], int(n[best])))
         outcomes = joint[..., best]
     return chosen

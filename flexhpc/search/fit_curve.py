@@ -128,8 +128,8 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
         n_limit: largest available n (samples).
         eps: training error up to which a probe is a fit; if given, only verdicts are used.
     """
-    ordered = sorted(accepted_probes(history), key=lambda r: (r.n, r.repeat))
-    return _posterior(tuple(ordered), n_limit, eps)
+    probes = [*accepted_probes(history), *(r for r in history if r.unfinished)]
+    return _posterior(tuple(sorted(probes, key=lambda r: (r.n, r.repeat))), n_limit, eps)
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +139,7 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     The counts of missed samples shift odds by a bounded factor, so cells that are negligible given
     the verdicts stay negligible. The counts are therefore evaluated on the remaining cells only.
     """
-    evidence = Evidence.from_history(history, eps)
+    evidence = Evidence.from_history([r for r in history if not r.unfinished], eps)
     grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE)
     for size in (_MIDDLE, _FINE):
         grid = _refine_grid(grid, _weights(evidence, grid).sum(axis=(1, 2)), size)

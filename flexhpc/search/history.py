@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
-EndedBy = Literal["tolerance", "max_cost", "data", "failure"]
+EndedBy = Literal["tolerance", "max_cost", "data", "failure", "saturation", "max_budget"]
 """Why a search ended: the interval (for bisection, the bracket) is within the tolerance; the cap
-was reached; all available samples were fitted, or not even one; or the growth policy reached its
-first failure."""
+was reached; all available samples were fitted, or not even one; the growth policy reached its
+first failure; or, with ``until: saturation``, the last doubling of the budget hardly raised the
+EMC, or the largest budget was reached."""
 Saturated = Literal["yes", "no", "unknown"]
 SATURATION = 1.1
 """Factor by which twice the budget may raise the EMC of a saturated point."""
@@ -43,6 +44,9 @@ class ProbeResult:
         time: fraction of its budget after which it fitted; None if it failed, or if a training run
             with a smaller budget is not the beginning of one with this budget.
         arm: index of the values of the tuned keys it was trained with.
+        stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
+        unfinished: whether it failed with a smaller budget and was not continued; ``time`` is then
+            the fraction of the budget that it was trained for.
     """
 
     n: int
@@ -54,6 +58,8 @@ class ProbeResult:
     share: float | None = None
     time: float | None = None
     arm: int = 0
+    stage: int = 0
+    unfinished: bool = False
 
     @property
     def fit(self) -> bool:
@@ -65,21 +71,24 @@ History = Sequence[ProbeResult]
 
 
 def accepted_probes(history: History) -> list[ProbeResult]:
-    """Return the probes that are evidence of capacity: all but the rejected ones.
+    """Return the probes that are evidence of capacity: all but rejected and unfinished ones.
 
     If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they are failures:
     training does not converge there, and the search must terminate.
     """
-    rejected = Counter((r.n, r.arm) for r in history if r.rejected)
-    return [r for r in history if not r.rejected or rejected[r.n, r.arm] > MOST_REJECTED]
+    finished = [r for r in history if not r.unfinished]
+    rejected = Counter((r.n, r.arm) for r in finished if r.rejected)
+    return [r for r in finished if not r.rejected or rejected[r.n, r.arm] > MOST_REJECTED]
 
 
 class Probe(NamedTuple):
-    """A proposed probe: number of samples, index among the probes at this n and arm, and arm."""
+    """A proposed probe: number of samples, index among the probes at this n and arm, arm, and
+    number of times that the budget is doubled."""
 
     n: int
     repeat: int
     arm: int = 0
+    stage: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +167,7 @@ class Estimate:
             of fits say nothing about other budgets (see ``ProbeResult.time``).
         ended_by: why the search ended; None while the search is running.
         arm: index of the best values of the tuned keys.
+        stage: number of times that the budget was doubled.
         best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
         tolerance, max_cost: the requested precision (keys of ``search``) with which it was made.
     """
@@ -181,6 +191,7 @@ class Estimate:
     doubling: Quantiles | None = None
     ended_by: EndedBy | None = None
     arm: int = 0
+    stage: int = 0
     best_chance: float | None = None
     tolerance: float | None = None
     max_cost: float | None = None
@@ -189,8 +200,11 @@ class Estimate:
     def saturated(self) -> Saturated | None:
         """Whether twice the budget would raise EMC by at most 10 %; None without ``doubling``.
 
-        ``unknown`` if the interval of ``doubling`` does not decide it.
+        ``unknown`` if the interval of ``doubling`` does not decide it. A search that doubles the
+        budget decides it by the last doubling.
         """
+        if self.ended_by in ("saturation", "max_budget"):
+            return "yes" if self.ended_by == "saturation" else "no"
         if self.doubling is None:
             return None
         low, _, high = self.doubling

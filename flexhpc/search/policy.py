@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from flexhpc.config.sections.search import Search
+from flexhpc.config.sections.training import Doubling
 from flexhpc.config.variants import load_implementation
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 from flexhpc.search.budget_curve import budget_curve
@@ -28,7 +29,10 @@ from flexhpc.search.history import (
     Probe,
     accepted_probes,
 )
+from flexhpc.search.stages import at_stage
 
+COARSE = 0.5
+"""Tolerance of stages after which the budget is doubled."""
 _ARMS_FACTOR = 2.0
 """Factor by which ``max_cost`` is multiplied if keys are tuned."""
 Proposal = list[tuple[int, int]]
@@ -84,8 +88,9 @@ def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
 
 
 def advance(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM
-) -> list[Probe] | Estimate:
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
+    doubling: Doubling | None = None,
+) -> list[Probe] | Estimate:  # fmt: skip
     """Return the probes to run next, which may run in parallel, or the final estimate.
 
     A search with ``at_once`` proposes that many probes per round, based only on the completed
@@ -97,33 +102,84 @@ def advance(
         n_limit: largest available n (samples).
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms, if keys are tuned.
+        doubling: when to stop to double the budget; None for a single budget.
     """
     round_size = at_once(search)
     completed = len(history) // round_size * round_size
-    rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm))
-    proposal = policy_of(search).propose(search, n_limit, rounds, coordinates)
-    spent = CostModel.from_history(rounds).trainings(rounds)
-    capped = spent >= cost_cap(search, len(coordinates))
-    if isinstance(proposal, str) or capped:
-        ended: EndedBy = proposal if isinstance(proposal, str) else "max_cost"
-        estimate = estimate_so_far(search, n_limit, history, coordinates, ended)
-        if estimate is not None:
-            return estimate
-    assert not isinstance(proposal, str), "a search that has ended has an estimate"
-    done = {Probe(result.n, result.repeat, result.arm) for result in history[completed:]}
-    return [p for p in _numbered(proposal, rounds) if p not in done]
+    rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm, r.stage))
+    stage = max((result.stage for result in rounds), default=0)
+    while True:
+        results = at_stage(rounds, stage)
+        proposal = _propose(search, n_limit, results, coordinates, doubling, stage)
+        if proposal != "doubling":
+            break
+        stage += 1
+    if isinstance(proposal, str):
+        estimate = estimate_so_far(search, n_limit, history, coordinates, proposal)
+        assert estimate is not None, "a search that has ended has an estimate"
+        return estimate
+    done = {Probe(r.n, r.repeat, r.arm, r.stage) for r in history[completed:]}
+    return [p for p in _numbered(proposal, results, stage) if p not in done]
 
 
-def _numbered(proposal: Proposal, history: History) -> Iterator[Probe]:
-    """Number each proposed probe by the first repeat that the history lacks.
+def _propose(
+    search: Search, n_limit: int, history: History, coordinates: Coordinates,
+    doubling: Doubling | None, stage: int,
+) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
+    """Propose the next probes of a stage, or return why the search ends, or doubles the budget."""
+    if doubling is None:
+        return _propose_once(search, n_limit, history, coordinates)
+    last = stage >= doubling.last
+    tolerance = search.tolerance if last else max(search.tolerance, COARSE)
+    coarse = search.model_copy(update={"tolerance": tolerance})
+    proposal = _propose_once(coarse, n_limit, history, coordinates)
+    if proposal == "data" and not last and not any(result.fit for result in history):
+        return "doubling"
+    if proposal != "tolerance":
+        return proposal
+    arm = policy_of(search).estimate(search, n_limit, history, coordinates).arm
+    low, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
+    if not last and (stage == 0 or low > doubling.saturation):
+        return "doubling"
+    proposal = _propose_once(search, n_limit, history, coordinates)
+    if proposal != "tolerance":
+        return proposal
+    if high <= doubling.saturation:
+        return "saturation"
+    return "max_budget" if last else "doubling"
+
+
+def last_gain(history: History, n_limit: int, search: Search) -> tuple[float, float]:
+    """Return the interval of the factor by which the last doubling of the budget raised the EMC."""
+    curve = budget_curve(history, n_limit)
+    if curve is None:
+        return math.inf, math.inf
+    low, _, high = curve.gain(estimand_level(search.estimand), 0.5)
+    return 1 / high, 1 / low
+
+
+def _propose_once(
+    search: Search, n_limit: int, history: History, coordinates: Coordinates
+) -> Proposal | EndedBy:
+    """Propose the next probes with one budget, or return why the search has ended."""
+    proposal = policy_of(search).propose(search, n_limit, history, coordinates)
+    spent = CostModel.from_history(history).trainings(history)
+    if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
+        return proposal
+    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    return proposal if estimate is None else "max_cost"
+
+
+def _numbered(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
+    """Number each proposed probe by its first repeat that is not finished at a stage.
 
     The repeats of the history have gaps if ``at_once`` was changed in the middle of a round.
     """
-    known = {Probe(result.n, result.repeat, result.arm) for result in history}
+    known = {(result.n, result.repeat, result.arm) for result in history if not result.unfinished}
     for arm, n in proposal:
-        probe = next(p for p in (Probe(n, i, arm) for i in count()) if p not in known)
-        known.add(probe)
-        yield probe
+        repeat = next(i for i in count() if (n, i, arm) not in known)
+        known.add((n, repeat, arm))
+        yield Probe(n, repeat, arm, stage)
 
 
 def estimate_so_far(
@@ -139,6 +195,8 @@ def estimate_so_far(
         search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
     """
+    stage = max((result.stage for result in history), default=0)
+    history = at_stage(history, stage)
     if not accepted_probes(history):
         if ended_by is None or not history:
             return None
@@ -151,7 +209,7 @@ def estimate_so_far(
         curve = budget_curve([r for r in history if r.arm == estimate.arm], n_limit)
         if curve is not None:
             doubling = curve.gain(estimand_level(search.estimand), 2.0)
-    return replace(estimate, ended_by=ended_by, doubling=doubling)
+    return replace(estimate, ended_by=ended_by, doubling=doubling, stage=stage)
 
 
 def make_estimate(
@@ -185,8 +243,9 @@ def _tolerance(search: Search) -> float | None:
 
 
 def is_precise(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates, estimate: Estimate
-) -> bool:
+    search: Search, n_limit: int, history: History, coordinates: Coordinates,
+    estimate: Estimate, doubling: Doubling | None = None,
+) -> bool:  # fmt: skip
     """Return whether a final estimate is as precise as a search requests.
 
     True if the estimate was made with at most this tolerance and at least this cap, or if the
@@ -198,8 +257,11 @@ def is_precise(
         history: the probes that the estimate is made from.
         coordinates: coordinates of the arms.
         estimate: final estimate from these probes.
+        doubling: see :func:`advance`.
     """
     tolerance = _tolerance(search)
+    if doubling is not None:
+        return isinstance(advance(search, n_limit, history, coordinates, doubling), Estimate)
     if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
         cap, previous_cap = search.max_cost, estimate.max_cost
         if estimate.ended_by != "max_cost" or cap == previous_cap:

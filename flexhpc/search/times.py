@@ -43,6 +43,8 @@ MAX_TIME_FACTOR = 50.0
 WIDENING = 0.75
 """Increase of the scatter per unit of log n below the threshold, relative to the width: times of
 training runs far below it scatter more, and the laws hold less exactly there."""
+LAPSED = 0.05
+"""Fraction of unfinished training runs that lapsed."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of densities multiplied per logarithm."""
@@ -62,21 +64,30 @@ def shift(u: float, laws: Index = slice(None)) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """The fits of a history whose time is known.
+    """The fits of a history whose time is known, and its unfinished training runs.
 
     Attributes:
         log_n, log_time: log n, and log of the fraction of the budget, shape (fits,).
+        unfinished: the same of the unfinished training runs, shape (2, unfinished).
     """
 
     log_n: Floats
     log_time: Floats
+    unfinished: Floats
 
     @classmethod
     def from_history(cls, history: History) -> Times:
         """Collect the fits that have a time."""
-        pairs = [(result.n, result.time) for result in history if result.time]
-        log_n, log_time = np.log(np.array(pairs, dtype=np.float64).reshape(-1, 2)).T
-        return cls(log_n=log_n, log_time=log_time)
+        timed = [result for result in history if result.time]
+        (log_n, log_time), unfinished = (
+            np.log(
+                np.array(
+                    [(r.n, r.time) for r in timed if r.unfinished == kind], dtype=np.float64
+                ).reshape(-1, 2)
+            ).T
+            for kind in (False, True)
+        )
+        return cls(log_n=log_n, log_time=log_time, unfinished=unfinished)
 
     def __len__(self) -> int:
         return len(self.log_n)
@@ -107,6 +118,10 @@ class Times:
                 density += np.float32(UNEXPLAINED * BROAD)
                 product *= density
             total += np.log(product)
+        for log_n, log_time in self.unfinished.T:
+            scale = width * (1 + WIDENING * np.maximum(threshold - log_n, 0))
+            late = threshold[:, None] + shift(log_time) - log_n
+            total += np.log1p((LAPSED - 1) * expit(late / scale[:, None]))
         return total
 
     def log_weight(self, threshold: Floats, width: Floats) -> Floats:

@@ -69,6 +69,8 @@ class ProbeSummary:
         machine: host, device and versions.
         rejected: whether a convergence gate rejected it; it is then no evidence of capacity.
         arm: index of the values of the tuned keys.
+        stage: number of times that the budget had been doubled; a training run that is continued
+            with a larger budget has one probe per stage, each with the totals since its start.
         tuned: values of the tuned keys, by dotted path.
         loss_curve: loss after each epoch, float32 (epochs,).
     """
@@ -89,6 +91,7 @@ class ProbeSummary:
     machine: Mapping[str, str] = field(default_factory=dict)
     rejected: bool = False
     arm: int = 0
+    stage: int = 0
     tuned: Mapping[str, float] = field(default_factory=dict)
     loss_curve: NDArray[np.float32] = field(repr=False)
 
@@ -133,6 +136,11 @@ class PointRecord:
     estimate: Estimate | None
     evaluation: dict[str, Any] | None
 
+    @property
+    def training_runs(self) -> list[ProbeSummary]:
+        """The last probe of each training run, which may have been continued."""
+        return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
+
     def has_evaluation(self, asked: Mapping[str, int] | None) -> bool:
         """Return whether the requested evaluation of the estimate's arm is stored.
 
@@ -166,7 +174,7 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, share=(share := _share(p, training)), arm=p.arm,
+            rejected=p.rejected, share=(share := _share(p, training)), arm=p.arm, stage=p.stage,
             time=share if timed and p.verdict == "fit" else None,
         )
         for p in probes
@@ -178,5 +186,6 @@ def _share(probe: ProbeSummary, training: Procedure) -> float | None:
     if training.budget is None:
         return None
     key, budget = training.budget
+    budget *= 2**probe.stage
     used = {"steps": probe.steps, "gradient_evaluations": probe.cost, "epochs": probe.epochs}
     return used[key] / budget

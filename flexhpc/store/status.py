@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
+from flexhpc.search.stages import at_stage
 from flexhpc.store import PointRecord, RunFolder, history_of, read, read_claim
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
@@ -63,20 +64,22 @@ class PointStatus:
 
     @property
     def history(self) -> list[ProbeResult]:
-        """The finished probes of the best arm, on which the estimate is based.
+        """The training runs of the best arm at the last budget, on which the estimate is based.
 
-        Before the first estimate these are the probes of all arms.
+        Before the first estimate these are the training runs of all arms.
         """
         if self.record is None:
             return []
-        history = history_of(self.record.probes, self.point.training)
+        probes = self.record.probes
+        stage = max((probe.stage for probe in probes), default=0)
+        history = at_stage(history_of(probes, self.point.training), stage)
         best = None if self.estimate is None else self.estimate.arm
         return [result for result in history if best is None or result.arm == best]
 
     @property
     def cost(self) -> int:
-        """Sample passes of the finished probes."""
-        return sum(probe.cost for probe in self.record.probes) if self.record else 0
+        """Sample passes of the training runs."""
+        return sum(run.cost for run in self.record.training_runs) if self.record else 0
 
 
 class StatusReader:
@@ -158,6 +161,7 @@ def is_estimated(point: Point, record: PointRecord) -> bool:
         history_of(record.probes, point.training),
         point.coordinates,
         record.estimate,
+        point.training.doubling,
     )
 
 

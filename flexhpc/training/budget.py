@@ -54,7 +54,7 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
         training: has a budget of epochs, steps or gradient evaluations, or none.
         sizes: batch sizes of one epoch.
     """
-    if training.until is not None:
+    if training.until == "convergence":
         return None
     if training.steps is not None:
         return training.steps

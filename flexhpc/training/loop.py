@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def train(
     callbacks: Callbacks,
     group: Group | None = None,
 ) -> Outcome:
-    """Train one probe from scratch, or resume it from its checkpoint.
+    """Train one probe from scratch, resume it from its checkpoint, or continue its final state.
 
     Args:
         training: the procedure.
@@ -101,8 +102,9 @@ def train(
     """
     group = group or Group(data.inputs.device)
     saved = None
-    if callbacks.checkpoint is not None and group.rank == 0:
-        saved = checkpoint.load(callbacks.checkpoint, callbacks.key)
+    for path in (callbacks.checkpoint, callbacks.final_state):
+        if path is not None and saved is None and group.rank == 0:
+            saved = checkpoint.load(path, callbacks.key)
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic():
@@ -117,9 +119,10 @@ def train(
         except (Interrupted, PeerLost, PointError, torch.OutOfMemoryError):
             raise
         except Exception:
-            if state is not None and callbacks.checkpoint and trainee.steps_since_resume == 0:
-                # Otherwise every attempt would fail in the same way.
-                callbacks.checkpoint.unlink(missing_ok=True)
+            if state is not None and trainee.steps_since_resume == 0:
+                for path in (callbacks.checkpoint, callbacks.final_state):
+                    if path is not None:  # otherwise every attempt would fail in the same way
+                        path.unlink(missing_ok=True)
             raise
 
 
@@ -164,10 +167,14 @@ def _train(
             now = time.monotonic()
             if stop or now - last_saved >= callbacks.checkpoint_every:
                 state.seconds = seconds_before + now - started
-                trainee.save(state)
+                trainee.save(state, callbacks.checkpoint)
                 last_saved = time.monotonic()
             if stop:
                 raise Interrupted
+        if state.out_of_budget() and callbacks.final_state is not None:
+            # Before the epoch is evaluated: with a larger budget, it may have more updates.
+            state.seconds = seconds_before + time.monotonic() - started
+            trainee.save(state, callbacks.final_state)
         state.epoch, state.batch = state.epoch + 1, 0
 
         evaluation: Evaluation | None = None
@@ -199,7 +206,8 @@ def _train(
         plateau = gate_on and (
             state.plateau.updates >= patience_in_updates(gates.plateau, state.max_steps, len(sizes))
         )
-        finished = state.out_of_budget() or (plateau and training.schedule == "constant")
+        stops_early = training.schedule == "constant" and training.until != "saturation"
+        finished = state.out_of_budget() or (plateau and stops_early)
         if finished:
             evaluation = evaluation or evaluator.evaluate()
             if not math.isfinite(evaluation.loss):  # the last updates may have diverged
@@ -312,10 +320,10 @@ class Trainee:
             state.loss_start = self.evaluator.evaluate().loss
         return state
 
-    def save(self, state: TrainState) -> None:
-        """Write the checkpoint on rank 0; a failure is reported, and training continues."""
+    def save(self, state: TrainState, path: Path | None) -> None:
+        """Write a checkpoint on rank 0; a failure is reported, and training continues."""
         callbacks, device = self.callbacks, self.group.device
-        if callbacks.checkpoint is None or self.group.rank > 0 or not callbacks.owns_claim():
+        if path is None or self.group.rank > 0 or not callbacks.owns_claim():
             return
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if device.type != "cpu":
@@ -333,7 +341,7 @@ class Trainee:
         if self.forgetting is not None:
             saved["forgetting"] = self.forgetting.state()
         try:
-            checkpoint.save(callbacks.checkpoint, callbacks.key, saved)
+            checkpoint.save(path, callbacks.key, saved)
         except (OSError, RuntimeError) as error:  # such as a full disk
             print(f"checkpoint: cannot save ({error}); training continues", flush=True)
 
@@ -355,8 +363,10 @@ class Trainee:
                 self.forgetting = None
                 if self.metrics is not None:
                     self.metrics.forgetting = None
-            progress = saved["progress"]
-            return TrainState(**{**progress, "plateau": Plateau(**progress["plateau"])})
+            progress = {**saved["progress"], "plateau": Plateau(**saved["progress"]["plateau"])}
+            if self.training.until == "saturation":  # the saved budget may be smaller
+                progress["max_steps"] = self.max_steps
+            return TrainState(**progress)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             return None
 

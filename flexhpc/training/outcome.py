@@ -88,6 +88,8 @@ class Callbacks:
             recorded. Every process of a group calls its own.
         checkpoint: file for the state of the training, which is resumed if the file exists.
         checkpoint_every: seconds between checkpoints.
+        final_state: file for the state when the budget is used up, from which the training run is
+            continued with a larger budget if there is no checkpoint.
         key: identifies the training in the checkpoint; a checkpoint with another key is ignored.
         forgetting: whether to count how often each sample is forgotten.
     """
@@ -97,6 +99,7 @@ class Callbacks:
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None
     on_train_end: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     checkpoint: Path | None = None
+    final_state: Path | None = None
     checkpoint_every: float = 60.0
     key: str = ""
     forgetting: bool = False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from flexhpc.config.sections.base import (
+    LIMIT,
     NUISANCE,
+    PRECISION,
     Count,
     Decay,
     Fraction,
@@ -19,6 +23,23 @@ from flexhpc.config.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
 DEFAULT_EPOCHS = 500
+FIRST_STEPS, _MAX_FACTOR = 1000, 64
+"""Defaults of ``until: saturation``: the first budget (updates), and the largest budget over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubling:
+    """When a search stops to double the budget.
+
+    Attributes:
+        saturation: largest factor by which the last doubling may have raised the EMC.
+        last: largest number of doublings.
+        keep_states: number of final states that are kept to continue training runs.
+    """
+
+    saturation: float
+    last: int
+    keep_states: int = 32
 
 
 class Sam(Section):
@@ -55,7 +76,8 @@ class Procedure(Section):
 
     @property
     def budget(self) -> tuple[str, int] | None:
-        """Key and value of the budget: ``("epochs", 500)``; None without a budget."""
+        """Key and value of the budget, with ``until: saturation`` of the first one:
+        ``("epochs", 500)``; None without a budget."""
         values = {key: getattr(self, key) for key in BUDGETS[:-1]}
         return next(((key, value) for key, value in values.items() if value is not None), None)
 
@@ -64,10 +86,21 @@ class Procedure(Section):
         """Whether a training run with a smaller budget is the beginning of one with this budget."""
         return False
 
+    @property
+    def doubling(self) -> Doubling | None:
+        """When the search stops to double the budget; None if it never doubles it."""
+        return None
+
+    def at_stage(self, stage: int) -> Procedure:
+        """Return the procedure with its budget doubled ``stage`` times."""
+        return self
+
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
-        budgets = [key for key in BUDGETS if getattr(self, key, None) is not None]
+        doubles = getattr(self, "until", None) == "saturation"
+        keys = BUDGETS[:-1] if doubles else BUDGETS
+        budgets = [key for key in keys if getattr(self, key, None) is not None]
         for key in budgets[1:]:
             yield key, f"cannot be combined with {budgets[0]}; remove one of them"
 
@@ -90,15 +123,25 @@ class Training(Procedure):
 
     optimizer: str
     """Optimizer."""
-    until: Literal["convergence"] | None = None
-    """Trains without a budget (instead of `epochs`), until the plateau gate detects that training
-    has stopped improving."""
+    until: Literal["convergence", "saturation"] | None = None
+    """`saturation`: the budget is the first one; the search doubles it and continues its failing
+    training runs until a doubling hardly raises the EMC. `convergence`: trains without a budget
+    (instead of `epochs`), until the plateau gate detects that training has stopped improving."""
+    saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
+    """With `until: saturation`, the largest factor by which the last doubling of the budget may
+    have raised the EMC (upper end of its 90 % interval)."""
+    max_budget: Annotated[Count | None, PRECISION] = None
+    """With `until: saturation`, the largest budget, in the unit of the first one; by default 64
+    times the first one."""
     epochs: Count | None = Field(
         default_factory=lambda given: (
             None if any(given.get(key) for key in BUDGETS[1:]) else DEFAULT_EPOCHS
         )
     )
     """Budget in passes over the subset."""
+    keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
+    """With `until: saturation`, the number of failed training runs of a point whose final states
+    (weights and optimizer) are kept to continue them; all others are trained again if needed."""
     unconverged: Literal["report", "extend"] = "report"
     """Treatment of a failing probe that is still improving when its budget ends. `report`: it ends
     with the verdict `unconverged`. `extend`: the budget is doubled repeatedly, up to `extend_to`
@@ -134,13 +177,35 @@ class Training(Procedure):
     one part, and results are equal up to rounding."""
 
     @property
+    def budget(self) -> tuple[str, int] | None:
+        """Key and value of the (first) budget."""
+        default = ("steps", FIRST_STEPS) if self.until == "saturation" else None
+        return super().budget or default
+
+    @property
+    def doubling(self) -> Doubling | None:
+        """When the search stops to double the budget."""
+        if self.until != "saturation" or self.budget is None:
+            return None
+        _, first = self.budget
+        last = int(math.log2((self.max_budget or _MAX_FACTOR * first) / first))
+        return Doubling(saturation=self.saturation, last=last, keep_states=self.keep_states)
+
+    def at_stage(self, stage: int) -> Training:
+        """Return the procedure with its budget doubled ``stage`` times."""
+        if self.until != "saturation" or self.budget is None:
+            return self
+        key, first = self.budget
+        return self.model_copy(update={key: first * 2**stage})
+
+    @property
     def rejects(self) -> bool:
         """Whether a gate may reject a probe."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether no update depends on the budget, and the budget is fixed."""
+        """Whether no update depends on the budget, and the budget is not extended."""
         fixed = self.budget is not None and self.unconverged == "report"
         return fixed and self.schedule == "constant"
 
@@ -157,6 +222,11 @@ class Training(Procedure):
                 yield key, f"{value} needs the plateau gate; remove plateau: off"
             if getattr(self, key) == value and self.schedule == "cosine":
                 yield key, f"{value} has no fixed budget, which schedule: cosine needs"
+        if self.until == "saturation":
+            yield from self._check_saturation()
+        else:
+            for key in self.model_fields_set & {"saturation", "max_budget", "keep_states"}:
+                yield key, "has no effect without until: saturation; remove it"
         if self.until == "convergence":
             if self.unconverged == "extend":
                 yield "unconverged", "has no effect with until: convergence; remove it"
@@ -167,6 +237,16 @@ class Training(Procedure):
             yield "extend_to", "has no effect without unconverged: extend; remove it"
         if self.warmup is not None and self.steps is not None and self.warmup >= self.steps:
             yield "warmup", f"must be below steps ({self.steps}), not {self.warmup}"
+
+    def _check_saturation(self) -> Problems:
+        if self.schedule == "cosine":
+            yield "schedule", "cosine depends on the budget; until: saturation needs constant"
+        if self.unconverged == "extend":
+            yield "unconverged", "has no effect with until: saturation; remove it"
+        if self.max_budget is not None and self.budget is not None:
+            key, first = self.budget
+            if self.max_budget < 2 * first:
+                yield "max_budget", f"must be at least twice {key} ({first}), not {self.max_budget}"
 
 
 class MiniBatches(Training):
