@@ -20,11 +20,13 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
     """Return all results of a point, sorted by arm and n: concurrent probes end in any order."""
     record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
     assert record is not None
-    keys = [(probe.arm, probe.n, probe.repeat) for probe in record.probes]
+    keys = [(probe.arm, probe.n, probe.repeat, probe.stage) for probe in record.probes]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     probes = [record.probes[i] for i in order]
     return {
-        "probes": [(p.arm, p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs) for p in probes],
+        "probes": [
+            (p.arm, p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.stage) for p in probes
+        ],
         "losses": [p.loss_curve.tobytes() for p in probes],
         "subsets": [masks.subset[i].tobytes() for i in order],
         "fits": [masks.fit[i].tobytes() for i in order],

@@ -99,7 +99,11 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 
-    known = [t.budget for t in trainings if t.extends_smaller_budgets and t.budget]
+    known = [
+        (t.budget[0], t.budget[1] * 2 ** (t.doubling.last if t.doubling else 0))
+        for t in trainings
+        if t.extends_smaller_budgets and t.budget
+    ]
     if budgets and not known:
         raise InputError(f"--budget: {NO_OTHER_BUDGET} (see docs/reading.md)")
     key, largest = max(known, key=lambda budget: budget[1], default=("", 0))

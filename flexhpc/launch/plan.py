@@ -41,26 +41,26 @@ def make_plan(
     """
     settings = load_profile(profile)
     prepared = prepare(spec, overrides, runs)
-    bounds: dict[tuple[int, int, int], int | None] = {}
+    bounds: dict[tuple[int, int, int], tuple[int | None, int | None]] = {}
     rows: list[dict[str, Any]] = []
     statuses = StatusReader(prepared.run, prepared.points).read()
     for point, status in zip(prepared.points, statuses, strict=True):
         key = (id(point.search), id(point.training), id(point.data))
         if key not in bounds:
-            bounds[key] = _cost_bound(point)
+            bounds[key] = _cost_bound(point), _cost_bound(point, doublings=0)
         row = {
             "index": point.index,
             "id": point.id,
             "label": point.label,
             "swept": point.swept,
             "state": "done" if status.state == "done" else "to measure",
-            "cost_bound": bounds[key],
+            "cost_bound": bounds[key][0],
+            "first_cost_bound": bounds[key][1],
         }
         if params:
             row["params"] = _parameters(point)
         rows.append(row)
     open_rows = [row for row in rows if row["state"] != "done"]
-    known = [row["cost_bound"] for row in open_rows]
     layout = _layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
     return {
@@ -68,10 +68,16 @@ def make_plan(
         "run": str(prepared.run.path),
         "points": rows,
         "to_measure": len(open_rows),
-        "cost_bound": None if None in known else sum(known),
+        "cost_bound": _sum([row["cost_bound"] for row in open_rows]),
+        "first_cost_bound": _sum([row["first_cost_bound"] for row in open_rows]),
         "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
         "layout": layout,
     }
+
+
+def _sum(bounds: Sequence[int | None]) -> int | None:
+    known = [bound for bound in bounds if bound is not None]
+    return sum(known) if len(known) == len(bounds) else None
 
 
 def _time_bound(
@@ -135,12 +141,14 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
 def plan_lines(planned: dict[str, Any]) -> list[str]:
     """Format the plan as lines of text; at most 40 points are listed."""
     rows, layout, bound = planned["points"], planned["layout"], planned["cost_bound"]
+    first = planned["first_cost_bound"]
     lines = [
         f"{planned['name']}: {count_text(len(rows), 'point')}, {planned['to_measure']} to measure, "
         f"into {planned['run']}",
         _layout_line(layout) + _concurrency_text(layout),
         "cost at most "
         + (f"{bound:,} sample passes" if bound is not None else "unknown")
+        + (f" ({first:,} with the first budget)" if bound and first and first < bound else "")
         + _time_line(planned),
     ]
     for row in rows[:_SHOWN]:
@@ -190,10 +198,18 @@ def count_text(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def _cost_bound(point: Point) -> int | None:
-    known = known_shape(point.data)
-    n_limit = point.data.n_max or (known[2] if known else None)
-    return None if n_limit is None else _highest_bound(point, n_limit)
+def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
+    """Return the highest bound of all arms, None if it is unknown; see :func:`cost_bound`."""
+    shape, tuned = known_shape(point.data), len(point.arms) > 1
+    n_limit = point.data.n_max or (shape[2] if shape else None)
+    if n_limit is None:
+        return None
+    bounds = [
+        cost_bound(point.search, arm.training, n_limit, tuned=tuned, doublings=doublings)
+        for arm in point.arms
+    ]
+    known = [bound for bound in bounds if bound is not None]
+    return max(known) if len(known) == len(bounds) else None
 
 
 def _parameters(point: Point) -> int | None:
@@ -208,10 +224,3 @@ def _parameters(point: Point) -> int | None:
         samples = load_samples(point.data, point.seed)
         return count_parameters(point.model, samples.shape, samples.classes)
     return count_parameters(point.model, known[0], known[1])
-
-
-def _highest_bound(point: Point, n_limit: int) -> int | None:
-    tuned = len(point.arms) > 1
-    bounds = [cost_bound(point.search, arm.training, n_limit, tuned=tuned) for arm in point.arms]
-    known = [bound for bound in bounds if bound is not None]
-    return max(known) if len(known) == len(bounds) else None

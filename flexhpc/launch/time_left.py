@@ -62,7 +62,7 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | N
 
 def _seconds(status: PointStatus) -> float:
     """Return the training time of a point so far in seconds, including the current probe."""
-    finished = sum(probe.seconds for probe in status.record.probes) if status.record else 0.0
+    finished = sum(run.seconds for run in status.record.training_runs) if status.record else 0.0
     return finished + float(status.progress.get("elapsed", 0.0))
 
 

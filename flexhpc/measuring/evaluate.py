@@ -59,8 +59,9 @@ def evaluation_procedure(config: Evaluate, training: Training) -> Training:
 
 
 def evaluate(
-    point: Point, samples: Samples, checkpoint: Path | None, group: Group, callbacks: Callbacks
-) -> dict[str, Any]:
+    point: Point, samples: Samples, stage: int, checkpoint: Path | None, group: Group,
+    callbacks: Callbacks,
+) -> dict[str, Any]:  # fmt: skip
     """Train a point's model as configured by its ``evaluate`` section, and test it.
 
     The training starts from scratch and stops under the same conditions as a probe, in particular
@@ -70,6 +71,7 @@ def evaluate(
     Args:
         point: the point, with an ``evaluate`` section.
         samples: its data.
+        stage: number of times that the budget is doubled, if ``evaluate`` has no budget.
         checkpoint: path of the training checkpoint; None for no checkpoint.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
@@ -95,7 +97,7 @@ def evaluate(
     evaluated_point = replace(point, training=evaluation_procedure(config, point.training))
     callbacks = replace(callbacks, on_train_end=test_network, checkpoint=checkpoint)
     outcome, _, _ = run_training(
-        evaluated_point, samples, Probe(n, 0), group, callbacks,
+        evaluated_point, samples, Probe(n, 0, stage=stage), group, callbacks,
         name=f" evaluate {json.dumps(config.settings)}",
         subset_seed=derive(point.seed, "evaluation"),
     )  # fmt: skip

@@ -77,9 +77,11 @@ def measure(
     record = read(path)
     assert record is not None
     if not record.has_evaluation(point.evaluation):
-        group.broadcast_object(_message(point.id, None, estimate.arm))
+        group.broadcast_object(_message(point.id, None, estimate.arm, estimate.stage))
         saved = run.checkpoint(point.id, f"evaluate-{estimate.arm}")
-        evaluation = evaluate(point.at(estimate.arm), samples, saved, group, callbacks)
+        evaluation = evaluate(
+            point.at(estimate.arm), samples, estimate.stage, saved, group, callbacks
+        )
         _check_claim(callbacks)
         write_evaluation(path, {**evaluation, "arm": estimate.arm}, permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
@@ -155,13 +157,13 @@ def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
     return estimate
 
 
-_Message = tuple[str, tuple[int, ...] | None, int]
+_Message = tuple[str, tuple[int, ...] | None, int, int]
 """Next training run, broadcast by rank 0 to the other ranks: point id, fields of the probe or None
-for the evaluation, and arm of the evaluation."""
+for the evaluation, and arm and stage of the evaluation."""
 
 
-def _message(point_id: str, probe: Probe | None, arm: int = 0) -> _Message:
-    return point_id, None if probe is None else tuple(probe), arm
+def _message(point_id: str, probe: Probe | None, arm: int = 0, stage: int = 0) -> _Message:
+    return point_id, None if probe is None else tuple(probe), arm, stage
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
@@ -180,14 +182,14 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
     callbacks = Callbacks(should_stop=stopping)
     message: _Message | None
     while (message := group.broadcast_object(None)) is not None:
-        point_id, probe, arm = message
+        point_id, probe, arm, stage = message
         point = points[point_id]
         if point_id not in loaded:
             loaded = {point_id: load_samples(point.data, point.seed)}
         samples = loaded[point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 reports the same error
             if probe is None:
-                evaluate(point.at(arm), samples, None, group, callbacks)
+                evaluate(point.at(arm), samples, stage, None, group, callbacks)
             else:
                 run_probe(point, samples, Probe(*probe), None, group, callbacks)
 

@@ -10,22 +10,26 @@ from flexhpc.search.policy import at_once, cost_cap, policy_of
 
 
 def cost_bound(
-    search: Search, training: Procedure, n_limit: int, *, tuned: bool = False
-) -> int | None:
-    """Return an upper bound on a point's cost: every probe uses its full budget.
+    search: Search, training: Procedure, n_limit: int, *, tuned: bool = False,
+    doublings: int | None = None,
+) -> int | None:  # fmt: skip
+    """Return an upper bound on a point's cost: every probe uses its full (largest) budget.
 
     Args:
         search: policy.
         training: training procedure.
         n_limit: largest available n (samples).
         tuned: whether the search covers several arms.
+        doublings: number of times that the budget is doubled; by default as often as possible.
 
     Returns:
         Sample passes, or None if there is no bound: training runs until convergence, the search
         has no cap, or a custom trainer determines its own budget.
     """
-    if not isinstance(training, Training) or training.until is not None:
+    if not isinstance(training, Training) or training.budget is None:
         return None
+    if training.doubling is not None:
+        training = training.at_stage(training.doubling.last if doublings is None else doublings)
     probes = policy_of(search).probe_bound(search, n_limit, rejects=training.rejects, tuned=tuned)
     # A round of `at_once` probes starts below the cap and may end above it.
     cap = cost_cap(search, 2 if tuned else 1) + at_once(search) - 1

@@ -22,15 +22,12 @@ def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
 
     Times and shares become fractions of the stage's budget.
     """
-    runs: dict[tuple[int, int, int], ProbeResult] = {}
-    for entry in history:
-        factor = 0.5 ** (stage - entry.stage)
-        runs[entry.n, entry.repeat, entry.arm] = replace(
-            entry,
-            share=None if entry.share is None else entry.share * factor,
-            time=None if entry.time is None else entry.time * factor,
-        )
-    return [_standing(run, stage) for run in runs.values()]
+    return [_standing(run, stage) for run in training_runs(history)]
+
+
+def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
+    """Return the last entry of each training run, in the order of their first entries."""
+    return list({(entry.n, entry.repeat, entry.arm): entry for entry in history}.values())
 
 
 def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
@@ -39,7 +36,7 @@ def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[P
     These are the ones that are never continued, and, if more than ``keep`` are left, the ones whose
     n is farthest from the EMC.
     """
-    runs = {(r.n, r.repeat, r.arm): r for r in history}.values()
+    runs = training_runs(history)
     ended = [r for r in runs if r.fit or r.verdict == FINAL]
     failed = [r for r in runs if not r.fit and r.verdict != FINAL]
     failed.sort(key=lambda r: abs(math.log(r.n / max(emc, 1))))
@@ -47,6 +44,10 @@ def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[P
 
 
 def _standing(run: ProbeResult, stage: int) -> ProbeResult:
-    if run.stage == stage or run.fit or run.verdict == FINAL:
+    if run.stage == stage:
         return run
-    return replace(run, unfinished=True, rejected=False, time=run.share)
+    factor = 0.5 ** (stage - run.stage)
+    share = None if run.share is None else run.share * factor
+    if run.fit or run.verdict == FINAL:
+        return replace(run, share=share, time=None if run.time is None else run.time * factor)
+    return replace(run, share=share, time=share, unfinished=True, rejected=False)

@@ -26,6 +26,7 @@ from flexhpc.analysis.results import numeric_columns, row_of
 from flexhpc.atomic import file_lock, read_json, write_json
 from flexhpc.config import checked
 from flexhpc.search import estimate_so_far
+from flexhpc.search.stages import training_runs
 from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
@@ -322,7 +323,7 @@ class Syncer:
                 point.search, record.header.n_limit, history, point.coordinates
             )
             values: dict[str, float | None] = {"n": history[-1].n}
-            values["cost"] = sum(result.cost for result in history)
+            values["cost"] = sum(result.cost for result in training_runs(history))
             if so_far is not None:
                 values |= {"emc": so_far.emc, "emc_lo": so_far.emc_lo, "emc_hi": so_far.emc_hi}
                 values |= {"lo": so_far.emc_lo, "hi": so_far.emc_hi}

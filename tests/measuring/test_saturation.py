@@ -1,0 +1,154 @@
+"""Searches that double the budget: continued training runs, interruptions, several processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from flexhpc.config import Point, checked
+from flexhpc.errors import Interrupted
+from flexhpc.measuring.point import measure
+from flexhpc.measuring.pool import ProbePool
+from flexhpc.store import RunFolder, read
+from flexhpc.store.status import StatusReader
+from flexhpc.training import Callbacks, Group
+from tests.conftest import Cli
+from tests.contents import contents
+
+SPEC = """\
+name: saturated
+fixed:
+  data: {source: digits, labels: random, n_max: 600}
+  model: {family: mlp, width: 4, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 24, until: saturation, steps: 50}
+  search: {policy: bayes, start: 8, at_once: 2, tolerance: 0.5}
+"""
+CPU = Group(torch.device("cpu"))
+
+
+def point_of(folder: Path, *overrides: str) -> Point:
+    spec = folder / "saturated.yaml"
+    spec.write_text(SPEC)
+    (point,) = checked(spec, ["training.max_budget=400", *overrides])[1]
+    return point
+
+
+@pytest.fixture(scope="module")
+def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
+    return point_of(tmp_path_factory.mktemp("spec"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, int]:
+    """Run of the point measured in one process, and the number of its updates."""
+    run, updates = RunFolder(tmp_path_factory.mktemp("undisturbed")), itertools.count()
+    measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
+    return run, next(updates)
+
+
+def test_failed_training_runs_are_continued(
+    point: Point, undisturbed: tuple[RunFolder, int]
+) -> None:
+    run, updates = undisturbed
+    record = read(run.point(point.id))
+    assert record.estimate.stage >= 2
+    assert record.estimate.ended_by in ("saturation", "max_budget")
+    entries = Counter((p.n, p.repeat) for p in record.probes)
+    assert max(entries.values()) > 1
+    for key in entries:
+        stages = [p for p in record.probes if (p.n, p.repeat) == key]
+        assert [p.stage for p in stages] == sorted({p.stage for p in stages})
+        assert all(p.verdict != "fit" for p in stages[:-1])
+        for earlier, later in itertools.pairwise(stages):
+            assert earlier.steps == 50 * 2**earlier.stage < later.steps <= 50 * 2**later.stage
+            assert earlier.cost < later.cost
+    assert updates == sum(p.steps for p in record.training_runs)
+    assert not run.checkpoints(point.id)
+
+
+def test_training_runs_without_a_state_are_repeated(
+    point: Point, undisturbed: tuple[RunFolder, int], tmp_path: Path
+) -> None:
+    """The results are bitwise equal to the results of continued training runs."""
+    repeated, updates = point_of(tmp_path, "training.keep_states=0"), itertools.count()
+    assert repeated.id == point.id
+    run = RunFolder(tmp_path)
+    measure(repeated, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
+    assert contents(point, run) == contents(point, undisturbed[0])
+    assert next(updates) > undisturbed[1]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "damage"),
+    [(0.2, None), (0.5, None), (0.5, b""), (0.9, b"x" * 100), (0.9, None)],
+    ids=["early", "middle", "empty state", "corrupt state", "late"],
+)
+def test_interrupted_search_is_resumed_bitwise(
+    fraction: float, damage: bytes | None, point: Point, undisturbed: tuple[RunFolder, int],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    expected, count = undisturbed
+    run, updates, stop = RunFolder(tmp_path), itertools.count(1), round(fraction * count)
+    with pytest.raises(Interrupted):
+        measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == stop))
+    states = [path for path in run.checkpoints(point.id) if ".final." in path.name]
+    assert states
+    if damage is not None:
+        for path in states:
+            path.write_bytes(damage)
+    measure(point, run, CPU, Callbacks())
+    assert contents(point, run) == contents(point, expected)
+    assert not run.checkpoints(point.id)
+
+
+def test_pool_equals_one_process(
+    point: Point, undisturbed: tuple[RunFolder, int], tmp_path: Path
+) -> None:
+    run, pool = RunFolder(tmp_path), ProbePool(2, 1, 60.0)
+    try:
+        measure(point, run, CPU, Callbacks(), pool)
+    finally:
+        pool.close()
+    assert contents(point, run) == contents(point, undisturbed[0])
+
+
+def test_two_processes_equal_one_process(
+    point: Point, undisturbed: tuple[RunFolder, int], cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "saturated.yaml").write_text(SPEC)
+    (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
+    change = ("--set", "training.max_budget=400")
+    cli("sweep", "saturated.yaml", "--profile", "profile.yaml", *change)
+    measured = contents(point, RunFolder(tmp_path / "runs" / "saturated"))
+    assert measured["probes"] == contents(point, undisturbed[0])["probes"]
+    (row,) = json.loads(cli("results", "runs/saturated", "--format", "json").stdout)
+    estimate = measured["estimate"]
+    assert row["ended_by"] == estimate.ended_by
+    assert row["saturated"] == ("yes" if estimate.ended_by == "saturation" else "no")
+    budget = 50 * 2**estimate.stage
+    rows = cli("results", "runs/saturated", "--format", "json", "--budget", budget // 2).stdout
+    (at_half,) = json.loads(rows)
+    assert 0 < at_half[f"emc_budget_{budget // 2}"] <= row["emc"]
+    record = read(RunFolder(tmp_path / "runs" / "saturated").point(point.id))
+    assert row["cost"] == sum(run.cost for run in record.training_runs)
+
+
+def test_larger_budget_continues_a_measured_point(tmp_path: Path) -> None:
+    small, large = (point_of(tmp_path, f"training.max_budget={b}") for b in (100, 800))
+    assert small.id == large.id
+    run = RunFolder(tmp_path / "run")
+    estimate = measure(small, run, CPU, Callbacks())
+    assert (estimate.stage, estimate.ended_by, estimate.saturated) == (1, "max_budget", "no")
+    before = read(run.point(small.id)).probes
+    (status,) = StatusReader(run, [large]).read()
+    assert status.state == "stopped"
+    assert measure(large, run, CPU, Callbacks()).stage > 1
+    after = read(run.point(small.id)).probes
+    assert [p.finished for p in after[: len(before)]] == [p.finished for p in before]
+    (status,) = StatusReader(run, [large]).read()
+    assert status.state == "done"
