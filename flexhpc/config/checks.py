@@ -11,7 +11,7 @@ from flexhpc.config.sections.data import Data, Images
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.model import Model, NoModel, Sized
 from flexhpc.config.sections.record import Record
-from flexhpc.config.sections.search import Search
+from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Procedure, Training
 from flexhpc.config.variants import choice, variants
 
@@ -53,14 +53,21 @@ def check_point(
         yield from _training(model, training)
 
 
-def check_tuned(search: Search, model: Entry, training: Entry) -> Problems:
-    """Yield a problem if a search cannot tune the keys of the two sections."""
+def check_search(search: Search, model: Entry, training: Entry) -> Problems:
+    """Yield a problem if a search can neither tune the keys of the two sections nor double the
+    budget."""
     keys = [*model.tried, *training.tried]
     if keys and not search.tunes:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
     elif keys and getattr(search, "eps", None) is not None:
         problem = "cannot be tuned with search.eps; remove eps and use `flexhpc results --eps`"
         yield keys[0], problem
+    if getattr(training.section, "until", None) == "saturation":
+        if not isinstance(search, Bayes):
+            yield "training.until", "saturation requires search.policy: bayes"
+        elif search.eps is not None:
+            problem = "saturation cannot be combined with search.eps; remove eps"
+            yield "training.until", problem
 
 
 def _training(model: Model, training: Procedure) -> Problems:

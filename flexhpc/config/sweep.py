@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field
 
-from flexhpc.config.checks import can_generalize, check_point, check_tuned
+from flexhpc.config.checks import can_generalize, check_point, check_search
 from flexhpc.config.entry import Entry, Frozen, arms_of, entry
 from flexhpc.config.identity import digest, point_json
 from flexhpc.config.nested import Keys, value_at, with_value, without_none
@@ -249,7 +249,7 @@ class Sweep:
             )
         ]  # fmt: skip
         if training is not None and search is not None:
-            problems += check_tuned(cast(Any, search.section), model, training)
+            problems += check_search(cast(Any, search.section), model, training)
         for key, problem in problems:
             self._report(tuple(key.split(".")), problem, position)
         return not problems

@@ -1,0 +1,128 @@
+"""Searches that double the budget, on simulated training runs that are continued."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from flexhpc.config.sections.search import Bayes
+from flexhpc.config.sections.training import Doubling
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, is_precise
+from flexhpc.search.history import accepted_probes
+from flexhpc.search.policy import last_gain
+from flexhpc.search.stages import at_stage, training_runs, without_state
+from tests.conftest import FULL
+from tests.search.helpers import result
+
+N_LIMIT = 20_000
+SEARCH = Bayes(policy="bayes", start=16, tolerance=0.2)
+DOUBLING = Doubling(saturation=1.1, last=6)
+EMC, WIDTH = 300.0, 0.1
+
+
+def log_emc(stage: float, saturates: float) -> float:
+    """Return log EMC after ``stage`` doublings: proportional to the budget until it saturates."""
+    return math.log(EMC) - math.log1p(2.0 ** (saturates - stage))
+
+
+def simulated(seed: int, saturates: float) -> Callable[[Probe], ProbeResult]:
+    """Return training runs whose difficulty does not depend on the budget."""
+
+    def train(probe: Probe) -> ProbeResult:
+        rng = np.random.default_rng((seed, probe.n, probe.repeat))
+        difficulty = math.log(probe.n) + WIDTH * rng.logistic()
+        remaining = EMC / math.exp(difficulty) - 1
+        time = 2.0 ** (saturates - probe.stage) / remaining if remaining > 0 else math.inf
+        fits = time <= 1
+        return result(
+            probe.n, missed=0 if fits else max(1, probe.n // 10), repeat=probe.repeat,
+            stage=probe.stage, share=min(time, 1.0), time=time if fits else None,
+        )  # fmt: skip
+
+    return train
+
+
+def search(
+    train: Callable[[Probe], ProbeResult], doubling: Doubling = DOUBLING, at_once: int = 1
+) -> tuple[Estimate, list[ProbeResult]]:
+    """Run a search; check that it proposes no probe twice and continues what it started."""
+    policy = SEARCH.model_copy(update={"at_once": at_once})
+    history: list[ProbeResult] = []
+    while isinstance(step := advance(policy, N_LIMIT, history, doubling=doubling), list):
+        done = {(r.n, r.repeat, r.arm, r.stage) for r in history}
+        fitted = {(r.n, r.repeat) for r in history if r.fit}
+        assert not done & set(step)
+        assert not fitted & {(p.n, p.repeat) for p in step}
+        history += [train(probe) for probe in reversed(step)]
+        assert len(history) < 500
+    return step, history
+
+
+def test_budget_is_doubled_until_the_emc_is_saturated() -> None:
+    searches = 20 if FULL else 4
+    held, costs = 0, []
+    for seed in range(searches):
+        estimate, history = search(simulated(seed, saturates=1.5))
+        assert estimate.stage >= 3
+        assert estimate.saturated == ("yes" if estimate.ended_by == "saturation" else "no")
+        held += estimate.emc_lo <= math.exp(log_emc(estimate.stage, 1.5)) <= estimate.emc_hi
+        costs.append(sum(run.share for run in at_stage(history, estimate.stage)))
+        continued = {(r.n, r.repeat) for r in history if r.stage} & {
+            (r.n, r.repeat) for r in history if not r.stage
+        }
+        assert continued
+    assert held >= 0.75 * searches
+    assert np.mean(costs) < 20, "more whole training runs than a search at the last budget"
+
+
+def test_search_ends_at_the_largest_budget() -> None:
+    estimate, _ = search(simulated(0, saturates=9.0), Doubling(saturation=1.1, last=2))
+    assert (estimate.stage, estimate.ended_by, estimate.saturated) == (2, "max_budget", "no")
+    assert estimate.emc == pytest.approx(math.exp(log_emc(2, 9.0)), rel=0.3)
+
+
+def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
+    train, doubling = simulated(1, saturates=0.0), Doubling(saturation=1.1, last=2)
+    estimate, history = search(train, doubling, at_once=3)
+    policy = SEARCH.model_copy(update={"at_once": 3})
+    for end in range(0, len(history), 5):
+        missing = advance(policy, N_LIMIT, history[:end], doubling=doubling)
+        done = end // 3 * 3
+        expected = {(r.n, r.repeat, r.arm, r.stage) for r in history[end : done + 3]}
+        assert set(missing) == expected
+    assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling)
+    larger = Doubling(saturation=1.0001, last=4)
+    assert not is_precise(policy, N_LIMIT, history, ((),), estimate, larger)
+
+
+def test_training_runs_at_a_later_stage() -> None:
+    fit = result(10, share=0.5, time=0.5)
+    failed, continued = result(20, 2, share=1.0), result(20, 1, share=1.0, stage=1)
+    diverged = result(30, 3, "diverged", share=0.25)
+    rejected = result(40, 4, share=1.0, rejected=True)
+    history = [fit, failed, continued, diverged, rejected]
+    assert training_runs(history) == [fit, continued, diverged, rejected]
+    at_first, at_second, at_third = (at_stage(history[: 2 + 3 * (s > 0)], s) for s in range(3))
+    assert at_first == [fit, failed]
+    assert [(r.n, r.share, r.time, r.unfinished) for r in at_second] == [
+        (10, 0.25, 0.25, False), (20, 1.0, None, False), (30, 0.125, None, False),
+        (40, 0.5, 0.5, True),
+    ]  # fmt: skip
+    assert [r.unfinished for r in at_third] == [False, True, False, True]
+    assert not any(r.rejected for r in at_third)
+    assert [r.n for r in accepted_probes(at_third)] == [10, 30]
+
+
+def test_states_far_from_the_emc_are_not_kept() -> None:
+    failed = [result(n, 1, share=1.0) for n in (50, 90, 110, 400)]
+    ended = [result(10, share=0.5, time=0.5), result(99, 9, "diverged", share=0.1)]
+    assert without_state([*failed, *ended], 100, keep=9) == ended
+    dropped = without_state([*failed, *ended], 100, keep=2)
+    assert sorted(r.n for r in dropped) == [10, 50, 99, 400]
+
+
+def test_gain_without_a_time_is_unbounded() -> None:
+    assert last_gain([result(10), result(20, 2)], 100, SEARCH) == (math.inf, math.inf)
