@@ -61,7 +61,7 @@ def search(dims: int, seed: int) -> Estimate:
     settings = Bayes(policy="bayes", start=START)
     history: list[ProbeResult] = []
     while isinstance(step := advance(settings, N_LIMIT, history), list):
-        for n, repeat, _ in step:
+        for n, repeat, *_ in step:
             fit = separable(rng.normal(size=(n, dims)), rng.choice([-1.0, 1.0], size=n))
             history.append(
                 ProbeResult(

@@ -202,7 +202,7 @@ def budget_value(status: PointStatus) -> int:
     With ``until: saturation``, this is the largest budget so far.
     """
     _, budget = status.point.training.budget or ("", 0)
-    return budget * 2 ** (status.estimate.stage if status.estimate else 0)
+    return budget << (status.estimate.stage if status.estimate else 0)
 
 
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:

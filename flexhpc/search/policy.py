@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
-from flexhpc.config.sections.search import Search
+from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Doubling
 from flexhpc.config.variants import load_implementation
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
@@ -129,6 +129,7 @@ def _propose(
     """Propose the next probes of a stage, or return why the search ends, or doubles the budget."""
     if doubling is None:
         return _propose_once(search, n_limit, history, coordinates)
+    assert isinstance(search, Bayes), "checked with the spec"
     last = stage >= doubling.last
     tolerance = search.tolerance if last else max(search.tolerance, COARSE)
     coarse = search.model_copy(update={"tolerance": tolerance})
@@ -137,7 +138,8 @@ def _propose(
         return "doubling"
     if proposal != "tolerance":
         return proposal
-    arm = policy_of(search).estimate(search, n_limit, history, coordinates).arm
+    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    arm = 0 if estimate is None else estimate.arm
     low, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
     if not last and (stage == 0 or low > doubling.saturation):
         return "doubling"

@@ -186,6 +186,6 @@ def _share(probe: ProbeSummary, training: Procedure) -> float | None:
     if training.budget is None:
         return None
     key, budget = training.budget
-    budget *= 2**probe.stage
+    budget <<= probe.stage
     used = {"steps": probe.steps, "gradient_evaluations": probe.cost, "epochs": probe.epochs}
     return used[key] / budget

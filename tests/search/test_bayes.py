@@ -70,7 +70,7 @@ def test_any_history_is_valid(search: Bayes, n_limit: int, history: list[ProbeRe
     completed = len(history) // search.at_once * search.at_once
     if isinstance(step, list):
         assert 1 <= len(step) <= search.at_once
-        assert all(1 <= n <= n_limit for n, _, _ in step)
+        assert all(1 <= n <= n_limit for n, *_ in step)
         assert len(set(step)) == len(step)
     else:
         assert 0 <= step.emc <= n_limit or step.emc_hi is not None
@@ -205,7 +205,7 @@ def test_first_probes_of_a_round() -> None:
     def first(start: int, at_once: int) -> list[int]:
         step = advance(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
         assert isinstance(step, list)
-        return [n for n, _, _ in step]
+        return [n for n, *_ in step]
 
     assert first(64, 8) == [64, 128, 256, 512, 1024, 1797, 32, 16]
     assert first(5000, 4) == [1797, 898, 449, 224]

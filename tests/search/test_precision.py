@@ -17,7 +17,7 @@ CAPPED = BAYES.model_copy(update={"tolerance": 0.05, "max_cost": 12.0})
 def play(search: Search, history: list[ProbeResult]) -> Estimate:
     """Continue a search from a history, which is extended."""
     while isinstance(step := advance(search, 60_000, history), list):
-        for n, repeat, _ in step:
+        for n, repeat, *_ in step:
             assert (n, repeat) not in {(r.n, r.repeat) for r in history}
             history.append(result(n, max(0, n - 1000), repeat=repeat, cost=n, share=1.0))
     return step

@@ -196,7 +196,7 @@ class Training(Procedure):
         if self.until != "saturation" or self.budget is None:
             return self
         key, first = self.budget
-        return self.model_copy(update={key: first * 2**stage})
+        return self.model_copy(update={key: first << stage})
 
     @property
     def rejects(self) -> bool:
