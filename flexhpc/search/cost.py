@@ -26,7 +26,7 @@ def cost_bound(
         Sample passes, or None if there is no bound: training runs until convergence, the search
         has no cap, or a custom trainer determines its own budget.
     """
-    if not isinstance(training, Training) or training.budget is None:
+    if not isinstance(training, Training) or training.until == "convergence":
         return None
     if training.doubling is not None:
         training = training.at_stage(training.doubling.last if doublings is None else doublings)

@@ -22,6 +22,8 @@ def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
 
     Times and shares become fractions of the stage's budget.
     """
+    if stage == 0:
+        return list(history)
     return [_standing(run, stage) for run in training_runs(history)]
 
 

@@ -168,7 +168,7 @@ def test_evaluation_subsets_are_nested_and_independent_of_probes(
     monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", recorded)
     for n, seed in ((64, 0), (100, 0), (100, 1)):
         changed = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
-        evaluate(changed, samples, None, CPU, Callbacks())
+        evaluate(changed, samples, 0, None, CPU, Callbacks())
     small, large, other_seed = map(set, subsets)
     assert [len(ids) for ids in (small, large, other_seed)] == [64, 100, 100]
     assert small < large, "a smaller subset is part of a larger one"

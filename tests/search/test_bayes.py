@@ -30,7 +30,7 @@ def play(search: Bayes, n_limit: int, outcome: Outcome) -> tuple[Estimate, list[
     """Run a search on an oracle that returns (verdict, missed samples)."""
 
     def oracle(probe: Probe) -> ProbeResult:
-        n, repeat, _ = probe
+        n, repeat, *_ = probe
         verdict, missed = outcome(n, repeat)
         return result(n, missed, verdict, repeat=repeat, cost=10 * n)
 
@@ -170,7 +170,7 @@ def test_the_order_within_a_round_has_no_effect(at_once: int, random) -> None:
     history: list[ProbeResult] = []
     while isinstance(step := advance(search, 5000, history), list):
         ended = random.sample(step, random.randint(1, len(step)))
-        for n, repeat, _ in ended:
+        for n, repeat, *_ in ended:
             history += [r for r in uninterrupted if (r.n, r.repeat) == (n, repeat)]
     assert step == expected
 
@@ -183,7 +183,7 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
         search = SEARCH.model_copy(update={"tolerance": tolerance})
         step = advance(search, 60_000, fails + fits)
         assert isinstance(step, list)
-        ((n, _, _),) = step
+        ((n, *_),) = step
         assert 100 < n < 2000
 
 
@@ -195,7 +195,7 @@ def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
     for probes, low, high in ((history, 1000, 1300), (closer, 2000, 3000)):
         step = advance(search, 60_000, probes)
         assert isinstance(step, list)
-        ((n, _, _),) = step
+        ((n, *_),) = step
         assert low < n < high
 
 

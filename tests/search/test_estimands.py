@@ -124,7 +124,7 @@ def rejecting(times: int):
     """Fit up to 300; above, reject the first ``times`` probes at each n and fail the others."""
 
     def oracle(probe: Probe) -> ProbeResult:
-        n, repeat, _ = probe
+        n, repeat, *_ = probe
         if n <= 300:
             return result(n, repeat=repeat, cost=5)
         rejected = repeat < times

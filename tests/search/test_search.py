@@ -55,7 +55,7 @@ def play(
     """Run a search on an oracle of (n, repeat)."""
 
     def oracle(probe: Probe) -> ProbeResult:
-        n, repeat, _ = probe
+        n, repeat, *_ = probe
         return result(
             n, verdict="fit" if fits(n, repeat) else "not_fit", repeat=repeat, cost=10 * n
         )

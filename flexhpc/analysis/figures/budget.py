@@ -134,7 +134,7 @@ FIGURES = (
         title="EMC over budget",
         caption="EMC at smaller budgets, from the times at which the training runs of each search "
         "fitted: one line per curve and size, the median over seeds, with intervals. The last "
-        "dot is the budget of the sweep, and the dashed line the prediction for twice this "
+        "dot is the (last) budget of a point, and the dashed line the prediction for twice this "
         "budget. Where a line is flat at its end, the point is saturated.",
         draw=budget_figure,
     ),
