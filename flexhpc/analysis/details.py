@@ -39,13 +39,13 @@ def json_for_script(value: Any) -> str:
 
 
 def point_details(status: PointStatus, *, losses: bool = True) -> Details:
-    """Return the details of a point that has a record, with its probes in order of execution."""
+    """Return the details of a point that has a record, with its training runs in their order."""
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
     best = 0 if estimate is None else estimate.arm
     exact = estimate if estimate is not None and estimate.censored == "none" else None
     ends: tuple[list[int], list[int]] = ([], [])
-    for number, probe in enumerate(record.probes):
+    for number, probe in enumerate(record.training_runs):
         if probe.arm == best and not probe.rejected:
             if probe.verdict == "fit" and probe.n == bracket.largest_fit:
                 ends[0].append(number)
@@ -64,7 +64,7 @@ def point_details(status: PointStatus, *, losses: bool = True) -> Details:
         "ends": ends,
         "ended": ending_text(status),
         "curve": _curve(status),
-        "probes": [_probe(probe, best, losses=losses) for probe in record.probes],
+        "probes": [_probe(run, best, losses=losses) for run in record.training_runs],
     }  # fmt: skip
 
 

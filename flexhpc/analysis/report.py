@@ -126,7 +126,7 @@ def write_report(
     statuses = text.without_shared_entries(statuses)
     done = [status for status in statuses if status.state == "done"]
     bounded = sum(map(reasons.is_bound, done))
-    probes = [probe for s in statuses if s.record for probe in s.record.probes]
+    probes = [run for s in statuses if s.record for run in s.record.training_runs]
     sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
     models = generalization.label_pairs(statuses)
     ratios = ReportFigure(

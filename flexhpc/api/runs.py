@@ -123,16 +123,20 @@ class Measurement:
 
     @property
     def probes(self) -> pd.DataFrame:
-        """One row per training, in order: n, repeat, verdict, n_errors, loss, epochs, cost ..."""
+        """One row per probe, in order: n, repeat, stage, verdict, n_errors, loss, epochs, cost ...
+
+        With ``until: saturation``, a continued training run has one row per stage, with its totals.
+        """
         import pandas as pd
 
         probes = self.status.record.probes if self.status.record else []
         return pd.DataFrame(
             {
-                "n": probe.n, "repeat": probe.repeat, "verdict": probe.verdict,
-                "n_errors": probe.n_errors, "train_accuracy": probe.train_accuracy,
-                "loss": probe.loss, "epochs": probe.epochs, "steps": probe.steps,
-                "cost": probe.cost, "seconds": probe.seconds, **probe.tuned, **probe.metrics,
+                "n": probe.n, "repeat": probe.repeat, "stage": probe.stage,
+                "verdict": probe.verdict, "n_errors": probe.n_errors,
+                "train_accuracy": probe.train_accuracy, "loss": probe.loss,
+                "epochs": probe.epochs, "steps": probe.steps, "cost": probe.cost,
+                "seconds": probe.seconds, **probe.tuned, **probe.metrics,
             }
             for probe in probes
         )  # fmt: skip
@@ -183,7 +187,7 @@ class Measurement:
             text += f" at {budget_value(self.status):,} {budget[0].replace('_', ' ')}"
         if doubling := doubling_text(self.estimate, interval=True):
             text += f"; twice the budget: {doubling}"
-        return f"<{text}; {self.status.probes} training runs>"
+        return f"<{text}; {self.status.training_runs} training runs>"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

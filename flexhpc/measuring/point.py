@@ -32,6 +32,9 @@ from flexhpc.store import (
 from flexhpc.store.status import is_estimated
 from flexhpc.training import Callbacks, Group
 
+STATE_BYTES = 4 * 2**30
+"""Maximum size of the final states of a point (bytes)."""
+
 
 def measure(
     point: Point, run: RunFolder, group: Group, callbacks: Callbacks, pool: ProbePool | None = None
@@ -115,9 +118,12 @@ def _search(
         checkpoint(probe).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
         if doubling is not None:
-            estimate = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
-            emc = probe.n if estimate is None else estimate.emc
-            for result in without_state(history, emc, doubling.keep_states):
+            so_far = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
+            emc = probe.n if so_far is None else so_far.emc
+            keep = doubling.keep_states
+            with contextlib.suppress(OSError):  # no state was saved
+                keep = min(keep, STATE_BYTES // final_state_path(checkpoint(probe)).stat().st_size)
+            for result in without_state(history, emc, keep):
                 final_state_path(checkpoint(result)).unlink(missing_ok=True)
 
     def one_by_one(probes: list[Probe]) -> None:

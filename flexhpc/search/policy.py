@@ -134,8 +134,9 @@ def _propose(
     tolerance = search.tolerance if last else max(search.tolerance, COARSE)
     coarse = search.model_copy(update={"tolerance": tolerance})
     proposal = _propose_once(coarse, n_limit, history, coordinates)
-    if proposal == "data" and not last and not any(result.fit for result in history):
-        return "doubling"
+    nothing_fits = proposal == "data" and not any(result.fit for result in history)
+    if not last and (nothing_fits or proposal == "max_cost"):
+        return "doubling"  # with twice the budget, the cost is half as many whole training runs
     if proposal != "tolerance":
         return proposal
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
@@ -144,7 +145,7 @@ def _propose(
     if not last and (stage == 0 or low > doubling.saturation):
         return "doubling"
     proposal = _propose_once(search, n_limit, history, coordinates)
-    if proposal != "tolerance":
+    if isinstance(proposal, list) or (last and proposal != "tolerance"):
         return proposal
     if high <= doubling.saturation:
         return "saturation"
@@ -227,12 +228,13 @@ def make_estimate(
         fit: EMC for a perfect fit and its interval.
         bracket, by_eps, arm, best_chance: see :class:`Estimate`.
     """
+    finished = [result for result in history if not result.unfinished]
     return Estimate(
         emc=fit.emc, emc_lo=fit.emc_lo, emc_hi=fit.emc_hi, level=LEVEL, estimand=search.estimand,
         censored=fit.censored, largest_fit=bracket.largest_fit, smallest_fail=bracket.smallest_fail,
         probes=len(history), cost=sum(result.cost for result in history),
-        unconverged=sum(result.verdict == "unconverged" for result in history),
-        rejected=len(history) - len(accepted_probes(history)),
+        unconverged=sum(result.verdict == "unconverged" for result in finished),
+        rejected=len(finished) - len(accepted_probes(finished)),
         width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
         by_eps=by_eps or {}, arm=arm, best_chance=best_chance, tolerance=_tolerance(search),
         max_cost=search.max_cost,

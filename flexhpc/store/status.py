@@ -63,6 +63,11 @@ class PointStatus:
         return len(self.record.probes) if self.record else 0
 
     @property
+    def training_runs(self) -> int:
+        """Number of training runs, each of which may have been continued by several probes."""
+        return len(self.record.training_runs) if self.record else 0
+
+    @property
     def history(self) -> list[ProbeResult]:
         """The training runs of the best arm at the last budget, on which the estimate is based.
 

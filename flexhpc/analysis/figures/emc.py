@@ -97,7 +97,7 @@ def _row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool
         "EMC": emc_text(estimate),
         "parameters": params or None,
         "EMC per parameter": ratio_text(estimate, params),
-        "trainings": status.probes,
+        "trainings": status.training_runs,
         "kind": "point",
     }
 

@@ -141,7 +141,8 @@ class Training(Procedure):
     """Budget in passes over the subset."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
     """With `until: saturation`, the number of failed training runs of a point whose final states
-    (weights and optimizer) are kept to continue them; all others are trained again if needed."""
+    (weights and optimizer) are kept to continue them, at most 4 GiB for each point. All others are
+    trained again if needed."""
     unconverged: Literal["report", "extend"] = "report"
     """Treatment of a failing probe that is still improving when its budget ends. `report`: it ends
     with the verdict `unconverged`. `extend`: the budget is doubled repeatedly, up to `extend_to`
