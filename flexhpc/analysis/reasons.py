@@ -29,8 +29,8 @@ AT_EDGE = (
     "may give a larger EMC"
 )
 NOT_SATURATED = (
-    "twice the budget would raise the EMC by more than 10 % (column 2x budget), so it describes "
-    "this budget, not what the network can fit"
+    "not saturated: the EMC depends on the budget (column 2x budget), so it describes this budget, "
+    "not what the network can fit"
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
