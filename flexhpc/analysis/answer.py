@@ -137,7 +137,7 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
         run.verdict
         for s in statuses
         if s.record
-        for run in s.record.training_runs
+        for run in s.record.finished_runs
         if run.verdict != "fit"
     ]
     unconverged = verdicts.count("unconverged")

@@ -55,7 +55,7 @@ def row_of(status: PointStatus) -> Row:
     row |= {
         "params": params or None, "bits": bits or None,
         "seconds": round(sum(run.seconds for run in record.training_runs), 3),
-        "unstable": sum(run.verdict == "unstable" for run in record.training_runs),
+        "unstable": sum(run.verdict == "unstable" for run in record.finished_runs),
         **{f"touched_{gate}": _touched(record, gate) for gate in GATES},
     }  # fmt: skip
     if (stored := _bits_per_parameter(status, record)) is not None:
@@ -116,7 +116,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
 
 def _touched(record: PointRecord, gate: str) -> int | None:
     """Count the failed probes that a gate detected; None if the gate is off."""
-    values = [run.metrics.get(f"touched_{gate}") for run in record.training_runs]
+    values = [run.metrics.get(f"touched_{gate}") for run in record.finished_runs]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
 

@@ -171,7 +171,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
         _number("2x budget", [doubling_text(e) for e in estimates], 8),
         _number("EMC/param", ratios, 4),
         _number("bracket", [bracket_text(status.bracket) for status in statuses], 2),
-        _number("probes", [str(status.probes or "") for status in statuses], 1),
+        _number("probes", [str(status.training_runs or "") for status in statuses], 1),
         _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
     ]
     for eps in dict.fromkeys(eps for e in estimates if e for eps in e.by_eps):
@@ -309,7 +309,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
         Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], rank=7),
         Column(name="EMC", cells=emc),
         _number("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
-        _number("probes", [str(s.probes or "") for s in statuses], 10),
+        _number("probes", [str(s.training_runs or "") for s in statuses], 10),
         _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
         _number("tries", [str(s.attempts or "") for s in statuses], 0),
         Column(name="host", cells=[s.host for s in statuses], rank=1),
@@ -347,7 +347,7 @@ def status_row(status: PointStatus) -> dict[str, Any]:
     return {
         "point_id": status.point.id, "swept": status.point.swept, "state": status.state,
         "bracket": [status.bracket.largest_fit, status.bracket.smallest_fail],
-        "probes": status.probes, "cost": status.cost,
+        "probes": status.training_runs, "cost": status.cost,
         "estimate": asdict(estimate) if estimate else None,
         "progress": {k: None if v != v else v for k, v in status.progress.items()},  # nan
         "attempts": status.attempts, "deaths": status.deaths, "host": status.host,

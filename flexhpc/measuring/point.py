@@ -86,7 +86,8 @@ def measure(
             point.at(estimate.arm), samples, estimate.stage, saved, group, callbacks
         )
         _check_claim(callbacks)
-        write_evaluation(path, {**evaluation, "arm": estimate.arm}, permitted=callbacks.owns_claim)
+        evaluation |= {"arm": estimate.arm, "stage": estimate.stage}
+        write_evaluation(path, evaluation, permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
@@ -154,6 +155,11 @@ def _search(
             )
             if final is None or final.largest_fit or all(probe.n > 1 for probe in step):
                 raise
+            if doubling is not None and step[0].stage < doubling.last:
+                raise PointError(
+                    "no training run fitted even two samples within the budget, and a network with "
+                    "BatchNorm cannot be trained on one; use a larger first budget"
+                ) from None
             return _finished(final, path, callbacks)
 
 

@@ -165,6 +165,7 @@ class Estimate:
         doubling: factor by which twice the budget would raise EMC: lower end, median and upper end
             at ``level``. None while the search is running, if the EMC is a bound, and if the times
             of fits say nothing about other budgets (see ``ProbeResult.time``).
+        gain: the same for the last doubling, with ``until: saturation``; it was measured.
         ended_by: why the search ended; None while the search is running.
         arm: index of the best values of the tuned keys.
         stage: number of times that the budget was doubled.
@@ -189,6 +190,7 @@ class Estimate:
     by_eps: Mapping[str, EmcInterval] = field(default_factory=dict)
     by_budget: Mapping[str, EmcInterval] = field(default_factory=dict)
     doubling: Quantiles | None = None
+    gain: Quantiles | None = None
     ended_by: EndedBy | None = None
     arm: int = 0
     stage: int = 0
@@ -200,14 +202,13 @@ class Estimate:
     def saturated(self) -> Saturated | None:
         """Whether twice the budget would raise EMC by at most 10 %; None without ``doubling``.
 
-        ``unknown`` if the interval of ``doubling`` does not decide it. A search that doubles the
-        budget decides it by the last doubling.
+        ``unknown`` if the interval of ``doubling`` does not decide it. With ``gain``, whether the
+        last doubling raised it by at most 10 %.
         """
-        if self.ended_by in ("saturation", "max_budget"):
-            return "yes" if self.ended_by == "saturation" else "no"
-        if self.doubling is None:
+        factor = self.gain or self.doubling
+        if factor is None:
             return None
-        low, _, high = self.doubling
+        low, _, high = factor
         if high <= SATURATION:
             return "yes"
         return "no" if low > SATURATION else "unknown"
@@ -221,7 +222,7 @@ class Estimate:
     def of(cls, stored: Mapping[str, Any]) -> Estimate:
         """Create an estimate from the plain values that a point file stores."""
         by_eps = {eps: EmcInterval(**values) for eps, values in stored["by_eps"].items()}
-        keys = ("width", "lapse", "doubling")
+        keys = ("width", "lapse", "doubling", "gain")
         quantiles = {key: tuple(stored[key]) for key in keys if stored.get(key)}
         return cls(**{**stored, **quantiles, "by_eps": by_eps})
 

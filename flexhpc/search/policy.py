@@ -27,6 +27,7 @@ from flexhpc.search.history import (
     Estimate,
     History,
     Probe,
+    Quantiles,
     accepted_probes,
 )
 from flexhpc.search.stages import at_stage
@@ -115,7 +116,7 @@ def advance(
             break
         stage += 1
     if isinstance(proposal, str):
-        estimate = estimate_so_far(search, n_limit, history, coordinates, proposal)
+        estimate = estimate_so_far(search, n_limit, history, coordinates, proposal, stage)
         assert estimate is not None, "a search that has ended has an estimate"
         return estimate
     done = {Probe(r.n, r.repeat, r.arm, r.stage) for r in history[completed:]}
@@ -134,31 +135,39 @@ def _propose(
     tolerance = search.tolerance if last else max(search.tolerance, COARSE)
     coarse = search.model_copy(update={"tolerance": tolerance})
     proposal = _propose_once(coarse, n_limit, history, coordinates)
-    nothing_fits = proposal == "data" and not any(result.fit for result in history)
-    if not last and (nothing_fits or proposal == "max_cost"):
-        return "doubling"  # with twice the budget, the cost is half as many whole training runs
-    if proposal != "tolerance":
+    if isinstance(proposal, list):
         return proposal
+    if proposal == "data" and not any(result.fit for result in history):
+        return proposal if last else "doubling"
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
-    low, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
-    if not last and (stage == 0 or low > doubling.saturation):
-        return "doubling"
-    proposal = _propose_once(search, n_limit, history, coordinates)
-    if isinstance(proposal, list) or (last and proposal != "tolerance"):
+    low, _, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
+    saturated = stage > 0 and high <= doubling.saturation
+    undecided = stage > 0 and low <= doubling.saturation
+    if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
+        proposal = _propose_once(search, n_limit, history, coordinates)
+        if isinstance(proposal, list):
+            return proposal
+    if proposal == "data":
         return proposal
-    if high <= doubling.saturation:
-        return "saturation"
-    return "max_budget" if last else "doubling"
+    if not saturated and not last:
+        return "doubling"  # also at the cap: with twice the budget, the cost is half as many runs
+    if proposal == "max_cost":
+        return proposal
+    return "saturation" if saturated else "max_budget"
 
 
-def last_gain(history: History, n_limit: int, search: Search) -> tuple[float, float]:
-    """Return the interval of the factor by which the last doubling of the budget raised the EMC."""
+def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
+    """Return the factor by which the last doubling of the budget raised the EMC.
+
+    Returns:
+        Lower end, median and upper end; inf if it is unknown.
+    """
     curve = budget_curve(history, n_limit)
     if curve is None:
-        return math.inf, math.inf
-    low, _, high = curve.gain(estimand_level(search.estimand), 0.5)
-    return 1 / high, 1 / low
+        return math.inf, math.inf, math.inf
+    low, middle, high = curve.gain(estimand_level(search.estimand), 0.5)
+    return 1 / high, 1 / middle, 1 / low
 
 
 def _propose_once(
@@ -187,7 +196,7 @@ def _numbered(proposal: Proposal, history: History, stage: int) -> Iterator[Prob
 
 def estimate_so_far(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
-    ended_by: EndedBy | None = None,
+    ended_by: EndedBy | None = None, stage: int | None = None,
 ) -> Estimate | None:  # fmt: skip
     """Return the current estimate of a search, finished or not; None without accepted probes.
 
@@ -197,8 +206,10 @@ def estimate_so_far(
     Args:
         search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
+        stage: number of times that the budget was doubled; by default as often as in the history.
     """
-    stage = max((result.stage for result in history), default=0)
+    if stage is None:
+        stage = max((result.stage for result in history), default=0)
     history = at_stage(history, stage)
     if not accepted_probes(history):
         if ended_by is None or not history:
@@ -207,12 +218,13 @@ def estimate_so_far(
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
     if estimate is None or ended_by is None:
         return estimate
-    doubling = None
+    doubling = gain = None
     if estimate.censored == "none":
-        curve = budget_curve([r for r in history if r.arm == estimate.arm], n_limit)
-        if curve is not None:
+        results = [r for r in history if r.arm == estimate.arm]
+        if (curve := budget_curve(results, n_limit)) is not None:
             doubling = curve.gain(estimand_level(search.estimand), 2.0)
-    return replace(estimate, ended_by=ended_by, doubling=doubling, stage=stage)
+            gain = last_gain(results, n_limit, search) if stage else None
+    return replace(estimate, ended_by=ended_by, doubling=doubling, gain=gain, stage=stage)
 
 
 def make_estimate(
@@ -264,12 +276,19 @@ def is_precise(
         doubling: see :func:`advance`.
     """
     tolerance = _tolerance(search)
-    if doubling is not None:
-        return isinstance(advance(search, n_limit, history, coordinates, doubling), Estimate)
+    if doubling is not None and not _ends_doubling(estimate, doubling):
+        return False
     if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
         cap, previous_cap = search.max_cost, estimate.max_cost
         if estimate.ended_by != "max_cost" or cap == previous_cap:
             return True
         if cap is not None and previous_cap is not None and cap <= previous_cap:
             return True
-    return isinstance(advance(search, n_limit, history, coordinates), Estimate)
+    return isinstance(advance(search, n_limit, history, coordinates, doubling), Estimate)
+
+
+def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
+    """Return whether the budget of a final estimate need not be doubled again."""
+    if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
+        return True
+    return estimate.stage >= doubling.last or estimate.censored == "right"

@@ -137,6 +137,12 @@ class PointRecord:
     evaluation: dict[str, Any] | None
 
     @property
+    def finished_runs(self) -> list[ProbeSummary]:
+        """The training runs that fitted, or were trained with the last budget."""
+        last = max((probe.stage for probe in self.probes), default=0)
+        return [run for run in self.training_runs if run.verdict == "fit" or run.stage == last]
+
+    @property
     def training_runs(self) -> list[ProbeSummary]:
         """The last probe of each training run, which may have been continued."""
         return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
@@ -152,6 +158,11 @@ class PointRecord:
             stored is not None
             and stored["asked"] == asked
             and (estimate is None or stored["arm"] == estimate.arm)
+            and (
+                estimate is None
+                or not {"steps", "epochs"}.isdisjoint(asked)
+                or stored.get("stage", 0) == estimate.stage
+            )
         )
 
     def without_outdated_evaluation(self, asked: Mapping[str, int] | None) -> PointRecord:

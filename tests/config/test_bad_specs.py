@@ -107,6 +107,7 @@ BAD = {
     "saturation with eps": (spec(training="{optimizer: sgd, until: saturation}", search="{policy: bayes, eps: [0.1]}"), ":5: training.until: saturation cannot be combined with search.eps"),
     "small max_budget": (spec(training="{optimizer: sgd, until: saturation, steps: 90, max_budget: 100}"), ":5: training.max_budget: must be at least twice steps (90), not 100"),
     "max_budget without saturation": (spec(training="{optimizer: sgd, max_budget: 100}"), ":5: training.max_budget: has no effect without until: saturation"),
+    "warmup longer than the first budget": (spec(training="{optimizer: sgd, until: saturation, warmup: 1000}"), ":5: training.warmup: must be below steps (1000)"),
     "saturation with two budgets": (spec(training="{optimizer: sgd, until: saturation, steps: 9, epochs: 9}"), ":5: training.steps: cannot be combined with epochs"),
     "extend_to without extend": (spec(training="{optimizer: sgd, extend_to: 3.0}"), ":5: training.extend_to: has no effect"),
     "warmup longer than the budget": (spec(training="{optimizer: sgd, steps: 9, warmup: 9}"), ":5: training.warmup: must be below steps (9)"),

@@ -129,7 +129,8 @@ def test_two_processes_equal_one_process(
     (row,) = json.loads(cli("results", "runs/saturated", "--format", "json").stdout)
     estimate = measured["estimate"]
     assert row["ended_by"] == estimate.ended_by
-    assert row["saturated"] == ("yes" if estimate.ended_by == "saturation" else "no")
+    assert row["saturated"] == estimate.saturated
+    assert (row["saturated"] == "yes") == (estimate.ended_by == "saturation")
     budget = 50 * 2**estimate.stage
     rows = cli("results", "runs/saturated", "--format", "json", "--budget", budget // 2).stdout
     (at_half,) = json.loads(rows)

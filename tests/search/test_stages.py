@@ -67,7 +67,8 @@ def test_budget_is_doubled_until_the_emc_is_saturated() -> None:
     for seed in range(searches):
         estimate, history = search(simulated(seed, saturates=1.5))
         assert estimate.stage >= 3
-        assert estimate.saturated == ("yes" if estimate.ended_by == "saturation" else "no")
+        assert (estimate.saturated == "yes") == (estimate.ended_by == "saturation")
+        assert (estimate.gain[2] <= 1.1) == (estimate.ended_by == "saturation")
         held += estimate.emc_lo <= math.exp(log_emc(estimate.stage, 1.5)) <= estimate.emc_hi
         costs.append(sum(run.share for run in at_stage(history, estimate.stage)))
         continued = {(r.n, r.repeat) for r in history if r.stage} & {
@@ -96,6 +97,27 @@ def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
     assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling)
     larger = Doubling(saturation=1.0001, last=4)
     assert not is_precise(policy, N_LIMIT, history, ((),), estimate, larger)
+    assert is_precise(SEARCH, N_LIMIT, history, ((),), estimate, doubling)
+
+
+def test_search_with_too_few_samples_is_as_precise_as_requested() -> None:
+    """The interval is measured to the tolerance before the search ends for lack of data."""
+    limit, policy = 250, SEARCH.model_copy(update={"tolerance": 0.1})
+    train, history = simulated(0, saturates=-3.0), []
+    while isinstance(step := advance(policy, limit, history, doubling=DOUBLING), list):
+        history += [train(probe) for probe in step]
+    assert (step.censored, step.ended_by) == ("right", "data")
+    assert step.emc_lo >= limit / 1.2
+    assert is_precise(policy, limit, history, ((),), step, DOUBLING)
+
+
+def test_cap_of_a_stage_does_not_end_the_search() -> None:
+    policy = SEARCH.model_copy(update={"tolerance": 0.02, "max_cost": 6.0})
+    train, history = simulated(0, saturates=4.0), []
+    while isinstance(step := advance(policy, N_LIMIT, history, doubling=DOUBLING), list):
+        history += [train(probe) for probe in step]
+    assert step.stage > 2
+    assert step.ended_by == "max_cost"
 
 
 def test_training_runs_at_a_later_stage() -> None:
@@ -125,4 +147,4 @@ def test_states_far_from_the_emc_are_not_kept() -> None:
 
 
 def test_gain_without_a_time_is_unbounded() -> None:
-    assert last_gain([result(10), result(20, 2)], 100, SEARCH) == (math.inf, math.inf)
+    assert last_gain([result(10), result(20, 2)], 100, SEARCH) == (math.inf, math.inf, math.inf)

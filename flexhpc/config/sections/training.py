@@ -236,8 +236,9 @@ class Training(Procedure):
                 yield "gates.plateau", f"{problem}; remove it"
         if "extend_to" in self.model_fields_set and self.unconverged != "extend":
             yield "extend_to", "has no effect without unconverged: extend; remove it"
-        if self.warmup is not None and self.steps is not None and self.warmup >= self.steps:
-            yield "warmup", f"must be below steps ({self.steps}), not {self.warmup}"
+        key, budget = self.budget or ("", 0)
+        if self.warmup is not None and key == "steps" and self.warmup >= budget:
+            yield "warmup", f"must be below steps ({budget}), not {self.warmup}"
 
     def _check_saturation(self) -> Problems:
         if self.schedule == "cosine":
