@@ -18,13 +18,13 @@ FINAL = "diverged"
 
 
 def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
-    """Return each training run once, as it stands at a stage, in the order of their first entries.
+    """Return the state of each training run at a stage, in the order of their first entries.
 
     Times and shares become fractions of the stage's budget.
     """
     if stage == 0:
         return list(history)
-    return [_standing(run, stage) for run in training_runs(history)]
+    return [_state_at(run, stage) for run in training_runs(history)]
 
 
 def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
@@ -45,7 +45,7 @@ def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[P
     return [*ended, *failed[keep:]]
 
 
-def _standing(run: ProbeResult, stage: int) -> ProbeResult:
+def _state_at(run: ProbeResult, stage: int) -> ProbeResult:
     if run.stage == stage:
         return run
     factor = 0.5 ** (stage - run.stage)

@@ -1,4 +1,4 @@
-"""slurmctld or sbatch fails, or there is no accounting: no point is lost or measured twice."""
+"""No point is lost or measured twice if slurmctld or sbatch fails, or without accounting."""
 
 from __future__ import annotations
 
