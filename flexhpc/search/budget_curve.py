@@ -22,7 +22,7 @@ from flexhpc.search.history import (
     History,
     ProbeResult,
     Quantiles,
-    accepted_probes,
+    evidence_of,
 )
 from flexhpc.search.times import Floats, Times, shift
 
@@ -86,8 +86,7 @@ def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
         history: finished probes of one arm, in any order.
         n_limit: largest available n (samples).
     """
-    probes = [*accepted_probes(history), *(r for r in history if r.unfinished)]
-    ordered = tuple(sorted(probes, key=lambda r: (r.n, r.repeat)))
+    ordered = evidence_of(history)
     return _budget_curve(ordered, n_limit) if len(Times.from_history(ordered)) else None
 
 

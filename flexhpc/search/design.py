@@ -22,7 +22,7 @@ _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
 _LEAST_SHARE = 0.05
-"""Smallest expected cost of a probe, in whole training runs."""
+"""Smallest expected cost of continuing a training run, in whole training runs."""
 _PRIOR_WEIGHT = 3
 """Weight of a prior guess, in observed probes."""
 
@@ -70,17 +70,18 @@ class CostModel:
         level = float(np.mean(full - growth * n)) if len(n) else None
         return cls(fit=fit, fail=fail, growth=growth, level=level)
 
-    def expected(self, n: Floats, chance: Floats, used: Floats | float = 0.0) -> Floats:
+    def expected(self, n: Floats, chance: Floats, used: Floats) -> Floats:
         """Return the expected relative cost of probes at ``n`` with P(fit) = ``chance``.
 
         The unit cancels in comparisons and is arbitrary.
 
         Args:
             n, chance: of each probe.
-            used: fraction of the budget that the training run to continue has used.
+            used: fraction of the budget that a training run to continue has used; 0 for others.
         """
         share = np.maximum(self.fit, used) * chance + self.fail * (1 - chance)
-        return np.asarray(n**self.growth * np.maximum(share - used, _LEAST_SHARE))
+        remaining = np.where(used > 0, np.maximum(share - used, _LEAST_SHARE), share)
+        return np.asarray(n**self.growth * remaining)
 
     def trainings(self, history: History) -> float:
         """Return the cost of all probes in units of full training runs: the sum of used fractions.
@@ -170,7 +171,8 @@ def choose_probes(
         joint = _joint(outcomes, chance)
         gain = _information(joint, draws.starts) - _information(outcomes, draws.starts)
         best = int(np.argmax(gain / cost))
-        cost[best] = costs.expected(n[best], chance[:, best].mean())  # continued once only
+        if used[best]:  # it can be continued once only
+            cost[best] = costs.expected(n[best], chance[:, best].mean(), np.zeros(()))
         chosen.append((arms[best], int(n[best])))
         outcomes = joint[..., best]
     return chosen

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from flexhpc.search.evidence import Evidence, Floats
-from flexhpc.search.history import History, ProbeResult, Quantiles, accepted_probes
+from flexhpc.search.history import History, ProbeResult, Quantiles, evidence_of
 from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
@@ -128,8 +128,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
         n_limit: largest available n (samples).
         eps: training error up to which a probe is a fit; if given, only verdicts are used.
     """
-    probes = [*accepted_probes(history), *(r for r in history if r.unfinished)]
-    return _posterior(tuple(sorted(probes, key=lambda r: (r.n, r.repeat))), n_limit, eps)
+    return _posterior(evidence_of(history), n_limit, eps)
 
 
 @lru_cache(maxsize=64)
