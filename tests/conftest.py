@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from hypothesis import settings
 
 from flexhpc.imports import imports_without_gc
 from tests import reaper
+from tests.barrier import PATIENCE
 from tests.command import flexhpc
 from tests.speeds import BUDGET, ORDER
 
@@ -135,6 +137,24 @@ def processes_in(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Function that mounts a file system of a size, such as ``300k``, and returns its path."""
+    from tests.faults.machines import mounted
+    from tests.faults.site import Unavailable
+
+    with contextlib.ExitStack() as stack:
+
+        def mount(size: str) -> Path:
+            try:
+                stack.enter_context(mounted(tmp_path / "small", f"size={size}"))
+            except Unavailable as error:
+                pytest.skip(str(error))
+            return tmp_path / "small"
+
+        yield mount
+
+
+@pytest.fixture
 def chromium() -> Iterator[Any]:
     """A browser without a window."""
     program = shutil.which("chromium")
@@ -142,8 +162,9 @@ def chromium() -> Iterator[Any]:
         if os.environ.get("CI"):
             pytest.fail("the browser tests must run in CI: chromium is not installed")
         pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE * 1000)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)

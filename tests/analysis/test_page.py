@@ -21,10 +21,8 @@ from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import BAYES, points_of, status, summary
+from tests.barrier import PATIENCE
 from tests.conftest import Cli
-
-SLOW = 120_000
-"""Timeout for the browser (milliseconds), long enough for a busy machine."""
 
 
 def swept(
@@ -226,7 +224,7 @@ def open_page(
         The page, and a list that collects script errors and URLs of external requests.
     """
     page = chromium.new_page(viewport={"width": width, "height": 900}, **more)
-    page.set_default_timeout(SLOW)
+    page.set_default_timeout(PATIENCE * 1000)
     errors: list[str] = []
 
     def on_request(request: Any) -> None:

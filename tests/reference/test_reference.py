@@ -24,7 +24,7 @@ CURVE = [Count(n=n, fitted=fitted, of=8) for n, fitted in ((80, 8), (100, 6), (1
 def test_plain_loops_do_not_import_flexhpc() -> None:
     code = "import sys, tests.reference.recipes; print('flexhpc' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.stdout.strip() == "False", done.stderr
 

@@ -25,7 +25,7 @@ from flexhpc.tracking.quiet import existing_database_uri, mlflow_client
 from flexhpc.tracking.state import local_uri, sync_state_path, up_to_date
 from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
-from tests.barrier import wait_for
+from tests.barrier import PATIENCE, wait_for
 from tests.conftest import FLEXHPC, Cli
 
 
@@ -244,7 +244,7 @@ def served(command: list[str], port: int) -> Iterator[str]:
 
     def responds() -> bool:
         assert process.poll() is None, "the server ended"
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=30):
             return True
         return False
 
@@ -312,27 +312,28 @@ def test_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: An
         listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
         page = chromium.new_page(viewport={"width": 1600, "height": 1000})
+        page.set_default_timeout(PATIENCE * 1000)
         experiment = parents[0].info.experiment_id
         page.goto(address + path)  # the printed address shows all points with their EMC
         for point in points:
-            expect(page.get_by_text(point.label, exact=True).first).to_be_visible(timeout=60_000)
+            expect(page.get_by_text(point.label, exact=True).first).to_be_visible()
         expect(page.get_by_text("3 matching runs")).to_be_visible()
         for column in ("emc", "emc_lo", "emc_hi"):
             expect(page.locator(f"[role=columnheader][col-id*='`{column}`']")).to_be_visible()
         page.get_by_role("link", name=points[0].label).click()
         page.get_by_role("link", name="00 n=16 fit").first.click()
-        expect(page.get_by_text("final_loss").first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("final_loss").first).to_be_visible()
         page.goto(f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning")
-        expect(page.get_by_text(points[0].label, exact=True).first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text(points[0].label, exact=True).first).to_be_visible()
         children = page.get_by_text("00 n=16 fit")
         assert children.count() == 0
         page.locator("[role=gridcell][col-id*='Run Name'] button").first.click()
-        expect(children.first).to_be_visible(timeout=30_000)
+        expect(children.first).to_be_visible()
         run_id = parents[0].info.run_id
         page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
-        expect(page.locator("svg.main-svg").first).to_be_visible(timeout=60_000)
+        expect(page.locator("svg.main-svg").first).to_be_visible()
         page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/fit_curve.svg")
-        expect(page.locator("img").first).to_be_visible(timeout=60_000)
+        expect(page.locator("img").first).to_be_visible()
 
 
 def test_ui_reports_a_damaged_database(run: Path, cli: Cli) -> None:
