@@ -55,7 +55,7 @@ def live_table(run: Path) -> str:
             view.started = first_training
         time.sleep(0.2)
     console.clear()
-    console.print(view.picture(statuses, ""))
+    console.print(view.render(statuses, ""))
     return console.export_svg(title=f"flexhpc sweep {folder.name}")
 
 

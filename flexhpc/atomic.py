@@ -124,7 +124,7 @@ class FolderWatch:
         return self.missing >= _CHECKS_UNTIL_REMOVED
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular_file(path: Path) -> BinaryIO:
     """Open a regular file for reading in binary mode.
 
     Raises:
@@ -138,7 +138,7 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
+def read_regular_file(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a regular file.
 
     Args:
@@ -146,9 +146,9 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
         max_bytes: largest permitted size; None for no limit.
 
     Raises:
-        OSError: as for :func:`open_regular`, or the file is larger than ``max_bytes``.
+        OSError: as for :func:`open_regular_file`, or the file is larger than ``max_bytes``.
     """
-    with open_regular(path) as file:
+    with open_regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
             raise OSError(f"{path.name} has {size:,} bytes; at most {max_bytes:,} are read")
@@ -158,7 +158,7 @@ def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; return None if the file is missing, damaged or not an object."""
     try:
-        value = json.loads(read_regular(path, _LARGEST_STATE))
+        value = json.loads(read_regular_file(path, _LARGEST_STATE))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

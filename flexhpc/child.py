@@ -27,9 +27,9 @@ _CHECK_EVERY = 0.5
 class Child:
     """A Python process that calls a function with one end of a connection.
 
-    It is started, not forked: it may use threads, processes and GPUs, and shares no state with this
-    process. It ignores stop signals, which its parent handles. It is killed, with all processes
-    that it started, when this process ends.
+    It is a new interpreter, not a fork: it may use threads, processes and GPUs, and shares no state
+    with this process. It ignores stop signals, which its parent handles. It is killed, with all
+    processes that it started, when this process ends.
 
     Args:
         function: the function to call, ``module:function``; it returns when the connection is

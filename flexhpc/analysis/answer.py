@@ -24,12 +24,12 @@ def answer(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> l
         sentences = [f"EMC {emc_text(measured[0].estimate)}."]
     else:
         layout = layout_of(measured)
-        describe = _extremes if layout.along == "rows" else _ranges
+        describe = _describe_extremes if layout.along == "rows" else _describe_curves
         sentences = describe(measured, layout)
     return [*sentences, *_limitations(statuses), *_verdicts(effects)]
 
 
-def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
+def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Describe the EMC of each curve at its first and at its last x value."""
     curves: dict[str, list[PointStatus]] = {}
     for status in measured:
@@ -74,7 +74,7 @@ def _per_parameter(curve: Sequence[PointStatus]) -> str:
     return f"; per parameter {low}" + (f" to {high}" if low != high else "")
 
 
-def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
+def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Describe the largest and the smallest EMC of each group, and whether intervals overlap."""
     keys = list(dict.fromkeys(key for s in measured for key in s.point.swept))
     groups: dict[str, list[PointStatus]] = {}

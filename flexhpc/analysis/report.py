@@ -24,7 +24,7 @@ from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
 from flexhpc.analysis.sample_views import SampleView, view_of
-from flexhpc.analysis.samples import scores_of
+from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.config.point import plain_text
@@ -239,7 +239,7 @@ def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]
     if not any(status.probes for _, status in masks) or len(masks) > _MAX_POINTS:
         return []
     try:
-        views = map(view_of, scores_of(masks))
+        views = map(view_of, sample_scores(masks))
         return [view for view in views if view is not None]
     except PointError:
         return []

@@ -204,7 +204,7 @@ class SampleScores:
         return frame[(self.drawn > 0) | (self.unseen > 0)].reset_index(drop=True)
 
 
-def scores_of(
+def sample_scores(
     points: Iterable[tuple[RunFolder, PointStatus]], by: Sequence[str] = ()
 ) -> list[SampleScores]:
     """Return the scores of samples for each data set, kind of labels and combination of ``by``.

@@ -104,8 +104,8 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
     for column, room in zip(kept, widths, strict=True):
         justify: Literal["right", "left"] = "right" if column.right else "left"
         table.add_column(cut(column.name, room), justify=justify, no_wrap=True, overflow="ellipsis")
-    fitted = [_fitted(column.cells, room) for column, room in zip(kept, widths, strict=True)]
-    for row, cells in enumerate(zip(*fitted, strict=True)):
+    shortened = [_shorten(column.cells, room) for column, room in zip(kept, widths, strict=True)]
+    for row, cells in enumerate(zip(*shortened, strict=True)):
         table.add_row(*cells, style=styles[row] if styles else None)
     return table
 
@@ -114,7 +114,7 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
+def _shorten(cells: Sequence[str | Text], room: int) -> list[Text]:
     """Shorten the cells that are too long, at the position that keeps most of them distinct."""
     head = None
     if any(len(cell) > room for cell in cells):
@@ -250,7 +250,7 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
 
     Args:
         laws: the power laws; console: the output.
-        samples: an EMC (samples) for which to add the required parameters.
+        samples: if given, add a column with the number of parameters required for this EMC.
     """
     keys = dict.fromkeys(key for law in laws for key in law.name)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]

@@ -46,7 +46,7 @@ def prepare_data(
     from flexhpc.data.prepare import prepare
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
-    with _as_input(), _Progress() as progress:
+    with _convert_point_errors(), _Progress() as progress:
         packed = prepare(source, options, overrides or (), out, progress)
     _print_packed(packed)
 
@@ -58,13 +58,13 @@ def check_data(
     """Verify the checksums of a packed file."""
     from flexhpc.data.packed import verify_packed
 
-    with _as_input(), _Progress() as progress:
+    with _convert_point_errors(), _Progress() as progress:
         packed = verify_packed(file, progress)
     _print_packed(packed)
 
 
 @contextlib.contextmanager
-def _as_input() -> Iterator[None]:
+def _convert_point_errors() -> Iterator[None]:
     """Convert PointError to InputError: here, the cause is always an argument."""
     try:
         yield

@@ -47,15 +47,15 @@ class Check:
 def doctor() -> None:
     """Check python, torch, GPU, SLURM, containers, tracking and data, and suggest fixes."""
     bad = False
-    for check in examine():
+    for check in run_checks():
         typer.echo(f"{check.level:4}  {check.name:10}  {check.finding}")
         bad |= check.level == "bad"
     if bad:
         raise typer.Exit(FAILED)
 
 
-def examine() -> Iterator[Check]:
-    """Run the checks and yield each result as it is available; importing torch takes seconds."""
+def run_checks() -> Iterator[Check]:
+    """Run the checks; yield each result at once, because some take seconds (importing torch)."""
     checks = {
         "python": _check_python, "packages": _check_packages, "torch": _check_torch,
         "gpu": _check_gpu, "slurm": _check_slurm, "containers": _check_containers,

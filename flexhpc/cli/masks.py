@@ -40,11 +40,11 @@ def masks(
 
     A table shows the hardest; csv, json and parquet contain every sample, with its global id.
     """
-    from flexhpc.analysis.samples import agreements, frame_of, scores_of
+    from flexhpc.analysis.samples import agreements, frame_of, sample_scores
     from flexhpc.store.status import read_runs
 
     points = [(run, status) for run, _, statuses in read_runs(runs) for status in statuses]
-    groups = scores_of(points, by or ())
+    groups = sample_scores(points, by or ())
     if agreement:
         if not by:
             raise InputError("--agreement: requires --by KEY, whose values are compared")

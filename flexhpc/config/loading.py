@@ -181,7 +181,7 @@ def _check_overlaps(
     axes: list[Axis], tuned: list[Keys], fixed: Mapping[str, Any], document: Document
 ) -> None:
     """Report keys that are set by two axes, or together with their whole section."""
-    seen: dict[Keys, int] = {keys: document.line(("tune", ".".join(keys))) for keys in tuned}
+    seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
         for k, keys in enumerate(axis.keys):
             for key in fixed.get(keys[0], {}) if len(keys) == 1 else ():
@@ -192,7 +192,7 @@ def _check_overlaps(
                 if keys[:shorter] == other[:shorter]:
                     problem = f"is already set by {'.'.join(other)} on line {line}; remove one"
                     document.report(axis.path(k, 0), problem, ".".join(keys))
-            seen[keys] = document.line(axis.path(k, 0))
+            seen[keys] = document.line_number(axis.path(k, 0))
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:

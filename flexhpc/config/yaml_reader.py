@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from flexhpc.atomic import read_regular
+from flexhpc.atomic import read_regular_file
 from flexhpc.errors import InputError, one_line
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
@@ -71,7 +71,7 @@ class Document:
     lines: dict[Path_, int]
     problems: dict[Problem, None] = field(default_factory=dict)
 
-    def line(self, path: Path_) -> int:
+    def line_number(self, path: Path_) -> int:
         """Return the line number of ``path``, or of its nearest ancestor in the file."""
         while path and path not in self.lines:
             path = path[:-1]
@@ -80,7 +80,7 @@ class Document:
     def report(self, path: Path_, problem: str, key: str = "") -> None:
         """Add a problem of the value at ``path``; messages use ``key`` as its name."""
         key = key or ".".join(map(str, path)) or "(top)"
-        self.add(Problem(file=self.file, line=self.line(path), key=key, text=problem))
+        self.add(Problem(file=self.file, line=self.line_number(path), key=key, text=problem))
 
     def add(self, problem: Problem) -> None:
         """Add a problem, unless it was added before."""
@@ -130,7 +130,7 @@ def read(path: Path) -> Document:
         InputError: the file cannot be read, or is not valid YAML.
     """
     try:
-        text = read_regular(path, _LARGEST_FILE).decode()
+        text = read_regular_file(path, _LARGEST_FILE).decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}:1: not a text file in UTF-8") from None
     except OSError as error:

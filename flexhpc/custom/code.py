@@ -139,9 +139,10 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
         f"{key}: importing {module}", lambda: importlib.import_module(module)
     )
     _imported.setdefault(module, code.hash)
+    file = value.__file__
     for part in path.split("."):
         if not hasattr(value, part):
-            raise PointError(f"{key}: {module} has no {path} ({value.__file__})")
+            raise PointError(f"{key}: module {module} has no attribute {path} ({file})")
         value = getattr(value, part)
     return value
 

@@ -1,4 +1,4 @@
-"""Version of an object of this process: a hash of its source and of the objects it refers to."""
+"""Versions of functions and classes passed to the Python API: hashes of their source."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _lambda_source(function: Any) -> bytes:
 
 
 def _references(value: Any) -> Iterator[Any]:
-    """Yield the objects that a function, or the methods and bases of a class, refer to."""
+    """Yield the objects that a function, or the methods of a class, refer to, and base classes."""
     if inspect.isclass(value):
         yield from value.__mro__[1:]
         for member in vars(value).values():

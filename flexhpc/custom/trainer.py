@@ -201,7 +201,7 @@ def parse_result(name: str, returned: Any, task: TrainerCall) -> TrainerResult:
     for key in _COUNTS:
         value = numbers.pop(key, 0.0)
         if not (0 <= value < 2**63) or value != int(value):
-            raise PointError(f"{name} returned {value:g} as {key}, not a count")
+            raise PointError(f"{name} returned {value:g} as {key}; must be a non-negative integer")
         counts[key] = int(value)
     loss = numbers.pop("loss", float("nan"))
     return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import class_names_of, encode_labels
 from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
@@ -40,7 +40,7 @@ def open_arrays(data: Arrays) -> Source:
         return array_source(
             f"arrays {path}", [_memory_map(path.parent / name) for name in names if name]
         )
-    with convert_read_errors(path, "an .npz file"), open_regular(path) as file:
+    with convert_read_errors(path, "an .npz file"), open_regular_file(path) as file:
         archive = NpzFile(file)
         arrays = [
             _read_member(archive, path, "column", data.column, _INPUTS),
@@ -57,7 +57,7 @@ def open_arrays(data: Arrays) -> Source:
 
 def _memory_map(path: Path) -> Any:
     with convert_read_errors(path, "an .npy file"):
-        open_regular(path).close()  # NumPy maps it by name, and would block on a named pipe
+        open_regular_file(path).close()  # NumPy maps it by name, and would block on a named pipe
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test
 from flexhpc.data.places import not_found, search_folders
@@ -59,7 +59,7 @@ def _parts(source: str, root: str | None) -> list[Path]:
 
 def _labels(path: Path) -> Ints:
     """Return the labels of a part; of its images, only the header is checked."""
-    with convert_read_errors(path, _KIND), open_regular(path) as file, NpzFile(file) as arrays:
+    with convert_read_errors(path, _KIND), open_regular_file(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")
         labels = arrays["Y"]
@@ -67,7 +67,7 @@ def _labels(path: Path) -> Ints:
         if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < 10:
             raise ValueError(f"Y must be whole numbers from 0 to 9, not {labels.dtype}")
         if shape != (*labels.shape, *_SHAPE) or dtype != np.uint8:
-            raise ValueError(f"X is {dtype} {shape}, and Y {labels.shape}")
+            raise ValueError(f"X has dtype {dtype} and shape {shape}, Y has shape {labels.shape}")
         return np.asarray(labels, np.int64)
 
 

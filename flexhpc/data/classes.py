@@ -70,7 +70,7 @@ def _to_plain_array(name: str, array: Array) -> Array:
     try:
         return np.array(array.tolist(), dtype=None if all(texts) else np.float64)
     except OverflowError:
-        raise PointError(f"{name}: labels have a number too large for float64") from None
+        raise PointError(f"{name}: a label is too large for float64") from None
     except (TypeError, ValueError):
         kind = type(array[0]).__name__
         raise PointError(f"{name}: labels are objects of type {kind}, not classes") from None

@@ -27,12 +27,12 @@ def open_custom(data: CustomData) -> Source:
     )
 
     def samples() -> list[Array]:
-        return arrays_of(key, loaded(**data.kwargs) if callable(loaded) else loaded)
+        return convert_samples(key, loaded(**data.kwargs) if callable(loaded) else loaded)
 
     return array_source(key, call_user_code(key, samples, data.seconds))
 
 
-def arrays_of(name: str, samples: Any) -> list[Array]:
+def convert_samples(name: str, samples: Any) -> list[Array]:
     """Return custom samples as [inputs, labels], with test inputs and test labels if there are any.
 
     Args:

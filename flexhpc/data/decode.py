@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.data.classes import class_names_of, encode_labels
 from flexhpc.data.dataset import Array, Ints, Part, Source
 from flexhpc.data.images import resize_and_crop
@@ -107,7 +107,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
     name, content = image
     with convert_read_errors(name, "an image"), contextlib.ExitStack() as stack:
         if not isinstance(content, Image.Image):
-            file = io.BytesIO(content) if isinstance(content, bytes) else open_regular(content)
+            file = io.BytesIO(content) if isinstance(content, bytes) else open_regular_file(content)
             try:
                 opened = Image.open(stack.enter_context(file), formats=_FORMATS)
             except UnidentifiedImageError:

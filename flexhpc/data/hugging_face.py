@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import HuggingFace
 from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
@@ -38,7 +38,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
     with convert_read_errors(path, _KIND):
         for file in path.rglob("*"):
             if not file.is_dir():
-                open_regular(file).close()  # the library would block on a named pipe
+                open_regular_file(file).close()  # the library would block on a named pipe
         loaded: Any = datasets.load_from_disk(str(path))
     train, test = _splits(loaded, data, path)
     for split in (train, test):

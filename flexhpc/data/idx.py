@@ -32,7 +32,7 @@ def read_idx(path: Path) -> Array:
         content = file.read(MOST_BYTES)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):
-            raise ValueError(f"its first bytes are {content[:4]!r}")
+            raise ValueError(f"its header {content[:4]!r} does not declare unsigned bytes")
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import ImageTable
 from flexhpc.data.dataset import Source
 from flexhpc.data.decode import LabelledImages, NamedImage, image_source
@@ -66,7 +66,7 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
 
     with (
         convert_read_errors(path, "Parquet"),
-        open_regular(path) as content,
+        open_regular_file(path) as content,
         pq.ParquetFile(content) as file,
     ):
         if column not in file.schema_arrow.names:

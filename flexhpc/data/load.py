@@ -21,7 +21,7 @@ from flexhpc.data.labelling import (
     merge_map,
 )
 from flexhpc.data.sources import open_source
-from flexhpc.data.summary import moments, moments_of_pixels, pool_moments, summarise
+from flexhpc.data.summary import moments, moments_per_pixel, pool_moments, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -144,7 +144,7 @@ class _Loaded:
         image = self.dataset.inputs.dtype == np.uint8
         if data.standardise == "pixel":
             keep = np.isin(np.arange(len(self.dataset)), self.train, assume_unique=True)
-            mean, deviation = moments_of_pixels(partial(in_blocks, self.dataset.inputs), keep)
+            mean, deviation = moments_per_pixel(partial(in_blocks, self.dataset.inputs), keep)
         elif data.standardise == "set":
             mean, deviation = pool_moments(mean, deviation)
         elif data.standardise == "none":

@@ -18,7 +18,7 @@ from typing import Annotated, Any, BinaryIO, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flexhpc.atomic import open_regular, replacing
+from flexhpc.atomic import open_regular_file, replacing
 from flexhpc.data.dataset import Array, Part, Source, Summary
 from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
 from flexhpc.data.summary import summary_of
@@ -73,7 +73,7 @@ class _Header(BaseModel):
 def is_packed(path: Path) -> bool:
     """Return whether a path is a file that starts like a packed file."""
     try:
-        with open_regular(path) as file:
+        with open_regular_file(path) as file:
             start = file.read(_LOCAL_HEADER + len(MARK))
     except OSError:
         return False
@@ -95,7 +95,7 @@ def open_packed(path: Path) -> Packed:
     """
     with (
         convert_read_errors(path, _KIND),
-        open_regular(path) as file,
+        open_regular_file(path) as file,
         zipfile.ZipFile(file) as archive,
     ):
         members = archive.infolist()
@@ -125,7 +125,7 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
     """
     with (
         convert_read_errors(path, _KIND),
-        open_regular(path) as file,
+        open_regular_file(path) as file,
         zipfile.ZipFile(file) as archive,
     ):
         size, done = path.stat().st_size, 0

@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 import psutil
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
@@ -61,7 +61,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
         Exception: of any type, if the file is damaged, larger, or not a regular file.
     """
     max_bytes = max_bytes or MOST_BYTES
-    file = open_regular(path)
+    file = open_regular_file(path)
     start = file.read(_TAR.stop)
     file.seek(0)
     opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
@@ -101,7 +101,7 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes] | gzip.GzipFile]] = {
 
 
 def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    """Check that an array of an .npz file fits into memory; zeros compress by a factor of 1,000.
+    """Check that an array of an .npz file fits into memory: the file may be 1,000 times smaller.
 
     Raises:
         PointError: the array does not fit.
@@ -145,7 +145,7 @@ def array_blocks(path: Path, name: str) -> Iterator[Array]:
     Raises:
         Exception: of any type, as for :func:`open_array`, or if the array is truncated.
     """
-    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with open_regular_file(path) as file, zipfile.ZipFile(file) as archive:
         values, (count, *shape), dtype = open_array(archive, name)
         step = rows_per_block(tuple(shape))
         for start in range(0, count, step):

@@ -83,11 +83,11 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
             if len(chosen):
                 yield chosen
 
-    mean, deviation = (_image_moments if next(kept()).ndim == 4 else _vector_moments)(kept)
+    mean, deviation = (_channel_moments if next(kept()).ndim == 4 else _vector_moments)(kept)
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def moments_of_pixels(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
+def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
     """Return mean and standard deviation of every pixel over the images in ``keep``, a mask (n,).
 
     Both float32 (channels, height, width); the deviation of a constant pixel is 0.
@@ -111,7 +111,7 @@ def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
     return np.full_like(mean, whole), np.full_like(deviation, spread)
 
 
-def _image_moments(blocks: Blocks) -> tuple[Array, Array]:
+def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
     """Sum Python integers, which is exact and therefore independent of the blocks."""
     pixels, axes = 0, (0, 2, 3)
     sums: Array = np.zeros(1, dtype=object)

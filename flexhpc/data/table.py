@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.data import Table
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
@@ -45,7 +45,7 @@ def open_table(data: Table) -> Source:
     if not path.is_file():
         raise PointError(f"data.path: file not found ({data.path})")
     with convert_read_errors(path, "a CSV or Parquet table"):
-        with open_regular(path) as file:
+        with open_regular_file(path) as file:
             is_parquet = file.read(4) == b"PAR1"
         frame = _read_parquet(path) if is_parquet else _read_csv(path)
         frame.columns = frame.columns.map(str)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flexhpc.atomic import read_regular
+from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
@@ -101,7 +101,7 @@ def _covtype_cache(path: Path) -> tuple[Array, Array]:
 def _joblib_content(path: Path) -> bytes:
     """Read a joblib file, plain or compressed with zlib."""
     with convert_read_errors(path, "scikit-learn's cache of covtype"):
-        content = read_regular(path, MOST_BYTES)
+        content = read_regular_file(path, MOST_BYTES)
         is_plain = content.startswith(b"\x80")
         return content if is_plain else zlib.decompressobj().decompress(content, MOST_BYTES)
 

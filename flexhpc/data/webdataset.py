@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import WebDataset
 from flexhpc.data.dataset import Source, no_test
 from flexhpc.data.decode import SUFFIXES, LabelledImages, NamedImage, image_source
@@ -68,7 +68,7 @@ def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str,
     """
     with (
         convert_read_errors(file, "a tar file"),
-        open_regular(file) as opened,
+        open_regular_file(file) as opened,
         tarfile.open(fileobj=opened) as tar,
     ):
         for member in tar:

@@ -98,7 +98,7 @@ class ForkServer:
                 self._take(parse_event(line))
 
     def _close(self) -> None:
-        """Let the server start all ordered workers and exit; the workers outlive it."""
+        """Let the server start all requested workers and exit; the workers outlive it."""
         if not self._workers:
             self._process.kill()
         self._orders.close()

@@ -45,14 +45,14 @@ class View:
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
-            self._live.update(self.picture(statuses, note))
+            self._live.update(self.render(statuses, note))
         else:
             self._print_changes(statuses, self._last_states)
             if note and note != self._last_note:
                 self._print(note)
             self._last_note = note
 
-    def picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
+    def render(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
         """Return the terminal view: progress, remaining time and the table of points."""
         width = min(_WIDEST_BAR, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))

@@ -40,7 +40,7 @@ _STOP_WITHIN = 120.0
 _CLUSTER_BEAT = 5.0
 
 
-class _Stop:
+class _StopSignals:
     """Signal handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
 
     Attributes:
@@ -59,11 +59,11 @@ class _Stop:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+def _stop_signals() -> Iterator[_StopSignals]:
+    signals = _StopSignals()
+    previous = {n: signal.signal(n, signals) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield signals
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -239,19 +239,19 @@ def follow(
     if finished and prepared.again and tracked:
         report(statuses)
         return SweepResult(statuses=statuses)
-    with _stop_signals() as stop:
-        backend = make_backend(prepared, profile, launch, lambda: bool(stop.count))
+    with _stop_signals() as signals:
+        backend = make_backend(prepared, profile, launch, lambda: bool(signals.count))
         task = write_launch(prepared, profile, launch, backend.image, detach=False)
         stop_file = Path(task.stop)
-        with tracking(task, uri, lambda: stop.count):
+        with tracking(task, uri, lambda: signals.count):
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 working, folder = False, FolderWatch(stop_file.parent)
                 background, more_steps = iter(meanwhile), True
                 settled: set[str] = set()  # stays failed here even if another sweep retries it
-                while not (stop.count or stop_file.exists()):
+                while not (signals.count or stop_file.exists()):
                     if folder.removed():
-                        _stop_workers(backend, reader, view, stop, stop_file)
+                        _stop_workers(backend, reader, view, signals, stop_file)
                         raise PointError(
                             f"{run.path} was moved or removed during the sweep; move it back and "
                             "run the same command to resume"
@@ -276,14 +276,14 @@ def follow(
                         more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
                     # Reading very many points takes a while; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
-                interrupted = bool(stop.count) or stop_file.exists()
+                interrupted = bool(signals.count) or stop_file.exists()
                 if interrupted and backend.ours:
-                    _stop_workers(backend, reader, view, stop, stop_file)
+                    _stop_workers(backend, reader, view, signals, stop_file)
                     statuses = reader.read()
             if not interrupted:
-                stop.raises = True
+                signals.raises = True
                 report(statuses)
-                stop.raises = False
+                signals.raises = False
     return SweepResult(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,
@@ -301,14 +301,14 @@ def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | Slurm
 
 
 def _stop_workers(
-    backend: Backend, reader: StatusReader, view: View, stop: _Stop, stop_file: Path
+    backend: Backend, reader: StatusReader, view: View, signals: _StopSignals, stop_file: Path
 ) -> None:
     """Ask the workers to save and exit; wait up to 120 s, or until a second signal."""
     with contextlib.suppress(OSError):
         stop_file.touch()
     end = time.monotonic() + _STOP_WITHIN
     backend.poll()
-    while backend.has_workers() and time.monotonic() < end and stop.count < 2:
+    while backend.has_workers() and time.monotonic() < end and signals.count < 2:
         view.update(reader.read(), note="stopping: saving the probes in progress ...")
         time.sleep(_POLL_EVERY / 2)
         backend.poll()

@@ -123,7 +123,7 @@ def _trainer_call(
     seeds: ProbeSeeds, make_model: MakeModel | None,
 ) -> TrainerCall:  # fmt: skip
     return TrainerCall(
-        trainer=training.to_call,
+        trainer=training.custom_trainer,
         seconds=training.seconds,
         inputs=inputs,
         labels=labels,
@@ -161,7 +161,7 @@ def run_probe(
         point.at(arm), samples, probe, group, callbacks,
         name=f" arm={arm}" if len(point.arms) > 1 else "",
     )  # fmt: skip
-    outside, correct = unseen.outside(subset)
+    outside, correct = unseen.predictions_outside(subset)
     is_custom = isinstance(point.training, CustomTrainer)
     return ProbeRecord(
         n=n,

@@ -60,8 +60,8 @@ class Unseen:
             self._correct = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
         return {}
 
-    def outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return the samples of the set that are not in a training subset.
+    def predictions_outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return the evaluated samples that are not in a training subset.
 
         Returns:
             Their sorted ids, int64 (k,), and whether each was predicted correctly, bool (k,).

@@ -107,7 +107,8 @@ def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResul
         result = child.connection.recv()
     except (EOFError, ConnectionError):
         child.kill()
-        raise PointError(f"{name} ended its process ({child.cause_of_death()})") from None
+        cause = child.cause_of_death()
+        raise PointError(f"{name}: its process ended unexpectedly ({cause})") from None
     except BaseException:
         child.kill()
         raise

@@ -34,7 +34,7 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     reported: set[str] = set()
     seen: set[tuple[str, int, str]] = set()
     trainers = {
-        point.training.model_dump_json(): point.training.to_call
+        point.training.model_dump_json(): point.training.custom_trainer
         for point in points
         if isinstance(point.training, CustomTrainer)
     }

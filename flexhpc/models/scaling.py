@@ -131,8 +131,8 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
     while (above := count(high := 2 * high)) < target:
         if 2 * high > _WIDEST:
             raise PointError(
-                f"model.match_params: no width of this {model.family} has {target} parameters "
-                f"({fewest} at width {first}, {above} at {high}); use another number or depth"
+                f"model.match_params: cannot match {target}: {model.family} of this depth has only "
+                f"{above} parameters at width {high}; use a smaller number or a larger depth"
             )
         low, below = high, above
     while high - low > multiple:

@@ -1,6 +1,6 @@
-"""Decision sequences of the bisection and growth policies, as pure functions of the history.
+"""Bisection and growth: which n to probe next, as pure functions of the history.
 
-Each sequence is replayed from the history, so resuming needs no stored state.
+The steps so far are replayed from the history, so resuming needs no stored state.
 """
 
 from __future__ import annotations

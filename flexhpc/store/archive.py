@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from flexhpc.atomic import open_regular, replacing
+from flexhpc.atomic import open_regular_file, replacing
 from flexhpc.errors import InputError, PointError
 from flexhpc.store.claim import read_claim
 from flexhpc.store.run_folder import RunFolder
@@ -43,7 +43,7 @@ def pack(run: RunFolder, archive: Path) -> int:
         raise InputError(f"{archive}: is inside the run folder; write it elsewhere")
     for path in run.path.glob("points/*/*.claim.json"):
         claim = read_claim(path)
-        if claim is not None and claim.live(path):
+        if claim is not None and claim.is_live(path):
             raise InputError(
                 f"{run.path}: a process on {claim.host.split(':')[0]} measures a point"
             )
@@ -72,7 +72,7 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         OSError: a file cannot be read or written.
     """
     try:
-        with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
+        with open_regular_file(archive) as file, zipfile.ZipFile(file) as packed:
             run = RunFolder(folder.resolve() / _name_in(packed, archive))
             if run.path.exists():
                 raise InputError(f"{run.path}: already exists; move it, or use another --runs")

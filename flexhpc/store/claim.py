@@ -94,7 +94,7 @@ class ClaimRecord:
     log: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
 
-    def live(self, path: Path) -> bool:
+    def is_live(self, path: Path) -> bool:
         """Return whether the holder is running, as far as this host can determine.
 
         Args:
@@ -210,7 +210,7 @@ def take(
     with file_lock(lock):
         path.parent.mkdir(exist_ok=True)
         previous = read_claim(path)
-        if previous is not None and previous.live(path):
+        if previous is not None and previous.is_live(path):
             return None
         deaths = 0
         if previous is not None and previous.launch == launch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flexhpc.atomic import read_regular
+from flexhpc.atomic import read_regular_file
 
 SIZE = 512
 MOST = 2**30
@@ -37,7 +37,7 @@ def read_sealed(path: Path) -> bytes:
         OSError: the file cannot be read, is not a regular file, or is larger than ``MOST``.
         CorruptFile: the content has no checksum, or does not match it.
     """
-    content = read_regular(path, MOST)
+    content = read_regular_file(path, MOST)
     if not content.startswith(_NAME):
         raise CorruptFile("not a point file" if content else "empty file")
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:

@@ -111,7 +111,7 @@ class StatusReader:
         if claim is None:
             return stored
         state: PointState = stored.state
-        if claim.live(path):
+        if claim.is_live(path):
             state = "running"
         elif claim.state == "failed":
             state = "failed"
@@ -155,10 +155,10 @@ class StatusReader:
 
 def is_done(point: Point, record: PointRecord) -> bool:
     """Return whether a record has an estimate of the requested precision and the evaluation."""
-    return is_estimated(point, record) and record.has_evaluation(point.evaluation)
+    return has_precise_estimate(point, record) and record.has_evaluation(point.evaluation)
 
 
-def is_estimated(point: Point, record: PointRecord) -> bool:
+def has_precise_estimate(point: Point, record: PointRecord) -> bool:
     """Return whether a record has an estimate of the precision that the point requests."""
     return record.estimate is not None and is_precise(
         point.search,

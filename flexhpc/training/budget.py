@@ -66,7 +66,7 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
 
 
 def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
-    """Return the number of batches that have at most ``samples`` samples together; at least 1."""
+    """Return how many consecutive batches have at most ``samples`` samples in total; at least 1."""
     epochs, rest = divmod(samples, sum(sizes))
     count = epochs * len(sizes)
     for size in sizes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from flexhpc.atomic import read_regular, replacing
+from flexhpc.atomic import read_regular_file, replacing
 
 FORMAT = 5
 
@@ -33,7 +33,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
 def load(path: Path, key: str) -> dict[str, Any] | None:
     """Return the state saved under ``key``; None if it is missing, damaged or of another key."""
     try:
-        content = read_regular(path)
+        content = read_regular_file(path)
         _verify(content)
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # a damaged file raises exceptions of many types

@@ -51,8 +51,8 @@ class Ritz:
     residual_min: float
     residual_max: float
 
-    def negative(self, tolerance: float) -> bool:
-        """Return whether the smallest is below minus ``tolerance`` times the largest."""
+    def is_negative(self, tolerance: float) -> bool:
+        """Return whether the smallest Ritz value is below -``tolerance`` times the largest."""
         return self.min < -tolerance * self.max
 
 
@@ -65,12 +65,12 @@ def lanczos(
     """Find the extreme Ritz values of a symmetric operator.
 
     Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The Symmetric
-    Eigenvalue Problem, section 13.8 and 6.9). Holds up to ``products`` vectors.
+    Eigenvalue Problem, sections 6.9 and 13.8). Keeps up to ``products`` vectors in memory.
 
     Args:
         multiply: float64 (n,) -> (n,), the operator.
         start: float64 (n,), not zero; random, to have a component along every eigenvector.
-        products: maximum number of products.
+        products: maximum number of calls of ``multiply``.
         tolerance: stop when both residuals are below this fraction of the largest absolute Ritz
             value. Also stops when the vectors span an invariant subspace.
     """

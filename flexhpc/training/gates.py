@@ -140,7 +140,7 @@ def apply_gates(
             "hessian_products": float(ritz.products),
         }
         if not math.isnan(ritz.min):
-            flags["curvature"] = ritz.negative(gates.curvature.tolerance)
+            flags["curvature"] = ritz.is_negative(gates.curvature.tolerance)
     if not failed:
         return GateResult(verdict=verdict, rejected=False, metrics=metrics)
     metrics |= {_FLAG + gate: float(flag) for gate, flag in flags.items()}

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from flexhpc.analysis.sample_views import view_of
-from flexhpc.analysis.samples import SampleScores, agreements, frame_of, scores_of
+from flexhpc.analysis.samples import SampleScores, agreements, frame_of, sample_scores
 from flexhpc.api.runs import load
 from flexhpc.data import load_samples, places
 from flexhpc.data.sources import open_source
@@ -50,7 +50,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores(run: Path) -> SampleScores:
     loaded = load(run)
-    (group,) = scores_of((loaded.folder, measurement.status) for measurement in loaded)
+    (group,) = sample_scores((loaded.folder, measurement.status) for measurement in loaded)
     return group
 
 

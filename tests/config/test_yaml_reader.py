@@ -37,7 +37,7 @@ def test_line_numbers_of_nested_values() -> None:
     document = parse("a:\n  b: 1\n  c: [1,\n     2]\n", "f")
     assert document.lines["a", "b"] == 2
     assert document.lines["a", "c", 1] == 4
-    assert document.line(("a", "nowhere")) == 1
+    assert document.line_number(("a", "nowhere")) == 1
 
 
 def test_duplicate_keys_are_reported_with_both_lines() -> None:

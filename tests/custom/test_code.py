@@ -24,7 +24,7 @@ from flexhpc.custom.code import find_code
 from flexhpc.custom.live import source_hash
 from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
 from flexhpc.data.arrays import array_source
-from flexhpc.data.custom import arrays_of
+from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import network
 from tests.conftest import Cli
@@ -298,19 +298,19 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, untracked: Pat
 )  # fmt: skip
 def test_invalid_samples_are_refused(samples: object, message: str) -> None:
     with pytest.raises(PointError, match=message):
-        array_source("x", arrays_of("x", samples))
+        array_source("x", convert_samples("x", samples))
 
 
 def test_tensors_and_images_are_converted() -> None:
     source = array_source(
-        "x", arrays_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
+        "x", convert_samples("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
     )
     assert (source.classes, source.train.shape) == (3, (3,))
     assert source.train.dtype == np.dtype("float32")
     assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert source.test() is None
     images = np.zeros((4, 5, 5), np.uint8)
-    source = array_source("x", arrays_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
+    source = array_source("x", convert_samples("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
     assert source.train.shape == (1, 5, 5)
     assert source.train.dtype == np.dtype("uint8")
     assert source.test().labels.tolist() == [1, 0]

@@ -129,8 +129,8 @@ def test_valid_results_are_parsed(result: object, folder: Path) -> None:
         ({"loss": 1.0}, "without exactly one of right, predicted, scores"),
         ({"right": [True] * 5, "predicted": [0] * 5}, "exactly one of right"),
         ({"right": [True] * 5, "loss": "low"}, "returned a str as loss, not a number"),
-        ({"right": [True] * 5, "epochs": 1.5}, "returned 1.5 as epochs, not a count"),
-        ({"right": [True] * 5, "cost": -1}, "returned -1 as cost, not a count"),
+        ({"right": [True] * 5, "epochs": 1.5}, "returned 1.5 as epochs; must be a non-negative"),
+        ({"right": [True] * 5, "cost": -1}, "returned -1 as cost; must be a non-negative"),
     ],
 )
 def test_invalid_results_are_refused(result: object, message: str, folder: Path) -> None:
@@ -175,8 +175,8 @@ def test_process_is_reused_until_it_ends_and_then_replaced(
 BROKEN = {
     "raises": r"raised ValueError: no idea \(.*trainers.py:\d+\)",
     "exits": "raised SystemExit: 3",
-    "exits_at_once": r"ended its process \(exit status 3\)",
-    "crashes": r"ended its process \(SIGSEGV\)",
+    "exits_at_once": r"its process ended unexpectedly \(exit status 3\)",
+    "crashes": r"its process ended unexpectedly \(SIGSEGV\)",
     "hangs": "exceeded its time limit",
     "returns_too_few": r"returned an array \(15,\), not \(16,\)",
 }
@@ -290,7 +290,7 @@ def test_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
 def test_validate_imports_the_trainer(folder: Path, cli: Cli) -> None:
     for change, message in (
         ("training.kwargs.counts=3", r"fits_first\(.*\): got an unexpected keyword argument"),
-        ("training.trainer='trainers:fits_last'", "trainers has no fits_last"),
+        ("training.trainer='trainers:fits_last'", "trainers has no attribute fits_last"),
         ("training.trainer='trainers:CONSTANT'", "is a bool, not a function"),
     ):
         done = cli("validate", folder / "custom.yaml", "--set", change, check=2)

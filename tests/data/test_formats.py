@@ -17,7 +17,7 @@ from PIL import Image
 import flexhpc
 from flexhpc.config import checked
 from flexhpc.data import load_samples, load_test
-from flexhpc.data.custom import arrays_of
+from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
 from tests.data.writers import written
@@ -260,19 +260,19 @@ def test_packed_custom_data_set_is_found_by_its_name(
 
 def test_indexed_data_sets_are_converted_to_arrays() -> None:
     tensors = torch.utils.data.TensorDataset(torch.zeros(5, 3), torch.arange(5))
-    inputs, labels = arrays_of("x", tensors)
+    inputs, labels = convert_samples("x", tensors)
     assert (inputs.shape, labels.tolist()) == ((5, 3), [0, 1, 2, 3, 4])
     with pytest.raises(PointError, match="sample 0 is a Tensor, not"):
-        arrays_of("x", torch.utils.data.Subset(torch.zeros(3, 3), range(3)))
+        convert_samples("x", torch.utils.data.Subset(torch.zeros(3, 3), range(3)))
 
 
 def test_frames_and_lists_of_images_are_converted_to_arrays() -> None:
     frame = pd.DataFrame({"image": [png(image) for image in IMAGES], "label": LABELS})
-    inputs, labels = arrays_of("data", (frame["image"], frame["label"]))
+    inputs, labels = convert_samples("data", (frame["image"], frame["label"]))
     np.testing.assert_array_equal(inputs, IMAGES.transpose(0, 3, 1, 2))
     grey = [Image.fromarray(image[..., 0]) for image in IMAGES]
-    assert arrays_of("data", (grey, labels))[0].shape == (60, 1, 6, 8)
+    assert convert_samples("data", (grey, labels))[0].shape == (60, 1, 6, 8)
     vectors = frame[["label"]].assign(b=1.5)
-    assert arrays_of("data", (vectors, frame["label"]))[0].shape == (60, 2)
+    assert convert_samples("data", (vectors, frame["label"]))[0].shape == (60, 2)
     with pytest.raises(InputError, match=r"row 1: cannot be read as an image"):
         flexhpc.measure("linear", ([png(IMAGES[0]), b"none"], [0, 1]))

@@ -65,7 +65,7 @@ def test_numbers_too_large_for_float64_are_refused(digits: str, tmp_path: Path) 
 
 
 def test_labels_too_large_for_float64_are_refused() -> None:
-    with pytest.raises(PointError, match="labels have a number too large for float64"):
+    with pytest.raises(PointError, match="a label is too large for float64"):
         encode_labels("x", [1, int(LARGE)])
 
 

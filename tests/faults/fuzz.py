@@ -266,7 +266,7 @@ def claims() -> Fuzzer:
 
         def read_input() -> None:
             if (claim := read_claim(path)) is not None:
-                claim.live(path)
+                claim.is_live(path)
 
         return text, read_input
 

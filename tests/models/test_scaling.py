@@ -141,7 +141,7 @@ def test_match_params_draws_no_random_numbers_and_ignores_reparameterizations() 
         (Vit(family="vit", match_params=400), GREY, r"cannot match 400: .* \(width 3\) has 1\d"),
         (
             Mlp(family="mlp", depth=0, match_params=700), DIGIT,
-            r"no width of this mlp has 700 parameters \(650 at width 1",
+            r"cannot match 700: mlp of this depth has only",
         ),
         (Vit(family="vit", match_params=10_000, patch=5), GREY, "model.patch: 5 does not divide"),
         (

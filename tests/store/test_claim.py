@@ -128,7 +128,7 @@ def test_wrong_clock_of_a_host_does_not_affect_liveness(
     write_json(paths[0], {**remote, "beat": time.time() + offset})
     assert take(*paths, launch="b") is None
     set_age(paths[0], claims.SILENCE + 1)
-    assert read_claim(paths[0]).live(paths[0]) is False
+    assert read_claim(paths[0]).is_live(paths[0]) is False
     write_json(paths[0], remote)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + offset)

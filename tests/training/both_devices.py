@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import flexhpc
-from flexhpc.cli.doctor import examine
+from flexhpc.cli.doctor import run_checks
 from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
@@ -121,7 +121,7 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
 
 def gpu_check(kind: str) -> str:
     with device_of_type(kind):
-        (check,) = (check for check in examine() if check.name == "gpu")
+        (check,) = (check for check in run_checks() if check.name == "gpu")
     return check.finding
 
 

@@ -47,7 +47,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     layout = layout_of(known)
     groups: dict[tuple[str, str, str, int], list[PointStatus]] = {}
     for status in known:
-        key = (layout.facet(status), layout.series(status), _size_text(status, layout))
+        key = (layout.facet(status), layout.series(status), _line_label(status, layout))
         groups.setdefault((*key, budget_value(status)), []).append(status)
     rows = [row for key, points in groups.items() for row in _line(key, points)]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
@@ -88,7 +88,7 @@ def _spread(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float
             labelled[line]["label_y"] = label_y
 
 
-def _size_text(status: PointStatus, layout: Layout) -> str:
+def _line_label(status: PointStatus, layout: Layout) -> str:
     """Return the label of a line: ``1,210 parameters``, ``rank 8``; the whole name for rows.
 
     Lines of a swept budget have no label, because they end at their budget.

@@ -93,7 +93,7 @@ class CustomTrainer(CustomCode, Procedure):
     respecting it."""
 
     @property
-    def to_call(self) -> Trainer:
+    def custom_trainer(self) -> Trainer:
         """The trainer to call."""
         return Trainer(
             name=self.trainer,
