@@ -68,7 +68,7 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = budget_curve(status.history, n_limit)
-    if curve is None:
+    if curve is None or factor < curve.smallest_factor:
         return None
     level = curve.level_set(estimand_level(status.estimate.estimand), factor)
     return _likelihood(level, curve.curve.weight, n_limit)

@@ -227,7 +227,7 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
             censored=estimate.censored,
         )  # fmt: skip
     curve = budget_curve(status.history, record.header.n_limit)
-    if curve is None:
+    if curve is None or budget < curve.smallest_factor * spec_budget:
         return None
     return curve.emc(estimand_level(estimate.estimand), budget / spec_budget)
 

@@ -95,7 +95,7 @@ class Measurement:
             ValueError: ``budget`` is not above 0 and at most twice the budget of the search.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
-        if not self.status.point.training.extends_smaller_budgets:
+        if not self.status.point.training.knows_other_budgets:
             raise PointError(NO_OTHER_BUDGET)
         if not 0 < budget <= MAX_FACTOR * spec_budget:
             raise ValueError(
@@ -258,9 +258,9 @@ class Run:
         Raises:
             InputError: no training run has finished yet, or a key occurs in no point.
         """
-        from flexhpc.analysis.samples import frame_of, scores_of
+        from flexhpc.analysis.samples import frame_of, sample_scores
 
-        return frame_of(scores_of(((self.folder, m.status) for m in self), by))
+        return frame_of(sample_scores(((self.folder, m.status) for m in self), by))
 
     def report(self) -> Path:
         """Write the HTML report; return the path of its page."""

@@ -29,8 +29,8 @@ from flexhpc.search.times import Floats, Times, shift
 MAX_FACTOR = 2.0
 """Largest multiple of the budget for which EMC is predicted; at 4, intervals are too narrow."""
 NO_OTHER_BUDGET = (
-    "the EMC at other budgets is unknown, because the learning rate or the end of these training "
-    "runs depends on the budget"
+    "the EMC at other budgets requires a fixed budget, or until: saturation, a schedule that does "
+    "not depend on the budget, and no custom trainer"
 )
 _DRAWS = 960
 
@@ -55,6 +55,14 @@ class BudgetCurve:
         """Return the n at which P(fit) = q with ``factor`` times the budget, shape (draws,)."""
         return np.asarray(self.curve.level_set(q) * np.exp(shift(math.log(factor), self.law)))
 
+    @property
+    def smallest_factor(self) -> float:
+        """Smallest multiple of the budget at which EMC is known: the first budget if the exact
+        times of fits are unknown, else 0."""
+        if all(result.failed_after is None for result in self.history):
+            return 0.0
+        return 0.5 ** max(result.stage for result in self.history)
+
     def gain(self, q: float, factor: float) -> Quantiles:
         """Return lower end, median and upper end of the ratio of EMC(factor) to EMC."""
         return self.curve.quantiles(self.level_set(q, factor) / self.curve.level_set(q), TAILS)
@@ -63,7 +71,7 @@ class BudgetCurve:
         """Return the EMC with ``factor`` times the budget.
 
         Args:
-            q: level of the estimand.
+            q: P(fit) that defines the EMC: 0.5 for ``n50``.
             factor: multiple of the budget; above 1 the result is a prediction.
         """
         lower, middle, upper = self.curve.quantiles(self.level_set(q, factor), TAILS)

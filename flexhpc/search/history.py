@@ -43,6 +43,9 @@ class ProbeResult:
         share: fraction of its initial budget that it used; None if there was no budget.
         time: fraction of its budget after which it fitted; None if it failed, or if a training run
             with a smaller budget is not the beginning of one with this budget.
+        failed_after: fraction of the budget with which it had failed before, if the exact time is
+            unknown, because the learning rate depends on the budget; ``time`` is then the fraction
+            with which it fitted.
         arm: index of the values of the tuned keys it was trained with.
         stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
         unfinished: whether it failed with a smaller budget and was not continued; ``time`` is then
@@ -57,6 +60,7 @@ class ProbeResult:
     rejected: bool = False
     share: float | None = None
     time: float | None = None
+    failed_after: float | None = None
     arm: int = 0
     stage: int = 0
     unfinished: bool = False

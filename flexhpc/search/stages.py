@@ -1,8 +1,9 @@
 """Searches that double the budget until a doubling hardly raises the EMC.
 
-A stage is the part of a search with one budget: the first budget, doubled ``stage`` times. A
-training run that fitted at an earlier stage fits at all later ones. A training run that failed is
-unfinished at later stages until it is continued: then the history has one entry per stage.
+A stage is the part of a search with one budget: at stage k, the first budget times 2^k. A training
+run that fitted at an earlier stage counts as a fit at all later ones. One that failed, without
+diverging, is unfinished at later stages until it is continued with the larger budget. Each
+continuation adds an entry to the history.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
 
 def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
     """Return the last entry of each training run, in the order of their first entries."""
-    return list({(entry.n, entry.repeat, entry.arm): entry for entry in history}.values())
+    runs: dict[tuple[int, int, int], ProbeResult] = {}
+    for entry in history:
+        key = entry.n, entry.repeat, entry.arm
+        if entry.failed_after is not None and key in runs:
+            entry = replace(entry, failed_after=0.5 ** (entry.stage - runs[key].stage))
+        runs[key] = entry
+    return list(runs.values())
 
 
 def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
@@ -51,5 +58,8 @@ def _state_at(run: ProbeResult, stage: int) -> ProbeResult:
     factor = 0.5 ** (stage - run.stage)
     share = None if run.share is None else run.share * factor
     if run.fit or run.verdict == FINAL:
-        return replace(run, share=share, time=None if run.time is None else run.time * factor)
+        time, failed_after = (
+            None if value is None else value * factor for value in (run.time, run.failed_after)
+        )
+        return replace(run, share=share, time=time, failed_after=failed_after)
     return replace(run, share=share, time=share, unfinished=True, rejected=False)

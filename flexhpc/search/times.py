@@ -45,6 +45,8 @@ WIDENING = 0.75
 training runs far below it scatter more, and the laws hold less exactly there."""
 LAPSED = 0.05
 """Fraction of unfinished training runs that lapsed."""
+SHORTEST = math.exp(-1 / BROAD)
+"""Shortest time of a fit (fraction of the budget) if only an upper bound is known."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of densities multiplied per logarithm."""
@@ -68,29 +70,35 @@ class Times:
 
     Attributes:
         log_n, log_time: log n, and log of the fraction of the budget, shape (fits,).
-        unfinished: the same of the unfinished training runs, shape (2, unfinished).
+        between: log n, and log of the fractions of the budget with which a training run failed and
+            fitted, if only these are known, shape (3, fits).
+        unfinished: log n, and log of the fraction of the budget, shape (2, unfinished).
     """
 
     log_n: Floats
     log_time: Floats
+    between: Floats
     unfinished: Floats
 
     @classmethod
     def from_history(cls, history: History) -> Times:
         """Collect the fits that have a time."""
-        timed = [result for result in history if result.time]
-        (log_n, log_time), unfinished = (
-            np.log(
-                np.array(
-                    [(r.n, r.time) for r in timed if r.unfinished == kind], dtype=np.float64
-                ).reshape(-1, 2)
-            ).T
-            for kind in (False, True)
-        )
-        return cls(log_n=log_n, log_time=log_time, unfinished=unfinished)
+        timed = [r for r in history if r.time]
+        exact = [(r.n, r.time) for r in timed if not r.unfinished and r.failed_after is None]
+        unfinished = [(r.n, r.time) for r in timed if r.unfinished]
+        between = [
+            (r.n, max(r.failed_after, SHORTEST), r.time)
+            for r in timed
+            if r.failed_after is not None and (r.failed_after, r.time) != (0.0, 1.0)
+        ]
+        log_n, log_time = _logs(exact, 2)
+        return cls(
+            log_n=log_n, log_time=log_time, between=_logs(between, 3),
+            unfinished=_logs(unfinished, 2),
+        )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self.log_n)
+        return len(self.log_n) + self.between.shape[1]
 
     def by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times, given that these training runs fitted.
@@ -102,7 +110,8 @@ class Times:
             Shape (curves, laws), with the log prior probability of the law.
         """
         total = np.tile(LAW_PRIOR, (len(threshold), 1))
-        for chunk in np.array_split(np.arange(len(self)), -(-len(self) // _PER_PRODUCT)):
+        count = len(self.log_n)
+        for chunk in np.array_split(np.arange(count), -(-count // _PER_PRODUCT) or 1):
             product = np.ones(total.shape, np.float32)
             for log_n, log_time in zip(self.log_n[chunk], self.log_time[chunk], strict=True):
                 distance = threshold - log_n
@@ -118,6 +127,16 @@ class Times:
                 density += np.float32(UNEXPLAINED * BROAD)
                 product *= density
             total += np.log(product)
+        for log_n, failed, fitted in self.between.T:
+            distance = threshold - log_n
+            scale = width * (1 + WIDENING * np.maximum(distance, 0))
+            before, after = (
+                expit((distance[:, None] + shift(log_time)) / scale[:, None])
+                for log_time in (failed, fitted)
+            )
+            chance = (after - before) / (expit(distance / scale) + _TINY)[:, None]
+            broad = UNEXPLAINED * BROAD * (fitted - failed)
+            total += np.log((1 - UNEXPLAINED) * chance + broad)
         for log_n, log_time in self.unfinished.T:
             scale = width * (1 + WIDENING * np.maximum(threshold - log_n, 0))
             late = threshold[:, None] + shift(log_time) - log_n
@@ -136,6 +155,11 @@ class Times:
         of ``MAX_TIME_FACTOR`` at most.
         """
         likelihood = np.exp(by_law - by_law.max()).sum(axis=1)
-        broad = len(self) * math.log(BROAD) - by_law.max()
+        _, failed, fitted = self.between
+        broad = len(self) * math.log(BROAD) + np.log(fitted - failed).sum() - by_law.max()
         floor = likelihood.max() / MAX_TIME_FACTOR + NO_LAW * math.exp(min(broad, 50.0))
         return np.asarray(np.log(likelihood + floor))
+
+
+def _logs(rows: list[tuple[float | None, ...]], columns: int) -> Floats:
+    return np.log(np.array(rows, dtype=np.float64).reshape(-1, columns)).T

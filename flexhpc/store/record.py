@@ -181,12 +181,13 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
         probes: stored probes, in any order.
         training: training procedure of these probes.
     """
-    timed = training.extends_smaller_budgets
+    timed, doubles = training.extends_smaller_budgets, training.doubling is not None
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
             rejected=p.rejected, share=(share := _share(p, training)), arm=p.arm, stage=p.stage,
-            time=share if timed and p.verdict == "fit" else None,
+            time=None if p.verdict != "fit" else share if timed else 1.0 if doubles else None,
+            failed_after=0.0 if doubles and not timed and p.verdict == "fit" else None,
         )
         for p in probes
     ]  # fmt: skip

@@ -37,6 +37,7 @@ from flexhpc.training.optimizers import (
     perturb_weights,
     restore_weights,
     set_learning_rates,
+    stable_updates,
     update_weights,
 )
 from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
@@ -136,6 +137,7 @@ def _train(
     gates = training.gates
     n, sizes = len(data.labels), epoch_batch_sizes(training, len(data.labels))
     initial_max_steps = budget.budget_in_updates(training, sizes)
+    stable = stable_updates(training, initial_max_steps or math.inf)
     gradients_per_sample = budget.gradients_per_sample(training)
     started = last_saved = time.monotonic()
     seconds_before = state.seconds
@@ -163,18 +165,18 @@ def _train(
             state.cost += len(ids) * gradients_per_sample
             trainee.steps_since_resume += 1
 
-            stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
             now = time.monotonic()
+            if state.steps == stable and callbacks.final_state is not None:
+                # Before the epoch is evaluated: with a larger budget, it may have more updates.
+                state.seconds = seconds_before + now - started
+                trainee.save(state, callbacks.final_state)
+            stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
             if stop or now - last_saved >= callbacks.checkpoint_every:
                 state.seconds = seconds_before + now - started
                 trainee.save(state, callbacks.checkpoint)
                 last_saved = time.monotonic()
             if stop:
                 raise Interrupted
-        if state.out_of_budget() and callbacks.final_state is not None:
-            # Before the epoch is evaluated: with a larger budget, it may have more updates.
-            state.seconds = seconds_before + time.monotonic() - started
-            trainee.save(state, callbacks.final_state)
         state.epoch, state.batch = state.epoch + 1, 0
 
         evaluation: Evaluation | None = None

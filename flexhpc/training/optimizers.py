@@ -22,6 +22,8 @@ from flexhpc.training.shampoo import Shampoo
 _VECTOR_RATE = 0.1
 """With Muon: learning rate of other parameters, divided by the learning rate of matrices."""
 _MIN_NORM = 1e-12
+_DECAY = 0.1
+"""Fraction of the budget over which the learning rate decays with ``schedule: wsd``."""
 _UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
@@ -201,6 +203,11 @@ def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> lis
     return [{**group, "weight_decay": decay} for group in groups if group["params"]]
 
 
+def stable_updates(training: Training, total: float) -> float:
+    """Return the number of updates, of ``total``, that would be the same with a larger budget."""
+    return math.floor((1 - _DECAY) * total) if training.schedule == "wsd" else total
+
+
 def learning_rate(training: Training, peak: float, step: int, total: float) -> float:
     """Return the learning rate of update number ``step`` (from 0) of ``total``.
 
@@ -212,9 +219,10 @@ def learning_rate(training: Training, peak: float, step: int, total: float) -> f
     """
     if training.warmup is not None:
         peak *= min(1.0, (step + 1) / training.warmup)
-    if training.schedule == "constant":
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * step / total))
+    if training.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * step / total))
+    stable = stable_updates(training, total)
+    return peak if step < stable else peak * (total - step) / (total - stable)
 
 
 def set_learning_rates(

@@ -88,8 +88,8 @@ class Callbacks:
             recorded. Every process of a group calls its own.
         checkpoint: file for the state of the training, which is resumed if the file exists.
         checkpoint_every: seconds between checkpoints.
-        final_state: file for the state when the budget is used up, from which the training run is
-            continued with a larger budget; read only without a checkpoint.
+        final_state: file for the state after the last update that is the same with a larger
+            budget, from which the training run is continued; read only without a checkpoint.
         key: identifies the training in the checkpoint; a checkpoint with another key is ignored.
         forgetting: whether to count how often each sample is forgotten.
     """

@@ -11,9 +11,11 @@ import pytest
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Doubling
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, is_precise
+from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
 from flexhpc.search.policy import last_gain
 from flexhpc.search.stages import at_stage, training_runs, without_state
+from flexhpc.search.times import Times
 from tests.conftest import FULL
 from tests.search.helpers import result
 
@@ -28,8 +30,11 @@ def log_emc(stage: float, saturates: float) -> float:
     return math.log(EMC) - math.log1p(2.0 ** (saturates - stage))
 
 
-def simulated(seed: int, saturates: float) -> Callable[[Probe], ProbeResult]:
-    """Return training runs whose difficulty does not depend on the budget."""
+def simulated(seed: int, saturates: float, *, exact: bool = True) -> Callable[[Probe], ProbeResult]:
+    """Return training runs whose difficulty does not depend on the budget.
+
+    Without ``exact``, only the budget with which a training run fits is known, not its time.
+    """
 
     def train(probe: Probe) -> ProbeResult:
         rng = np.random.default_rng((seed, probe.n, probe.repeat))
@@ -39,7 +44,9 @@ def simulated(seed: int, saturates: float) -> Callable[[Probe], ProbeResult]:
         fits = time <= 1
         return result(
             probe.n, missed=0 if fits else max(1, probe.n // 10), repeat=probe.repeat,
-            stage=probe.stage, share=min(time, 1.0), time=time if fits else None,
+            stage=probe.stage, share=min(time, 1.0),
+            time=None if not fits else time if exact else 1.0,
+            failed_after=0.0 if fits and not exact else None,
         )  # fmt: skip
 
     return train
@@ -61,11 +68,12 @@ def search(
     return step, history
 
 
-def test_budget_is_doubled_until_the_emc_is_saturated() -> None:
+@pytest.mark.parametrize("exact", [True, False], ids=["times known", "budgets known"])
+def test_budget_is_doubled_until_the_emc_is_saturated(exact: bool) -> None:
     searches = 20 if FULL else 3
     held, costs = 0, []
     for seed in range(searches):
-        estimate, history = search(simulated(seed, saturates=1.5))
+        estimate, history = search(simulated(seed, saturates=1.5, exact=exact))
         assert estimate.stage >= 3
         assert (estimate.saturated == "yes") == (estimate.ended_by == "saturation")
         assert (estimate.gain[2] <= 1.1) == (estimate.ended_by == "saturation")
@@ -136,6 +144,22 @@ def test_training_runs_at_a_later_stage() -> None:
     assert [r.unfinished for r in at_third] == [False, True, False, True]
     assert not any(r.rejected for r in at_third)
     assert [r.n for r in accepted_probes(at_third)] == [10, 30]
+
+
+def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
+    failed = result(20, 2, share=1.0)
+    fitted = result(20, share=0.7, time=1.0, failed_after=0.0, stage=2)
+    first = result(10, share=0.7, time=1.0, failed_after=0.0)
+    at_third = at_stage([failed, fitted, first], 3)
+    assert [(r.failed_after, r.time) for r in at_third] == [(0.125, 0.5), (0.0, 0.125)]
+    times = Times.from_history([*at_third, first])
+    assert times.between.shape == (3, 2)
+    assert len(times) == 2
+    curve = budget_curve([*at_third, result(40, 2, share=1.0, stage=3)], N_LIMIT)
+    assert curve.smallest_factor == 0.125
+    medians = [curve.emc(0.5, factor).emc for factor in (0.125, 0.25, 0.5, 1.0)]
+    assert medians == sorted(medians)
+    assert medians[0] < medians[-1]
 
 
 def test_states_far_from_the_emc_are_not_kept() -> None:

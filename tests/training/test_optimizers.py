@@ -19,6 +19,7 @@ from flexhpc.training.optimizers import (
     learning_rate,
     make_optimizer,
     perturb_weights,
+    stable_updates,
     update_weights,
 )
 from flexhpc.training.shampoo import Shampoo as FastShampoo
@@ -227,16 +228,23 @@ def test_shampoo_with_gradients_of_rank_one() -> None:
 
 
 def test_schedules() -> None:
-    constant, cosine = Sgd(optimizer="sgd"), Sgd(optimizer="sgd", schedule="cosine")
+    constant, cosine = (
+        Sgd(optimizer="sgd", epochs=1, schedule=schedule) for schedule in ("constant", "cosine")
+    )
     assert learning_rate(constant, 0.1, 7, math.inf) == 0.1
     assert learning_rate(cosine, 0.1, 0, 10) == 0.1
     assert learning_rate(cosine, 0.1, 5, 10) == pytest.approx(0.05)
     assert learning_rate(cosine, 0.1, 10, 10) == pytest.approx(0, abs=1e-12)
+    wsd = Sgd(optimizer="sgd", schedule="wsd", epochs=1)
+    assert stable_updates(wsd, 20) == 18
+    assert [learning_rate(wsd, 0.1, step, 20) for step in (0, 17, 18, 19)] == [0.1, 0.1, 0.1, 0.05]
+    larger = [learning_rate(wsd, 0.1, step, 40) for step in range(18)]
+    assert larger == [learning_rate(wsd, 0.1, step, 20) for step in range(18)]
 
 
-@given(st.integers(1, 50), st.integers(1, 200), st.sampled_from(["constant", "cosine"]))
+@given(st.integers(1, 50), st.integers(1, 200), st.sampled_from(["constant", "cosine", "wsd"]))
 def test_warm_up(warmup: int, total: int, schedule: str) -> None:
-    options = {"optimizer": "sgd", "schedule": schedule}
+    options = {"optimizer": "sgd", "epochs": 1, "schedule": schedule}
     plain, warm = Sgd(**options), Sgd(**options, warmup=warmup)  # type: ignore[arg-type]
     for step in range(total):
         ratio = learning_rate(warm, 2.0, step, total) / learning_rate(plain, 2.0, step, total)

@@ -91,6 +91,11 @@ class Procedure(Section):
         """When the search stops to double the budget; None if it never doubles it."""
         return None
 
+    @property
+    def knows_other_budgets(self) -> bool:
+        """Whether the training runs of a point tell the EMC at other budgets."""
+        return self.extends_smaller_budgets or self.doubling is not None
+
     def at_stage(self, stage: int) -> Procedure:
         """Return the procedure with its budget doubled ``stage`` times."""
         return self
@@ -149,8 +154,9 @@ class Training(Procedure):
     times the initial one."""
     extend_to: Annotated[float, Field(gt=1, le=1e6)] = 8.0
     """Cap of an extended budget, as a multiple of the initial one."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate schedule over the budget: constant, or one cosine to zero."""
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    """Learning rate schedule over the budget: constant; one cosine to zero; or `wsd` (warm-up,
+    stable, decay): constant, then linear to zero over the last tenth of the budget."""
     warmup: Annotated[Count | None, NUISANCE] = None
     """Number of updates over which the learning rate rises linearly to the value of the
     schedule."""
@@ -221,8 +227,8 @@ class Training(Procedure):
         for key, value in (("until", "convergence"), ("unconverged", "extend")):
             if getattr(self, key) == value and plateau.mode == "off":
                 yield key, f"{value} needs the plateau gate; remove plateau: off"
-            if getattr(self, key) == value and self.schedule == "cosine":
-                yield key, f"{value} has no fixed budget, which schedule: cosine needs"
+            if getattr(self, key) == value and self.schedule != "constant":
+                yield key, f"{value} has no fixed budget, which schedule: {self.schedule} needs"
         if self.until == "saturation":
             yield from self._check_saturation()
         else:
