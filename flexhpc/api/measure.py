@@ -21,7 +21,7 @@ from flexhpc.api.sweep import sweep_errors
 from flexhpc.atomic import write_atomic
 from flexhpc.custom.code import register_object
 from flexhpc.custom.live import source_hash
-from flexhpc.data.custom import arrays_of
+from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.sweep import launch_id
@@ -62,8 +62,10 @@ def measure(
             images as bytes or PIL images. Or a map-style data set of torch or torchvision; or the
             ``data`` section of a spec, or its ``source``.
         labels: ``original`` (the default), ``random`` or ``corrupted``.
-        training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3)``. Its ``trainer``
-            may be a function of inputs and labels that returns which samples it fits.
+        training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3, steps=2000)``.
+            Without a budget, the budget is doubled until the EMC hardly grows, which may take
+            minutes. Its ``trainer`` may be a function of inputs and labels that returns which
+            samples it fits.
         search: the ``search`` section of a spec.
         tolerance: the key ``search.tolerance``: target width of the interval relative to the EMC.
         seed: seed of subsets, initialisations and sample orders.
@@ -169,7 +171,7 @@ def _data(data: Any) -> dict[str, Any]:
     if isinstance(data, Mapping):
         return dict(data)
     try:
-        arrays = arrays_of("data", data)
+        arrays = convert_samples("data", data)
     except PointError as error:
         raise InputError(str(error)) from None
     content = hashlib.sha256()

@@ -62,12 +62,14 @@ def check_search(search: Search, model: Entry, training: Entry) -> Problems:
     elif keys and getattr(search, "eps", None) is not None:
         problem = "cannot be tuned with search.eps; remove eps and use `flexhpc results --eps`"
         yield keys[0], problem
-    if getattr(training.section, "until", None) == "saturation":
-        if not isinstance(search, Bayes):
-            yield "training.until", "saturation requires search.policy: bayes"
-        elif search.eps is not None:
-            problem = "saturation cannot be combined with search.eps; remove eps"
-            yield "training.until", problem
+    procedure = training.section
+    if isinstance(procedure, Training) and procedure.until == "saturation":
+        other = ("search.policy: " + search.policy, "use bayes or a budget")
+        if isinstance(search, Bayes):
+            other = ("search.eps", "remove eps or use a budget")
+        if not isinstance(search, Bayes) or search.eps is not None:
+            key, problem = procedure.conflict(*other)
+            yield f"training.{key}", problem
 
 
 def _training(model: Model, training: Procedure) -> Problems:

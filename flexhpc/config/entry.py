@@ -136,7 +136,7 @@ def _with_defaults(
         if isinstance(value, dict) and key not in values and cls.model_fields[key].default is None
     }
     if any(budget in values for budget in BUDGETS):
-        omitted.add("epochs")
+        omitted |= {"epochs", "until"}
     return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
 

@@ -37,7 +37,8 @@ def points(folder: Path, search: str = BISECTION, data: str = "labels: random") 
     return points_of(
         folder,
         f"fixed:\n  data: {{source: digits, {data}}}\n"
-        f"  model: {{family: mlp, depth: 1}}\n  search: {search}\ngrid:\n  model.width: [4, 8]\n",
+        "  model: {family: mlp, depth: 1}\n  training: {epochs: 500}\n"
+        f"  search: {search}\ngrid:\n  model.width: [4, 8]\n",
     )
 
 
@@ -75,7 +76,7 @@ PLANTED = """\
 fixed:
   data: {source: fashion_mnist, labels: random}
   model: {family: mlp, depth: 1}
-  training: {optimizer: adam, schedule: cosine}
+  training: {optimizer: adam, epochs: 500, schedule: cosine}
   search: {policy: bayes, start: 16}
 grid:
   model.activation: [relu, tanh]

@@ -238,7 +238,8 @@ def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
     swept = points_of(
         tmp_path,
         "fixed:\n  data: {source: digits}\n  model: {family: mlp, depth: 1}\n"
-        "  search: {policy: bisection, start: 16}\ngrid:\n  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n"
+        "  training: {epochs: 500}\n  search: {policy: bisection, start: 16}\n"
+        "grid:\n  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n"
         "  data.labels: [original, random]\n",
     )
     statuses = []

@@ -213,7 +213,7 @@ TUNED = """\
 fixed:
   data: {source: digits, labels: random}
   model: {family: mlp, width: 8, gain: {tune: [0.5, 1, 2]}}
-  training: {optimizer: adam, lr: {tune: [1e-3, 1e-2, 1e-1]}}
+  training: {optimizer: adam, lr: {tune: [1e-3, 1e-2, 1e-1]}, epochs: 500}
 """
 
 

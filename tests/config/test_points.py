@@ -18,7 +18,7 @@ seed: 7
 fixed:
   data: {source: digits}
   model: {family: mlp, width: 8}
-  training: {optimizer: sgd, lr: 1e-2}
+  training: {optimizer: sgd, lr: 1e-2, epochs: 500}
 """
 
 NO_MODEL = BASE.replace("  model: {family: mlp, width: 8}\n", "")
@@ -207,7 +207,10 @@ def test_frozen_spec_keeps_the_default_variants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, _ = freeze_spec(tmp_path, "name: x\nfixed: {model: {family: linear}}\n")
-    assert (before[0].search.policy, before[0].training.epochs) == ("bayes", 500)
+    assert (before[0].search.policy, before[0].training.until) == ("bayes", "saturation")
+    text = "name: x\nfixed: {model: {family: linear}, training: {epochs: 9}}\n"
+    before, _ = freeze_spec(tmp_path, text)
+    assert (before[0].search.policy, before[0].training.until) == ("bayes", None)
     monkeypatch.setitem(DEFAULT_VARIANT, "search", "growth")
     monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
     assert checked(tmp_path / "spec.yaml")[1][0].search.policy == "growth"

@@ -22,7 +22,6 @@ from flexhpc.config.sections.base import (
 from flexhpc.config.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
-DEFAULT_EPOCHS = 500
 FIRST_STEPS, _MAX_FACTOR = 1000, 64
 """Defaults of ``until: saturation``: the first budget (updates), and the largest budget over it."""
 
@@ -77,7 +76,7 @@ class Procedure(Section):
     @property
     def budget(self) -> tuple[str, int] | None:
         """Key and value of the budget, with ``until: saturation`` of the first one:
-        ``("epochs", 500)``; None without a budget."""
+        ``("steps", 1000)``; None without a budget."""
         values = {key: getattr(self, key) for key in BUDGETS[:-1]}
         return next(((key, value) for key, value in values.items() if value is not None), None)
 
@@ -128,22 +127,23 @@ class Training(Procedure):
 
     optimizer: str
     """Optimizer."""
-    until: Literal["convergence", "saturation"] | None = None
-    """`saturation`: the budget is the first one; the search doubles it and continues its failing
-    training runs until a doubling hardly raises the EMC. `convergence`: trains without a budget
-    (instead of `epochs`), until the plateau gate detects that training has stopped improving."""
+    epochs: Count | None = None
+    """Budget in passes over the subset."""
+    until: Literal["convergence", "saturation"] | None = Field(
+        default_factory=lambda given: (
+            None if any(given.get(key) for key in BUDGETS[:-1]) else "saturation"
+        )
+    )
+    """`saturation` (the default without a budget): the search doubles the budget and continues its
+    failing training runs until a doubling hardly raises the EMC; `steps`, `epochs` or
+    `gradient_evaluations` is the first budget, by default 1,000 updates. `convergence`: trains
+    without a budget, until the plateau gate detects that training has stopped improving."""
     saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
     """With `until: saturation`, the largest factor by which the last doubling of the budget may
     have raised the EMC (upper end of its 90 % interval)."""
     max_budget: Annotated[Count | None, PRECISION] = None
     """With `until: saturation`, the largest budget, in the unit of the first one; by default 64
     times the first one."""
-    epochs: Count | None = Field(
-        default_factory=lambda given: (
-            None if any(given.get(key) for key in BUDGETS[1:]) else DEFAULT_EPOCHS
-        )
-    )
-    """Budget in passes over the subset."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
     """With `until: saturation`, the number of failed training runs of a point whose final states
     (weights and optimizer) are kept to continue them, at most 4 GiB for each point. All others are
@@ -205,6 +205,13 @@ class Training(Procedure):
         key, first = self.budget
         return self.model_copy(update={key: first << stage})
 
+    def conflict(self, other: str, fix: str) -> tuple[str, str]:
+        """Return key and problem of ``until: saturation`` with a setting that excludes it."""
+        if "until" in self.model_fields_set:
+            return "until", f"saturation cannot be combined with {other}; {fix}"
+        problem = f"a budget, such as steps: 1000, is required with {other}"
+        return "steps", f"{problem}; the default, until: saturation, cannot be combined with it"
+
     @property
     def rejects(self) -> bool:
         """Whether a gate may reject a probe."""
@@ -248,9 +255,9 @@ class Training(Procedure):
 
     def _check_saturation(self) -> Problems:
         if self.schedule == "cosine":
-            yield "schedule", "cosine depends on the budget; until: saturation needs constant"
+            yield self.conflict("schedule: cosine", "use wsd, constant or a budget")
         if self.unconverged == "extend":
-            yield "unconverged", "has no effect with until: saturation; remove it"
+            yield self.conflict("unconverged: extend", "remove one of them")
         if self.max_budget is not None and self.budget is not None:
             key, first = self.budget
             if self.max_budget < 2 * first:
