@@ -29,7 +29,7 @@ from flexhpc.store import (
     write_estimate,
     write_evaluation,
 )
-from flexhpc.store.status import is_estimated
+from flexhpc.store.status import has_precise_estimate
 from flexhpc.training import Callbacks, Group
 
 STATE_BYTES = 4 * 2**30
@@ -72,7 +72,7 @@ def measure(
         create(path, header)
     else:
         _check_same(path, record.header, header)
-    if record is not None and record.estimate is not None and is_estimated(point, record):
+    if record is not None and record.estimate is not None and has_precise_estimate(point, record):
         estimate = record.estimate
     else:
         history = history_of(record.probes, point.training) if record else []
@@ -123,7 +123,8 @@ def _search(
             emc = probe.n if so_far is None else so_far.emc
             keep = doubling.keep_states
             with contextlib.suppress(OSError):  # no state was saved
-                keep = min(keep, STATE_BYTES // final_state_path(checkpoint(probe)).stat().st_size)
+                size = final_state_path(checkpoint(probe)).stat().st_size
+                keep = min(keep, STATE_BYTES // max(size, 1))
             for result in without_state(history, emc, keep):
                 final_state_path(checkpoint(result)).unlink(missing_ok=True)
 
@@ -138,8 +139,11 @@ def _search(
         if batch_of_one is not None:
             raise batch_of_one
 
+    least_stage = 0
     while True:
-        step = advance(point.search, samples.n_limit, history, point.coordinates, doubling)
+        step = advance(
+            point.search, samples.n_limit, history, point.coordinates, doubling, least_stage
+        )
         if isinstance(step, Estimate):
             return _finished(step, path, callbacks)
         try:
@@ -149,18 +153,15 @@ def _search(
                 pool.run(point, step, checkpoint, callbacks, store)
         except BatchOfOne:
             # A batch of 1 sample cannot be trained. If no larger n was fitted, the search has
-            # reached its lower end, and its current estimate is final.
+            # reached its lower end with this budget; with the last budget, its estimate is final.
             final = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
             if final is None or final.largest_fit or all(probe.n > 1 for probe in step):
                 raise
-            if doubling is not None and step[0].stage < doubling.last:
-                raise PointError(
-                    "no training run fitted even two samples within the budget, and a network with "
-                    "BatchNorm cannot be trained on one; use a larger first budget"
-                ) from None
-            return _finished(final, path, callbacks)
+            if doubling is None or step[0].stage == doubling.last:
+                return _finished(final, path, callbacks)
+            least_stage = step[0].stage + 1
 
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:

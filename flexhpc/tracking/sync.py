@@ -226,7 +226,7 @@ class Syncer:
         for existing_run in _search_runs(self.client, self.experiment, query):
             parent = self.parents[point.id] = _Parent.of(existing_run)
             return parent
-        start = min((_start_ms(p) for p in record.probes), default=None)
+        start = min((_start_ms(record, i) for i in range(len(record.probes))), default=None)
         run = self.client.create_run(
             self.experiment,
             start_time=start,
@@ -262,10 +262,12 @@ class Syncer:
         assert status.record is not None
         probe = status.record.probes[number]
         end = int(probe.finished * 1000)
+        training = status.point.training
+        budget = training.at_stage(probe.stage).budget if training.doubling else None
         run = self.client.create_run(
             self.experiment,
-            start_time=_start_ms(probe),
-            run_name=_name_of(number, probe),
+            start_time=_start_ms(status.record, number),
+            run_name=_name_of(number, probe, budget),
             tags={
                 KIND: "probe",
                 PROBE: f"{status.point.id}/{number:04d}",
@@ -294,6 +296,7 @@ class Syncer:
             Param("n", str(probe.n)),
             Param("repeat", str(probe.repeat)),
             Param("verdict", probe.verdict),
+            *([] if budget is None else [Param(budget[0], str(budget[1]))]),
             *(Param(f"seed.{name}", str(seed)) for name, seed in probe.seeds.items()),
             *(Param(f"machine.{name}", text) for name, text in probe.machine.items()),
         ]
@@ -370,20 +373,30 @@ class Syncer:
         parent.evaluated = _evaluation_settings(record)
 
 
-def _name_of(number: int, probe: ProbeSummary) -> str:
-    """Return the run name of a probe: number, n and verdict, as ``07 n=185 not_fit``."""
+def _name_of(number: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
+    """Return the run name of a probe: number, n, budget and verdict, as ``07 n=185 not_fit``.
+
+    The budget, such as ``steps=2000``, is part of it if the search doubles it.
+    """
     repeat = f" #{probe.repeat}" if probe.repeat else ""
+    repeat += "" if budget is None else f" {budget[0]}={budget[1]}"
     rejected = ", rejected" if probe.rejected else ""
     return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{rejected}"
 
 
 def _evaluation_settings(record: PointRecord) -> str:
     """Return the stored evaluation's settings as JSON; empty if there is no evaluation."""
-    return "" if record.evaluation is None else json.dumps(record.evaluation["asked"])
+    if record.evaluation is None:
+        return ""
+    return json.dumps([record.evaluation["asked"], record.evaluation.get("stage", 0)])
 
 
-def _start_ms(probe: ProbeSummary) -> int:
-    return int((probe.finished - probe.seconds) * 1000)
+def _start_ms(record: PointRecord, number: int) -> int:
+    """Return when a probe started, or was continued, in milliseconds since 1970."""
+    probe = record.probes[number]
+    run = probe.n, probe.repeat, probe.arm
+    before = [p.seconds for p in record.probes[:number] if (p.n, p.repeat, p.arm) == run]
+    return int((probe.finished - max(0.0, probe.seconds - max(before, default=0.0))) * 1000)
 
 
 def _thinned_curve(curve: Any) -> Iterator[tuple[int, float]]:

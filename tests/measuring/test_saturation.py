@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +18,11 @@ from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.store import RunFolder, read
 from flexhpc.store.status import StatusReader
+from flexhpc.tracking.state import local_uri
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
 from tests.contents import contents
+from tests.tracking.test_sync import logged
 
 SPEC = """\
 name: saturated
@@ -38,9 +42,10 @@ def point_of(folder: Path, *overrides: str) -> Point:
     return point
 
 
-@pytest.fixture(scope="module")
-def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
-    return point_of(tmp_path_factory.mktemp("spec"))
+@pytest.fixture(scope="module", params=["constant", "wsd"])
+def point(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Point:
+    folder = tmp_path_factory.mktemp("spec")
+    return point_of(folder, f"training.schedule={request.param}")
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +70,16 @@ def test_failed_training_runs_are_continued(
         assert [p.stage for p in stages] == sorted({p.stage for p in stages})
         assert all(p.verdict != "fit" for p in stages[:-1])
         for earlier, later in itertools.pairwise(stages):
-            assert earlier.steps == 50 * 2**earlier.stage < later.steps <= 50 * 2**later.stage
-            assert earlier.cost < later.cost
-    assert updates == sum(p.steps for p in record.training_runs)
+            assert earlier.steps == 50 * 2**earlier.stage
+            assert 45 * 2**earlier.stage < later.steps <= 50 * 2**later.stage
+    # With wsd, the decay to zero is trained again with every budget.
+    expected = sum(p.steps for p in record.training_runs)
+    if point.training.schedule == "wsd":  # each budget has a decay of its own
+        continued = Counter(p.stage for p in record.probes) - Counter(
+            p.stage for p in record.training_runs
+        )
+        expected += sum(count * 5 * 2**stage for stage, count in continued.items())
+    assert updates == expected
     assert not run.checkpoints(point.id)
 
 
@@ -75,7 +87,8 @@ def test_training_runs_without_a_state_are_repeated(
     point: Point, undisturbed: tuple[RunFolder, int], tmp_path: Path
 ) -> None:
     """The results are bitwise equal to the results of continued training runs."""
-    repeated, updates = point_of(tmp_path, "training.keep_states=0"), itertools.count()
+    schedule = f"training.schedule={point.training.schedule}"
+    repeated, updates = point_of(tmp_path, schedule, "training.keep_states=0"), itertools.count()
     assert repeated.id == point.id
     run = RunFolder(tmp_path)
     measure(repeated, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
@@ -106,6 +119,34 @@ def test_interrupted_search_is_resumed_bitwise(
     assert not run.checkpoints(point.id)
 
 
+def test_budget_is_doubled_if_not_even_two_samples_are_fitted(tmp_path: Path) -> None:
+    """With batch normalisation, one sample cannot be trained."""
+    point = point_of(
+        tmp_path, "model.norm=batch", "training.steps=1", "training.lr=1e-2",
+        "training.max_budget=64", "search.at_once=1",
+    )  # fmt: skip
+    estimate = measure(point, RunFolder(tmp_path), CPU, Callbacks())
+    first, *_, last = read(RunFolder(tmp_path).point(point.id)).probes
+    assert (first.stage, first.verdict) == (0, "unconverged")
+    assert last.stage == estimate.stage > 0
+    assert estimate.largest_fit is not None
+
+
+def test_full_disk_loses_no_result(
+    small_disk: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state (900 kB) does not fit on the disk; training runs are repeated instead."""
+    point = point_of(tmp_path, "model.width=1000", "training.max_budget=100")
+    run, full = RunFolder(tmp_path / "run"), RunFolder(small_disk("700k"))
+    measure(point, run, CPU, Callbacks())
+    assert not capsys.readouterr().out
+    measure(point, full, CPU, Callbacks())
+    assert "cannot save" in capsys.readouterr().out
+    assert contents(point, full) == contents(point, run)
+    assert not full.checkpoints(point.id)
+
+
+@pytest.mark.parametrize("point", ["constant"], indirect=True)
 def test_pool_equals_one_process(
     point: Point, undisturbed: tuple[RunFolder, int], tmp_path: Path
 ) -> None:
@@ -117,6 +158,7 @@ def test_pool_equals_one_process(
     assert contents(point, run) == contents(point, undisturbed[0])
 
 
+@pytest.mark.parametrize("point", ["constant"], indirect=True)
 def test_two_processes_equal_one_process(
     point: Point, undisturbed: tuple[RunFolder, int], cli: Cli, tmp_path: Path
 ) -> None:
@@ -135,8 +177,19 @@ def test_two_processes_equal_one_process(
     rows = cli("results", "runs/saturated", "--format", "json", "--budget", budget // 2).stdout
     (at_half,) = json.loads(rows)
     assert 0 < at_half[f"emc_budget_{budget // 2}"] <= row["emc"]
-    record = read(RunFolder(tmp_path / "runs" / "saturated").point(point.id))
-    assert row["cost"] == sum(run.cost for run in record.training_runs)
+    run = RunFolder(tmp_path / "runs" / "saturated")
+    assert row["cost"] == sum(run.cost for run in read(run.point(point.id)).training_runs)
+    stages: dict[tuple[str, str], list[Any]] = {}
+    _, children = logged(local_uri(run), "saturated")
+    for child in sorted(children, key=lambda child: child.info.run_name):
+        params = child.data.params
+        assert f" steps={params['steps']} {params['verdict']}" in child.info.run_name
+        stages.setdefault((params["n"], params["repeat"]), []).append(child)
+    continued = [run for run in stages.values() if len(run) > 1]
+    assert continued
+    for earlier, later in itertools.chain.from_iterable(map(itertools.pairwise, continued)):
+        assert int(later.data.params["steps"]) > int(earlier.data.params["steps"])
+        assert later.info.start_time >= earlier.info.end_time - 1  # rounded to milliseconds
 
 
 def test_larger_budget_continues_a_measured_point(tmp_path: Path) -> None:

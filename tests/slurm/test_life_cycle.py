@@ -34,6 +34,14 @@ fixed:
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 1000, shards: 2}
   search: {policy: bisection, start: 400, tolerance: 2}
 """
+SATURATED = """\
+name: long
+fixed:
+  data: {source: digits, labels: random, n_max: 400}
+  model: {family: "gated:Net"}
+  training: {optimizer: adam, lr: 1e-2, until: saturation, steps: 200, max_budget: 800}
+  search: {policy: bayes, start: 200, tolerance: 0.5}
+"""
 WITHOUT_PLATEAU = LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}")
 
 
@@ -194,6 +202,32 @@ def test_results_do_not_depend_on_repeated_disturbances(
     assert len(submissions(run)) == 1, "submitted again instead of requeued by SLURM"
     assert not list(run.rglob("*.ckpt"))
     assert not list(run.rglob("*.part"))
+
+
+def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path) -> None:
+    spec, local = tmp_path / "long.yaml", tmp_path / "local.yaml"
+    spec.write_text(SATURATED)
+    local.write_text("tracking_uri: none\n")
+    barrier = Barrier(tmp_path)
+    succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
+    folder, _, (point,) = open_run(tmp_path / "local" / "long")
+    probes = read(folder.point(point.id)).probes
+    continued = next(i for i, probe in enumerate(probes) if probe.stage)
+    assert (probes[continued].n, probes[continued].repeat) in {
+        (probe.n, probe.repeat) for probe in probes[:continued]
+    }
+    barrier.hold(sum(probe.steps for probe in probes[:continued]) + 20)
+    profile = cluster.profile(tmp_path, processes_per_node=1)
+    sweep = cluster.sweep(spec, profile)
+    barrier.wait(1, sweep)
+    barrier.creep()
+    preempt(cluster)
+    run = tmp_path / "runs" / "long"
+    wait_for(lambda: Progress(run).claim().get("attempts") == 2, "a second attempt")
+    barrier.open()
+    finish_with_status(sweep)
+    assert contents(run) == contents(tmp_path / "local" / "long")
+    assert not list(run.rglob("*.ckpt"))
 
 
 @pytest.mark.slow
