@@ -13,6 +13,7 @@ with a smaller budget is the beginning of one with a larger budget.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +99,7 @@ class Times:
         )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self.log_n) + self.between.shape[1]
+        return len(self.log_n) + len(self.between.T)
 
     def by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times, given that these training runs fitted.
@@ -161,5 +162,5 @@ class Times:
         return np.asarray(np.log(likelihood + floor))
 
 
-def _logs(rows: list[tuple[float | None, ...]], columns: int) -> Floats:
-    return np.log(np.array(rows, dtype=np.float64).reshape(-1, columns)).T
+def _logs(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
+    return np.asarray(np.log(np.array(rows, dtype=np.float64).reshape(-1, columns)).T)
