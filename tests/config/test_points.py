@@ -18,9 +18,10 @@ seed: 7
 fixed:
   data: {source: digits}
   model: {family: mlp, width: 8}
-  training: {optimizer: sgd, lr: 1e-2, epochs: 500}
+  training: {optimizer: sgd, lr: 1e-2}
 """
 
+WITH_BUDGET = BASE.replace("lr: 1e-2", "lr: 1e-2, epochs: 500")
 NO_MODEL = BASE.replace("  model: {family: mlp, width: 8}\n", "")
 
 
@@ -70,7 +71,7 @@ def test_id_does_not_depend_on_the_form_of_the_spec(tmp_path: Path) -> None:
 
 
 def test_id_depends_on_settings_that_can_change_the_result(tmp_path: Path) -> None:
-    base = points(tmp_path, BASE)[0].id
+    base = points(tmp_path, WITH_BUDGET)[0].id
     for unchanged in (
         "search.tolerance=0.1", "search.max_cost=9", "search.start=9", "search.at_once=3",
         "data.inputs=original", "data.test_fraction=0", "training.label_smoothing=0",
@@ -78,7 +79,7 @@ def test_id_depends_on_settings_that_can_change_the_result(tmp_path: Path) -> No
         "training.gates.curvature=off", "model.subspace=null", "training.gates.curvature=null",
         "data.inputs=null", "training.gates.plateau.patience=null", "training.sam=null",
     ):  # fmt: skip
-        assert points(tmp_path, BASE, unchanged)[0].id == base, unchanged
+        assert points(tmp_path, WITH_BUDGET, unchanged)[0].id == base, unchanged
     for changed in (
         "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
         "training.precision=fp64", "search.policy=growth", "data.n_max=99",
@@ -89,9 +90,12 @@ def test_id_depends_on_settings_that_can_change_the_result(tmp_path: Path) -> No
         "training.lr={tune: [1e-3, 1e-2]}", "training.batches=tail", "model.gain=2.0",
         "training.gates.stability=off", "training.gates.plateau.share=0.3",
     ):  # fmt: skip
-        assert points(tmp_path, BASE, changed)[0].id != base, changed
+        assert points(tmp_path, WITH_BUDGET, changed)[0].id != base, changed
     growth = ("search.policy=growth", "search.start=9")
-    assert points(tmp_path, BASE, *growth)[0].id != points(tmp_path, BASE, growth[0])[0].id
+    assert (
+        points(tmp_path, WITH_BUDGET, *growth)[0].id
+        != points(tmp_path, WITH_BUDGET, growth[0])[0].id
+    )
 
 
 def test_id_does_not_depend_on_the_location_of_the_data(tmp_path: Path) -> None:
@@ -109,8 +113,8 @@ def test_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
 
 def test_ids_equal_those_of_earlier_commits(tmp_path: Path) -> None:
     """If ids change, all finished sweeps are measured again."""
-    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "5cfb8aeaf997e8fd"
-    assert points(tmp_path, BASE)[0].id == "5412cd565fec63d2"
+    assert points(tmp_path, WITH_BUDGET, "search.policy=bisection")[0].id == "5cfb8aeaf997e8fd"
+    assert points(tmp_path, WITH_BUDGET)[0].id == "5412cd565fec63d2"
 
 
 def test_frozen_spec_of_a_different_version_is_rejected(tmp_path: Path) -> None:

@@ -236,9 +236,9 @@ def test_edited_module_is_not_imported_into_the_same_process(folder: Path) -> No
 
 
 UNUSABLE = (
-    ("model.family='nets:Gone'", "model.family: nets has no Gone"),
+    ("model.family='nets:Gone'", "model.family: module nets has no attribute Gone"),
     ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
-    ("data.source='samples:gone'", "data.source: samples has no gone"),
+    ("data.source='samples:gone'", "data.source: module samples has no attribute gone"),
     ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
     ("data={source: image_folder, root: gone}", "gone"),
     ("data={source: arrays, path: nets.py}", r"nets\.py: cannot be read as an \.npz file"),

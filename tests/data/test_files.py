@@ -58,7 +58,7 @@ GOOD_IDX = idx(np.zeros((3, 4, 4), np.uint8))
     ("content", "expected"),
     [
         (b"", "requires a buffer of at least 4 bytes"),
-        (b"hello world", "its header b'hell' is not"),
+        (b"hello world", "its header b'hell' does not"),
         (GOOD_IDX[:10], "requires a buffer"),
         (GOOD_IDX[:-1], "array of size 47"),
         (GOOD_IDX + b"x", "array of size 49"),
