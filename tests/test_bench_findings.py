@@ -93,7 +93,7 @@ def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
     assert f"({gradients.least:.2f} to {gradients.most:.2f})" in PROSE
     failed = failures(statuses)
     assert f"Of the {failed.total()} training runs that failed" in PROSE
-    assert f"best rate {failed['unconverged']} were still improving" in PROSE
+    assert f"best rate, {failed['unconverged']} were still improving" in PROSE
     assert f"{failed['unstable']} had become unstable" in PROSE
     assert f"only {failed['not_fit']} had converged" in PROSE
     edges = [s for s in statuses if at_edge(s)]
@@ -134,7 +134,7 @@ def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
     assert f"the best in {len(lowest)} of {len(statuses)} points ({parts})" in PROSE
     failed = failures(statuses)
     assert (
-        f"Of the {failed.total()} training runs that failed at the best rate {failed['not_fit']} "
+        f"Of the {failed.total()} training runs that failed at the best rate, {failed['not_fit']} "
         f"had converged to a worse fit and {failed['unstable']} had become" in PROSE
     )
     longest = max(p.epochs for s in statuses for p in s.record.probes)
@@ -185,7 +185,7 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
     failed = failures(statuses)
     assert f"Of the {failed.total()} training runs that failed" in PROSE
-    assert f"best rate {failed['unconverged']} were still improving" in PROSE
+    assert f"best rate, {failed['unconverged']} were still improving" in PROSE
     assert "not_fit" not in failed
 
 

@@ -151,7 +151,10 @@ class Effect(MeanRatio):
 
     @property
     def sizes_text(self) -> str:
-        """The range of ratios of single sizes; empty for fewer than two, or if one is a bound."""
+        """The range of the ratio over the sizes, as text.
+
+        Empty for fewer than two sizes, or if the ratio at a size is a bound.
+        """
         if len(self.singles) < 2 or math.isnan(self.least):
             return ""
         return f"{self.least:.2f} to {self.most:.2f}"
@@ -463,7 +466,7 @@ def _holm(chances: Sequence[float]) -> list[bool]:
 
 
 def _more_pairs(effect: Effect, comparisons: int) -> int | None:
-    """Estimate the additional pairs for a verdict; intervals shrink as 1 / sqrt(pairs)."""
+    """Estimate how many more pairs a verdict needs; intervals shrink as 1 / sqrt(pairs)."""
     from scipy.stats import norm
 
     known = effect.pairs - effect.bounds

@@ -114,11 +114,11 @@ def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
 
 
 def blur(likelihoods: Floats, deviation: float) -> Floats:
-    """Convert likelihoods of normally distributed values to likelihoods of their mean.
+    """Convert the likelihood of each normally distributed value to a likelihood of its mean.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
-        deviation: standard deviation of the values around their mean, in log n.
+        deviation: standard deviation of each value around its mean, in log n.
 
     Returns:
         Likelihoods on the same grid, (..., cells).

@@ -72,8 +72,8 @@ def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[
 def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
     """Return whether the interval exceeds the tolerance; None without a tolerance or an interval.
 
-    The ends of an interval are rounded outwards to whole samples, so each may be one sample too
-    wide.
+    The ends of an interval are rounded outwards to whole samples, so one sample at each end is not
+    counted.
     """
     tolerance = getattr(search, "tolerance", None)
     if tolerance is None or estimate.censored != "none" or estimate.emc_hi is None:

@@ -225,7 +225,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
 
 
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
-    """Fit a power law of EMC over parameters to each curve of the figure; none without curves."""
+    """Fit a power law to each curve of EMC over parameters; return [] if there are no curves."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MAX_POINTS:
         return []
@@ -269,10 +269,9 @@ def _file(name: str) -> str:
 
 
 def _further(rows: Sequence[results.Row]) -> list[str]:
-    """Return the columns after ``status`` for the second table.
+    """Return the columns of the second table: those after ``status`` that the first table lacks.
 
-    These are the columns with a boolean or a nonzero value in any row that are not in the first
-    table.
+    A column is omitted if every row is None, zero or empty text in it; False counts as a value.
     """
     return list(dict.fromkeys(
         key

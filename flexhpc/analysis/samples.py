@@ -139,7 +139,7 @@ class SampleScores:
 
     @property
     def hardness(self) -> Floats:
-        """Misses above expectation in standard deviations, (n_total,); nan if never drawn."""
+        """Misses minus expected misses, in standard deviations, (n_total,); nan if never drawn."""
         variance = self.half_variance.sum(axis=0)
         score = _ratio(self.missed - self.expected, np.sqrt(variance))
         score[(variance == 0) & (self.drawn > 0)] = 0.0

@@ -143,7 +143,7 @@ def _with_defaults(
 def _values_to_try(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return the values of each tuned key; report problems, return None if there are any."""
+    """Return the values of each tuned key; report problems and return None if there are any."""
     tunable, tried = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:

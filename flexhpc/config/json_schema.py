@@ -14,8 +14,8 @@ from flexhpc.config.variants import KEYS, choice
 def sweep_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12) of a sweep spec.
 
-    A key may be swept instead of fixed, so no key of a section is required. Such rules are checked
-    by ``flexhpc validate`` only.
+    A key may be swept instead of fixed, so the schema marks no key of a section as required;
+    ``flexhpc validate`` reports missing keys.
     """
     sections: dict[str, Any] = {name: (choice(name).union, None) for name in KEYS}
     fixed = create_model("Fixed", __base__=Section, **sections)

@@ -24,7 +24,10 @@ def value_at(values: Mapping[str, Any], path: Keys) -> Any:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """Convert a value to a mapping; text, the short form of a gate, becomes its mode."""
+    """Convert a value to a mapping; a value that is neither a mapping nor text becomes {}.
+
+    Text is the short form of a convergence gate, and becomes ``{"mode": text}``.
+    """
     if isinstance(value, dict):
         return value
     return {"mode": value} if isinstance(value, str) else {}

@@ -104,7 +104,7 @@ def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
 
 
 def _published(path: Path) -> Any:
-    """Load one of the published pickles; any other could run code."""
+    """Load a pickle if it is a published file; reject any other, because loading could run code."""
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         content = file.read(MOST_BYTES)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED[path.name]:

@@ -172,11 +172,11 @@ def _too_large(series: pd.Series[Any], path: Path) -> PointError:
 
 
 def _offset(values: Array) -> float:
-    """Return an offset after which float32 distinguishes the numbers, as is needed for dates.
+    """Return an offset to subtract so that float32 can distinguish the numbers, such as dates.
 
-    The offset is 0 if float32 distinguishes all numbers anyway, or if subtraction separates less
-    than half of those that coincide: then the numbers have too many digits for float32, and an
-    offset does not help.
+    The offset is 0 if float32 distinguishes all numbers anyway, or if the subtraction does not
+    separate more than half of those that coincide: then the numbers have too many digits for
+    float32.
     """
     distinct = np.unique(values[~np.isnan(values)])
     lost = len(distinct) - len(np.unique(distinct.astype(np.float32)))

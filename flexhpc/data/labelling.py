@@ -63,16 +63,19 @@ def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
 
 
 def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
-    """Return the labels of one point, int64 (n,), and their number of classes.
+    """Return the labels of one point.
 
-    The third value is whether these are the classes of the data set. A label depends on the
-    sample and not on the probe: it is the same in every probe of a point.
+    A label depends on the sample and not on the probe: it is the same in every probe of a point.
 
     Args:
         data: the ``data`` section.
         dataset: the samples.
-        train: ids of the training samples, of which labels are corrupted.
+        train: ids of the training samples; only their labels may be corrupted.
         seed: seed of the point.
+
+    Returns:
+        Labels of all samples, int64 (n,); their number of classes; whether these are the classes
+        of the data set.
 
     Raises:
         PointError: the classes cannot be merged as requested, or no label would be corrupted.

@@ -101,7 +101,9 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes] | gzip.GzipFile]] = {
 
 
 def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
-    """Check that an array of an .npz file fits into memory: the file may be 1,000 times smaller.
+    """Check that an array of an .npz file fits into memory.
+
+    The compressed file may be 1,000 times smaller than the array.
 
     Raises:
         PointError: the array does not fit.

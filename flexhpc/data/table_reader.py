@@ -1,4 +1,4 @@
-"""Read CSV files into pandas, and make their cells independent of the file format."""
+"""Read CSV files into pandas, and normalise columns that were read from any file format."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class _Jobs:
         self.unavailable = ""
 
     def end(self, measured: set[str], *, everything: bool) -> int:
-        """Cancel the pending tasks, or all tasks; return the number of tasks that are left.
+        """Cancel the pending tasks, or all; return how many tasks may still be running.
 
         The records are read on each call because a sweep may have submitted arrays meanwhile.
         Arrays whose points are all measured are skipped: their cluster may no longer exist.

@@ -124,7 +124,7 @@ def metrics_on_test_set(
 ) -> dict[str, float]:
     """Return accuracy, loss and calibration error of a network on a test set, in eval mode.
 
-    A sample whose logits are not all finite is wrong.
+    A sample whose logits are not all finite counts as misclassified.
     """
     scores = logits_of(network, test, np.arange(len(test.labels)), device)
     labels = torch.from_numpy(test.labels)

@@ -33,7 +33,7 @@ def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
 
 
 def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
-    """Make a forward pass that exceeds the time limit raise TimeLimitExceeded."""
+    """Register hooks that raise TimeLimitExceeded if a forward pass exceeds the time limit."""
 
     def start(module: nn.Module, inputs: object) -> None:
         limit.__enter__()

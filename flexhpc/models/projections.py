@@ -1,7 +1,8 @@
-"""Random projections P (rows x columns), implemented as the product P z; columns have unit length.
+"""Random projections P (rows x columns), implemented as modules that compute P z.
 
-The random numbers are drawn from torch's global generator when a projection is created. They are
-non-persistent buffers, which a state_dict does not contain.
+Columns have unit length: exactly in ``Dense``, on average in the others. The random numbers are
+drawn from torch's global generator when a projection is created. They are non-persistent buffers,
+which a state_dict does not contain.
 """
 
 from __future__ import annotations
@@ -89,9 +90,10 @@ class Fastfood(nn.Module):
     """Fastfood projection: stacked blocks S H G Pi H B, scaled and truncated.
 
     See Le, Sarlos & Smola 2013, section 3. A block is n x n, where n is the number of columns
-    rounded up to a power of two: B are random signs, H is the Walsh-Hadamard matrix, Pi a
-    permutation, G Gaussian, and S = chi(n) lengths / norm of G, which gives each row the length of
-    a Gaussian row. With the factor 1 / sqrt(n rows), columns have unit length on average.
+    rounded up to a power of two. H is the Walsh-Hadamard matrix and Pi a permutation. B, G and S
+    are diagonal: B contains random signs, G Gaussian numbers, and S chi(n) numbers divided by the
+    norm of G, so that rows vary in length like the rows of a Gaussian matrix. With the factor
+    1 / sqrt(n rows), columns have unit length on average.
     """
 
     sign: Tensor

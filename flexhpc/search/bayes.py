@@ -86,7 +86,7 @@ def propose(
 def _best_arm(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> tuple[ArmPosteriors | None, int, list[ProbeResult]]:
-    """Return the posteriors of the arms (None if there is only one), the best arm, its probes."""
+    """Return the arm posteriors (None if there is only one arm), the best arm and its probes."""
     arms = None
     if len(coordinates) > 1:
         arms = arm_posteriors(history, n_limit, search.quantile, coordinates)
@@ -111,9 +111,10 @@ def _smallest_proposal(history: History, arm: int, count: int) -> int:
 
 
 def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
-    """Propose the first probes: ``start``, its doubles up to ``n_limit``, then its halves.
+    """Propose the first probes: ``start`` times 1, 2, 4, ..., then ``start`` times 1/2, 1/4, ...
 
-    With several arms, propose ``start`` for each arm, from the middle arm outwards.
+    An n above ``n_limit`` is replaced by ``n_limit``. With several arms, propose ``start`` for each
+    arm, from the middle arm outwards.
     """
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))

@@ -133,10 +133,11 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
 
 @lru_cache(maxsize=64)
 def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None) -> FitCurve:
-    """Refine the threshold grid around the posterior mass and drop negligible cells.
+    """Compute the posterior on a threshold grid that is refined around the posterior mass.
 
-    The counts of missed samples shift odds by a bounded factor, so cells that are negligible given
-    the verdicts stay negligible. The counts are therefore evaluated on the remaining cells only.
+    Cells that are negligible given the verdicts are dropped. They would stay negligible, because
+    counts of missed samples change the odds of two cells by a bounded factor; the counts are
+    therefore evaluated on the remaining cells only.
     """
     evidence = Evidence.from_history([r for r in history if not r.unfinished], eps)
     grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE)

@@ -129,7 +129,10 @@ def _propose(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
     doubling: Doubling | None, stage: int,
 ) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
-    """Propose the next probes of a stage, or return why the search ends, or doubles the budget."""
+    """Propose the next probes of a stage, or return why the search ends, or ``doubling``.
+
+    ``doubling`` ends the stage; the next one has twice its budget.
+    """
     if doubling is None:
         return _propose_once(search, n_limit, history, coordinates)
     assert isinstance(search, Bayes), "checked with the spec"

@@ -166,7 +166,7 @@ class PointRecord:
         )
 
     def without_outdated_evaluation(self, asked: Mapping[str, int] | None) -> PointRecord:
-        """Return the record without an evaluation whose size or budget is not the requested one.
+        """Return the record, without its evaluation if :meth:`has_evaluation` is false.
 
         Args:
             asked: see :meth:`has_evaluation`.

@@ -46,7 +46,7 @@ def sync_state_path(run: RunFolder) -> Path:
 
 
 def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
-    """Return the state of a sync of these points to ``uri``, as stored after the sync."""
+    """Return the state that a sync of these points to ``uri`` stores when it has finished."""
     return {
         "uri": uri,
         "probes": sum(status.probes for status in statuses),

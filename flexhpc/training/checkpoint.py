@@ -1,7 +1,7 @@
 """Checkpoints of training runs in progress: written atomically, loaded with ``weights_only``.
 
 A checkpoint is the zip archive that torch.save writes. :func:`load` verifies the checksum of every
-member, which torch.load does not: training would continue with a flipped bit.
+member. torch.load does not, so training could continue from a state with a flipped bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the state saved under ``key``; None if it is missing, damaged or of another key."""
+    """Return the saved state; None if the file is missing, damaged or saved with another key."""
     try:
         content = read_regular_file(path)
         _verify(content)

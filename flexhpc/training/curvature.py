@@ -3,7 +3,7 @@
 Lanczos' method is used since its Ritz values are valid wherever it stops: each equals v.Hv of a
 unit vector v, so a negative one proves negative curvature (a non-negative one proves nothing), and
 none is outside of the spectrum. scipy's eigsh (ARPACK) restarts, and returns no value if it does
-not converge; so does curvlinops, which also cannot sum over processes in a fixed order.
+not converge. The same holds for curvlinops, which also cannot sum over processes in a fixed order.
 """
 
 from __future__ import annotations

@@ -138,10 +138,12 @@ class ShardedEngine:
 
     Args:
         local: computes the gradient of one part.
-        group: the processes; parts: of a batch.
+        group: processes that share the parts.
+        parts: number of parts of a batch.
         ordered: whether to add gradients in the order of the parts, so that they are bit-identical
             on any number of processes.
-        seed: seed of the model's random operations, combined with the update and the part.
+        seed: seed of the model's random operations, combined with the numbers of the update and
+            the part.
     """
 
     def __init__(

@@ -236,9 +236,9 @@ def set_learning_rates(
 
 @torch.no_grad()
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Make one update; set all weights to nan if linear algebra fails on a gradient.
+    """Make one update; set all weights to nan if the optimizer raises LinAlgError.
 
-    It fails on gradients that are not finite, with which the other optimizers produce nan as well.
+    Shampoo and SOAP raise it if a gradient is not finite; other optimizers then produce nan.
     """
     try:
         optimizer.step()

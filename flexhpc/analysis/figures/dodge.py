@@ -54,7 +54,7 @@ class Dodge:
         self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
 
     def x(self, x: float, series: str, rank: float = 0.0) -> float:
-        """Return ``x`` with the offset of a curve, and of ``rank`` steps within the curve."""
+        """Return ``x`` moved by the offset of a curve and by ``rank`` steps within the curve."""
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
         return self._moved(x, middle + rank)
 

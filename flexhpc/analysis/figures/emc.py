@@ -109,7 +109,7 @@ def _scaled(samples: float, size: int) -> float:
 def _curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot curves over parameters or another number, through the medians over seeds."""
+    """Plot curves through the medians over seeds, against parameters or a swept number."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
     facets = list(dict.fromkeys(row["facet"] for row in rows))

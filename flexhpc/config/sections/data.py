@@ -25,7 +25,7 @@ class StaticInfo:
     """Static info: properties of a source that are known without reading its files.
 
     Attributes:
-        shape: of a sample: (channels, height, width), or (features,).
+        shape: shape of a sample, (channels, height, width) or (features,).
         classes: number of classes of the data set.
         size: number of samples in the training set.
         coarse: number of super-classes, 0 if there are none.

@@ -27,7 +27,7 @@ class Gate(Section):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema of the mode or of all keys."""
+        """Return the JSON schema of a gate, which is written as its mode alone or with its keys."""
         return {"anyOf": [{"enum": list(get_args(Mode))}, handler(schema)]}
 
 

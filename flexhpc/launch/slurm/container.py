@@ -46,7 +46,7 @@ class Image:
 
     @property
     def identity(self) -> str:
-        """Name of the image in records: ``NAME@DIGEST``, with the file name of a SIF file."""
+        """Name of the image in records: ``NAME@DIGEST``; for a SIF file, NAME is its file name."""
         return f"{Path(self.name).name if self.mark else self.name}@{self.digest}"
 
 
