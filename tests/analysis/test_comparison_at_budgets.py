@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from flexhpc.search import estimate_so_far
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import points_of, status, summary
+from tests.search import test_stages as stages
 
 BUDGET, WIDTH = 4000, 0.1
 SPEC = f"""\
@@ -92,3 +94,27 @@ def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) ->
         assert at_budget.low < 2.0 < at_budget.high
     assert effect.verdict_text == "larger at this budget"
     assert effect.row()["same_verdict_at_all_budgets"] is True
+
+
+def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> None:
+    text = SPEC.replace(f"steps: {BUDGET}", "until: saturation").replace("[4, 8, 16]", "[8]")
+    text = text.replace("[0, 1, 2]", "[0, 1]")
+    statuses = []
+    for number, point in enumerate(points_of(tmp_path, text)):
+        emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
+        estimate, history = stages.search(stages.simulated(number, saturates=0.0, emc=emc))
+        made = status(point, [], n_limit=stages.N_LIMIT)
+        made.record.probes[:] = [
+            summary(
+                (r.n, r.n_errors), r.repeat, stage=r.stage,
+                steps=max(1, round(r.share * 1000 * 2**r.stage)),
+            )
+            for r in history
+        ]  # fmt: skip
+        statuses.append(replace(made, estimate=estimate))
+    assert len({made.estimate.stage for made in statuses}) > 1
+    (effect,) = compare_points(statuses, [Compare(by="model.activation")])
+    assert effect.ratio == pytest.approx(1.6, rel=0.15)
+    assert effect.verdict == "larger"
+    saturated = all(made.estimate.saturated == "yes" for made in statuses)
+    assert effect.at_this_budget == (not saturated)

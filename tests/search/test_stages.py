@@ -30,16 +30,22 @@ def log_emc(stage: float, saturates: float) -> float:
     return math.log(EMC) - math.log1p(2.0 ** (saturates - stage))
 
 
-def simulated(seed: int, saturates: float, *, exact: bool = True) -> Callable[[Probe], ProbeResult]:
+def simulated(
+    seed: int, saturates: float, *, exact: bool = True, emc: float = EMC
+) -> Callable[[Probe], ProbeResult]:
     """Return training runs whose difficulty does not depend on the budget.
 
-    Without ``exact``, only the budget with which a training run fits is known, not its time.
+    Args:
+        seed: seed of the difficulties.
+        saturates: number of doublings at which the EMC is half of ``emc``.
+        exact: whether the time of a fit is known, and not only the budget.
+        emc: EMC with an unlimited budget (samples).
     """
 
     def train(probe: Probe) -> ProbeResult:
         rng = np.random.default_rng((seed, probe.n, probe.repeat))
         difficulty = math.log(probe.n) + WIDTH * rng.logistic()
-        remaining = EMC / math.exp(difficulty) - 1
+        remaining = emc / math.exp(difficulty) - 1
         time = 2.0 ** (saturates - probe.stage) / remaining if remaining > 0 else math.inf
         fits = time <= 1
         return result(
