@@ -102,7 +102,10 @@ class Measurement:
                 f"budget: must be above 0 and at most {MAX_FACTOR:g} x {spec_budget} ({budget})"
             )
         if (interval := emc_at_budget(self.status, budget)) is None:
-            raise PointError(f"EMC {emc_text(estimate)}: no training run fitted")
+            raise PointError(
+                f"EMC {emc_text(estimate)}: unknown at {budget:g}, because no training run fitted, "
+                "or because this is less than the first budget"
+            )
         return interval
 
     @property

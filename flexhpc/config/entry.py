@@ -137,6 +137,8 @@ def _with_defaults(
     }
     if any(budget in values for budget in BUDGETS):
         omitted |= {"epochs", "until"}
+    elif "epochs" in defaults:  # of an older version
+        omitted.add("until")
     return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
 

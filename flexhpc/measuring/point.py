@@ -139,11 +139,8 @@ def _search(
         if batch_of_one is not None:
             raise batch_of_one
 
-    least_stage = 0
     while True:
-        step = advance(
-            point.search, samples.n_limit, history, point.coordinates, doubling, least_stage
-        )
+        step = advance(point.search, samples.n_limit, history, point.coordinates, doubling)
         if isinstance(step, Estimate):
             return _finished(step, path, callbacks)
         try:
@@ -153,15 +150,18 @@ def _search(
                 pool.run(point, step, checkpoint, callbacks, store)
         except BatchOfOne:
             # A batch of 1 sample cannot be trained. If no larger n was fitted, the search has
-            # reached its lower end with this budget; with the last budget, its estimate is final.
+            # reached its lower end, and its current estimate is final.
             final = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
             if final is None or final.largest_fit or all(probe.n > 1 for probe in step):
                 raise
-            if doubling is None or step[0].stage == doubling.last:
-                return _finished(final, path, callbacks)
-            least_stage = step[0].stage + 1
+            if doubling is not None and step[0].stage < doubling.last:
+                raise PointError(
+                    "no training run fitted even two samples within the budget, and a network with "
+                    "BatchNorm cannot be trained on one; use a larger first budget"
+                ) from None
+            return _finished(final, path, callbacks)
 
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:

@@ -90,7 +90,7 @@ def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
 
 def advance(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
-    doubling: Doubling | None = None, least_stage: int = 0,
+    doubling: Doubling | None = None,
 ) -> list[Probe] | Estimate:  # fmt: skip
     """Return the probes to run next, which may run in parallel, or the final estimate.
 
@@ -104,13 +104,11 @@ def advance(
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms, if keys are tuned.
         doubling: when to stop to double the budget; None for a single budget.
-        least_stage: least number of times that the budget is doubled.
     """
     round_size = at_once(search)
     completed = len(history) // round_size * round_size
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm, r.stage))
     stage = max((result.stage for result in rounds), default=0)
-    stage = max(stage, least_stage)
     while True:
         results = at_stage(rounds, stage)
         proposal = _propose(search, n_limit, results, coordinates, doubling, stage)
@@ -222,7 +220,7 @@ def estimate_so_far(
         history = [replace(result, rejected=False) for result in history]
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
     if estimate is None or ended_by is None:
-        return estimate
+        return None if estimate is None else replace(estimate, stage=stage)
     doubling = gain = None
     if estimate.censored == "none":
         results = [r for r in history if r.arm == estimate.arm]

@@ -88,9 +88,9 @@ class Times:
         exact = [(r.n, r.time) for r in timed if not r.unfinished and r.failed_after is None]
         unfinished = [(r.n, r.time) for r in timed if r.unfinished]
         between = [
-            (r.n, max(r.failed_after, SHORTEST), r.time)
+            (r.n, min(max(r.failed_after, SHORTEST), r.time / 2), r.time)
             for r in timed
-            if r.failed_after is not None and (r.failed_after, r.time) != (0.0, 1.0)
+            if r.time and r.failed_after is not None and (r.failed_after, r.time) != (0.0, 1.0)
         ]
         log_n, log_time = _logs(exact, 2)
         return cls(

@@ -77,6 +77,7 @@ class PointStatus:
             return []
         probes = self.record.probes
         stage = max((probe.stage for probe in probes), default=0)
+        stage = max(stage, self.estimate.stage if self.estimate else 0)
         history = at_stage(history_of(probes, self.point.training), stage)
         best = None if self.estimate is None else self.estimate.arm
         return [result for result in history if best is None or result.arm == best]

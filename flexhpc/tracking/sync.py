@@ -392,11 +392,17 @@ def _evaluation_settings(record: PointRecord) -> str:
 
 
 def _start_ms(record: PointRecord, number: int) -> int:
-    """Return when a probe started, or was continued, in milliseconds since 1970."""
+    """Return when a probe started, or was continued, in milliseconds since 1970.
+
+    The time of a probe includes the training with smaller budgets, unless it was repeated.
+    """
     probe = record.probes[number]
     run = probe.n, probe.repeat, probe.arm
-    before = [p.seconds for p in record.probes[:number] if (p.n, p.repeat, p.arm) == run]
-    return int((probe.finished - max(0.0, probe.seconds - max(before, default=0.0))) * 1000)
+    earlier = [p for p in record.probes[:number] if (p.n, p.repeat, p.arm) == run]
+    start = probe.finished - probe.seconds
+    if earlier and start < earlier[-1].finished:
+        start = probe.finished - max(0.0, probe.seconds - earlier[-1].seconds)
+    return int(start * 1000)
 
 
 def _thinned_curve(curve: Any) -> Iterator[tuple[int, float]]:

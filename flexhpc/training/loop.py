@@ -106,6 +106,8 @@ def train(
     for path in (callbacks.checkpoint, callbacks.final_state):
         if path is not None and saved is None and group.rank == 0:
             saved = checkpoint.load(path, callbacks.key)
+            if saved is not None and not _can_continue(saved, training, len(data.labels)):
+                saved = None
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic():
@@ -125,6 +127,22 @@ def train(
                     if path is not None:  # otherwise every attempt would fail in the same way
                         path.unlink(missing_ok=True)
             raise
+
+
+def _can_continue(saved: Saved, training: Training, n: int) -> bool:
+    """Return whether a training run with this budget has the saved state, of another budget, too.
+
+    It has if no update so far depends on either budget.
+    """
+    current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
+    try:
+        steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
+        if training.doubling is None or previous == current:
+            return True
+        same = (stable_updates(training, total or math.inf) for total in (previous, current))
+        return bool(steps <= min(same))
+    except (KeyError, TypeError):
+        return True  # Trainee.restore rejects it
 
 
 def _train(

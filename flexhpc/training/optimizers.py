@@ -219,6 +219,8 @@ def learning_rate(training: Training, peak: float, step: int, total: float) -> f
     """
     if training.warmup is not None:
         peak *= min(1.0, (step + 1) / training.warmup)
+    if training.schedule == "constant":
+        return peak
     if training.schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * step / total))
     stable = stable_updates(training, total)

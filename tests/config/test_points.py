@@ -221,6 +221,14 @@ def test_frozen_spec_keeps_the_default_variants(
     assert checked(tmp_path / "frozen.yaml")[1] == before
 
 
+def test_default_budget_of_an_older_frozen_spec_is_kept(tmp_path: Path) -> None:
+    freeze_spec(tmp_path, BASE)
+    old = tmp_path / "old.yaml"
+    old.write_text((tmp_path / "frozen.yaml").read_text().replace("until: saturation", "epochs: 9"))
+    (point,), _ = freeze_spec(tmp_path, old, "data.n_max=500")
+    assert (point.training.epochs, point.training.until) == (9, None)
+
+
 @pytest.mark.parametrize("change", ["training.epochs=3", "training.steps=3", "model.depth=0"])
 def test_frozen_spec_with_overrides_has_the_same_points(tmp_path: Path, change: str) -> None:
     before, after = freeze_spec(tmp_path, BASE, change)

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from flexhpc.config import Point, checked
+from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
+from flexhpc.measuring.probe import run_probe
+from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read
 from flexhpc.store.status import StatusReader
 from flexhpc.tracking.state import local_uri
@@ -119,17 +122,19 @@ def test_interrupted_search_is_resumed_bitwise(
     assert not run.checkpoints(point.id)
 
 
-def test_budget_is_doubled_if_not_even_two_samples_are_fitted(tmp_path: Path) -> None:
-    """With batch normalisation, one sample cannot be trained."""
-    point = point_of(
-        tmp_path, "model.norm=batch", "training.steps=1", "training.lr=1e-2",
-        "training.max_budget=64", "search.at_once=1",
-    )  # fmt: skip
-    estimate = measure(point, RunFolder(tmp_path), CPU, Callbacks())
-    first, *_, last = read(RunFolder(tmp_path).point(point.id)).probes
-    assert (first.stage, first.verdict) == (0, "unconverged")
-    assert last.stage == estimate.stage > 0
-    assert estimate.largest_fit is not None
+def test_checkpoint_of_a_decay_is_not_continued_with_a_larger_budget(tmp_path: Path) -> None:
+    point = point_of(tmp_path, "training.schedule=wsd")
+    samples, path = load_samples(point.data, point.seed), tmp_path / "run.ckpt"
+    updates = itertools.count(1)
+    stopped = Callbacks(should_stop=lambda: next(updates) == 48)  # the rate decays from update 45
+    with pytest.raises(Interrupted):
+        run_probe(point, samples, Probe(400, 0), path, CPU, stopped)
+    assert path.exists()
+    probe = Probe(400, 0, stage=1)
+    continued, fresh = (
+        run_probe(point, samples, probe, saved, CPU, Callbacks()) for saved in (path, None)
+    )
+    assert (continued.steps, continued.loss) == (fresh.steps, fresh.loss)
 
 
 def test_full_disk_loses_no_result(

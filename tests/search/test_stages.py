@@ -10,7 +10,14 @@ import pytest
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Doubling
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, is_precise
+from flexhpc.search import (
+    Estimate,
+    Probe,
+    ProbeResult,
+    advance,
+    estimate_so_far,
+    is_precise,
+)
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
 from flexhpc.search.policy import last_gain
@@ -166,6 +173,8 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
     medians = [curve.emc(0.5, factor).emc for factor in (0.125, 0.25, 0.5, 1.0)]
     assert medians == sorted(medians)
     assert medians[0] < medians[-1]
+    assert estimate_so_far(SEARCH, N_LIMIT, [failed, fitted, first]).stage == 2
+    assert np.isfinite(Times.from_history(at_stage([first], 20)).by_law(*np.ones((2, 1)))).all()
 
 
 def test_states_far_from_the_emc_are_not_kept() -> None:
