@@ -151,7 +151,7 @@ BROKEN = {
     "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
     "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
     "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
-    "no attribute": ("x = 1\n", "nets has no Net"),
+    "no attribute": ("x = 1\n", "nets has no attribute Net"),
     "no module": ("def Net():\n    return 3\n", "returned a int, not a torch.nn.Module"),
     "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
               "nn.Linear(64, 7))\n", r"returns outputs of shape \(7,\), not 3 logits"),
