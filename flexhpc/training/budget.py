@@ -54,15 +54,14 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
         training: has a budget of epochs, steps or gradient evaluations, or none.
         sizes: batch sizes of one epoch.
     """
-    if training.until == "convergence":
+    if training.budget is None:
         return None
-    if training.steps is not None:
-        return training.steps
-    if training.gradient_evaluations is not None:
-        return _whole_batches(
-            training.gradient_evaluations // gradients_per_sample(training), sizes
-        )
-    return (training.epochs or 0) * len(sizes)
+    key, budget = training.budget
+    if key == "steps":
+        return budget
+    if key == "epochs":
+        return budget * len(sizes)
+    return _whole_batches(budget // gradients_per_sample(training), sizes)
 
 
 def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
