@@ -64,7 +64,14 @@ def test_included_specs_run_without_a_checkout(installed: Path, tmp_path: Path) 
     commit = ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "x"]
     for arguments in (["init", "-q"], commit):  # a project of the user around its environment
         subprocess.run(["git", "-C", installed.parent, *arguments], check=True)
-    point = ("--set", "model.width=[8]", "--set", "data.labels=[random]")
+    point = (
+        "--set",
+        "model.width=[8]",
+        "--set",
+        "data.labels=[random]",
+        "--set",
+        "training.steps=300",
+    )
     run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *point)
     rows = json.loads(
         run_copy(installed, tmp_path, "results", "runs/quickstart", "--format", "json")

@@ -29,7 +29,7 @@ from tests.sweeps import contents
 
 __all__ = ["_empty_queue"]
 STORAGE = Path(__file__).with_name("storage.conf")
-QUICKSTART = "model.width=[4,8,16,32,64]" if FULL else "model.width=[8,16]"
+QUICKSTART = "model.width=[4,8,16,32,64]" if FULL else "model.width=[32,64]"
 """What is measured of the quickstart."""
 BASE, IMAGE = "localhost/flexhpc-base:latest", "localhost/flexhpc-test:latest"
 
