@@ -225,7 +225,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
 
 
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
-    """Fit a power law to each curve of EMC over parameters; return [] if there are no curves."""
+    """Fit a power law to each curve of EMC over parameters; return [] without curves."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MAX_POINTS:
         return []

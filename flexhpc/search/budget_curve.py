@@ -29,8 +29,8 @@ from flexhpc.search.times import Floats, Times, shift
 MAX_FACTOR = 2.0
 """Largest multiple of the budget for which EMC is predicted; at 4, intervals are too narrow."""
 NO_OTHER_BUDGET = (
-    "the EMC at other budgets requires a fixed budget, or until: saturation, a schedule that does "
-    "not depend on the budget, and no custom trainer"
+    "the EMC at other budgets is known only with until: saturation, or with a fixed budget and a "
+    "constant learning rate"
 )
 _DRAWS = 960
 
