@@ -1,4 +1,4 @@
-"""Statistics over all samples: moments, identical samples, and a fingerprint of the content."""
+"""Compute moments, identical samples, and a fingerprint of the content of a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Blocks = Callable[[], Iterator[Array]]
 
 
 def summarise(dataset: Dataset) -> Summary:
-    """Summarise a data set with two or three passes over its samples."""
+    """Compute the summary of a data set in two or three passes over its samples."""
     blocks = partial(in_blocks, dataset.inputs)
     return summary_of(blocks, dataset.inputs.dtype, dataset.shape, dataset.labels, dataset.classes)
 
@@ -25,9 +25,10 @@ def summarise(dataset: Dataset) -> Summary:
 def summary_of(
     blocks: Blocks, dtype: np.dtype[Any], shape: tuple[int, ...], labels: Ints, classes: int
 ) -> Summary:
-    """Summarise samples in blocks, which are split as in :func:`flexhpc.data.dataset.in_blocks`.
+    """Compute the summary of samples in blocks as in :func:`flexhpc.data.dataset.in_blocks`.
 
-    The fingerprint is 32 hexadecimal digits of a SHA-256 over shape, samples and original labels.
+    The fingerprint is a SHA-256 over dtype, shape, number of classes, samples and original labels,
+    truncated to 32 hexadecimal digits.
     """
     hashes = row_hashes(blocks)
     digest = hashlib.sha256()
@@ -55,9 +56,10 @@ def row_hashes(blocks: Blocks) -> NDArray[np.void]:
 
 
 def find_twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
-    """Return the ids of all samples that have an identical twin, and the group number of each.
+    """Return the ids of all samples that are identical to another one, and their group indices.
 
-    Both int64 (m,); ids are ascending. Only hashes with equal first halves are compared in full.
+    Both are int64 (m,); ids are ascending. For speed, hashes are compared in full only if their
+    first halves are equal.
     """
     halves = hashes.view(np.uint64)[::2]
     _, group, sizes = np.unique(halves, return_inverse=True, return_counts=True)
@@ -69,10 +71,10 @@ def find_twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
 
 
 def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
-    """Return mean and standard deviation over the samples, or those in ``keep``, a mask (n,).
+    """Return mean and standard deviation over all samples or those in ``keep``, a mask (n,).
 
-    Per channel for images (channels, 1, 1); per feature for vectors (features,), where missing
-    values (NaN) are ignored; float32. The deviation of a constant feature is 0.
+    Both are float32: (channels, 1, 1) for images, (features,) for vectors, where NaN is ignored. A
+    constant channel or feature has deviation 0.
     """
 
     def kept() -> Iterator[Array]:
@@ -83,14 +85,24 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
             if len(chosen):
                 yield chosen
 
-    mean, deviation = (_channel_moments if next(kept()).ndim == 4 else _vector_moments)(kept)
+    def pixels() -> Iterator[Array]:
+        for block in kept():
+            yield np.moveaxis(block, 1, -1).reshape(-1, block.shape[1])
+
+    first = next(kept())
+    if first.ndim == 4 and first.dtype == np.uint8:
+        mean, deviation = _channel_moments(kept)
+    elif first.ndim == 4:
+        mean, deviation = (m.reshape(-1, 1, 1) for m in _vector_moments(pixels))
+    else:
+        mean, deviation = _vector_moments(kept)
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
     """Return mean and standard deviation of every pixel over the images in ``keep``, a mask (n,).
 
-    Both float32 (channels, height, width); the deviation of a constant pixel is 0.
+    Both are float32 (channels, height, width); a constant pixel has deviation 0.
     """
     start, count = 0, int(keep.sum())
     total: Array = np.zeros(1)
@@ -112,7 +124,7 @@ def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
 
 
 def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
-    """Sum Python integers, which is exact and therefore independent of the blocks."""
+    """Return moments per channel of uint8 images; sums are exact, so the order has no effect."""
     pixels, axes = 0, (0, 2, 3)
     sums: Array = np.zeros(1, dtype=object)
     squares: Array = np.zeros(1, dtype=object)

@@ -13,16 +13,20 @@ from tests.data.writers import load
 
 
 @pytest.mark.parametrize("subset", [False, True])
-def test_moments_are_per_channel(subset: bool) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_moments_are_per_channel(dtype: type, subset: bool) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3_000, 3, 40, 40), dtype=np.uint8)
-    images[:, 1] = 7
+    images[:, 1] = 8
+    if dtype is np.float32:
+        images = images.astype(np.float32) / 256 - 0.25
     assert rows_per_block((3, 40, 40)) < 3_000, "several blocks"
     keep = rng.random(3_000) < 0.5 if subset else None
     used = images[keep] if keep is not None else images
     mean, deviation = moments(partial(in_blocks, images), keep)
-    np.testing.assert_allclose(mean[:, 0, 0], used.mean(axis=(0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(deviation[0, 0, 0], used[:, 0].std(), rtol=1e-6)
+    exact = used.astype(np.float64)
+    np.testing.assert_allclose(mean[:, 0, 0], exact.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(deviation[0, 0, 0], exact[:, 0].std(), rtol=1e-6)
     assert deviation[1, 0, 0] == 0
 
 
