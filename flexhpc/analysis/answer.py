@@ -1,4 +1,4 @@
-"""Summary of a sweep in sentences, generated from its measured points."""
+"""Summary of a sweep in sentences, for the top of its report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MAX_COMPARISONS = 4
 
 
 def answer(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> list[str]:
-    """Summarize a sweep in sentences: ranges of EMC, their limitations, and verdicts."""
+    """Summarize a sweep in sentences: EMCs, their limitations, and verdicts of comparisons."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured:
-        sentences = ["Nothing was measured yet."]
+        sentences = ["Nothing has been measured yet."]
     elif len(measured) == 1:
         sentences = [f"EMC {emc_text(measured[0].estimate)}."]
     else:
@@ -30,7 +30,7 @@ def answer(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> l
 
 
 def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
-    """Describe the EMC of each curve at its first and at its last x value."""
+    """Describe the EMCs at the smallest and at the largest x of each curve."""
     curves: dict[str, list[PointStatus]] = {}
     for status in measured:
         name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
@@ -53,7 +53,7 @@ def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[st
 
 
 def _range(points: Sequence[PointStatus]) -> str:
-    """Format the EMC of one point, or the range of the EMCs of several."""
+    """Format the EMC of a single point, or the range of EMCs of several points."""
     if len(points) == 1:
         return emc_text(points[0].estimate)
     smallest, *_, largest = sorted(points, key=_emc)
@@ -62,7 +62,7 @@ def _range(points: Sequence[PointStatus]) -> str:
 
 
 def _per_parameter(curve: Sequence[PointStatus]) -> str:
-    """Format the range of EMC per parameter; empty if an EMC is a bound or a size is unknown."""
+    """Format the range of EMC per parameter; empty if an EMC is censored or a size unknown."""
     ratios = [
         s.estimate.emc / s.record.header.params
         for s in curve
@@ -75,7 +75,7 @@ def _per_parameter(curve: Sequence[PointStatus]) -> str:
 
 
 def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
-    """Describe the largest and the smallest EMC of each group, and whether intervals overlap."""
+    """Describe the largest and smallest EMC of each group, and whether their intervals overlap."""
     keys = list(dict.fromkeys(key for s in measured for key in s.point.swept))
     groups: dict[str, list[PointStatus]] = {}
     for status in measured:
@@ -98,18 +98,18 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
 
 
 def _certainty(ordered: Sequence[PointStatus]) -> str:
-    """Describe whether the intervals separate the smallest from the largest EMC.
+    """Describe whether the intervals of the smallest and the largest EMC overlap.
 
     Args:
-        ordered: at least two points, by ascending EMC.
+        ordered: at least two points, sorted by ascending EMC.
     """
     smallest, *between, largest = ordered
     if not _above(largest.estimate, smallest.estimate):
-        return "their intervals overlap, so it is not decided which of them fits more"
+        return "their intervals overlap, so it is not decided which EMC is larger"
     if not (count := sum(map(is_bound, between))):
         return "their intervals do not overlap"
-    others = "another EMC, a bound," if count == 1 else f"{count} other EMCs, which are bounds,"
-    return f"their intervals do not overlap, but {others} may be larger or smaller"
+    others = "another EMC is a bound" if count == 1 else f"{count} other EMCs are bounds"
+    return f"their intervals do not overlap, but {others} and may lie outside this range"
 
 
 def _emc(status: PointStatus) -> int:
@@ -117,7 +117,7 @@ def _emc(status: PointStatus) -> int:
 
 
 def _above(a: Estimate | None, b: Estimate | None) -> bool:
-    """Return whether the interval of ``a`` lies entirely above the interval of ``b``."""
+    """Return whether the interval of ``a`` is entirely above the interval of ``b``."""
     if a is None or b is None or b.censored == "right":
         return False
     low = a.emc if a.censored == "right" else a.emc_lo
@@ -126,7 +126,7 @@ def _above(a: Estimate | None, b: Estimate | None) -> bool:
 
 
 def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
-    """Describe how many points failed, are unfinished, are bounds, or exceed the tolerance."""
+    """Describe failed and unfinished points, and the limitations of EMCs, with their numbers."""
     total = len(statuses)
     failed = sum(s.state == "failed" for s in statuses)
     unfinished = sum(s.state not in ("done", "failed") for s in statuses)
@@ -143,14 +143,14 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
     unconverged = verdicts.count("unconverged")
     gains = [s.estimate.doubling for s in statuses if s.estimate and s.estimate.doubling]
     sentences = {
-        f"{failed} of {total} points failed; Failed points lists the reasons.": failed,
+        f'{failed} of {total} points failed; see "Failed points" for the reasons.': failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
-        f"{_emcs(bounds)} only a bound; the reasons are below the table.": bounds,
+        f"{_emcs(bounds)} only a bound; the reasons are listed below the results.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} training runs that failed were still improving "
         "when their budget ended: a larger budget may raise these EMCs.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
-        f"In {edge} of {total} points {AT_EDGE}.": edge,
+        f"In {edge} of {total} points, {AT_EDGE}.": edge,
         f"{_emcs(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
     }
     saturation = [_saturation(statuses)] if gains else []
@@ -158,7 +158,7 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def _saturation(statuses: Sequence[PointStatus]) -> str:
-    """Describe how far the points are from saturation."""
+    """Describe how much twice the budget would raise EMCs, and how many points are saturated."""
     estimates = [s.estimate for s in statuses if s.estimate and s.estimate.doubling]
     gains = [f"{e.doubling[1]:.2g}" for e in estimates if e.doubling]
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
@@ -167,9 +167,9 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
     raised = f"Twice the budget would raise EMC by a factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
-    parts = {"saturated": "yes", "not saturated": "no", "not known": "unknown"}
+    parts = {"saturated": "yes", "not saturated": "no", "unknown": "unknown"}
     known = ", ".join(f"{counts[key]} {text}" for text, key in parts.items() if counts[key])
-    return f"{raised} (points: {known}). EMCs that are not saturated hold for this budget only."
+    return f"{raised} (points: {known}). EMCs of unsaturated points apply to this budget only."
 
 
 def _emcs(count: int) -> str:
@@ -177,7 +177,7 @@ def _emcs(count: int) -> str:
 
 
 def _verdicts(effects: Sequence[Effect]) -> list[str]:
-    """Return one sentence on the verdicts per grouping and baseline; none without a verdict."""
+    """Return one sentence per combination of grouping values and baseline with a verdict."""
     groups: dict[tuple[str, str], list[Effect]] = {}
     for effect in effects:
         groups.setdefault((effect.within_text, effect.baseline), []).append(effect)
@@ -195,6 +195,6 @@ def _verdicts(effects: Sequence[Effect]) -> list[str]:
         if parts and len(known) < len(group):
             parts.append(f"{len(group) - len(known)} not decided")
         if parts:
-            start = f"{within}: against" if within else "Against"
+            start = f"{within}: compared with" if within else "Compared with"
             sentences.append(f"{start} {baseline}: {'; '.join(parts)}.")
     return sentences

@@ -1,7 +1,7 @@
 """Ratios of EMCs between the values of a key, with intervals and verdicts.
 
-Two points are a pair if they differ in the compared key only: same size, same seed. A censored EMC
-enters as a bound.
+Two points are a pair if they have the same size and seed, and differ only in the compared key. A
+censored EMC enters as a bound.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ WRONG = 0.05
 for the verdicts that they are the same."""
 _MAX_PAIRS = 1000
 _MAX_VALUES, _MAX_POINTS = 12, 1000
-"""Maximum numbers of values of a key, and of points, for a default comparison."""
+"""Maximum number of values of the key, and of points, for a default comparison."""
 
 _ROUNDING = 0.02
-"""Minimum distance from 1 for the ratio of one size to be above or below 1."""
+"""Minimum difference from 1 at which the ratio of a size is reported to be above or below 1."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
 """Multiples of the budget B at which comparisons are repeated, by name."""
 Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
@@ -48,21 +48,21 @@ Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
 
 @dataclass(frozen=True, kw_only=True)
 class Effect(MeanRatio):
-    """Ratio of the EMC at one value of a key to the EMC at another value.
+    """Ratio of the EMC at one value of a key to the EMC at its baseline.
 
     Attributes:
         by: the compared key; value, baseline: its two values; within: values of the grouping keys.
-        pairs: number of pairs; bounds: number of pairs without information, because both EMCs are
-            bounds on the same side; unpaired: number of points at ``value`` without a counterpart
-            at the baseline.
-        growing: whether ``singles`` are in strictly ascending order of parameters.
+        pairs: number of pairs.
+        bounds: number of pairs without information, because both EMCs are bounds on the same side.
+        unpaired: number of points at ``value`` without a counterpart at the baseline.
+        growing: whether the numbers of parameters of ``singles``, in ascending order, all differ.
         level: probability of the interval.
-        verdict: at an error rate of 5 % over all comparisons together (Holm 1979).
-        at_this_budget: whether twice the budget may change an EMC of a pair, or it is unknown.
+        verdict: verdict at an error rate of 5 % over all comparisons together (Holm 1979).
+        at_this_budget: whether a point of a pair is not known to be saturated.
         smaller: the comparison at a quarter and at half of the budget of every point; empty if
             the EMC at other budgets is unknown for all points.
-        more: additional pairs needed for a verdict, if they scatter as the measured ones do; None
-            if none are needed, or more than 1,000.
+        more: estimated number of additional pairs needed for a verdict; None if none are needed, or
+            more than 1,000.
     """
 
     by: str
@@ -96,9 +96,9 @@ class Effect(MeanRatio):
 
     @property
     def verdict_text(self) -> str:
-        """The verdict in words; if there is none, the reason or the number of pairs needed.
+        """The verdict in words; if not decided, the reason or the number of pairs needed.
 
-        If the verdict may depend on the budget, the text adds "at this budget" and other verdicts.
+        Adds "at this budget" if a point may be unsaturated, and other verdicts at smaller budgets.
         """
         if self.verdict != "not decided":
             others = [
@@ -141,19 +141,19 @@ class Effect(MeanRatio):
 
     @property
     def least(self) -> float:
-        """The smallest ratio of a single size, nan if any of them is a bound."""
+        """The smallest ratio of a size; nan if the ratio of any size is a bound."""
         return float(np.min(self.singles)) if self.singles else math.nan
 
     @property
     def most(self) -> float:
-        """The largest ratio of a single size, nan if any of them is a bound."""
+        """The largest ratio of a size; nan if the ratio of any size is a bound."""
         return float(np.max(self.singles)) if self.singles else math.nan
 
     @property
     def sizes_text(self) -> str:
-        """The range of the ratio over the sizes, as text.
+        """The range of the ratio over sizes: ``1.31 to 1.77``.
 
-        Empty for fewer than two sizes, or if the ratio at a size is a bound.
+        Empty for fewer than two sizes, or if the ratio of any size is a bound.
         """
         if len(self.singles) < 2 or math.isnan(self.least):
             return ""
@@ -161,7 +161,7 @@ class Effect(MeanRatio):
 
     @property
     def turns(self) -> str:
-        """The ratios by size if they lie on both sides of 1; empty otherwise."""
+        """The ratios by size if some are below and some above 1; empty otherwise."""
         if not _on_both_sides(self.least, self.most):
             return ""
         first, last = self.singles[0], self.singles[-1]
@@ -191,19 +191,16 @@ class Effect(MeanRatio):
 
 
 def _on_both_sides(low: float, high: float) -> bool:
-    """Return whether 1 lies between two ratios, beyond rounding; False if either is nan."""
+    """Return whether 1 is between two ratios, beyond rounding; False if either is nan."""
     return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
 def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare]) -> list[Effect]:
-    """Make comparisons at the budget of each point, and at a quarter and half of it.
+    """Compare EMCs at the budget of each point, at half and at a quarter of this budget.
 
     Args:
         statuses: points of one or several runs.
-        requests: the comparisons; see :func:`effects_of`.
-
-    Raises:
-        InputError: no point has the key, the baseline or a key of ``within`` of a comparison.
+        requests: the comparisons; see :func:`effects_of`, also for errors.
     """
     at_budgets = [
         with_verdicts([e for request in requests for e in effects_of(statuses, request, factor)])
@@ -221,20 +218,21 @@ def effects_of(
 ) -> list[Effect]:
     """Compare the EMCs at each value of a key with those at its baseline.
 
-    Verdicts depend on all comparisons together, so they are set by :func:`with_verdicts`.
+    Verdicts are set by :func:`with_verdicts`, because they depend on all comparisons together.
 
     Args:
         statuses: points of one or several runs; those without an estimate only contribute their
             swept keys and values.
-        compare: compared key, baseline (by default the value of the first point) and grouping keys,
-            each combination of whose values is compared separately (by default the swept keys of
-            the data).
-        factor: multiple of the budget of each point for which EMCs are compared.
+        compare: compared key; baseline (by default the value of the first point); grouping keys (by
+            default the swept data keys). Each combination of values of the grouping keys is
+            compared separately.
+        factor: multiple of the budget of each point at which EMCs are compared.
         level: probability of the intervals.
 
     Returns:
-        One effect per combination of grouping values and value of the key; none if the baseline
-        was not measured, or no other value. Points whose EMC at that budget is unknown are omitted.
+        One effect per combination of grouping values and value of the key; none if the baseline,
+        or all other values, were not measured. Points whose EMC at the budget is unknown are
+        omitted.
 
     Raises:
         InputError: no point has the key, the baseline or a key of ``within``.
@@ -242,7 +240,7 @@ def effects_of(
     pairing = _Pairing(statuses, compare)
     baseline = pairing.baseline
     likelihoods: dict[int, Floats] = {}
-    # Points that form pairs, by group, size and seed, and by value of the compared key.
+    # Points by group, size and seed, and then by value of the compared key: pairs share a unit.
     units: dict[tuple[_Group, str, str], dict[str, PointStatus]] = {}
     for status in statuses:
         value = pairing.value[id(status)]
@@ -296,7 +294,7 @@ def effects_of(
 
 
 def _depends_on_budget(status: PointStatus) -> bool:
-    """Return whether a larger budget may raise the EMC of a point, as far as is known."""
+    """Return whether a point has a budget and is not known to be saturated."""
     estimate = status.estimate
     return status.point.training.budget is not None and (
         estimate is None or estimate.saturated != "yes"
@@ -311,8 +309,8 @@ class _Pairing:
     """Pairing of the points of one or several sweeps.
 
     Attributes:
-        value: value of the compared key by ``id(status)``, None where a point has none.
-        names: display text of each value; baseline: one of these values.
+        value: value of the compared key by ``id(status)``; None for a point without this key.
+        names: display text of each value; baseline: the value with which others are compared.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
@@ -341,21 +339,21 @@ class _Pairing:
     def _varies(self, texts: Mapping[int, str]) -> bool:
         """Return whether a key varies among points with the same value of the compared key.
 
-        Only such keys must agree within a pair. Optimizers that each have their own learning rate,
-        or families that each have their own width, can still be compared.
+        Only such keys must be equal within a pair. Optimizers with different learning rates, or
+        families with different widths, can therefore be compared.
         """
         first: dict[str | None, str] = {}
         return any(first.setdefault(self.value[s], text) != text for s, text in texts.items())
 
     def unit(self, status: PointStatus) -> tuple[_Group, str, str]:
-        """Return what the points of a pair share: grouping values, size (as JSON) and seed."""
+        """Return the values that are equal in a pair: grouping values, size (as JSON), seed."""
         group = tuple((key, status.point.value(key) or "") for key in self._within)
         size = [texts[id(status)] for key, texts in self._texts.items() if key != "seed"]
         return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
 
 
 def _baseline(names: Mapping[str, str], compare: Compare) -> str:
-    """Return the value that the others are compared with.
+    """Return the value of the compared key that is the baseline.
 
     Raises:
         InputError: no point has the requested baseline.
@@ -386,11 +384,9 @@ def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str
 
 
 def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
-    """Make the comparisons that frozen specs request, or else the default one of the sweep.
+    """Make the comparisons that frozen specs request, by default the suggested one.
 
-    The default compares the values of the only swept key with few values that belongs neither to
-    the data nor to the size, or the labels if only data keys are swept. It is omitted if it has no
-    pairs.
+    The suggested comparison is omitted if it has no pairs.
 
     Args:
         statuses: all points; specs: text of the frozen specs.
@@ -404,19 +400,19 @@ def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[E
 
 
 def requested_comparisons(spec: str) -> list[Compare]:
-    """Return the ``compare`` section of a frozen spec, which was validated when it was written.
-
-    Args:
-        spec: text of the spec.
-    """
+    """Return the comparisons in the ``compare`` section of the text of a frozen spec."""
     lines = spec.splitlines()
     if not any(line.startswith("compare:") for line in lines):
-        return []  # most specs have no such section, and parsing a long one takes a second
+        return []  # most specs have no such section, and parsing a long spec takes a second
     return [Compare.model_validate(entry) for entry in yaml.safe_load(spec)["compare"]]
 
 
 def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
-    """Return the comparison that a sweep suggests, if any; see :func:`comparisons`."""
+    """Suggest a comparison of the points of a sweep; None if there is no suitable key.
+
+    A key is suitable if it has 2 to ``_MAX_VALUES`` values, is not an x axis, and is the only such
+    key that is neither a data key nor a size. If there are only data keys, labels are compared.
+    """
     if len(statuses) > _MAX_POINTS:
         return None
     kinds = [key for key in varied_keys(statuses) if key.split(".")[-1] not in SIZES]
@@ -431,14 +427,14 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
 
 def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
-    """Return whether a key has more than two numeric values, as the x axis of a curve has."""
+    """Return whether a key has more than two numeric values, so that it is an x axis."""
     values = [s.point.swept.get(key) for s in statuses]
     numbers = {v for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
     return len(numbers) > 2
 
 
 def with_verdicts(effects: Sequence[Effect]) -> list[Effect]:
-    """Set the verdicts of comparisons, corrected for multiple comparisons (Holm 1979)."""
+    """Set the verdicts, with correction for multiple comparisons (Holm 1979)."""
     known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
     differ = dict(zip(known, _holm([effects[i].error_probability for i in known]), strict=True))
     same = dict(zip(known, _holm([1 - effects[i].same for i in known]), strict=True))
@@ -466,7 +462,7 @@ def _holm(chances: Sequence[float]) -> list[bool]:
 
 
 def _more_pairs(effect: Effect, comparisons: int) -> int | None:
-    """Estimate how many more pairs a verdict needs; intervals shrink as 1 / sqrt(pairs)."""
+    """Estimate how many more pairs a verdict needs if intervals shrink as 1 / sqrt(pairs)."""
     from scipy.stats import norm
 
     known = effect.pairs - effect.bounds

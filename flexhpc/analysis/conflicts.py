@@ -13,12 +13,12 @@ from flexhpc.store import Header
 from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
-"""Pairs of the number of samples of each label in a group of identical inputs, and the number of
-such groups."""
+"""Groups of identical inputs, as pairs: the number of samples of each label in a group, and the
+number of such groups."""
 _MIN_CHANCE = 1e-3
 _REACH = 30
-"""Length of the Fourier transform in standard deviations of the subset size: wide enough to hold
-all of its probability."""
+"""Length of the Fourier transform, in standard deviations of the subset size. The probability of
+sizes outside this range is negligible."""
 
 
 def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
@@ -32,12 +32,12 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
         f(z) = sum_l (1 - p)^(s - c_l) k^c_l - (L - 1) (1 - p)^s
 
     for L labels: each of the L terms includes the case that nothing is drawn, so L - 1 of these are
-    subtracted. Groups are independent, and samples outside of the groups, which hold S samples,
+    subtracted. Groups are independent, and samples outside the groups, which contain S samples,
     cannot conflict. Therefore P(no conflict and n drawn) is the coefficient of z^n in the product
     of k^(N - S) and all f. Given that n samples are drawn, all subsets of size n are equally
     likely, so dividing by P(n drawn), the coefficient of z^n in k^N, gives the exact probability
     for drawing without replacement. Both coefficients are computed by a discrete Fourier transform
-    over the unit circle, whose length (see ``_REACH``) covers all sizes that such a draw can have.
+    over the unit circle; its length covers all subset sizes that are likely (see ``_REACH``).
 
     Args:
         groups: groups of identical inputs with at least two labels.
@@ -61,9 +61,9 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
 
 
 def conflict_chance(header: Header, estimate: Estimate) -> float | None:
-    """Return the probability of a conflict at n = EMC, or at the bound of a right-censored EMC.
+    """Return the probability of a conflict at n = EMC; None for a left-censored EMC.
 
-    None for a left-censored EMC.
+    For a right-censored EMC, n is its lower bound.
     """
     if estimate.censored == "left":
         return None
@@ -88,7 +88,7 @@ def _note(points: Sequence[PointStatus]) -> str:
     note = (
         f"{data.source}, labels {data.labels}: {header.conflicts} groups of identical inputs have "
         f"different labels, so at most {header.n_total - header.unfittable:,} of "
-        f"{header.n_total:,} samples can fit."
+        f"{header.n_total:,} samples can be fitted."
     )
     chances = [
         conflict_chance(s.record.header, s.estimate) for s in points if s.record and s.estimate
@@ -96,8 +96,8 @@ def _note(points: Sequence[PointStatus]) -> str:
     high = [chance for chance in chances if chance is not None and chance > _MIN_CHANCE]
     if high:
         note += (
-            f" A random subset of as many samples as the EMC contains such a conflict with a "
-            f"probability of up to {100 * max(high):.2g} % (above {100 * _MIN_CHANCE:g} % for "
+            f" A random subset of n = EMC samples contains such a conflict with a probability of "
+            f"up to {100 * max(high):.2g} % (above {100 * _MIN_CHANCE:g} % for "
             f"{len(high)} of {len(points)} points)."
         )
     return note

@@ -1,4 +1,4 @@
-"""Details of every training run of every point, as embedded in the report page."""
+"""Data of the training runs of each point, which are embedded in the report page as JSON."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
 Details = dict[str, Any]
-"""Details of a point, which the page shows after a click, as returned by :func:`point_details`."""
+"""Data that the page shows after a click on a point; see :func:`point_details`."""
 MAX_POINTS = 1_000
 """Maximum number of points with details on the page, so that browsers can still open it."""
 _MAX_LOSS_CURVES = 10_000
-"""Maximum total number of training runs up to which loss curves are included."""
+"""Maximum number of probes of a page with loss curves; with more probes, curves are omitted."""
 _CURVE_VALUES, _LOSS_VALUES = 40, 24
-"""Number of values shown of the fit curve, and at most of a loss curve."""
+"""Number of values of each fit curve, and maximum number of values of each loss curve."""
 
 
 def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
-    """Return the details of each of the first 1,000 points; None before its first probe."""
+    """Return the details of each of the first 1,000 points; None for points without a probe."""
     shown = statuses[:MAX_POINTS]
     losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
     return [point_details(status, losses=losses) if status.record else None for status in shown]
 
 
 def json_for_script(value: Any) -> str:
-    """Format a value as JSON that is safe inside a script element, whatever text it contains."""
+    """Format a value as JSON, escaped for use inside an HTML script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def point_details(status: PointStatus, *, losses: bool = True) -> Details:
-    """Return the details of a point that has a record, with its training runs in their order."""
+    """Return the details of a point that has a record, including all training runs, in order."""
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
     best = 0 if estimate is None else estimate.arm
@@ -69,7 +69,7 @@ def point_details(status: PointStatus, *, losses: bool = True) -> Details:
 
 
 def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
-    """Return a probe as a list in the order that the page's script expects."""
+    """Return the values of a probe, in the order that ``report.js`` expects."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
@@ -79,7 +79,7 @@ def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
 
 
 def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
-    """Return evenly spaced epochs, including the first and the last, and their losses."""
+    """Return evenly spaced epochs, including the first and the last, and the losses at these."""
     last = len(curve) - 1
     epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})
     if last < 0:
@@ -91,7 +91,7 @@ def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
 
 
 def _curve(status: PointStatus) -> list[list[float]]:
-    """Return pairs of n and the posterior mean of P(fit), over the range of the probed n."""
+    """Return pairs of n and the posterior mean of P(fit), over the range of n that was probed."""
     history, record = status.history, status.record
     if not history or record is None:
         return []

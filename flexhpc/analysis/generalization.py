@@ -1,8 +1,8 @@
 """Correlation of generalization with the ratio of EMC with original labels to EMC with random ones.
 
-Tests the fourth claim of arXiv 2406.11463 on the models that were measured with both kinds of
-labels and evaluated. Only training runs that interpolated are used: without interpolation the gap
-depends on when training stopped, not on how the model generalizes.
+This tests the fourth claim of arXiv 2406.11463 on the models that were measured with both labels
+and evaluated. Only training runs that interpolated are used, because otherwise the gap depends on
+when training stopped, not on how the model generalizes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_PAIRS = 4
 Bound = Literal["none", "lower", "upper", "unknown"]
 _BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
 _INVERSE: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Type of bound that a ratio is, by the censoring of its numerator or of its denominator."""
+"""Type of bound of a ratio if its numerator or, for ``_INVERSE``, its denominator is censored."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -42,8 +42,8 @@ class Pair:
         emc_true, emc_random: EMC with original and with random labels (samples).
         bound: ``none`` if no EMC is censored; otherwise whether ``excess`` is a ``lower`` or an
             ``upper`` bound of its true value, or neither (``unknown``).
-        test_accuracy, gap: evaluation of the model trained with original labels until it
-            interpolated.
+        test_accuracy, gap: test accuracy, and train minus test accuracy, of the model when it
+            interpolated the original labels.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Pair:
 
     @property
     def censored(self) -> bool:
-        """Whether either EMC is only a bound."""
+        """Whether either EMC is censored."""
         return self.bound != "none"
 
     @property
@@ -74,7 +74,7 @@ class Correlation:
         name: name of the measure; value: the correlation; lower, upper: its interval.
         least, most: smallest and largest correlation with one model removed (jackknife), which show
             whether a single model causes the correlation. None if the correlation is undefined
-            without one of the models, because the others do not vary.
+            after the removal of some model, because the others do not vary.
     """
 
     name: str
@@ -93,9 +93,10 @@ class Correlation:
 
 
 def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
-    """Pair the points that differ in their labels only, where both have an EMC.
+    """Pair the measured points that differ only in their labels.
 
-    Several seeds of one model are averaged into one pair, as they are not independent models.
+    Points whose evaluation did not interpolate are omitted. Seeds of a model are averaged into one
+    pair, because they are not independent models.
     """
     by_labels: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
@@ -132,7 +133,7 @@ def _mean_pair(seeds: Sequence[Pair]) -> Pair:
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
-    """Return the evaluation of a point; None if its training did not interpolate."""
+    """Return the evaluation of a point; None if its training run did not interpolate."""
     evaluation = status.record.evaluation if status.record else None
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
@@ -157,13 +158,13 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
-    """Return the type of bound of a ratio or mean, from the types of its parts."""
+    """Return the type of bound of a ratio or mean, from the types of its terms."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
 
 def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs without a censored EMC, as a correlation cannot include bounds."""
+    """Return the pairs without a censored EMC; a correlation cannot include bounds."""
     return [pair for pair in model_pairs if not pair.censored]
 
 
@@ -213,9 +214,9 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
 
 
 def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Group exact pairs by family, for families with at least ``MIN_PAIRS``; ``all`` has all pairs.
+    """Group the uncensored pairs by family, and return all of them as the group ``all``.
 
-    A family that contains all pairs is omitted, as it equals ``all``.
+    Omit groups of fewer than ``MIN_PAIRS`` pairs, and a family that is equal to ``all``.
     """
     exact_pairs = uncensored_pairs(model_pairs)
     families: dict[str, list[Pair]] = {"all": exact_pairs}
@@ -240,7 +241,7 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     verdicts = Counter(e["verdict"] for e in evaluations.values() if not e["interpolated"])
     total, omitted = len(evaluations), verdicts.total()
     summary = (
-        f"{total - omitted} of {total} training runs behind test accuracy and gap interpolated "
+        f"{total - omitted} of {total} training runs for evaluation interpolated "
         "(train accuracy 1)."
     )
     if not omitted:
@@ -248,8 +249,8 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     effect = "no correlation is given" if omitted == total else f"correlations omit {omitted}"
     return (
-        f"{summary} {omitted} did not ({listed}): their gap shows how far training got, so "
-        f"{effect}. A larger budget or a smaller n under evaluate may help."
+        f"{summary} {omitted} did not ({listed}): their gap depends on when training stopped, so "
+        f"{effect}. Set a larger budget or a smaller evaluate.n."
     )
 
 
@@ -258,7 +259,7 @@ def _pearson(x: Floats, y: Floats, _: Floats) -> float:
 
 
 def _spearman(x: Floats, y: Floats, size: Floats) -> float:
-    from scipy import stats  # takes half a second to import, and most reports do not need it
+    from scipy import stats  # importing it takes 0.5 s, and most reports do not need it
 
     return _pearson(stats.rankdata(x), stats.rankdata(y), size)
 

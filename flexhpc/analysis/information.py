@@ -1,4 +1,4 @@
-"""Information about labels or tokens that a network stores."""
+"""Information (bits) about labels or tokens that a network stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flexhpc.search.history import accepted_probes
 from flexhpc.store.record import ProbeSummary
 
 _NEAR = 1.1
-"""Maximum ratio of the n of two probes that are averaged."""
+"""Maximum ratio between the n of probes that are averaged."""
 
 
 def label_information(n: int, accuracy: float, classes: int) -> float:
@@ -36,9 +36,9 @@ class StoredBits:
     """Information (bits) that a network stores, at the n where it stores most.
 
     Attributes:
-        most: mean information over the probes within a factor of ``_NEAR`` of that n.
-        low, high: 90 % interval of that mean by Student's t, None for a single probe. It is not
-            corrected for the selection of the largest of several means.
+        most: mean information over the probes within a factor of ``_NEAR`` of this n.
+        low, high: 90 % interval of this mean by Student's t, not corrected for the selection of the
+            largest of several means; None for a single probe.
     """
 
     most: float
@@ -52,18 +52,18 @@ class StoredBits:
 
 
 def max_label_information(history: History, classes: int) -> StoredBits | None:
-    """Return the information (bits) that a network stores, at the n where it stores most.
+    """Return the maximum over n of the information about labels that a network stores.
 
     The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The value at an n is the mean
-    of the bits per sample over the probes within a factor of ``_NEAR`` of it: searches seldom probe
-    an n twice, and the maximum over single probes would be biased upwards.
+    of the bits per sample over the probes within a factor of ``_NEAR``, because searches seldom
+    probe an n twice, and the maximum over single probes would be biased upwards.
 
     Args:
         history: finished probes, in any order; those rejected by a convergence gate are ignored.
         classes: number of classes, at least 2.
 
     Returns:
-        None if all probes were rejected, or none has finished.
+        None if no probe has finished or all were rejected.
     """
     probes = accepted_probes(history)
     return _max_bits([(p.n, label_information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
@@ -72,7 +72,7 @@ def max_label_information(history: History, classes: int) -> StoredBits | None:
 def max_token_information(
     probes: Iterable[ProbeSummary], length: int, vocabulary: int
 ) -> StoredBits | None:
-    """Return the most information (bits) that a network stores about random tokens, over all n.
+    """Return the maximum over n of the information about random tokens that a network stores.
 
     n sequences of ``length`` tokens from a vocabulary of V contain ``n * length * log2(V)`` bits.
     Encoded with the network they take ``n * length * loss / ln(2)`` bits; the network stores the
@@ -93,7 +93,7 @@ def max_token_information(
 
 
 def _max_bits(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
-    """Return the largest mean of bits over similar n, from pairs of n and bits."""
+    """Return the maximum over n of the bits, averaged over similar n, from (n, bits) pairs."""
     if not stored:
         return None
     n, bits = np.array(stored, dtype=np.float64).T

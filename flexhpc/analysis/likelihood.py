@@ -1,6 +1,6 @@
 """Likelihood of the EMC of a point given its training runs, and posterior of mean ratios of EMCs.
 
-A likelihood is open (unbounded) at an end where the EMC is censored.
+If an EMC is censored, its likelihood does not decrease to 0 at one end, and is called open there.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Floats = NDArray[np.float64]
 STEP = 0.02
 """Step of the grids below, in log n: a fifth of the width of the narrowest intervals."""
 LOG_EMC = np.arange(-16.0, 31.0, STEP)
-"""Grid of log EMC: covers all measurable EMCs, multiplied or divided by any ratio below."""
+"""Grid of log EMC: covers all measurable EMCs, multiplied by any ratio of :data:`LOG_RATIO`."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
 """Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
 _BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
 """Limits beyond which a posterior equals its prior: the lower one in log n, the upper one in
 log(n / number of samples)."""
 _OPEN = 0.2
-"""Fraction of the maximum likelihood above which an end is open."""
+"""Likelihood at an end, relative to the maximum, above which the likelihood is open there."""
 _SILENT = 0.005
-"""Product of the likelihoods of two EMCs at an end above which their ratio is unknown."""
+"""Product of the likelihoods of two EMCs at the same end, above which their ratio is unknown."""
 SAME = 0.1
 """Two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
@@ -43,9 +43,9 @@ _DRAWS = 20_000
 def likelihood_of(status: PointStatus) -> Floats:
     """Return the likelihood of log EMC on :data:`LOG_EMC`, shape (cells,), with maximum 1.
 
-    The prior of the fit curve is uniform in log n, from an eighth of a sample to four times the
-    number of samples, so its posterior is proportional to the likelihood. Where the data do not
-    bound the EMC, the likelihood is continued as a constant beyond that range.
+    The prior of the threshold is uniform in log n, from an eighth of a sample to four times the
+    number of samples, so the posterior is proportional to the likelihood. Beyond this range, the
+    likelihood is continued as a constant where the training runs do not bound the EMC.
 
     Args:
         status: a point with an estimate.
@@ -59,10 +59,9 @@ def likelihood_of(status: PointStatus) -> Floats:
 
 
 def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
-    """Return the likelihood of log EMC at a multiple of the budget; see :func:`likelihood_of`.
+    """Return the likelihood of log EMC at ``factor`` times the budget; see :func:`likelihood_of`.
 
-    Returns:
-        None if the EMC at other budgets is unknown; see :mod:`flexhpc.search.budget_curve`.
+    None if the EMC at this budget is unknown; see :mod:`flexhpc.search.budget_curve`.
     """
     assert status.record is not None
     assert status.estimate is not None
@@ -93,17 +92,17 @@ def _likelihood(level: Floats, weight: Floats, n_limit: int) -> Floats:
 
 
 def is_open(likelihood: Floats) -> tuple[bool, bool]:
-    """Return whether a likelihood is open (unbounded) at its lower and at its upper end."""
+    """Return whether a likelihood is open at its lower end, and at its upper end."""
     return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
 
 
 def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
-    None where both are (nearly) open at the same end, as their ratio may then have any value.
+    None if both are (nearly) open at the same end, because their ratio may then have any value.
 
     Args:
-        above, below: likelihoods of log EMC of the numerator and of the denominator, (cells,).
+        above, below: likelihoods of log EMC of numerator and denominator on ``LOG_EMC``, (cells,).
     """
     if max(above[0] * below[0], above[-1] * below[-1]) > _SILENT:
         return None
@@ -114,7 +113,7 @@ def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
 
 
 def blur(likelihoods: Floats, deviation: float) -> Floats:
-    """Convert the likelihood of each normally distributed value to a likelihood of its mean.
+    """Convert likelihoods of normally distributed values to likelihoods of their means.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
@@ -131,24 +130,24 @@ def blur(likelihoods: Floats, deviation: float) -> Floats:
 
 
 def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
-    """Stack likelihoods into an array (likelihoods, cells), with a floor of 1e-6.
+    """Stack likelihoods into an array (likelihoods, cells) and clip them below at 1e-6.
 
-    The floor accounts for the uncertainty of the tails of a measured likelihood.
+    The lower limit accounts for the uncertainty of the tails of a likelihood.
     """
     return np.maximum(np.array(likelihoods), 1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRatio:
-    """A geometric mean of ratios over the measured sizes.
+    """Geometric mean of ratios of EMCs over the measured sizes.
 
     Attributes:
-        ratio: posterior median, nan where an end is open; low, high: the interval, None where it is
-            open.
-        chance: probability that the ratio is above 1; same: that it is within 10 % of 1.
-        scatter: posterior mean of the standard deviation of the log ratio between seeds, beyond the
-            uncertainty of the single EMCs.
-        singles: posterior median of the ratio of each size, nan where it is a bound.
+        ratio: posterior median of the mean; nan if an end of its interval is open.
+        low, high: interval of the mean; None at an open end.
+        chance: probability that the mean is above 1; same: probability that it is within 10 % of 1.
+        scatter: posterior mean of the standard deviation of the log ratio between seeds, in
+            addition to the uncertainty of each EMC.
+        singles: posterior median of the ratio of each size; nan if it is a bound.
     """
 
     ratio: float = math.nan
@@ -161,18 +160,18 @@ class MeanRatio:
 
 
 def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
-    """Return the mean over sizes of the expected log ratio over seeds.
+    """Estimate the geometric mean of ratios over sizes and seeds.
 
-    Sizes are a fixed effect, so differences of the ratio between them do not widen the interval;
-    seeds are a random effect. If a size has only bounds, the draws of its ratio are draws of the
-    bound, so that the mean is a bound as well.
+    Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
+    seeds are a random effect. If a size has only bounds, its bound is drawn instead of its ratio,
+    so that the mean is a bound as well.
 
     Args:
         sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
         level: probability of the interval.
     """
     products = [stack_likelihoods(ratios) for ratios in sizes]
-    single = sum(map(len, products)) == 1  # a single pair cannot determine the seed scatter
+    single = sum(map(len, products)) == 1  # one pair does not determine the scatter between seeds
     scatters = _SCATTERS[:1] if single else _SCATTERS
     logs = np.array([
         [np.log(blur(product, scatter)).sum(axis=0) for product in products]
@@ -207,7 +206,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
 
 
 def _probability(count: int) -> float:
-    """Estimate a probability from a number of draws; a finite number never gives 0 or 1."""
+    """Estimate a probability from the number of draws with an event; never exactly 0 or 1."""
     return (count + 0.5) / (_DRAWS + 1)
 
 
@@ -236,9 +235,10 @@ def _draw(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Float
 
 
 def _cell_chances(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
-    """Return the probability of each cell; for a half-open likelihood, of the bound.
+    """Return the probability of each cell, shape (cells,).
 
-    The bound of a half-open likelihood lies where it rises towards its open end.
+    If the likelihood is open at one end, this is the probability of the bound, which is
+    proportional to the slope of the likelihood towards the open end.
     """
     open_below, open_above = end
     if open_above and not open_below:

@@ -1,4 +1,4 @@
-"""Why points failed, why EMCs are bounds, why searches ended, and warnings about EMCs."""
+"""Reasons for failures, for bounds and for the ends of searches; warnings about EMCs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ REASONS = {
 the other two to left-censored points."""
 WIDER = "the interval is wider than the tolerance"
 ONE_TRAINING = (
-    "one training run per n: the bracket depends on single training runs, and another seed may end "
-    "elsewhere in the interval; set seeds_per_n, or policy: bayes, for a narrower interval"
+    "one training run per n: the bracket would differ with another seed; set seeds_per_n, or "
+    "policy: bayes, for a narrower interval"
 )
 AT_EDGE = (
-    "the best value of a tuned key is the lowest or the highest one that was tried: a wider range "
-    "may give a larger EMC"
+    "the best value of a tuned key is at an end of its range: a wider range may give a larger EMC"
 )
 NOT_SATURATED = (
-    "not saturated: the EMC depends on the budget (column 2x budget), so it describes this budget, "
-    "not what the network can fit"
+    "not saturated: a larger budget would raise the EMC (column 2x budget), so this EMC applies "
+    "to this budget only"
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Minimum number of points without a probe that share one message if they failed for one reason."""
+"""Minimum number of points that are reported in one line, if they failed for the same reason before
+any of their probes finished."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
@@ -72,8 +72,8 @@ def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[
 def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
     """Return whether the interval exceeds the tolerance; None without a tolerance or an interval.
 
-    The ends of an interval are rounded outwards to whole samples, so one sample at each end is not
-    counted.
+    The interval is first narrowed by one sample at each end, because its ends were rounded outwards
+    to whole samples.
     """
     tolerance = getattr(search, "tolerance", None)
     if tolerance is None or estimate.censored != "none" or estimate.emc_hi is None:
@@ -83,11 +83,11 @@ def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
 
 
 def ending_text(status: PointStatus) -> str:
-    """Return why a search ended: ``tolerance``, ``max_cost``, ``bracket (wide)``.
+    """Return the reason why a search ended: ``tolerance``, ``max_cost``, ``bracket (wide)``.
 
     ``bracket`` replaces ``tolerance`` for a bisection, which ends when its bracket is narrow
-    enough. ``(wide)`` is appended where the interval is wider than the tolerance. Empty while the
-    search has not ended.
+    enough. ``(wide)`` is appended if the interval is wider than the tolerance. Empty before the
+    search has ended.
     """
     estimate = status.estimate
     if estimate is None or estimate.ended_by is None:
@@ -99,7 +99,7 @@ def ending_text(status: PointStatus) -> str:
 
 
 def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
-    """Return pairs of a warning about EMCs and the points that it applies to."""
+    """Return the warnings about EMCs, each with the points that it applies to."""
     texts = (WIDER, ONE_TRAINING, AT_EDGE, NOT_SATURATED)
     groups: dict[str, list[PointStatus]] = {text: [] for text in texts}
     for status in statuses:
@@ -124,14 +124,14 @@ def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def any_tuned(statuses: Sequence[PointStatus]) -> bool:
-    """Return whether any point tunes a key."""
+    """Return whether any point has a tuned key."""
     return any(len(status.point.arms) > 1 for status in statuses)
 
 
 def best_text(status: PointStatus) -> str:
     """Format the best values of tuned keys and their probability, such as ``lr=0.031, 88%``.
 
-    A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned and
+    A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned, or
     before the first estimate.
     """
     estimate = status.estimate
@@ -163,11 +163,11 @@ def failures_by_message(statuses: Sequence[PointStatus]) -> Failures:
 
 
 def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[PointStatus]]:
-    """Separate the points that are reported together from the other points.
+    """Separate the failed points that are reported in one line from the other points.
 
     Returns:
-        The points that failed for a common reason before any probe finished, by reason; and the
-        other points, in order.
+        Groups of at least ``_MIN_GROUP`` points that failed for the same reason before any of their
+        probes finished, by reason; and the other points, in order.
     """
     by_message = failures_by_message([status for status in statuses if not status.probes])
     common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}
@@ -192,7 +192,7 @@ def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def points_text(points: Sequence[PointStatus]) -> str:
-    """Return the label of the first point and the number of further ones."""
+    """Return the label of the first point and the number of others: ``width=4 and 23 more``."""
     return _label(points[0]) + (f" and {len(points) - 1} more" if len(points) > 1 else "")
 
 

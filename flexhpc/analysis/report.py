@@ -35,17 +35,17 @@ from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
 _MAX_SVG = 1_000_000
-"""Maximum size (characters) of a figure on the page; larger ones become images."""
+"""Maximum size (characters) of an SVG on the page; a larger figure is embedded as a PNG image."""
 _MAX_SOURCES = 4
 _MAX_POINTS = 500
-"""Maximum number of points for which masks are read and power laws are fitted."""
+"""Maximum number of points with which masks are read, or power laws are fitted."""
 _IN_FIRST_TABLE = {
     "emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked", "doubling",
 }  # fmt: skip
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
-    """Return name, folder and command of a run, and the contents of run.json by description."""
+    """Return the name, folder and command of a run, and facts from run.json by display name."""
     record = read_json(run.record) or {}
     listed, packages = record.get("launches"), record.get("packages")
     launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
@@ -117,8 +117,8 @@ def write_report(
         folder: output folder.
         eps: training errors at which EMC is additionally estimated from the stored probes.
         provenance: provenance of each run.
-        masks: points whose masks are used for sample scores, each with its run; ignored if there
-            are more than 500.
+        masks: points with their runs, for the scores of samples; ignored if there are more than
+            500.
     """
     statuses = results.with_eps_estimates(statuses, eps)
     rows = [results.row_of(status) for status in statuses]
@@ -206,7 +206,7 @@ def write_report(
 
 
 def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
-    """Return the comparisons; none if a spec names a key or value that other runs lack."""
+    """Return the comparisons; none if no point has a key or baseline that a spec requests."""
     try:
         return comparisons(statuses, specs)
     except InputError:
@@ -225,7 +225,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
 
 
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
-    """Fit a power law to each curve of EMC over parameters; return [] without curves."""
+    """Fit a power law to each curve of EMC over parameters; [] if points do not form curves."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MAX_POINTS:
         return []
@@ -235,7 +235,7 @@ def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
 
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
-    """Return the views of samples; none if masks cannot be read."""
+    """Return the hardest and easiest samples of each group; [] if masks cannot be read."""
     if not any(status.probes for _, status in masks) or len(masks) > _MAX_POINTS:
         return []
     try:
@@ -246,7 +246,7 @@ def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]
 
 
 def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
-    """Write the files of a figure, and return its content for the page."""
+    """Write a figure as SVG, PNG and PDF; return its variables for the page template."""
     chart, path = Chart(spec), folder / figure.name
     for ending in (".png", ".pdf"):
         chart.save(path.with_suffix(ending))
@@ -271,7 +271,7 @@ def _file(name: str) -> str:
 def _further(rows: Sequence[results.Row]) -> list[str]:
     """Return the columns of the second table: those after ``status`` that the first table lacks.
 
-    A column is omitted if every row is None, zero or empty text in it; False counts as a value.
+    A column is omitted if all its values are None, zero or empty; False is a value.
     """
     return list(dict.fromkeys(
         key
@@ -282,7 +282,7 @@ def _further(rows: Sequence[results.Row]) -> list[str]:
 
 
 def _cell(status: PointStatus, row: results.Row, key: str) -> str:
-    """Format a cell of the second table; EMC per bit is a bound if EMC is one."""
+    """Format a cell of the second table; EMC per bit is a bound if the EMC is censored."""
     if key == "emc_per_bit":
         return text.ratio_text(status.estimate, row["bits"] or 0)
     bound = ">= " if row.get(f"{key}_censored") == "right" else ""

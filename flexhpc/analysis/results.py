@@ -1,4 +1,4 @@
-"""Results rows (one per point) as CSV, JSON or Parquet; EMC at other errors and budgets."""
+"""Results table, one row per point, as CSV, JSON or Parquet; EMC at other errors and budgets."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ COLUMNS = (
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. They are followed by the best value of each tuned
 key (``best.training.lr``), the EMC at each requested training error (``emc_eps_0.1``, with ``_lo``,
-``_hi`` and ``_censored``) and budget (``emc_budget_500``, also with ``_predicted``: whether it is
-above the budget of the point), and the columns in :data:`EVALUATION`."""
+``_hi`` and ``_censored``) and budget (``emc_budget_500``, with the same suffixes and
+``_predicted``, which is true above the budget of the point), and :data:`EVALUATION`."""
 EVALUATION = (
     "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
 )  # fmt: skip
@@ -45,7 +45,7 @@ GATES = ("plateau", "gradient", "curvature", "stability")
 
 
 def row_of(status: PointStatus) -> Row:
-    """Return the row of one point; values that are not known yet are None."""
+    """Return the results row of a point; unknown values are None."""
     record, estimate = status.record, status.estimate
     row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
     row |= {"status": status.state, "probes": status.probes, "cost": status.cost}
@@ -99,8 +99,8 @@ def _columns(name: str, interval: EmcInterval) -> Row:
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
     """Return the maximum information (bits per parameter) about random labels or tokens.
 
-    None for all other labels: they can be predicted from the inputs, so that fitting them does not
-    measure storage. Also None for a trainer without a network, and before the first probe.
+    Return None for other labels, because they can be predicted from the inputs, for a trainer
+    without a network, and before the first probe.
     """
     data = status.point.data
     if not record.header.params:
@@ -115,7 +115,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:
-    """Count the failed probes that a gate detected; None if the gate is off."""
+    """Return the number of failed probes that a gate detected; None if the gate is off."""
     values = [run.metrics.get(f"touched_{gate}") for run in record.finished_runs]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
@@ -162,7 +162,7 @@ def as_json(rows: Sequence[Row]) -> str:
 
 
 def as_parquet(rows: Sequence[Row]) -> bytes:
-    """Format rows as a Parquet file; mixed and nested swept values become JSON text."""
+    """Format rows as a Parquet file; columns of mixed types and nested values become JSON text."""
     import pandas
 
     columns: dict[str, list[Any]] = {}
@@ -176,12 +176,12 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
 
 
 def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
-    """Add an estimate for each of these training errors to the points.
+    """Add the EMC at each of these training errors to the estimates of the points.
 
-    Estimates for training errors that the spec requested are not changed.
+    EMCs at training errors that the spec requested are not changed.
 
     Args:
-        statuses: points of any policy; eps: training errors, fractions between 0 and 1.
+        statuses: points, with any search policy; eps: training errors, between 0 and 1.
     """
     extended = []
     for status in statuses:
@@ -206,13 +206,13 @@ def budget_value(status: PointStatus) -> int:
 
 
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
-    """Estimate the EMC of a point at another budget, from the times to fit of its training runs.
+    """Estimate the EMC at another budget, from the times at which training runs fitted.
 
-    Above the budget of the point it is a prediction.
+    Above the budget of the point, the result is a prediction.
 
     Args:
-        status: a point of any policy.
-        budget: in the unit of the point's budget.
+        status: a point, with any search policy.
+        budget: the other budget, in the unit of the point's budget.
 
     Returns:
         None if the point has no estimate, if the budget is more than twice the budget of the point,
@@ -235,7 +235,7 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
 def with_budget_estimates(
     statuses: Sequence[PointStatus], budgets: Sequence[float]
 ) -> list[PointStatus]:
-    """Add an estimate for each of these budgets to the points; see :func:`emc_at_budget`."""
+    """Add the EMC at each of these budgets to the estimates; see :func:`emc_at_budget`."""
     extended = []
     for status in statuses:
         if status.estimate is not None:

@@ -32,8 +32,8 @@ class Picture:
 
     Attributes:
         sample: global id of the sample.
-        label: its class in the data set; trained: its class in training, None if it is the same.
-            Both are names if the classes have names.
+        label: class in the data set; trained: label in training, None if it is the same. Both are
+            class names if the classes have names.
         drawn: number of training runs that drew it; missed: number of these that did not fit it.
         image: the image as a data URI.
     """
@@ -48,13 +48,13 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleView:
-    """Pictures and miss rates of one data set and kind of labels, as shown in a report.
+    """Pictures and miss rates of a group of :func:`sample_scores`, as shown in a report.
 
     Attributes:
         title: description of the data set, labels and training runs.
         hardest, easiest: pictures of samples.
-        classes: label and numbers of draws, misses and expected misses over the samples of each
-            original class.
+        classes: class in the data set, number of draws, of misses and of expected misses, for each
+            class.
     """
 
     title: str
@@ -64,10 +64,10 @@ class SampleView:
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
-    """Return the view of samples; None if the data are not images or not available on this machine.
+    """Create the view of a group, without downloads and without calls of user code.
 
-    Download nothing and call no user code. Return None as well if no sample was missed, or if the
-    training set does not have as many samples as the scores, is not stored as uint8, or is larger
+    Return None if no sample was missed, or if the data are not images, are not available on this
+    machine, differ from the scores in the number of samples, are not stored as uint8, or are larger
     than ``_MOST_BYTES``.
     """
     point = scores.point

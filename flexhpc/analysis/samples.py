@@ -1,4 +1,4 @@
-"""Scores of single samples from the fit masks of a sweep: hardness, memorization, forgetting."""
+"""Scores of individual samples, from fit masks: hardness, memorization, forgetting."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _MIN_RELIABILITY = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Agreement of two groups of networks on which samples are hard.
+    """Correlation of the hardness of samples between two groups of training runs.
 
     Attributes:
         first, second: names of the two groups.
-        samples: number of samples with a score in both halves of the training runs of both groups.
+        samples: number of samples that have a score in both halves of both groups.
         correlation: correlation of hardness between the groups, over these samples.
         reliability: split-half reliability of the hardness of each group: the correlation between
             halves of its training runs, extrapolated to all of them (Spearman-Brown).
-        corrected: correlation corrected for attenuation by noise (Spearman 1904); None if the
-            reliability of a score is at most 0.1.
+        corrected: correlation corrected for attenuation by noise (Spearman 1904); None if either
+            reliability is at most 0.1.
     """
 
     first: str
@@ -53,33 +53,32 @@ class Agreement:
 
 
 class SampleScores:
-    """Counts for each sample of a data set, over the training runs of several points.
+    """Counts and scores of each sample of a data set, over the training runs of several points.
 
-    A miss is a sample that a training run drew and does not fit. Training runs at large n miss more
-    samples, so numbers of misses cannot be compared between samples. ``expected`` is the expected
-    number of misses if each training run had missed as many samples, chosen uniformly from those
-    that it drew.
+    A training run draws a subset, and misses those of its samples that it does not fit. The
+    number of misses of a sample depends on the n of the training runs that drew it, so it is
+    compared with ``expected``: the expected number of misses if each training run had missed the
+    same number of samples, chosen at random from its subset.
 
     Attributes:
         name: data set, labels and the values of the keys by which points are grouped.
-        n_total: number of samples in the training set; trainings: number of counted training runs.
-        point: the first of the points.
+        n_total: number of samples in the training set; trainings: number of training runs.
+        point: the first point.
         drawn: number of training runs that drew the sample, (n_total,).
         blocks: share in failures: a training run that missed m samples adds 1 / m to each of them,
             so the sum over samples is the number of training runs that did not fit, (n_total,).
-        unseen, unseen_right: number of training runs that evaluated the sample without having drawn
-            it (``record.unseen``), and of these the ones that classified it correctly, (n_total,).
-        watched, never_right: number of training runs that drew the sample and counted forgetting
-            events (``record.forgetting``), and of these the ones that never classified it
-            correctly, (n_total,).
-        forgotten, forgotten_expected: number of forgetting events in the other training runs, and
-            the number expected if each had forgotten all samples that it learnt equally often,
-            (n_total,).
-        by_n: numbers of draws and of fits, (2, n_total), by n rounded down to a power of two.
+        unseen: number of training runs that evaluated the sample without having drawn it
+            (``record.unseen``), (n_total,).
+        unseen_right: number of these that classified it correctly, (n_total,).
+        watched: number of training runs that drew the sample and counted forgetting events
+            (``record.forgetting``), (n_total,).
+        never_right: number of these that never classified it correctly, (n_total,).
+        forgotten, forgotten_expected: number of forgetting events in the others, and the expected
+            number if each had forgotten all samples that it learnt equally often, (n_total,).
+        by_n: number of draws and number of fits, (2, n_total), by n rounded down to a power of two.
         half_missed, half_expected, half_variance: number of misses, and its expectation and
-            variance if each training run had missed samples at random, for each half of the
-            training runs (alternating), (2, n_total). Their differences show how reliable a score
-            is.
+            variance if each training run had missed samples at random, separately for even and odd
+            training runs, (2, n_total). The two halves give the reliability of a score.
     """
 
     def __init__(self, name: dict[str, str], n_total: int, point: Point | None = None) -> None:
@@ -96,7 +95,7 @@ class SampleScores:
         """Add the training runs of one point to the counts.
 
         Args:
-            masks: masks of its probes; counted: which of these probes to use.
+            masks: masks of its probes; counted: whether to use each of these probes.
         """
         for row in np.flatnonzero(counted[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
@@ -129,7 +128,7 @@ class SampleScores:
 
     @property
     def missed(self) -> Counts:
-        """Number of training runs that drew the sample and did not fit it, (n_total,)."""
+        """Number of training runs that drew the sample but did not fit it, (n_total,)."""
         return np.asarray(self.half_missed.sum(axis=0))
 
     @property
@@ -147,30 +146,29 @@ class SampleScores:
 
     @property
     def consistency(self) -> Floats:
-        """Fraction of training runs that classify the sample correctly without having drawn it.
+        """P(correct | not drawn), (n_total,); nan for samples never evaluated outside a subset.
 
-        Shape (n_total,); nan if there are none. The C-score of Jiang et al. 2021 (arXiv
-        2002.03206), over the subset sizes of this search.
+        This is the C-score of Jiang et al. 2021 (arXiv 2002.03206), over the subset sizes of the
+        search.
         """
         return _ratio(self.unseen_right, self.unseen)
 
     @property
     def memorization(self) -> Floats:
-        """P(correct | drawn) - P(correct | not drawn), (n_total,); nan where either is unknown.
+        """P(correct | drawn) - P(correct | not drawn), (n_total,); nan if either is unknown.
 
-        The memorization score of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset sizes
-        of this search.
+        This is the memorization score of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset
+        sizes of the search.
         """
         return np.asarray(1 - _ratio(self.missed, self.drawn) - self.consistency)
 
     @property
     def forgetting(self) -> Floats:
-        """Number of forgetting events over the expected number, (n_total,); nan if that is 0.
+        """Number of forgetting events / expected number, (n_total,); nan if the latter is 0.
 
-        The forgetting events of Toneva et al. 2019 (arXiv 1812.05159). They are divided by the
+        Toneva et al. 2019 (arXiv 1812.05159) count forgetting events. Here they are divided by the
         expected number because the training runs of a search differ in subset size and duration.
-        Training runs that never classified the sample correctly have no forgetting events; they are
-        counted by ``never_right``.
+        Training runs that never classified the sample correctly are counted in ``never_right``.
         """
         return _ratio(self.forgotten, self.forgotten_expected)
 
@@ -181,7 +179,7 @@ class SampleScores:
         return known[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
-        """Return the ids of samples never missed, those with most expected misses first."""
+        """Return the ids of samples never missed, largest number of expected misses first."""
         known = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return known[np.argsort(-self.expected[known], kind="stable")[:count]]
 
@@ -207,14 +205,14 @@ class SampleScores:
 def sample_scores(
     points: Iterable[tuple[RunFolder, PointStatus]], by: Sequence[str] = ()
 ) -> list[SampleScores]:
-    """Return the scores of samples for each data set, kind of labels and combination of ``by``.
+    """Compute sample scores for each combination of data set, labels and values of ``by``.
 
     Args:
         points: points with their runs; those without a finished training run are ignored.
-        by: keys of the spec by whose values points are grouped, such as ``model.family``.
+        by: keys of the spec, such as ``model.family``; points are grouped by their values.
 
     Raises:
-        InputError: no point has one of these keys, or no training run has finished.
+        InputError: a key of ``by`` occurs in no point, or no training run has finished.
         PointError: a file is corrupt.
     """
     groups: dict[str, SampleScores] = {}
@@ -236,7 +234,7 @@ def sample_scores(
         ]
         groups[key].add(read_masks(run.point(status.point.id)), counted)
     if not groups:
-        raise InputError("nothing was trained yet, so there are no masks")
+        raise InputError("no masks yet: no training run has finished")
     return list(groups.values())
 
 
@@ -278,7 +276,7 @@ def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
-    """Concatenate the rows of all groups, with the columns of every n sorted by n."""
+    """Concatenate the rows of all groups; columns such as ``drawn_n64`` are sorted by n."""
     import pandas as pd
 
     frame = pd.concat([scores.frame() for scores in groups], ignore_index=True)
@@ -289,7 +287,7 @@ def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
 
 
 def _data_and_labels(point: Point) -> dict[str, str]:
-    """Return the data set of a point with its swept data keys, and its labels."""
+    """Return names of the data set, with its swept data keys, and of the labels of a point."""
     data = point.data.model_dump(mode="json")
     labels = str(data.get("labels", ""))
     if labels == "corrupted":
@@ -312,6 +310,6 @@ def group_title(scores: SampleScores) -> str:
 
 
 def group_name(scores: SampleScores) -> str:
-    """Format the values of the keys by which points were grouped."""
+    """Format the values of the grouping keys of a group."""
     kinds = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
     return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in kinds.items())

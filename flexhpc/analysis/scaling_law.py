@@ -1,4 +1,4 @@
-"""Power law of EMC over parameters: its exponent, and the parameters needed for a given EMC."""
+"""Power laws of EMC over the number of parameters P: EMC = c P ^ slope."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _HEIGHTS = 121
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLaw:
-    """Power law EMC = c P ^ slope for P parameters, fitted to points of several sizes.
+    """Power law EMC = c P ^ slope, fitted to points with different numbers of parameters P.
 
     Attributes:
-        name: values of the grouping keys; points: number of points; bounds: number of these that
-            are censored.
-        slope: posterior median of the exponent; low, high: its interval, None where it is open.
-        level: probability of the intervals.
-        scatter: posterior mean of the standard deviation of log EMC around the law, beyond the
-            uncertainty of the single EMCs.
+        name: values of the grouping keys.
+        points: number of points; bounds: number of these whose EMC is censored.
+        slope: posterior median of the exponent.
+        low, high, level: interval of the exponent, and its probability; an open end is None.
+        scatter: posterior mean of the standard deviation of log EMC around the law, in addition to
+            the uncertainty of each EMC.
         draws: draws from the posterior, (draws, 2): log EMC at ``centre``, and slope.
-        centre: middle of the range of log parameters.
+        centre: middle of the range of log P.
     """
 
     name: Mapping[str, str]
@@ -66,10 +66,10 @@ class PowerLaw:
         return f"{self.slope:.2f} [{low}, {high}]"
 
     def parameters_for(self, n: float) -> tuple[float, float, float] | None:
-        """Return the lower end, median and upper end of the parameters needed for an EMC of n.
+        """Estimate the number of parameters at which EMC = n: lower end, median and upper end.
 
-        Outside of the measured sizes this is an extrapolation. None if the interval of the exponent
-        is open or includes values at or below 0.
+        Outside the measured sizes this is an extrapolation. None if the interval of the exponent is
+        open or includes values at or below 0.
         """
         if self.low is None or self.high is None or self.low <= 0:
             return None
@@ -83,7 +83,7 @@ class PowerLaw:
         """Return the law as plain values.
 
         Args:
-            samples: an EMC (samples) for which to add the required parameters.
+            samples: if given, add the number of parameters required for this EMC (samples).
         """
         row: dict[str, Any] = {
             **self.name, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,

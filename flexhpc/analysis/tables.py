@@ -1,4 +1,4 @@
-"""Tables of results, status and comparisons for a terminal of any width."""
+"""Tables of results, status and comparisons, fitted to the width of the terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _WIDE = 200
 _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
-"""Maximum number of cells that are compared to choose where to shorten a column."""
+"""Maximum number of cells that are compared to choose the position at which a column is cut."""
 _MIN_NAME = 16
 _MIN_SWEPT, _MAX_SWEPT = 5, 16
 """Range of the minimum width (characters) to which the column of a swept key may be cut."""
@@ -49,7 +49,7 @@ _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
 }  # fmt: skip
-"""States with their styles; if not all points fit, those with the first states are shown."""
+"""Style of each state. If not all points fit on the screen, the first states have priority."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,8 @@ class Column:
     Attributes:
         name: header; cells: text of each row, in order.
         right: whether it is right-aligned.
-        rank: rank of removal if not all columns fit, lowest first; None if it is always kept.
-        least: minimum width (characters) to which cells may be cut in their middle; None if they
-            may not be cut.
+        rank: order of removal if not all columns fit, lowest first; None if it is never removed.
+        least: minimum width (characters) to which cells may be cut; None if they may not be cut.
     """
 
     name: str
@@ -82,10 +81,10 @@ class Column:
 
 
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
-    """Return a table of the columns that fit; the rightmost columns are cut first.
+    """Return a table of the columns that fit; cells of the rightmost columns are cut first.
 
     Args:
-        columns: all columns; those that do not fit are removed as a whole.
+        columns: all columns; those that do not fit are removed by ``rank``.
         width: width of the terminal (characters).
         styles: style of each row; empty for none.
     """
@@ -115,7 +114,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _shorten(cells: Sequence[str | Text], room: int) -> list[Text]:
-    """Shorten the cells that are too long, at the position that keeps most of them distinct."""
+    """Cut cells longer than ``room`` at the position that keeps the most cells distinct."""
     head = None
     if any(len(cell) > room for cell in cells):
         heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
@@ -126,11 +125,11 @@ def _shorten(cells: Sequence[str | Text], room: int) -> list[Text]:
 
 
 def cut(name: str, width: int, head: int | None = None) -> str:
-    """Shorten a long name in its middle, because names of points often differ at their ends.
+    """Cut a long name in its middle, because names of points often differ at their ends.
 
     Args:
         name: name of a point; width: maximum width (characters).
-        head: number of characters to keep before the cut; by default a third of ``width``.
+        head: number of characters before the cut; by default a third of ``width``.
     """
     head = width // 3 if head is None else head
     return name if len(name) <= width else f"{name[:head]}…{name[head + 1 - width :]}"
@@ -139,7 +138,7 @@ def cut(name: str, width: int, head: int | None = None) -> str:
 def make_console() -> Console:
     """Return a console that has a fixed, large width if the output is not a terminal.
 
-    Markup is disabled, as rich would otherwise interpret ``[/]`` in names.
+    Markup is disabled, because rich would interpret ``[/]`` in names.
     """
     console = Console(markup=False)
     return console if console.is_terminal else Console(markup=False, width=_WIDE)
@@ -202,7 +201,7 @@ def print_results(
         statuses: status of each point; points that failed for a common reason before any probe
             finished have no row.
         compare: comparisons requested by the spec.
-        reasons: whether to print the reasons why such points failed.
+        reasons: whether to print why these points failed.
     """
     console = make_console()
     short = without_shared_entries(statuses)
@@ -213,7 +212,7 @@ def print_results(
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if compare:
-        from flexhpc.analysis.comparison import compare_points  # takes a third of a second
+        from flexhpc.analysis.comparison import compare_points  # importing it takes 0.3 s
 
         if compared := compare_points(statuses, compare):
             console.print()
@@ -269,12 +268,12 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
 def status_view(
     statuses: Sequence[PointStatus], width: int, rows: int | None = None, *, reasons: bool = True
 ) -> RenderableType:
-    """Return the table of points, followed by one line per reason for which points failed.
+    """Return the status table, followed by one line per reason of common failures.
 
     Args:
         statuses: status of each point; width: width of the terminal (characters).
         rows: maximum number of lines; None for no limit.
-        reasons: False if the caller prints the reasons.
+        reasons: whether to add the reasons; False if the caller prints them.
     """
     common, others = common_failures(without_shared_entries(statuses))
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
@@ -290,7 +289,7 @@ def status_view(
 
 
 def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) -> Table:
-    """Return the table of points, with the number of omitted ones in a last row."""
+    """Return the status table; its last row shows the number of omitted points, if any."""
     names, emc = [_name(status) for status in statuses], []
     live: dict[str, list[str]] = {name: [] for name in ("n", "epoch", "train acc", "probe left")}
     for status in statuses:
@@ -322,7 +321,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
 
 
 def _progress(status: PointStatus) -> dict[str, str]:
-    """Return the cells on the current probe; empty texts if there is none."""
+    """Return the cells for the current probe; empty if there is none."""
     if not (progress := status.progress):
         return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
     epoch, epochs = progress["epoch"], progress["epochs"]
@@ -349,7 +348,7 @@ def status_row(status: PointStatus) -> dict[str, Any]:
         "bracket": [status.bracket.largest_fit, status.bracket.smallest_fail],
         "probes": status.training_runs, "cost": status.cost,
         "estimate": asdict(estimate) if estimate else None,
-        "progress": {k: None if v != v else v for k, v in status.progress.items()},  # nan
+        "progress": {k: None if v != v else v for k, v in status.progress.items()},  # no NaN
         "attempts": status.attempts, "deaths": status.deaths, "host": status.host,
         "job": status.job, "message": status.message, "log": status.log,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Short text for estimates, brackets, numbers, durations and swept values."""
+"""Formatting of estimates, brackets, numbers and durations; shortening of swept values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def doubling_text(estimate: Estimate | None, *, interval: bool = False) -> str:
     """Format the factor by which twice the budget would raise EMC: ``x1.34``, ``x1.3 [1.2, 1.5]``.
 
     Args:
-        estimate: the estimate; empty without a factor.
+        estimate: EMC estimate; the text is empty if its ``doubling`` is unknown.
         interval: whether to add the interval.
     """
     if estimate is None or estimate.doubling is None:
@@ -84,9 +84,9 @@ def number_text(value: object) -> str:
 
 
 def bracket_text(bracket: Bracket) -> str:
-    """Format a bracket: ``256 - 512``, with a dot for an open end.
+    """Format a bracket: ``256 - 512``, with a dot for an end that is not known.
 
-    If the smallest n that failed is below the largest n that fitted: ``300 ~ 420``.
+    If the smallest n that failed is not above the largest n that fitted: ``300 ~ 420``.
     """
     low, high = bracket.largest_fit, bracket.smallest_fail
     if low is None and high is None:
@@ -104,7 +104,7 @@ def duration_text(seconds: float) -> str:
 
 
 def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]:
-    """Remove the entries that are equal in all swept mappings of a key from the points.
+    """Remove from swept mappings the entries that are equal at all points.
 
     Of ``{optimizer: sgd, steps: 2000, weight_decay: 0.01}`` and ``{optimizer: sgd, steps: 2000}``,
     the first becomes ``{weight_decay: 0.01}``. A mapping that would become empty keeps its first

@@ -1,4 +1,4 @@
-"""Measurement of a network given as a Python object."""
+"""Measurement of the EMC of a network that is passed as a Python object."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def measure(
 ) -> Measurement:
     """Measure the effective model complexity (EMC) of a network: how many samples it can fit.
 
-    Training runs run sequentially in this process, on the GPU if available. With ``run``, finished
-    training runs are kept after Ctrl-C.
+    Training runs are executed one after another in this process, on a GPU if available. With
+    ``run``, finished training runs are kept after Ctrl-C.
 
     Args:
-        model: function or class that returns the untrained network, called with ``shape`` (of a
-            sample) and ``classes`` if it has parameters with these names; or the ``model`` section
-            of a spec, or its ``family``. Can be omitted if ``training`` has a trainer that does
-            not need a network.
+        model: function or class that returns the untrained network. It is called with ``shape`` (of
+            a sample) and ``classes`` if it has parameters with these names. Or the ``model``
+            section of a spec, or its ``family``. Can be omitted with a custom trainer that does not
+            use a network.
         data: (inputs, labels) or (inputs, labels, test inputs, test labels), as arrays or tensors:
             images (n, channels, height, width) or (n, height, width), vectors (n, features), or
             images as bytes or PIL images. Or a map-style data set of torch or torchvision; or the
@@ -64,17 +64,17 @@ def measure(
         labels: ``original`` (the default), ``random`` or ``corrupted``.
         training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3, steps=2000)``.
             Without a budget, the budget is doubled until the EMC hardly grows, which may take
-            minutes. Its ``trainer`` may be a function of inputs and labels that returns which
-            samples it fits.
+            minutes. ``trainer`` may be a function of inputs and labels that returns which samples
+            it fitted.
         search: the ``search`` section of a spec.
         tolerance: the key ``search.tolerance``: target width of the interval relative to the EMC.
         seed: seed of subsets, initialisations and sample orders.
-        run: folder in which the measurement is recorded. Repeating the call resumes it, also in
-            another process, and ``flexhpc status``, ``results``, ``report`` and ``ui`` show it.
-            By default nothing is written; only the returned object has the results.
-        version: name of this version of ``model`` (or of the trainer), used instead of a hash of
-            its source. Required with ``run`` if the source is unavailable, for example at an
-            interactive prompt.
+        run: run folder. The same call resumes the measurement, also in another process, and
+            ``flexhpc status``, ``results``, ``report`` and ``ui`` show it. By default, results are
+            only in the returned object, and no files are kept.
+        version: version of ``model`` (or of the trainer), used instead of a hash of its source.
+            Required with ``run`` if the source is unavailable, for example at an interactive
+            prompt.
         threads: number of CPU threads of torch; 1 is fastest for small networks.
         progress: whether to show a progress bar. By default it is shown in a terminal and in a
             notebook; the latter requires ipywidgets (``pip install flexhpc[notebook]``).
@@ -150,13 +150,13 @@ def _model(
 def _register(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
-    """Register an object of this process; return its name for the spec."""
+    """Register an object so that a spec can refer to it; return its name in the spec."""
     identity = str(version) if version is not None else source_hash(code)
     if identity is None:
         if folder is not None:
             raise InputError(
-                f"{key}: later calls could not identify it, because its source or the source of an "
-                "object that it uses is unavailable; set version="
+                f"{key}: cannot be identified in later calls, because its source, or the source of "
+                "an object that it uses, is unavailable; set version="
             )
         identity = f"{os.getpid()}"
     name = getattr(code, "__name__", type(code).__name__)
@@ -165,7 +165,7 @@ def _register(
 
 def _data(data: Any) -> dict[str, Any]:
     if data is None:
-        raise InputError("data: is required; give (inputs, labels)")
+        raise InputError("data: is required; pass (inputs, labels)")
     if isinstance(data, str):
         return {"source": data}
     if isinstance(data, Mapping):
@@ -183,7 +183,7 @@ def _data(data: Any) -> dict[str, Any]:
 
 @contextmanager
 def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show a progress bar of the current training run: n, epoch, number of missed samples."""
+    """Show the progress of the current training run: n, epoch, number of missed samples."""
     columns = (
         SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
         TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),
@@ -192,7 +192,7 @@ def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]],
     in_notebook = bar.console.is_jupyter
     if requested is None:
         requested = bar.console.is_terminal or in_notebook
-    # In a notebook rich needs ipywidgets; without it, rich warns at each update.
+    # In a notebook, rich requires ipywidgets, and warns at each update if it is not installed.
     bar.disable = not requested or (in_notebook and find_spec("ipywidgets") is None)
     with bar:
         task = bar.add_task("", total=None, n="-", n_errors="-")

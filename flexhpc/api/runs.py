@@ -1,4 +1,4 @@
-"""Runs, finished or not, as objects and data frames; comparison of two EMCs."""
+"""Results of runs as objects and data frames; comparison of two EMCs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flexhpc.analysis.figures.chart import Chart
 
 _DRAWS, _RATIO_DRAWS = 1_000, 20_000
-_NOTHING_YET = "nothing was measured yet"
+_NOTHING_YET = "nothing has been measured yet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,9 +32,9 @@ class Measurement:
     """Results of one point.
 
     Attributes:
-        run: run folder in which it is stored.
+        run: run folder in which the point is stored.
         status: the point, its record and its estimate.
-        masks_in_memory: masks held in memory, if the run folder is temporary.
+        masks_in_memory: masks, if the run folder is temporary and has been removed.
     """
 
     run: RunFolder
@@ -42,7 +42,7 @@ class Measurement:
     masks_in_memory: Masks | None = None
 
     def with_masks_in_memory(self) -> Measurement:
-        """Return a copy with the masks in memory, so that the file may be removed."""
+        """Return a copy with the masks in memory, so that the run folder can be removed."""
         return replace(self, masks_in_memory=self.masks)
 
     @property
@@ -50,7 +50,7 @@ class Measurement:
         """The final or current estimate.
 
         Raises:
-            PointError: there is no estimate yet.
+            PointError: there is no estimate yet, or the point failed without one.
         """
         if self.status.estimate is None:
             raise PointError(self.status.message or _NOTHING_YET)
@@ -58,12 +58,12 @@ class Measurement:
 
     @property
     def emc(self) -> float:
-        """Effective model complexity in samples; a bound if it is censored."""
+        """Effective model complexity (samples); a bound if it is censored."""
         return self.estimate.emc
 
     @property
     def interval(self) -> tuple[float, float | None]:
-        """Credible interval of the EMC in samples; no upper end (None) if it is right-censored."""
+        """Credible interval of the EMC (samples); the upper end is None if it is right-censored."""
         return self.estimate.emc_lo, self.estimate.emc_hi
 
     @property
@@ -80,7 +80,7 @@ class Measurement:
     def doubling(self) -> tuple[float, float, float] | None:
         """Factor by which twice the budget would raise EMC: lower end, median and upper end.
 
-        None if the EMC is a bound, or if the EMC at other budgets is unknown; see docs/reading.md.
+        None if the EMC is censored, or unknown at other budgets; see docs/reading.md.
         """
         return self.estimate.doubling
 
@@ -91,8 +91,8 @@ class Measurement:
             budget: in the unit of the spec's budget. Above that budget the result is a prediction.
 
         Raises:
-            PointError: the point has no estimate yet, or the EMC at other budgets is unknown.
-            ValueError: ``budget`` is not above 0 and at most twice the budget of the search.
+            PointError: the point has no estimate yet, or the EMC at this budget is unknown.
+            ValueError: ``budget`` is at most 0, or above twice the budget of the point.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
         if not self.status.point.training.knows_other_budgets:
@@ -103,8 +103,8 @@ class Measurement:
             )
         if (interval := emc_at_budget(self.status, budget)) is None:
             raise PointError(
-                f"EMC {emc_text(estimate)}: unknown at {budget:g}, because no training run fitted, "
-                "or because this is less than the first budget"
+                f"EMC {emc_text(estimate)}: unknown at {budget:g}, because no training run fitted "
+                "or this is less than the first budget"
             )
         return interval
 
@@ -128,7 +128,8 @@ class Measurement:
     def probes(self) -> pd.DataFrame:
         """One row per probe, in order: n, repeat, stage, verdict, n_errors, loss, epochs, cost ...
 
-        With ``until: saturation``, a continued training run has one row per stage, with its totals.
+        With ``until: saturation``, a continued training run has one row per stage, whose epochs,
+        steps, cost and seconds are totals since the start.
         """
         import pandas as pd
 
@@ -146,7 +147,7 @@ class Measurement:
 
     @property
     def masks(self) -> Masks:
-        """Samples drawn and fitted by each training run; rows as in :attr:`probes`."""
+        """Samples that each probe drew and fitted; the rows are those of :attr:`probes`."""
         return self.masks_in_memory or read_masks(self.run.point(self.status.point.id))
 
     @property
@@ -156,9 +157,9 @@ class Measurement:
         return posterior(self.status.history, self.status.record.header.n_limit)
 
     def draws(self, size: int = _DRAWS, seed: int = 0) -> NDArray[np.float64]:
-        """Draw EMCs from the posterior, float64 (size,), in samples.
+        """Draw EMCs (samples) from the posterior, float64 (size,).
 
-        If the EMC is censored, draws beyond the data are determined by the prior.
+        If the EMC is censored, draws beyond the bound are determined by the prior.
         """
         import numpy as np
 
@@ -170,10 +171,10 @@ class Measurement:
         """Plot every training run and the fit curve.
 
         Returns:
-            A chart, which notebooks display; ``save("fit.pdf")`` writes it to a file.
+            A chart that notebooks display; ``save("fit.pdf")`` writes it to a file.
 
         Raises:
-            PointError: nothing was measured yet.
+            PointError: no probe has finished.
         """
         from flexhpc.analysis.figures.point import fit_chart
 
@@ -195,11 +196,11 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A run folder with all points, in the order of the sweep.
+    """Results of a sweep.
 
     Attributes:
         folder: the run folder.
-        measurements: one per point.
+        measurements: results of each point, in the order of the sweep.
     """
 
     folder: RunFolder
@@ -230,15 +231,15 @@ class Run:
         Args:
             by: the swept key, for example ``training.optimizer``.
             baseline: the value to compare with; by default the first.
-            within: keys; values are compared separately for each of their values. The default is
-                the swept keys of ``data``.
+            within: grouping keys; a separate comparison is made for each combination of their
+                values. The default is the swept keys of ``data``.
 
         Returns:
-            One row per comparison: ratio, its interval, the probability that it exceeds 1, and the
+            One row per comparison: ratio, its interval, the probability that it is above 1, and the
             verdict.
 
         Raises:
-            InputError: no point has the key, or the baseline value.
+            InputError: no point has a key, or the baseline value.
         """
         import pandas as pd
 
@@ -259,7 +260,7 @@ class Run:
             by: keys of the spec; samples are scored separately for each combination of values.
 
         Raises:
-            InputError: no training run has finished yet, or a key occurs in no point.
+            InputError: no training run has finished yet, or no point has a key of ``by``.
         """
         from flexhpc.analysis.samples import frame_of, sample_scores
 
@@ -285,7 +286,7 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """Load a run, finished or not; nothing is written.
+    """Load a finished or unfinished run; nothing is written.
 
     Raises:
         InputError: the path is not a run folder.
@@ -306,10 +307,9 @@ class Comparison:
 
     Attributes:
         ratio: posterior median of the ratio of the EMCs.
-        low, high: ends of its interval; None on a side that a censored EMC leaves open.
+        low, high: ends of its interval; None at an end that is unknown because of censoring.
         level: probability of the interval.
-        chance: posterior probability that the first EMC is larger; None if censoring leaves both
-            sides open.
+        chance: posterior probability that the first EMC is larger; None if both ends are unknown.
     """
 
     ratio: float
@@ -327,15 +327,15 @@ class Comparison:
 def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison:
     """Compare two EMCs by independent draws from their posteriors.
 
-    An EMC depends on the training recipe. If the interval excludes 1, the two recipes differ, with
-    these seeds; see docs/recipe.md for what else affects an EMC.
+    If the interval excludes 1, the EMCs differ for these training recipes and seeds. See
+    docs/recipe.md for what else affects an EMC.
 
     Args:
-        a, b: the measurements; the ratio is a / b.
+        a, b: measurements; the ratio is EMC of ``a`` / EMC of ``b``.
         level: probability of the interval, between 0 and 1.
 
     Raises:
-        PointError: one of them has no estimate yet.
+        PointError: ``a`` or ``b`` has no estimate yet.
         ValueError: ``level`` is not between 0 and 1.
     """
     if not 0 < level < 1:

@@ -1,4 +1,4 @@
-"""Sweeps from Python."""
+"""Run a sweep from Python."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def sweep(
     profile: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
-    """Measure every point of a spec that is not measured yet, as ``flexhpc sweep`` does.
+    """Run or resume a sweep, as ``flexhpc sweep`` does.
 
     Args:
         spec: path of a YAML file, or its content as a mapping.
         runs: folder that contains the run folders.
-        profile: path of a profile (YAML); by default workers on this machine.
-        overrides: settings as for ``--set``: ``model.width=[4,8]``.
+        profile: path of a profile (YAML); by default, points are measured on this machine.
+        overrides: changes of the spec, as for ``--set``: ``model.width=[4,8]``.
 
     Returns:
-        The run. The ``estimate`` of a failed point raises an error with the reason.
+        The run. If a point failed without an estimate, ``estimate`` raises a PointError.
 
     Raises:
         InputError: the spec or the profile is invalid.
-        KeyboardInterrupt: on Ctrl-C; finished probes are kept.
+        KeyboardInterrupt: Ctrl-C was pressed; finished probes are kept.
     """
     with sweep_errors():
         settings = load_profile(Path(profile) if profile is not None else None)
@@ -51,7 +51,7 @@ def sweep(
 
 @contextmanager
 def sweep_errors() -> Iterator[None]:
-    """Remove the file name and line number from errors in a spec that is not a file."""
+    """Remove file name and line number from error messages about a spec that is not a file."""
     try:
         yield
     except InputError as error:

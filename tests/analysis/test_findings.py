@@ -300,7 +300,7 @@ def test_seeds_of_one_model_are_averaged_into_one_pair(two_models: list[PointSta
 
 def test_pairs_omit_training_runs_that_did_not_interpolate(two_models: list[PointStatus]) -> None:
     assert interpolation_text(two_models) == (
-        "6 of 6 training runs behind test accuracy and gap interpolated (train accuracy 1)."
+        "6 of 6 training runs for evaluation interpolated (train accuracy 1)."
     )
     evaluations = [s.record.evaluation for s in two_models if s.record.evaluation]
     evaluations[2] |= {"interpolated": False, "verdict": "unconverged", "test_accuracy": 0.1}

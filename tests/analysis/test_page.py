@@ -71,11 +71,11 @@ def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> 
     statuses[1] = replace(statuses[1], state="failed")
     statuses[2] = replace(statuses[2], state="running")
     sentences = answer(statuses)
-    assert "1 of 4 points failed; Failed points lists the reasons." in sentences
+    assert '1 of 4 points failed; see "Failed points" for the reasons.' in sentences
     assert "1 of 4 points are not finished yet." in sentences
     failed = [replace(s, state="failed", estimate=None, record=None) for s in statuses]
-    reasons = "4 of 4 points failed; Failed points lists the reasons."
-    assert answer(failed) == ["Nothing was measured yet.", reasons]
+    reasons = '4 of 4 points failed; see "Failed points" for the reasons.'
+    assert answer(failed) == ["Nothing has been measured yet.", reasons]
 
 
 def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_page_is_accessible_and_fits_the_screen(
     scheme: str, compared_page: Path, chromium: Any
 ) -> None:
     """Axe checks contrast, names, landmarks and keyboard access."""
-    assert "<li>Against relu: tanh larger (2." in compared_page.read_text()
+    assert "<li>Compared with relu: tanh larger (2." in compared_page.read_text()
     for width in (1440, 1024, 390):
         page, errors = open_page(chromium, compared_page, width, color_scheme=scheme)
         page.locator("tr.point").nth(1).press("Enter")

@@ -74,7 +74,7 @@ def test_requested_quantities_are_in_results_report_and_mlflow(cli: Cli, tmp_pat
     page = (run / "report" / "index.html").read_text()
     for text in (
         "test_accuracy", "emc_eps_0.2", "bits_per_param",
-        "1 of 1 training runs behind test accuracy and gap interpolated",
+        "1 of 1 training runs for evaluation interpolated",
     ):  # fmt: skip
         assert text in page
 
@@ -100,7 +100,7 @@ def test_requested_quantities_are_in_results_report_and_mlflow(cli: Cli, tmp_pat
         assert metrics[key] == pytest.approx(float(short[key]))
     page = (run / "report" / "index.html").read_text()
     for text in (
-        "0 of 1 training runs behind test accuracy and gap interpolated",
+        "0 of 1 training runs for evaluation interpolated",
         "1 did not (1 unconverged)",
         "no correlation is given", "<th>interpolated</th>",
     ):  # fmt: skip

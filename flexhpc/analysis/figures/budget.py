@@ -1,4 +1,4 @@
-"""EMC against the budget of training, from the times at which training runs fitted."""
+"""Figure of EMC over the training budget, from the times at which training runs fitted."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from flexhpc.search import EmcInterval
 from flexhpc.store.status import PointStatus
 
 FACTORS = tuple(2.0**power for power in (-4, -3, -2, -1, 0, 1))
-"""Multiples of the budget at which EMC is drawn; those above 1 are predictions."""
+"""Multiples of the budget at which EMC is plotted; above 1, it is a prediction."""
 _MAX_POINTS = 200
 _LABEL_WIDTH = 120
 
 
 def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot EMC against the budget, one line per curve and size, with the median over seeds.
+    """Plot the median EMC over seeds against the budget, one line per curve and size.
 
     Args:
         statuses: all points.
@@ -77,7 +77,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
 
 
 def _spread(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
-    """Set ``label_y`` of the predictions so that labels at the same budget do not overlap."""
+    """Set ``label_y`` of the last row of each line, so that labels do not overlap."""
     ends: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
     for row in rows:
         if row["predicted"]:
@@ -89,9 +89,9 @@ def _spread(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float
 
 
 def _line_label(status: PointStatus, layout: Layout) -> str:
-    """Return the label of a line: ``1,210 parameters``, ``rank 8``; the whole name for rows.
+    """Return the label of a line: ``1,210 parameters``, ``rank 8``; all swept values for rows.
 
-    Lines of a swept budget have no label, because they end at their budget.
+    If the budget is swept, lines have no label, because their end shows the budget.
     """
     if layout.key in {f"training.{key}" for key in BUDGETS}:
         return ""
@@ -102,7 +102,7 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
 
 
 def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list[dict[str, Any]]:
-    """Return the rows of one line: the medians over the seeds of EMC and of its interval."""
+    """Return the data of a line: medians over seeds of EMC and of the ends of its interval."""
     facet, series, size, spec_budget = key
     rows = []
     for factor in FACTORS:
@@ -132,10 +132,10 @@ FIGURES = (
     ReportFigure(
         name="emc_over_budget",
         title="EMC over budget",
-        caption="EMC at smaller budgets, from the times at which the training runs of each search "
-        "fitted: one line per curve and size, the median over seeds, with intervals. The last "
-        "dot is the (last) budget of a point, and the dashed line the prediction for twice this "
-        "budget. Where a line is flat at its end, the point is saturated.",
+        caption="EMC at smaller budgets, estimated from the times at which training runs fitted: "
+        "the median over seeds with its interval, one line per curve and size. The last dot is "
+        "at the (last) budget of a point, and the dashed line predicts the EMC at twice this one. "
+        "If a line is flat at its end, the point is saturated.",
         draw=budget_figure,
     ),
 )

@@ -1,4 +1,4 @@
-"""Charts as Vega-Lite specs in one style, for the page, files and notebooks."""
+"""Charts as Vega-Lite specs, for the report, files and notebooks."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ HORIZONTAL_ARROWS = {
     "right": "M1.6,0 L0.5,0.6 L0.5,0.2 L-0.6,0.2 L-0.6,-0.2 L0.5,-0.2 L0.5,-0.6 Z",
     "left": "M-1.6,0 L-0.5,0.6 L-0.5,0.2 L0.6,0.2 L0.6,-0.2 L-0.5,-0.2 L-0.5,-0.6 Z",
 }
-"""Arrow shapes for the bound of a censored value, which point towards the value: up and down, or
-right and left."""
+"""SVG paths of arrows that mark bounds: vertical or horizontal, by the side on which the value is
+censored. An arrow points towards the unknown value."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
     tuple(i / 10 for i in range(10, 100)),
 )  # fmt: skip
-"""Leading digits of the ticks on a logarithmic axis; the first set with enough ticks is used."""
+"""Leading digits of ticks on a logarithmic axis; the first set that gives enough ticks is used."""
 _MIN_TICKS = 4
 _LABEL_HEIGHT = 15
 _VEGA_LITE = "6.4"
@@ -61,12 +61,12 @@ def chart(
     layers: Sequence[Spec], *, width: int, height: int,
     data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (),
 ) -> Spec:  # fmt: skip
-    """Return a chart of superimposed layers, or one per value of ``facet``, with shared axes.
+    """Return a chart of superimposed layers; with facets, one chart per facet, with shared axes.
 
     Args:
         layers: layers of the chart; width, height: size of each facet (pixels).
         data: data of the layers that do not specify any.
-        facets: values of the field ``facet`` of the data, in order; a single one is not a facet.
+        facets: values of the field ``facet`` of the data, in order; no facets if fewer than two.
     """
     spec: Spec = {"layer": list(layers), "width": width, "height": height}
     if len(facets) > 1:
@@ -78,18 +78,18 @@ def chart(
 
 
 def facet_size(facets: int) -> tuple[int, int]:
-    """Return the width and height (pixels) of each of a number of facets."""
+    """Return the width and height (pixels) of each facet, given the number of facets."""
     return {1: (640, 380), 2: (440, 320)}.get(facets, (300, 260))
 
 
 def log_encoding(title: str, domain: Sequence[float]) -> Spec:
-    """Return the encoding of a quantity on a logarithmic axis, without its field."""
+    """Return the Vega-Lite encoding of a logarithmic axis, without its field."""
     scale = {"type": "log", "domain": domain, "nice": False}
     return {"type": "quantitative", "axis": log_axis(title, domain), "scale": scale}
 
 
 def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
-    """Return the encoding of a series' colour; the same for all if there are more than eight."""
+    """Return the Vega-Lite encoding of colour: one per series, or constant for more than eight."""
     if not 1 < len(series) <= len(COLOURS):
         return {"value": COLOURS[0]}
     return {
@@ -99,7 +99,7 @@ def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
 
 
 def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
-    """Return a layer of a chart, restricted to the data for which an expression is true."""
+    """Return a layer of a chart, restricted to the rows for which ``where`` is true."""
     return {
         "transform": [{"filter": where}] if where else [], "mark": mark, "encoding": encoding,
     }  # fmt: skip
@@ -107,10 +107,10 @@ def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart that notebooks display and that is saved as SVG, PNG or PDF.
+    """A chart that notebooks display, and that can be saved as SVG, PNG or PDF.
 
     Attributes:
-        spec: the chart as a Vega-Lite spec, which ``altair.Chart.from_dict`` reads too.
+        spec: Vega-Lite spec of the chart, for example for ``altair.Chart.from_dict``.
     """
 
     spec: Spec = field(repr=False)
@@ -127,10 +127,10 @@ class Chart:
         """Write the chart to a file.
 
         Args:
-            path: a file that ends in ``.svg``, ``.png`` or ``.pdf``.
+            path: path of the file, which ends in ``.svg``, ``.png`` or ``.pdf``.
 
         Raises:
-            ValueError: the name of the file has another ending.
+            ValueError: the path has another ending.
         """
         path = Path(path)
         if path.suffix == ".svg":
@@ -165,17 +165,17 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Render an empty chart, because the first chart takes as long as ten later ones."""
+    """Render an empty chart: the first chart takes as long as ten later ones."""
     Chart(chart([], width=1, height=1)).svg()
 
 
 def vega_script() -> str:
     """Return the JavaScript that renders charts in a page (Vega, BSD licence; about 900 kB).
 
-    Bundling takes seconds, so the result is stored in the user's cache folder if it is writable.
+    Bundling takes seconds, so the result is cached in the home folder if it is writable.
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
-    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # no home folder
+    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: no home
         if cached := (_cache() / name).read_text(encoding="utf-8"):
             return cached
     code = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
@@ -190,10 +190,10 @@ def _cache() -> Path:
 
 
 def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
-    """Return both ends of a logarithmic axis that contains all values.
+    """Return the ends of a logarithmic axis that contains all values.
 
     Args:
-        values: values to show; those that are not positive and finite are ignored.
+        values: values to show; those that are not positive or not finite are ignored.
         beyond: space for labels at the upper end, as a fraction of the length of the axis.
     """
     shown = [value for value in values if value > 0 and math.isfinite(value)]
@@ -202,7 +202,7 @@ def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
 
 
 def log_axis(title: str, domain: Sequence[float]) -> Spec:
-    """Return a logarithmic axis with short, round tick labels, suited to its range."""
+    """Return the Vega-Lite definition of a logarithmic axis with round ticks in its range."""
     decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
     shown: list[float] = []
     for steps in _TICKS if len(decades) < 6 else ((1.0,),):
@@ -217,13 +217,13 @@ def log_axis(title: str, domain: Sequence[float]) -> Spec:
 def spread_labels(
     values: Mapping[str, float], domain: Sequence[float], height: float
 ) -> dict[str, float]:
-    """Move values on a logarithmic axis apart until their labels do not overlap.
+    """Move labels on a logarithmic axis apart until they do not overlap.
 
     Args:
         values: values by name; domain: both ends of the axis; height: height of the axis (pixels).
 
     Returns:
-        The moved values by name.
+        Positions of the labels, by name.
     """
     min_distance = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
     names = sorted(values, key=values.__getitem__)

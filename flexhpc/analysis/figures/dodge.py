@@ -1,4 +1,4 @@
-"""Horizontal offsets (dodging) of points with the same x, so that each is visible and clickable."""
+"""Horizontal offsets (dodging) of points with the same x, so that all are visible and clickable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAME_POSITION = 12.0
 
 
 class Dodge:
-    """Offsets of points with the same x: curves side by side, and seeds within each curve.
+    """Horizontal offsets: at each x, curves are side by side, and so are the seeds of each curve.
 
     Args:
         rows: points with ``id``, ``facet``, ``series`` and ``x``.
@@ -28,7 +28,7 @@ class Dodge:
     Attributes:
         step: distance between neighbouring points, in units of the axis (of its natural logarithm
             if it is logarithmic); 0 if no two points share a position.
-        ranks: offset of each point, by id, from the middle of its curve (steps).
+        ranks: offset (steps) of each point from the middle of its curve at this x, by id.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Dodge:
         self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
 
     def x(self, x: float, series: str, rank: float = 0.0) -> float:
-        """Return ``x`` moved by the offset of a curve and by ``rank`` steps within the curve."""
+        """Return ``x`` plus the offset of a curve, plus ``rank`` steps within the curve."""
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
         return self._moved(x, middle + rank)
 
     def left(self, x: float) -> float:
-        """Return the x one step to the left of the first point at a position."""
+        """Return the x one step to the left of the leftmost point at a position."""
         return self._moved(x, -self._half - 1)
 
     def right(self, x: float) -> float:
-        """Return the x of the last point at a position."""
+        """Return the x of the rightmost point at a position."""
         return self._moved(x, self._half)
 
     @property
@@ -80,7 +80,7 @@ class Dodge:
         return math.log(x) if self._logarithmic else x
 
     def _clusters(self, values: Iterable[float], distance: float) -> dict[float, float]:
-        """Return the position of each value: the mean of the values within ``distance`` of it."""
+        """Return the position of each value: the mean of a cluster narrower than ``distance``."""
         clusters: list[list[float]] = []
         for value in sorted(values):
             if clusters and self._axis(value) - self._axis(clusters[-1][0]) < distance:

@@ -1,4 +1,4 @@
-"""EMC against parameters, against another swept number, or one row per swept combination."""
+"""Figure of EMC over parameters, over a numeric key, or as one row per swept combination."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from flexhpc.store.status import PointStatus
 
 _ROW = 26
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
-"""Maximum number of named rows, maximum number of seeds side by side in a row, and the height
-(pixels) of a figure with more rows."""
+"""Maximum number of labelled rows, maximum number of seeds drawn side by side in a row, and height
+(pixels) of a figure with more than ``_MAX_ROWS`` rows."""
 _SMALL, _LARGE = 26, 55
-"""Areas of markers (square pixels): where points are side by side, and otherwise."""
+"""Areas of markers (square pixels): for points side by side, and for other points."""
 _LOG_FROM = 8.0
 """Minimum ratio of the largest to the smallest swept number for a logarithmic x axis."""
 _TOOLTIP = [
@@ -53,12 +53,12 @@ Row = dict[str, Any]
 
 
 def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) -> Spec | None:
-    """Plot EMC with intervals, and arrows for bounds; None if no point has an estimate.
+    """Plot EMC with intervals, and bounds as arrows; return None if no point has an estimate.
 
     Args:
         statuses: all points.
-        per_parameter: whether to divide EMC by the number of parameters; points without parameters
-            are then omitted.
+        per_parameter: whether to plot EMC divided by the number of parameters; points without
+            parameters are then omitted.
     """
     measured = [
         (index, status)
@@ -76,7 +76,7 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
 
 
 def _row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
-    """Return the data of a point, whose index in the report is its ``id``."""
+    """Return the plotted values of a point; ``id`` is its index in the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None
     assert record is not None
@@ -109,7 +109,7 @@ def _scaled(samples: float, size: int) -> float:
 def _curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot curves through the medians over seeds, against parameters or a swept number."""
+    """Plot curves of the medians over seeds, against parameters or a numeric key."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
     facets = list(dict.fromkeys(row["facet"] for row in rows))
@@ -181,9 +181,9 @@ def _curves(
 def _rows(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot one row per combination of swept values, by group, the largest median first.
+    """Plot one row per combination of swept values; its seeds are in the same row.
 
-    The seeds of a combination share its row.
+    Groups, and rows within each group, are sorted by median EMC, largest first.
     """
     keys = independent_keys(points, varied_keys(points))
     by_name: dict[str, list[Row]] = {}
@@ -240,7 +240,7 @@ def _kind(kind: str) -> str:
 
 
 def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
-    """Return layers of measured points, and of arrows at bounds."""
+    """Return one layer of uncensored EMCs, and one of arrows for each side of censoring."""
     encoding = {**encoding, "tooltip": _TOOLTIP}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
     bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
@@ -254,7 +254,7 @@ def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spe
 def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
-    """Return the medians over seeds; a new ``piece`` starts where the median is unknown."""
+    """Return the medians over seeds; curves are split into pieces where a median is unknown."""
     curves: dict[tuple[str, str], list[PointStatus]] = {}
     for status in points:
         curves.setdefault((layout.facet(status), layout.series(status)), []).append(status)
@@ -276,9 +276,9 @@ def _median_lines(
 def medians_of(
     curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
 ) -> Iterator[tuple[float, float | None, int]]:
-    """Yield x, the median EMC over the points at this x, and their parameters, by ascending x.
+    """Yield each x in ascending order, the median EMC at this x, and the number of parameters.
 
-    The median is None where it depends on the unknown value of a censored EMC.
+    The median is None if it depends on the unknown value of a censored EMC.
     """
     by_x: dict[float, list[PointStatus]] = {}
     for status in curve:
@@ -290,7 +290,7 @@ def medians_of(
 
 
 def _range(estimate: Estimate) -> tuple[float, float]:
-    """Return the smallest and the largest value that an EMC can have."""
+    """Return the smallest and the largest possible EMC; they differ if it is censored."""
     emc = float(emc_or_bound(estimate))
     return 0.0 if estimate.censored == "left" else emc, (
         math.inf if estimate.censored == "right" else emc
@@ -301,16 +301,16 @@ FIGURES = (
     ReportFigure(
         name="emc",
         title="EMC",
-        caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
-        "below) it; curves join the medians over seeds that are not bounds. On the dashed line, "
-        "a network fits as many samples as it has parameters. Points with the same x, such as "
-        "seeds, are drawn side by side. Click on a point to show its training runs.",
+        caption="Bars are intervals. An arrow is a bound: the EMC is above (or below) it. Curves "
+        "connect medians over seeds, except those that are bounds. On the dashed line, the EMC "
+        "is equal to the number of parameters. Points with the same x, such as seeds, are drawn "
+        "side by side. Click on a point to show its training runs.",
         draw=emc_figure,
     ),
     ReportFigure(
         name="emc_per_parameter",
         title="EMC per parameter",
-        caption="The same, per parameter. Arrows are bounds, not measurements.",
+        caption="EMC divided by the number of parameters. Arrows are bounds.",
         draw=partial(emc_figure, per_parameter=True),
     ),
 )

@@ -1,4 +1,4 @@
-"""Test accuracy against the ratio of EMC with original labels to EMC with random labels."""
+"""Figure of test accuracy over the ratio of the EMCs with original and with random labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flexhpc.store.status import PointStatus
 
 
 def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot one point per model; None if no model has both EMCs and was evaluated."""
+    """Plot one point per model; return None if no model has both EMCs and an evaluation."""
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,
@@ -64,9 +64,9 @@ FIGURES = (
     ReportFigure(
         name="generalization",
         title="EMC and generalization",
-        caption="Each model that interpolated when it was trained with original labels. An arrow "
-        "is the bound of a ratio, which lies in its direction; an open marker is a ratio of two "
-        "bounds that is not bounded itself.",
+        caption="One point per model that interpolated the original labels. An arrow is a bound of "
+        "a ratio and points towards its true value; an open marker is the ratio of two bounds, "
+        "which is neither a lower nor an upper bound.",
         draw=generalization_figure,
     ),
 )

@@ -10,21 +10,21 @@ from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
 SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
-"""Keys that change the size of a network or repeat it; points that differ in them share a curve."""
+"""Keys of the size of a network, and the seed; points that differ only in these share a curve."""
 _MAX_FACETS, _MAX_COLOURS = 9, 8
 _MIN_NUMBERS = 3
-"""Minimum number of values of a swept number for an x axis."""
+"""Minimum number of different values of a numeric key on the x axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Layout of the points of a sweep in a figure.
+    """Assignment of swept keys to the x axis, facets and colours of a figure.
 
     Attributes:
-        along: x axis: ``size`` (parameters) or ``number`` (a swept number); or ``rows``, one row
-            per combination of swept values.
-        key: key of the swept number; empty otherwise.
-        facets, colours: swept keys whose values become facets of the figure, or colours.
+        along: x axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``:
+            one row per combination of swept values.
+        key: the numeric key; empty otherwise.
+        facets, colours: swept keys with one facet, or one colour, per value.
     """
 
     along: Literal["size", "number", "rows"]
@@ -41,7 +41,7 @@ class Layout:
         return name_of(status, self.colours)
 
     def x(self, status: PointStatus) -> float:
-        """Return the x value of a point; not for ``rows``."""
+        """Return the x value of a point; undefined for ``rows``."""
         if self.along == "number":
             return float(status.point.swept[self.key])
         return float(status.record.header.params) if status.record else 0.0
@@ -65,10 +65,10 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 
 
 def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
-    """Return the layout of networks that are swept as whole sections, each with its own size.
+    """Return a layout of curves, such as one per family, for a sweep over whole sections.
 
-    They form curves, for example one per family, if the curve and the size identify each of them;
-    otherwise None.
+    None if no whole section is swept, if the size does not vary, or if two networks would have the
+    same curve and size.
     """
     expanded = [_flattened_values(status) for status in statuses]
     keys = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
@@ -101,7 +101,7 @@ def _flattened_values(status: PointStatus) -> dict[str, Any]:
 
 
 def _value(status: PointStatus, key: str) -> Any:
-    """Return the value of a swept key, or of a key inside a section that is swept as a whole."""
+    """Return the value of a swept key, or of a key inside a swept section."""
     swept = status.point.swept
     return swept[key] if key in swept else _flattened_values(status).get(key)
 
@@ -116,16 +116,16 @@ def _varied(statuses: Sequence[PointStatus], *, min_values: int = 2) -> list[str
 
 
 def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return the swept keys, except the seed, in which points differ; all if there are none."""
+    """Return the swept keys, except the seed, in which points differ; all if none differs."""
     return _varied(statuses) or _varied(statuses, min_values=1)
 
 
 def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
-    """Return the keys whose value is not determined by the value of another key.
+    """Remove the keys whose value is determined by the value of another key.
 
-    If ``zip`` gives each optimizer a batch size and a learning rate, the optimizer determines both;
-    if it gives some points ``steps`` and the others ``epochs``, neither determines the other. A key
-    with a different value at every point does not determine others, as no value is repeated.
+    If ``zip`` sets a batch size and a learning rate for each optimizer, the optimizer determines
+    both; if it sets ``steps`` at some points and ``epochs`` at the others, neither determines the
+    other. A key with a different value at every point does not determine other keys.
     """
     texts = {key: [plain_text(_value(s, key)) for s in statuses] for key in keys}
     known = {key: [_value(s, key) is not None for s in statuses] for key in keys}
@@ -157,7 +157,7 @@ def _split(
     kinds: Sequence[str],
     statuses: Sequence[PointStatus],
 ) -> Layout:
-    """Return a layout with data keys as facets and other keys as colours, or rows if too many."""
+    """Return a layout with data keys as facets and others as colours; rows if these are many."""
     facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
     if len(facets) == len(kinds):
         facets = facets[:-1]
@@ -169,7 +169,7 @@ def _split(
 
 
 def _size_varies(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
-    """Return whether all points have parameters, and these vary within at least one kind."""
+    """Return whether all sizes are known, and vary within at least one combination of kinds."""
     params: dict[str, set[int]] = {}
     for status in statuses:
         if not status.record or not status.record.header.params:
@@ -179,7 +179,7 @@ def _size_varies(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
 
 
 def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the key that groups rows; none for fewer than two keys, whose values are the rows."""
+    """Return the key that groups rows; none for fewer than two keys, as each row is one value."""
     return tuple((_preferred(keys) or list(keys))[:1]) if len(keys) > 1 else ()
 
 

@@ -1,6 +1,6 @@
 """Charts of one point: training runs with the fit curve, and training losses.
 
-The specs refer to data by name; the script of the page inserts the data of the selected point.
+The specs refer to data sets by name; ``report.js`` inserts the data of the selected point.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 400, 240
 
 
 def fit_chart(status: PointStatus) -> Chart:
-    """Return the chart of P(fit) and training accuracy over n for a point that has a record."""
+    """Return the chart of training accuracy and P(fit) over n for a point that has a record."""
     details = point_details(status)
     why = f" ({details['why']})" if details["why"] else ""
     title = {"text": details["label"], "subtitle": f"EMC {details['emc']}{why}", "anchor": "start"}
@@ -30,9 +30,9 @@ def fit_chart(status: PointStatus) -> Chart:
 
 
 def fit_spec() -> Spec:
-    """Return the chart of P(fit) and training accuracy over n, without its data.
+    """Return the chart of training accuracy and P(fit) over n, without data.
 
-    Its data sets are named ``interval``, ``curve`` and ``trainings``.
+    Its data sets are ``interval``, ``curve`` and ``trainings``.
     """
     x = {
         "field": "n", "type": "quantitative",
@@ -73,9 +73,9 @@ def fit_spec() -> Spec:
 
 
 def loss_spec() -> Spec:
-    """Return the chart of training loss over epochs, one line per training, without its data.
+    """Return the chart of loss over epochs, one line per training run, without data.
 
-    Its data set is named ``losses``.
+    Its data set is ``losses``.
     """
     line = {
         "data": {"name": "losses"},

@@ -1,4 +1,4 @@
-"""Ratios of EMCs to the EMC at a baseline, with intervals, one row per comparison."""
+"""Figure of the ratios of EMCs to the EMC at a baseline, one row per comparison."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_axis
 from flexhpc.analysis.likelihood import SAME
 
 RATIOS = (
-    "Geometric means, over the measured sizes, of the ratios of EMCs that differ only in the "
-    "compared key. Bars are intervals that include the variation between seeds, or the "
-    "interval of the ratio if there is a single pair. An arrow is an open end, where EMCs are "
-    "bounds. Ratios in the grey band are the same within 10 %."
+    "Ratios of the EMCs of points that differ only in the compared key, as geometric means over "
+    "the measured sizes. Bars are intervals; with several pairs, they include the variation "
+    "between seeds. An arrow marks an open end, where an EMC is a bound. In the grey band, EMCs "
+    "are the same within 10 %."
 )
 _ROW = 26
 _OPEN_FACTOR = 1.5
-"""Length of a half-open interval in the figure, as a factor of its closed end."""
+"""Ratio of the ends of a half-open interval in the figure."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "the same within 10 %": COLOURS[2],
     "not decided": COLOURS[6],
@@ -25,7 +25,7 @@ _COLOUR = {
 
 
 def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
-    """Return a forest plot of comparisons; None if no comparison has a ratio."""
+    """Return a forest plot of the comparisons; None if no comparison has a ratio."""
     rows = [_row(effect) for effect in effects if effect.ratio_text]
     if not rows:
         return None
