@@ -1,4 +1,4 @@
-"""Command line as `python -m flexhpc`, for environments whose scripts are not on PATH."""
+"""Run the command line as `python -m flexhpc`; this does not require `flexhpc` on PATH."""
 
 from flexhpc.cli import main
 

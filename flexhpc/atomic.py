@@ -1,4 +1,4 @@
-"""Atomic file replacement, file locks and reading of regular files."""
+"""Replace files atomically, lock files, and read regular files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-_LARGEST_STATE = 2**28
+_LARGEST_STATE = 2**28  # bytes
 _CHECKS_UNTIL_REMOVED = 3
 
 
@@ -27,9 +27,9 @@ def replacing(
     permitted: Callable[[], bool] = lambda: True,
     makes_folder: bool = True,
 ) -> Iterator[Path]:
-    """Yield the path of a temporary file that atomically replaces ``path`` at the end.
+    """Yield a temporary path for the new content; at the end, atomically replace ``path`` by it.
 
-    If the body raises an exception, the existing file is unchanged.
+    If the ``with`` block raises an exception, the existing file is unchanged.
 
     Args:
         path: file to replace or create.
@@ -37,7 +37,7 @@ def replacing(
             power failure.
         permitted: called immediately before the final rename; if it returns False, the file is not
             replaced.
-        makes_folder: whether to create a missing parent folder; if False, it is an error.
+        makes_folder: whether to create a missing parent folder; if False, raise OSError.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, or ``path`` exists and is not a
@@ -62,7 +62,7 @@ def replacing(
 
 
 def _sync_names(folder: Path) -> None:
-    """Call fsync for a folder, so that renames survive a power failure, if it is supported."""
+    """Call fsync for a folder, so that renames survive a power failure; ignore errors."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -101,7 +101,7 @@ def file_lock(path: Path, timeout: float = -1) -> FileLock:
 
 
 class FolderWatch:
-    """Detects that a folder was moved or removed: it is missing in several consecutive checks.
+    """Detects that a folder was moved or removed.
 
     Attributes:
         folder: folder to check.
@@ -151,12 +151,12 @@ def read_regular_file(path: Path, max_bytes: int | None = None) -> bytes:
     with open_regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
-            raise OSError(f"{path.name} has {size:,} bytes; at most {max_bytes:,} are read")
+            raise OSError(f"{path.name} has {size:,} bytes, more than the limit of {max_bytes:,}")
         return file.read()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; return None if the file is missing, damaged or not an object."""
+    """Read a JSON object; return None if the file is unreadable or not a JSON object."""
     try:
         value = json.loads(read_regular_file(path, _LARGEST_STATE))
     except (OSError, ValueError, RecursionError):
@@ -172,9 +172,9 @@ def temporary_path(path: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def pid_namespace() -> int:
-    """Return the inode of the PID namespace, which distinguishes containers on one host.
+    """Return the inode of the PID namespace, or 0 if it cannot be read.
 
-    Process ids are unique within a namespace only. Return 0 if it cannot be read.
+    Containers on one host have different namespaces, and process ids are unique only within one.
     """
     try:
         return os.stat("/proc/self/ns/pid").st_ino

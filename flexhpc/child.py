@@ -1,6 +1,6 @@
-"""Child processes that answer messages: custom trainers, and the concurrent probes of a point.
+"""Child processes that run custom trainers and the concurrent probes of a point.
 
-Usage: python -m flexhpc.child MODULE:FUNCTION DESCRIPTOR PARENT
+Usage: python -m flexhpc.child MODULE:FUNCTION DESCRIPTOR PARENT_PID
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from multiprocessing.connection import Connection
 from flexhpc.imports import imports_without_gc
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-_CHECK_EVERY = 0.5
+_CHECK_EVERY = 0.5  # seconds
 
 
 class Child:
     """A Python process that calls a function with one end of a connection.
 
-    It is a new interpreter, not a fork: it may use threads, processes and GPUs, and shares no state
-    with this process. It ignores stop signals, which its parent handles. It is killed, with all
-    processes that it started, when this process ends.
+    It is a new interpreter and not a fork, so it may use threads, processes and GPUs, and shares no
+    state with this process. It ignores stop signals, because its parent handles them. When this
+    process ends, the child and all processes that it started are killed.
 
     Args:
-        function: the function to call, ``module:function``; it returns when the connection is
-            closed.
+        function: import path of the function, ``module:function``; it must return when the
+            connection is closed.
 
     Attributes:
-        connection: end of the connection that belongs to this process.
-        owner: id of the process that started the child; a fork of it must not use the child.
+        connection: the parent's end of the connection.
+        owner: id of the process that started the child. Its forks must not use the child.
     """
 
     def __init__(self, function: str) -> None:
@@ -69,7 +69,7 @@ class Child:
             atexit.unregister(self.kill)
 
     def cause_of_death(self) -> str:
-        """Return the exit status or the signal that ended the child, as text."""
+        """Wait for the child to end; return its exit status or signal as text."""
         status = self._process.wait()
         if status >= 0:
             return f"exit status {status}"
@@ -79,7 +79,7 @@ class Child:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Block signals, so that a new process inherits the mask and survives until it ignores them."""
+    """Block stop signals, so that they do not kill a new process before it ignores them."""
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -98,7 +98,7 @@ def main(function: str, descriptor: int, parent: int) -> None:
     """Call a function with a connection to the parent process.
 
     Args:
-        function: the function, ``module:function``.
+        function: import path of the function, ``module:function``.
         descriptor: file descriptor of the connection.
         parent: id of the parent process, which may have died already.
     """

@@ -1,4 +1,4 @@
-"""Exceptions; errors that a user can cause are printed as messages, without a traceback."""
+"""Exceptions. Errors that users can cause are printed without a traceback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class InputError(Exception):
     """Invalid user input (exit status 2).
 
     Args:
-        lines: error messages, one line each; all errors that were found, not only the first.
+        lines: messages of all errors, one line each.
     """
 
     def __init__(self, lines: str | Iterable[str]) -> None:
@@ -44,4 +44,4 @@ class Interrupted(Exception):
 
 
 class PeerLost(Exception):
-    """A process that trains the same probe is lost; the current probe has no result."""
+    """Another process that trains the same probe was lost, so the probe has no result."""

@@ -27,7 +27,7 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], An
 
 @contextlib.contextmanager
 def imports_without_gc() -> Iterator[None]:
-    """Disable the garbage collector in the body, for imports of large packages.
+    """Disable the garbage collector in the ``with`` block, to import large packages faster.
 
     Imports create hardly any garbage, and collections take up to 10 % of the import time
     (bench/worker_start.py).

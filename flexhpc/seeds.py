@@ -35,7 +35,7 @@ def derive(seed: int, stream: str, *key: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSeeds:
-    """Seeds of one probe; a function of (seed, n, repeat) and of whether subsets are nested."""
+    """Seeds of one probe, determined by (seed, n, repeat) and by whether subsets are nested."""
 
     init: int
     subset: int
@@ -49,7 +49,7 @@ class ProbeSeeds:
         Args:
             seed: seed of the point.
             n: number of samples in the subset.
-            repeat: index among the probes at this n.
+            repeat: index of the probe among those with this n.
             nested: if true, the subset seed does not depend on n, so that subsets of growing n are
                 prefixes of one permutation.
         """

@@ -1,4 +1,4 @@
-"""Specs and profiles shipped with flexhpc: inside the package, or next to it in a checkout."""
+"""Specs and profiles shipped with flexhpc: in the package or, in a checkout, next to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(kind: Kind) -> list[str]:
 
 
 def resolve(kind: Kind, path: Path) -> Path:
-    """Resolve a path or the name of a shipped spec or profile to a file.
+    """Return the file for a path, or for the name of a shipped spec or profile.
 
     An existing file takes precedence over a shipped name. A missing path with a suffix is returned
     unchanged.
@@ -40,5 +40,5 @@ def resolve(kind: Kind, path: Path) -> Path:
         return folder(kind) / f"{path}.yaml"
     if not path.suffix:
         known = "`flexhpc specs` lists them" if kind == "specs" else ", ".join(names(kind))
-        raise InputError(f"{path}: neither a file nor one of the {kind} of flexhpc ({known})")
+        raise InputError(f"{path}: neither a file nor one of the shipped {kind} ({known})")
     return path

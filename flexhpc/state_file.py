@@ -1,4 +1,4 @@
-"""Read small JSON state files, which processes exchange, as typed dataclasses.
+"""Read the small JSON files through which processes exchange their state, as typed dataclasses.
 
 Unknown keys may come from another version of flexhpc and are ignored. A file that lacks a required
 key, or has a value of the wrong type, is treated as missing.

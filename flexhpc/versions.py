@@ -15,11 +15,11 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose versions may affect results or their storage."""
 IMAGE = "FLEXHPC_IMAGE"
-"""Environment variable with the container image, as NAME@sha256:HASH, or ``unknown``; not set
-outside of a container."""
+"""Environment variable with the container image, NAME@sha256:HASH or ``unknown``; only set in a
+container."""
 
 SOURCE = "FLEXHPC_SOURCE"
-"""Environment variable with the :func:`source_hash` that a task in a container must have."""
+"""Environment variable with the :func:`source_hash` that a container must have to run a task."""
 
 
 def python_version() -> str:
@@ -46,10 +46,10 @@ def image() -> str | None:
 
 @lru_cache(maxsize=1)
 def source_hash() -> str:
-    """Return a hash of flexhpc's source code; the same version number may have different code.
+    """Return a hash of flexhpc's source code, which may change without a new version number.
 
-    Specs and profiles are excluded, because a wheel contains them and a checkout has them outside
-    of the package.
+    Specs and profiles are excluded, because a wheel contains them in the package and a checkout
+    does not.
     """
     digest = hashlib.sha256()
     package = Path(__file__).parent

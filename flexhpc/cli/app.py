@@ -57,7 +57,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line; print errors that users can cause without a traceback."""
+    """Run the command line. Print errors that users can cause without a traceback."""
     try:
         app()
     except InputError as error:
@@ -71,11 +71,11 @@ def main() -> None:
         if error.errno not in _DISK_ERRORS:
             raise
         typer.echo(
-            f"{error.filename or 'writing'}: {error.strerror}; nothing stored is lost", err=True
+            f"{error.filename or 'writing'}: {error.strerror}; stored results are kept", err=True
         )
         sys.exit(FAILED)
     except MemoryError:
-        typer.echo("out of memory; use fewer or smaller data, or more memory", err=True)
+        typer.echo("out of memory; use a smaller data set or more memory", err=True)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -22,34 +22,34 @@ def compare(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="Key whose values are compared, or `run`; by default as in the spec.",
+            help="Key whose values are compared, or `run`; by default that of the spec.",
         ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Value to compare with; by default the first."),
+        typer.Option("--baseline", help="Value to compare with; by default the first one."),
     ] = None,
     within: Annotated[
         list[str] | None,
         typer.Option(
             "--within",
             metavar="KEY",
-            help="Compare separately for each value of this key; by default the data keys.",
+            help="Compare separately for each value of this key; by default of each data key.",
         ),
     ] = None,
     slopes: Annotated[
-        bool, typer.Option("--slopes", help="Show how EMC grows with parameters, for each value.")
+        bool, typer.Option("--slopes", help="Fit EMC = c P^slope (P parameters) to each value.")
     ] = False,
     samples: Annotated[
         float | None,
-        typer.Option("--samples", min=1, help="With --slopes: parameters needed for this EMC."),
+        typer.Option("--samples", min=1, help="Like --slopes; predict the parameters at this EMC."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare EMCs between the values of a key: ratio, interval, verdict.
 
-    Points that differ only in this key form a pair; ratios are averaged over pairs, which differ
-    in seeds and sizes.
+    Points that differ only in this key form a pair; ratios are averaged over the pairs of all seeds
+    and sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points, grouping_keys
     from flexhpc.analysis.figures.layout import SIZES
@@ -70,7 +70,7 @@ def compare(
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
-            typer.echo("no exponent: it requires EMCs at three sizes")
+            typer.echo("no slopes: they require EMCs at three or more sizes")
         return
     compared = compare_points(statuses, comparisons)
     if as_json:
@@ -85,10 +85,10 @@ def _comparisons(
     by: str | None, baseline: str | None, within: list[str] | None,
     statuses: list[PointStatus], requested: list[Compare], *, needed: bool,
 ) -> list[Compare]:  # fmt: skip
-    """Return the comparisons to make: from the options, or the specs, or a suggested one.
+    """Return the comparisons to make: of the options, else of the specs, else a suggested one.
 
     Raises:
-        InputError: no key to compare is given or suggested, but one is needed.
+        InputError: a comparison is needed, but none is requested or suggested.
     """
     from flexhpc.analysis.comparison import suggested_comparison
     from flexhpc.config.sections.compare import Compare

@@ -22,13 +22,11 @@ data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_mar
 
 @data_app.command("prepare")
 def prepare_data(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="As data.source in a spec.")],
-    root: Annotated[str | None, typer.Option("--root", help="Folder or file of a copy.")] = None,
-    path: Annotated[
-        str | None, typer.Option("--path", help="File or folder of the samples.")
-    ] = None,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Value of data.source.")],
+    root: Annotated[str | None, typer.Option("--root", help="Value of data.root.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Value of data.path.")] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Column, array or file ending of the classes.")
+        str | None, typer.Option("--target", help="Column, array or file extension of the classes.")
     ] = None,
     side: Annotated[
         int | None, typer.Option("--side", help="Resize images to this side length.")
@@ -36,13 +34,13 @@ def prepare_data(
     colour: Annotated[str | None, typer.Option("--colour", help="grey or rgb.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="data.KEY=VALUE", help="Any other data key."),
+        typer.Option("--set", metavar="data.KEY=VALUE", help="Set any other data key."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Output file; by default data/NAME.packed.")
     ] = None,
 ) -> None:
-    """Pack a data set into one file that opens fast; set data.root (or data.path) to the file."""
+    """Pack a data set into one file that loads fast. In specs, set data.root or data.path to it."""
     from flexhpc.data.prepare import prepare
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
@@ -65,7 +63,7 @@ def check_data(
 
 @contextlib.contextmanager
 def _convert_point_errors() -> Iterator[None]:
-    """Convert PointError to InputError: here, the cause is always an argument."""
+    """Convert PointError to InputError, because arguments are its cause in these commands."""
     try:
         yield
     except PointError as error:
@@ -73,7 +71,7 @@ def _convert_point_errors() -> Iterator[None]:
 
 
 class _Progress:
-    """Progress bars on stderr; silent if that is not a terminal."""
+    """Progress bars on stderr, if it is a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -26,7 +26,7 @@ _FILES = {
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
 }
-"""A file by which each data set that is not built in is detected, relative to its root folder."""
+"""Data set -> pattern of a file in its root folder by which it is detected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Check:
     Attributes:
         name: subject of the check.
         level: ``ok``; ``note`` for a limitation; ``bad`` if flexhpc cannot work.
-        finding: text, with a fix if needed.
+        finding: result, with a fix if needed.
     """
 
     name: str
@@ -55,7 +55,7 @@ def doctor() -> None:
 
 
 def run_checks() -> Iterator[Check]:
-    """Run the checks; yield each result at once, because some take seconds (importing torch)."""
+    """Run the checks; yield each result immediately, because importing torch takes seconds."""
     checks = {
         "python": _check_python, "packages": _check_packages, "torch": _check_torch,
         "gpu": _check_gpu, "slurm": _check_slurm, "containers": _check_containers,
@@ -162,7 +162,7 @@ def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
 
 
 def _check_tracking() -> tuple[Level, str]:
-    """Check that sqlite, which MLflow uses, works in this folder: it needs working file locks."""
+    """Check that sqlite, which MLflow uses, works in this folder; it requires file locks."""
     import sqlite3
 
     if not os.access(Path.cwd(), os.W_OK):

@@ -32,13 +32,13 @@ def masks(
             "--agreement", help="With --by: test whether the same samples are hard for all values."
         ),
     ] = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
+    top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
     form: Form = Format.table,
     output: Output = None,
 ) -> None:
-    """Show how often each sample was drawn, was missed and blocked a fit; hardest first.
+    """Show how often each sample was drawn and missed, and its hardness; hardest samples first.
 
-    A table shows the hardest; csv, json and parquet contain every sample, with its global id.
+    The table contains the hardest samples; csv, json and parquet contain all, by global id.
     """
     from flexhpc.analysis.samples import agreements, frame_of, sample_scores
     from flexhpc.store.status import read_runs

@@ -14,7 +14,7 @@ from flexhpc.errors import InputError
 from flexhpc.shipped import resolve
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-"""Exit statuses other than 0."""
+"""Exit statuses of errors."""
 
 if TYPE_CHECKING:
     from flexhpc.config.sections.training import Procedure
@@ -32,7 +32,7 @@ Spec = Annotated[
 def run_folder(text: str) -> Path:
     """Return a run folder from its path, or from its name in ``runs``.
 
-    Called while options are parsed, so that a wrong name fails before heavy imports.
+    This is called while options are parsed, so that a wrong name fails before heavy imports.
 
     Raises:
         InputError: the run folder does not exist.
@@ -61,7 +61,7 @@ ProfileFile = Annotated[
     typer.Option(
         "--profile",
         metavar="PROFILE",
-        help="Where and how to run (YAML), or the name of a profile shipped with flexhpc.",
+        help="A profile (YAML: where and how to run), or the name of one shipped with flexhpc.",
         parser=lambda text: resolve("profiles", Path(text)),
     ),
 ]
@@ -94,8 +94,8 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     """Validate the values of ``--budget``.
 
     Raises:
-        InputError: the EMC at other budgets is unknown for all points, or a value is not above 0
-            and at most twice the largest budget of a point.
+        InputError: the EMC at other budgets is unknown for all points, or a value is not positive
+            or is above twice the largest budget of a point.
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 

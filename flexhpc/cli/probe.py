@@ -1,4 +1,4 @@
-"""Command ``probe``: one training run in this process, with its progress."""
+"""Command ``probe``: do one training run in this process and show its progress."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def probe(
         int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
     ] = None,
     repeat: Annotated[
-        int, typer.Option("--repeat", min=0, help="Index of the training at this n.")
+        int, typer.Option("--repeat", min=0, help="Index of the probe among those with this n.")
     ] = 0,
     arm: Annotated[
-        int, typer.Option("--arm", min=0, help="Index of the values of tuned keys.")
+        int, typer.Option("--arm", min=0, help="Index of the combination of tuned values.")
     ] = 0,
     overrides: Set = None,
 ) -> None:
-    """Run one training run in this process with verbose output, for debugging. Stores nothing."""
+    """Do one training run with verbose output, for debugging; store nothing."""
     from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())
@@ -76,10 +76,10 @@ def probe(
 
 @contextmanager
 def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show a bar in a terminal, and print a line per epoch in which the number of errors changed.
+    """Yield a callback that updates a progress bar, and prints each change of the number of errors.
 
-    Yields a function of ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
-    ``elapsed`` (seconds).
+    Its argument contains ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
+    ``elapsed`` (seconds). The bar is only shown in a terminal.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -121,7 +121,7 @@ def find_point(points: Sequence[Point], name: str) -> Point:
     """Return the point with this index, id or unique prefix of an id.
 
     Raises:
-        InputError: no point matches, or several.
+        InputError: no point matches, or several points match.
     """
     if name.isdecimal() and int(name) < len(points):
         return points[int(name)]

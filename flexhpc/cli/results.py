@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
 
 _SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
-"""Modules that a report imports; each takes tenths of a second."""
+"""Modules that a report imports; each import takes tenths of a second."""
 
 
 def status(
@@ -39,7 +39,7 @@ def status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Update the table continuously.")] = False,
 ) -> None:
-    """Show the status of every point, from the run folder and the queue of the cluster."""
+    """Show the status of every point, from the run folder and the cluster's queue."""
     from flexhpc.analysis.tables import make_console, status_row, status_view
     from flexhpc.launch.live import View
     from flexhpc.launch.slurm.queue_status import QueueStatus
@@ -75,9 +75,9 @@ def results(
         typer.Option(
             "--budget",
             metavar="BUDGET",
-            help="Also estimate EMC at this budget, in the unit of the spec's budget, from the "
-            "times at which training runs fitted; above the spec's budget (twice at most) it is a "
-            "prediction. May be repeated.",
+            help="Also estimate EMC at this budget, from the times at which training runs fitted. "
+            "The unit is that of the spec's budget, and the maximum is twice that budget. Above "
+            "it, the estimate is a prediction. May be repeated.",
         ),
     ] = None,
 ) -> None:
@@ -114,7 +114,7 @@ def results(
 def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
     """Exit with status 1 if points failed, after printing the reasons.
 
-    They are printed to stderr, since stdout may contain JSON or CSV.
+    Print them to stderr, because stdout may contain JSON or CSV.
 
     Raises:
         typer.Exit: a point has failed.
@@ -131,11 +131,11 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
 def report(
     runs: RunFolders,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
+        Path | None, typer.Option("--output", "-o", help="Output folder; by default RUN/report.")
     ] = None,
     eps: Eps = None,
 ) -> None:
-    """Write report/index.html with figures, over one or several runs."""
+    """Write an HTML report with figures about one or several runs."""
     from flexhpc.analysis.report import report_runs
     from flexhpc.store.status import read_runs
 
@@ -146,10 +146,10 @@ def report(
 
 
 def prepare_report() -> Iterator[None]:
-    """Prepare a report in short steps: import modules and start the chart renderer.
+    """Import the modules of the report and start the chart renderer; yield after each step.
 
-    In total this takes more than a second. Errors are ignored here; they occur again, and are
-    reported, when the report is written.
+    In total this takes more than a second. Errors are ignored, because they occur again when the
+    report is written.
     """
     with contextlib.suppress(Exception):
         for module in _SLOW_IMPORTS:

@@ -29,7 +29,7 @@ def pack(
         Path | None, typer.Option("--output", "-o", help="Output file; by default NAME.zip.")
     ] = None,
 ) -> None:
-    """Pack a run into one file, to archive it, to move it or to save inodes."""
+    """Pack a run into one zip file, to archive or move it, or to save inodes."""
     from flexhpc.store.archive import pack as write
     from flexhpc.store.status import open_run
 
@@ -47,7 +47,7 @@ def unpack(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="A packed run.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Restore a run folder from its packed file; an unfinished run can be resumed."""
+    """Restore a run folder from a packed run; an unfinished run can be resumed."""
     from flexhpc.store.archive import unpack as read
 
     try:
@@ -86,7 +86,7 @@ def ui(
             parser=run_folder,
         ),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to use.")] = 5000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP port.")] = 5000,
     socket: Annotated[
         bool,
         typer.Option("--socket", help="Serve on a Unix socket that only you can access."),

@@ -42,10 +42,10 @@ def plan(
     overrides: Set = None,
     profile: ProfileFile = None,
     runs: Runs = Path("runs"),
-    params: Annotated[bool, typer.Option("--params", help="Also count the parameters.")] = False,
+    params: Annotated[bool, typer.Option("--params", help="Show parameter counts.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a sweep would measure: points, ids, which are done, and a bound on the cost."""
+    """Show the points of a sweep with ids and states, and an upper bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines
 
     planned = make_plan(spec, overrides or (), runs, profile, params=params)
@@ -70,7 +70,7 @@ def specs(
 
 
 def schema() -> None:
-    """Print a JSON schema of sweep specs, for editors."""
+    """Print the JSON schema of sweep specs, for completion in editors."""
     from flexhpc.config.json_schema import sweep_schema
 
     typer.echo(json.dumps(sweep_schema(), indent=1))
@@ -88,7 +88,7 @@ def _with_flexhpc_command(text: str) -> str:
 
 
 def _expected_result(text: str) -> str:
-    """Return the first sentence after ``Expected:`` in a spec's header; without it, the first."""
+    """Return the first sentence after ``Expected:`` in a spec's header, else its first sentence."""
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     expected = comment.partition("Expected: ")[2] or comment
     return expected.split(". ")[0].rstrip(".")

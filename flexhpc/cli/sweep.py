@@ -22,10 +22,10 @@ def sweep(
     overrides: Set = None,
     profile: ProfileFile = None,
     runs: Runs = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Exit once it has started.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the sweep.")] = False,
 ) -> None:
-    """Measure every point of a spec that is not measured yet; the same command resumes."""
+    """Measure all points of a spec that are not measured yet. The same command resumes a sweep."""
     from flexhpc.launch.load_profile import load_profile
     from flexhpc.launch.prepare import prepare
     from flexhpc.launch.profile import SlurmProfile
@@ -47,7 +47,7 @@ def sweep(
         typer.echo(f"{name} was edited since this run was started; its points are measured again")
     if detach:
         summary = launch.start_detached(prepared, settings)
-        typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` follows it")
+        typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` shows the status")
         uri = settings.tracking_uri
         option = "" if uri in (None, "none") else f" --uri {uri}"
         typer.echo(f"`flexhpc sync {prepared.run.path}{option}` logs the results to MLflow")
@@ -74,12 +74,12 @@ def _conclude(
 
     Args:
         path: the run folder.
-        followed: outcome of the sweep.
-        report_errors: errors from writing the report.
+        followed: result of the sweep.
+        report_errors: exceptions raised while the report was written.
 
     Raises:
         typer.Exit: the sweep or its report was interrupted, or points failed.
-        Exception: the error from writing the report, if there is one.
+        Exception: writing the report failed.
     """
     from flexhpc.analysis.comparison import requested_comparisons
     from flexhpc.analysis.reasons import failures_by_message, points_text
@@ -95,9 +95,9 @@ def _conclude(
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
     if followed.interrupted:
-        line = "interrupted; the same command resumes"
+        line = "interrupted; the same command resumes the sweep"
         if followed.jobs_continue:
-            line = f"interrupted; the jobs continue, `flexhpc cancel {path}` stops them"
+            line = f"interrupted; the jobs continue; `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
     for error in report_errors:
@@ -121,7 +121,7 @@ def _conclude(
                 quoted.add(str(log))
             if lines and all(message in line for line in lines):
                 continue
-            typer.echo(f"  the last lines of {log}:", err=True)
+            typer.echo(f"  last lines of {log}:", err=True)
             for line in lines or ["(empty)"]:
                 typer.echo(f"  | {line}", err=True)
     if failed:

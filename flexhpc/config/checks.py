@@ -1,4 +1,4 @@
-"""Checks across sections, made when the spec is read."""
+"""Checks of combinations of keys of different sections, made when a spec is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from flexhpc.config.variants import choice, variants
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
-    """Return (shape of a sample, classes, training samples); None if only files contain them."""
+    """Return (shape of a sample, number of classes, number of training samples) after the changes
+    that keys of ``data`` make; None if files must be read."""
     info = data.static_info
     if info is None:
         return None
@@ -43,7 +44,7 @@ def can_generalize(data: Data) -> bool:
 def check_point(
     data: Data, model: Model, training: Procedure | None, evaluate: Evaluate, record: Record
 ) -> Problems:
-    """Yield the problems of sections that cannot be combined; ``training`` is None if invalid."""
+    """Yield (key, problem) for keys that cannot be combined; ``training`` is None if invalid."""
     yield from _labels(data)
     yield from _shapes(data, model)
     if evaluate.enabled and can_generalize(data):
@@ -54,8 +55,8 @@ def check_point(
 
 
 def check_search(search: Search, model: Entry, training: Entry) -> Problems:
-    """Yield a problem if a search can neither tune the keys of the two sections nor double the
-    budget."""
+    """Yield (key, problem) if the search cannot tune the tuned keys, or cannot double the budget
+    as ``until: saturation`` requires."""
     keys = [*model.tried, *training.tried]
     if keys and not search.tunes:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
@@ -75,7 +76,7 @@ def check_search(search: Search, model: Entry, training: Entry) -> Problems:
 def _training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
         if isinstance(training, Training):
-            yield "model.family", "none is for training.trainer only; choose a network"
+            yield "model.family", "none requires training.trainer; choose a network"
         return
     if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove it"
@@ -85,7 +86,7 @@ def _training(model: Model, training: Procedure) -> Problems:
         _, variant = choice("training").variant(dict(training))
         yield "model.init", f"mup is not implemented for {variant}; use one of {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
-        problem = "is for matrices only, and a subspace is trained as one vector; use adamw"
+        problem = "requires matrices, but a subspace is trained as one vector; use adamw"
         yield "training.optimizer", problem
 
 
@@ -106,7 +107,7 @@ def _evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Pro
         yield size_key, "has no effect with a custom trainer, which returns no network; remove it"
     warmup = training.warmup if isinstance(training, Training) else None
     if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
-        problem = f"must exceed training.warmup ({warmup} updates), not {evaluate.steps}"
+        problem = f"must be above training.warmup ({warmup} updates), not {evaluate.steps}"
         yield "evaluate.steps", f"{problem}; use more"
 
 
@@ -129,8 +130,8 @@ def _labels(data: Data) -> Problems:
     if data.merge == "coarse" and not (info and info.coarse):
         yield "data.merge", f"{data.source} has no super-classes; use class_map"
     if data.class_map is not None and classes not in (None, len(data.class_map)):
-        problem = f"must give a new class for each of the {classes} classes of {data.source}"
-        yield "data.class_map", f"{problem}, not {len(data.class_map)} entries"
+        problem = f"must have one entry for each of the {classes} classes of {data.source}"
+        yield "data.class_map", f"{problem}, not {len(data.class_map)}"
     groups = data.classes if data.merge == "random" else None
     if groups is not None and classes is not None and groups > classes:
         problem = f"{groups} is more than the {classes} classes of {data.source}"

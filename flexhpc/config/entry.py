@@ -1,4 +1,4 @@
-"""Validated section of a point, with one variant per combination of its tuned values."""
+"""Validated sections of a point, one for each combination of the values of tuned keys."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from flexhpc.errors import one_line
 
 
 class Frozen(BaseModel):
-    """The defaults that a frozen spec was written with.
+    """The defaults that are stored in a frozen spec.
 
     Attributes:
-        variants: section -> variant if the spec does not give one.
-        defaults: section -> variant -> key -> value.
+        version: ``HASH_VERSION`` of the flexhpc that wrote the spec.
+        variants: section -> default variant.
+        defaults: section -> variant -> key -> default value.
         code: import path of user code -> its location and version.
     """
 
@@ -48,9 +49,9 @@ class Entry:
 
     Attributes:
         section: the section with the first value of every tuned key.
-        text: its canonical JSON.
+        text: canonical JSON of its values and of the values to try, for the id of the point.
         tried: dotted path of a tuned key -> the values to try.
-        arms: every combination of these values by dotted path, and its section.
+        arms: (values by dotted path, section with these values) for each combination.
     """
 
     section: Section
@@ -68,15 +69,15 @@ def entry(
     check: bool = True,
     folder: Path | None = None,
 ) -> Entry | None:
-    """Build a section from unvalidated values; report problems, return None if there are any.
+    """Build a section from unvalidated values; report problems and return None if there are any.
 
     Args:
         name: name of the section.
-        values: the values of its keys, of which one selects the variant.
+        values: key -> value, including the key that selects the variant.
         report: called with each problem.
         frozen: the defaults of a frozen spec; None for the defaults of this version.
-        check: whether combinations of keys are checked.
-        folder: folder that is searched for user code.
+        check: whether to check combinations of keys.
+        folder: folder to search for user code.
     """
     untuned, requests = split_tuned(values)
     cls = choice(name).select(untuned)
@@ -112,7 +113,7 @@ def entry(
         for path, value in zip(tried, combination, strict=True):
             chosen = with_value(chosen, path, value)
         full = _with_defaults(cls, chosen, defaults) if defaults else chosen
-        if check and defaults:  # defaults are not keys that the user wrote
+        if check and defaults:  # check() must not see defaults as keys that the user wrote
             validate(choice(name), chosen | filled, invalid)
         section = validate(choice(name), full | filled, invalid, check=check and not defaults)
         if section is None or not valid:
@@ -129,7 +130,7 @@ def entry(
 def _with_defaults(
     cls: type[Section], values: dict[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Add the defaults of a frozen spec, except to optional parts that the values lack."""
+    """Add the defaults of a frozen spec, except for optional inner sections that are not set."""
     omitted = {
         key
         for key, value in defaults.items()
@@ -137,7 +138,7 @@ def _with_defaults(
     }
     if any(budget in values for budget in BUDGETS):
         omitted |= {"epochs", "until"}
-    elif "epochs" in defaults:  # of an older version
+    elif "epochs" in defaults:  # an older version had a default budget
         omitted.add("until")
     return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
@@ -145,7 +146,7 @@ def _with_defaults(
 def _values_to_try(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return the values of each tuned key; report problems and return None if there are any."""
+    """Return the values to try for each tuned key; report problems and return None if any."""
     tunable, tried = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:
@@ -160,13 +161,13 @@ def _values_to_try(
     if len(tried) < len(requests):
         return None
     if (count := math.prod(map(len, tried.values()))) > MAX_ARMS:
-        report(next(iter(tried)), f"{count} combinations are tuned; at most {MAX_ARMS}")
+        report(next(iter(tried)), f"{count} combinations of tuned values; use at most {MAX_ARMS}")
         return None
     return tried
 
 
 def arms_of(model: Entry, training: Entry) -> tuple[Arm, ...]:
-    """Return every combination of the tuned values of two sections."""
+    """Return the arms of a point: all combinations of the tuned values of its two sections."""
     tried, arms = model.tried | training.tried, []
     for (of_model, network), (of_training, procedure) in itertools.product(
         model.arms, training.arms

@@ -1,6 +1,6 @@
 """The frozen spec of a run: the spec with every default written out.
 
-A later version may change a default; the points of a frozen spec and their ids stay the same.
+If a later version changes a default, the points of a frozen spec and their ids stay the same.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from flexhpc.config.yaml_reader import Dumper
 
 
 def requested_spec(sweep: Sweep) -> dict[str, Any]:
-    """Return the spec of the user with overrides applied, as plain values."""
+    """Return the user's spec with overrides applied, as plain values."""
     spec = sweep.spec.model_copy(update={"fixed": sweep.fixed, "tune": {}})
     values = spec.model_dump(exclude_defaults=True, exclude={"frozen"})
     return {"name": spec.name, "seed": spec.seed, "fixed": {}, **values}
 
 
 def request_hash(sweep: Sweep) -> str:
-    """Return a hash of the request, which identifies the frozen spec of an earlier launch.
+    """Return a hash of the user's spec and code; if it is equal, a run's frozen spec is reused.
 
-    The hash includes user code; the points of the sweep must be expanded before the call.
+    Expand the points of the sweep first, because this finds the user code.
     """
     code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
     return digest(canonical_json(requested_spec(sweep) | code))
@@ -57,7 +57,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
 
 
 def _defaults(cls: type[Section]) -> dict[str, Any]:
-    """Return the default of every key that users write, on every level."""
+    """Return the defaults of all keys that users can set, including those of inner sections."""
     values: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         value = field.get_default(call_default_factory=True, validated_data={})

@@ -1,8 +1,8 @@
-"""Identity of points, independent of spec, machine and folder.
+"""Ids of points, which do not depend on the spec file, the machine or the folder.
 
-The id of a point is a hash of the canonical JSON of everything that decides which training runs are
-valid for its EMC, and of ``HASH_VERSION``, which is increased if the meaning of stored points
-changes. The precision of the estimate is not part of it.
+The id of a point is a hash of the canonical JSON of all keys that can change its training runs, and
+of ``HASH_VERSION``, which is increased if the meaning of stored points changes. Keys that only
+change the precision of the estimate are excluded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def id_values(section: Section) -> dict[str, Any]:
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON with sorted keys and no spaces, so that equal values have equal text."""
+    """Return JSON with sorted keys and no spaces, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -52,5 +52,5 @@ def sweep_schema() -> dict[str, Any]:
 
 
 def _list_of(types: list[Any]) -> dict[str, Any]:
-    """Return the schema of swept values: the types of the key, or null to omit it."""
+    """Return the schema of a list of swept values; null omits the key."""
     return {"type": "array", "minItems": 1, "items": {"anyOf": [*types, {"type": "null"}]}}

@@ -20,9 +20,9 @@ from flexhpc.config.yaml_reader import Document, Dumper, Path_, parse, raise_pro
 from flexhpc.errors import InputError, one_line
 
 _MAX_POINTS = 100_000
-"""Maximum number of points: each has a file that is read whenever the sweep is monitored."""
+"""Maximum number of points of a sweep, because monitoring reads a file for each of them."""
 VALUES_NAME = "spec"
-"""Name of a spec that is passed as values, in place of a file name in messages."""
+"""Name in messages, instead of a file name, of a spec that is passed as values."""
 Spec = Path | Mapping[str, Any]
 """A sweep spec: its YAML file, or the equivalent nested values."""
 
@@ -31,13 +31,13 @@ def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep spec without expanding its points.
 
     Args:
-        spec: the YAML file, or its content. User code is searched in the folder of the file, or in
-            the working directory if the content is passed.
+        spec: the YAML file, or its content. User code is searched in the folder of the file or, if
+            the content is passed, in the working directory.
         overrides: ``key=value`` texts. A scalar fixes a key (which is then no longer swept), a list
             sweeps it; ``name`` and ``seed`` may be set as well.
 
     Raises:
-        InputError: the file or an override has an invalid form; one line per error.
+        InputError: the file or an override is invalid; one line per error.
     """
     document = read(spec) if isinstance(spec, Path) else _parse_values(spec)
     errors: list[str] = []
@@ -62,7 +62,7 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
     """Read a sweep spec and expand it to points.
 
     Raises:
-        InputError: with every error of the file, sorted by line.
+        InputError: the spec is invalid; contains all errors, sorted by line.
     """
     sweep = load(spec, overrides)
     points = list(sweep.points())
@@ -73,7 +73,7 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
                 _report(sweep.document, ("compare", i, key), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
-            problem = "has no effect: all labels are random or all inputs noise; remove it"
+            problem = "has no effect: all labels are random or all inputs are noise; remove it"
             sweep.document.report(("evaluate", evaluate.size_key), problem)
     raise_problems(sweep.document.problems)
     return sweep, points
@@ -89,7 +89,7 @@ def _parse_values(spec: Mapping[str, Any]) -> Document:
 
 
 def _sweep(document: Document) -> Sweep:
-    """Read the top level of a document; its errors are added to the document."""
+    """Build a sweep from a parsed file; report errors to the document."""
     top = {
         key: without_none(value) if key in EXTRA_SECTIONS and isinstance(value, dict) else value
         for key, value in document.value.items()
@@ -118,7 +118,7 @@ def _sweep(document: Document) -> Sweep:
     for key, request in spec.tune.items():
         path = tuple(key.split("."))
         if len(path) < 2 or path[0] not in KEYS or "" in path:
-            document.report(("tune", key), "is not a dotted path into fixed, such as training.lr")
+            document.report(("tune", key), "must be a dotted key of fixed, such as training.lr")
         else:
             all_fixed = with_value(all_fixed, path, {"tune": request})
             tuned.append(path)
@@ -127,9 +127,9 @@ def _sweep(document: Document) -> Sweep:
 
 
 def _report(document: Document, path: Path_, problem: str) -> None:
-    """Report a validation error of a top-level key; ``path`` is the location from pydantic."""
+    """Report a validation error in a top-level key, at the path that pydantic gives."""
     if path[0] == "frozen":
-        path, problem = path[:1], "was written by flexhpc and edited since; remove it"
+        path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
     keys = [key for key in path if isinstance(key, str)]
     if path[0] in ("grid", "zip") and len(keys) > 1:
         document.report(path, problem, ".".join(keys[1:]))
@@ -151,14 +151,14 @@ def _axis(path: Path_, entry: Mapping[str, list[Any]]) -> Axis:
 
 
 def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) -> bool:
-    """Check whether keys can be swept together; report the problems."""
+    """Return whether keys can be swept together; report the problems if not."""
     valid = True
     for key, values in entry.items():
         section = key.split(".")[0]
         if "" in key.split("."):
-            problem = "is not a dotted path into fixed, such as model.width"
+            problem = "must be a dotted key of fixed, such as model.width"
         elif section not in KEYS and key != "seed":
-            problem = f"is not a path into fixed: {_unknown_section(section)}"
+            problem = f"is not a key of fixed: {_unknown_section(section)}"
         elif len(entry) == 1 and len({repr(value) for value in values}) < len(values):
             problem = "contains a value twice; remove one of them"
         else:
@@ -172,7 +172,7 @@ def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) ->
         valid = False
     if len({len(values) for values in entry.values()}) > 1:
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in entry.items())
-        document.report(path, f"keys that are swept together need equal lengths ({sizes})")
+        document.report(path, f"keys that are swept together need lists of equal length ({sizes})")
         valid = False
     return valid
 
@@ -180,7 +180,7 @@ def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) ->
 def _check_overlaps(
     axes: list[Axis], tuned: list[Keys], fixed: Mapping[str, Any], document: Document
 ) -> None:
-    """Report keys that are set by two axes, or together with their whole section."""
+    """Report keys that two axes set, and keys of a section that is also swept as a whole."""
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
         for k, keys in enumerate(axis.keys):
@@ -196,7 +196,7 @@ def _check_overlaps(
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:
-    """Report points with the same id, which differ only in keys that are not part of it."""
+    """Report points with equal ids, which differ only in keys that are not part of the id."""
     first: dict[str, Point] = {}
     for point in points:
         other = first.setdefault(point.id, point)

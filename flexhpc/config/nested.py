@@ -1,4 +1,4 @@
-"""Access to nested plain values, as read from YAML, by paths of keys."""
+"""Read and change nested values, as parsed from YAML, by paths of keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Keys = tuple[str, ...]
 
 
 def with_value(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
-    """Return a copy of nested values with a value set at a path; replace plain values on it."""
+    """Return a copy with ``value`` set at ``path``; other values on the path become mappings."""
     if len(path) == 1:
         return {**values, path[0]: value}
     return {**values, path[0]: with_value(as_mapping(values.get(path[0])), path[1:], value)}
@@ -24,9 +24,9 @@ def value_at(values: Mapping[str, Any], path: Keys) -> Any:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """Convert a value to a mapping; a value that is neither a mapping nor text becomes {}.
+    """Convert a value to a mapping: text to ``{"mode": text}``, numbers and lists to ``{}``.
 
-    Text is the short form of a convergence gate, and becomes ``{"mode": text}``.
+    Text is the short form of a convergence gate.
     """
     if isinstance(value, dict):
         return value
@@ -43,7 +43,7 @@ def merge_defaults(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> di
 
 
 def without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values without keys that are ``null``, on every level except inside ``kwargs``."""
+    """Return a copy without the keys whose value is None, on all levels except in ``kwargs``."""
     return {
         key: without_none(value) if isinstance(value, dict) and key != "kwargs" else value
         for key, value in values.items()

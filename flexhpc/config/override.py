@@ -1,4 +1,4 @@
-"""Apply ``--set key=value`` to a spec before it is read."""
+"""Apply ``--set key=value`` to a spec before it is validated."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flexhpc.errors import InputError
 
 
 def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) -> None:
-    """Apply ``key=value`` to a plain document, in place.
+    """Apply ``key=value`` to the values of a parsed spec, in place.
 
     A scalar fixes a key, which is then no longer swept or tuned; a list sweeps it.
 
     Args:
-        top: the document.
-        text: the override.
+        top: the values of the spec.
+        text: the override, ``key=value``.
         top_keys: keys at the top level that cannot be swept.
 
     Raises:
@@ -57,7 +57,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
 
 
 def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Replace or remove ``key`` in the zip entry that has it; return whether it was replaced."""
+    """Replace ``key`` by a list in its zip entry, or remove it; return whether it was replaced."""
     entries = top.get("zip")
     if not isinstance(entries, list):
         return False

@@ -1,4 +1,4 @@
-"""A point: one fully resolved combination of the values in a sweep spec."""
+"""Points of a sweep, and short texts for swept values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Point:
         canonical: the JSON text that was hashed.
         model, training: the sections; with tuning, the sections of the first arm.
         arms: combinations of the tuned values; a single arm without values if nothing is tuned.
-        evaluate: how its model is trained to measure generalization; None for no evaluation.
+        evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
     """
@@ -46,30 +46,30 @@ class Point:
 
     @property
     def coordinates(self) -> tuple[tuple[float, ...], ...]:
-        """Logarithm of the tuned values of each arm, in units of the largest step of a range."""
+        """Logarithms of the tuned values in units of log(``WIDEST_STEP``), one tuple per arm."""
         step = math.log(WIDEST_STEP)
         return tuple(
             tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
         )
 
     def at(self, arm: int) -> Point:
-        """Return the point with the values of one of its arms."""
+        """Return a copy of the point with the model and training sections of an arm."""
         chosen = self.arms[arm]
         return replace(self, model=chosen.model, training=chosen.training)
 
     @property
     def label(self) -> str:
-        """The swept values in short form, ``random width=48``, for tables and run names.
+        """The swept values in short form, such as ``random width=48``, for tables and run names.
 
-        Text values appear without their key, because the MLflow UI truncates names after about 15
+        The keys of text values are omitted, because the MLflow UI truncates names after about 15
         characters.
         """
         return " ".join(short_text(key, value) for key, value in self.swept.items())
 
     def value(self, key: str) -> str | None:
-        """Return the value of a dotted key as text, swept or not; None if there is no such key.
+        """Return the value of a swept or fixed dotted key as text; None if there is no such key.
 
-        ``run`` is the name of the run, if there are several.
+        If several runs are read, the key ``run`` is the name of the run.
         """
         if key in self.swept:
             return plain_text(self.swept[key])
@@ -99,7 +99,7 @@ def short_text(key: str, value: Any) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Return a swept value for a table cell: ``48``, ``random``, ``mlp width=16``."""
+    """Return a swept value as text of a table cell: ``48``, ``random``, ``mlp width=16``."""
     if value is None:
         return ""
     return short_text("", value) if isinstance(value, dict) else str(value)
@@ -110,9 +110,9 @@ _CLEAR = {"labels", "family", "optimizer", "activation", "source", "name", "poli
 
 
 def value_phrase(key: str, value: object) -> str:
-    """Return a swept value for a sentence: ``random``, ``width 8``, ``inputs permuted``.
+    """Return a swept value as text of a sentence: ``random``, ``width 8``, ``inputs permuted``.
 
-    Labels, activations and similar names, and whole sections, appear without their key.
+    The key is omitted for labels, activations and similar names, and for whole sections.
     """
     text, last = plain_text(value), key.split(".")[-1]
     section = "." not in key and not text[:1].isdigit()

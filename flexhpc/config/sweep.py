@@ -37,19 +37,19 @@ class Seed(Section):
 
 
 class SweepSpec(Seed):
-    """The top level of a sweep spec. Its sections define measurements in addition to the EMCs, do
-    not change EMCs, and are not part of a point's id."""
+    """The top level of a sweep spec. Its sections request results in addition to the EMCs; they do
+    not change EMCs and are not part of a point's id."""
 
     name: Annotated[str, Field(pattern=SWEEP_NAME)]
     """Name of the run folder and of the MLflow experiment."""
     fixed: dict[str, Any] = Field(default_factory=dict)
-    """Values of all points, by section and key."""
+    """Values that all points share, by section and key."""
     grid: dict[str, Values] = Field(default_factory=dict)
-    """Swept keys, of which all combinations are measured."""
+    """Swept keys and their values; every combination is measured."""
     zip: list[Annotated[dict[str, Values], Field(min_length=1)]] = Field(default_factory=list)
-    """Groups of keys that are swept together: entry i of one with entry i of the others."""
+    """Groups of keys that are swept together: the i-th values of all keys are combined."""
     tune: dict[str, Any] = Field(default_factory=dict)
-    """Tuned keys, whose best values are searched."""
+    """Tuned keys: the EMC is measured at the best of their values."""
     evaluate: Evaluate = Evaluate()
     """Measurement of generalization."""
     record: Record = Record()
@@ -57,7 +57,7 @@ class SweepSpec(Seed):
     compare: Annotated[
         list[Compare], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
     ] = Field(default_factory=list)
-    """Which EMCs are compared."""
+    """Comparisons of EMCs in the results and the report."""
     frozen: Annotated[Frozen | None, FILLED] = None
     """The defaults of a frozen spec, which later versions do not change."""
 
@@ -67,7 +67,7 @@ EXTRA_SECTIONS = {
     for name, field in SweepSpec.model_fields.items()
     if (section := inner_section(field)) is not None
 }
-"""Sections next to ``fixed``."""
+"""Sections at the top level of a spec, next to ``fixed``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class Axis:
     values: tuple[tuple[Any, ...], ...]
 
     def path(self, key: int, position: int) -> Path_:
-        """Return the path of a value in the document."""
+        """Return the document path of the value of a key (by its index) at a position."""
         return (*self.document_path, ".".join(self.keys[key]), position)
 
 
@@ -101,8 +101,7 @@ class Sweep:
         checked: whether invalid combinations of keys are errors. False for an unmodified frozen
             spec, because a later version may reject more combinations.
         folder: folder of the spec, which is searched for user code.
-        code: user code named by the points, filled while they are expanded: name -> location and
-            version.
+        code: import path of user code -> its location and version; filled by ``points()``.
     """
 
     spec: SweepSpec
@@ -120,7 +119,7 @@ class Sweep:
 
     @property
     def compare(self) -> list[Compare]:
-        """Which EMCs are compared."""
+        """Requested comparisons of EMCs."""
         return self.spec.compare
 
     @property
@@ -134,10 +133,10 @@ class Sweep:
         return math.prod(len(axis.values) for axis in self.axes)
 
     def points(self) -> Iterator[Point]:
-        """Expand to points, in order; omit invalid combinations and report them to the document.
+        """Yield the points in order; omit invalid combinations and report them to the document.
 
-        Sections are validated once per distinct combination of the axes that affect them, so the
-        cost per point is a few look-ups and one hash.
+        A section is validated once per combination of the axes that affect it, so the cost per
+        point is a few look-ups and one hash.
         """
         self._check_overridden()
         affecting = {
@@ -181,7 +180,7 @@ class Sweep:
             )  # fmt: skip
 
     def _check_overridden(self) -> None:
-        """Report errors in fixed values that no point uses because their key is swept."""
+        """Report errors in fixed values that no point uses, because their key is swept."""
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)
@@ -200,7 +199,7 @@ class Sweep:
             entry(section, values, report, folder=self.folder)
 
     def _values(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
-        """Return the values of a section as the user wrote them, and its variant."""
+        """Return the unvalidated values of a section, including the default variant."""
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
         for axis, i in zip(self.axes, position, strict=True):
             for keys, value in zip(axis.keys, axis.values[i], strict=True):
@@ -226,7 +225,7 @@ class Sweep:
         if result is not None and isinstance(result.section, CustomCode):
             _, variant = choice(name).variant(values)
             if (code := result.section.place).hash or variant not in self.code:
-                self.code[variant] = code  # an entry without a hash may be replaced
+                self.code[variant] = code  # a section with a version has no hash
         return result
 
     def _seed(self, position: tuple[int, ...]) -> Seed | None:
@@ -240,7 +239,7 @@ class Sweep:
         self, position: tuple[int, ...], data: Entry, model: Entry, training: Entry | None,
         search: Entry | None,
     ) -> bool:  # fmt: skip
-        """Check the sections of a point against each other; return False if there are problems."""
+        """Check combinations of keys across sections; return False if there are problems."""
         procedure: Any = training and training.section
         problems = [
             *check_point(
@@ -255,7 +254,7 @@ class Sweep:
         return not problems
 
     def _report(self, keys: Path_, problem: str, position: tuple[int, ...]) -> None:
-        """Report a problem of a key of the point at a position on each axis."""
+        """Report a problem at the line that sets the key for a position on each axis."""
         location: Path_ = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:

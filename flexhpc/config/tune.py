@@ -1,8 +1,8 @@
-"""Tuned keys: the values that a point tries for each, and its arms, one per combination.
+"""Tuned keys: the values to try for each key, and one arm per combination of values.
 
 ``training.lr: {tune: [1e-4, 1e-2]}`` requests the EMC at the best value of a nuisance parameter.
-Two numbers are the ends of a range that is divided into near-equal factors; three or more are the
-values to try.
+Two numbers are a range, which is divided into values that differ by near-equal factors; three or
+more numbers are the values.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from flexhpc.custom.code import NAME, registered_names
 S = TypeVar("S", bound=Section)
 
 Report = Callable[[Path_, str], None]
-"""Called with the path of a key inside the section, and the problem."""
+"""Callback with the path of a key in the section, and the problem."""
 
 _TYPES = {
     "int_type": "a whole number",
@@ -59,7 +59,7 @@ def validate(
         kind: a section, or the union of its variants.
         values: the unvalidated values.
         report: called with each problem.
-        check: whether combinations of keys are checked, see :meth:`Section.check`.
+        check: whether to check combinations of keys, see :meth:`Section.check`.
     """
     section, valid = validate_partly(kind, values, report, check=check)
     return section if valid else None
@@ -71,8 +71,8 @@ def validate_partly(
     """Validate values as :func:`validate` does; return a section even if values are invalid.
 
     Returns:
-        The section, and whether it is valid. An invalid section has only the valid values, and None
-        for missing required keys; the section itself is None if the values select no variant.
+        The section, and whether it is valid. An invalid section contains the valid values, and None
+        for missing required keys. The section is None if the values select no variant.
     """
     invalid: list[Path_] = []
     try:
@@ -87,7 +87,7 @@ def validate_partly(
             _report_unknown_variant(kind, values, report)
             return None, False
         details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
-        skip = 1 if isinstance(kind, Choice) else 0  # the tag of the union
+        skip = 1 if isinstance(kind, Choice) else 0  # the path starts with the tag of the union
         for path, same in groupby(details, lambda detail: _path(detail, skip)):
             report(path, _explain(kind, cls, values, path, list(same)))
             invalid.append(path)
@@ -111,7 +111,7 @@ def _check(section: Section) -> Iterator[tuple[Path_, str]]:
 
 
 def _partial(cls: type[S], values: Any, invalid: list[Path_]) -> S:
-    """Return a section of the valid values only."""
+    """Return a section with the valid values only."""
     optional: type[S] = _optional(cls)
     rest = values if isinstance(values, Mapping) else {}
     for path in invalid:
@@ -171,7 +171,7 @@ def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report
 
 
 def _path(detail: ErrorDetails, skip: int) -> Path_:
-    """Return the path of keys of an error, without the names of types inside a union."""
+    """Return the key path of an error, without the type names that pydantic adds in unions."""
     types = ("int", "float", "str", "bool")
     return tuple(
         part
@@ -196,7 +196,7 @@ def _explain(
             types.pop("a whole number", None)
         fix = ""
         if error == "list_type" and isinstance(kind, Choice):
-            fix = "; under grid and in --set, where a list sweeps, write [[...]]"
+            fix = "; under grid and in --set, write [[...]], because a list sweeps the key"
         elif error == "string_type" and isinstance(value, int | float):
             fix = "; quote it"
         return f"must be {' or '.join(types)}, not {show(value)}{fix}"

@@ -1,9 +1,8 @@
 """Registry of the variants of each section, collected from their classes.
 
-A variant is one class: the annotation of its discriminator key (``optimizer: Literal["adam"]``)
-gives its name, and ``import_path`` the import path of its implementation. The implementation may be
-in a package that imports this one, so it is imported by name and only when it is needed: reading a
-spec does not import torch.
+Each variant is a class. The annotation of its discriminator key (``optimizer: Literal["adam"]``)
+gives its name. Its implementation, ``import_path``, is imported only when it is needed, because it
+may import this package, and so that reading a spec does not import torch.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ MODULES = [
     "flexhpc.config.sections.search",
     "flexhpc.config.sections.custom",
 ]
-"""Modules with variants, in the order of lists. Add a module here to register its variants."""
+"""Modules that define variants, in the order in which messages and docs list them."""
 BASES: dict[str, type[Section]] = {
     "data": Data,
     "model": Model,
     "training": Procedure,
     "search": Search,
 }
-"""Base class of all variants of a section."""
+"""Section -> base class of its variants."""
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
-"""Key that selects the variant."""
+"""Section -> key that selects its variant, unless the variant has a ``discriminator``."""
 ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
 """Discriminator key -> entry-point group through which packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
-"""Variant of a section if the spec does not choose one."""
+"""Section -> variant that is used if the spec selects none."""
 
 S = TypeVar("S", bound=Section)
 
@@ -64,7 +63,7 @@ class Choice(Generic[S]):
 
     @cached_property
     def union(self) -> Any:
-        """The union as a type of pydantic."""
+        """The union as a pydantic type."""
         tagged = tuple(Annotated[cls, Tag(name)] for name, cls in self.classes.items())
         return Annotated[Union[tagged], Discriminator(self.tag)]  # noqa: UP007
 
@@ -75,7 +74,7 @@ class Choice(Generic[S]):
 
     @cached_property
     def any_variant(self) -> type[Section]:
-        """A class with the keys of all variants, each as the first variant that has it."""
+        """A class with the keys of all variants; a shared key is that of the first variant."""
         fields = {
             name: (field.annotation, field)
             for cls in reversed(self.classes.values())
@@ -84,13 +83,13 @@ class Choice(Generic[S]):
         return create_model("AnyVariant", __base__=Section, **fields)  # type: ignore[call-overload,no-any-return]
 
     def variant(self, values: Mapping[str, Any]) -> tuple[str, Any]:
-        """Return the discriminator key that is present in ``values``, and its value."""
+        """Return the discriminator key in ``values`` (else ``key``), and its value or None."""
         keys = (cls.discriminator for cls in self.classes.values() if cls.discriminator in values)
         key = next(keys, self.key)
         return key, values.get(key)
 
     def tag(self, values: Any) -> str | None:
-        """Return the name in ``classes`` of the variant that unvalidated values select, if any."""
+        """Return the key in ``classes`` that unvalidated values select; None if there is none."""
         if not isinstance(values, Mapping):
             return None
         key, variant = self.variant(values)
@@ -98,7 +97,7 @@ class Choice(Generic[S]):
         return name if name and (self.classes[name].discriminator or self.key) == key else None
 
     def name(self, variant: object) -> str | None:
-        """Return the name in ``classes`` of a value of the discriminator key; None if unknown."""
+        """Return the key in ``classes`` for a name such as ``timm:resnet18``; None if unknown."""
         if not isinstance(variant, str):
             return None
         prefix = f"{variant.partition(':')[0]}:NAME"
@@ -126,15 +125,14 @@ def variants(section: str) -> dict[str, type[Section]]:
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
                 for variant in _variant_names(cls, cls.discriminator or KEYS[section]):
                     if by_name.setdefault(variant, cls) is not cls:
-                        raise ValueError(f"{section}: {cls} and {by_name[variant]} have one name")
+                        raise ValueError(f"{section}: {cls} and {by_name[variant]} share a name")
     return by_name
 
 
 def with_default(section: str, values: dict[str, Any], default: str | None) -> dict[str, Any]:
-    """Return values of a section that name their variant.
+    """Add the default variant to the values of a section that select none.
 
-    The default variant is added, and a name that an installed package registers is replaced by its
-    ``module:name``.
+    Replace a name that an installed package registers by its ``module:name``.
     """
     key, variant = choice(section).variant(values)
     if variant is None:

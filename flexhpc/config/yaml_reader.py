@@ -1,4 +1,4 @@
-"""YAML with line numbers and without the implicit conversions of YAML 1.1.
+"""Read YAML with line numbers and without the implicit conversions of YAML 1.1.
 
 PyYAML composes the node graph; this module converts nodes to plain values with the YAML 1.2 core
 schema (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` is a number, ``no`` and ``on`` are
@@ -28,8 +28,8 @@ _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
 ]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_NUMBER = 300
-"""Maximum number of digits of a number; larger integers exceed the range of float64."""
-_LARGEST_FILE = 4_000_000
+"""Maximum number of digits of a number, because larger integers may exceed float64."""
+_LARGEST_FILE = 4_000_000  # bytes
 _MOST_VALUES = 1_000_000
 
 Path_ = tuple[str | int, ...]
@@ -63,7 +63,7 @@ class Document:
         file: the name shown in errors.
         value: plain dicts, lists and scalars.
         lines: line number (from 1) of every value, by its path of keys and list positions.
-        problems: errors of the file, without duplicates; parsing adds duplicate keys and similar.
+        problems: errors of the file, in order and without duplicates.
     """
 
     file: str
@@ -78,12 +78,12 @@ class Document:
         return self.lines.get(path, 1)
 
     def report(self, path: Path_, problem: str, key: str = "") -> None:
-        """Add a problem of the value at ``path``; messages use ``key`` as its name."""
+        """Add a problem of the value at ``path``; the message names ``key``, or else the path."""
         key = key or ".".join(map(str, path)) or "(top)"
         self.add(Problem(file=self.file, line=self.line_number(path), key=key, text=problem))
 
     def add(self, problem: Problem) -> None:
-        """Add a problem, unless it was added before."""
+        """Add a problem if it is not a duplicate."""
         self.problems[problem] = None
 
 
@@ -139,7 +139,7 @@ def read(path: Path) -> Document:
 
 
 class _Builder:
-    """Converts a node graph to plain values, and adds lines and problems to a document."""
+    """Converts YAML nodes to plain values; adds line numbers and problems to a document."""
 
     def __init__(self, document: Document) -> None:
         self.document, self.lines = document, document.lines
@@ -185,7 +185,7 @@ class _Builder:
 
 
 class Dumper(yaml.SafeDumper):
-    """A dumper that quotes every text that :func:`scalar` would convert to another value."""
+    """YAML dumper that quotes texts which :func:`scalar` would convert to another type."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

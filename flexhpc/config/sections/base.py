@@ -11,24 +11,24 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 LOCATION = "location"
-"""Marks the location of samples or code. It cannot change a result and is not part of a point's
+"""Marks the location of samples or code. It does not change results and is not part of a point's
 id."""
 LIMIT = "limit"
-"""Marks a limit that can end a measurement, but cannot change a result; not part of a point's
+"""Marks a limit that may end a measurement but does not change results. It is not part of a point's
 id."""
 PRECISION = "precision"
-"""Marks a key that decides only how precise an estimate is; not part of a point's id, so the same
-training runs are used for every precision."""
+"""Marks a key that changes only the precision of an estimate. It is not part of a point's id, so a
+change of precision reuses the stored training runs."""
 DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""
 FILLED = "filled"
-"""Marks a field that users do not write: flexhpc sets it when it reads a spec."""
+"""Marks a field that flexhpc sets when it reads a spec; users cannot set it."""
 
 
 @dataclass(frozen=True)
 class Nuisance:
-    """Marks a nuisance parameter, which may be tuned: it changes neither the data, nor the number
+    """Marks a nuisance parameter, which may be tuned. It changes neither the data, nor the number
     of parameters, nor the budget, and the EMC is of interest only at its best value."""
 
     def __get_pydantic_json_schema__(
@@ -51,7 +51,7 @@ Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, strict, without unknown keys, documented by its fields."""
+    """Base class of all sections: immutable, strictly validated, without unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
@@ -72,8 +72,8 @@ class Section(BaseModel):
     def check(self) -> Problems:
         """Yield (dotted key, problem) for keys that cannot be combined.
 
-        If some keys are invalid themselves, this is also called on the section without them, in
-        which missing required keys are None, so that all errors are reported at once.
+        If keys are invalid, this is called on a section without them, in which missing required
+        keys are None, so that all errors are reported at once.
         """
         yield from ()
 

@@ -1,4 +1,4 @@
-"""The ``compare`` section: which EMCs of a sweep are compared."""
+"""The ``compare`` section: comparisons of the EMCs of a sweep."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from flexhpc.config.sections.base import Section
 
 
 class Compare(Section):
-    """Which EMCs the results and the report compare; a list of these compares by several keys.
-    Comparisons change no EMC and are not part of a point's id.
+    """A comparison of EMCs in the results and the report; a list of such sections defines several.
+    Comparisons do not change EMCs and are not part of a point's id.
 
     Two points form a pair if they have equal values of all swept keys except `by`. The ratio of
-    their EMCs is averaged over sizes, for any seeds, separately for each value of the keys
-    `within`.
+    their EMCs is averaged over all pairs, separately for each value of the keys `within`.
     """
 
     by: str
     """The swept key whose values are compared, such as `training.optimizer`."""
     baseline: Any = None
-    """The value that the others are compared with; by default the first one."""
+    """The value with which the others are compared; by default the first one."""
     within: list[str] | None = None
-    """Swept keys; a separate comparison is made for each of their values. The default is the swept
-    keys of `data`, such as `data.labels`."""
+    """Swept keys, for each of whose values a separate comparison is made; by default the swept keys
+    of `data`, such as `data.labels`."""

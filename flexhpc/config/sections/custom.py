@@ -14,7 +14,7 @@ from flexhpc.custom.code import NAME, Code
 from flexhpc.custom.trainer import Trainer
 
 CUSTOM = "MODULE:NAME"
-"""Name of such a variant in lists."""
+"""Name of these variants in lists."""
 
 
 class CustomCode(Section):
@@ -25,8 +25,8 @@ class CustomCode(Section):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments that are passed to the code."""
     version: Annotated[int, Field(ge=0)] | str | None = None
-    """Version of the code. It replaces the hash of the source in a point's id, so that an edit of
-    the code does not cause new measurements. By default the source is hashed."""
+    """Version of the code, which replaces the hash of the source in a point's id. If it is set, an
+    edit of the code does not cause new measurements."""
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), LIMIT] = 3600.0
     """Time limit of one call of the code (s). A call that takes longer fails the point."""
     code: Annotated[str | None, FILLED] = None
@@ -52,9 +52,9 @@ class CustomModel(CustomCode, Network):
     images_only: ClassVar[bool] = False
 
     family: Annotated[str, Field(pattern=NAME)]
-    """Import path, such as `my_nets:Net`, of a module in the folder of the spec or on Python's
-    path. It is called with `kwargs`, and also with `shape` (of a sample) and `classes` if it has
-    parameters with these names."""
+    """Import path, such as `my_nets:Net`; the module is in the folder of the spec or on Python's
+    path. The class or function is called with `kwargs`, and also with `shape` (of a sample) and
+    `classes` if it has parameters with these names."""
 
 
 class CustomData(CustomCode, Data):
@@ -64,19 +64,19 @@ class CustomData(CustomCode, Data):
     import_path: ClassVar[str] = "flexhpc.data.custom:open_custom"
 
     source: Annotated[str, Field(pattern=NAME)]
-    """Import path, such as `my_data:load`, of a module in the folder of the spec or on Python's
-    path. It is called with `kwargs`. Inputs are images (uint8, (n, channels, height, width) or (n,
-    height, width)) or vectors (float32, (n, features)). Labels are integers from 0, or any values
-    that can be sorted."""
+    """Import path, such as `my_data:load`; the module is in the folder of the spec or on Python's
+    path. The function is called with `kwargs`. Inputs are images (uint8, (n, channels, height,
+    width) or (n, height, width)) or vectors (float32, (n, features)). Labels are integers from 0,
+    or any values that can be sorted."""
 
     @property
     def has_test_set(self) -> bool:
-        """True: the function may return test samples."""
+        """True, because the function may return test samples."""
         return True
 
     @classmethod
     def location_key(cls) -> None:
-        """Return None: the folder of the code is not the location of samples."""
+        """Return None, because the folder of the code is not the location of samples."""
 
 
 class CustomTrainer(CustomCode, Procedure):
@@ -86,11 +86,10 @@ class CustomTrainer(CustomCode, Procedure):
     discriminator: ClassVar[str] = "trainer"
 
     trainer: Annotated[str, Field(pattern=NAME)]
-    """Import path, such as `my_train:fit`, of a module in the folder of the spec or on Python's
+    """Import path, such as `my_train:fit`; the module is in the folder of the spec or on Python's
     path."""
     epochs: Count | None = None
-    """Budget in passes over the subset. It is passed to the trainer, which is responsible for
-    respecting it."""
+    """Budget in passes over the subset. It is passed to the trainer, which must enforce it."""
 
     @property
     def custom_trainer(self) -> Trainer:

@@ -22,7 +22,7 @@ Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 @dataclass(frozen=True, kw_only=True)
 class StaticInfo:
-    """Static info: properties of a source that are known without reading its files.
+    """Properties of a data set that are known without reading its files.
 
     Attributes:
         shape: shape of a sample, (channels, height, width) or (features,).
@@ -41,14 +41,14 @@ class Data(Section):
     """The samples and their labels.
 
     ``import_path`` names a function (section) -> flexhpc.data.dataset.Source. A variant adds the
-    keys needed to read its samples; the one marked LOCATION gives their location.
+    keys that are needed to read its samples; the key of their location is marked ``LOCATION``.
     """
 
     vectors: ClassVar[bool] = False
     """Whether samples are feature vectors instead of images."""
     seeded: ClassVar[bool] = False
-    """Whether samples are generated from the seed of the point instead of read from files; the
-    implementation then gets the seed as its second argument."""
+    """Whether samples are generated from the seed of the point instead of read from files. If so,
+    the implementation receives the seed as a second argument."""
 
     tokens: ClassVar[bool] = False
     """Whether samples are token sequences, in which every token is predicted from the previous
@@ -69,53 +69,53 @@ class Data(Section):
     """Merges classes. `random`: into `classes` groups of near-equal numbers of classes, drawn once
     per seed. `coarse`: into the super-classes of the data set."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
-    """New class of each class, for any other way to merge them; new classes are 0, 1, 2, ..."""
+    """New class of each class, for any other merging; the new classes are 0, 1, 2, ..."""
     inputs: Literal["original", "gaussian", "permuted", "permuted_each"] = "original"
     """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
     training set. `permuted`: one permutation of the pixels (or features) for all samples.
     `permuted_each`: a different permutation for each sample. Drawn once per seed."""
     standardise: Literal["channel", "pixel", "set", "none"] = "channel"
-    """Statistics for standardisation: mean and standard deviation over the training set of each
-    `channel` (of each feature for vectors), of each `pixel`, or of the whole `set`. `none`: no
-    standardisation; images are scaled to numbers from 0 to 1."""
+    """Standardisation of the inputs by the mean and standard deviation over the training set: per
+    `channel` (per feature for vectors), per `pixel`, or over the whole `set`. `none`: no
+    standardisation; images are scaled to the range 0 to 1."""
     n_max: Count | None = None
     """Largest n that is tried (samples); by default the size of the training set."""
     subset: Literal["fresh", "nested"] = "fresh"
     """`fresh`: an independent random subset per probe. `nested`: subsets are prefixes of one
     permutation per seed."""
     conflicts: Literal["report", "drop"] = "report"
-    """Handling of identical inputs with different labels: `report` counts them, `drop` removes
-    those without the majority label."""
+    """Handling of identical inputs with different labels. `report`: they are counted. `drop`: those
+    without the majority label are removed."""
     test_fraction: Fraction = 0.0
     """Fraction of the samples held out as a test set, for data sets that come without one. The
     held-out samples are the same for every seed and are never trained on."""
 
     @property
     def static_info(self) -> StaticInfo | None:
-        """Properties known without reading a file; None if there are none."""
+        """Static info of the data set; None if files must be read."""
         return None
 
     @property
     def has_test_set(self) -> bool:
-        """Whether the source comes (or may come) with a test set."""
+        """Whether the source has, or may have, a test set."""
         return False
 
     @property
     def location(self) -> str | None:
-        """Location of the samples; None if the section does not give it."""
+        """Location of the samples; None if it is not set."""
         key = self.location_key()
         return None if key is None else getattr(self, key)
 
     @classmethod
     def location_key(cls) -> str | None:
-        """Return the key that holds the location of the samples; None if there is none."""
+        """Return the key of the location of the samples; None if there is none."""
         return next(iter(cls.marked(LOCATION)), None)
 
     @classmethod
     def reading_keys(cls) -> list[str]:
-        """Return the keys that determine which values are read: the source and keys of the variant.
+        """Return the keys that determine which values are read.
 
-        Location, limits and name are not among them.
+        These are ``source`` and the keys of the variant except location, limits and name.
         """
         marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
         excluded = {*Data.model_fields, *marked} - {"source"}
@@ -143,7 +143,7 @@ class Data(Section):
             targets = sorted(set(self.class_map))
             if len(targets) < 2 or targets != list(range(len(targets))):
                 yield "class_map", f"must contain the classes 0, 1, ... without gaps, not {targets}"
-        fixed = type(self).model_fields["classes"].default is None  # by the data set
+        fixed = type(self).model_fields["classes"].default is None  # the data set fixes it
         if fixed and classes and self.labels != "random" and self.merge is None:
             yield "classes", "has no effect without merge: random or labels: random; remove it"
         if not isinstance(self, Images) and self.standardise == "pixel":
@@ -154,8 +154,8 @@ class Images(Data):
     """Keys that all image data sets share."""
 
     side: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Images are resized to side x side pixels: the shorter side is resized, then the centre is
-    cropped. By default images keep their size."""
+    """Side length in pixels to which images are resized: the shorter side is resized, then the
+    centre is cropped. By default images keep their size."""
     colour: Literal["grey", "rgb"] | None = None
     """`grey`: one channel, the luma of a colour image (ITU-R 601). `rgb`: three equal channels."""
 
@@ -195,7 +195,7 @@ class ImageSet(Images):
 
     @property
     def has_test_set(self) -> bool:
-        """True except for CIFAR-5m."""
+        """Whether the source has a test set: all except CIFAR-5m."""
         return self.source != "cifar5m"
 
 
@@ -214,12 +214,12 @@ class ImageFolder(Images):
 
     @property
     def has_test_set(self) -> bool:
-        """True: the folder may contain a test set."""
+        """True, because the folder may contain a test set."""
         return True
 
 
 class KnownTable(Data):
-    """A standard UCI table: Covertype, Adult, or the default of credit card clients (Taiwan)."""
+    """A standard UCI table: Covertype, Adult, or Default of Credit Card Clients (Taiwan)."""
 
     import_path: ClassVar[str] = "flexhpc.data.uci:open_known_table"
     vectors: ClassVar[bool] = True
@@ -231,7 +231,7 @@ class KnownTable(Data):
 
     @property
     def has_test_set(self) -> bool:
-        """True for Adult only."""
+        """Whether the source has a test set: only Adult."""
         return self.source == "adult"
 
 
@@ -313,8 +313,8 @@ class RandomTokens(Data):
     length: Annotated[int, Field(ge=1, le=2**16)] = 16
     """Number of tokens per sequence."""
     prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
-    """Number of initial tokens that need not be predicted correctly: they identify the sequence and
-    cannot be predicted from anything. The loss includes all tokens."""
+    """Number of initial tokens that need not be predicted correctly, because the tokens before them
+    do not identify the sequence. The loss includes all tokens."""
     size: Count = 10_000
     """Number of sequences in the training set."""
 

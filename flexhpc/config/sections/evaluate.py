@@ -6,25 +6,25 @@ from flexhpc.config.sections.base import Count, Problems, Section
 
 
 class Evaluate(Section):
-    """Measurement of the generalization of each point's model. It changes no EMC and is not part of
-    a point's id.
+    """Evaluation of the generalization of each point's model. It does not change EMCs and is not
+    part of a point's id.
 
     The model of each point is trained once more, on `n` samples or on the full training set, and
-    its accuracy and calibration on the test set are recorded. At interpolation (train accuracy 1)
-    the gap between train and test accuracy measures generalization; the results show which
-    training runs interpolate. Points with random labels or noise inputs are skipped, because
-    generalization is impossible there.
+    its accuracy and calibration on the test set are recorded. If this training run interpolates
+    (train accuracy 1), the gap between train and test accuracy measures generalization; the results
+    show which training runs interpolate. Points with random labels or noise inputs are skipped,
+    because generalization is impossible for them.
     """
 
     n: Count | None = None
-    """Number of samples of that training: a random subset, fixed for each seed. `data.n_max` does
-    not limit it."""
+    """Number of training samples of the evaluation: a random subset, fixed for each seed.
+    `data.n_max` does not limit it."""
     full: bool = False
     """Trains on the full training set instead of `n` samples."""
     steps: Count | None = None
-    """Budget of that training in parameter updates, instead of the budget of the probes."""
+    """Budget of the evaluation in parameter updates; by default the budget of the probes."""
     epochs: Count | None = None
-    """Budget of that training in passes over its samples, instead of the budget of the probes."""
+    """Budget of the evaluation in passes over its training samples, instead of `steps`."""
 
     @property
     def enabled(self) -> bool:
@@ -38,7 +38,7 @@ class Evaluate(Section):
 
     @property
     def settings(self) -> dict[str, int]:
-        """Size and budget as far as they are set here, as stored with the results."""
+        """The keys ``n``, ``steps`` and ``epochs`` that are set, as stored with the results."""
         return self.model_dump(include={"n", "steps", "epochs"}, exclude_none=True)
 
     def check(self) -> Problems:

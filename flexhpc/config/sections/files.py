@@ -14,12 +14,12 @@ class FileFormat(Images):
     path: Annotated[str, LOCATION]
     """Location of the samples, or a file written by `flexhpc data prepare`."""
     name: Annotated[str | None, DATA_SET_NAME] = None
-    """Name that distinguishes two such data sets in one sweep, because `path` is not part of a
-    point's id."""
+    """Name that distinguishes two data sets of this format in one sweep, because `path` is not part
+    of a point's id."""
 
     @property
     def has_test_set(self) -> bool:
-        """True: the files may include a test set."""
+        """True, because the files may include a test set."""
         return True
 
 
@@ -45,8 +45,8 @@ class Arrays(FileFormat):
 
 
 class ImageTable(FileFormat):
-    """Parquet files with images as bytes (PNG, JPEG, ...), or as {bytes, path} like Hugging Face
-    stores them."""
+    """Parquet files with images as bytes (PNG, JPEG, ...), or as {bytes, path} in the format of
+    Hugging Face."""
 
     import_path: ClassVar[str] = "flexhpc.data.image_table:open_image_table"
 
@@ -59,9 +59,9 @@ class ImageTable(FileFormat):
     target: str = "label"
     """Column of the classes."""
     split: str | None = None
-    """In a folder, only files whose names start with this are read."""
+    """Prefix of file names; in a folder, only files with this prefix are read."""
     test_split: str | None = None
-    """In a folder, files whose names start with this are the test set."""
+    """Prefix of file names; in a folder, files with this prefix are the test set."""
 
 
 class HuggingFace(FileFormat):
@@ -98,5 +98,5 @@ class WebDataset(FileFormat):
 
     @property
     def has_test_set(self) -> bool:
-        """False: the format has no test set."""
+        """False, because the format has no test set."""
         return False

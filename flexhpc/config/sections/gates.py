@@ -14,7 +14,7 @@ Tolerance = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Gate(Section):
-    """Keys of all gates. A gate may be written as its mode alone."""
+    """Keys that all gates share. ``plateau: off`` is short for ``plateau: {mode: off}``."""
 
     mode: Mode = "report"
 
@@ -27,13 +27,12 @@ class Gate(Section):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema of a gate, which is written as its mode alone or with its keys."""
+        """Return the JSON schema of a gate: its mode alone, or a mapping of its keys."""
         return {"anyOf": [{"enum": list(get_args(Mode))}, handler(schema)]}
 
 
 class PlateauGate(Gate):
-    """Plateau detection: whether training has stopped improving. Also decides when a probe may stop
-    early."""
+    """Whether training has stopped improving. At a plateau, this gate may end a probe early."""
 
     mode: Mode = "report"
     """`report`: record the metric and stop at a plateau. `reject`: in addition, reject failing
@@ -43,12 +42,12 @@ class PlateauGate(Gate):
     `share` determine this."""
     updates: Count = 1000
     """Updates without improvement after which training is at a plateau, limited to half of the
-    budget. The larger of this number and `share` applies."""
+    budget. The larger of this number and `share` of the budget applies."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of the budget without improvement after which training is at a plateau. The larger
     of this number and `updates` applies."""
     tolerance: Tolerance = 1e-3
-    """Minimum relative decrease of the lowest training loss that is an improvement."""
+    """Minimum relative decrease of the lowest training loss that counts as an improvement."""
 
 
 class GradientGate(Gate):
@@ -67,8 +66,8 @@ class CurvatureGate(Gate):
 
     mode: Mode = "off"
     """`report`: record the smallest and largest Ritz value of the Hessian at the end of each
-    failing probe. `reject`: a failing probe with negative curvature is a `saddle` and is rejected.
-    """
+    failing probe. `reject`: in addition, reject failing probes with negative curvature (verdict
+    `saddle`)."""
     tolerance: Tolerance = 1e-3
     """A Ritz value below minus this fraction of the largest one is negative curvature."""
     products: Annotated[int, Field(ge=2, le=10_000)] = 64
@@ -80,15 +79,15 @@ class StabilityGate(Gate):
     learning rate is too large."""
 
     mode: Mode = "report"
-    """`report`: such a probe is `unstable`, which is a failure of the training recipe and not of
-    capacity. `reject`: it is rejected. `off`: the gate does not change the verdict."""
+    """`report`: such a probe gets the verdict `unstable`, a failure of the training recipe and not
+    of capacity. `reject`: it is rejected. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
     """Fraction of the decrease of the loss, from initialisation to its minimum, by which the loss
     may rise again before the end of training."""
 
 
 class Gates(Section):
-    """Convergence checks. Each may be written as its mode alone: `plateau: off`."""
+    """Convergence gates. `plateau: off` is short for `plateau: {mode: off}`."""
 
     plateau: PlateauGate = PlateauGate()
     """Plateau of the training loss."""
@@ -97,7 +96,7 @@ class Gates(Section):
     curvature: CurvatureGate = CurvatureGate()
     """Smallest eigenvalue of the Hessian, by the Lanczos method in float64 and eval mode."""
     stability: StabilityGate = StabilityGate()
-    """Ratio of the final to the lowest loss."""
+    """Rise of the loss after its minimum."""
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""

@@ -42,12 +42,12 @@ class LowRank(Section):
 
 
 class Quantised(Section):
-    """Quantised weights: matrices are rounded to 2^bits values in each forward pass and trained
-    with the straight-through estimator."""
+    """Quantised weights: in each forward pass, matrices are rounded to 2^bits values; they are
+    trained with the straight-through estimator."""
 
     bits: Annotated[int, Field(ge=1, le=16)]
-    """Bits per weight: each weight takes one of 2^bits values. Vectors (biases, norms) are not
-    quantised."""
+    """Bits per weight, so that each weight has one of 2^bits values. Vectors (biases, norms) are
+    not quantised."""
 
 
 class Model(Section):
@@ -92,13 +92,13 @@ class Network(Model):
 
     @property
     def reparameterizations(self) -> list[str]:
-        """The keys that select how weights are trained; at most one is valid."""
+        """The reparameterization keys that are set; more than one is an error."""
         keys = ("subspace", "low_rank", "quantised")
         return [key for key in keys if getattr(self, key) is not None]
 
 
 class Initialised(Network):
-    """Keys of all families whose initialisation flexhpc can choose."""
+    """Keys of all families whose initialisation can be selected."""
 
     init: Init = "torch"
     """Initialisation of the weights. `torch`: the default of torch's layers and of timm. All others
@@ -112,7 +112,7 @@ class Initialised(Network):
         yield from super().check()
         if self.init == "mup":
             if not isinstance(self, _Plain):
-                yield "init", "mup is implemented for mlp and cnn only; use another"
+                yield "init", "mup is implemented for mlp and cnn only; use another init"
             for key in self.reparameterizations:
                 yield (
                     "init",
@@ -135,33 +135,33 @@ class Linear(Initialised):
 
 
 class Sized(Initialised):
-    """Keys of all families of variable size, which also have a ``depth``."""
+    """Keys of all families with a variable width; each variant also defines ``depth``."""
 
     min_width: ClassVar[int] = 1
     """Smallest width."""
 
     width: Count | None = None
-    """Size of a layer; required unless `match_params` is set."""
+    """Width of the network; required unless `match_params` is set."""
     scaling: Literal["width", "depth", "both", "compound", "vit_shape"] | None = None
-    """Rule by which `scale` enlarges the network: `width` and `depth` multiply one of them, `both`
-    multiplies both. `compound` is the rule of EfficientNet with scale as the exponent: width
-    1.1^scale, depth 1.2^scale, and images resized by 1.15^scale inside the network. `vit_shape`
-    (vit only) interprets scale as the factor of compute: width scale^0.22, depth scale^0.45, the
-    units of the MLPs scale^0.6 (SoViT)."""
+    """Rule by which `scale` enlarges the network. `width`, `depth`, `both`: multiply the width, the
+    depth or both by scale. `compound` (EfficientNet): multiply the width by 1.1^scale and the depth
+    by 1.2^scale, and resize images by 1.15^scale inside the network. `vit_shape` (vit only, SoViT):
+    multiply compute by scale, that is, the width by scale^0.22, the depth by scale^0.45 and the
+    units of the MLPs by scale^0.6."""
     scale: Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)] | None = None
     """Amount of scaling relative to `width` and `depth`; `scaling` defines its meaning."""
     match_params: Count | None = None
     """Number of parameters to match: the width with the closest exact number of parameters is
     chosen."""
     gain: Annotated[Rate | None, NUISANCE] = None
-    """Factor on the weights of all layers but the last. By default 1 for `torch` and `lecun`,
-    otherwise the gain of the activation that preserves the variance of a signal."""
+    """Factor on the initial weights of all layers but the last. By default 1 for `torch` and
+    `lecun`, otherwise the gain that preserves the variance of a signal through the activation."""
     base_width: Count | None = None
     """Width at which `mup` equals the standard parametrisation; by default 64."""
 
     @property
     def width_multiple(self) -> int:
-        """The number that every width is a multiple of."""
+        """The number of which every width is a multiple."""
         return 1
 
     def check(self) -> Problems:
@@ -214,7 +214,8 @@ class Mlp(_Plain):
 
 
 class Cnn(_Plain):
-    """`depth` strided convolutions, doubling the channels, then global average pooling."""
+    """`depth` strided convolutions, each with twice the channels of the previous one, and global
+    average pooling."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:cnn"
     any_layout: ClassVar[bool] = True
@@ -223,7 +224,7 @@ class Cnn(_Plain):
     depth: Annotated[int, Field(ge=1, le=12)] = 3
     """Number of convolutions."""
     kernel: Annotated[int, Field(ge=1, le=99)] = 3
-    """Side length of the convolution kernels in pixels; odd."""
+    """Side length of the convolution kernels in pixels (odd)."""
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
@@ -244,7 +245,7 @@ class _Transformer(Sized):
 
     @property
     def width_multiple(self) -> int:
-        """The number of heads, which divide the width."""
+        """The number of heads, of which the width must be a multiple."""
         return self.heads
 
     def check(self) -> Problems:
@@ -277,8 +278,8 @@ class Resnet(Sized):
 
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
-    """Channels of the first stage, doubled at each stage; even; required unless `match_params` is
-    set."""
+    """Channels of the first stage (even); each further stage doubles them. Required unless
+    `match_params` is set."""
     depth: Annotated[int, Field(ge=2, le=1000)] = 8
     """Number of residual blocks, distributed evenly over the stages."""
     activation: Activation = "relu"
@@ -288,7 +289,7 @@ class Resnet(Sized):
 
     @property
     def width_multiple(self) -> int:
-        """2: widths are even."""
+        """2, because widths are even."""
         return 2
 
 
@@ -300,8 +301,8 @@ class Efficientnet(Sized):
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
-    """Channels of the stem (32 in B0), which scale the channels of all other layers; a multiple of
-    8; required unless `match_params` is set."""
+    """Channels of the stem (32 in B0), a multiple of 8; the channels of all other layers are
+    proportional. Required unless `match_params` is set."""
     depth: Depth = 16
     """Number of blocks (16 in B0), distributed over the stages with timm's rounding."""
     activation: Literal["silu", "relu", "leaky_relu", "tanh", "identity", "gelu"] = "silu"
@@ -314,7 +315,7 @@ class Efficientnet(Sized):
 
     @property
     def batch_norm(self) -> bool:
-        """True: every EfficientNet uses batch normalisation."""
+        """True, because every EfficientNet uses batch normalisation."""
         return True
 
 
@@ -357,7 +358,7 @@ class Gpt(_Transformer):
 
 
 class Timm(Network):
-    """Any timm model, untrained, by its name."""
+    """Any timm model by its name, without pretrained weights."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:by_name"
     aliases: ClassVar[tuple[str, ...]] = ("timm:NAME",)
@@ -376,13 +377,13 @@ class Timm(Network):
 
 
 class NoModel(Model):
-    """The spec defines no network; the trainer (`training.trainer`) creates its own model."""
+    """No network, because the trainer (`training.trainer`) creates the model."""
 
     family: Literal["none"]
 
 
 def json_problems(key: str, value: Any, depth: int) -> Problems:
-    """Yield (key, problem) for numbers that are not finite, and for more than 10 nested levels."""
+    """Yield (key, problem) for numbers that are not finite, and if values are nested too deeply."""
     if depth > _DEEPEST:
         yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):

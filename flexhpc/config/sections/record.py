@@ -6,14 +6,14 @@ from flexhpc.config.sections.base import Count, Section
 
 
 class Record(Section):
-    """Additional measurements that are stored with every probe. They change no EMC and are not part
-    of a point's id. Existing probes without them are not repeated."""
+    """Additional measurements that are stored with every probe. They do not change EMCs and are not
+    part of a point's id. Existing probes without them are not repeated."""
 
     unseen: Count | None = None
-    """Number of samples in a random set, fixed for each seed. Every probe also stores which of
-    these samples outside its subset it classified correctly, the reference for memorization scores
+    """Number of samples in a random set, fixed for each seed. Every probe also stores which samples
+    of this set, except those in its subset, it classifies correctly. Memorization scores use them
     (Feldman and Zhang 2020, arXiv 2008.03703)."""
     forgetting: bool = False
-    """Whether every probe also stores how often each sample of its subset was forgotten:
-    misclassified in training after it had been correct the previous time (Toneva et al. 2019, arXiv
-    1812.05159)."""
+    """Whether every probe also stores how often each sample of its subset was forgotten, that is,
+    misclassified in training although it was classified correctly the previous time (Toneva et al.
+    2019, arXiv 1812.05159)."""

@@ -23,7 +23,7 @@ class Search(Section):
     """
 
     tunes: ClassVar[bool] = False
-    """Whether the policy can search over several values of tuned keys."""
+    """Whether the policy supports tuned keys."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         estimand: str
@@ -33,14 +33,14 @@ class Search(Section):
     start: Annotated[Count, PRECISION] = 64
     """First n that is tried (samples)."""
     max_cost: Annotated[Cap | None, PRECISION] = None
-    """Cap on the point's cost, in whole training runs: each probe counts by the fraction of its
-    budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
-    cap is multiplied by one plus the number of training errors in `eps`, and doubled if keys are
-    tuned."""
+    """Cap on the point's cost, in training runs with the full budget; a probe that uses half of its
+    budget counts as half a run. If the search ends at the cap, the interval is wider than
+    `tolerance`. The cap is multiplied by one plus the number of training errors in `eps`, and
+    doubled if keys are tuned."""
 
 
 class Level(Search):
-    """Keys of all searches for the n at which a given fraction of the training runs fits."""
+    """Keys of all searches for the n that a given fraction of the training runs fits."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
     """Estimand: `n50` is the n at which half of the training runs fit, `n90` the n at which 90 %
@@ -58,7 +58,7 @@ class Level(Search):
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
         if self.eps is not None and len({eps_name(eps) for eps in self.eps}) < len(self.eps):
-            yield "eps", "contains a value twice, to 6 digits; remove one of them"
+            yield "eps", "contains a value twice (rounded to 6 digits); remove one of them"
 
 
 class Bayes(Level):
@@ -72,18 +72,17 @@ class Bayes(Level):
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
     """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
     max_cost: Annotated[Cap | None, PRECISION] = 60.0
-    """Cap on the point's cost, in whole training runs: each probe counts by the fraction of its
-    budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
-    cap is multiplied by one plus the number of training errors in `eps`, and doubled if keys are
-    tuned."""
+    """Cap on the point's cost, in training runs with the full budget; a probe that uses half of its
+    budget counts as half a run. If the search ends at the cap, the interval is wider than
+    `tolerance`. The cap is multiplied by one plus the number of training errors in `eps`, and
+    doubled if keys are tuned."""
     at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
-    """Number of probes that are planned together and may run concurrently, on free workers, cores
-    or GPUs (profile: `probes_at_once`), which shortens the search. The cap is checked when all of
-    them have ended."""
+    """Number of probes that are chosen together, and run concurrently if workers, cores or GPUs are
+    free (profile: `probes_at_once`). The cap is checked when all of them have ended."""
 
 
 class Walk(Search):
-    """Keys of all searches that decide one n at a time."""
+    """Keys of all searches that test one n at a time."""
 
     seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of probes at one n; the majority decides, and one more probe breaks a tie."""
@@ -100,13 +99,13 @@ class Bisection(Walk, Level):
 
 
 class Growth(Walk):
-    """The rule of the EMC paper: increase n until the first failure."""
+    """Increase n until the first failure, as in the EMC paper."""
 
     import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
     start: Count = 64
-    """First n that is tried (samples). It is part of the rule: the EMC depends on it."""
+    """First n that is tried (samples). The EMC depends on it."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None

@@ -23,16 +23,16 @@ from flexhpc.config.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
 FIRST_STEPS, _MAX_FACTOR = 1000, 64
-"""Defaults of ``until: saturation``: the first budget (updates), and the largest budget over it."""
+"""Defaults of ``until: saturation``: first budget (updates); ratio of the largest to the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doubling:
-    """When a search stops to double the budget.
+    """Settings for repeated doubling of the budget.
 
     Attributes:
-        saturation: largest factor by which the last doubling may have raised the EMC.
-        last: largest number of doublings.
+        saturation: doubling ends when the last doubling raised the EMC by at most this factor.
+        last: maximum number of doublings.
         keep_states: number of final states that are kept to continue training runs.
     """
 
@@ -57,7 +57,7 @@ class Procedure(Section):
     supports_mup: ClassVar[bool] = False
     """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
     matrices_only: ClassVar[bool] = False
-    """Whether the update rule applies to matrices only; vectors use another rule."""
+    """Whether the update rule is for matrices only, and other parameters use a different rule."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         epochs: Count | None
@@ -65,34 +65,34 @@ class Procedure(Section):
     steps: Count | None = None
     """Budget in parameter updates, instead of `epochs`."""
     gradient_evaluations: Count | None = None
-    """Budget in gradients of single samples, instead of `epochs`: an epoch takes n gradients, with
-    SAM 2 n."""
+    """Budget in gradients of single samples, instead of `epochs`. An epoch takes n gradients, or
+    2 n with SAM."""
 
     @property
     def rejects(self) -> bool:
-        """Whether a gate may reject a probe, which is then not counted."""
+        """Whether a gate may reject a probe, which the search then ignores."""
         return False
 
     @property
     def budget(self) -> tuple[str, int] | None:
-        """Key and value of the budget, with ``until: saturation`` of the first one:
-        ``("steps", 1000)``; None without a budget."""
+        """Key and value of the budget, such as ``("steps", 1000)``; None without a budget. With
+        ``until: saturation``, this is the first budget."""
         values = {key: getattr(self, key) for key in BUDGETS[:-1]}
         return next(((key, value) for key, value in values.items() if value is not None), None)
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether a training run with a smaller budget is the beginning of one with this budget."""
+        """Whether a training run with a smaller budget is a prefix of one with this budget."""
         return False
 
     @property
     def doubling(self) -> Doubling | None:
-        """When the search stops to double the budget; None if it never doubles it."""
+        """Settings for doubling the budget; None if it is not doubled."""
         return None
 
     @property
     def knows_other_budgets(self) -> bool:
-        """Whether the training runs of a point tell the EMC at other budgets."""
+        """Whether the training runs of a point determine its EMC at other budgets."""
         return self.extends_smaller_budgets or self.doubling is not None
 
     def at_stage(self, stage: int) -> Procedure:
@@ -120,7 +120,7 @@ class Training(Procedure):
     full_batch: ClassVar[bool] = False
     """Whether an update uses the gradient of the whole subset."""
     elementwise: ClassVar[bool] = False
-    """Whether an update treats every weight independently, in any memory format."""
+    """Whether an update treats every weight independently, so that any memory format works."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         lr: Rate
@@ -146,17 +146,17 @@ class Training(Procedure):
     times the first one."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
     """With `until: saturation`, the number of failed training runs of a point whose final states
-    (weights and optimizer) are kept to continue them, at most 4 GiB for each point. All others are
-    trained again if needed."""
+    (weights and optimizer) are kept, so that they can be continued; at most 4 GiB per point. All
+    others are retrained if needed."""
     unconverged: Literal["report", "extend"] = "report"
-    """Treatment of a failing probe that is still improving when its budget ends. `report`: it ends
-    with the verdict `unconverged`. `extend`: the budget is doubled repeatedly, up to `extend_to`
-    times the initial one."""
+    """Treatment of a failing probe that is still improving when its budget ends. `report`: its
+    verdict is `unconverged`. `extend`: its budget is doubled repeatedly, up to `extend_to` times
+    the initial one."""
     extend_to: Annotated[float, Field(gt=1, le=1e6)] = 8.0
     """Cap of an extended budget, as a multiple of the initial one."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
-    """Learning rate schedule over the budget: constant; one cosine to zero; or `wsd` (warm-up,
-    stable, decay): constant, then linear to zero over the last tenth of the budget."""
+    """Learning rate schedule over the budget. `cosine`: half a period of a cosine, to zero. `wsd`
+    (warm-up, stable, decay): constant, then linear to zero over the last tenth of the budget."""
     warmup: Annotated[Count | None, NUISANCE] = None
     """Number of updates over which the learning rate rises linearly to the value of the
     schedule."""
@@ -174,14 +174,14 @@ class Training(Procedure):
     """Convergence checks."""
     curves: Literal["batches", "evaluation"] = "batches"
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
-    `batches`: the batches of the epoch, each before its update, as a training loop prints them.
-    `evaluation`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
-    both, whether all samples are fitted is checked after every epoch; with `batches` a few samples
-    that were missed late in the epoch are evaluated first."""
+    `batches`: the batches of the epoch, each before its update, as in most training loops.
+    `evaluation`: the whole subset in eval mode after the epoch, which is slower. Both check after
+    every epoch whether all samples are fitted; `batches` first evaluates a few samples that were
+    missed late in the epoch."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Number of parts of each batch whose gradients are computed one by one and added in order, so
-    that results are bitwise identical on any number of processes. By default each process computes
-    one part, and results are equal up to rounding."""
+    """Number of parts into which each batch is split. Their gradients are computed separately and
+    added in a fixed order, so that results are bitwise identical on any number of processes. By
+    default each process computes one part, and results are equal up to rounding."""
 
     @property
     def budget(self) -> tuple[str, int] | None:
@@ -191,7 +191,7 @@ class Training(Procedure):
 
     @property
     def doubling(self) -> Doubling | None:
-        """When the search stops to double the budget."""
+        """Settings for doubling the budget; None without ``until: saturation``."""
         if self.until != "saturation" or self.budget is None:
             return None
         _, first = self.budget
@@ -206,7 +206,7 @@ class Training(Procedure):
         return self.model_copy(update={key: first << stage})
 
     def conflict(self, other: str, fix: str) -> tuple[str, str]:
-        """Return key and problem of ``until: saturation`` with a setting that excludes it."""
+        """Return (key, problem) for ``until: saturation`` with a setting that excludes it."""
         if "until" in self.model_fields_set:
             return "until", f"saturation cannot be combined with {other}; {fix}"
         problem = f"a budget, such as steps: 1000, is required with {other}"
@@ -219,7 +219,7 @@ class Training(Procedure):
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether no update depends on the budget, and the budget is not extended."""
+        """Whether the budget is fixed and no update depends on it."""
         fixed = self.budget is not None and self.unconverged == "report"
         return fixed and self.schedule == "constant"
 
@@ -235,7 +235,7 @@ class Training(Procedure):
             if getattr(self, key) == value and plateau.mode == "off":
                 yield key, f"{value} needs the plateau gate; remove plateau: off"
             if getattr(self, key) == value and self.schedule != "constant":
-                yield key, f"{value} has no fixed budget, which schedule: {self.schedule} needs"
+                yield key, f"{value} cannot be combined with schedule: {self.schedule}; remove one"
         if self.until == "saturation":
             yield from self._check_saturation()
         else:
@@ -271,8 +271,8 @@ class MiniBatches(Training):
     """Global batch size; an epoch is split into batches of at most this many samples."""
     batches: Literal["near_equal", "tail"] = "near_equal"
     """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
-    `tail`: full batches and a smaller last one, like a plain DataLoader; whether n samples fit then
-    depends on n modulo the batch size."""
+    `tail`: into full batches and a smaller last one, like a plain DataLoader; whether n samples can
+    be fitted then depends on n modulo the batch size."""
 
 
 class Sgd(MiniBatches):
@@ -305,7 +305,7 @@ class Gd(Training):
 
 
 class Adaptive(MiniBatches):
-    """Keys of all optimizers that scale each direction."""
+    """Keys of all adaptive and preconditioned optimizers."""
 
     lr: Annotated[Rate, NUISANCE] = 1e-3
     """Learning rate."""
@@ -362,4 +362,4 @@ class Muon(Adaptive):
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02
-    """Learning rate of matrices; all other parameters use a tenth of it."""
+    """Learning rate of matrices; other parameters use a tenth of it."""
