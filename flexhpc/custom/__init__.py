@@ -1,1 +1,1 @@
-"""Custom code of users, given as ``module:name`` or as objects: find, hash, import and run it."""
+"""Find, hash, import and run custom code, given as ``module:name`` or as Python objects."""

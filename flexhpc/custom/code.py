@@ -1,8 +1,8 @@
-"""Custom code (model, data set, trainer), given as ``module:name``.
+"""Find, hash and import custom code (models, data sets, trainers), given as ``module:name``.
 
 The module is searched in the folder of the spec, then on Python's path. Its version is identified
 by a hash of the source of the module and of all modules next to it that it imports. Reading a spec
-finds and hashes a module, but never runs it.
+hashes modules, but does not run them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from flexhpc.errors import PointError, one_line
 NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
 IN_PROCESS = "python"
-"""Pseudo-module in the names of objects that :func:`register_object` registered."""
+"""Pseudo-module of objects registered with :func:`register_object`: ``python:NAME``."""
 PACKAGE = Path(__file__).parent.parent
-"""Folder of the package flexhpc, as a full path: other folders may have the same name."""
+"""Absolute path of the package flexhpc; other folders may also be named flexhpc."""
 INSTALLED = ("site-packages", "dist-packages")
 """Names of the folders on Python's path that contain installed packages."""
 _registered_objects: dict[tuple[str, str], Any] = {}
 _imported: dict[str, str] = {}
-"""Hash of each module when this process imported it, by module name."""
+"""Hash of each module at the time of its import into this process, by module name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +62,14 @@ class Code:
 
 
 def find_code(name: str, folder: Path | None) -> Code:
-    """Find the module of a name and hash its source, without running it.
+    """Find the module of ``name`` and hash its source, without importing it.
 
     Args:
         name: ``module:name``.
         folder: folder of the spec, searched before Python's path; None to search the path only.
 
     Raises:
-        LookupError: the module is not found; the message is one line.
+        LookupError: the module is not found.
     """
     module = name.partition(":")[0]
     if module == IN_PROCESS:
@@ -120,7 +120,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
         key: key of the spec, for messages.
 
     Raises:
-        PointError: it cannot be imported, or its source has changed.
+        PointError: the code cannot be imported, or its source has changed.
     """
     if name.startswith(f"{IN_PROCESS}:"):
         with contextlib.suppress(KeyError):
@@ -151,7 +151,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
     """Call custom code; convert its errors to a PointError with a one-line message.
 
     The traceback is printed to stderr, which is the log of the point. If the code forks, the child
-    process exits when the call ends in it.
+    process exits at the end of the call.
 
     Args:
         label: description of the code for the message, for example ``model.family: my_nets:Net``.
@@ -168,7 +168,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
             return call()
     except (PointError, KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # a SystemExit of custom code must not end the worker
+    except BaseException as error:  # SystemExit in custom code must not stop the worker
         frames = traceback.extract_tb(error.__traceback__)
         user_frames = [
             frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)
@@ -184,11 +184,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
 
 @contextlib.contextmanager
 def time_limit_as_point_error() -> Iterator[None]:
-    """Convert an exceeded time limit in the block to a PointError; print the traceback to stderr.
-
-    Raises:
-        PointError: a time limit within the block was exceeded.
-    """
+    """Convert TimeLimitExceeded in the body to a PointError; print the traceback to stderr."""
     try:
         with end_open_limits():
             yield
@@ -201,8 +197,8 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
     """Convert a return value of custom code to an array of numbers or strings.
 
     Args:
-        name: name of the code, for the message.
-        value: a tensor of torch, or anything that NumPy converts to an array.
+        name: name of the code in messages.
+        value: a torch tensor, or anything that NumPy converts to an array.
 
     Raises:
         PointError: the value cannot be converted.
@@ -229,11 +225,7 @@ def accepted_arguments(function: Callable[..., Any], offered: Mapping[str, Any])
 
 
 def register_object(name: str, version: str, value: Any) -> str:
-    """Register an object of this process under a name, as its current version.
-
-    Returns:
-        The name for specs: ``python:NAME``.
-    """
+    """Register an object as the current version of ``name``; return ``python:NAME`` for specs."""
     key = f"{IN_PROCESS}:{name}"
     _registered_objects.pop((key, version), None)
     _registered_objects[key, version] = value
@@ -242,7 +234,7 @@ def register_object(name: str, version: str, value: Any) -> str:
 
 def _check_source(name: str, code: Code, key: str) -> None:
     if _imported.get(name.partition(":")[0]) == code.hash:
-        return  # this version is already imported, even if the file has changed since
+        return  # already imported, even if the file has changed since then
     try:
         current = find_code(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
@@ -316,7 +308,7 @@ def _imports(module: str, file: Path) -> Iterator[str]:
 
 
 def _release(module: str) -> str:
-    """Return the distribution and version of an installed module; its name if unknown."""
+    """Return distribution and version of an installed module; the module name if unknown."""
     top = module.split(".")[0]
     try:
         return f"{top} {distribution(top).version}"

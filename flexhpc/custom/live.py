@@ -1,4 +1,4 @@
-"""Versions of functions and classes passed to the Python API: hashes of their source."""
+"""Hash the source of functions and classes passed to the Python API, to identify versions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from flexhpc.custom.code import hash_of, is_installed
 def source_hash(value: Any) -> str | None:
     """Return a hash of the source of an object and of the objects that it refers to.
 
-    The hash includes the sources of custom functions and classes, and the values of plain objects.
-    Return None if the source is unavailable, for example at an interactive prompt, or if the object
-    refers to an object whose content cannot be hashed, for example an array.
+    The hash includes the sources of custom functions and classes, and the values of numbers,
+    strings and their containers. Return None if a source is unavailable, for example at an
+    interactive prompt, or if an object cannot be hashed, for example an array.
     """
     texts: dict[str, bytes] = {}
     if not _collect(value, texts):
@@ -27,7 +27,7 @@ def source_hash(value: Any) -> str | None:
 
 
 def _collect(value: Any, texts: dict[str, bytes]) -> bool:
-    """Add the sources of an object and of all that it refers to; return whether all were found."""
+    """Add the source of an object and its references to ``texts``; return False if one fails."""
     value = inspect.unwrap(value) if callable(value) else value
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
     if name in texts:
@@ -45,7 +45,7 @@ def _collect(value: Any, texts: dict[str, bytes]) -> bool:
 
 
 def _add_reference(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
-    """Add the source or value of an object that ``name`` refers to; return False if impossible."""
+    """Add the source or value of an object used by ``name``; return False if it has neither."""
     if _is_user_code(inner):
         return _collect(inner, texts)
     if _is_plain(inner):
@@ -55,7 +55,7 @@ def _add_reference(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether the repr of a value determines it: numbers, strings and containers of them."""
+    """Return whether a value consists only of numbers, strings, None and containers of them."""
     if isinstance(value, dict):
         return all(_is_plain(inner) for pair in value.items() for inner in pair)
     if isinstance(value, (list, tuple)):
@@ -81,7 +81,7 @@ def _lambda_source(function: Any) -> bytes:
 
 
 def _references(value: Any) -> Iterator[Any]:
-    """Yield the objects that a function, or the methods of a class, refer to, and base classes."""
+    """Yield the objects used by a function, or the base classes and objects used by a class."""
     if inspect.isclass(value):
         yield from value.__mro__[1:]
         for member in vars(value).values():
@@ -103,7 +103,7 @@ def _references(value: Any) -> Iterator[Any]:
 
 
 def _is_user_code(value: Any) -> bool:
-    """Return whether an object is a function or class of the user, not of an installed package."""
+    """Return whether an object is a function or class outside the installed packages."""
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return False
     if value.__module__ in sys.builtin_module_names:  # for example object, the base of every class

@@ -1,4 +1,4 @@
-"""Time limit for calls of custom code."""
+"""Limit the run time of custom code."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _running: list[TimeLimit] = []
 
 
 class TimeLimitExceeded(BaseException):
-    """Raised inside the limited code; not an Exception, which that code might catch."""
+    """Raised in the limited code. A BaseException, because that code may catch Exception."""
 
 
 class TimeLimit:
     """Context manager that raises :class:`TimeLimitExceeded` in a block that exceeds a time limit.
 
-    It can be reused; an object that is entered again inside its own block is not started again. It
-    uses SIGALRM, so it has no effect outside the main thread. A previous handler and timer of that
-    signal are restored. A call into C that never returns to Python is not interrupted.
+    It can be reused; entering it again inside its own block does not restart it. It uses SIGALRM,
+    so it has no effect outside the main thread. The previous signal handler and timer are restored
+    on exit. A call into C that never returns to Python is not interrupted.
 
     Args:
         seconds: time limit of the block.
-        label: description of the block, for the message.
+        label: description of the block in the message.
     """
 
     def __init__(self, seconds: float, label: str) -> None:

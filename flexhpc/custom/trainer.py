@@ -1,7 +1,6 @@
-"""Calls of custom trainers: their arguments, and the interpretation of their return values.
+"""Call custom trainers and interpret their return values.
 
-:func:`serve` runs in the child process that calls trainers (``measuring/trainer.py``), which can be
-killed at any time.
+:func:`serve` runs in a child process, so that ``measuring/trainer.py`` can kill a call at any time.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ _COUNTS = ("epochs", "steps", "cost")
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Training budget from the ``training`` section; all values are None if it gives no budget.
+    """Training budget of the ``training`` section; all values are None if it has no budget.
 
     Attributes:
         epochs: number of passes over the samples.
         steps: number of optimizer steps.
-        gradient_evaluations: number of gradient evaluations of single samples.
+        gradient_evaluations: number of per-sample gradient evaluations.
     """
 
     epochs: int | None
@@ -90,13 +89,13 @@ class TrainerCall:
     Attributes:
         trainer: the trainer to call.
         inputs: standardised inputs, float32 (n, ...).
-        labels: class labels from 0, int64 (n,).
+        labels: classes 0, 1, ..., int64 (n,); tokens (n, length) for sequences.
         classes: number of classes.
         seeds: seeds of this probe.
         budget: training budget from the spec.
         seconds: time limit of the call.
-        make_model: builds the network of the point's ``model`` using torch's global random state;
-            None if the point has no model.
+        make_model: builds the untrained network using torch's global random state; None if the
+            point has no model.
     """
 
     trainer: Trainer
@@ -115,11 +114,11 @@ class TrainerResult:
 
     Attributes:
         fitted: whether each sample is fitted, bool (n,).
-        loss: training loss as reported by the trainer, or nan.
-        epochs: number of epochs as reported, or 0.
-        steps: number of optimizer steps as reported, or 0.
-        cost: number of sample passes as reported, or 0.
-        metrics: all other numbers that it returned, by name.
+        loss: training loss; nan if the trainer did not return it.
+        epochs: number of epochs; 0 if not returned.
+        steps: number of optimizer steps; 0 if not returned.
+        cost: number of samples trained on, counted in every epoch; 0 if not returned.
+        metrics: all other numbers that the trainer returned, by name.
     """
 
     fitted: NDArray[np.bool_]
@@ -133,8 +132,8 @@ class TrainerResult:
 def train(task: TrainerCall) -> TrainerResult:
     """Call a trainer in this process.
 
-    It receives inputs and labels as positional arguments, its ``kwargs``, and each of the following
-    for which it has a parameter: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`),
+    The trainer receives inputs and labels as positional arguments, its ``kwargs``, and each of the
+    following for which it has a parameter: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`),
     ``seed`` (an integer below 2^31), ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a
     :class:`Budget`) and ``model`` (the untrained network). The global random states of Python,
     NumPy and torch are seeded before the call.
@@ -170,9 +169,9 @@ def parse_result(name: str, returned: Any, task: TrainerCall) -> TrainerResult:
 
     Args:
         name: name of the trainer, for messages.
-        returned: an array of one of three forms: bool (n,), which samples are fitted; integers
-            (n,), the predicted classes; or numbers (n, classes), scores of which the largest is the
-            prediction. Or a mapping with such an array as ``right``, ``predicted`` or ``scores``;
+        returned: an array: bool (n,), whether each sample is fitted; integers (n,), the predicted
+            classes; or numbers (n, classes), scores whose argmax is the predicted class. Or a
+            mapping with such an array under ``right``, ``predicted`` or ``scores`` respectively;
             its other values are numbers or None.
         task: the arguments of the call.
 
@@ -215,7 +214,7 @@ def _to_fitted(name: str, key: str, returned: Any, task: TrainerCall) -> NDArray
         raise PointError(f"{name}: for sequences, return which samples are fitted, as bool ({n},)")
     if array.dtype.kind not in expected:
         raise PointError(
-            f"{name} returned {key or 'an array'} of {array.dtype}, which is not accepted"
+            f"{name} returned {key or 'an array'} with unsupported dtype {array.dtype}"
         )
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise PointError(f"{name} returned NaN")
@@ -235,7 +234,7 @@ def _seed_all(seed: int) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Run the calls received through a connection until it is closed; send back the results."""
+    """Run the calls received through a connection and send back results until it is closed."""
     while True:
         try:
             task = connection.recv()

@@ -1,4 +1,4 @@
-"""Samples from arrays, in memory or in NumPy files."""
+"""Read samples from arrays in memory or in NumPy files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_arrays(data: Arrays) -> Source:
         raise PointError(f"data.path: file not found ({data.path})")
     if path.suffix == ".npy":
         if data.target is None:
-            raise PointError("data.target: is required with a .npy file; give the labels' file")
+            raise PointError("data.target: is required with a .npy file; name the file of labels")
         if (data.test_column is None) != (data.test_target is None):
             raise PointError("data.test_column, data.test_target: give both or neither")
         names = [path.name, data.target, data.test_column, data.test_target]
@@ -57,7 +57,7 @@ def open_arrays(data: Arrays) -> Source:
 
 def _memory_map(path: Path) -> Any:
     with convert_read_errors(path, "an .npy file"):
-        open_regular_file(path).close()  # NumPy maps it by name, and would block on a named pipe
+        open_regular_file(path).close()  # np.load would block on a named pipe
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -78,10 +78,10 @@ def _read_member(
 
 
 def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
-    """Return the source for arrays.
+    """Create a source from arrays.
 
     Args:
-        name: name for messages.
+        name: name in messages.
         arrays: inputs and labels, optionally followed by test inputs and test labels.
 
     Raises:
@@ -107,7 +107,7 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
 
 
 def _part(name: str, inputs: Array, labels: Ints) -> Part:
-    """Return samples in flexhpc's format: uint8 images, or float32 vectors and images."""
+    """Create a part: uint8 samples are kept, all others are converted to float32."""
     if len(labels) != len(inputs):
         raise PointError(f"{name}: inputs {inputs.shape} and labels {labels.shape} do not match")
     if len(labels) < 2:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the published pickles, or files in the binary format."""
+"""Read CIFAR-10 and CIFAR-100: the published pickles, or files in the binary format."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def open_cifar(source: str, root: str | None) -> Source:
     """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 test images.
 
     Raises:
-        PointError: the files are not found, not the published ones, or damaged.
+        PointError: the files are not found, damaged, or not the published ones.
     """
     classes = _CLASSES[source]
     paths = find_or_download(source, root, _candidates(source, _TRAIN))
@@ -73,7 +73,7 @@ def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
 
 
 def _read(paths: list[Path], classes: int) -> tuple[Part, Ints | None]:
-    """Return the samples of some files, and the super-class of each sample of CIFAR-100."""
+    """Return the samples of files, and the super-class of each sample (None for CIFAR-10)."""
     batches = [(_read_binary if path.suffix else _read_pickle)(path, classes) for path in paths]
     images = [images.reshape(-1, *_SHAPE) for images, *_ in batches]
     labels = np.concatenate([fine for _, fine, _ in batches]).astype(np.int64)
@@ -83,7 +83,7 @@ def _read(paths: list[Path], classes: int) -> tuple[Part, Ints | None]:
 
 
 def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
-    """Read rows of one label byte, or two in CIFAR-100 (super-class and class), and the pixels."""
+    """Return pixels, classes and super-classes; a row starts with 1 label byte (2 in CIFAR-100)."""
     labels = 2 if classes == 100 else 1
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         rows = np.frombuffer(file.read(MOST_BYTES), np.uint8).reshape(
@@ -132,5 +132,5 @@ def _coarse_map(path: Path, fine: Ints, coarse: Array) -> Ints:
     mapping = np.full(_CLASSES["cifar100"], -1, dtype=np.int64)
     mapping[fine] = coarse
     if len(wrong := fine[mapping[fine] != coarse]):
-        raise PointError(f"{path}: class {wrong[0]} has several superclasses; replace the file")
+        raise PointError(f"{path}: class {wrong[0]} has several super-classes; replace the file")
     return mapping

@@ -1,4 +1,4 @@
-"""CIFAR-5m (Nakkiran et al. 2021): millions of synthetic 32x32 images in npz files."""
+"""Read CIFAR-5m (Nakkiran et al. 2021): millions of synthetic 32x32 images in .npz files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KIND = "an .npz file with X, uint8 (n, 32, 32, 3), and Y, classes 0 to 9 (n,)"
 
 
 def open_cifar5m(source: str, root: str | None) -> Source:
-    """Open all parts, in the order of their numbers: uint8 (n, 3, 32, 32). There is no test set.
+    """Open all parts in numerical order: uint8 (n, 3, 32, 32), without a test set.
 
     Images are read in blocks, so that no part needs to fit into memory.
 
@@ -58,7 +58,7 @@ def _parts(source: str, root: str | None) -> list[Path]:
 
 
 def _labels(path: Path) -> Ints:
-    """Return the labels of a part; of its images, only the header is checked."""
+    """Return the labels of a part; check the shape and dtype of its images."""
     with convert_read_errors(path, _KIND), open_regular_file(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")

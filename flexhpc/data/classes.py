@@ -11,12 +11,12 @@ from flexhpc.errors import PointError
 
 
 def encode_labels(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Array]:
-    """Return the class of each label, int64 (n,), and the sorted labels of the classes.
+    """Return the class of each label, int64 (n,), and the sorted distinct labels.
 
     Args:
-        name: name for messages.
+        name: name in messages.
         labels: (n,), all numbers or all text.
-        order: the sorted labels of the training set, for the labels of a test set.
+        order: sorted distinct labels of the training set, to encode the labels of a test set.
 
     Raises:
         PointError: a label is missing, a fraction, or of a type that cannot be sorted; or a test

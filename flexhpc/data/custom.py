@@ -1,4 +1,4 @@
-"""Custom data sets."""
+"""Load custom data sets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flexhpc.errors import PointError
 
 
 def open_custom(data: CustomData) -> Source:
-    """Call the user's function and return its samples as a source.
+    """Import a custom data set, call it if it is a function, and return it as a source.
 
     Raises:
-        PointError: the function cannot be imported, raises an exception, or does not return samples
-            and labels.
+        PointError: it cannot be imported, raises an exception, or does not provide samples and
+            labels.
     """
     key = f"data.source: {data.source}"
     loaded = import_object(
@@ -36,13 +36,13 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
     """Return custom samples as [inputs, labels], with test inputs and test labels if there are any.
 
     Args:
-        name: name for messages.
-        samples: two or four objects that NumPy can convert to arrays, including torch tensors;
-            inputs may also be images as bytes or PIL images, such as a column of a DataFrame. Or a
-            map-style data set of torch or torchvision, of which each sample is read once.
+        name: name in messages.
+        samples: two or four objects that NumPy can convert to arrays, such as torch tensors; inputs
+            may also be a list or a pandas column of encoded or PIL images. Or a map-style data set
+            (torch, torchvision), of which each sample is read once.
 
     Raises:
-        PointError: ``samples`` is anything else.
+        PointError: ``samples`` has another form.
     """
     if _is_indexed(samples):
         samples = _indexed(name, samples)

@@ -1,4 +1,4 @@
-"""Data sources and data sets, before a point assigns labels."""
+"""Data structures for samples with their original labels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Summary:
     Attributes:
         fingerprint: identifies the samples, their order and original labels.
         mean, deviation: mean and standard deviation, float32, per channel (channels, 1, 1) or
-            feature (features,); the deviation of a constant one is 0.
-        twins: ids of samples that have an identical twin, int64 (m,).
-        groups: number of the group of identical samples of each twin, int64 (m,).
+            feature (features,); a constant channel or feature has deviation 0.
+        twins: ids of the samples that are identical to another sample, int64 (m,).
+        groups: for each twin, the index of its group of identical samples, int64 (m,).
     """
 
     fingerprint: str
@@ -41,7 +41,7 @@ class Part:
     Attributes:
         labels: original labels, int64 (n,).
         shape: shape of one sample: (channels, height, width) or (features,).
-        dtype: uint8 for images, float32 for vectors.
+        dtype: uint8 or float32.
         blocks: returns an iterator over the samples in order, as arrays ``(k, *shape)``; may be
             called repeatedly.
     """
@@ -53,7 +53,7 @@ class Part:
 
     @classmethod
     def of(cls, inputs: Array, labels: Array) -> Part:
-        """Return the part for an array in memory (n, ...)."""
+        """Create a part from arrays of samples (n, ...) and labels (n,)."""
         return cls(
             labels=labels.astype(np.int64, copy=False),
             shape=tuple(int(side) for side in inputs.shape[1:]),
@@ -78,18 +78,18 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A source of samples.
+    """The samples and classes of a data source, before labels are assigned for a point.
 
     Attributes:
-        name: name for messages.
+        name: name in messages.
         classes: number of classes.
         train: the training samples.
         test: returns the samples of the source's test files, or None if it has none.
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
         scaled: which features are standardised, bool (features,); None for all.
-        summary: statistics of the training samples, if they are already known.
-        class_names: names of the classes, in order; None if they are numbers.
+        summary: statistics of the training samples; None if they must be computed.
+        class_names: names of the classes, in order; None if they have no names.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Source:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Replace characters that cannot be encoded: names of folders need not be valid Unicode."""
+        """Replace invalid Unicode characters, which folder names may contain."""
         if self.class_names is not None:
             names = tuple(name.encode(errors="replace").decode() for name in self.class_names)
             object.__setattr__(self, "class_names", names)
@@ -110,12 +110,12 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A whole training set; the row of a sample is its **global sample id**.
+    """A complete training set; the **global sample id** of a sample is its row.
 
     Attributes:
-        name: name of the source, for messages.
-        inputs: uint8 images (n, channels, height, width), or float32 vectors (n, features), in
-            which NaN is a missing value; in memory or memory-mapped.
+        name: name of the source in messages.
+        inputs: images (n, channels, height, width) or vectors (n, features), uint8 or float32, in
+            memory or memory-mapped; NaN is a missing value of a vector.
         labels: original labels, int64 (n,), from 0 to classes - 1.
         classes: number of classes.
         coarse, scaled, class_names: see :class:`Source`.
@@ -140,14 +140,14 @@ class Dataset:
 
 
 def no_test() -> None:
-    """Return None: the ``test`` of a source without test files."""
+    """Return None; the value of ``Source.test`` if there are no test files."""
 
 
 def rows_per_block(shape: tuple[int, ...]) -> int:
-    """Return how many samples of a shape form a block: about four million values.
+    """Return the number of samples of a shape per block (about four million values).
 
-    It depends on the shape alone, so that floating-point sums do not depend on where the samples
-    are stored.
+    It depends only on the shape, so that floating-point sums do not depend on how the samples are
+    stored.
     """
     return max(1, _VALUES_AT_ONCE // int(np.prod(shape, dtype=np.int64)))
 

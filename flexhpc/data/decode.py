@@ -25,7 +25,7 @@ from flexhpc.errors import PointError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _AT_ONCE = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that PIL may detect, for any file name; for some others PIL would start programs."""
+"""Formats that PIL may detect; for some others it would start external programs."""
 
 NamedImage = tuple[str, Any]
 """Name of an image for messages, and its path, its bytes, or a PIL image."""
@@ -33,12 +33,12 @@ NamedImage = tuple[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages:
-    """Images that are not decoded yet, and their labels.
+    """Encoded images and their labels.
 
     Attributes:
-        name: name of the labels, for messages.
+        name: name of the labels in messages.
         labels: one label of any type per image.
-        images: returns the images in order, each time it is called.
+        images: returns an iterable over the images in order; may be called repeatedly.
     """
 
     name: str
@@ -49,7 +49,7 @@ class LabelledImages:
 def image_source(
     name: str, train: LabelledImages, test: Callable[[], LabelledImages | None], side: int | None
 ) -> Source:
-    """Return the source for images and labels.
+    """Create a source from encoded images and labels.
 
     Raises:
         PointError: a label is invalid, or the first image cannot be read.
@@ -72,18 +72,18 @@ def image_part(
     images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> Part:  # fmt: skip
-    """Return the part for images: uint8 (n, 3, height, width).
+    """Create a part that decodes images while it is read: uint8 (n, 3, height, width).
 
     Args:
-        images: returns the images in order, each time it is called.
+        images: see :class:`LabelledImages`.
         labels: int64 (n,).
-        side: side length to which they are resized; None if they all have one size.
-        shape: required shape, for example the shape of the training set; None for the shape of
-            the first image.
+        side: side length (pixels) to which images are resized; None if all have the same size.
+        shape: required shape, such as that of the training images; None for the shape of the first
+            image.
 
     Raises:
-        PointError: the first image cannot be read. For any other image that cannot be read or has
-            another size, the error is raised while the blocks are read.
+        PointError: the first image cannot be read. If another image cannot be read or has a
+            different size, reading the blocks of the part raises the error.
     """
     if shape is None:
         shape = decode_image(next(iter(images())), side, None).shape
@@ -99,10 +99,10 @@ def image_part(
 
 
 def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
-    """Return one image, uint8 (3, height, width); 16-bit grey is scaled to 8 bits.
+    """Decode one image to uint8 (3, height, width); 16-bit grey is scaled to 8 bits.
 
     Raises:
-        PointError: the image cannot be read, or does not have the ``shape``.
+        PointError: the image cannot be read, or its shape is not ``shape``.
     """
     name, content = image
     with convert_read_errors(name, "an image"), contextlib.ExitStack() as stack:
@@ -128,7 +128,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return the image with 8 bits per pixel: PIL would clip larger values to 255."""
+    """Scale an image to 8 bits per pixel, because PIL would clip larger values to 255."""
     wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled these to 16 bits
     if wide or image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint32)

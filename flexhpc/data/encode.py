@@ -1,6 +1,6 @@
-"""Encode the columns of a table: numeric ones as numbers, all others one-hot.
+"""Encode tables as float32: numeric columns as numbers, all others one-hot.
 
-This is what scikit-learn's ColumnTransformer would do, but scikit-learn takes 3 s to import.
+scikit-learn's ColumnTransformer is not used because importing scikit-learn takes 3 s.
 """
 
 from __future__ import annotations
@@ -90,17 +90,17 @@ class Encoding:
             start += column.width
             if column.marked:
                 encoded[:, start - 1] = series.isna()
-        encoded += np.float32(0)  # one bit pattern for zero, and one for missing values
+        encoded += np.float32(0)  # one bit pattern for 0 and one for NaN, because rows are hashed
         encoded[np.isnan(encoded)] = np.nan
         return encoded
 
 
 def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) -> Encoding:
-    """Return the encoding of a table.
+    """Choose the encoding of each column of a table.
 
     Args:
         frame: the table, without its target.
-        categorical: numeric columns that are categorical; text columns always are.
+        categorical: columns that are encoded one-hot, in addition to text columns.
         path: the file, for messages.
 
     Raises:
@@ -148,7 +148,7 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
     if 0 < not_numbers.sum() <= _FEW * len(cells) and numbers.nunique() > _MANY:
         row = int(np.flatnonzero(series.notna())[np.flatnonzero(not_numbers)[0]])
         raise PointError(
-            f"{path}: column {series.name} has numbers except in {int(not_numbers.sum())} cells "
+            f"{path}: column {series.name} is numeric except for {int(not_numbers.sum())} cells "
             f"({cells[not_numbers].iloc[0]!r} in row {row + 1}); correct them, or name the column "
             "in data.categorical or data.drop"
         )
@@ -159,7 +159,7 @@ def _to_float64(series: pd.Series[Any], path: Path) -> Array:
     try:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        raise _column_error(series, path, "must have numbers only") from None
+        raise _column_error(series, path, "must contain only numbers") from None
     except OverflowError:
         raise _too_large(series, path) from None
     if np.any(np.abs(values) > _LARGEST):
@@ -174,9 +174,8 @@ def _too_large(series: pd.Series[Any], path: Path) -> PointError:
 def _offset(values: Array) -> float:
     """Return an offset to subtract so that float32 can distinguish the numbers, such as dates.
 
-    The offset is 0 if float32 distinguishes all numbers anyway, or if the subtraction does not
-    separate more than half of those that coincide: then the numbers have too many digits for
-    float32.
+    The offset is 0 if float32 distinguishes all numbers, or if subtracting their median separates
+    at most half of the numbers that coincide in float32.
     """
     distinct = np.unique(values[~np.isnan(values)])
     lost = len(distinct) - len(np.unique(distinct.astype(np.float32)))

@@ -18,11 +18,11 @@ from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
 _TESTS = ("test", "validation")
-_KIND = "a data set of save_to_disk"
+_KIND = "a data set written by save_to_disk"
 
 
 def open_hugging_face(data: HuggingFace) -> Source:
-    """Open a folder of ``save_to_disk``: images, uint8 (n, 3, height, width), or numeric arrays.
+    """Open a data set written by ``save_to_disk``: uint8 images (n, 3, height, width) or arrays.
 
     Raises:
         PointError: the library is not installed; the folder, a split or a column does not exist; or
@@ -32,7 +32,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
         import datasets
     except ImportError:
         raise PointError(
-            "data.source: hugging_face needs Hugging Face's library; pip install datasets"
+            "data.source: hugging_face requires the package datasets; pip install datasets"
         ) from None
     path = Path(data.path).expanduser()
     with convert_read_errors(path, _KIND):
@@ -62,7 +62,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
 
 
 def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
-    """Return the training split and the test split, which is None if there is no test set."""
+    """Return the training split and the test split (None if there is no test set)."""
     if not hasattr(loaded, "keys"):
         return loaded, None
     for key, name in (("split", data.split), ("test_split", data.test_split)):
@@ -74,7 +74,7 @@ def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
 
 
 def _check(split: Any, data: HuggingFace, path: Path) -> None:
-    """Check that the columns exist, and that Arrow's offsets are valid, which reads rely on."""
+    """Check that the columns exist and that Arrow's offsets, which reads rely on, are valid."""
     for key, column in (("column", data.column), ("target", data.target)):
         if column not in split.column_names:
             columns = ", ".join(split.column_names)

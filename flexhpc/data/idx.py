@@ -55,7 +55,7 @@ def open_mnist(source: str, root: str | None) -> Source:
 
 
 def _candidates(source: str, part: str) -> list[list[str]]:
-    """Return the possible paths of the images and of the labels, relative to a root."""
+    """Return the possible paths of the image file and of the label file, relative to a root."""
     folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
     return [
         [f"{folder}{part}-{name}-ubyte{end}" for folder in folders for end in ("", ".gz")]

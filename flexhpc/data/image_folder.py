@@ -1,4 +1,4 @@
-"""Images in ROOT/[train/]CLASS/..., the layout of ImageNet and of torchvision's ImageFolder."""
+"""Read images in ROOT/[train/]CLASS/..., the layout of ImageNet and torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flexhpc.errors import PointError
 
 
 def open_image_folder(data: ImageFolder) -> Source:
-    """Open a folder of images as RGB: uint8 (n, 3, height, width), all of one size or of ``side``.
+    """Open a folder of images as RGB: uint8 (n, 3, height, width).
 
     Classes are the sorted folder names. Files are searched recursively in sorted order, so that
     global sample ids are the same on every machine. Names that start with a dot are ignored. If
     ROOT/train exists, ROOT/val or ROOT/test is the test set.
 
     Raises:
-        PointError: the folder does not exist, has no images, an unreadable image, or images of
-            different sizes.
+        PointError: the folder does not exist, or contains no images, an unreadable image, or images
+            of different sizes (without ``data.side``).
     """
     root = Path(data.root).expanduser()
     check_not_a_file(data.root)
@@ -72,7 +72,7 @@ def _images(folder: Path) -> list[str]:
 def _part(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
 ) -> Part:
-    """Return the part for a folder; ``shape`` is None for the training set, else its shape."""
+    """Return the samples of a folder; ``shape`` is the required shape of an image, if any."""
     paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
     for name in _folders(folder):

@@ -1,4 +1,4 @@
-"""Parquet files with images as bytes, the format of data sets on the Hugging Face hub."""
+"""Read Parquet files of encoded images, the format of data sets on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flexhpc.errors import PointError
 
 _ROWS_AT_ONCE = 256
 _MOST_ROWS = 2**27
-"""Maximum number of samples that a record can store; a column of equal values takes almost no space
-in the file, so the file size does not limit it."""
+"""Maximum number of rows. The file size does not limit it, because a column of equal values takes
+almost no space."""
 
 
 def open_image_table(data: ImageTable) -> Source:
@@ -40,7 +40,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
     files = sorted(file for file in path.rglob("*.parquet") if file.name.startswith(split or ""))
     if not files:
         names = f"{split}*.parquet" if split else "*.parquet"
-        raise PointError(f"data.path: {path} is not a file, and has no file {names}")
+        raise PointError(f"data.path: {path} is neither a file nor a folder with {names}")
     return files
 
 

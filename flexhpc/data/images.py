@@ -1,4 +1,4 @@
-"""Resize and recolour images, as uint8 (PIL resizes with antialiasing)."""
+"""Resize uint8 images (with antialiasing, by PIL) and convert their colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from flexhpc.data.dataset import Array, Part, in_blocks
 
-_LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601: sums to 2^16
+_LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601 weights x 2^16
 
 
 def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
@@ -26,9 +26,9 @@ def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def with_size_and_colour(part: Part, side: int | None, colour: str | None) -> Part:
-    """Return the part with its images resized, then converted to grey or to three channels.
+    """Return the part with its images resized, then converted to grey or RGB.
 
-    Returns ``part`` itself if that changes nothing.
+    Return ``part`` itself if its images already have this size and colour.
     """
     channels = {None: part.shape[0], "grey": 1, "rgb": 3}[colour]
     shape = (channels, side or part.shape[1], side or part.shape[2])

@@ -1,4 +1,4 @@
-"""Inputs of a network: standardised, and optionally replaced by noise or permuted."""
+"""Standardise the inputs of a network, and optionally permute them or replace them by noise."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Inputs:
     Attributes:
         rows: the unstandardised inputs, (n, ...).
         mean, deviation: statistics used for standardisation.
-        centre, spread: mean and standard deviation of the standardised training set: 0 and 1,
-            except for features that are not standardised; the spread of constant features is 0.
-        kind: ``data.inputs`` of the point.
+        centre, spread: mean and standard deviation of the training set after standardisation; 0
+            and 1 by default. The spread of constant features is 0.
+        kind: the key ``data.inputs``.
         seed: seed of noise and permutations.
         part: TRAIN or TEST, which use different random streams.
     """
@@ -39,9 +39,9 @@ class Inputs:
     def of(self, ids: Ints) -> Array:
         """Return the inputs of samples, float32 (len(ids), ...).
 
-        Noise and permutations depend on seed and sample id alone, so a sample is the same in every
-        probe. All channels of a pixel are permuted together. Missing values are replaced by the
-        mean.
+        Noise and permutations depend only on the seed and the sample id, so a sample has the same
+        input in every probe. All channels of a pixel are permuted together. Missing values are
+        replaced by the mean.
         """
         shape = self.rows.shape[1:]
         if self.kind == "gaussian":
@@ -65,17 +65,17 @@ class Inputs:
         return flat.reshape(values.shape)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the bytes of images, and the mean and deviation that :meth:`of` uses.
+        """Return uint8 inputs before standardisation, and the mean and deviation to apply.
 
         Returns:
-            uint8 (len(ids), ...) and two float32 arrays; None if :meth:`of` does more than
-            standardise bytes.
+            uint8 (len(ids), ...) and two float32 arrays; None if the inputs are not uint8, or are
+            also permuted or replaced by noise.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None
         return self.rows[ids], self.mean, self.deviation
 
     def _rng(self, identity: np.int64) -> np.random.Generator:
-        """Return the random stream of a sample; cheap, because Philox is counter-based."""
+        """Create the random generator of a sample; Philox is counter-based, so this is cheap."""
         key = np.array([self.seed, identity], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.part]))

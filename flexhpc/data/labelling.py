@@ -1,4 +1,4 @@
-"""Labels of a point, conflicts between identical inputs, and the subsets of probes."""
+"""Assign the labels of a point, find conflicts between identical inputs, and draw subsets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HELD_OUT_SEED = 1_402
 
 
 def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the new class of each class of a data set, int64 (classes,); None for no merging.
+    """Return the merged class of each original class, int64 (classes,); None without merging.
 
     Raises:
-        PointError: the map does not match the classes of the data set.
+        PointError: the classes of the data set cannot be merged as requested.
     """
     if data.class_map is not None:
         if len(data.class_map) != classes:
@@ -31,7 +31,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
     if data.merge == "coarse":
         if coarse is None:
             raise PointError(
-                f"data.merge: this copy of {data.source} has no super-classes; give class_map"
+                f"data.merge: this copy of {data.source} has no super-classes; give data.class_map"
             )
         return coarse
     if data.merge == "random" and data.classes is not None:
@@ -48,10 +48,10 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
 
 
 def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
-    """Return the labels after merging.
+    """Map labels to merged classes; see :func:`merge_map`.
 
     Raises:
-        PointError: a label has no new class.
+        PointError: a class has no super-class.
     """
     if mapping is None:
         return labels
@@ -65,7 +65,7 @@ def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
 def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
     """Return the labels of one point.
 
-    A label depends on the sample and not on the probe: it is the same in every probe of a point.
+    A sample has the same label in every probe of a point.
 
     Args:
         data: the ``data`` section.
@@ -74,8 +74,8 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
         seed: seed of the point.
 
     Returns:
-        Labels of all samples, int64 (n,); their number of classes; whether these are the classes
-        of the data set.
+        Labels of all samples, int64 (n,); the number of classes; whether the classes are those of
+        the data set.
 
     Raises:
         PointError: the classes cannot be merged as requested, or no label would be corrupted.
@@ -105,14 +105,14 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
     """Find identical inputs with different labels in a pool of samples.
 
     Args:
-        summary: contains which samples are identical.
+        summary: statistics of the data set, which include the groups of identical samples.
         labels: one label per sample.
         pool: sorted sample ids to consider.
 
     Returns:
-        The number of groups of identical inputs with different labels, and the sample ids that
-        prevent a perfect fit: all but those with the majority label of each such group (ties:
-        the smallest label wins).
+        The number of groups of identical inputs with different labels, and the ids of the samples
+        in these groups that do not have the majority label (the smallest of tied labels). Without
+        these samples, a perfect fit is possible.
     """
     ids, group, pairs, counts = _label_counts(summary, labels, pool)
     if not len(ids):
@@ -128,16 +128,16 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
 def conflict_groups(
     summary: Summary, labels: Ints, pool: Ints
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Count the groups of identical inputs with different labels by their composition.
+    """Count the groups of identical inputs with different labels by composition.
 
     Args:
         summary, labels, pool: as in :func:`find_conflicts`.
 
     Returns:
-        Pairs of the samples per label of a group (most frequent first) and the number of such
-        groups, in ascending order: ``[((2, 1), 30)]`` are 30 groups of three samples, of which one
-        has a different label. The labels themselves are omitted, because the probability of
-        drawing a conflict does not depend on them.
+        Sorted pairs of a composition (numbers of samples with the same label, largest first) and
+        the number of groups with it. ``[((2, 1), 30)]`` means 30 groups of three samples, two of
+        which have the same label. The labels are omitted because the probability of drawing a
+        conflict does not depend on them.
     """
     _, _, pairs, counts = _label_counts(summary, labels, pool)
     _, starts = np.unique(pairs[0], return_index=True)
@@ -148,7 +148,7 @@ def conflict_groups(
 
 
 def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Count the twins in a pool: ids, groups, sorted (group, label) pairs, samples per pair."""
+    """Return ids and groups of the twins in a pool, distinct (group, label) pairs and counts."""
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]
     pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
@@ -156,7 +156,7 @@ def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
 
 
 def held_out_ids(count: int, fraction: float) -> Ints:
-    """Return the ids of the samples that are never trained on: sorted, the same for every seed.
+    """Return the sorted ids of the held-out samples, which are the same for every seed.
 
     Raises:
         PointError: no sample, or every sample, would be held out.
@@ -174,8 +174,8 @@ def held_out_ids(count: int, fraction: float) -> Ints:
 def draw_subset(pool: Ints, n: int, seed: int) -> Ints:
     """Draw ``n`` distinct global sample ids from ``pool``, sorted, int64 (n,).
 
-    For one seed, subsets of growing n are prefixes of one permutation (before sorting); another
-    seed gives an independent subset.
+    With the same seed, a larger subset contains every smaller one, because both are prefixes of
+    one permutation. Different seeds give independent subsets.
     """
     rng = np.random.default_rng(seed)
     return np.sort(pool[rng.permutation(len(pool))[:n]])

@@ -34,16 +34,17 @@ class Samples:
         dataset: the whole training set, including held-out samples.
         labels: labels of the point, int64 (n,).
         classes: number of classes of the labels.
-        class_names: names of the classes, if they are the data set's and have names; else None.
-        inputs: network inputs of each sample.
+        class_names: names of the classes; None if the labels have other classes than the data set
+            or its classes have no names.
+        inputs: network inputs of all samples.
         mean, deviation: statistics for standardisation, over the whole training set.
         pool: sorted global sample ids that may be drawn: neither held out, nor dropped as a
             conflict.
-        n_limit: largest n that can be tried.
+        n_limit: maximum number of samples of a probe.
         conflicts: number of groups of identical inputs with different labels.
-        unfittable: number of samples that no model can fit together with their twins.
-        conflict_groups: groups of conflicts within the pool by their composition; see
-            :func:`flexhpc.data.labelling.conflict_groups`.
+        unfittable: number of samples that prevent a perfect fit; see
+            :func:`flexhpc.data.labelling.find_conflicts`.
+        conflict_groups: conflicts in the pool; see :func:`flexhpc.data.labelling.conflict_groups`.
         fingerprint: identifies the content of the data set.
     """
 
@@ -71,7 +72,7 @@ class Samples:
 
     @property
     def deviation(self) -> Array:
-        """Standard deviation by which every sample is divided after that."""
+        """Standard deviation by which every sample is divided after subtracting the mean."""
         return self.inputs.deviation
 
     def standardised(self, ids: Ints) -> Array:
@@ -79,10 +80,7 @@ class Samples:
         return self.inputs.of(ids)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the unstandardised inputs of samples, and their mean and deviation.
-
-        See :meth:`flexhpc.data.inputs.Inputs.bytes_of`.
-        """
+        """See :meth:`flexhpc.data.inputs.Inputs.bytes_of`."""
         return self.inputs.bytes_of(ids)
 
 
@@ -159,7 +157,7 @@ class _Loaded:
 
 
 def load_samples(data: Data, seed: int) -> Samples:
-    """Load the data of a point. The last two data sets stay in memory for the worker's next points.
+    """Load the data of a point; the last two data sets are cached for the worker's next points.
 
     Raises:
         PointError: the data is missing, unreadable or has the wrong shape.
@@ -191,8 +189,8 @@ def load_samples(data: Data, seed: int) -> Samples:
 def load_test(data: Data, seed: int) -> TestSet:
     """Load the test set of a point.
 
-    The test set is the samples held out by ``data.test_fraction``, or else the test files of the
-    source. With ``inputs: permuted``, pixels are permuted as in training.
+    It consists of the samples held out by ``data.test_fraction``, or else of the source's test
+    files. With ``inputs: permuted``, pixels are permuted as in training.
 
     Raises:
         PointError: there is no test set, or the test files are unreadable or have another shape.
@@ -233,9 +231,9 @@ def _loaded(data: Data, seed: int) -> _Loaded:
 
 @lru_cache(maxsize=2)
 def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
-    """Load the data shared by the points of one worker.
+    """Load a data set; the result is cached.
 
-    The section is passed as text, because sections with lists cannot be hashed.
+    The section is passed as JSON, because sections with lists cannot be hashed.
     """
     data = variant.model_validate_json(text)
     source = open_source(data, seed)

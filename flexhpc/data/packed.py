@@ -1,7 +1,7 @@
-"""Packed files: a whole data set in one file, opened by memory-mapping in milliseconds.
+"""Packed files: a data set in one file, which is memory-mapped in milliseconds.
 
-A packed file is an uncompressed .npz file, whose arrays any program can read. Its first member
-marks it as packed, and ``header.json`` describes the data set. The zip format stores a CRC-32 of
+A packed file is an uncompressed .npz file, which NumPy can load. Its first member, which is empty,
+identifies the format, and ``header.json`` describes the data set. The zip format stores a CRC-32 of
 every member, which :func:`verify_packed` verifies.
 """
 
@@ -25,14 +25,14 @@ from flexhpc.data.summary import summary_of
 from flexhpc.errors import PointError
 
 MARK = "flexhpc packed data 002"
-_KIND = "a file of `flexhpc data prepare`"
+_KIND = "a file written by `flexhpc data prepare`"
 _HEADER = "header.json"
 _LOCAL_HEADER = 30
 """Size of the header that precedes the name of a member in a zip file (bytes)."""
 _ALIGNMENT = 64
 _BYTES_AT_ONCE = 2**22
 Progress = Callable[[str, int, int], None]
-"""Called with the name of the current step, the amount done and the total amount."""
+"""Called with the current step, the amount done and the total (samples, or bytes if checking)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Packed:
 
     Attributes:
         path: the file.
-        reading: the keys of the ``data`` section that determined which values were read.
+        reading: keys and values of the ``data`` section that determined how samples were read.
         source: the samples, memory-mapped and read-only.
         size: size of the file (bytes).
     """
@@ -71,7 +71,7 @@ class _Header(BaseModel):
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a path is a file that starts like a packed file."""
+    """Return whether a path is a file with the first bytes of a packed file."""
     try:
         with open_regular_file(path) as file:
             start = file.read(_LOCAL_HEADER + len(MARK))
@@ -81,7 +81,7 @@ def is_packed(path: Path) -> bool:
 
 
 def check_not_a_file(root: str | None) -> None:
-    """Raise PointError if the root of an image set is a file: it is not a packed one."""
+    """Raise PointError if ``root`` is a file; call this only if it is not a packed file."""
     if root is not None and Path(root).expanduser().is_file():
         raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
 
@@ -100,7 +100,7 @@ def open_packed(path: Path) -> Packed:
     ):
         members = archive.infolist()
         if members[0].filename != MARK or any(member.compress_type for member in members):
-            raise ValueError("another format")
+            raise ValueError("unknown format")
         try:
             header = _Header.model_validate_json(archive.read(_HEADER))
         except ValidationError as error:
@@ -118,7 +118,7 @@ def open_packed(path: Path) -> Packed:
 
 
 def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
-    """Open a packed file and verify the checksums of all of its content.
+    """Open a packed file and verify the checksums of all members.
 
     Raises:
         PointError: as in :func:`open_packed`, or if a checksum does not match.
@@ -142,7 +142,7 @@ def write_packed(
 ) -> Packed:
     """Write a source into ``out``; the file is replaced atomically.
 
-    Samples are read and written in blocks, so the set may be larger than memory.
+    Samples are read and written in blocks, so they need not fit into memory.
 
     Raises:
         PointError: a sample cannot be read.
@@ -157,7 +157,7 @@ def write_packed(
                 _write_part(archive, "test_", test, "test samples", progress)
 
         def blocks() -> Iterator[Array]:
-            """Read the written samples; mapped pages would count as memory of this process."""
+            """Read the written samples without mmap, whose pages count as memory of the process."""
             written = array_blocks(part, "inputs")
             return _report_progress(written, "computing statistics", len(train.labels), progress)
 
@@ -203,11 +203,11 @@ def _write_blocks(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...],
     blocks: Iterable[Array],
 ) -> None:  # fmt: skip
-    """Append an array that consists of blocks, so that its values are aligned in the file."""
+    """Append an array given in blocks; align its values in the file for memory-mapping."""
     little = dtype.newbyteorder("<")
     member = zipfile.ZipInfo(f"{name}.npy")
     assert archive.fp is not None
-    zip64, extra = 20, 4  # sizes of the fields after the name: sizes of large members, and padding
+    zip64, extra = 20, 4  # bytes: zip64 field, header of the padding field
     start = archive.fp.tell() + _LOCAL_HEADER + len(member.filename) + zip64 + extra
     padding = -start % _ALIGNMENT
     member.extra = struct.pack(f"<HH{padding}x", 0xFFFF, padding)

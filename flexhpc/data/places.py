@@ -1,4 +1,4 @@
-"""Search and download standard data sets."""
+"""Search for and download standard data sets."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find_or_download(
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Disable downloads in the body: data sets that are not on this machine are missing."""
+    """Disable downloads in the body; data sets that are not on this machine raise PointError."""
     token = _downloads.set(False)
     try:
         yield
@@ -105,7 +105,7 @@ def find_files(
 
 
 def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
-    """Return the file of a table: ``root`` itself, or the first of ``names``, ignoring case.
+    """Return the file of a table: ``root`` if it is a file, else the first of ``names`` (any case).
 
     Raises:
         PointError: the file is not found; the message lists the folders searched and how to get the
@@ -122,7 +122,7 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
 
 
 def not_found(source: str, folders: Sequence[Path], files: str, reason: str = "") -> PointError:
-    """Return the error for a missing set: the folders searched and how to get the data."""
+    """Return the error for a missing set; it lists the searched folders and how to get the data."""
     searched = ", ".join(map(str, folders))
     return PointError(
         f"data.source: {source} was not found in {searched} (searched for {files}){reason}; get "
@@ -131,7 +131,7 @@ def not_found(source: str, folders: Sequence[Path], files: str, reason: str = ""
 
 
 def _download(source: str, root: Path) -> str:
-    """Download with torchvision, one process at a time; return the reason of a failure, or ''."""
+    """Download with torchvision, one process at a time; return an error message, or ''."""
     timeout = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -32,12 +32,12 @@ def prepare(
         source: value of ``data.source``.
         keys: keys of the ``data`` section; None values are omitted.
         overrides: additional keys, as ``data.KEY=VALUE``.
-        out: the output file; by default data/NAME.packed, named after the source, folder or table.
-        progress: called with the progress.
+        out: the output file; None for data/NAME.packed (see :func:`_name`).
+        progress: see :data:`flexhpc.data.packed.Progress`.
 
     Raises:
         InputError: a key is invalid or has no effect here; one line per error.
-        PointError: the data cannot be read; the file cannot be written; it exists and is not a
+        PointError: the data cannot be read; the file cannot be written; the existing file is not a
             packed file; or ``out`` is None and the existing file was packed with other keys.
     """
     data = _build_section(source, keys, overrides)
@@ -55,9 +55,9 @@ def prepare(
 
 
 def _name(data: Data) -> str:
-    """Return the default name of the file, without its extension.
+    """Return the default name of the packed file, without its extension.
 
-    A source whose location is required is named after its file or folder.
+    It is the name of the file or folder if the source requires a location, else of the source.
     """
     key = data.location_key()
     if key is None or data.location is None or not type(data).model_fields[key].is_required():
@@ -87,7 +87,7 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
 
 
 def _keys(source: str) -> list[str]:
-    """Return the keys that determine what is packed, of a source or, if it is unknown, of all."""
+    """Return the keys that determine the packed samples, of one source (of all if unknown)."""
     known = variants("data")
     classes = [known[source]] if source in known else known.values()
     keys = {
@@ -110,7 +110,7 @@ def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str
         if not equals or name[0] not in allowed:
             problems.append(
                 f"--set {text}: must be data.KEY=VALUE with one of {', '.join(allowed)}; other "
-                "keys of data are applied when a point is measured"
+                "keys of data take effect when a point is measured"
             )
         problems += [str(problem) for problem in parsed.problems]
         values = with_value(values, name, parsed.value.get("value"))

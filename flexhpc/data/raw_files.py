@@ -1,4 +1,4 @@
-"""Open users' files, decompress them up to a limit, and report damage in one message."""
+"""Open and decompress data files up to a maximum size; convert read errors to a PointError."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
 MOST_BYTES = 2**30
-"""Maximum size of a file that is read as a whole, also after decompression; far above the size of
-any data set distributed as a single file."""
+"""Maximum size, also after decompression, of a file that is read into memory at once; far above the
+size of any data set distributed as a single file."""
 _TAR, _USTAR = slice(257, 262), b"ustar"
 
 
 @contextlib.contextmanager
 def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
-    """Convert the exceptions of a reader to one message.
+    """Convert any exception of the body to a PointError with a one-line message.
 
-    Every exception is converted, because libraries raise various ones on damaged files.
+    Libraries raise exceptions of many types if a file is damaged.
 
     Args:
         file: the file, for the message.
-        kind: what the file should be, with an article: ``an .npz file``.
+        kind: expected kind of file, with an article: ``an .npz file``.
 
     Raises:
         PointError: the body raised an exception.
@@ -58,7 +58,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
         max_bytes: maximum size after decompression; None for a gigabyte.
 
     Raises:
-        Exception: of any type, if the file is damaged, larger, or not a regular file.
+        Exception: of any type, if the file is damaged, too large, or not a regular file.
     """
     max_bytes = max_bytes or MOST_BYTES
     file = open_regular_file(path)
@@ -72,7 +72,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
     if len(data) <= max_bytes and data[_TAR] == _USTAR:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             member = _only_member([member for member in archive if member.isfile()])
-            if member.size > max_bytes:  # a sparse file takes no space
+            if member.size > max_bytes:  # a sparse file is small in the archive
                 data = bytes(max_bytes + 1)
             elif inner := archive.extractfile(member):
                 data = inner.read()
@@ -119,10 +119,10 @@ def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
 def open_array(
     archive: zipfile.ZipFile, name: str
 ) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
-    """Open an array of an .npz file without reading it.
+    """Open an array of an .npz file without reading its values.
 
     Returns:
-        The file at the first value, the shape and the type of the array.
+        The file, positioned at the first value, and the shape and dtype of the array.
 
     Raises:
         Exception: of any type, if the array does not exist, is damaged, in Fortran order, or not
@@ -142,7 +142,7 @@ def open_array(
 
 
 def array_blocks(path: Path, name: str) -> Iterator[Array]:
-    """Yield consecutive rows of an array of an .npz file; it need not fit into memory.
+    """Yield the rows of an array of an .npz file in blocks; the array need not fit into memory.
 
     Raises:
         Exception: of any type, as for :func:`open_array`, or if the array is truncated.

@@ -21,7 +21,7 @@ from flexhpc.errors import PointError
 
 
 def reading_values(data: Data) -> dict[str, Any]:
-    """Return the keys of a section that determine which values are read, without None values."""
+    """Return the keys of a section that determine how samples are read, without None values."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -30,7 +30,8 @@ def open_source(data: Data, seed: int) -> Source:
     """Open the source of a point.
 
     Raises:
-        PointError: the data is missing, unreadable, of the wrong shape, or packed with other keys.
+        PointError: the data is missing, unreadable, of the wrong shape, or was packed with
+            different keys.
     """
     return _open_packed(data) or open_files(data, seed)
 
@@ -53,7 +54,7 @@ def open_image_set(data: ImageSet) -> Source:
 
 
 def _open_packed(data: Data) -> Source | None:
-    """Open a packed file: the one at the location of the section, or a matching one found."""
+    """Open the packed file at ``data.location`` or a matching one in the search folders, if any."""
     if data.seeded:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):
@@ -70,7 +71,7 @@ def _open_packed(data: Data) -> Source | None:
 
 
 def _mismatch(packed: dict[str, Any], data: Data) -> str | None:
-    """Return why a file packed with these keys does not match the section; None if it does."""
+    """Return how the keys of a packed file differ from the section; None if they match."""
     required = reading_values(data)
     if "colour" not in packed:
         required.pop("colour", None)
@@ -86,7 +87,7 @@ def _mismatch(packed: dict[str, Any], data: Data) -> str | None:
 
 
 def _apply_size_and_colour(source: Source, data: Data) -> Source:
-    """Return the source with its images resized and recoloured, unless they already are."""
+    """Return the source with its images resized and recoloured as given in the section."""
     if not isinstance(data, Images) or (data.side is None and data.colour is None):
         return source
     side, colour = data.side, data.colour
@@ -94,7 +95,7 @@ def _apply_size_and_colour(source: Source, data: Data) -> Source:
         kind = "vectors" if len(source.train.shape) == 1 else "images of float32"
         raise PointError(f"data.side, data.colour: not supported for {kind} ({source.name})")
     train = with_size_and_colour(source.train, side, colour)
-    original_test = source.test  # do not capture the source, which may hold a copy of all samples
+    original_test = source.test  # capturing ``source`` could keep all samples in memory
 
     def test() -> Part | None:
         part = original_test()

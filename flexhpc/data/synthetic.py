@@ -1,4 +1,4 @@
-"""Data without user files: scikit-learn's digits, Gaussian inputs and random tokens."""
+"""Data sources that need no files: scikit-learn's digits, Gaussian inputs and random tokens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flexhpc.seeds import derive
 def open_digits(data: Digits) -> Source:
     """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16.
 
-    The file is read without importing scikit-learn, which would take nearly as long as importing
-    torch in every worker that starts.
+    scikit-learn is not imported, because in every worker that would take nearly as long as
+    importing torch.
     """
     package = find_spec("sklearn")
     assert package is not None
@@ -32,7 +32,8 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
 
     The original labels come from a random linear teacher without bias. They are linearly separable,
     so a linear model fits any number of them. With random labels this is the perceptron problem of
-    Cover (1965), whose n50 is known exactly. Inputs are not standardised.
+    Cover (1965), for which the n that is fitted with probability 1/2 is known exactly. Inputs are
+    not standardised.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     inputs = rng.standard_normal((data.size, data.dims), dtype=np.float32)
@@ -49,7 +50,7 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
 def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
     """Draw uniformly random tokens, float32 (size, length), for the ``seed`` of a point.
 
-    The label of a sequence has no meaning: its tokens are the labels.
+    The class labels are unused zeros, because the model predicts the tokens.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     tokens = rng.integers(0, data.vocabulary, (data.size, data.length)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Tables with a header: CSV, also compressed with gzip, bzip2, xz, zip or tar, or Parquet."""
+"""Read tables with a header: Parquet, or CSV (also as gzip, bzip2, xz, zip or tar)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CELLS = 2**30
-"""Maximum number of cells of a Parquet table: 8 GB of numbers, three times HIGGS."""
+"""Maximum number of cells of a Parquet table: 8 GB of float64, three times the size of HIGGS."""
 _MOST_COLUMNS = 2**15
 """Maximum number of columns: pandas takes up to 2 ms per column, a minute for this many text
 columns."""
@@ -70,10 +70,9 @@ def open_table(data: Table) -> Source:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    """Read a Parquet file, unless it has too many cells.
+    """Read a Parquet file; raise ValueError if it has too many cells.
 
-    The size of the file does not limit them: a column of a single value takes almost no space, for
-    any number of rows.
+    The file size does not limit them, because a column of equal values takes almost no space.
     """
     import pandas as pd
     from pyarrow.parquet import read_metadata
@@ -87,7 +86,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file; blanks around cells are ignored, also around numbers and missing values."""
+    """Read a CSV file; ignore blanks around all cells, including numbers and missing values."""
     import pandas as pd
 
     frame = read_csv(path, _MOST_COLUMNS)

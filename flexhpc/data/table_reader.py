@@ -1,4 +1,4 @@
-"""Read CSV files into pandas, and normalise columns that were read from any file format."""
+"""Read CSV files into pandas, and normalise the columns of tables of any file format."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def read_csv(
         path: the file.
         max_columns: maximum number of columns; checked before the file is parsed.
         max_bytes: maximum size after decompression; None for a gigabyte.
-        header: ``detect``: the first row is a header if its first cell is neither a number nor
-            missing; None if there is no header.
+        header: ``detect``: the first row is a header unless its first cell is a number or missing;
+            None: there is no header.
         **options: further arguments of ``pandas.read_csv``.
 
     Raises:
         PointError: there are too many columns.
-        Exception: of any type, if the file is damaged or larger.
+        Exception: of any type, if the file is damaged or too large.
     """
     with open_decompressed(path, max_bytes) as file:
         cells = _first_row(file, options.get("comment"))
@@ -69,7 +69,7 @@ def check_columns(path: Path, columns: int, max_columns: int) -> None:
 
 
 def _first_row(file: BinaryIO, comment: str | None) -> list[str]:
-    """Return the cells of the first row, blank lines and comments skipped; read at most 4 MiB."""
+    """Return the cells of the first row after blank lines and comments; read at most 4 MiB."""
     start = file.read(_LONGEST_ROW)
     file.seek(0)
     text = start.decode("utf-8-sig", errors="replace")
@@ -92,7 +92,7 @@ def _is_name(cells: list[str]) -> bool:
 
 
 def inferred_type(series: pd.Series[Any]) -> str:
-    """Return the type of a column's non-missing values as inferred by pandas: ``string``, ..."""
+    """Return the type that pandas infers from non-missing values, such as ``string``."""
     import pandas as pd
 
     return pd.api.types.infer_dtype(series, skipna=True)
@@ -102,7 +102,7 @@ def normalise_column(series: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column with values that do not depend on the file format.
 
     Surrounding blanks are removed from text; text that is empty or a marker of missing values
-    becomes missing. Booleans become 0.0 and 1.0. Categories of pandas become their values.
+    becomes missing. Booleans become 0.0 and 1.0. Categoricals become arrays of their values.
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
-"""Three UCI tables, in the file formats in which they are distributed.
+"""Read three UCI tables (Covertype, Adult, credit card clients) in their published formats.
 
-Checksums are not compared, because copies differ in headers and spacing but not in their values.
-Shape and classes are checked.
+Shape and classes are checked instead of checksums, because copies of a table differ in headers and
+spacing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def open_known_table(data: KnownTable) -> Source:
     """Open ``covtype``, ``adult`` or ``credit``: float32 (n, features).
 
     Raises:
-        PointError: the file is not found, unreadable, or has another shape or other classes.
+        PointError: the file is not found or unreadable, or has an unexpected shape or class.
     """
     openers = {"covtype": _open_covtype, "adult": _open_adult, "credit": _open_credit}
     return openers[data.source](data.root)
@@ -88,9 +88,9 @@ def _open_covtype(root: str | None) -> Source:
 
 
 def _covtype_cache(path: Path) -> tuple[Array, Array]:
-    """Read the cache of scikit-learn's fetch_covtype: float64 (n, 54) and int32 (n,)."""
+    """Read the files cached by scikit-learn's fetch_covtype: float32 (n, 54) and int32 (n,)."""
     content = _joblib_content(path)
-    # The values follow a pickle of their type and shape, which is shorter than a row.
+    # The values follow a pickle of dtype and shape, which is shorter than a row.
     count = (len(content) - 1) // (8 * _COVTYPE_FEATURES)
     inputs = _joblib_array(path, content, np.dtype("<f8"), (count, _COVTYPE_FEATURES))
     targets = path.with_name(path.name.replace("samples", "targets"))
@@ -109,16 +109,16 @@ def _joblib_content(path: Path) -> bytes:
 def _joblib_array(
     path: Path, content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Array:
-    """Return the array in a joblib file: a pickle of type and shape, the values, and one byte.
+    """Return the array of a joblib file: a pickle of dtype and shape, the values, and one byte.
 
-    The pickle is searched for the expected type and shape, but not loaded, which could run code.
+    The pickle is searched for the expected dtype and shape, but not loaded: that could run code.
     """
     with convert_read_errors(path, f"scikit-learn's cache of covtype, {dtype} {shape}"):
         start = len(content) - 1 - math.prod(shape) * dtype.itemsize
         described = content[: max(start, 0)]
-        encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without protocol, memo and end
+        encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without PROTO, BINPUT and STOP
         if encoded not in described or dtype.str[1:].encode() not in described:
-            raise ValueError("another type or shape, or truncated")
+            raise ValueError("unexpected dtype or shape, or truncated")
         return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
 
 
@@ -213,9 +213,9 @@ def _read_excel(path: Path) -> pd.DataFrame:
 
 
 def _check_sheets(path: Path) -> None:
-    """Raise ValueError if an .xlsx file is larger, or refers to more cells, than a table may.
+    """Raise ValueError if an .xlsx file exceeds the maximum size or number of cells.
 
-    The reader allocates every cell up to the last one, and aborts the process if it cannot.
+    The reader allocates all cells up to the last one, and aborts the process if memory runs out.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Tar files of images and their classes, in the format of the WebDataset library."""
+"""Read tar files of images and their classes, in the format of the WebDataset library."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
-"""A label that fits into int64; Python refuses to parse more than 4,300 digits."""
+"""An integer label that fits into int64 (Python cannot parse more than 4,300 digits)."""
 
 
 def open_webdataset(data: WebDataset) -> Source:
-    """Open tar files of images: uint8 (n, 3, height, width), in the order of the files.
+    """Open tar files of images, in sorted order: uint8 (n, 3, height, width).
 
     Raises:
         PointError: the file does not exist, or a sample has no image or no class.
@@ -38,7 +38,7 @@ def open_webdataset(data: WebDataset) -> Source:
             if ending == target:
                 texts.append(content.decode(errors="replace").strip())
     if not texts:
-        raise PointError(f"{files[0]}: has no KEY{target}; data.target gives the ending")
+        raise PointError(f"{files[0]}: has no KEY{target}; set data.target to another extension")
     if unpaired := set(keys["class"]) ^ set(keys["image"]):
         key = min(unpaired)
         missing = "image" if key in keys["class"] else f"class ({target})"
@@ -46,7 +46,7 @@ def open_webdataset(data: WebDataset) -> Source:
     if keys["class"] != keys["image"]:
         raise PointError(
             f"{files[0]}: a key has several images, or images and classes have different orders; "
-            "data.column gives the ending of the images"
+            "set data.column to the extension of the images"
         )
 
     def images() -> Iterator[NamedImage]:
@@ -63,7 +63,7 @@ def open_webdataset(data: WebDataset) -> Source:
 def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, str, bytes]]:
     """Yield key, extension and content of the members with extensions in ``named``.
 
-    The key of a member is its name up to the first dot of its last part, as in WebDataset. The
+    The key of a member is its path up to the first dot of the file name, as in WebDataset. The
     content is empty unless the extension is in ``read``.
     """
     with (
@@ -77,7 +77,7 @@ def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str,
             extension = (dot + ending).lower()
             if not member.isfile() or extension not in named:
                 continue
-            if member.size > MOST_BYTES:  # a sparse file takes no space
+            if member.size > MOST_BYTES:  # a sparse file is small in the archive
                 raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
             content = tar.extractfile(member) if extension in read else None
             yield folder + slash + stem, extension, content.read() if content is not None else b""

@@ -1,7 +1,6 @@
-"""Network families of exact size, their scaling, reparameterizations and parameter counts.
+"""Build networks, scale and reparameterize them, and count their parameters.
 
-Public names are imported lazily: reading a spec, which refers to implementations in this package by
-name, must not import torch.
+Public names are imported lazily, so that importing this package does not import torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Build the network of a point; count its trained parameters and their bits without allocating."""
+"""Build the network of a point; count its trained parameters and bits without allocating them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     plain network with the same seed.
 
     Args:
-        model: the family and its sizes.
+        model: the ``model`` section.
         shape: shape of one sample: (channels, height, width), or (features,).
         classes: number of outputs.
 
@@ -133,7 +133,7 @@ def _build_plain(model: Network, shape: Shape, classes: int, device: str) -> nn.
 
 @contextlib.contextmanager
 def _point_errors(model: Network, shape: Shape) -> Iterator[None]:
-    """Convert any exception to a PointError: the network does not accept the samples."""
+    """Convert any exception of the body to a PointError about the shape of the samples."""
     try:
         with time_limit_as_point_error():
             yield

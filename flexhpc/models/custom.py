@@ -1,4 +1,4 @@
-"""Custom networks."""
+"""Build custom networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flexhpc.models.families import Shape
 
 
 def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
-    """Build the network with the user's code.
+    """Build a network with custom code.
 
     ``shape`` and ``classes`` are passed if the code has parameters with these names.
 

@@ -1,4 +1,4 @@
-"""Networks of the families at an explicit size, without scaling or reparameterization."""
+"""Build the networks of all families, without scaling or reparameterization."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     The network has the attribute ``flexhpc_any_layout`` if its family works in any memory format.
 
     Args:
-        model: a family with an explicit width; scaling and reparameterization are ignored.
+        model: the ``model`` section, with an explicit width; scaling and reparameterization are
+            ignored.
         shape: shape of one sample.
         classes: number of outputs.
 
@@ -73,14 +74,14 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
 
 
 def linear(model: Linear, shape: Shape, classes: int) -> nn.Module:
-    """Build one linear layer: (n, features or image) -> (n, classes)."""
+    """Build one linear layer: (n, ...) -> (n, classes)."""
     head = nn.Linear(math.prod(shape), classes, bias=model.bias)
     layer_initialiser(model)(head, True)
     return nn.Sequential(nn.Flatten(), head)
 
 
 def mlp(model: Mlp, shape: Shape, classes: int) -> nn.Module:
-    """Build ``depth`` hidden layers of ``width`` units: (n, features or image) -> (n, classes)."""
+    """Build an MLP with ``depth`` hidden layers of ``width`` units: (n, ...) -> (n, classes)."""
     initialise, width, features = layer_initialiser(model), _width(model), math.prod(shape)
     layers: list[nn.Module] = [nn.Flatten()]
     for _ in range(model.depth):
@@ -99,9 +100,9 @@ def mlp(model: Mlp, shape: Shape, classes: int) -> nn.Module:
 def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
     """Build ``depth`` convolutions of stride 2, then global average pooling and a linear head.
 
-    The first convolution has ``width`` output channels, each following one twice as many as the
-    previous one: (n, channels, height, width) -> (n, classes). Kernels are ``kernel`` pixels wide
-    (odd) and padded by ``kernel // 2``, so that each convolution halves the sides, rounded up.
+    The first convolution has ``width`` output channels, and each next one twice as many as the
+    previous one. ``kernel`` is odd and the padding is ``kernel // 2``, so that each convolution
+    halves the sides, rounded up. (n, channels, height, width) -> (n, classes).
     """
     initialise, channels, kernel = layer_initialiser(model), shape[0], model.kernel
     layers: list[nn.Module] = []
@@ -134,12 +135,13 @@ def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
     """Build timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601); its head starts at zero.
 
-    The MLPs over patches have ``width`` / 2 units, rounded down, those over channels 4 ``width``.
+    The token-mixing MLPs have ``width`` / 2 hidden units, rounded down, and the channel-mixing MLPs
+    4 ``width``.
     """
     timm = _timm()
     if _width(model) < model.min_width:
         raise PointError(
-            f"model.width: too small ({model.width}): the MLPs over patches have width / 2 units; "
+            f"model.width: too small ({model.width}): token-mixing MLPs have width / 2 units; "
             f"use at least {model.min_width}"
         )
     options = _patch_options(timm, model, shape, classes)
@@ -161,7 +163,7 @@ def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) ->
 
 
 class GptNetwork(nn.Module):
-    """A decoder-only transformer on token sequences (length,).
+    """Decoder-only transformer for token sequences (m, length).
 
     It uses timm's vision transformer blocks with causal attention. Embeddings are drawn from N(0,
     0.02^2), as in GPT-2.
@@ -200,16 +202,18 @@ class GptNetwork(nn.Module):
 
 
 def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
-    """Build :class:`GptNetwork` for sequences of ``shape`` (length,)."""
+    """Build :class:`GptNetwork` for sequences of ``shape`` (length,) and ``classes`` tokens."""
     return initialise_network(GptNetwork(model, shape[0], classes), model)
 
 
 def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
-    """Build timm's ResNet: ``depth`` basic blocks over up to four stages with doubling channels.
+    """Build timm's ResNet with ``depth`` basic blocks in up to four stages.
+
+    The channels double from stage to stage, starting from ``width``.
 
     The stem is timm's "deep" one: three 3x3 convolutions. It keeps the resolution of images of at
     most 64 pixels, as is usual for CIFAR (He et al. 2016, section 4.2), and reduces larger images
-    by a factor of four, as for ImageNet. Convolutions have no biases, also if ``norm`` is none.
+    by a factor of four, as for ImageNet. Convolutions have no biases, even if ``norm`` is none.
     """
     timm, width, depth = _timm(), _width(model), model.depth
     norms = {"batch": nn.BatchNorm2d, "layer": timm.layers.GroupNorm1, "none": nn.Identity}
@@ -236,10 +240,10 @@ def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
 def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
     """Build timm's EfficientNet (Tan & Le 2019, arXiv 1905.11946), scaled relative to B0.
 
-    ``width`` / 32 multiplies all channels, ``depth`` / 16 the blocks of each of the seven stages.
-    timm rounds channels to multiples of 8 and blocks up, so there are at least 7 blocks. The stem
-    keeps the resolution of images of at most 64 pixels; it halves the resolution of larger ones,
-    as in B0.
+    All channels are multiplied by ``width`` / 32, and the number of blocks of each of the seven
+    stages by ``depth`` / 16. timm rounds channels to multiples of 8 and numbers of blocks up, so
+    that there are at least 7 blocks. The stem keeps the resolution of images of at most 64 pixels,
+    and halves that of larger ones, as in B0.
     """
     result: Any = _timm().models.efficientnet._gen_efficientnet(
         "efficientnet_b0",

@@ -23,14 +23,14 @@ arXiv 1502.01852, and torch.nn.init.calculate_gain; for GELU and SiLU the gain o
 BASE_WIDTH = 64
 Layer = nn.Linear | nn.Conv2d
 InitialiseLayer = Callable[[Layer, bool], None]
-"""Initialises the weights of a new layer in place; the bool is whether it is the last layer."""
+"""Initialises a layer in place; the second argument is whether it is the last layer."""
 
 
 def layer_initialiser(model: Initialised) -> InitialiseLayer:
     """Return the function that initialises layers according to ``model.init``.
 
-    ``torch`` keeps the default weights, multiplied by ``model.gain``. All other values set biases
-    to zero and use a gain of 1 for the last layer.
+    ``torch`` multiplies the default weights by ``model.gain``; all other values set biases to zero.
+    The last layer has a gain of 1.
     """
     gain = getattr(model, "gain", None)
     if gain is None:
@@ -68,15 +68,15 @@ def layers_of(network: nn.Module) -> list[Layer]:
 
 
 def apply_mup(layers: list[Layer], width_ratio: float) -> None:
-    """Apply the maximal update parametrisation to layers of ``width_ratio`` times their base.
+    """Apply the maximal update parametrisation to layers ``width_ratio`` times as wide as the base.
 
-    Every trained parameter gets an attribute ``rate_factors``; see ``make_optimizer`` in
-    training/optimizers.py.
+    Every trained parameter gets an attribute ``rate_factors``, the factors of the learning rate for
+    SGD and Adam; see ``make_optimizer`` in training/optimizers.py.
 
-    Yang et al. 2022 (arXiv 2203.03466), table 3: the variance of the last layer is divided by one
-    more factor of the width. The learning rate of SGD is multiplied by the width for the first
-    layer and for all biases before the last layer, and divided by it for the last layer; the rate
-    of Adam is divided by it for all layers but the first.
+    Yang et al. 2022 (arXiv 2203.03466), table 3, with r = ``width_ratio``: the variance of the last
+    layer is divided by r. The learning rate of SGD is multiplied by r for the first layer and for
+    all biases before the last layer, and divided by r for the weights of the last layer; that of
+    Adam is divided by r for all weights but those of the first layer.
     """
     if len(layers) == 1:
         return

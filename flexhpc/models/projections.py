@@ -1,8 +1,8 @@
 """Random projections P (rows x columns), implemented as modules that compute P z.
 
 Columns have unit length: exactly in ``Dense``, on average in the others. The random numbers are
-drawn from torch's global generator when a projection is created. They are non-persistent buffers,
-which a state_dict does not contain.
+drawn from torch's global generator when a projection is created, and stored in non-persistent
+buffers, which are not part of the state_dict.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Sparse(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return P z (rows,)."""
-        # index_add and index_select are each other's gradients, and torch has deterministic
-        # kernels for both; a product with a sparse tensor has none.
+        # index_add and index_select are the backward operations of each other, and torch has
+        # deterministic kernels for both, but not for the product with a sparse tensor.
         terms = self.value * z.index_select(0, self.column)
         return terms.new_zeros(self.rows).index_add(0, self.row, terms)
 
@@ -64,8 +64,8 @@ class Sparse(nn.Module):
 class Kronecker(nn.Module):
     """Kronecker projection: P = Q1 (x) Q2 / sqrt(rows), truncated, with Gaussian Q1 and Q2.
 
-    Both are ceil(sqrt(rows)) x ceil(sqrt(columns)). Columns have unit length on average (Lotfi et
-    al. 2022, arXiv 2211.13609).
+    Q1 and Q2 are ceil(sqrt(rows)) x ceil(sqrt(columns)). Columns have unit length on average (Lotfi
+    et al. 2022, arXiv 2211.13609).
     """
 
     left: Tensor
@@ -132,10 +132,11 @@ PROJECTIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def walsh_hadamard(vectors: Tensor) -> Tensor:
-    """Return H x for each row x of (m, n), n a power of two; H is +-1, in Hadamard order.
+    """Return H x for each row x of ``vectors`` (m, n), where n is a power of two.
 
-    Fast Walsh-Hadamard transform: log2(n) rounds, each of which replaces neighbouring blocks, whose
-    length doubles from round to round, by their sum and difference.
+    H is the Walsh-Hadamard matrix with entries +-1, in Hadamard order. Each of the log2(n) rounds
+    of the fast transform replaces pairs of adjacent blocks by their sum and difference; the length
+    of the blocks doubles in each round.
     """
     size, half = vectors.shape[1], 1
     result = vectors
@@ -147,9 +148,9 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
 
 
 def _bernoulli_indices(size: int, probability: float) -> Tensor:
-    """Return the ascending indices below ``size`` that independent Bernoulli draws select.
+    """Select each index below ``size`` with this probability; return them in ascending order.
 
-    The gaps between selected indices, which have a geometric distribution, are drawn.
+    Only the gaps between selected indices are drawn, from a geometric distribution.
     """
     chunks: list[Tensor] = []
     last = -1

@@ -1,4 +1,4 @@
-"""Reparameterizations: networks whose weights are computed from other, trained parameters."""
+"""Reparameterizations: the weights of a network are computed from other, trained parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEAR_ZERO = 1e-4
 
 
 class Reparameterization(nn.Module, ABC):
-    """A network that runs with computed weights; its buffers (BatchNorm's) are used unchanged.
+    """Base class of networks with computed weights; buffers (BatchNorm statistics) are kept.
 
     Args:
         network: an initialised network; training starts from its parameters.
@@ -45,7 +45,7 @@ class Subspace(Reparameterization):
     Training in a random subspace: Li et al. 2018, arXiv 1804.08838.
 
     theta0 are the initial weights, and z starts at zero. P is drawn from torch's global generator
-    and never saved, because the same seed reproduces it.
+    and not saved, because the same seed reproduces it.
 
     Args:
         network: the network, on the CPU; it is frozen in place.
@@ -53,7 +53,7 @@ class Subspace(Reparameterization):
         projection: type of P, a key of ``PROJECTIONS``.
 
     Raises:
-        PointError: see :func:`check_dims`; or P does not fit into memory.
+        PointError: ``dims`` exceeds the number of parameters, or P does not fit into memory.
     """
 
     def __init__(self, network: nn.Module, dims: int, projection: str) -> None:
@@ -130,13 +130,13 @@ def low_rank_parameters(network: nn.Module, rank: int) -> int:
 
 
 class Quantised(Reparameterization):
-    """A network with every matrix entry rounded to the nearest of 2^bits values (k + 1/2) s.
+    """A network in which every matrix entry is rounded to the nearest of 2^bits values (k + 1/2) s.
 
-    Vectors are not rounded. k ranges from -2^(bits-1) to 2^(bits-1) - 1, so zero is not a value.
+    Vectors are not rounded. k ranges from -2^(bits-1) to 2^(bits-1) - 1, so no value is zero.
     The step s of each matrix is fixed when the network is created: a trained step would store
     information that the number of bits does not include. The underlying real weights are trained
     with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the gradient of the
-    rounding is taken to be 1, also outside of the range of values.
+    rounding is replaced by 1, also outside the range of values.
 
     Args:
         network: an initialised network; its parameters are trained.
@@ -168,11 +168,11 @@ class Quantised(Reparameterization):
 
 
 def _step(weight: Tensor, inputs: int, bits: int) -> float:
-    """Return s: 2^bits steps span -r to r, with r = (1.3 + bits / 3) rms of the weights.
+    """Return the step s = 2 r / 2^bits, where r is (1.3 + bits / 3) times the rms of the weights.
 
-    For 1 to 8 bits this is within 3 % of the range with the least error for Gaussian weights (Max
-    1960, table II). A matrix that is initialised at or close to zero (the head of a mixer) uses 1 /
-    sqrt(inputs) for its rms.
+    For 1 to 8 bits, r is within 3 % of the range with the least squared error for Gaussian weights
+    (Max 1960, table II). If the weights are initialised at or close to zero (the head of a mixer),
+    1 / sqrt(inputs) is used as their rms.
     """
     rms = float(weight.detach().double().square().mean().sqrt())
     if rms < _NEAR_ZERO:
@@ -183,9 +183,9 @@ def _step(weight: Tensor, inputs: int, bits: int) -> float:
 def matrices(network: nn.Module) -> dict[str, tuple[int, int]]:
     """Return (outputs, inputs) of every trainable parameter with two or more dimensions, by name.
 
-    A kernel (out, in, height, width) is a matrix of (out, in x height x width). With three or more
+    A kernel (out, in, height, width) becomes (out, in x height x width). With three or more
     dimensions, leading dimensions of size 1 are dropped: the position embedding (1, n, width) of a
-    vit is n x width.
+    vit becomes (n, width).
     """
     return {
         name: _as_matrix(parameter.shape)

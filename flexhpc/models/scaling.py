@@ -19,16 +19,17 @@ _WIDEST = 10**6
 def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     """Resolve ``scaling`` and ``match_params`` to an explicit width and depth.
 
-    Widths are rounded to the nearest multiple that the family supports (heads of a vit, 2 of a
-    resnet, 8 of an efficientnet), at least one multiple; depths to the nearest integer. Rules:
+    Widths are rounded to the nearest positive multiple of a number that depends on the family (of
+    the heads of a vit, 2 for a resnet, 8 for an efficientnet), depths to the nearest positive
+    integer. Factors by which the sizes are multiplied:
 
-    - ``width``, ``depth``, ``both``: multiplied by ``scale``.
-    - ``compound``: width 1.1^scale, depth 1.2^scale (Tan & Le 2019, arXiv 1905.11946, section
-      3.3); :func:`resolution` returns the size of the images.
-    - ``vit_shape``: width scale^0.22, depth scale^0.45, units of the MLPs scale^0.6
-      (Alabdulmohsin et al. 2023, arXiv 2305.13035).
+    - ``width``, ``depth``, ``both``: ``scale``.
+    - ``compound``: 1.1^scale (width), 1.2^scale (depth) and 1.15^scale (images, see
+      :func:`resolution`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
+    - ``vit_shape``: scale^0.22 (width), scale^0.45 (depth) and scale^0.6 (hidden units of the
+      MLPs); Alabdulmohsin et al. 2023, arXiv 2305.13035.
 
-    ``match_params`` counts the parameters of the plain network, before a reparameterization.
+    ``match_params`` is compared with the number of parameters before a reparameterization.
 
     Args:
         model: the ``model`` section.
@@ -36,8 +37,8 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
         classes: number of outputs.
 
     Raises:
-        PointError: the rule leads to sizes that the family does not support, or no width has a
-            number of parameters close to the requested one.
+        PointError: the rule results in sizes that the family does not support, or no width has a
+            number of parameters close to ``match_params``.
     """
     if not isinstance(model, Sized):
         return model
@@ -49,10 +50,10 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
 
 
 def resolution(model: Network, shape: Shape) -> Shape:
-    """Return the shape of a sample after the initial resize of ``compound`` scaling.
+    """Return the shape of a sample after the resize that ``compound`` scaling requires, if any.
 
-    Sides are multiplied by 1.15^scale and rounded to the nearest multiple of the patch (of 1 if
-    there are no patches), at least one multiple.
+    Sides are multiplied by 1.15^scale and rounded to the nearest positive multiple of the patch
+    size (of 1 if there are no patches).
 
     Raises:
         PointError: samples are not images.
@@ -91,7 +92,7 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
     }[scaling]
     base = model.model_dump()
     values = base | {"width": _nearest(base["width"] * width, model.width_multiple)}
-    if base["depth"] > 0:  # an mlp without hidden layers stays one
+    if base["depth"] > 0:  # 0 is a linear model, which has no depth to scale
         values["depth"] = _nearest(base["depth"] * depth, 1)
     if scaling == "vit_shape":
         units = _nearest(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
@@ -109,7 +110,7 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
-    """Bisect for the width: the number of parameters never decreases with the width."""
+    """Find the width by bisection; the number of parameters never decreases with the width."""
     multiple = model.width_multiple
 
     def with_width(width: int) -> Sized:
@@ -145,21 +146,21 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
 
 
 def _count(model: Sized, shape: Shape, classes: int) -> int:
-    # fork_rng, because later draws must not depend on whether a width was computed
+    # fork_rng, because the random state must not depend on whether a count was cached
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(p.numel() for p in network(model, shape, classes).parameters())
 
 
 def _nearest(value: float, multiple: int) -> int:
-    """Round to the nearest multiple, halves up; at least one multiple."""
+    """Round to the nearest positive multiple; halves are rounded up."""
     return max(1, math.floor(value / multiple + 0.5)) * multiple
 
 
 def _capped_power(base: float, exponent: float) -> float:
-    return math.pow(base, min(exponent, 1_000.0))  # larger than any network, but a finite float
+    return math.pow(base, min(exponent, 1_000.0))  # exceeds any network, but is finite
 
 
 def _ratio(units: int, width: int) -> float:
-    """Return the float whose product with ``width``, truncated to an integer, is ``units``."""
+    """Return a float ``ratio`` for which ``int(width * ratio)`` is ``units``."""
     ratio = units / width
     return ratio if int(width * ratio) == units else math.nextafter(ratio, math.inf)

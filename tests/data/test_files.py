@@ -266,7 +266,7 @@ def test_missing_data_error_names_folders_and_download(
 @pytest.mark.parametrize("source", ["cifar10", "mnist", "cifar5m"])
 def test_root_that_is_not_a_packed_file_is_refused(tmp_path: Path, source: str) -> None:
     (tmp_path / "file").write_bytes(pickle.dumps(1))
-    with pytest.raises(PointError, match="neither a folder nor a file of `flexhpc data prepare`"):
+    with pytest.raises(PointError, match="neither a folder nor a file written by `flexhpc"):
         load(source, root=tmp_path / "file")
 
 

@@ -241,11 +241,11 @@ def test_wrong_content_with_valid_checksums_is_one_error_message(packed: Path, k
 def test_damage_is_detected_when_a_file_is_opened_or_verified(packed: Path) -> None:
     good = packed.read_bytes()
     for damage, expected in (
-        (lambda path: path.write_bytes(b""), "neither a folder nor a file of"),
+        (lambda path: path.write_bytes(b""), "neither a folder nor a file written"),
         (lambda path: path.write_bytes(good[:900]), "not a zip file"),
         (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
-        (lambda path: flip_bit(path, 0), "neither a folder nor a file of"),
-        (flip_bit_in(MARK), "neither a folder nor a file of"),
+        (lambda path: flip_bit(path, 0), "neither a folder nor a file written"),
+        (flip_bit_in(MARK), "neither a folder nor a file written"),
         (flip_bit_in("header.json"), "Bad CRC-32 for file 'header.json'"),
     ):
         packed.write_bytes(good)
@@ -340,10 +340,10 @@ def test_commands_prepare_and_check(tmp_path: Path, cli: Cli) -> None:
     flip_bit_in("inputs.npy")(tmp_path / "data" / "images.packed")
     failed = cli("data", "check", "data/images.packed", check=2)
     assert failed.stderr == (
-        "data/images.packed: cannot be read as a file of `flexhpc data prepare` (Bad CRC-32 for "
-        "file 'inputs.npy'); check or replace it\n"
+        "data/images.packed: cannot be read as a file written by `flexhpc data prepare` (Bad "
+        "CRC-32 for file 'inputs.npy'); check or replace it\n"
     )
-    assert "cannot be read as a file of" in cli("data", "check", "t.csv", check=2).stderr
+    assert "cannot be read as a file written" in cli("data", "check", "t.csv", check=2).stderr
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
 
 
