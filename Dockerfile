@@ -1,9 +1,9 @@
 # The flexhpc image; `make image` builds it (docs/containers.md).
-# Expected, with cached wheels and two cores: 1.5 minutes and 2.0 GB with TORCH=cpu, 3 minutes and
-# 6.8 GB with TORCH=cuda; 4 seconds after a change of the code.
+# Build time and size with cached wheels on two cores: 1.5 minutes and 2.0 GB with TORCH=cpu, 3
+# minutes and 6.8 GB with TORCH=cuda. After a change of the code, a build takes 4 seconds.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
-# A virtual environment, and the variables of every process in the image.
+# The virtual environment and the environment variables.
 FROM ${BASE} AS base
 ENV PATH=/opt/flexhpc/bin:$PATH \
     LANG=C.UTF-8 \
@@ -15,8 +15,8 @@ RUN python3 -m venv /opt/flexhpc \
  && useradd --uid 10001 --create-home flexhpc \
  && install -d -o flexhpc -g flexhpc /work
 
-# The large layers change only with the pins. A site's pip configuration and certificates are build
-# secrets; without them the public index is used.
+# The large layers are rebuilt only after a change of the pins. The pip configuration and the
+# certificates of the site are build secrets; without them, the public index is used.
 FROM base AS packages
 WORKDIR /opt/flexhpc/build
 COPY constraints.txt hpc/container/install.py ./

@@ -23,48 +23,48 @@ help: ## list the targets
 install: ## set up .venv with the pinned packages
 	@hpc/setup.sh
 
-dev: ## the same, with the packages of tests and lint
+dev: ## set up .venv, including the packages for tests and lint
 	@hpc/setup.sh dev
 
-sweep: install ## run a sweep to its end, or resume it (SPEC=, PROFILE=, SET=)
+sweep: install ## run or resume a sweep (SPEC=, PROFILE=, SET=)
 	$(call need,SPEC,make sweep SPEC=sweeps/quickstart.yaml)
 	@$(BIN)/flexhpc sweep $(SPEC) --profile $(profile) $(sets)
 
-ui: install ## MLflow UI on loopback (RUN=runs/NAME, by default the newest; PORT=)
+ui: install ## serve the MLflow UI on loopback (RUN=runs/NAME, by default the newest; PORT=)
 	@$(BIN)/flexhpc ui $(RUN) --port $(PORT)
 
-status: install ## live table of a run (RUN=)
+status: install ## show the state of every point of a run (RUN=)
 	$(call need,RUN,make status RUN=runs/quickstart)
 	@if [ -t 1 ]; then $(BIN)/flexhpc status $(RUN) --watch; else $(BIN)/flexhpc status $(RUN); fi
 
-results: install ## results table of a run (RUN=)
+results: install ## print the results table of a run (RUN=)
 	$(call need,RUN,make results RUN=runs/quickstart)
 	@$(BIN)/flexhpc results $(RUN)
 
-report: install ## HTML report of a run (RUN=)
+report: install ## write the HTML report of a run (RUN=)
 	$(call need,RUN,make report RUN=runs/quickstart)
 	@$(BIN)/flexhpc report $(RUN)
 
-check: lint ## lint and the quick tests
+check: lint ## run lint and the quick tests
 	@$(BIN)/python -m pytest -q -m 'not (slow or faults or sweeps or slurm or container or browser)'
 
-test: dev ## all tests except containers; includes SLURM and a browser
+test: dev ## run all tests except slow, fault and container tests; needs SLURM and a browser
 	@hpc/test_packages.sh
 	@$(BIN)/python -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25
 
-coverage: dev ## line coverage of the tests, also in workers; without SLURM (15 minutes)
+coverage: dev ## measure the line coverage of the tests without SLURM, also in workers (15 minutes)
 	@hpc/test_packages.sh
 	@$(BIN)/python -m pytest -m 'not (slow or faults or slurm or container)' --cov --cov-report=term
 
-test-full: dev ## all tests with all repetitions, and tests that take minutes
+test-full: dev ## run all tests except container tests, with all repetitions
 	@hpc/test_packages.sh
 	@FLEXHPC_TEST_FULL=1 $(BIN)/python -m pytest -m 'not container' --durations=25
 
-test-faults: dev ## random kills, damaged files and full disks; no result may be lost (35 minutes; PART=1: 4)
+test-faults: dev ## kill processes, damage files, fill disks; check that no result is lost (35 minutes; PART=1: 4)
 	@hpc/test_packages.sh
 	@$(BIN)/python -m $(if $(PART),pytest -n 2 -m faults tests/faults,tests.faults)
 
-test-speeds: dev ## sweep tests with small budgets, under CPU load and in random order
+test-speeds: dev ## run the sweep tests with small budgets, under CPU load and in random order
 	@hpc/test_packages.sh
 	@$(BIN)/python -m tests.speeds
 
@@ -74,10 +74,10 @@ test-slow: dev ## compare flexhpc with plain training loops (15 minutes)
 image: ## build the container image with podman or docker (TORCH=cuda|cpu, BASE=, IMAGE=)
 	@hpc/container/image.sh
 
-sif: ## make the Apptainer image from the container image (SIF=flexhpc.sif)
+sif: ## build the Apptainer image from the container image (SIF=flexhpc.sif)
 	@hpc/container/sif.sh
 
-local: ## run a sweep inside the image, on this machine's GPU if it has one (SPEC=, SET=)
+local: ## run a sweep in a container, on this machine's GPU if it has one (SPEC=, SET=)
 	$(call need,SPEC,make local SPEC=sweeps/quickstart.yaml)
 	$(if $(filter-out local,$(PROFILE)),$(error make local does not support PROFILE=))
 	@hpc/container/local.sh $(SPEC) $(sets)
@@ -87,7 +87,7 @@ test-containers: dev ## build the images and run sweeps in them, also on SLURM (
 	@hpc/container/packages.sh
 	@$(BIN)/python -m pytest -n 0 tests/container --durations=12
 
-lint: dev ## ruff, mypy, shellcheck, and the imports between packages
+lint: dev ## run ruff, mypy, shellcheck and import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -102,13 +102,13 @@ docs: dev ## build the documentation: site/docs/index.html
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . site
 	@echo site/docs/index.html
 
-devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, as root)
+devcluster-up: ## start a SLURM cluster of four small nodes on this host (Debian, as root)
 	@hpc/devcluster/up.sh
 
-devcluster-down: ## stop this SLURM
+devcluster-down: ## stop this cluster
 	@hpc/devcluster/down.sh
 
-bench: dev ## speed of flexhpc and of other training loops; tables and JSON (20 minutes)
+bench: dev ## measure the speed of flexhpc and of other training loops (20 minutes)
 	@$(BIN)/python bench/plan_speed.py
 	@$(BIN)/python bench/worker_start.py
 	@$(BIN)/python -m bench.speed.overhead
@@ -116,16 +116,16 @@ bench: dev ## speed of flexhpc and of other training loops; tables and JSON (20 
 	@$(BIN)/python -m bench.speed.start --rounds 2
 	@$(BIN)/python -m bench.speed.answers --rounds 2
 
-bench-full: bench ## all benchmarks (more than an hour, 3 GB of disk)
+bench-full: bench ## run all benchmarks (more than an hour, 3 GB of disk)
 	@set -e; for name in optimizers packed_set perceptron_coverage perceptron_shortfall slurm_submit \
     speed.sweeps tail_batch; do \
 	  $(BIN)/python -m bench.$$name; done
 	@$(BIN)/python -m bench.search
 
-gpu-check: dev ## tests and benchmarks that need a GPU (8 minutes at most)
+gpu-check: dev ## run the tests and benchmarks that need a GPU (8 minutes at most)
 	@$(BIN)/python -m bench.gpu_check
 
-recipe: dev ## how much each choice of a recipe changes EMC: the table of docs/recipe.md (45 minutes)
+recipe: dev ## measure how choices of a recipe change the EMC; update docs/recipe.md (45 minutes)
 	@for spec in recipe recipe_mup; do \
 	  $(BIN)/flexhpc sweep sweeps/$$spec.yaml --profile $(profile) || exit; done
 	@$(BIN)/python -m bench.recipe runs/recipe runs/recipe_mup --markdown docs/recipe.md

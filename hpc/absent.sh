@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by hpc/*/packages.sh.
-# look_for MODE COMMAND...: set `absent` to the commands that are not installed. Exit if there are
-# none (0), if MODE is --check (1), or if this user or system cannot install them (1).
+# look_for MODE COMMAND...: set `absent` to the commands that are not installed. Exit with status 0 if
+# all are installed, or with status 1 if MODE is --check or if they cannot be installed here.
 look_for() {
   local mode=$1 command
   shift

@@ -1,8 +1,8 @@
 """Write hpc/hashes.txt: a pip requirement with hash for every archive that `make dev` installs.
 
 Usage: python hpc/hashes.py
-Uses pip's configured package index, and is for this system and Python version. Lines of packages
-that only the tests need end in `# dev`.
+The archives come from pip's configured index, for this system and Python version. The lines of
+packages that only tests and lint need end in `# dev`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets up .venv with the pinned packages; safe to repeat, and to run twice at the same time.
-#   [HASHES=1] hpc/setup.sh [dev]     dev: with the packages of the tests
-# HASHES=1 accepts only archives listed in hpc/hashes.txt, which is for one system and Python.
+# Sets up .venv with the pinned packages; safe to repeat and to run concurrently.
+#   [HASHES=1] hpc/setup.sh [dev]     dev: include the packages for tests and lint
+# HASHES=1: accept only archives listed in hpc/hashes.txt (valid for one system and Python version).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:-}

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Python packages: SLURM, a browser for the MLflow UI, a C
-# compiler and a data set. Without root on Debian or Ubuntu it prints which tests are skipped.
+# compiler and a data set. Except as root on Debian or Ubuntu, it only prints which tests are skipped.
 set -euo pipefail
 cd "$(dirname "$0")"
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
-command -v cc >/dev/null || missing+=(gcc libc6-dev) # the failing disk of tests/faults
+command -v cc >/dev/null || missing+=(gcc libc6-dev) # for the simulated failing disk of tests/faults
 [ -d /usr/share/datasets/fashion-mnist ] || missing+=(dataset-fashion-mnist)
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   devcluster/packages.sh

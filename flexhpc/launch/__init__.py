@@ -1,1 +1,1 @@
-"""Launching of sweeps: profiles, local workers and SLURM array jobs. Does not import torch."""
+"""Launch sweeps: profiles, local workers and SLURM array jobs. Does not import torch."""

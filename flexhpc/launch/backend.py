@@ -7,14 +7,13 @@ from typing import Protocol
 
 
 class Backend(Protocol):
-    """Workers on this machine, or tasks of a cluster.
+    """Starts and monitors the workers of a sweep, on this machine or on a cluster.
 
     Attributes:
-        shared: whether each worker takes any free point, so that progress on one point is progress
-            on all points.
-        ours: whether the workers belong to this sweep and end with it; otherwise they continue
-            when the sweep process ends.
-        patience: number of times that a point is assigned without progress before it fails.
+        shared: whether every worker may claim any free point; a worker that makes progress on
+            one point may then still measure the others.
+        ours: whether an interrupted sweep stops the workers; otherwise they continue.
+        patience: maximum number of times that a point is assigned without making progress.
         image: container image of the workers; None without a container.
     """
 
@@ -35,7 +34,7 @@ class Backend(Protocol):
         ...
 
     def crashed(self) -> bool:
-        """Return whether any worker has ended with a failure."""
+        """Return whether any worker has failed."""
         ...
 
     def start(self, points: Sequence[str]) -> bool:
@@ -43,15 +42,15 @@ class Backend(Protocol):
         ...
 
     def waiting(self) -> Mapping[str, str]:
-        """Return the queued points as a mapping from point id to the reason for waiting."""
+        """Return the ids of the queued points, mapped to the reason why each point waits."""
         ...
 
     def log(self, point_id: str) -> str:
-        """Return the path of the error log of this point's last worker; empty if unknown."""
+        """Return the path of this point's log, or of the folder of logs; empty if unknown."""
         ...
 
     def note(self) -> str:
-        """Return a message on the current state of the workers; empty if there is none."""
+        """Return a warning about the state of the workers; an empty string if there is none."""
         ...
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""Cancel the queued and running work of a run, on this machine and on clusters."""
+"""Cancel a run: stop its local workers, and cancel its jobs on clusters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _GRACE = 60.0
 
 
 def cancel_run(path: Path) -> tuple[str, bool]:
-    """Ask every launch of a run to stop; wait until none of its points is running or queued.
+    """Ask all workers of a run to stop; wait up to 90 s until no point is running or queued.
 
     Pending tasks are removed from the queue immediately. Running tasks save the current probe and
     exit; tasks that are still in the queue after 60 s are cancelled with scancel.
 
     Returns:
-        A one-line summary, and whether everything has stopped.
+        A one-line summary, and whether all workers have stopped.
     """
     run, _, points = open_run(path)
     reader = StatusReader(run, points)
@@ -61,10 +61,10 @@ class _Jobs:
         self.unavailable = ""
 
     def end(self, measured: set[str], *, everything: bool) -> int:
-        """Cancel the pending tasks, or all; return how many tasks may still be running.
+        """Cancel the pending tasks, or all tasks; return how many may still be running.
 
-        The records are read on each call because a sweep may have submitted arrays meanwhile.
-        Arrays whose points are all measured are skipped: their cluster may no longer exist.
+        The records are read again on each call, because a sweep may submit more arrays meanwhile.
+        An array is skipped if all its points are measured: its cluster may no longer exist.
 
         Args:
             measured: ids of the points that are done.

@@ -1,13 +1,12 @@
-"""Update the cost stated in the headers of specs and next to links to specs in Markdown.
+"""Update the cost bounds that specs and Markdown files contain; ``flexhpc plan`` computes them.
+
+A spec states its cost in a comment line, a Markdown file after a link to a spec:
 
     # Cost: 60 points, at most 1.2e11 sample passes.
-
-The cost is the bound that ``flexhpc plan`` computes. This line is rewritten in each spec that has
-one. In Markdown files, the cost after each link to a spec is rewritten:
-``[classes](../sweeps/classes.yaml) (6.0e10)``.
+    [classes](../sweeps/classes.yaml) (6.0e10)
 
 Usage: python -m flexhpc.launch.cost_line FILE...
-Files of this repository that state costs: all of sweeps/, and docs/figures.md
+In this repository, sweeps/ and docs/figures.md contain costs.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ _SYNC_AFTER_FAILURE = 15.0
 
 @contextlib.contextmanager
 def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
-    """Run a process that logs to MLflow within the block; on exit, wait until it has caught up.
+    """Run a process that logs to MLflow within the block; on exit, wait until it has finished.
 
-    The wait ends early if the user presses Ctrl-C again, if the server still does not respond after
-    15 s, or if the run folder was moved.
+    The process is killed if the user presses Ctrl-C again, if the server still does not respond
+    after 15 s, or if the run folder was moved.
 
     Args:
         task: task file of the launch.

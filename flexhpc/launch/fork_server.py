@@ -22,7 +22,7 @@ class OrderedWorker:
     Attributes:
         server: the server that forks the worker.
         processes: number of processes of the worker.
-        started: owner records of the processes that were started, by process id.
+        started: id and start time of each started process, by process id.
         ended: exit statuses of the processes that have ended, by process id.
     """
 
@@ -43,13 +43,13 @@ class OrderedWorker:
         return any(p.alive() for pid, p in self.started.items() if pid not in self.ended)
 
     def ended_well(self) -> bool:
-        """Return whether every process exited with status 0, or with the status for lost peers."""
+        """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``."""
         all_ended = len(self.ended) == self.processes
         return all_ended and not any(set(self.ended.values()) - {0, EXIT_PEER_LOST})
 
 
 class ForkServer:
-    """A child process that forks workers; its imports take a few seconds.
+    """Child process that forks workers; it is reused, because its imports take seconds.
 
     Args:
         log: file to which its stderr is appended.
@@ -84,7 +84,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, order: Order) -> OrderedWorker:
-        """Ask the server to start a worker; if the server is dead, the worker has crashed."""
+        """Ask the server to start a worker, which counts as crashed if the server is dead."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(order.line())
@@ -107,7 +107,6 @@ class ForkServer:
         self._answers.close()
 
     def _take(self, report: Started | Ended) -> None:
-        """Record one event; the end of a short-lived process may be reported before its start."""
         if isinstance(report, Started):
             self._workers[report.worker].started[report.pid] = Owner.of(report.pid)
         else:

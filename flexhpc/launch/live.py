@@ -1,4 +1,4 @@
-"""The live view of a sweep: a table in a terminal, one line per finished point otherwise."""
+"""Show the progress of a sweep on the console."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class View:
         return f"{elapsed}, {start} to {high} left"
 
     def _print_changes(self, statuses: Sequence[PointStatus], states: dict[str, str]) -> None:
-        """Print a line for each newly finished point and for each distinct reason of failures."""
+        """Print one line for each newly measured point and for each failure message."""
         count = f"[{_finished(statuses)}/{len(statuses)}]"
         changed = [s for s in statuses if s.state != states.get(s.point.id)]
         states.update((s.point.id, s.state) for s in changed)

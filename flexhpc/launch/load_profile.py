@@ -16,7 +16,7 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
     """Read a profile; without a path, return the default profile for this machine.
 
     Raises:
-        InputError: the profile is invalid; contains every error of the file.
+        InputError: the profile is invalid; the message lists all errors.
     """
     if path is None:
         return LocalProfile()

@@ -15,17 +15,17 @@ from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU
 
 
 class LocalBackend:
-    """Local workers of one launch; each takes any free point of the run.
+    """Local workers of one launch; each claims any free point of the run.
 
     Args:
         folder: folder of the launch, with the logs and the task file.
-        profile: gives the number of workers and of processes of each.
+        profile: the profile, which sets the number of workers and of processes per worker.
     """
 
     shared = True
     ours = True
     patience = 5
-    """More than 1, since another sweep may have claimed every point when the workers started."""
+    """More than 1, because workers exit if another sweep has claimed all points."""
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
@@ -39,7 +39,7 @@ class LocalBackend:
             server.poll()
 
     def covers(self, point_id: str) -> bool:
-        """Return whether a worker is running: each worker takes any free point."""
+        """Return whether any worker is running, because each may claim any free point."""
         return self.has_workers()
 
     def has_workers(self) -> bool:
@@ -47,7 +47,7 @@ class LocalBackend:
         return any(worker.runs() for worker in self._workers)
 
     def crashed(self) -> bool:
-        """Return whether any of the last workers has ended with a failure."""
+        """Return whether any of the workers started last has failed."""
         return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
@@ -65,7 +65,7 @@ class LocalBackend:
                 else []
             )
             variables = {PROBES_AT_ONCE: str(at_once)}
-            if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and those in WSL
+            if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and GPUs in WSL
                 variables[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
             order = Order(
@@ -79,15 +79,15 @@ class LocalBackend:
         return True
 
     def waiting(self) -> Mapping[str, str]:
-        """Return no points: local workers have no queue."""
+        """Return an empty mapping, because local workers are not queued."""
         return {}
 
     def log(self, point_id: str) -> str:
-        """Return the folder of all logs, since the worker of a failed point is not known."""
+        """Return the folder of all logs, because a point is not assigned to a specific worker."""
         return str(self.folder)
 
     def note(self) -> str:
-        """Return no message."""
+        """Return an empty string: there are no warnings about local workers."""
         return ""
 
     def summary(self) -> str:

@@ -11,10 +11,10 @@ def log_tail(log: Path, lines: int = 12) -> list[str]:
     """Return the last non-empty lines of a log.
 
     Args:
-        log: log of process 0 of a job, which selects the logs of all its processes; or a folder
+        log: stderr log of rank 0 of a job (the logs of the other ranks are included), or a folder
             of logs.
-        lines: number of lines, divided among the logs, with at least 3 lines for each. For a
-            folder, this is also the maximum in total.
+        lines: number of lines, divided equally among the logs, but at least 3 of each log. From a
+            folder, at most this number of lines is returned.
     """
     if log.is_dir():
         paths = sorted(log.glob("*_log.err"))

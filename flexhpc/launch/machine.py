@@ -8,7 +8,7 @@ import os
 def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, without importing torch.
 
-    They are named as in CUDA_VISIBLE_DEVICES: indices, or UUIDs of GPUs and MIG instances.
+    The names have the format of CUDA_VISIBLE_DEVICES: indices, or UUIDs of GPUs or MIG instances.
     """
     devices = sorted(
         (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])

@@ -37,7 +37,7 @@ def make_plan(
 
     Raises:
         InputError: the spec or the profile is invalid.
-        PointError: with ``params``, if the data must be read for its shape but cannot be.
+        PointError: with ``params``: the data cannot be read to determine its shape.
     """
     settings = load_profile(profile)
     prepared = prepare(spec, overrides, runs)
@@ -83,10 +83,10 @@ def _sum(bounds: Sequence[int | None]) -> int | None:
 def _time_bound(
     statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
 ) -> float | None:
-    """Return an upper bound in seconds for the unfinished points, from the speed of past probes.
+    """Return an upper bound on the remaining time (seconds), from the speed of finished probes.
 
-    None if the run has no training run yet, if a cost bound is unknown, or on a cluster, where the
-    waiting time in the queue is unknown.
+    None if no probe has finished, if a point has no cost bound, or on a cluster, where the waiting
+    time in the queue is unknown.
     """
     speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
@@ -104,7 +104,7 @@ def _time_bound(
 
 
 def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
-    """Return the workers or array jobs that a sweep would start, as far as known in advance."""
+    """Return number and size of the workers or array jobs that a sweep would start."""
     each = {
         "cluster": profile.cluster,
         "processes_per_node": profile.processes_per_node,
@@ -181,14 +181,13 @@ def _layout_line(layout: dict[str, Any]) -> str:
 
 
 def _concurrency_text(layout: dict[str, Any]) -> str:
-    """Describe how many concurrent probes the searches plan and the profile allows."""
+    """Format how many probes the searches plan at once, and how many run concurrently."""
     planned, trained = layout["planned_at_once"], layout["probes_at_once"]
     if planned == 1:
         return ""
     return (
-        f"; searches plan up to {planned} probes at once, {min(planned, trained)} of them "
-        f"{'trains' if min(planned, trained) == 1 else 'train'} at the same time "
-        "(profile: probes_at_once)"
+        f"; searches plan up to {planned} probes at once, of which {min(planned, trained)} can run "
+        "concurrently (profile: probes_at_once)"
     )
 
 
@@ -199,7 +198,7 @@ def count_text(number: int, noun: str) -> str:
 
 
 def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
-    """Return the highest bound of all arms, None if it is unknown; see :func:`cost_bound`."""
+    """Return the largest cost bound of the arms, None if any has none; see :func:`cost_bound`."""
     shape, tuned = known_shape(point.data), len(point.arms) > 1
     n_limit = point.data.n_max or (shape[2] if shape else None)
     if n_limit is None:

@@ -1,4 +1,4 @@
-"""Preparation of a run folder from a spec."""
+"""Prepare a run folder from a spec."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Prepared:
 
     Attributes:
         run: the run folder.
-        points: points to measure; taken from the frozen spec if the same request was made before.
+        points: points to measure, from the existing frozen spec if ``again``.
         frozen: text of the frozen spec, with all defaults filled in.
-        request: hash of the requested spec.
-        again: whether the run folder already contains the same request.
-        edited: names of the custom code whose source has changed since the run was last started.
+        request: hash of the spec without defaults, and of custom code.
+        again: whether the last launch of this run had the same ``request``.
+        edited: names of custom code that was changed since the last launch of this run.
     """
 
     run: RunFolder
@@ -47,9 +47,9 @@ class Prepared:
 def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     """Read a spec and locate its run folder; nothing is written.
 
-    A repeated request reuses its frozen spec, so that changed defaults of a later version do not
-    change its points. A changed spec with the same name replaces the frozen spec; points that are
-    in both are kept.
+    If the spec has not changed since the last launch, its frozen spec is reused, so that points do
+    not change if a new version of flexhpc has other defaults. Otherwise the frozen spec will be
+    replaced; the results of points that are in both specs are kept.
 
     Raises:
         InputError: the spec is invalid, or the path of the run contains a control character.
@@ -76,7 +76,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
 
 
 def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
-    """Return the names of the custom code whose source differs from the frozen spec's."""
+    """Return the names of custom code whose hash differs from that in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
     previous = load(run.spec).frozen
@@ -107,7 +107,7 @@ def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
 
 
 def clear_claims(run: RunFolder) -> None:
-    """Remove partial claim files left by killed processes; errors are ignored."""
+    """Remove partially written claim files of killed processes; ignore errors."""
     with contextlib.suppress(OSError), FileLock(run.lock):
         for path in run.unfinished_claims():
             path.unlink(missing_ok=True)
@@ -142,9 +142,9 @@ def _user() -> str:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the flexhpc checkout, with a + if dirty; None without a checkout."""
+    """Return the commit of flexhpc's checkout, with a + if modified; None without a checkout."""
     checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():  # git would report a repository around the venv
+    if not (checkout / ".git").exists():  # git would report a repository that contains the venv
         return None
     try:
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Profiles: where and how a sweep runs. They never affect what is measured."""
+"""Profiles, which define where and how a sweep runs; they never affect its results."""
 
 from __future__ import annotations
 
@@ -70,13 +70,14 @@ class Profile(Section):
     processes_per_node: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes per node that train one point together (data parallel); each uses one GPU."""
     cpus_per_process: Count = 1
-    """CPU threads of each process; several processes that each use all cores are very slow."""
+    """CPU threads of each process; training is very slow with more threads than cores in total."""
     probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
     """Maximum number of probes of one point that train concurrently, if its search plans several
     (`search.at_once`). Each uses `cpus_per_process` threads and one GPU, assigned round-robin. The
     default is 1; on this machine it is higher if there are fewer points than workers."""
     tracking_uri: str | None = None
-    """MLflow server; the default is a database in the run folder; `none`: only `flexhpc sync`."""
+    """MLflow server; the default is a database in the run folder. With `none`, results are logged
+    only by `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Maximum number of retries of a point after its worker died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
@@ -88,10 +89,7 @@ class Profile(Section):
             yield "tracking_uri", NO_PASSWORD
         several = [key for key in ("nodes", "processes_per_node") if getattr(self, key, 1) != 1]
         if several and self.probes_at_once not in (1, None):
-            yield (
-                "probes_at_once",
-                f"has no effect with {several[0]}: its processes train one probe together",
-            )
+            yield "probes_at_once", f"has no effect with {several[0]} above 1; remove it"
 
 
 class LocalProfile(Profile):
@@ -111,7 +109,7 @@ class LocalProfile(Profile):
         )
 
     def spread(self, points: int) -> tuple[int, int]:
-        """Return the number of workers for this number of points, and concurrent probes of each."""
+        """Return the number of workers for ``points`` points, and of concurrent probes of each."""
         workers_max = self.worker_count()
         workers = min(workers_max, points)
         if self.processes_per_node > 1:
@@ -139,7 +137,7 @@ class SlurmProfile(Profile):
     cluster: Literal["slurm"]
     """Submit array jobs to SLURM, from a machine with sbatch and a shared file system."""
     partition: Name | None = None
-    """Partition; the default is the cluster's, as for all keys below."""
+    """Partition; the default is that of the cluster."""
     account: Name | None = None
     """Account to charge."""
     qos: Name | None = None
@@ -188,7 +186,7 @@ class SlurmProfile(Profile):
             yield "stop_before", problem
         users = max(self.processes_per_node, self.probes_at_once or 1)
         if self.gpus_per_node > users:
-            problem = f"{self.gpus_per_node} GPUs for {users} processes leave some idle"
+            problem = f"{self.gpus_per_node} GPUs for {users} processes would leave some GPUs idle"
             yield "gpus_per_node", f"{problem}; increase processes_per_node or probes_at_once"
         for name in self.sbatch:
             if (fix := _OWN_OPTIONS.get(option_name(name))) is not None:
@@ -200,7 +198,7 @@ class SlurmProfile(Profile):
 
     @property
     def cpus_per_task(self) -> int:
-        """CPU cores of each process that SLURM starts."""
+        """CPU cores to request for each process that srun starts."""
         return self.cpus_per_process * (self.probes_at_once or 1)
 
     @property
@@ -217,7 +215,7 @@ class SlurmProfile(Profile):
 
 
 def option_name(name: str) -> str:
-    """Return the name of a long sbatch option without leading dashes, with - in place of _."""
+    """Normalise the name of a long sbatch option: no leading dashes, and - instead of _."""
     return name.lstrip("-").replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""Assign points to workers as long as the points make progress."""
+"""Assign points to workers until the points are measured or make no more progress."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from flexhpc.launch.backend import Backend
 from flexhpc.store.status import PointStatus
 
 Mark = tuple[object, ...]
-"""Value that changes when a point makes progress."""
+"""Value that changes if a point makes progress."""
 
 
 class Scheduler:
     """Starts workers for the points that are neither running nor covered by an existing worker.
 
-    A point that was assigned ``backend.patience`` times (once, if a worker crashed) without
-    progress fails, because its workers end before they reach it. Deaths of workers that measure a
-    point are counted in its claim instead.
+    A point is not assigned again after ``backend.patience`` assignments (one, if a worker crashed)
+    without progress, because its workers exit before they claim it. If a worker dies after it has
+    claimed the point, the claim counts the death instead.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -46,5 +46,5 @@ class Scheduler:
 
 
 def _mark(status: PointStatus) -> Mark:
-    """Return a value that changes as soon as a worker reaches the point."""
+    """Return a value that changes when a worker claims the point or stores a probe."""
     return (status.probes, status.state, status.token)

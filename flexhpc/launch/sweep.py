@@ -1,4 +1,4 @@
-"""Run a sweep on any backend: start, live table, tracking and clean shutdown."""
+"""Run a sweep on any backend: start workers, show progress, track, and stop on signals."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CLUSTER_BEAT = 5.0
 
 
 class _StopSignals:
-    """Signal handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
+    """Handler of SIGINT (Ctrl-C) and SIGTERM; counts the stop requests of the user.
 
     Attributes:
         count: number of signals received.
@@ -71,12 +71,12 @@ def _stop_signals() -> Iterator[_StopSignals]:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """Outcome of following a sweep.
+    """Result of :func:`follow`.
 
     Attributes:
         statuses: status of every point.
         interrupted: whether a stop was requested.
-        jobs_continue: whether its tasks continue on the cluster.
+        jobs_continue: whether jobs of the sweep continue on the cluster.
     """
 
     statuses: list[PointStatus]
@@ -88,7 +88,7 @@ _LAUNCHES: Counter[str] = Counter()
 
 
 def launch_id() -> str:
-    """Return a new launch id: time and process id, with a counter if not unique in a second."""
+    """Return a new, unique launch id: time, process id and, if necessary, a counter."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     _LAUNCHES[stamp] += 1
     return stamp if _LAUNCHES[stamp] == 1 else f"{stamp}-{_LAUNCHES[stamp]}"
@@ -102,7 +102,7 @@ def write_launch(
     *,
     detach: bool,
 ) -> TaskFile:
-    """Write the run folder, the frozen spec of the launch and its task file; return the task.
+    """Create the run folder, write the frozen spec and the task file of a launch; return the task.
 
     Args:
         prepared: the spec and its run folder.
@@ -124,7 +124,7 @@ def write_launch(
 def make_task(
     prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
-    """Return the task file of a launch, which configures its workers; nothing is written."""
+    """Return the task file of a launch, which configures its workers, without writing it."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
     return TaskFile(
@@ -198,7 +198,7 @@ def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> 
     Scheduler(backend).assign_points(todo)
     uncovered = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
     if uncovered or backend.note():
-        reason = backend.note() or "the throttle is used up"
+        reason = backend.note() or "throttle reached"
         raise PointError(
             f"{backend.summary()}; {len(uncovered) or len(todo)} points not submitted ({reason}); "
             "run the same command again to submit them"
@@ -219,11 +219,11 @@ def follow(
         prepared: the spec and its run folder.
         profile: where and how to run.
         console: console on which the live table is shown.
-        report: writes the report when all points are finished, while tracking is still active, so
-            that MLflow gets it as well. Ctrl-C and SIGTERM raise KeyboardInterrupt in it, which it
-            must handle.
-        meanwhile: iterator of short steps of background work. One step runs after each poll, as
-            long as a core of this machine is idle.
+        report: called when all points are finished, to write the report. Tracking is still active,
+            so that the report is also logged to MLflow. SIGINT and SIGTERM raise KeyboardInterrupt
+            in this function, which must handle it.
+        meanwhile: background work; each item is one short step. One step runs after each poll if a
+            core of this machine is idle.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -248,7 +248,7 @@ def follow(
                 scheduler = Scheduler(backend)
                 working, folder = False, FolderWatch(stop_file.parent)
                 background, more_steps = iter(meanwhile), True
-                settled: set[str] = set()  # stays failed here even if another sweep retries it
+                settled: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.removed():
                         _stop_workers(backend, reader, view, signals, stop_file)
@@ -274,7 +274,7 @@ def follow(
                     idle_core = _cores_in_use(statuses, profile) < available_cores()
                     if working and more_steps and idle_core:
                         more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
-                    # Reading very many points takes a while; limit the load on the file system.
+                    # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
                 if interrupted and backend.ours:
@@ -292,7 +292,7 @@ def follow(
 
 
 def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
-    """Return the maximum number of cores of this machine that training uses now."""
+    """Return an upper bound on the cores of this machine that training uses now."""
     if isinstance(profile, SlurmProfile):
         return 0
     _, at_once = profile.spread(max(1, sum(status.state != "done" for status in statuses)))
@@ -332,4 +332,4 @@ def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
 
 def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return f"{elsewhere} measured by another sweep" if elsewhere and backend.shared else ""
+    return f"points measured by another sweep: {elsewhere}" if elsewhere and backend.shared else ""

@@ -21,9 +21,9 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     """Estimate a range for the remaining seconds of a sweep; None until two points are done.
 
     The total time of each unfinished point is drawn from the times of the finished points with the
-    same values of all swept keys except the seed, or from all finished points if there is none.
-    The range is from the 10% to the 90% quantile of 200 draws. It is too low if the larger points
-    come last.
+    same values of all swept keys except the seed, or from all finished points if there are none.
+    The range is from the 10% to the 90% quantile of 200 draws. It is too low if the points that
+    take longest are measured last.
     """
     finished = [s for s in statuses if s.state == "done" and _seconds(s) > 0]
     if len(finished) < _FEWEST:
@@ -48,7 +48,7 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
-    """Return the seconds per sample pass of each point, (points,); None before any training run.
+    """Return the seconds per sample pass, float64 (points,); None before any training run.
 
     Points without training runs get the median of the others.
     """

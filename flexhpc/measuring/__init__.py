@@ -1,1 +1,1 @@
-"""Measurement of a point: connects search, training and store."""
+"""Measure a point by connecting search, training and store."""

@@ -1,4 +1,4 @@
-"""Evaluate the generalization of a point's model: train it once more and test it."""
+"""Measure the generalization of a point's model: retrain it and evaluate the test set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BINS = 15
 
 
 def evaluation_size(config: Evaluate, samples: Samples) -> int:
-    """Return the number of training samples of an evaluation; ``n_max`` does not limit it.
+    """Return the number of training samples of an evaluation, which may exceed ``n_max``.
 
     Raises:
         PointError: the data set has fewer samples than ``evaluate.n``.
@@ -46,9 +46,9 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 def evaluation_procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from the settings of the probes.
 
-    If ``evaluate`` has a budget, it replaces the budget of the probes, in any unit, and is never
-    extended; a cosine schedule spans all of it. Training still stops at a plateau. The
-    gradient and curvature gates are off, because their metrics would not be used.
+    A budget in ``evaluate`` replaces that of the probes, whatever its unit, and is not extended; a
+    cosine schedule spans it. Training still stops at a plateau. The gradient and curvature gates
+    are off, because their metrics would not be used.
     """
     gates_off = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=gates_off)}
@@ -62,11 +62,11 @@ def evaluate(
     point: Point, samples: Samples, stage: int, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a point's model as configured by its ``evaluate`` section, and test it.
+    """Train a point's model as its ``evaluate`` section specifies, and evaluate the test set.
 
     The training starts from scratch and stops under the same conditions as a probe, in particular
-    as soon as all samples are fitted. Its subset is drawn independently of the probes' subsets;
-    for the same point, smaller evaluation subsets are contained in larger ones.
+    as soon as all samples are fitted. Its subset is drawn independently of the probes' subsets. If
+    ``evaluate.n`` is increased, the new subset contains the previous one.
 
     Args:
         point: the point, with an ``evaluate`` section.
@@ -77,7 +77,7 @@ def evaluate(
         callbacks: see :class:`Callbacks`.
 
     Returns:
-        A mapping with the keys asked (size and budget set in ``evaluate``), n and n_test
+        A mapping with the keys ``asked`` (size and budget set in ``evaluate``), n and n_test
         (samples), verdict, interpolated (whether every sample is fitted), train_accuracy,
         test_accuracy, gap (train minus test accuracy), test_loss (mean cross-entropy),
         calibration_error (see :func:`calibration_error`), epochs, cost (sample passes), seconds.

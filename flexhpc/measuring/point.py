@@ -1,4 +1,4 @@
-"""Measurement of a point: the only module that connects search, training and store."""
+"""Measure a point; the only module that connects search, training and store."""
 
 from __future__ import annotations
 
@@ -39,24 +39,25 @@ STATE_BYTES = 4 * 2**30
 def measure(
     point: Point, run: RunFolder, group: Group, callbacks: Callbacks, pool: ProbePool | None = None
 ) -> Estimate:
-    """Measure a point, resuming from the content of its file.
+    """Measure a point; resume from the probes in its file.
 
     In a process group, only rank 0 calls this function; the other ranks call :func:`assist`.
 
     Args:
         point: the point to measure.
         run: run folder that contains the file of the point.
-        group: process group that trains each probe together.
+        group: process group; all its ranks train each probe together.
         callbacks: see :class:`Callbacks`.
-        pool: processes that train one probe each, used if the search plans several at once.
+        pool: processes for the probes that the search plans at once, one each; None to train them
+            one after the other.
 
     Returns:
         The final estimate.
 
     Raises:
         NoData: the data cannot be opened.
-        PointError: the point cannot be measured, for example because its file is from other data.
-        Interrupted: a stop was requested; finished probes are stored, current ones checkpointed.
+        PointError: the point cannot be measured, for example because its data has changed.
+        Interrupted: a stop was requested; finished probes and current checkpoints are saved.
         PeerLost: another process of the group or the pool has died.
     """
     samples = _load_samples(point)
@@ -104,7 +105,7 @@ def _search(
     point: Point, samples: Samples, history: list[ProbeResult], run: RunFolder, group: Group,
     callbacks: Callbacks, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
-    """Run the probes that the search plans, until it returns its estimate."""
+    """Run the probes that the search proposes, until it returns an estimate."""
     path = run.point(point.id)
 
     doubling = point.training.doubling
@@ -149,8 +150,8 @@ def _search(
             else:
                 pool.run(point, step, checkpoint, callbacks, store)
         except BatchOfOne:
-            # A batch of 1 sample cannot be trained. If no larger n was fitted, the search has
-            # reached its lower end, and its current estimate is final.
+            # BatchNorm cannot be trained on a batch of one sample. If no probe has fitted, the
+            # search has reached its lower end, and its current estimate is final.
             final = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
@@ -171,8 +172,8 @@ def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
 
 
 _Message = tuple[str, tuple[int, ...] | None, int, int]
-"""Next training run, broadcast by rank 0 to the other ranks: point id, fields of the probe or None
-for the evaluation, and arm and stage of the evaluation."""
+"""Next training run, broadcast by rank 0: point id, the fields of the probe (None for the
+evaluation), and the arm and stage of the evaluation."""
 
 
 def _message(point_id: str, probe: Probe | None, arm: int = 0, stage: int = 0) -> _Message:
@@ -180,11 +181,11 @@ def _message(point_id: str, probe: Probe | None, arm: int = 0, stage: int = 0) -
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
-    """Take part in the training runs of rank 0, which calls :func:`measure`, until :func:`dismiss`.
+    """Take part in the training runs that rank 0 starts, until rank 0 calls :func:`dismiss`.
 
     Args:
         points: points by id.
-        group: process group that trains each probe together.
+        group: process group, in which rank 0 calls :func:`measure`.
         stopping: returns whether this process was asked to stop.
 
     Raises:
@@ -244,7 +245,7 @@ def _bits(point: Point, samples: Samples) -> int:
 
 
 def _check_same(path: Path, stored: Header, current: Header) -> None:
-    """Raise PointError if a file was measured with other data or another network."""
+    """Raise PointError if the stored probes used other data or another network."""
     if stored.data_fingerprint != current.data_fingerprint:
         raise PointError(
             f"{path}: was measured on other data (fingerprint {stored.data_fingerprint}, "

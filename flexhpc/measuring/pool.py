@@ -31,7 +31,7 @@ class _Settings:
     """First message to a child process.
 
     Attributes:
-        number: index of the process, by which it chooses its GPU.
+        number: index of the process, which selects its GPU.
         threads: CPU threads.
         checkpoint_every: time between checkpoints (seconds).
     """
@@ -82,11 +82,11 @@ class ProbePool:
         Raises:
             PeerLost: a process died; its checkpoint is kept for the next attempt.
             Interrupted: a stop was requested; all running probes have saved their state.
-            BatchOfOne: a probe cannot be trained; all others are done.
+            BatchOfOne: a probe would train on a batch of one sample; all others have finished.
             Exception: the first error of a probe or of ``done``; running probes are stopped.
         """
         queue = list(probes)
-        progress: dict[Child, dict[str, Any]] = {}  # of the children that train a probe
+        progress: dict[Child, dict[str, Any]] = {}  # of each child that trains a probe
         errors: list[Exception] = []
         stopping = False
         try:
@@ -136,7 +136,7 @@ class ProbePool:
         self._children = []
 
     def _idle(self, busy: dict[Child, dict[str, Any]], count: int) -> list[Child]:
-        """Return at most ``count`` children without a probe, started if necessary."""
+        """Return at most ``count`` idle children; start new ones if necessary."""
         while len(self._children) < min(len(busy) + count, len(self._settings)):
             child = Child(f"{__name__}:serve")
             child.connection.send(self._settings[len(self._children)])
@@ -151,14 +151,14 @@ def _report(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None
 
 
 def _urgency(error: Exception) -> int:
-    """Return the priority of an error: the one with the lowest number is raised."""
+    """Return the priority of an error; of several errors, the lowest number is raised."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 
 def serve(connection: Connection) -> None:
     """Train the probes that a :class:`ProbePool` requests, one after the other.
 
-    Runs in a child process. Sends the progress of a probe as a dict, and then its record or the
+    Runs in a child process. Sends the progress of each probe as dicts, and then its record or the
     exception that ended it.
     """
     settings = connection.recv()

@@ -1,4 +1,4 @@
-"""Training of a point on a subset: choice of subset, seeds and device, and the probe record."""
+"""Train a point's model on a subset: choose subset, seeds and device; record the probe."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def run_training(
     """Train a point's model once, from scratch, on a subset of its samples.
 
     Args:
-        point: the point, which gives the model and the training settings.
+        point: the point, for its model and training settings.
         samples: the point's data.
-        probe: size of the subset, index of the training among those with this size, and number of
-            times that the budget is doubled.
+        probe: n (size of the subset), repeat (index among the training runs with this n), and
+            stage (number of times that the budget is doubled).
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
-        name: distinguishes the checkpoints of training runs with the same n and repeat.
+        name: suffix of the checkpoint key, for training runs with the same n and repeat.
         subset_seed: seed of the subset; by default the subset seed of the probe.
 
     Returns:
@@ -103,11 +103,12 @@ def run_training(
 def _resident_inputs(
     samples: Samples, subset: Ints, device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Return the inputs of a subset on the device, as float32, or as uint8 for large images.
+    """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        The standardised float32 inputs and None. If these would exceed ``_MOST_FLOATS`` and the
-        data are uint8 images: the uint8 inputs and the (mean, deviation) to standardise them.
+        The standardised inputs as float32, and None. If these would exceed ``_MOST_FLOATS`` and the
+        data set consists of uint8 images: the uint8 inputs, and the mean and standard deviation
+        with which to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
         pixels = samples.bytes_of(subset)
@@ -181,7 +182,7 @@ def run_probe(
 
 
 def final_state_path(checkpoint: Path) -> Path:
-    """Return the path of the state from which a training run is continued, next to a checkpoint."""
+    """Return the path of the state from which a training run continues with a larger budget."""
     return checkpoint.with_suffix(".final.ckpt")
 
 
@@ -230,9 +231,9 @@ def cpu_name() -> str:
 
 
 def machine_info(group: Group) -> dict[str, str]:
-    """Return host, device, software versions and container image, as stored with each probe.
+    """Return host, device, software versions and container image, to be stored with each probe.
 
-    These do not enter the identity of a point.
+    They are not part of a point's id.
     """
     device = group.device
     return {

@@ -37,11 +37,11 @@ def logits_of(
 class Unseen:
     """Predictions of a trained network on a random set of samples.
 
-    The set is the same for all probes of a point; its samples outside a probe's subset are unseen.
+    All probes of a point use the same set. Samples outside a probe's training subset are unseen.
 
     Args:
         point: the point; its ``record.unseen`` is the size of the set.
-        samples: its data.
+        samples: data of the point.
         device: device of the network.
     """
 
@@ -54,14 +54,14 @@ class Unseen:
         self._correct = np.zeros(count, dtype=np.bool_)
 
     def record_predictions(self, network: nn.Module) -> dict[str, float]:
-        """Record which samples the network predicts correctly; return no metrics."""
+        """Record which samples are predicted correctly; return no metrics (``on_train_end``)."""
         if len(self._ids):
             scores = logits_of(network, self._samples, self._ids, self._device)
             self._correct = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
         return {}
 
     def predictions_outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return the evaluated samples that are not in a training subset.
+        """Return the predicted samples that are not in a training subset.
 
         Returns:
             Their sorted ids, int64 (k,), and whether each was predicted correctly, bool (k,).

@@ -19,13 +19,13 @@ UNSUPPORTED = "no gates, no curves, no checkpoint inside a probe"
 """Features that custom trainers do not support; stored in the record of each probe."""
 _POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0
-"""Seconds after its time limit in which a trainer may exit by itself and print a traceback."""
+"""Seconds between the time limit and SIGKILL, in which a trainer may exit with a traceback."""
 
 
 def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcome:
     """Call a custom trainer for one probe.
 
-    Functions that were passed as objects are called in this process. All others are called in a
+    A trainer that was passed as a Python object is called in this process. Any other is called in a
     child process, which is reused for the next probe because imports take time.
 
     Args:
@@ -77,7 +77,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
 
 
 _children: list[Child] = []
-"""The child process that calls trainers, if it was started: at most one."""
+"""The child process that calls trainers; empty until it is started."""
 
 
 def _trainer_process() -> Child:

@@ -1,4 +1,4 @@
-"""Check of the data, models and trainers of a spec on this machine, before a sweep is started."""
+"""Check the data, models and trainers of a spec on this machine, before a sweep starts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _Shape = tuple[tuple[int, ...], int]
 def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     """Check data, models and trainers on this machine; yield each distinct problem once.
 
-    Data sets are opened, except for known image sets, which a sweep may download. Models that
-    cannot be validated from the spec alone (timm and custom models) are built and run once on two
-    samples of zeros. Torch is imported for them only. Custom trainers are imported.
+    Data sets are opened, except for standard image sets, which a sweep may download. timm and
+    custom models are built and run once on two samples of zeros, because the spec alone does not
+    show whether they are valid; only this imports torch. Custom trainers are imported.
 
     Yields:
-        Whether the problem is an error, and its message. A known data set that is missing on this
-            machine is not an error: it may exist where the sweep runs.
+        Whether the problem is an error, and its message. A missing UCI table is not an error,
+            because it may exist on the machine that runs the sweep.
     """
     shapes: dict[str, _Shape | None] = {}
     reported: set[str] = set()
@@ -79,12 +79,12 @@ def _error_of(call: Callable[[], object]) -> str | None:
 
 
 def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
-    """Suppress tracebacks of custom code, which are meant for the log of a point."""
+    """Suppress stderr, to which custom code prints tracebacks for the log of a worker."""
     return contextlib.redirect_stderr(io.StringIO())
 
 
 def _shape(data: Data, seed: int) -> _Shape:
-    """Return the sample shape and the number of classes of the unmodified data set."""
+    """Return the sample shape and the number of classes of a data set, before relabelling."""
     shape = known_shape(data)
     if shape is not None and isinstance(data, ImageSet):
         return shape[0], shape[1]
@@ -93,7 +93,7 @@ def _shape(data: Data, seed: int) -> _Shape:
 
 
 def _classes(data: Data, default: int) -> int:
-    """Return the number of classes of the labels; ``default`` is the data set's own number."""
+    """Return the number of classes after relabelling; ``default`` is that of the data set."""
     if data.class_map is not None:
         return len(set(data.class_map))
     return data.classes or default

@@ -19,11 +19,11 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
     Args:
         path: task file.
         environment: distributed environment of this process.
-        stop: stop request, connected to signals by the caller: importing torch takes seconds,
-            during which signals must not be lost.
+        stop: stop request. Signal handlers must be installed before the call, because importing
+            torch takes seconds, during which signals must not be lost.
 
     Raises:
-        SystemExit: with status 1 if the task file is missing or damaged, and as in
+        SystemExit: with status 1 if the task file is missing or damaged; otherwise as
             :func:`flexhpc.worker.work.work`.
     """
     try:
@@ -50,7 +50,7 @@ class Task:
     def __call__(self) -> int:
         """Measure points until none is left; return the number of points that failed.
 
-        Replaces submitit's signal handlers first, which would requeue or end the job.
+        First replaces submitit's signal handlers, which would requeue or cancel the job.
         """
         stop = Stop.on_signals()
         return run_worker(Path(self.path), Environment.from_slurm(), stop)

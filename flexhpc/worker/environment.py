@@ -37,7 +37,7 @@ class Environment:
         world_size: number of processes of the job.
         local_rank: rank on this node.
         host: host name of rank 0.
-        token: secret identifier of this attempt of this job.
+        token: secret by which the processes of this attempt of the job authenticate each other.
         job: job id, ``123_4`` for task 4 of array 123.
         index: index of the array task, 4 in this example.
         log: path of the stderr log.
@@ -56,11 +56,11 @@ class Environment:
 
     @classmethod
     def from_slurm(cls) -> Environment:
-        """Read the environment of submitit and SLURM.
+        """Read the environment variables of SLURM and submitit.
 
-        Does not call scontrol, and therefore works in a container.
+        scontrol is not called, because it is not available in a container.
         """
-        from submitit import JobEnvironment  # takes 0.1 s, which local workers need not spend
+        from submitit import JobEnvironment  # takes 0.1 s; local workers do not need it
 
         job = JobEnvironment()
         host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
@@ -80,9 +80,9 @@ class Environment:
 
     @property
     def failures(self) -> Path:
-        """File to which the batch script appends each failed exit status of this task.
+        """File to which the batch script appends the exit status of each failure of this task.
 
-        The worker removes it as soon as it has claimed a point.
+        The worker removes the file when it claims a point.
         """
         return Path(self.log).parent / f"{self.job}.failures"
 

@@ -1,4 +1,4 @@
-"""Fork server: imports the modules of a worker once per machine and forks workers from them.
+"""Fork server: import the modules of a worker once, and then fork all local workers.
 
 Usage: python -m flexhpc.worker.fork_server
 
@@ -43,10 +43,10 @@ class Order:
     """Request to start one worker.
 
     Attributes:
-        worker: name of the worker: path prefix of its log files.
+        worker: name of the worker, which is the path prefix of its log files.
         task: path of the task file.
         processes: number of processes that train each probe together.
-        environment: complete environment of the processes.
+        environment: all environment variables of the processes.
         cwd: working directory.
     """
 
@@ -57,7 +57,7 @@ class Order:
     cwd: str
 
     def line(self) -> bytes:
-        """Return the order as one JSON line, as the fork server reads it."""
+        """Format the order as one line of JSON, which the fork server reads."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     def log(self, rank: int, stream: str) -> Path:
@@ -105,7 +105,7 @@ def parse_event(line: bytes) -> Started | Ended:
 
 
 class _Server:
-    """Parent process of all workers."""
+    """Forks workers, and reports when their processes start and end."""
 
     def __init__(self) -> None:
         self._running: dict[int, str] = {}
@@ -123,7 +123,7 @@ class _Server:
                     _send(Started(worker=order.worker, pid=pid))
 
     def _report_endings(self, *_: object) -> None:
-        """Report every child that ended; one SIGCHLD may be for several children."""
+        """Report all children that have ended; one SIGCHLD may stand for several."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
@@ -133,7 +133,7 @@ class _Server:
 
 
 def _expand_spec(order: Order) -> None:
-    """Expand the spec of a launch once for all its workers; a worker reports any error itself."""
+    """Expand the spec into the cache that forked workers inherit; workers report any error."""
     work = importlib.import_module(WARM)
     with contextlib.suppress(PointError, InputError, OSError):
         work.points_of(TaskFile.read(Path(order.task)).spec)
@@ -150,9 +150,9 @@ def _blocked_sigchld() -> Iterator[None]:
 
 
 def _send(report: Started | Ended) -> None:
-    """Write an event to stdout and ignore a closed pipe.
+    """Write an event to stdout; ignore a closed pipe.
 
-    A line is shorter than PIPE_BUF, so a single write is atomic.
+    The write is atomic, because a line is shorter than PIPE_BUF.
     """
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(asdict(report)).encode() + b"\n")
@@ -227,12 +227,12 @@ def _end(status: int) -> NoReturn:
 def main() -> None:
     """Import the modules of a worker, then serve orders."""
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # from the terminal; the sweep decides when to stop
+        signal.signal(number, signal.SIG_IGN)  # sent by the terminal; the sweep stops the workers
     with imports_without_gc():
         importlib.import_module(WARM)
-        gc.freeze()  # keeps memory shared with children: a collection would copy pages
+        gc.freeze()  # a garbage collection would copy pages shared with children
     _Server().serve()
-    os._exit(0)  # skips the shutdown of torch, which would delay the exit of the sweep
+    os._exit(0)  # skip the shutdown of torch, which would delay the exit of the sweep
 
 
 if __name__ == "__main__":

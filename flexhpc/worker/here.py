@@ -1,4 +1,4 @@
-"""In-process worker of the Python API."""
+"""Measure a point in the current process, for the Python API."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measure_here(
             worker.close()
     if stop.reason == _INTERRUPTED:
         raise KeyboardInterrupt
-    if not folder.is_dir():  # a write can fail before the watchdog notices
+    if not folder.is_dir():  # a write may fail before the watchdog reports it
         raise PointError(f"{task.run}: the run folder was moved or removed")
     if stop.is_set():
         raise PointError(stop.reason)

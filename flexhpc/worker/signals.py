@@ -10,8 +10,8 @@ import signal
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-"""Signals that request a stop. SIGTERM is sent by preemption, scancel and service managers; SIGUSR2
-is requested from SLURM with ``--signal`` before the time limit."""
+"""Signals that request a stop. SIGTERM is sent on preemption, and by scancel and service managers;
+SIGUSR2 is sent by SLURM before the time limit (``sbatch --signal``)."""
 
 EXIT_REQUEUE = 75
 """Exit status of a worker that stopped with points left and must be requeued (EX_TEMPFAIL)."""
@@ -22,9 +22,8 @@ EXIT_PEER_LOST = 76
 class Stop:
     """Stop request, set by a signal handler, the watchdog or the caller.
 
-    The training loop polls it. It is a plain attribute instead of a threading.Event: the lock of an
-    Event may be held by the code that a signal interrupts, so that setting it in the handler would
-    deadlock.
+    The training loop polls it. It is a plain attribute instead of a threading.Event, because the
+    interrupted code may hold the lock of an Event; setting it in the handler would then deadlock.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Process that started the workers; the workers stop when it ends.
+    """Identity of a process. Workers stop when the owner in their task file ends.
 
     Attributes:
         pid: process id.
@@ -30,11 +30,11 @@ class Owner:
 
     @classmethod
     def of(cls, pid: int) -> Owner:
-        """Create the owner from a process id."""
+        """Look up the start time of a process."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 
     def alive(self) -> bool:
-        """Return whether the owner is still running."""
+        """Return whether the process is still running."""
         return process_lives(self.pid, self.birth)
 
 
@@ -49,14 +49,14 @@ class TaskFile:
         stop: path of the stop file; workers stop when it exists.
         python: Python version of the submitting process, as ``3.11``; workers must have the same.
         flexhpc: flexhpc version of the submitting process; workers must have the same.
-        owner: process whose end stops the workers; None for workers that outlive their launcher.
+        owner: process that started the workers, which stop when it ends; None if they outlive it.
         threads: number of threads per process.
         probes_at_once: number of probes of one point trained in parallel, unless overridden by
             ``FLEXHPC_PROBES_AT_ONCE``.
-        retries: number of deaths on a point that are tolerated before it fails; see the profile.
+        retries: number of retries of a point after its worker died.
         checkpoint_every: time between checkpoints (seconds).
         beat: time between heartbeats (seconds).
-        points: ids of the points of a job array, ``per_task`` consecutive ones per task; None for
+        points: ids of the points of an array, ``per_task`` consecutive ids for each task; None for
             a worker that claims any free point of the run.
         per_task: number of points per task of the array.
         stop_before: time before the end of the allocation at which workers stop (seconds).
@@ -79,7 +79,7 @@ class TaskFile:
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:
-        """Return the ids of the points of one array task; None for workers outside of an array."""
+        """Return the ids of the points of one array task; None if there is no array."""
         if self.points is None:
             return None
         return self.points[index * self.per_task : (index + 1) * self.per_task]

@@ -14,7 +14,7 @@ from flexhpc.worker.task import TaskFile
 
 
 class Watchdog:
-    """Thread that does the file system checks of a worker.
+    """Thread that checks for stop requests and sends the heartbeats of a worker.
 
     The training loop only polls a flag, so that its steps are not delayed by I/O.
 
@@ -49,7 +49,7 @@ class Watchdog:
         return self.stop.is_set() or self.lost.is_set()
 
     def note(self, progress: dict[str, Any]) -> None:
-        """Set the progress to write with the next heartbeat."""
+        """Set the progress that the next heartbeat writes."""
         self.progress = progress
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Watchdog:
         self._closed.set()
 
     def _watch(self) -> None:
-        # Continues while a stopping worker saves its state, until the claim is released.
+        # Heartbeats continue after a stop request, until the worker has saved its state.
         while not self._closed.wait(self.task.beat):
             try:
                 self._check_stop()

@@ -48,9 +48,9 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
         stop: stop request.
 
     Raises:
-        SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if the
-            versions of Python, flexhpc or its source differ from the submitting process,
-            or the run folder cannot be written.
+        SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if Python,
+            flexhpc or its source has another version than in the submitting process, or if the
+            run folder cannot be written.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
@@ -122,7 +122,7 @@ def _check_versions(task: TaskFile) -> None:
 
 
 def _exit_at_end(group: Group, status: int) -> None:
-    """Destroy the process group and register an exit with ``status`` (collective call).
+    """Destroy the process group and register an exit handler (collective call).
 
     Threads of torch's process group may outlive it for a moment. If one of them wakes up during
     interpreter shutdown, the process aborts ("terminate called without an active exception") after
@@ -184,10 +184,9 @@ class Worker:
     def work_on(self, points: list[Point]) -> None:
         """Measure every point that no other process measures.
 
-        The points of an array task belong to this task only. If the claim of one still seems live
-        (a node that SLURM considers down may still be running, or has just died), the task retries
-        until the claim has expired. It does not wait longer for a holder that keeps sending
-        heartbeats.
+        No other task has the points of an array task, but a node that SLURM considers failed may
+        still hold a claim. The task retries for the time after which a claim without heartbeats
+        expires. It does not wait longer for a holder that still sends heartbeats.
         """
         end = time.monotonic() + SILENCE + 2 * self.task.beat
         while points and not self.stop.is_set():
@@ -223,7 +222,7 @@ class Worker:
         claim = self._take(point)
         if claim is None:
             return "held"
-        # From now on, deaths are counted in the claim.
+        # From now on, the claim counts the deaths.
         self.environment.failures.unlink(missing_ok=True)
         self.watchdog.guard(claim)
         try:
@@ -277,10 +276,10 @@ class Worker:
             raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_preempted(self, point: Point) -> bool:
-        """Return whether the previous holder was this task, ended by preemption or node failure.
+        """Return whether the previous holder was this task before a preemption or node failure.
 
-        In both cases the batch script was killed too, before it could record an exit status. Such
-        an end does not count as a death on the point.
+        Both also kill the batch script, so that it records no exit status. They do not count as
+        deaths on the point.
         """
         previous = read_claim(self.run.claim(point.id))
         same = previous is not None and previous.job == self.environment.job
@@ -348,7 +347,7 @@ def _data_key(point: Point) -> str:
 
 
 def _log(text: str, stream: TextIO | None = None) -> None:
-    """Print a line to the log; errors are ignored, because they must not fail a measurement."""
+    """Print a line to the log; ignore errors, which must not stop a measurement."""
     with contextlib.suppress(OSError):
         print(text, file=stream or sys.stdout, flush=True)
 

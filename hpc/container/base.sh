@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds a base image without an image registry: Debian's Python from this machine's package mirror
+# Builds a base image without an image registry, with Python from this machine's package mirror
 # (Debian or Ubuntu, as root, one minute). Then: make image BASE=localhost/flexhpc-base
-#   BASE=localhost/flexhpc-base  its name       RUNTIME=   podman or docker
+#   BASE=localhost/flexhpc-base  image name     RUNTIME=   podman or docker
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . hpc/container/lib.sh

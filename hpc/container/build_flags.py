@@ -1,4 +1,4 @@
-"""Print the flags of `build` for this site, one per line (used by image.sh).
+"""Print the options of `podman build` or `docker build` for this site, one per line.
 
     build_flags.py FOLDER RUNTIME     secrets are written to FOLDER; delete it after the build
 
@@ -25,7 +25,7 @@ CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 def main(folder: Path, runtime: str) -> None:
-    """Write the secrets and print the flags."""
+    """Write the secrets and print the options."""
     settings = pip_settings()
     mounts: list[Path] = []
     lines = []
@@ -50,14 +50,14 @@ def main(folder: Path, runtime: str) -> None:
 
 
 def secret(path: Path, name: str, text: str) -> None:
-    """Write a secret that only this user can read, and print its flag."""
+    """Write a secret that only this user can read, and print its option."""
     path.touch(mode=0o600)
     path.write_text(text)
     print(f"--secret=id={name},src={path}")
 
 
 def pip_settings() -> dict[str, str]:
-    """Return pip's settings on this machine. Variables override files."""
+    """Return pip's settings on this machine; environment variables override files."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -74,9 +74,10 @@ def pip_settings() -> dict[str, str]:
 
 
 def path_inside(part: str, mounts: list[Path], runtime: str) -> str:
-    """Translate a part of a setting to the build's paths; add its folder to ``mounts``.
+    """Replace a local folder in a setting by its path during the build, and add it to ``mounts``.
 
-    An index may refer to files next to its folder, so its parent folder is mounted.
+    Returns other values unchanged, and "" for a folder that cannot be mounted. The parent of an
+    index folder is mounted, because the index may refer to files next to the folder.
     """
     address = part.startswith("file:")
     path = Path(unquote(urlparse(part).path) if address else part).expanduser().absolute()

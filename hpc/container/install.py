@@ -1,13 +1,13 @@
-"""Install pinned Python packages into the image, without a cache (run by the Dockerfile).
+"""Install pinned Python packages into the image, without pip's cache (run by the Dockerfile).
 
     install.py tools                the build requirements of flexhpc's wheel
     install.py torch cuda|cpu       torch, and torchvision and timm if compatible builds exist
     install.py packages             all other dependencies in pyproject.toml
 
 `cuda` installs the pinned builds. `cpu` installs the pinned CPU build (local version `+cpu`), or
-else the newest one that the index or a wheel folder offers. torchvision and timm are installed only
-if both torch and torchvision have a CPU build of the pinned version. pip's configuration and the
-certificates of the site are available only during this build step, as secrets.
+the newest CPU build that pip finds if there is no pinned one. torchvision and timm are installed
+only if both torch and torchvision have a CPU build of the pinned version. pip's configuration and
+the certificates of the site are build secrets, which are not stored in the image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(group: str, build: str = "cuda") -> None:
         install(project()["build-system"]["requires"], pins)
     elif group == "packages":
         dependencies = project()["project"]["dependencies"]
-        # Without torch's pins: an installed CPU build may have another version.
+        # The pins of torch are omitted, because an installed CPU build may have another version.
         install([d for d in dependencies if name(d) not in TORCH], without(pins, *TORCH))
     elif build == "cuda":
         install(list(TORCH), pins)
@@ -46,7 +46,7 @@ def main(group: str, build: str = "cuda") -> None:
 
 
 def project() -> dict[str, Any]:
-    """Return pyproject.toml, which the torch layer is built without: only pins may change it."""
+    """Read pyproject.toml, which is copied after torch is installed, to keep that layer cached."""
     return tomllib.loads((HERE / "pyproject.toml").read_text())
 
 
@@ -102,7 +102,7 @@ def name(requirement: str) -> str:
 
 
 def without(pins: dict[str, str], *names: str) -> dict[str, str]:
-    """Return the pins of all other packages."""
+    """Return the pins without those of the named packages."""
     return {package: version for package, version in pins.items() if package not in names}
 
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts of this folder, which set -euo pipefail and run in the project's folder.
+# Sourced by the scripts in this folder, which set -euo pipefail.
 IMAGE=${IMAGE:-localhost/flexhpc:latest}
 SIF=${SIF:-flexhpc.sif}
 
@@ -8,7 +8,7 @@ fail() {
   exit 1
 }
 
-# Use containers.conf of this folder where podman's defaults fail, unless CONTAINERS_CONF is set.
+# Unless CONTAINERS_CONF is set, use containers.conf of this folder where podman's defaults fail.
 may_raise_limits() { ((0x$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status) >> 24 & 1)); }
 if [ "$(id -u)" = 0 ] && [ -z "${CONTAINERS_CONF:-}" ] && command -v runc >/dev/null; then
   if [ -d /sys/fs/cgroup/unified ] || ! may_raise_limits; then
@@ -17,8 +17,8 @@ if [ "$(id -u)" = 0 ] && [ -z "${CONTAINERS_CONF:-}" ] && command -v runc >/dev/
   fi
 fi
 
-# pick NAME...: print the first of these runtimes that is installed and works, or RUNTIME, which may
-# contain flags.
+# pick NAME...: print the first of these runtimes that is installed and works. If RUNTIME is set, try
+# only RUNTIME, which may contain flags.
 pick() {
   local name output why=
   [ -z "${RUNTIME:-}" ] || set -- "$RUNTIME"

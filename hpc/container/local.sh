@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a sweep inside the container on this machine, on its GPU if it has one.
+# Runs a sweep in a container on this machine, on its GPU if it has one.
 #   hpc/container/local.sh SPEC [--set KEY=VALUE ...]
-# The container sees the spec (its folder, if that contains Python modules, which the spec may name),
+# Mounted in the container: the spec (and its folder, if that contains Python modules for custom code),
 # runs/ and data/ of the current folder, FLEXHPC_DATA and BINDS; with apptainer also /tmp.
 #   RUNTIME=   podman, docker or apptainer; default: the first of them that has the image
 #   IMAGE=localhost/flexhpc:latest   SIF=flexhpc.sif (for apptainer)
-#   BINDS=     more folders: /scratch or /host/folder:/inside:ro
-#   GPU=none   or the runtime's options: GPU="--gpus device=1"
-#   RUN_FLAGS= more options of the runtime: --network none
+#   BINDS=     additional folders: /scratch or /host/folder:/inside:ro
+#   GPU=       none, or options of the runtime: GPU="--gpus device=1"
+#   RUN_FLAGS= additional options of the runtime: --network none
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 [ $# -gt 0 ] || fail "no spec; usage: hpc/container/local.sh SPEC [--set KEY=VALUE ...]"
@@ -23,14 +23,14 @@ mkdir -p runs data
 case $runtime in apptainer*) bind=--bind ;; *) bind=--volume ;; esac
 options=()
 declare -A bound=()
-add() { # add HOST INSIDE [:ro]; the first bind of a path inside is used
+add() { # add HOST INSIDE [:ro]: bind HOST to INSIDE, unless INSIDE is bound already
   case $1$2 in *[:,]*) fail "$1: a bind path cannot contain : or ," ;; esac
   [ -e "$1" ] || fail "$1: file or folder not found"
   [ -n "${bound[$2]:-}" ] || options+=("$bind" "$1:$2${3:-}")
   bound[$2]=yes
 }
 spec_folder=$(dirname "$spec")
-! compgen -G "$spec_folder/*.py" >/dev/null || add "$spec_folder" "$spec_folder" :ro # parents first
+! compgen -G "$spec_folder/*.py" >/dev/null || add "$spec_folder" "$spec_folder" :ro # before its subfolders
 for folder in "$PWD/runs" "$PWD/data"; do add "$folder" "$folder"; done
 for bind_spec in ${BINDS:-}; do
   IFS=: read -r outside inside mode <<<"$bind_spec"

@@ -6,8 +6,8 @@ set -euo pipefail
 look_for "${1:-}" podman runc mksquashfs mmdebstrap apptainer
 export DEBIAN_FRONTEND=noninteractive
 
-# apptainer_from SUITE: install apptainer from a newer suite, because Debian 12 has no package. Its
-# C library is installed in the same separate folder, so that the system is not upgraded.
+# apptainer_from SUITE: install apptainer from a newer suite, because Debian 12 has no package. The C
+# library that it needs is installed in a separate folder, so that the system is not upgraded.
 apptainer_from() {
   local suite=$1 home=/usr/lib/x86_64-linux-gnu/apptainer work mirror file
   work=$(mktemp -d)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Apptainer image from the image of podman or docker, and tests it.
 #   SIF=flexhpc.sif   output file                 RUNTIME=          podman or docker
-#   IMAGE=...         source image                APPTAINER_FLAGS=  of `apptainer test`: --no-privs
+#   IMAGE=...         source image                APPTAINER_FLAGS=  options of `apptainer test`: --no-privs
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . hpc/container/lib.sh

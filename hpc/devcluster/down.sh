@@ -6,9 +6,9 @@ cd "$(dirname "$0")" || exit
 . ./lib.sh
 [ -d "$ROOT/run" ] || exit 0
 
-stop() { # stop PIDFILE...: SIGTERM, wait 15 s, SIGKILL
+stop() { # stop PIDFILE...: send SIGTERM, and SIGKILL after 15 s
   local file i name files=() pids=()
-  for file in "$@"; do # daemons remove their files on exit: read all of them first
+  for file in "$@"; do # read all files first, because daemons remove them on exit
     alive "$file" && files+=("$file") && pids+=("$(cat "$file")")
   done
   [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
@@ -26,7 +26,7 @@ stop() { # stop PIDFILE...: SIGTERM, wait 15 s, SIGKILL
   rm -f "$@"
 }
 
-if alive "$ROOT/run/slurmctld.pid"; then # no job may outlive the cluster
+if alive "$ROOT/run/slurmctld.pid"; then # cancel all jobs, which would outlive the cluster
   timeout 5 scancel --full -u "$(id -un)" 2>/dev/null
   queue_empty() { [ -z "$(timeout 3 squeue -h)" ]; }
   wait_until 15 queue_empty

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a real SLURM on this host, to try flexhpc without a cluster: munge, MariaDB, slurmdbd,
-# slurmctld and NODES slurmd, as root, on loopback only, independent of any SLURM of the machine.
+# Starts a SLURM cluster on this host, for testing: munge, MariaDB, slurmdbd, slurmctld and NODES
+# slurmd, as root, on loopback only, independent of other SLURM installations on the host.
 #   hpc/devcluster/up.sh [--quiet]      safe to repeat: starts only daemons that are not running
 # Environment variables: DEVCLUSTER_ROOT, NODES, CPUS, MEM_MB and GPUS (each per node),
 # ACCOUNTING (0: no slurmdbd), MAX_ARRAY (MaxArraySize), PORT (the first of NODES + 3 ports).
@@ -17,7 +17,7 @@ umask 022
 mkdir -p "$ROOT"/{etc,run,log,spool,state,dev,mysql,tmp}
 chmod 755 "$ROOT"
 
-replace() { # replace FILE: by standard input, if the content differs
+replace() { # replace FILE: write standard input to it if the content differs
   cat >"$1.new"
   if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
 }
@@ -31,14 +31,14 @@ start_munge() {
     --log-file="$ROOT/log/munged.log" --seed-file="$ROOT/run/munge.seed" --num-threads=2
 }
 
-# Host names of the nodes. Each slurmd has this file as its /etc/hosts; the host's is not changed.
+# Host names of the nodes. This file is mounted as /etc/hosts of each slurmd only.
 write_hosts() {
   { cat /etc/hosts && for i in $(seq "$NODES"); do echo "127.0.0.1 n$i"; done; } | replace "$ROOT/etc/hosts"
 }
 
 write_config() {
   local gpu
-  for gpu in $(seq 0 $((GPUS - 1))); do # character devices in place of GPUs
+  for gpu in $(seq 0 $((GPUS - 1))); do # character devices that simulate GPUs
     [ -e "$ROOT/dev/nvidia$gpu" ] || mknod "$ROOT/dev/nvidia$gpu" c 1 3
   done
   if [ "$GPUS" -gt 0 ]; then
@@ -55,8 +55,7 @@ write_config() {
 
 slurm_conf() {
   local i
-  # cred_expire: delay before a requeued job starts again. SLURM's minimum is 5 s, its default two
-  # minutes.
+  # cred_expire: delay before a requeued job starts (seconds); SLURM's minimum is 5, its default 120.
   cat <<C
 ClusterName=devcluster
 SlurmctldHost=$HOST(127.0.0.1)
@@ -120,7 +119,7 @@ PartitionName=high Nodes=n[1-$NODES] MaxTime=INFINITE State=UP DefMemPerCPU=100 
 C
 }
 
-create_database() { # own TMPDIR: two concurrent installs in one temporary folder fail
+create_database() { # with a separate TMPDIR, because concurrent installs in one folder fail
   [ ! -e "$ROOT/mysql/.created" ] || return 0
   rm -rf --one-file-system "$ROOT/mysql"
   mkdir "$ROOT/mysql"

@@ -271,7 +271,7 @@ def test_plan_prints_the_number_of_concurrent_probes(cli: Cli, spec: Path) -> No
     two = spec.with_name("two.yaml")
     two.write_text("workers: 2\n")
     printed = cli("plan", spec, "--profile", two).stdout
-    assert "searches plan up to 3 probes at once, 2 of them train at the same time" in printed
+    assert "searches plan up to 3 probes at once, of which 2 can run concurrently" in printed
     cluster = spec.with_name("cluster.yaml")
     cluster.write_text("cluster: slurm\n")
-    assert "1 of them trains at the same time" in cli("plan", spec, "--profile", cluster).stdout
+    assert "of which 1 can run concurrently" in cli("plan", spec, "--profile", cluster).stdout

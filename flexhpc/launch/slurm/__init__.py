@@ -1,1 +1,1 @@
-"""Sweeps as SLURM array jobs: layout, batch script, submission and queue status."""
+"""Run sweeps as SLURM array jobs: division, batch script, submission and queue status."""

@@ -29,7 +29,7 @@ class ArrayRecord:
         name: job name; unique to this submission, so that the job can be found in the queue.
         tasks: number of tasks.
         throttle: maximum number of tasks running concurrently.
-        job: job id; None until the submission is known to be accepted.
+        job: job id; None until SLURM has confirmed the submission.
         slurm_conf: path of the cluster's slurm.conf; None for the system default.
     """
 
@@ -47,13 +47,13 @@ class ArrayRecord:
         write_json(self.folder / _FILE, values)
 
     def accepted(self, job: str) -> ArrayRecord:
-        """Return the record with its job id, after writing it to its folder."""
+        """Add the job id of an accepted submission, write the record and return it."""
         accepted = replace(self, job=job)
         accepted.write()
         return accepted
 
     def adopted(self, queue: Queue) -> ArrayRecord:
-        """Return the record with its job id from the queue, if its id is still unknown."""
+        """Add a missing job id if the job name is in the queue; return the record."""
         if self.job is not None or self.name not in queue.names:
             return self
         return self.accepted(queue.names[self.name])
@@ -86,7 +86,7 @@ def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Que
 
 
 def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
-    """Return the points of the tasks in the queue, mapped to what each point waits for."""
+    """Return the ids of the points in the queue, mapped to the reason why each point waits."""
     waiting: dict[str, str] = {}
     for record in records:
         queued = list(tasks_in_queue(record, queue))

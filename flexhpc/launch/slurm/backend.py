@@ -30,10 +30,10 @@ _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 
 
 class SlurmBackend:
-    """The array jobs of a run, from this launch and from earlier launches that still run.
+    """Submits and monitors the array jobs of a run, including those of earlier launches.
 
     Results and job records are read from the run folder. The queue is only used to find the points
-    that a task covers; while the controller does not respond, the last known queue is used.
+    that are queued or running; while the controller does not respond, its last answer is used.
 
     Args:
         run: the run folder.
@@ -44,8 +44,8 @@ class SlurmBackend:
             the controller does not respond.
 
     Raises:
-        InputError: SLURM or the container cannot be used here, their versions of Python or flexhpc
-            differ from those here, or the path of the run has a ``%``.
+        InputError: SLURM or the container cannot be used on this machine, a task would use another
+            version of Python or flexhpc than this process, or the path of the run contains ``%``.
     """
 
     shared = False
@@ -70,7 +70,7 @@ class SlurmBackend:
         if container is not None:
             container.check(self.slurm)
         elif profile.python is not None:
-            advice = "use the same in both"
+            advice = "install the same versions"
             self.slurm.check_python(profile.python, "python", advice, starts_here=False)
         self.records = array_records(run)
         self.unavailable = ""
@@ -124,15 +124,15 @@ class SlurmBackend:
         return self._queue is None or bool(self._covered)
 
     def crashed(self) -> bool:
-        """Return False: a task that ended without a result does not imply that others will."""
+        """Return False, because one failed task does not imply that others will fail."""
         return False
 
     def waiting(self) -> Mapping[str, str]:
-        """Return the points of the tasks in the queue, mapped to what each waits for."""
+        """Return the ids of the points in the queue, mapped to the reason why each point waits."""
         return self._waiting
 
     def note(self) -> str:
-        """Return a message if the controller does not respond or rejects jobs; else empty."""
+        """Return a warning if the controller does not respond or rejects jobs; else empty."""
         return self.unavailable
 
     def summary(self) -> str:
@@ -221,7 +221,7 @@ class SlurmBackend:
 
 
 def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
-    """Return the maximum number of tasks of an array that cluster and profile allow.
+    """Return the maximum number of tasks per array that the cluster and the profile allow.
 
     Raises:
         NoAnswer: the controller does not respond.

@@ -14,7 +14,7 @@ class Chunk:
         points: point ids, ``per_task`` of them for each task.
         tasks: number of tasks; their indices start at 0.
         throttle: maximum number of tasks running concurrently.
-        after: index of the chunk that must have ended before this one starts, or None.
+        after: index of the chunk that must end before this one starts, or None.
     """
 
     points: list[str]

@@ -99,7 +99,7 @@ class Slurm:
             )
         if self.conf is not None and not Path(self.conf).is_file():
             raise InputError(
-                f"profile: {self.conf}: file not found; is the cluster up? (docs/slurm.md)"
+                f"profile: {self.conf}: file not found; correct slurm_conf, or start the devcluster"
             )
 
     def check_python(self, command: str, setting: str, advice: str, *, starts_here: bool) -> None:
@@ -107,10 +107,10 @@ class Slurm:
 
         Args:
             command: shell command that starts Python.
-            setting: setting that chose the command, for messages.
+            setting: profile key that sets the command, for messages.
             advice: how to fix a difference, for messages.
             starts_here: whether the command must work on this machine. Otherwise a failure to
-                start is ignored, since it may be available on the compute nodes only.
+                start is ignored, because Python may be installed only on the compute nodes.
 
         Raises:
             InputError: the version of Python or flexhpc differs, or Python does not start.
@@ -162,7 +162,7 @@ class Slurm:
         names: dict[str, str] = {}
         for line in output.splitlines():
             parts = line.strip().split("|", 4)
-            # Some sites print a header line per cluster.
+            # On some sites, squeue prints a header line for each cluster.
             if len(parts) < 5 or not parts[1].isdecimal():
                 continue
             array, index, state, reason, name = parts
@@ -193,7 +193,7 @@ class Slurm:
         """Release a task that SLURM holds.
 
         Raises:
-            NoAnswer: the controller does not respond, or only an administrator may release it.
+            NoAnswer: the controller does not respond, or does not permit the release.
         """
         self._ask(["scontrol", "release", task])
 

@@ -1,9 +1,9 @@
-"""The container of the tasks: its image, its bind mounts and the script that enters it.
+"""Container in which tasks run: its image, its bind mounts and the script that enters it.
 
 The script (container.sh in the folder of each array) runs once per process, on the node of the
-process, so it passes on that process's SLURM variables and GPUs, and binds folders that exist on
-that node. Nothing else is visible inside: no home folder, no other environment variables and no
-Python packages of the host.
+process. It passes the SLURM variables and the GPUs of the process to the container, and binds the
+folders that exist on the node. The home folder, other environment variables and Python packages of
+the host are not available in the container.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BODY = Path(__file__).with_suffix(".sh")
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A container image, with the digest by which a task verifies that it runs the same image.
+    """A container image. Tasks check its digest, so that all run the submitted image.
 
     Attributes:
         name: name as passed to the runtime; the absolute path of a SIF file.
@@ -58,7 +58,7 @@ class TaskContainer:
         container: settings of the profile.
         python: command that starts Python inside.
         image: the image.
-        work: working directory, the same as outside; relative paths of a spec start here.
+        work: working directory, also in the container; relative paths in a spec start here.
         binds: bind mounts ``HOST:INSIDE[:ro]``; those that do not exist on a node are skipped.
     """
 
@@ -78,7 +78,7 @@ class TaskContainer:
         return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
 
     def check(self, slurm: Slurm) -> None:
-        """Check that the container starts and has the same versions of Python and flexhpc.
+        """Check that the container starts, with the Python and flexhpc versions of this process.
 
         The check is skipped if the container runtime is not installed on this machine.
 
@@ -181,7 +181,7 @@ def _image(container: Container) -> Image:
 
 @lru_cache
 def _hash(path: Path, mark: str) -> str:
-    """Return the hash of a file; cached by ``mark``, so a changed file is hashed again."""
+    """Return the hash of a file, cached until its ``mark`` changes."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

@@ -1,7 +1,7 @@
-# shellcheck shell=bash disable=SC2154  # container.py writes the assignments of the variables:
-# runtime, image, digest, identity, mark, source, work, binds, flags.
-# Runs the given command in the container image with which an array was submitted. Called once per
-# process of a task, on its node.
+# shellcheck shell=bash disable=SC2154
+# Runs a command in the container image with which an array was submitted; called once per process
+# of a task, on its node. container.py prepends assignments of runtime, image, digest, identity,
+# mark, source, work, binds and flags.
 options=()
 refuse() { echo "$(hostname): $image: $1" >&2; exit 78; }
 if [ "$runtime" = apptainer ]; then
@@ -17,14 +17,14 @@ else
   pass_variable() { options+=(--env "$1"); }
 fi
 
-# The first bind of a target wins: the run folder and the profile's binds precede the folders that
-# may contain data. Binds whose source does not exist on this node are skipped.
+# If several binds have the same target, the first is used: the run folder and the profile's binds
+# precede the data folders. A bind is skipped if its source does not exist on this node.
 if [ -n "${FLEXHPC_DATA:-}" ]; then
   FLEXHPC_DATA=$(realpath -m "$FLEXHPC_DATA")
   binds+=("$FLEXHPC_DATA:$FLEXHPC_DATA:ro")
 fi
 binds+=(/usr/share/datasets:/usr/share/datasets:ro)
-# The working directory is replaced by an empty folder, with mount points for the binds below it.
+# In the container, the working directory is an empty folder with mount points for binds below it.
 here=$(cd "$(dirname "$0")" && pwd)/here
 contains() { case "$2/" in "${1%/}"/*) return 0 ;; *) return 1 ;; esac; }
 declare -A taken=()
@@ -49,8 +49,8 @@ fi
 for spec in "${chosen[@]}"; do bind "$spec"; done
 
 if [ "$runtime" != apptainer ]; then
-  # Podman and docker run outside of SLURM's cgroup, where all GPUs are visible: pass the GPUs of this
-  # step. They are renumbered in the container, so CUDA_VISIBLE_DEVICES is unset.
+  # Podman and docker run outside of SLURM's cgroup, where all GPUs are visible, so the GPUs of this
+  # step are selected here. The container renumbers them, so CUDA_VISIBLE_DEVICES is unset.
   gpus=${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-${CUDA_VISIBLE_DEVICES:-}}}
   unset CUDA_VISIBLE_DEVICES
   if [ -e /dev/nvidiactl ] && [ -n "$gpus" ]; then

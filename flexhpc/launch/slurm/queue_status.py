@@ -19,7 +19,7 @@ def mark_queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> 
 
     Args:
         statuses: status of each point.
-        waiting: what each point in the queue waits for, by point id.
+        waiting: reason why each queued point waits, by point id.
     """
     return [
         replace(status, state="queued", message=waiting[status.point.id])
@@ -30,9 +30,9 @@ def mark_queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> 
 
 
 class QueueStatus:
-    """Queue status of a run, from all clusters that it was submitted to.
+    """Queue status of a run, from all clusters to which it was submitted.
 
-    Without any submission, no command is called.
+    If it was not submitted to any cluster, no SLURM command is called.
 
     Attributes:
         unavailable: why a cluster could not be queried; empty if all responded.

@@ -1,4 +1,4 @@
-"""Submission of arrays, each exactly once.
+"""Submit each array exactly once.
 
 sbatch may fail after the job was accepted, for example if the reply times out. Therefore each
 submission has a unique job name, which is recorded before sbatch is called. After a failure, the
@@ -43,14 +43,14 @@ def write_array(
     conf: str | None,
     container: TaskContainer | None,
 ) -> ArrayRecord:
-    """Write the files of an array except its script; return its record.
+    """Write the files of an array and return its record.
 
-    The script may depend on the job id of a previous array.
+    The batch script is written later, because it may depend on the job id of a previous array.
 
     Args:
         folder: folder of the array.
         chunk: its points.
-        profile: gives the number of points per task.
+        profile: the profile, for the number of points per task.
         task: task file of the launch, copied with the points of the array.
         run: name of the run, for the job name.
         conf: path of the cluster's slurm.conf; None for the system default.
@@ -82,8 +82,8 @@ def script_of(
 ) -> str:
     """Return the batch script of an array.
 
-    Its tasks run in the container. Without a container they run with the profile's Python, or with
-    the Python of this process.
+    Tasks use Python in the container or, without a container, the Python of the profile or else of
+    this process.
     """
     python = profile.python or shlex.quote(sys.executable)
     return batch_script(
@@ -108,14 +108,14 @@ def submit_array(
 
     Raises:
         Rejected: SLURM rejected the job.
-        NoAnswer: the controller does not respond. Whether the job was accepted can be found later
-            by its name.
+        NoAnswer: the controller does not respond. The job may have been accepted; its name then
+            appears in the queue.
     """
     path = record.folder / SCRIPT
     write_atomic(path, script)
     no_answer: NoAnswer | None = None
     for pause in _PAUSES:
-        # Retry only if the queue does not contain the job already.
+        # Submit again only if the job is not in the queue.
         try:
             if no_answer is not None:
                 record = record.adopted(slurm.queue())
@@ -142,8 +142,8 @@ def dry_run(
 ) -> list[str]:
     """Return the batch scripts that would be submitted; nothing is written.
 
-    With a container, the script that enters it comes first. Job names and the ids of jobs to
-    wait for are placeholders.
+    With a container, the first item is the script that enters it. Job names and the job ids in
+    dependencies are placeholders.
     """
     scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
