@@ -1,4 +1,4 @@
-"""Search policies: choose the next n and estimate the EMC as pure functions of the history.
+"""Search policies: pure functions that choose the next n (samples) and estimate the EMC.
 
 Does not import torch.
 """

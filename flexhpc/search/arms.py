@@ -1,9 +1,8 @@
-"""Joint inference over the arms of tuned keys: one posterior per arm with a shared prior.
+"""Joint posterior of all arms; an arm is one combination of values of the tuned keys.
 
-An arm is one combination of values of the tuned keys. Neighbouring arms have similar EMCs, so a
-Gaussian process over their coordinates predicts each arm's threshold from the other arms. This
-prediction is used to choose probes and the best arm; the reported interval of an EMC uses the
-probes of its own arm only.
+Neighbouring arms have similar EMCs, so a Gaussian process over their coordinates predicts each
+arm's threshold from the other arms. This prediction is used to choose probes and the best arm, but
+not for the reported interval of an EMC.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from flexhpc.search.fit_curve import (
 from flexhpc.search.history import History
 
 Coordinates = Sequence[Sequence[float]]
-"""Coordinates of each arm, one per tuned key, scaled so that neighbours are about 1 apart."""
+"""Coordinates of each arm, one per tuned key; neighbouring arms have a distance of about 1."""
 SINGLE_ARM: Coordinates = ((),)
 """Coordinates of the single arm of a point without tuned keys."""
 _LEVEL_SD, _ARM_SD, _INDEPENDENT_SD = 3.0, 2.0, 0.2
-"""Standard deviations of the Gaussian process in log n: common level, smooth variation between
-distant arms, and independent variation of each arm."""
+"""Standard deviations (log n) of the terms of the Gaussian process: a level common to all arms, a
+smooth function of the coordinates, and an independent term of each arm."""
 _LENGTH_SCALE = 2.5
 """Length scale of the Gaussian process, in units of the coordinates."""
 _CORRECT = 0.9
-"""Prior probability that the Gaussian process predicts an arm's threshold correctly."""
+"""Prior probability that the threshold of an arm follows the Gaussian process."""
 _UNIFORM = 1 / 12
-"""Density of the threshold if the prediction is wrong (uniform, per unit of log n)."""
+"""Density of a threshold that does not follow it (uniform, per unit of log n)."""
 _WIDTH_SD = 0.35
 """Standard deviation of an arm's log width around the log width shared by all arms."""
 _DRAWS = 960
@@ -49,13 +48,12 @@ class ArmPosteriors:
     """Joint posterior of all arms, as equally weighted draws.
 
     Attributes:
-        separate: posterior of each arm given its own probes; the other arms enter only through the
-            prior of the width.
-        pooled: posterior of each arm given all probes, with ``draws`` cells; draw i consists of
-            cell i of every curve.
-        level: log n at the level of the estimand, clipped to [0, log n_limit], shape
-            (draws, arms).
-        probed: whether an arm has any probes, shape (arms,).
+        separate: posterior of each arm given its own probes; the other arms only affect the prior
+            of its width.
+        pooled: posterior of each arm given the probes of all arms, as ``draws`` cells; joint draw i
+            consists of cell i of every curve.
+        level: log EMC, clipped to [0, log n_limit], shape (draws, arms).
+        probed: whether each arm has probes, length (arms,).
     """
 
     separate: Sequence[FitCurve]
@@ -76,7 +74,7 @@ class ArmPosteriors:
 
     @property
     def regret(self) -> float:
-        """Expected gap in log n between the largest true EMC and the EMC of :attr:`best`."""
+        """Posterior mean of log(largest EMC of all arms / EMC of :attr:`best`)."""
         return float((self.level.max(axis=1) - self.level[:, self.best]).mean())
 
 
@@ -88,8 +86,8 @@ def arm_posteriors(
     Args:
         history: finished probes of all arms.
         n_limit: largest available n (samples).
-        q: level of the estimand, in (0, 1).
-        coordinates: coordinates of the arms.
+        q: P(fit) that defines the EMC, in (0, 1).
+        coordinates: coordinates of the arms, see :data:`Coordinates`.
     """
     by_arm = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
     probed = [bool(results) for results in by_arm]
@@ -102,17 +100,16 @@ def arm_posteriors(
         order = np.random.default_rng(arm).permutation(_DRAWS)
         pooled.append(curve.thin(_DRAWS).take(order))
     level = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
-    # An EMC is at most n_limit and at least 1; posterior mass beyond these ends must not make one
-    # arm appear better than another.
+    # Posterior mass outside of [1, n_limit] must not make one arm appear better than another.
     level = np.clip(level, 0.0, math.log(n_limit))
     return ArmPosteriors(separate=separate, pooled=pooled, level=level, probed=probed)
 
 
 def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
-    """Replace the prior of each arm's width by one informed by the other arms.
+    """Replace the prior of each arm's width with a prior that depends on the other arms.
 
-    Hierarchical model: log widths of arms are normally distributed around a shared log width. Both
-    are evaluated on the grid ``WIDTHS``.
+    Hierarchical model: the log widths of arms are normally distributed around a common log width.
+    All widths are on the grid ``WIDTHS``.
     """
     log_widths = np.log(WIDTHS)
     spread = math.sqrt(WIDTH_SPREAD**2 - _WIDTH_SD**2)
@@ -137,7 +134,7 @@ def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
 def _prior(
     curves: Sequence[FitCurve], probed: Sequence[bool], coordinates: Coordinates, arm: int
 ) -> tuple[float, float] | None:
-    """Predict the threshold of an arm from the other arms: mean and standard deviation in log n.
+    """Predict mean and standard deviation of an arm's threshold (log n) from the other arms.
 
     Return None if no other arm has probes.
     """

@@ -1,7 +1,4 @@
-"""Bayesian policy: choose the most informative probe per cost until the interval is narrow.
-
-The posterior of the fit curve, the next n and the stopping decision are functions of the history.
-"""
+"""Bayesian policy: choose the most informative probe per cost until the interval is narrow."""
 
 from __future__ import annotations
 
@@ -27,12 +24,11 @@ from flexhpc.search.history import (
 from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
 _HALF = 0.5
-"""Level of the estimand for a training error: the n at which half of the training runs pass."""
+"""Fraction of the training runs with an error of at most ``eps`` at the n to estimate."""
 _BRACKET_SLACK = 1.05
-"""Largest factor by which the nearest fit (failure) may lie outside the interval's end."""
+"""Factor by which the largest fit may lie below the interval, or the smallest failure above it."""
 _REGRET = 0.25
-"""Expected regret of the chosen arm at which the comparison of arms stops, as a fraction of the
-tolerance."""
+"""Regret of the best arm at which the comparison of arms stops, as a fraction of the tolerance."""
 
 
 def propose(
@@ -101,8 +97,8 @@ def _of_arm(history: History, arm: int) -> list[ProbeResult]:
 def _smallest_proposal(history: History, arm: int, count: int) -> int:
     """Return the smallest n that may be proposed: the smallest tried n, halved ``count`` times.
 
-    n = 1 is proposed last and only if no probe fitted, because a network with batch normalisation
-    cannot be trained on one sample.
+    The result is 1 only if every probe failed and one of them used fewer than 4 samples, because a
+    network with batch normalisation cannot be trained on one sample.
     """
     results = _of_arm(history, arm) or history
     smallest = min(result.n for result in results)
@@ -145,11 +141,11 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
 
 
 def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | None:
-    """Estimate the largest n trained to at most a given training error, for any policy.
+    """Estimate the largest n that is trained to at most a training error, from any policy's probes.
 
     The estimand is the n at which half of the training runs end with at most ``eps * n`` missed
-    samples, as for ``search.eps`` of the Bayesian search. No probe was chosen for this estimand, so
-    the interval is wider.
+    samples, as for ``search.eps`` of the Bayesian search. The policy did not choose probes for this
+    estimand, so the interval may be wide.
 
     Args:
         eps: training error, in (0, 1).
@@ -170,7 +166,7 @@ def _error_levels(search: Bayes) -> list[float | None]:
 
 
 def _estimand_level(search: Level, eps: float | None) -> float:
-    """Return the level of the estimand: the fraction of the training runs that passes."""
+    """Return the fraction of passing training runs that defines the estimand."""
     return search.quantile if eps is None else _HALF
 
 
@@ -188,9 +184,9 @@ def _missing_verdict(
 ) -> int | None:
     """Return an n that must be probed before the search may end with this interval, or None.
 
-    Verdicts must bound the interval on both sides: the numbers of missed samples alone, which also
-    enter the posterior, are not sufficient. If no probe fitted, the bound is a failure at n = 1; if
-    no probe failed, it is a fit at ``n_limit``.
+    The posterior alone is not sufficient, because it also depends on the numbers of missed samples:
+    a fit must confirm the lower end of the interval, and a failure the upper end. If no probe
+    fitted, a failure at n = 1 is required; if no probe failed, a fit at ``n_limit``.
     """
     fits, fails = _split(history, eps)
     if not fails:
@@ -229,7 +225,7 @@ def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
 def probe_bound(
     search: Bayes, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
-    """Return no bound: only ``max_cost`` limits this policy; see :class:`Policy`."""
+    """Return an infinite bound, because only ``max_cost`` limits this policy."""
     return [(n_limit, math.inf)]
 
 

@@ -40,7 +40,7 @@ def propose(
 
 
 def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
-    """Estimate the EMC for a perfect fit and for each eps; None while no n is decided."""
+    """Estimate the EMC for a perfect fit and for each eps; None until one n has enough probes."""
     walks = _replay_walks(search, n_limit, history)
     first = next(walks)
     if first.bracket == Bracket():
@@ -57,7 +57,7 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
 def probe_bound(
     search: Bisection, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
-    """Return (n, number of probes) for every n that the policy may propose."""
+    """Return an upper bound on the probes, as pairs of n and number of probes."""
     rungs = ladder(search.start, 2.0, n_limit) + ladder(1, 2.0, min(search.start, n_limit))
     ratio = min(2.0, n_limit)
     narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
@@ -70,8 +70,8 @@ def probe_bound(
 def _replay_walks(search: Bisection, n_limit: int, history: History) -> Iterator[WalkState]:
     """Replay the bisection for a perfect fit, then one for each eps in ascending order.
 
-    All bisections share their probes. Each one starts at the result of the previous one; the first
-    unfinished bisection is the last that is yielded.
+    All bisections share their probes, and each one starts at the result of the previous one. The
+    iterator stops after the first bisection that needs another probe.
     """
     decisions = [decide_by_quorum(history, search.seeds_per_n)]
     decisions += [
@@ -89,8 +89,8 @@ def _replay_walks(search: Bisection, n_limit: int, history: History) -> Iterator
 def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> Decide:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
-    This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292), with the mean over the same
-    probes that decide a fit.
+    This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over the probes
+    from which :func:`decide_by_quorum` decides whether n fits.
     """
     groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
 
@@ -121,10 +121,10 @@ def _fit_estimate(
 
 
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
-    """Return the geometric mean of a bracket, with the interval of the n at which half pass.
+    """Return the EMC for a training error: geometric mean of its bracket, and interval.
 
-    The bracket refers to the mean error, the interval to the median; both agree if the errors of
-    single probes scatter little.
+    The bracket is computed from the mean error at each n, and the interval from the median error.
+    They agree if the errors at one n vary little.
     """
     curve = posterior(history, n_limit, eps)
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)

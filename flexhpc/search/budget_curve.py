@@ -1,8 +1,8 @@
-"""EMC against the budget, from the times at which the training runs of one search fitted.
+"""EMC as a function of the budget, estimated from the times at which training runs fitted.
 
-See :mod:`flexhpc.search.times` for the model. Growth laws are drawn with the full likelihood of the
-times; fit curves, as for the EMC itself, with the bounded likelihood. Both sets of draws are sorted
-by threshold and paired.
+:mod:`flexhpc.search.times` describes the model. Growth laws are drawn from the full likelihood of
+the times, and fit curves from the bounded likelihood, as for the EMC itself. Both sets of draws are
+sorted by threshold and paired.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from flexhpc.search.history import (
 from flexhpc.search.times import Floats, Times, shift
 
 MAX_FACTOR = 2.0
-"""Largest multiple of the budget for which EMC is predicted; at 4, intervals are too narrow."""
+"""Largest multiple of the budget for which EMC is predicted; intervals at 4 were too narrow."""
 NO_OTHER_BUDGET = (
-    "the EMC at other budgets is known only with until: saturation, or with a fixed budget and a "
-    "constant learning rate"
+    "the EMC at other budgets can be estimated only with until: saturation, or with a fixed budget "
+    "and a constant learning rate"
 )
 _DRAWS = 960
 
@@ -57,8 +57,8 @@ class BudgetCurve:
 
     @property
     def smallest_factor(self) -> float:
-        """Smallest multiple of the budget at which EMC is known: the first budget if the exact
-        times of fits are unknown, else 0."""
+        """Smallest multiple of the budget for which EMC can be estimated: 0, or that of the first
+        stage if the exact times of fits are unknown."""
         if all(result.failed_after is None for result in self.history):
             return 0.0
         return 0.5 ** max(result.stage for result in self.history)
@@ -88,7 +88,7 @@ class BudgetCurve:
 
 
 def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
-    """Compute the posterior of EMC against the budget; None if no time of a fit is known.
+    """Compute the posterior of EMC for all budgets; return None if no time of a fit is known.
 
     Args:
         history: finished probes of one arm, in any order.

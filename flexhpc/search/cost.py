@@ -13,14 +13,14 @@ def cost_bound(
     search: Search, training: Procedure, n_limit: int, *, tuned: bool = False,
     doublings: int | None = None,
 ) -> int | None:  # fmt: skip
-    """Return an upper bound on a point's cost: every probe uses its full (largest) budget.
+    """Return an upper bound on the cost of a point, for probes that use the whole (largest) budget.
 
     Args:
         search: policy.
         training: training procedure.
         n_limit: largest available n (samples).
         tuned: whether the search covers several arms.
-        doublings: number of times that the budget is doubled; by default as often as possible.
+        doublings: number of times that the budget is doubled; by default the maximum.
 
     Returns:
         Sample passes, or None if there is no bound: training runs until convergence, the search

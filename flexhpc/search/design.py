@@ -17,14 +17,14 @@ from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
 _BINS_OF_ARM = 6
-"""Number of draws and of their groups for a single arm; number of groups per arm for several."""
+"""Number of draws and of groups for a single arm; number of groups per arm for several arms."""
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
 _LEAST_SHARE = 0.05
 """Smallest expected cost of continuing a training run, in whole training runs."""
 _PRIOR_WEIGHT = 3
-"""Weight of a prior guess, in observed probes."""
+"""Number of observed probes that have the same weight as a prior guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class CostModel:
     """Cost model of a probe, estimated from the history.
 
     Attributes:
-        fit, fail: fraction of its budget that a fitting and a failing probe uses.
-        growth: exponent of the full budget as a power of n: 1 for a budget in epochs, 0 for one in
-            updates.
+        fit, fail: expected fraction of its budget that a fitting (failing) probe uses.
+        growth: exponent g of the cost of a full budget, which is proportional to n**g: 1 for a
+            budget in epochs, 0 for one in updates.
         level: log of the sample passes of a full budget at n = 1; None before any cost is known.
     """
 
@@ -47,7 +47,7 @@ class CostModel:
     def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
-        If training has no budget, a failing probe counts as a full training run.
+        Without a budget, every failing probe is taken as a full training run.
         """
         known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
         fractions = {
@@ -73,18 +73,18 @@ class CostModel:
     def expected(self, n: Floats, chance: Floats, used: Floats) -> Floats:
         """Return the expected relative cost of probes at ``n`` with P(fit) = ``chance``.
 
-        The unit cancels in comparisons and is arbitrary.
+        The unit is arbitrary, because only ratios of these costs are used.
 
         Args:
-            n, chance: of each probe.
-            used: fraction of the budget that a training run to continue has used; 0 for others.
+            n, chance: number of samples and P(fit) of each probe.
+            used: fraction of the budget that each probe has used already; 0 for new training runs.
         """
         share = np.maximum(self.fit, used) * chance + self.fail * (1 - chance)
         remaining = np.where(used > 0, np.maximum(share - used, _LEAST_SHARE), share)
         return np.asarray(n**self.growth * remaining)
 
     def trainings(self, history: History) -> float:
-        """Return the cost of all probes in units of full training runs: the sum of used fractions.
+        """Return the cost of all probes in full training runs: the sum of used budget fractions.
 
         If training has no budget, the fraction is the cost divided by the estimated cost of a full
         training run at the same n, at most 1.
@@ -146,7 +146,7 @@ def choose_probes(
         costs: cost model of probes.
         ranges: per arm, the smallest and largest n that may be chosen (samples).
         count: number of probes to return.
-        required: probes fixed in advance, which come first.
+        required: (arm, n) of probes that must be chosen; they come first.
         unfinished: (arm, n, used fraction of the budget) of training runs that can be continued.
     """
     arms, ns, chances, used = [], [], [], []
@@ -171,7 +171,7 @@ def choose_probes(
         joint = _joint(outcomes, chance)
         gain = _information(joint, draws.starts) - _information(outcomes, draws.starts)
         best = int(np.argmax(gain / cost))
-        if used[best]:  # it can be continued once only
+        if used[best]:  # a training run can be continued only once
             cost[best] = costs.expected(n[best], chance[:, best].mean(), np.zeros(()))
         chosen.append((arms[best], int(n[best])))
         outcomes = joint[..., best]
@@ -179,7 +179,7 @@ def choose_probes(
 
 
 def _joint(outcomes: Floats, chance: Floats) -> Floats:
-    """Extend joint outcome probabilities by one probe: shape (draws, 2 m, candidates).
+    """Extend joint outcome probabilities by one more probe, to shape (draws, 2 m, candidates).
 
     Args:
         outcomes: probability of each joint outcome of the chosen probes, shape (draws, m).
@@ -190,7 +190,7 @@ def _joint(outcomes: Floats, chance: Floats) -> Floats:
 
 
 def _information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
-    """Return the mutual information (nats) of outcome and group, with the shape of trailing axes.
+    """Return the mutual information (nats) between outcome and group, shape (...).
 
     Args:
         outcomes: probability of each outcome, shape (draws, m, ...).

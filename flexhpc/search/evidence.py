@@ -3,11 +3,10 @@
 The latent difficulty of a probe is u = (log n - threshold) / width + noise with logistic noise; the
 probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
 is used: log(missed) = onset + spread * u, observed to within half a sample. Onset and spread depend
-on the model and are marginalised: at the threshold a probe misses a few samples or, for networks
-that fail abruptly, a fraction of all samples. With a spread near 0 the count is uninformative, as
-for an exact solver.
+on the model and are marginalised. The onset is a few samples or, for networks that fail abruptly, a
+fraction of all samples. With a spread near 0, as for an exact solver, the count is uninformative.
 
-A lapse, a failure that can occur at any n, misses either a few samples or any number of them.
+In a lapse, a failure that can occur at any n, either a few or any number of samples are missed.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 LAW_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Fraction of failures whose number of missed samples follows none of these pairs."""
+"""Fraction of failures with a number of missed samples that none of these pairs describes."""
 FEW = 0.2
-"""Fraction of lapses that miss few samples; of these, P(m missed) = 1 / (m (m + 1))."""
+"""Fraction of lapses that miss few samples: m samples with probability 1 / (m (m + 1))."""
 MAX_COUNT_FACTOR = 50.0
 """Largest factor by which the missed samples of all probes may shift the odds of two curves."""
 _TINY = 1e-30
@@ -139,7 +138,7 @@ class Evidence:
             verdicts += np.log(fails)
         peak = with_counts.max(axis=-1, keepdims=True)
         ratio = np.log(np.exp(with_counts - peak) @ LAW_PRIOR) + peak[..., 0] - verdicts
-        # Mixed with a constant, the ratio shifts odds by a bounded factor.
+        # The constant bounds the factor by which the ratio shifts odds.
         floor = 1 / MAX_COUNT_FACTOR
         return np.asarray(np.log((1 - floor) * np.exp(ratio - ratio.max()) + floor))
 

@@ -22,7 +22,7 @@ from flexhpc.search.history import History, ProbeResult, Quantiles, evidence_of
 from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
-"""Grid of widths, in log n. Measured: 0.05 for linear classifiers to 0.35 for narrow MLPs."""
+"""Grid of widths (log n). Measured widths: 0.05 (linear classifiers) to 0.35 (narrow MLPs)."""
 WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.6
 """Median of the log-normal prior of the width, and standard deviation of its logarithm."""
 WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
@@ -108,10 +108,7 @@ class FitCurve:
 
 
 def estimand_level(estimand: str) -> float:
-    """Return the level of an estimand: 0.5 for ``n50``.
-
-    ``last_fit`` (the last n before the first failure) has no level; 0.5 is returned for it.
-    """
+    """Return the P(fit) that defines an estimand: 0.5 for ``n50``, and also for ``last_fit``."""
     return int(estimand[1:]) / 100 if estimand[1:].isdecimal() else 0.5
 
 
@@ -120,8 +117,8 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
 
     Prior: threshold uniform in log n from below one sample to above ``n_limit``; width log-normal
     with median 0.18 and a factor of 1.8 per standard deviation; lapse rate mostly below 0.07. The
-    data do not rule out thresholds beyond the tried n, so an estimate that is open on one side must
-    be reported as censored there.
+    probes do not rule out thresholds beyond the tried n, so the estimate must be reported as
+    censored if all of them fitted or all of them failed.
 
     Args:
         history: finished probes, in any order.
@@ -159,11 +156,7 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
 
 
 def _weights(evidence: Evidence, threshold: Floats) -> Floats:
-    """Return the posterior on a grid given the verdicts only.
-
-    Returns:
-        Weights of shape (thresholds, widths, lapses) that sum to 1.
-    """
+    """Return the posterior given the verdicts only, shape (thresholds, widths, lapses)."""
     spacing = np.log(np.gradient(threshold))[:, None, None]
     log_likelihood = evidence.verdicts(
         threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None]

@@ -35,7 +35,7 @@ def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> P
 
 
 def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
-    """Estimate the last n before the first failure; None while no n is decided."""
+    """Estimate the last n before the first failure; None until one n has enough probes."""
     bracket = _replay(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
@@ -48,7 +48,7 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
 def probe_bound(
     search: Growth, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
-    """Return (n, number of probes) for every n that the policy may propose."""
+    """Return an upper bound on the probes, as pairs of n and number of probes."""
     count = max_probes_per_n(search, rejects)
     return [(n, count) for n in _rungs(search, n_limit)]
 

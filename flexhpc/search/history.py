@@ -11,22 +11,19 @@ from typing import Any, Literal, NamedTuple
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
 EndedBy = Literal["tolerance", "max_cost", "data", "failure", "saturation", "max_budget"]
-"""Why a search ended: the interval (for bisection, the bracket) is within the tolerance; the cap
-was reached; all available samples were fitted, or not even one; the growth policy reached its
-first failure; or, with ``until: saturation``, the last doubling of the budget hardly raised the
-EMC, or the largest budget was reached."""
+"""Why a search ended; see ``ended_by`` in docs/search.md."""
 Saturated = Literal["yes", "no", "unknown"]
 SATURATION = 1.1
-"""Factor by which twice the budget may raise the EMC of a saturated point."""
+"""Largest factor by which doubling the budget raises the EMC of a saturated point."""
 LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Posterior quantiles of an interval's lower end, median and upper end."""
+"""Probabilities of the quantiles that are the lower end, median and upper end of an interval."""
 UNINFORMATIVE = ("diverged", "unstable")
 """Verdicts whose number of missed samples carries no information about capacity."""
 MOST_REJECTED = 4
 """Maximum number of rejected probes per n and arm that are ignored; if more are rejected, all of
-them are failures."""
+them count as failures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,22 +31,22 @@ class ProbeResult:
     """The fields of a finished probe that a search uses.
 
     Attributes:
-        n: number of samples in its subset.
+        n: number of samples in the subset.
         repeat: index among the probes at this n: 0, 1, 2, ...
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
-        rejected: whether a convergence gate attributes its failure to training, not to capacity.
-        share: fraction of its initial budget that it used; None if there was no budget.
-        time: fraction of its budget after which it fitted; None if it failed, or if a training run
-            with a smaller budget is not the beginning of one with this budget.
-        failed_after: fraction of the budget with which it had failed before, if the exact time is
-            unknown, because the learning rate depends on the budget; ``time`` is then the fraction
-            with which it fitted.
-        arm: index of the values of the tuned keys it was trained with.
+        rejected: whether a convergence gate attributes the failure to training, not to capacity.
+        share: fraction of the initial budget that was used; None if there was no budget.
+        time: fraction of the budget after which all samples fitted; None if the probe failed, or if
+            a training run with a smaller budget is not the beginning of one with this budget.
+        failed_after: largest fraction of the budget with which the training run failed, if the
+            exact time is unknown, because the learning rate depends on the budget; ``time`` is then
+            the fraction with which it fitted.
+        arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
-        unfinished: whether it failed with a smaller budget and was not continued; ``time`` is then
-            the fraction of the budget that it was trained for.
+        unfinished: whether the training run failed with a smaller budget and was not continued;
+            ``time`` is then the fraction of the budget that was used.
     """
 
     n: int
@@ -77,8 +74,8 @@ History = Sequence[ProbeResult]
 def accepted_probes(history: History) -> list[ProbeResult]:
     """Return the probes that are evidence of capacity: all but rejected and unfinished ones.
 
-    If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they are failures:
-    training does not converge there, and the search must terminate.
+    If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they count as failures,
+    because otherwise a search in which no training run converges would not end.
     """
     finished = [r for r in history if not r.unfinished]
     rejected = Counter((r.n, r.arm) for r in finished if r.rejected)
@@ -123,7 +120,7 @@ class Bracket:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmcInterval:
-    """EMC and its interval, for another training error or another budget than the search's.
+    """EMC and its interval, also for other training errors and other budgets.
 
     Attributes:
         emc, emc_lo, emc_hi, censored: as in :class:`Estimate` (samples).
@@ -158,29 +155,28 @@ class Estimate:
     Attributes:
         emc: EMC in samples; a lower bound if ``censored`` is ``right``, 0 (meaning below 1) if it
             is ``left``.
-        emc_lo, emc_hi: interval at ``level``, in samples; ``emc_hi`` is None if there is no upper
-            bound.
+        emc_lo, emc_hi: ends of the interval (samples); ``emc_hi`` is None without an upper bound.
         level: probability covered by the interval.
-        estimand: definition of EMC that is estimated: ``n50``, ``n90``, ``last_fit``.
+        estimand: definition of the EMC, such as ``n50``, ``n90`` or ``last_fit``.
         censored: side on which the EMC is unbounded.
         largest_fit, smallest_fail: see :class:`Bracket`.
         probes: number of finished probes.
         cost: sample passes of these probes.
         unconverged: number of probes that exhausted the budget while still improving.
         rejected: number of probes that a convergence gate rejected and that are ignored.
-        width, lapse: lower end, median and upper end, at ``level``, of the fit curve's width in
-            log n and of its lapse rate.
-        by_eps: estimate for each training error in ``search.eps``; keys are written as ``0.1``.
-        by_budget: estimate for other budgets, if requested; keys are written as ``500``.
-        doubling: factor by which twice the budget would raise EMC: lower end, median and upper end
-            at ``level``. None while the search is running, if the EMC is a bound, and if the times
-            of fits say nothing about other budgets (see ``ProbeResult.time``).
-        gain: the same for the last doubling, with ``until: saturation``; it was measured.
+        width, lapse: width (log n) and lapse rate of the fit curve: lower end, median and upper end
+            of the interval.
+        by_eps: estimate for each training error in ``search.eps``, with keys such as ``0.1``.
+        by_budget: estimate for other budgets, if requested, with keys such as ``500``.
+        doubling: predicted factor by which doubling the budget raises EMC: lower end, median and
+            upper end of the interval. None while the search is running, if the EMC is censored, or
+            if no fit has a ``ProbeResult.time``.
+        gain: measured factor by which the last doubling raised EMC, with ``until: saturation``.
         ended_by: why the search ended; None while the search is running.
-        arm: index of the best values of the tuned keys.
+        arm: index of the best arm.
         stage: number of times that the budget was doubled.
         best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
-        tolerance, max_cost: the requested precision (keys of ``search``) with which it was made.
+        tolerance, max_cost: keys of ``search`` with which the estimate was made.
     """
 
     emc: int
@@ -210,10 +206,10 @@ class Estimate:
 
     @property
     def saturated(self) -> Saturated | None:
-        """Whether twice the budget would raise EMC by at most 10 %; None without ``doubling``.
+        """Whether doubling the budget raises EMC by at most 10 %; None if no factor is known.
 
-        ``unknown`` if the interval of ``doubling`` does not decide it. With ``gain``, whether the
-        last doubling raised it by at most 10 %.
+        The factor is ``gain`` or, if that is None, ``doubling``. The result is ``unknown`` if its
+        interval contains 1.1.
         """
         factor = self.gain or self.doubling
         if factor is None:
@@ -238,14 +234,14 @@ class Estimate:
 
 
 def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
-    """Return a predicate: the probe fits, or, with ``eps``, misses at most ``eps * n`` samples."""
+    """Return a predicate for fits or, with ``eps``, for at most ``eps * n`` missed samples."""
     if eps is None:
         return lambda result: result.fit
     return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None while undecided.
+    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None if more are needed.
 
     With an even ``seeds_per_n`` a tie is broken by one more probe. Counting a tie as a fit would
     bias the estimate towards n at which fewer than half of the training runs fit.

@@ -1,4 +1,4 @@
-"""Common interface of all search policies: history -> next probes or estimate.
+"""Common interface of all search policies, which map a history to the next probes or an estimate.
 
 Pure functions; does not import torch.
 """
@@ -33,7 +33,7 @@ from flexhpc.search.history import (
 from flexhpc.search.stages import at_stage
 
 COARSE = 0.5
-"""Tolerance of stages after which the budget is doubled."""
+"""Smallest tolerance of a stage after which the budget is doubled."""
 _ARMS_FACTOR = 2.0
 """Factor by which ``max_cost`` is multiplied if keys are tuned."""
 Proposal = list[tuple[int, int]]
@@ -50,11 +50,11 @@ class Policy:
         propose: (section, n_limit, history, coordinates) -> the next probes, or the reason why the
             search has ended.
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
-            :func:`make_estimate`, None while the history does not determine any.
+            :func:`make_estimate`, or None if the history is not sufficient.
         probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
-            pairs of n and number of full training runs, regardless of ``max_cost`` (inf if only
-            that cap bounds it); ``rejects``: whether a convergence gate may reject probes;
-            ``tuned``: whether keys are tuned.
+            pairs of n and number of probes, without regard to ``max_cost`` (inf if there is no
+            other bound). ``rejects``: whether a convergence gate may reject probes; ``tuned``:
+            whether keys are tuned.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -79,7 +79,7 @@ def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
     Args:
         search: policy and its settings.
         arms: number of arms.
-        targets: number of estimated training errors, including 0; None for all of the search.
+        targets: number of training errors (0 and ``eps``) to estimate EMC for; by default all.
     """
     if search.max_cost is None:
         return math.inf
@@ -103,7 +103,7 @@ def advance(
         n_limit: largest available n (samples).
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms, if keys are tuned.
-        doubling: when to stop to double the budget; None for a single budget.
+        doubling: when to stop doubling the budget; None for a single budget.
     """
     round_size = at_once(search)
     completed = len(history) // round_size * round_size
@@ -127,9 +127,9 @@ def _propose(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
     doubling: Doubling | None, stage: int,
 ) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
-    """Propose the next probes of a stage, or return why the search ends, or ``doubling``.
+    """Propose the next probes of a stage, or return why the search has ended.
 
-    ``doubling`` ends the stage; the next one has twice its budget.
+    Return ``doubling`` if the stage has ended and the search continues with twice its budget.
     """
     if doubling is None:
         return _propose_once(search, n_limit, history, coordinates)
@@ -154,7 +154,7 @@ def _propose(
     if proposal == "data":
         return proposal
     if not saturated and not last:
-        return "doubling"  # also at the cap: with twice the budget, the cost is half as many runs
+        return "doubling"  # also at max_cost, whose unit is then a training run of twice the budget
     if proposal == "max_cost":
         return proposal
     return "saturation" if saturated else "max_budget"
@@ -186,9 +186,9 @@ def _propose_once(
 
 
 def _numbered(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
-    """Number each proposed probe by its first repeat that is not finished at a stage.
+    """Assign the first ``repeat`` that is not finished at this stage to each proposed probe.
 
-    The repeats of the history have gaps if ``at_once`` was changed in the middle of a round.
+    The finished ones have gaps if ``at_once`` was changed in the middle of a round.
     """
     known = {(result.n, result.repeat, result.arm) for result in history if not result.unfinished}
     for arm, n in proposal:
@@ -204,12 +204,12 @@ def estimate_so_far(
     """Return the current estimate of a search, finished or not; None without accepted probes.
 
     The interval of an unfinished search is wider, and the estimate is censored on a side without a
-    bound. If a search has ended and every probe was rejected, all of them are failures.
+    bound. If a search has ended and every probe was rejected, all of them count as failures.
 
     Args:
         search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
-        stage: number of times that the budget was doubled; by default as often as in the history.
+        stage: number of times that the budget was doubled; by default the maximum of the history.
     """
     if stage is None:
         stage = max((result.stage for result in history), default=0)
@@ -267,15 +267,15 @@ def is_precise(
 ) -> bool:  # fmt: skip
     """Return whether a final estimate is as precise as a search requests.
 
-    True if the estimate was made with at most this tolerance and at least this cap, or if the
-    search would end with the same probes.
+    True if it was made with a tolerance that is not larger and a cap that is not smaller, or if the
+    search would end without another probe.
 
     Args:
         search: policy and its settings.
         n_limit: largest available n (samples).
-        history: the probes that the estimate is made from.
+        history: probes from which the estimate was made.
         coordinates: coordinates of the arms.
-        estimate: final estimate from these probes.
+        estimate: final estimate.
         doubling: see :func:`advance`.
     """
     tolerance = _tolerance(search)

@@ -21,7 +21,7 @@ FINAL = "diverged"
 def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
     """Return the state of each training run at a stage, in the order of their first entries.
 
-    Times and shares become fractions of the stage's budget.
+    Times and shares are converted to fractions of the budget of this stage.
     """
     if stage == 0:
         return list(history)
@@ -40,10 +40,10 @@ def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
 
 
 def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
-    """Return the training runs whose final states are not kept.
+    """Return the training runs whose final states (weights and optimizer) are not kept.
 
-    These are the ones that are never continued, and, if more than ``keep`` are left, the ones whose
-    n is farthest from the EMC.
+    These are all training runs that cannot be continued and, of the others, all but the ``keep``
+    ones with n nearest to the EMC.
     """
     runs = training_runs(history)
     ended = [r for r in runs if r.fit or r.verdict == FINAL]

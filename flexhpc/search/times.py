@@ -5,9 +5,9 @@ With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)
     P(fit by then | n) = (1 - lapse) / (1 + exp((log n - threshold - shift(u)) / width))
     shift'(u) = early / (1 + exp(rate (u - saturates))),    shift(0) = 0
 
-EMC grows as a power ``early`` of the budget while the budget is small, and saturates. A training
-run that fits at time exp(u) contributes the density of its time. This requires that a training run
-with a smaller budget is the beginning of one with a larger budget.
+EMC is proportional to budget ** early for small budgets, and constant for large ones. A training
+run that fits after a fraction exp(u) of the budget contributes the density of this time. This
+requires that a training run with a smaller budget is the beginning of one with a larger budget.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _RATE = np.array([0.7, 1.6])
 EARLY, SATURATES, RATE = (
     grid.ravel() for grid in np.meshgrid(_EARLY, _SATURATES, _RATE, indexing="ij")
 )
-"""Grid of growth laws, each of shape (laws,)."""
+"""Parameters of all growth laws on a grid, each of shape (laws,)."""
 _WEIGHT = np.exp(-0.5 * (np.log(EARLY / 1.2) / 0.8) ** 2)
 LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
 """Log prior probability of each law: log-normal in ``early``, uniform in the other two."""
 UNEXPLAINED, BROAD = 0.1, 1 / 8
-"""Fraction of fits whose time follows no law, and its density per unit of log budget."""
+"""Fraction of fits with a time that no law describes; density of this time (per unit of log)."""
 NO_LAW = 0.1
-"""Prior odds that the times of a point follow no law at all."""
+"""Prior odds that no law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
 """Largest factor by which all times of a point together may shift the odds of two curves."""
 WIDENING = 0.75
-"""Increase of the scatter per unit of log n below the threshold, relative to the width: times of
-training runs far below it scatter more, and the laws hold less exactly there."""
+"""Relative increase of the width per unit of log n below the threshold: times of training runs far
+below it vary more and follow the laws less exactly."""
 LAPSED = 0.05
 """Fraction of unfinished training runs that lapsed."""
 SHORTEST = math.exp(-1 / BROAD)
@@ -67,13 +67,13 @@ def shift(u: float, laws: Index = slice(None)) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """The fits of a history whose time is known, and its unfinished training runs.
+    """Times of the fits and of the unfinished training runs of a history, in units of the budget.
 
     Attributes:
-        log_n, log_time: log n, and log of the fraction of the budget, shape (fits,).
-        between: log n, and log of the fractions of the budget with which a training run failed and
-            fitted, if only these are known, shape (3, fits).
-        unfinished: log n, and log of the fraction of the budget, shape (2, unfinished).
+        log_n, log_time: log n and log time of fits with an exact time, shape (fits,).
+        between: log n, log time of the last failure and log time of the fit, if the exact time is
+            unknown, shape (3, fits).
+        unfinished: log n and log training time of unfinished training runs, shape (2, unfinished).
     """
 
     log_n: Floats
@@ -83,7 +83,7 @@ class Times:
 
     @classmethod
     def from_history(cls, history: History) -> Times:
-        """Collect the fits that have a time."""
+        """Collect the times of a history."""
         timed = [r for r in history if r.time]
         exact = [(r.n, r.time) for r in timed if not r.unfinished and r.failed_after is None]
         unfinished = [(r.n, r.time) for r in timed if r.unfinished]
@@ -105,10 +105,10 @@ class Times:
         """Return the log-likelihood of the times, given that these training runs fitted.
 
         Args:
-            threshold, width: of each curve, shape (curves,).
+            threshold, width: threshold and width of each curve (log n), shape (curves,).
 
         Returns:
-            Shape (curves, laws), with the log prior probability of the law.
+            Log-likelihood plus log prior probability of the law, shape (curves, laws).
         """
         total = np.tile(LAW_PRIOR, (len(threshold), 1))
         count = len(self.log_n)
@@ -151,9 +151,9 @@ class Times:
     def bounded(self, by_law: Floats) -> Floats:
         """Average the likelihood of the times over the laws and bound it, shape (curves,).
 
-        A misspecified law must not outweigh the verdicts: if no curve explains the times better
-        than a broad distribution, they are ignored, and the result can shift the odds by a factor
-        of ``MAX_TIME_FACTOR`` at most.
+        A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds by a
+        factor of at most ``MAX_TIME_FACTOR``, and the times are ignored if no curve explains them
+        better than a broad distribution.
         """
         likelihood = np.exp(by_law - by_law.max()).sum(axis=1)
         _, failed, fitted = self.between

@@ -1,6 +1,6 @@
-"""Bisection and growth: which n to probe next, as pure functions of the history.
+"""Choose the next n of bisection and growth, by replaying the search from its history.
 
-The steps so far are replayed from the history, so resuming needs no stored state.
+Resuming a search therefore needs no stored state.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Decide = Callable[[int], bool | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WalkState:
-    """State of a replayed sequence.
+    """State of a search after replaying its history.
 
     Attributes:
-        bracket: bracket of the decided n.
-        next_n: the n at which a probe is needed; None if the sequence has ended.
+        bracket: bracket of all n with enough probes.
+        next_n: the n at which a probe is needed; None if the search has ended.
     """
 
     bracket: Bracket
@@ -37,13 +37,13 @@ class WalkState:
 
 
 def decide_by_quorum(history: History, seeds_per_n: int) -> Decide:
-    """Return a function that decides an n by the majority of the accepted probes."""
+    """Return a function that decides whether n fits by the majority of its accepted probes."""
     groups = group_by_n(accepted_probes(history))
     return lambda n: quorum(groups.get(n, []), seeds_per_n)
 
 
 def max_probes_per_n(search: Walk, rejects: bool) -> int:
-    """Return the largest number of probes at one n, with a tie-break and rejected probes."""
+    """Return the largest number of probes at one n, including a tie-break and rejected probes."""
     return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
 
 
@@ -52,7 +52,7 @@ def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> 
 
     Args:
         decide: function that decides whether an n fits.
-        start: first n (samples), at most ``n_limit``; larger values are reduced to it.
+        start: first n (samples); values above ``n_limit`` are reduced to it.
         tolerance: bisection ends when smallest_fail <= largest_fit * (1 + tolerance).
         n_limit: largest available n (samples).
     """

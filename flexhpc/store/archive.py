@@ -30,7 +30,7 @@ def pack(run: RunFolder, archive: Path) -> int:
     it is unpacked.
 
     Args:
-        run: a run without running workers; it is not modified.
+        run: run to pack, which is not modified.
         archive: output file; an existing file is replaced.
 
     Raises:
@@ -45,7 +45,8 @@ def pack(run: RunFolder, archive: Path) -> int:
         claim = read_claim(path)
         if claim is not None and claim.is_live(path):
             raise InputError(
-                f"{run.path}: a process on {claim.host.split(':')[0]} measures a point"
+                f"{run.path}: a process on {claim.host.split(':')[0]} is measuring a point; wait "
+                "until it has finished, or stop it"
             )
     count = 0
     with replacing(archive) as part:
@@ -67,8 +68,8 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         folder: parent folder in which the run folder is created under its original name.
 
     Raises:
-        InputError: the file is not a packed run, is damaged or needs more disk space than is
-            available, or the run folder already exists. No partial run folder remains.
+        InputError: the file is damaged or not a packed run, the disk space is not sufficient, or
+            the run folder already exists. No partial run folder remains.
         OSError: a file cannot be read or written.
     """
     try:
@@ -98,7 +99,7 @@ def _files_to_pack(run: RunFolder) -> Iterator[Path]:
         if hidden or any(path.is_relative_to(omitted) for omitted in recreatable):
             continue
         if path.is_symlink():
-            raise InputError(f"{path}: is a symbolic link; replace it by its target")
+            raise InputError(f"{path}: is a symbolic link; replace it with its target")
         if path.is_file():
             yield path
 

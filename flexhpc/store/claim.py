@@ -1,4 +1,4 @@
-"""Claims: which process measures a point, and its progress. Ensures one writer per point.
+"""Claims ensure that only one process at a time measures a point, and show its progress.
 
 A claim is a small JSON file next to the point file. A process acquires it under a lock and renews
 it with a heartbeat. Another process takes it over when the holder is dead: immediately if the
@@ -37,7 +37,7 @@ def this_host() -> str:
 
 
 def process_birth(pid: int) -> float | None:
-    """Return when a process started (seconds since the epoch); None if it is dead or a zombie."""
+    """Return the start time of a process (seconds since the epoch); None if dead or a zombie."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -48,7 +48,7 @@ def process_birth(pid: int) -> float | None:
 
 
 def process_lives(pid: int, birth: float) -> bool:
-    """Return whether the process with this id is alive and started at ``birth``.
+    """Return whether the process ``pid`` is alive and started at ``birth``.
 
     The start time distinguishes it from a later process with the same id.
     """
@@ -63,7 +63,7 @@ class ClaimRecord:
     Attributes:
         state: running, stopped (interrupted), failed or done.
         token: random id of this claim.
-        launch: id of the launch of the holder.
+        launch: id of the launch that started the holder.
         host: host name and PID namespace of the holder; see :func:`this_host`.
         pid: process id of the holder.
         birth: start time of the holder (seconds since the epoch).
@@ -73,7 +73,7 @@ class ClaimRecord:
         deaths: number of consecutive holders of the same launch that died on this point without
             saving progress.
         attempts: number of times the point was claimed, over all launches.
-        job: job id of the holder, as ``123_4``.
+        job: job id of the holder, such as ``123_4``.
         message: why the point failed.
         log: path of the holder's log.
         progress: progress of the current probe: n, epoch, epochs, n_errors, ...
@@ -108,7 +108,7 @@ class ClaimRecord:
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
-"""Per device id: time of the file system, and of the local monotonic clock at that moment."""
+"""Last reading of each file system's clock, by device id, and its local monotonic time."""
 _READ_AGAIN = 10.0
 """Time after which the clock of a file system is read again (seconds)."""
 
@@ -123,7 +123,7 @@ def _heartbeat_age(path: Path) -> float:
 
 
 def _clock(folder: Path, device: int) -> float:
-    """Return the current time of a folder's file system, extrapolated between readings."""
+    """Return the current time of a folder's file system, extrapolated from the last reading."""
     now = time.monotonic()
     reading, read_at = _CLOCKS.get(device, (0.0, -_READ_AGAIN))
     if now - read_at >= _READ_AGAIN:
@@ -147,7 +147,7 @@ def read_claim(path: Path) -> ClaimRecord | None:
 
 
 class Claim:
-    """A claim held by this process."""
+    """A claim that this process acquired."""
 
     def __init__(self, path: Path, lock: Path, record: ClaimRecord) -> None:
         self.path, self.record = path, record
@@ -202,7 +202,7 @@ def take(
         job: job id of this process.
         log: path of the log of this process.
         saved: time at which progress on the point was last saved (seconds since the epoch).
-        preempted: whether the previous holder was preempted, which is not a death.
+        preempted: whether the previous holder was preempted, which does not count as a death.
 
     Raises:
         FileNotFoundError: the run folder was moved or removed.

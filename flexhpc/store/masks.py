@@ -1,4 +1,4 @@
-"""Fit masks of a point: which samples each probe drew, and which of them it fitted."""
+"""Fit masks of a point: which samples each probe was trained on, and which of them it fitted."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Masks:
     Attributes:
         n_total: number of samples in the training set.
         n: subset size per probe, int64 (probes,).
-        subset: whether the sample was in the subset, uint8 (probes, ceil(n_total / 8)).
+        subset: whether each sample was in the subset, uint8 (probes, ceil(n_total / 8)).
         fit: whether it was in the subset and fitted at the end, same shape.
-        outside: whether it was outside the subset and evaluated (``record.unseen``), same shape;
-            all False for probes recorded without ``record.unseen``.
+        outside: whether it was outside the subset and evaluated, same shape; all False for probes
+            recorded without ``record.unseen``.
         outside_fit: whether it was outside the subset, evaluated and classified correctly, same
             shape.
         forgotten: per probe, how often each sample of the subset was forgotten
@@ -53,11 +53,7 @@ class Masks:
         return unpack(self.outside, self.n_total)
 
     def unseen_fitted(self) -> NDArray[np.bool_]:
-        """Unpack the masks of correctly classified samples outside the subset.
-
-        Returns:
-            bool (probes, n_total).
-        """
+        """Unpack the masks of correctly classified unseen samples to bool (probes, n_total)."""
         return unpack(self.outside_fit, self.n_total)
 
 

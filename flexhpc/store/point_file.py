@@ -1,13 +1,14 @@
 """Read and write point files: HDF5 files with a point's probes and their fit masks.
 
-Every change is made on a copy that then atomically replaces the file. After a crash or on a full
-disk, and for a concurrent reader, the file contains all finished probes or all but the newest, and
-is never corrupt. Files are small (two bits per sample and probe, plus one byte if forgetting is
-counted), so the copy takes milliseconds, which is negligible compared with a training run.
+Every change is made on a copy that then atomically replaces the file. A crash, a full disk or a
+concurrent reader therefore never results in a corrupt file; at most the newest probe is missing.
+Files are small (two bits per sample and probe, plus one byte if forgetting is counted), so the copy
+takes milliseconds, which is negligible compared with a training run.
 
 A file whose checksum (:mod:`flexhpc.store.seal`) matches was written by this module, so its
-content is not validated again. Each group holds the fields of one dataclass of
-:mod:`flexhpc.store.record` as JSON, from which it is read, and as attributes for other programs.
+content is not validated again. Each group stores the fields of a dataclass of
+:mod:`flexhpc.store.record` twice: as JSON, which this module reads, and as attributes for other
+programs.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ Permitted = Callable[[], bool]
 SCHEMA = 1
 """Version of the file format."""
 AS_TEXT = "json"
-"""Attribute that holds the fields of a group as one JSON object; HDF5 would take about 40
-microseconds to read each of them."""
+"""Attribute with the fields of a group as one JSON object; HDF5 takes about 40 microseconds to read
+each single attribute."""
 _POINT = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
-"""Prefix of the attributes of a mapping, if it is not the mapping's name and a dot."""
+"""Attribute prefixes of mappings; by default the prefix is the name of the mapping and a dot."""
 _PACKED_FROM = 4096
-"""Size from which an array is compressed (bytes); in smaller ones HDF5's chunk index is larger."""
+"""Smallest array to compress (bytes); below, HDF5's chunk index is larger than the gain."""
 _LEAST_MEMORY, _COPIES = 2**24, 4
-"""Memory that a change needs: fixed part (bytes), and number of copies of the file in memory."""
+"""Memory required by a change: a fixed part (bytes), and a number of copies of the file."""
 
 
 def create(path: Path, header: Header) -> None:
@@ -64,7 +65,7 @@ def create(path: Path, header: Header) -> None:
 
 
 def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) -> None:
-    """Append one finished probe atomically; an estimate from fewer probes is removed.
+    """Append one finished probe atomically, and remove an estimate made without this probe.
 
     Args:
         path: point file.
@@ -139,7 +140,7 @@ def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Pe
 
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Write values as JSON, and as attributes; attributes that are None are omitted."""
+    """Write values as JSON and as attributes; None is omitted from the attributes."""
     group.attrs[AS_TEXT] = json.dumps(values, default=_to_plain, sort_keys=True)
     for key, value in _flat_items(values):
         group.attrs[key] = value
@@ -197,7 +198,7 @@ def probe_groups(file: h5py.File) -> list[h5py.Group]:
 def _unchanged_probes(
     known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]
 ) -> list[ProbeSummary]:
-    """Return the known probes if the file extends them, or none if the file was replaced."""
+    """Return the known probes, or an empty list if the file does not start with them."""
     if not 0 < len(known) <= len(groups):
         return []
     last = groups[len(known) - 1].attrs["finished"]
@@ -237,7 +238,7 @@ def _check_schema(file: h5py.File, path: Path) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """Return the bytes of a file whose checksum matches.
+    """Read a file and verify its checksum.
 
     Raises:
         PointError: the file cannot be read or is corrupt.
@@ -251,10 +252,10 @@ def _content(path: Path) -> bytes:
 
 
 def corrupt(path: Path, problem: str) -> PointError:
-    """Return the error for a corrupt point file; its message says how to recover."""
+    """Return the error for a corrupt point file, with a message that explains how to recover."""
     return PointError(
-        f"{path}: is corrupt ({problem}); move it away, and the same sweep command measures the "
-        "point again"
+        f"{path}: is corrupt ({problem}); move it elsewhere and repeat the sweep command, which "
+        "measures the point again"
     )
 
 
@@ -287,7 +288,7 @@ def _check_memory(size: int) -> None:
     """Raise MemoryError if there is not enough memory to change a file of ``size`` bytes.
 
     Without this check, HDF5 may crash the process when an allocation fails. The memory limit of a
-    control group is not detected; exceeding it kills the process.
+    control group is not checked; the kernel kills a process that exceeds it.
     """
     try:
         size = _LEAST_MEMORY + _COPIES * size

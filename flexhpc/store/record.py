@@ -25,12 +25,12 @@ class Header:
         n_total: number of samples in the training set.
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
-        unfittable: number of samples that prevent a perfect fit.
+        unfittable: minimum number of samples that are missed because of these conflicts.
         classes: number of classes.
         bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
-        n_pool: number of samples that may be drawn.
-        conflict_groups: JSON of the groups of identical inputs with different labels that may be
-            drawn, as [samples per label, number of such groups] pairs: ``[[[2, 1], 30]]`` means 30
+        n_pool: number of samples from which subsets are drawn.
+        conflict_groups: the groups of identical inputs with different labels among these samples,
+            as JSON of [samples per label, number of such groups] pairs: ``[[[2, 1], 30]]`` means 30
             groups with two samples of one label and one of another.
     """
 
@@ -53,7 +53,7 @@ class ProbeSummary:
     """One finished probe without its masks.
 
     Attributes:
-        n: number of samples in its subset.
+        n: number of samples in the subset.
         repeat: index among the probes at this n: 0, 1, 2, ...
         seeds: seed of each random stream: init, subset, labels, order.
         verdict: see docs/concepts.md.
@@ -64,13 +64,13 @@ class ProbeSummary:
         steps: number of updates.
         cost: sample passes.
         seconds: wall time (seconds).
-        finished: time at which it ended (seconds since the epoch).
+        finished: time at which the probe ended (seconds since the epoch).
         metrics: convergence metrics.
         machine: host, device and versions.
-        rejected: whether a convergence gate rejected it; it is then no evidence of capacity.
-        arm: index of the values of the tuned keys.
+        rejected: whether a convergence gate rejected the probe as evidence of capacity.
+        arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget had been doubled; a training run that is continued
-            with a larger budget has one probe per stage, each with the totals since its start.
+            with a larger budget has one probe per stage, with totals since its first update.
         tuned: values of the tuned keys, by dotted path.
         loss_curve: loss after each epoch, float32 (epochs,).
     """
@@ -127,7 +127,7 @@ class PointRecord:
         header: definition of the point.
         probes: finished probes, in the order in which they were appended.
         estimate: final estimate; None while the search is running.
-        evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` holds the
+        evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` is the
             requested number of training samples and budget, ``arm`` the evaluated arm.
     """
 
@@ -151,7 +151,7 @@ class PointRecord:
         """Return whether the requested evaluation of the estimate's arm is stored.
 
         Args:
-            asked: requested size and budget; None if no evaluation is requested.
+            asked: requested number of samples and budget; None if no evaluation is requested.
         """
         stored, estimate = self.evaluation, self.estimate
         return asked is None or (
@@ -166,11 +166,7 @@ class PointRecord:
         )
 
     def without_outdated_evaluation(self, asked: Mapping[str, int] | None) -> PointRecord:
-        """Return the record, without its evaluation if :meth:`has_evaluation` is false.
-
-        Args:
-            asked: see :meth:`has_evaluation`.
-        """
+        """Return the record, without its evaluation unless :meth:`has_evaluation` is true."""
         return self if self.has_evaluation(asked) else replace(self, evaluation=None)
 
 
@@ -194,7 +190,7 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
 
 
 def _share(probe: ProbeSummary, training: Procedure) -> float | None:
-    """Return the fraction of its initial budget that a probe used; None if it had no budget."""
+    """Return the used fraction of the initial budget of a probe; None if it had no budget."""
     if training.budget is None:
         return None
     key, budget = training.budget

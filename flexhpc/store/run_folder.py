@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths in the folder of one sweep's results; nothing is created."""
+    """Paths in the folder with the results of one sweep; creates no files."""
 
     path: Path
 
@@ -37,7 +37,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Lock file that guards claims; held for milliseconds."""
+        """Lock file for all claims of the run; locked for milliseconds at a time."""
         return self.path / "points" / ".lock"
 
     @property
@@ -76,11 +76,11 @@ class RunFolder:
         return started
 
     def checkpoint(self, point_id: str, training: str) -> Path:
-        """Return the path of the checkpoint of one of a point's training runs.
+        """Return the checkpoint path of a training run of a point.
 
         Args:
             point_id: id of the point.
-            training: name of the training, unique within the point.
+            training: name of the training run, unique within the point.
         """
         return self._path(point_id, f"{training}.ckpt")
 
@@ -89,16 +89,16 @@ class RunFolder:
         return sorted(self._path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
     def unfinished(self, point_id: str) -> list[Path]:
-        """Return temporary files of a point's HDF5 file and checkpoints left by killed writers.
+        """Return a point's temporary HDF5 files and checkpoints that killed processes left behind.
 
-        Temporary files of claims are excluded: another process may be writing one under the run's
-        lock before it holds the claim. See :meth:`unfinished_claims`.
+        Temporary files of claims are excluded, because another process may be writing one under the
+        run's lock; see :meth:`unfinished_claims`.
         """
         parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def unfinished_claims(self) -> Iterator[Path]:
-        """Yield temporary files of claims left by killed writers; the caller must hold the lock."""
+        """Yield temporary files of claims left by killed processes; requires the run's lock."""
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _path(self, point_id: str, ending: str) -> Path:

@@ -21,11 +21,11 @@ _DIGEST = slice(len(_NAME), len(_NAME) + 32)
 
 
 class CorruptFile(ValueError):
-    """The content of a file is not what flexhpc writes; the message is meant for users."""
+    """A file was not written by flexhpc, or was changed since; the message is shown to users."""
 
 
 def add_checksum(content: bytes) -> bytes:
-    """Write the checksum of ``content[SIZE:]`` into the first ``SIZE`` bytes of ``content``."""
+    """Return ``content`` with the checksum of ``content[SIZE:]`` in its first ``SIZE`` bytes."""
     rest = content[SIZE:]
     return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
 

@@ -32,9 +32,9 @@ class PointStatus:
         launch: id of the launch of the last claim.
         token: token of the last claim.
         attempts: number of times the point was started or resumed.
-        deaths: number of workers of that launch that died on the point.
+        deaths: number of consecutive workers of this launch that died on the point.
         job: job id of the last claim.
-        message: why the point failed, or what it waits for.
+        message: why the point failed, or why its job is pending.
         log: path of the log of the last claim.
     """
 
@@ -84,7 +84,7 @@ class PointStatus:
 
     @property
     def cost(self) -> int:
-        """Sample passes of the training runs."""
+        """Sample passes of all training runs."""
         return sum(run.cost for run in self.record.training_runs) if self.record else 0
 
 
@@ -155,7 +155,7 @@ class StatusReader:
 
 
 def is_done(point: Point, record: PointRecord) -> bool:
-    """Return whether a record has an estimate of the requested precision and the evaluation."""
+    """Return whether a record has a precise estimate and the requested evaluation."""
     return has_precise_estimate(point, record) and record.has_evaluation(point.evaluation)
 
 

@@ -1,4 +1,4 @@
-"""Logging to MLflow, which is a view of the store.
+"""Logging of results to MLflow; everything logged can be recreated from the point files.
 
 Imports nothing, because importing mlflow takes seconds.
 """

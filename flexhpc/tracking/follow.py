@@ -16,8 +16,8 @@ from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
 from flexhpc.tracking.sync import Syncer
 
-_EVERY = 2.0
-_AFTER_FAILURE = 20.0
+_EVERY = 2.0  # seconds
+_AFTER_FAILURE = 20.0  # seconds
 _NICE = 10
 """Niceness: training runs have priority, but MLflow is still updated on a busy machine."""
 
@@ -42,8 +42,8 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
             message = one_line(error)
             if closed or not warned:
                 print(
-                    f"warning: MLflow at {uri} cannot be written ({message}); the point files "
-                    f"contain all results: `flexhpc sync {run.path}` logs them later",
+                    f"warning: MLflow at {uri} cannot be updated ({message}); no results are lost, "
+                    f"because `flexhpc sync {run.path}` logs them later from the point files",
                     flush=True,
                 )
             warned = True

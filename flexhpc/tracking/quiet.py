@@ -15,12 +15,12 @@ from flexhpc.imports import imports_without_gc
 
 
 def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
-    """Create an MlflowClient; mlflow is imported here only, because that takes seconds.
+    """Create an MlflowClient; imports mlflow, which takes seconds.
 
     Args:
         uri: tracking URI.
         rebuildable: whether the SQLite database at ``uri`` can be recreated from other files.
-            Writes are then not synchronised to disk (there are ten per run). The database stays
+            Writes, ten per MLflow run, are then not synchronised to disk. The database stays
             consistent if this process is killed, but may be corrupt after a power failure.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -41,7 +41,7 @@ def existing_database_uri(path: Path) -> str:
     """Return a tracking URI with which MLflow opens a SQLite database but never creates it.
 
     For a URI that starts with ``sqlite:///``, MLflow creates the folder and the database if they
-    are missing: it would recreate the folder of a run that was moved.
+    are missing, and so would recreate the folder of a run that was moved.
     """
     return f"sqlite+pysqlite:///file:{quote(str(path.resolve()))}?mode=rw&uri=true"
 
@@ -49,8 +49,8 @@ def existing_database_uri(path: Path) -> str:
 def make_database(path: Path) -> None:
     """Create an empty MLflow database if it does not exist; the caller must hold the tracking lock.
 
-    The database is created in a temporary folder and moved into place, because MLflow leaves a
-    database that it cannot use if it is killed while it creates its tables.
+    The database is created in a temporary folder and moved into place, because MLflow leaves an
+    unusable database if it is killed while creating the tables.
 
     Raises:
         OSError: the folder cannot be written, or does not exist.

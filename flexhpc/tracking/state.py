@@ -12,13 +12,13 @@ from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
 NO_PASSWORD = (
-    "contains a password, which process lists and logs would show; remove it and set "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (databases read a password file)"
+    "contains a password, which would be visible in process lists and logs; remove it and set "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its password file)"
 )
 
 
 _SECRET = {"password", "passwd", "pwd", "token", "access_token", "api_key", "sslpassword"}
-"""Names of URI query parameters that hold a secret."""
+"""Names of URI query parameters that contain a secret."""
 
 
 def has_password(uri: object) -> bool:
@@ -46,7 +46,7 @@ def sync_state_path(run: RunFolder) -> Path:
 
 
 def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
-    """Return the state that a sync of these points to ``uri`` stores when it has finished."""
+    """Return the state to store after these points were synced to ``uri``."""
     return {
         "uri": uri,
         "probes": sum(status.probes for status in statuses),

@@ -1,4 +1,4 @@
-"""Log results to MLflow as a view of the store: all of it can be recreated from the point files.
+"""Log results to MLflow; everything logged can be recreated from the point files.
 
 An experiment corresponds to a sweep, a parent run to a point and a child run to a probe. Every
 child is logged with one ``log_batch`` call; an incomplete child is deleted and logged again. A lock
@@ -50,7 +50,7 @@ _LONGEST_VALUE = 500
 
 @dataclass
 class _Parent:
-    """MLflow run of a point: its id, and what was logged to it so far."""
+    """MLflow run of a point: id, number of logged probes, status and logged evaluation."""
 
     run_id: str
     logged: int
@@ -103,7 +103,7 @@ class Syncer:
             if local:
                 if was_moved(self.run, self.name):
                     shutil.rmtree(self.run.artifacts, ignore_errors=True)
-                    self.run.database.unlink()  # both are created again at the new location
+                    self.run.database.unlink()  # both are recreated at the new location
                 make_database(self.run.database)
             client_uri = existing_database_uri(self.run.database) if local else self.uri
             client = mlflow_client(client_uri, rebuildable=local)
@@ -125,16 +125,16 @@ class Syncer:
 
         Args:
             client: MLflow client.
-            with_report: id of the run that holds the report; empty if there is no report yet.
+            with_report: id of the MLflow run with the report as an artifact; empty if none.
         """
         note = (
             f"One run per point of the sweep `{self.name}`, with its EMC, and one nested run per "
-            "training. `flexhpc sync` recreates all of this from the run folder "
-            f"`{self.run.name}`; `flexhpc report` has the figures"
+            "probe. `flexhpc sync` recreates all runs from the run folder "
+            f"`{self.run.name}`; `flexhpc report` creates a report with figures"
         )
         if with_report:
             page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
-            note += f", also [as it was at the last sync]({page})"
+            note += f" ([report at the last sync]({page}))"
         note += "."
         for key, value in (
             (VIEW_TAG, view_state(self.reader.points)),
@@ -144,7 +144,7 @@ class Syncer:
             client.set_experiment_tag(self.experiment, key, value)
 
     def _source(self) -> dict[str, str]:
-        """Return MLflow's source tags (user, command, Git commit), as far as run.json has them."""
+        """Return MLflow's source tags (user, command, Git commit) from run.json."""
         record = read_json(self.run.record) or {}
         launches = record.get("launches")
         last = launches[-1] if isinstance(launches, list) and launches else None
@@ -172,7 +172,7 @@ class Syncer:
         return count
 
     def _report(self) -> None:
-        """Log the report as an artifact of the first point's run; experiments have no artifacts."""
+        """Log the report as an artifact of the first point; experiments cannot have artifacts."""
         page = self.run.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
         changed = page.stat().st_mtime if page.is_file() else 0.0
@@ -221,7 +221,7 @@ class Syncer:
     def _new_parent(self, status: PointStatus) -> _Parent:
         point, record = status.point, status.record
         assert record is not None
-        # Another process may have created the parent run since the connection was made.
+        # Another process may have created the parent run after this one connected.
         query = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
         for existing_run in _search_runs(self.client, self.experiment, query):
             parent = self.parents[point.id] = _Parent.of(existing_run)
@@ -245,7 +245,7 @@ class Syncer:
         return parent
 
     def _drop_uncounted(self, parent: _Parent, point_id: str) -> None:
-        """Delete children that the parent does not count: their writer was killed while logging.
+        """Delete child runs beyond the parent's count, which a killed process left behind.
 
         Children are created in the order of the probes, so usually one query is enough.
         """
@@ -307,7 +307,7 @@ class Syncer:
         self.client.set_terminated(run.info.run_id, status=run_status, end_time=end)
 
     def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
-        """Log bracket and estimate after each probe on the parent; its charts show the search.
+        """Log bracket and estimate after each new probe as metrics of the parent run.
 
         Args:
             parent: parent run of the point.
@@ -374,9 +374,9 @@ class Syncer:
 
 
 def _name_of(number: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
-    """Return the run name of a probe: number, n, budget and verdict, as ``07 n=185 not_fit``.
+    """Return the run name of a probe: number, n, budget and verdict, such as ``07 n=185 not_fit``.
 
-    The budget, such as ``steps=2000``, is part of it if the search doubles it.
+    The budget, such as ``steps=2000``, is included if the search doubles it.
     """
     repeat = f" #{probe.repeat}" if probe.repeat else ""
     repeat += "" if budget is None else f" {budget[0]}={budget[1]}"
@@ -392,9 +392,9 @@ def _evaluation_settings(record: PointRecord) -> str:
 
 
 def _start_ms(record: PointRecord, number: int) -> int:
-    """Return when a probe started, or was continued, in milliseconds since 1970.
+    """Return when a probe started or was continued (milliseconds since the epoch).
 
-    The time of a probe includes the training with smaller budgets, unless it was repeated.
+    ``seconds`` of a continued training run includes the time with smaller budgets.
     """
     probe = record.probes[number]
     run = probe.n, probe.repeat, probe.arm

@@ -37,7 +37,7 @@ def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
 
 
 def private_socket() -> Path:
-    """Return a path for a Unix socket in a new folder that only this user may enter.
+    """Return a path for a Unix socket in a new folder that only this user can access.
 
     uvicorn makes the socket itself accessible to all users, so the folder restricts access.
     """
@@ -47,7 +47,7 @@ def private_socket() -> Path:
 def page_of(run: RunFolder, name: str) -> str:
     """Return the path of the UI page with the table of a sweep's points.
 
-    If the run folder was moved, or has no database yet, its database is created again first.
+    The database is first created if it does not exist, or recreated if the run folder was moved.
 
     Args:
         run: run folder.
@@ -65,7 +65,7 @@ def page_of(run: RunFolder, name: str) -> str:
     except (sqlite3.Error, OSError) as error:
         raise InputError(
             f"{run.database}: cannot be read ({error}); remove it and run "
-            f"`flexhpc sync {run.path}`, which creates it again"
+            f"`flexhpc sync {run.path}`, which recreates it"
         ) from None
     assert experiment is not None, "created by sync()"
     return address_of(experiment[0])

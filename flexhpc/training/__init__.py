@@ -1,7 +1,6 @@
-"""One training run: loop, gradient engines, optimizers, verdict.
+"""Training of one probe: loop, gradient engines, optimizers, verdict.
 
-Public names are imported lazily: reading a spec, which refers to implementations in this package by
-name, must not import torch.
+Public names are imported lazily, so that reading a spec does not import torch.
 """
 
 from typing import TYPE_CHECKING

@@ -13,13 +13,13 @@ from flexhpc.data.dataset import Ints
 def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:
     """Split n samples into the fewest batches of at most ``batch_size``, with near-equal sizes.
 
-    The short last batch of a plain DataLoader gives its few samples the weight of a full batch:
-    whether n samples are fitted then depends on n modulo the batch size (docs/concepts.md).
+    The short last batch of a plain DataLoader gives its few samples the weight of a full batch, so
+    that whether n samples are fitted depends on n modulo the batch size (docs/concepts.md).
 
     Args:
         n: number of samples.
-        batch_size: None for one batch.
-        tail: keep full batches and a short last one, as a plain DataLoader does.
+        batch_size: maximum size of a batch; None for one batch.
+        tail: whether to use full batches and a short last one, as a plain DataLoader does.
     """
     if batch_size is None or batch_size >= n:
         return [n]
@@ -38,7 +38,7 @@ def epoch_batch_sizes(training: Training, n: int) -> list[int]:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Ints:
-    """Return the order of the samples in an epoch, int64 (n,); a checkpoint need not store it."""
+    """Return the permutation of the samples in an epoch, int64 (n,), determined by the seed."""
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
@@ -51,7 +51,7 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
     """Return the budget in parameter updates; None for training until convergence.
 
     Args:
-        training: has a budget of epochs, steps or gradient evaluations, or none.
+        training: procedure with a budget in epochs, steps or gradient evaluations, or without one.
         sizes: batch sizes of one epoch.
     """
     if training.budget is None:
@@ -77,7 +77,7 @@ def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
 
 
 def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
-    """Return a larger budget for a training run that still improves; None if it is not extended.
+    """Return the doubled budget (at most the cap) of a training run; None if it is not extended.
 
     Args:
         max_steps: the exhausted budget (updates).

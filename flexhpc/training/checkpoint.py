@@ -22,8 +22,8 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
     """Replace a checkpoint atomically.
 
     Args:
-        path: in an existing folder.
-        key: identifies the training.
+        path: file to replace, in an existing folder.
+        key: identifies the training run.
         state: tensors and plain values.
     """
     with replacing(path, makes_folder=False) as part, part.open("wb") as file:

@@ -1,9 +1,9 @@
 """Extreme Ritz values of the Hessian of the loss, to detect negative curvature.
 
-Lanczos' method is used since its Ritz values are valid wherever it stops: each equals v.Hv of a
-unit vector v, so a negative one proves negative curvature (a non-negative one proves nothing), and
-none is outside of the spectrum. scipy's eigsh (ARPACK) restarts, and returns no value if it does
-not converge. The same holds for curvlinops, which also cannot sum over processes in a fixed order.
+Lanczos' method is used because its Ritz values are valid even if it has not converged: each equals
+v.Hv for a unit vector v, so it lies within the spectrum, and a negative value proves negative
+curvature (a non-negative one proves nothing). scipy's eigsh (ARPACK) and curvlinops return no value
+if they do not converge, and curvlinops cannot sum over processes in a fixed order.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Ritz:
         min: smallest Ritz value; apart from rounding, at least the smallest eigenvalue.
         max: largest Ritz value; apart from rounding, at most the largest eigenvalue.
         products: number of matrix-vector products.
-        residual_min: ``|Av - min v|`` of its unit vector v, a bound on the distance to an
-            eigenvalue.
-        residual_max: the same for the largest.
+        residual_min: ``|Av - min v|`` for the unit vector v of ``min``; an eigenvalue lies within
+            this distance of ``min``.
+        residual_max: the same for ``max``.
 
-    All but ``products`` are nan if a product is not finite.
+    All attributes except ``products`` are nan if a product is not finite.
     """
 
     min: float
@@ -69,7 +69,8 @@ def lanczos(
 
     Args:
         multiply: float64 (n,) -> (n,), the operator.
-        start: float64 (n,), not zero; random, to have a component along every eigenvector.
+        start: start vector, float64 (n,), not zero. A random one has a component along every
+            eigenvector.
         products: maximum number of calls of ``multiply``.
         tolerance: stop when both residuals are below this fraction of the largest absolute Ritz
             value. Also stops when the vectors span an invariant subspace.
@@ -104,7 +105,7 @@ def lanczos(
 
 
 def _extremes(diagonal: Sequence[float], off_diagonal: Sequence[float], norm: float) -> Ritz:
-    """Return the extreme eigenvalues of a tridiagonal matrix; ``norm`` is the next off-diagonal."""
+    """Return the extreme eigenvalues of a tridiagonal matrix; ``norm`` gives their residuals."""
     values: dict[str, float] = {}
     count = len(diagonal)
     for name, index in (("min", 0), ("max", count - 1)):
@@ -126,9 +127,9 @@ def hessian_product(
 
     Args:
         loss_of: returns the loss of a chunk as a scalar.
-        parameters: leaves; their ``grad`` is None afterwards.
-        chunks: arguments of ``loss_of``; one graph is in memory at a time.
-        vector: (parameters in total,), in the order of the parameters.
+        parameters: leaf tensors; their ``grad`` is None afterwards.
+        chunks: arguments of ``loss_of``; only one autograd graph is in memory at a time.
+        vector: one element per parameter element, in the order of ``parameters``.
     """
     sizes = [p.numel() for p in parameters]
     pieces = [v.view_as(p) for v, p in zip(vector.split(sizes), parameters, strict=True)]
@@ -163,17 +164,17 @@ def hessian_ritz(
 ) -> Ritz:
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
-    Computed in float64 and eval mode on a copy of the model. A product costs about two gradients
-    of all samples, and memory for one more float64 vector of all parameters.
+    The computation is in float64 and eval mode on a copy of the model. Each product takes the time
+    of about two gradients over all samples, and the memory of one more float64 parameter vector.
 
     Args:
-        model: its frozen parameters are constants.
+        model: trained model; its frozen parameters are treated as constants.
         inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
-        group: the processes, which share the samples.
+        group: process group among which the samples are divided.
         products: maximum number of Hessian-vector products.
-        seed: of the start vector.
+        seed: seed of the start vector.
         shards: number of parts that are summed in order, so that the result is bit-identical on any
-            number of processes.
+            number of processes; None to sum over processes in any order.
 
     Raises:
         PointError: a part of the model cannot be differentiated twice.
@@ -216,6 +217,6 @@ def _twice_differentiable() -> Iterator[None]:
         if "derivative for" not in message and "differentiate twice" not in message:
             raise
         raise PointError(
-            "training.gates.curvature: needs second derivatives, and a part of this network has "
-            f"none ({message}); turn the gate off"
+            "training.gates.curvature: needs second derivatives, which a part of this network does "
+            f"not have ({message}); turn the gate off"
         ) from None

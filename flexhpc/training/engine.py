@@ -1,8 +1,8 @@
 """Gradient engines: compute the gradient of the mean loss over a batch.
 
 :class:`AutogradEngine` is the reference. :class:`ManualEngine` computes the same gradient of a
-plain MLP without autograd's bookkeeping. :class:`ShardedEngine` splits each batch into parts over
-the processes of a group, and uses one of the other two for each part.
+plain MLP without the overhead of autograd. :class:`ShardedEngine` splits each batch into parts,
+distributes them over the processes of a group, and uses one of the other engines for each part.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class AutogradEngine:
     """Computes the gradient by autograd, in one process.
 
     Args:
-        model: on its device.
-        inputs: of all samples; labels: int64 (n,) or (n, length).
-        precision: context manager of forward passes.
-        label_smoothing: of the loss.
-        full_batch: accumulate the gradient of a large batch in chunks, unless the model has
-            BatchNorm, which needs the statistics of the whole batch.
+        model: model to train, on its device.
+        inputs, labels: all samples of the probe; labels are int64 (n,) or (n, length).
+        precision: context manager for forward passes, such as ``torch.autocast``.
+        label_smoothing: label smoothing of the loss.
+        full_batch: whether to accumulate the gradient of a large batch in chunks, unless the model
+            has BatchNorm, which needs the statistics of the whole batch.
         metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
         norm_group: processes over which BatchNorm computes its statistics; None for this one only.
     """
@@ -80,8 +80,9 @@ class AutogradEngine:
 
         Args:
             ids: int64 (m,), m may be 0.
-            largest: size of the largest part of the batch, which determines the number of chunks,
-                so that all processes of a group have the same number; by default ``len(ids)``.
+            total: number of samples in the whole batch.
+            largest: size of the largest part of the batch; it determines the number of chunks, so
+                that this is equal on all processes. By default ``len(ids)``.
         """
         chunks = 1 if self.chunk is None else -(-(largest or len(ids)) // self.chunk)
         outputs: Outputs = []
@@ -126,19 +127,19 @@ class ManualEngine(AutogradEngine):
         self.backprop = backprop
 
     def train_mode(self) -> None:
-        """Do nothing: a plain MLP is the same in train and eval mode."""
+        """Do nothing, because a plain MLP has no train mode."""
 
     def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Add up the gradients of all chunks; return log-probabilities."""
+        """Add the gradient of one chunk; return its log-probabilities."""
         return self.backprop.backward(inputs, labels, total, first=first)
 
 
 class ShardedEngine:
-    """Computes the gradient of a batch as the sum over its parts, which processes share.
+    """Computes the gradient of a batch as the sum over parts that are distributed over processes.
 
     Args:
-        local: computes the gradient of one part.
-        group: processes that share the parts.
+        local: engine that computes the gradient of one part.
+        group: processes over which the parts are distributed.
         parts: number of parts of a batch.
         ordered: whether to add gradients in the order of the parts, so that they are bit-identical
             on any number of processes.
@@ -220,7 +221,7 @@ class GradientSum:
             size = len(values)
             vectors.append(self._flat(values))
         zero_grad(self.parameters)
-        size = size or 2  # a process without parts; all callers return vectors of two values
+        size = size or 2  # this process has no parts; all callers return vectors of two values
         if self.ordered:
             zero = self._flat(torch.zeros(size, dtype=torch.float64, device=self.group.device))
             total = self.group.ordered_sum(vectors, self.parts, zero=zero)
@@ -236,7 +237,7 @@ class GradientSum:
         return total[start : start + size]
 
     def _flat(self, values: Tensor) -> Tensor:
-        """Concatenate gradients, values and a flag per parameter that has a gradient."""
+        """Concatenate gradients, values and, per parameter, a flag: whether it has a gradient."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)
@@ -257,7 +258,7 @@ def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
 
 @contextlib.contextmanager
 def fixed_statistics(model: nn.Module) -> Iterator[None]:
-    """Freeze the running statistics of BatchNorm in the body."""
+    """Freeze the running statistics of BatchNorm within the context."""
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

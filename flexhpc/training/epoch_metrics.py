@@ -1,4 +1,4 @@
-"""Loss, errors and forgetting events, from the forward passes of the updates of an epoch."""
+"""Loss, missed samples and forgetting events of an epoch, from its training forward passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from flexhpc.training.losses import cross_entropy, missed_samples
 
 SUSPECTS = 16
-"""Maximum number of missed samples that are evaluated before all samples are."""
+"""Maximum number of recently missed samples that are evaluated before all other samples."""
 _MAX_PENDING = 2**16
 Loss = Callable[..., Tensor]
 
@@ -24,7 +24,7 @@ class Forgetting:
     Toneva et al. 2019, arXiv 1812.05159.
 
     Args:
-        n: samples; device: of the counters.
+        n: number of samples; device: device of the counters.
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
@@ -35,7 +35,7 @@ class Forgetting:
         """Add an evaluation of distinct samples.
 
         Args:
-            ids: int64 (m,), rows; wrong: bool (m,).
+            ids: rows of the samples, int64 (m,); wrong: whether each is missed, bool (m,).
         """
         minimum = (~wrong).int() - 1  # -1 until the first correct evaluation
         self._events[ids] = torch.maximum(self._events[ids] + (wrong & self._correct[ids]), minimum)
@@ -50,22 +50,23 @@ class Forgetting:
         return {"events": self._events, "correct": self._correct}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore a state that :meth:`state` returned."""
         self._events.copy_(state["events"])
         self._correct.copy_(state["correct"])
 
 
 class EpochMetrics:
-    """Mean loss and missed samples over the batches of an epoch, each before its own update.
+    """Mean loss and missed samples of an epoch; each batch is evaluated before its update.
 
-    Logits are kept and evaluated for several batches at a time, at negligible cost per update. When
-    they are evaluated depends on their number only, so an interrupted epoch is bit-identical.
+    The logits of several batches are collected and evaluated together, so that the cost per update
+    is negligible. Only their number determines when they are evaluated, so an epoch that was
+    interrupted and resumed is bit-identical.
 
     Args:
         device: device of the sums.
-        loss: of the logits (or log-probabilities) that are added.
+        loss: loss as a function of logits (or log-probabilities) and labels.
         prompt: number of first tokens of a sequence that need not be correct.
-        forgetting: receives which samples of a batch were missed.
+        forgetting: counter of forgetting events to update with every batch.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class EpochMetrics:
         """Add the outputs of a batch; none of the tensors may change afterwards.
 
         Args:
-            logits, labels: see :func:`cross_entropy`; ids: int64 (m,), the rows.
+            logits, labels: see :func:`cross_entropy`; ids: rows of the samples, int64 (m,).
         """
         self._pending.append((logits, labels, ids))
         self._count += len(labels)
@@ -118,8 +119,8 @@ class EpochMetrics:
     def read(self, n: int) -> tuple[float, int]:
         """Return mean loss and missed samples since the last call; synchronizes with the device.
 
-        If the budget ended within the epoch, the missed samples are scaled up to all ``n`` samples;
-        otherwise a shorter epoch would appear to be an improvement.
+        If the budget ended within the epoch, the number of missed samples is scaled up to all ``n``
+        samples, because otherwise a shorter epoch would appear to be an improvement.
         """
         self._evaluate_pending()
         loss, missed = self._totals.tolist()
@@ -138,12 +139,12 @@ class EpochMetrics:
         return ids[wrong.nonzero().flatten()[-SUSPECTS:]]
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, also in the middle of an epoch."""
+        """Return the state for a checkpoint, at the end or in the middle of an epoch."""
         pending = [list(rows) for rows in self._pending]
         return {"totals": self._totals, "count": self._count, "pending": pending}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore a state that :meth:`state` returned."""
         self._totals.copy_(state["totals"])
         self._count = state["count"]
         device = self._totals.device

@@ -59,14 +59,14 @@ class Evaluator:
     """Evaluates a model on all samples of a probe; in a group every method is a collective call.
 
     Args:
-        model: on its device.
+        model: model to evaluate, on its device.
         inputs, labels: all samples; prompt: see :class:`ProbeData`.
-        group: the processes, which share the work.
+        group: processes over which the samples are distributed.
         parts: number of parts into which the samples are split.
         ordered: see :class:`ShardedEngine`.
-        precision: context manager of forward passes.
-        backprop: replaces the model's forward pass if it is not None.
-        seed: of Lanczos' start vector.
+        precision: context manager for forward passes.
+        backprop: if not None, its forward pass is used instead of the model's.
+        seed: seed of the start vector of Lanczos' method.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Evaluator:
     def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
         """Evaluate all samples; return None if one of a few suspects is missed.
 
-        Suspects were missed late in the epoch or by the last evaluation.
+        Suspects are samples that were missed late in the epoch or in the last evaluation.
         """
         suspects = self._suspects
         recent = None if metrics is None else metrics.recently_missed()
@@ -127,7 +127,7 @@ class Evaluator:
             self.model.eval()
 
     def _evaluate_rows(self, rows: Tensor, blocks: list[Tensor]) -> Tensor:
-        """Append to ``blocks`` which of consecutive ``rows`` are correct; return the loss sum."""
+        """Append the correctness of consecutive ``rows`` to ``blocks``; return the loss sum."""
         total = torch.zeros((), dtype=torch.float64, device=self.group.device)
         with torch.no_grad(), self.precision:
             for block in rows.split(self._evaluation_chunk) if len(rows) else ():

@@ -22,13 +22,13 @@ _EXPLOSION = 3.0
 class Plateau:
     """Counts epochs and updates since the last improvement.
 
-    An epoch is an improvement if its loss is below the lowest so far by a relative ``tolerance``,
-    or if it misses fewer samples than any epoch so far.
+    An epoch is an improvement if its loss is below ``best_loss`` by more than ``tolerance``, or if
+    it misses fewer samples than every previous epoch.
 
     Attributes:
-        tolerance: minimum relative decrease of the loss that is an improvement.
-        best_loss: loss of the last improvement by loss.
-        best_errors: fewest samples missed so far.
+        tolerance: relative decrease of the loss above which an epoch is an improvement.
+        best_loss: loss of the last epoch with such a decrease.
+        best_errors: smallest number of samples missed so far.
         epochs, updates: number of epochs and updates since the last improvement.
     """
 
@@ -39,7 +39,7 @@ class Plateau:
     updates: int = 0
 
     def update(self, loss: float, errors: int, updates: int) -> None:
-        """Add an epoch."""
+        """Add an epoch with its loss, number of missed samples and number of updates."""
         lower = loss < self.best_loss * (1 - self.tolerance)
         fewer = errors < self.best_errors
         if lower:
@@ -57,7 +57,7 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, per_epoch: int
     """Return the number of updates without improvement after which training is at a plateau.
 
     Args:
-        max_steps: budget in updates, None without one; per_epoch: updates per epoch.
+        max_steps: budget in updates, None without a budget; per_epoch: updates per epoch.
     """
     if gate.patience is not None:
         return gate.patience * per_epoch
@@ -69,12 +69,12 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, per_epoch: int
 def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
     """Return whether the loss, after its minimum, rose by a large part of its decrease or exploded.
 
-    The final loss is the lowest of the last five epochs, since a single one may be a spike. A
-    training exploded if its loss rose, after the minimum, above that at initialisation and above
-    three times the minimum.
+    The final loss is the lowest of the last five epochs, because a single epoch may be a spike. The
+    loss exploded if it rose, after its minimum, above its value at initialisation and above three
+    times the minimum.
 
     Args:
-        gate: has the tolerance; loss_start: at initialisation; losses: of every epoch.
+        gate: settings; loss_start: loss at initialisation; losses: loss of every epoch.
     """
     end, best = min(losses[-_LAST_EPOCHS:]), min(losses)
     highest = max(losses[losses.index(best) :])
@@ -88,8 +88,8 @@ class GateResult:
     """Result of the gates.
 
     Attributes:
-        verdict: after applying the gates.
-        rejected: whether a gate rejected the training, which is then no evidence of capacity.
+        verdict: verdict after applying the gates.
+        rejected: whether a gate rejected the training run as evidence of capacity.
         metrics: metrics by name.
     """
 
@@ -105,15 +105,15 @@ def apply_gates(
     """Compute the metrics of a finished training run, and apply the gates to it.
 
     Gates apply to failed training runs only. A gate in mode ``report`` records its metrics and may
-    change the verdict; one in mode ``reject`` rejects the training.
+    change the verdict; a gate in mode ``reject`` also rejects the training run.
 
     Args:
         gates: modes and tolerances.
-        verdict: of the training loop.
-        evaluator: of the trained model.
-        plateau: of its losses.
+        verdict: verdict of the training loop.
+        evaluator: evaluator of the trained model.
+        plateau: plateau detection after the last epoch.
         gradient_start: norm of the gradient at initialisation.
-        loss_start: loss at initialisation; losses: of every epoch.
+        loss_start: loss at initialisation; losses: loss of every epoch.
     """
     metrics: dict[str, float] = {}
     flags: dict[str, bool] = {}

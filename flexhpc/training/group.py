@@ -1,9 +1,9 @@
 """Process group of one training run, and its collective operations.
 
-Every process holds the whole model. A batch is split into parts, each process computes the
-gradients of its parts, and all make the same update with the sum. DistributedDataParallel is not
-used: it rebuilds its buckets after the first step, so a resumed training run would sum in another
-order and not be bit-identical, and it averages over processes instead of samples.
+Every process has a copy of the model. A batch is split into parts, each process computes the
+gradients of its parts, and all processes make the same update with the sum. DistributedDataParallel
+is not used, because it averages over processes instead of samples, and rebuilds its buckets after
+the first step: a resumed training run would sum in another order and not be bit-identical.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _LOOPBACK = "127.0.0.1"
 _BACKLOG = 2048
 _STOP_CHECK_EVERY = 8
 _FIRST_PORT, _PORTS = 10_000, 20_000
-"""Below the range of ephemeral ports."""
+"""First port and number of ports of the range, which is below that of ephemeral ports."""
 
 
 class Group:
-    """Processes that train together; by default this one alone.
+    """Processes that train together; by default only this process.
 
     Attributes:
-        rank: of this process; size: number of processes; device: of this process.
+        device, rank: device and rank of this process; size: number of processes.
     """
 
     def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
@@ -49,18 +49,18 @@ class Group:
     def init_process_group(
         cls, device: torch.device, rank: int, size: int, *, host: str, token: str
     ) -> Group:
-        """Initialize the process group; rank 0 serves the store at a port derived from the token.
+        """Initialize the process group with a TCPStore of rank 0 at a port derived from the token.
 
-        Another job may use that port, and any user may read and write the store. The token is
-        therefore never sent; once connected, the processes prove to each other that they know it.
+        Another job may use that port, and any user can read and write the store. The token is
+        therefore never sent; after connecting, the processes prove to each other that they know it.
         If a process fails to connect, start all of them again with another token. On a single node
-        the store listens on loopback. On several nodes rank 0 listens on all its addresses, since
-        its name may resolve to loopback on its own host.
+        the store listens on loopback. On several nodes it listens on all addresses of rank 0,
+        because the host name may resolve to loopback there.
 
         Args:
-            device, rank: of this process; size: number of processes.
-            host: of rank 0.
-            token: secret of this group.
+            device, rank: device and rank of this process; size: number of processes.
+            host: host name of rank 0.
+            token: shared secret of the group.
 
         Raises:
             PeerLost: a process did not connect, or does not know the token.
@@ -118,10 +118,10 @@ class Group:
                 dist.destroy_process_group()
 
     def agree_to_stop(self, stop: bool, step: int) -> bool:
-        """Return whether any process is to stop (collective call).
+        """Return whether any process requests a stop (collective call).
 
-        On an accelerator, where reading the result waits for the device, this is checked only at
-        every eighth step.
+        On an accelerator, only every eighth step is checked, because reading the result waits for
+        the device.
         """
         if self.size == 1:
             return stop
@@ -139,7 +139,7 @@ class Group:
         return [part for part in range(parts) if self.owner(part, parts) == self.rank]
 
     def all_reduce(self, vector: Tensor) -> Tensor:
-        """Return the sum of every process's vector."""
+        """Sum a vector over all processes, in place, and return it (collective call)."""
         if self.size > 1:
             with _peer_errors():
                 dist.all_reduce(vector)
@@ -149,7 +149,7 @@ class Group:
         """Return the sum over parts, added in the order of the parts.
 
         Args:
-            vectors: of this process's parts, in order.
+            vectors: vectors of the parts of this process, in order.
             parts: number of all parts.
             zero: padding for processes that have fewer parts than others.
         """
@@ -167,7 +167,7 @@ class Group:
         """Concatenate the tensors of all processes along the first axis, in the order of ranks.
 
         Args:
-            tensor: of this process.
+            tensor: tensor of this process.
             sizes: length of the tensor of each process.
         """
         if self.size == 1:
@@ -203,7 +203,7 @@ class Group:
         """Return the value of rank 0; the values of other ranks are ignored.
 
         Args:
-            value: plain values and tensors in tuples, lists and dicts; no other objects, since it
+            value: plain values and tensors in tuples, lists and dicts; no other objects, because it
                 is loaded with ``weights_only``.
         """
         if self.size == 1:
@@ -237,7 +237,7 @@ def _listen(host: str, port: int) -> int:
 
 
 def _device_name(device: torch.device) -> str:
-    """Return a name that differs between the accelerators of a job; "cpu" for every CPU."""
+    """Return a name that is unique to each accelerator of a job; "cpu" for every CPU."""
     if device.type == "cpu":
         return "cpu"
     properties = torch.get_device_module(device).get_device_properties(device)
@@ -246,7 +246,7 @@ def _device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Raise PeerLost for the errors that a lost peer causes."""
+    """Convert the RuntimeError of a collective operation, which a lost peer causes, to PeerLost."""
     try:
         yield
     except RuntimeError as error:

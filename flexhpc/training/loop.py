@@ -1,7 +1,7 @@
-"""The training loop of one probe: from scratch until it fits, stops improving or is out of budget.
+"""Training loop of one probe: train until all samples fit, a plateau or the end of the budget.
 
-Everything random is drawn from the seeds of the probe. The state of the loop can be saved after
-every update, and a resumed training run is bit-identical to an uninterrupted one.
+All random numbers are derived from the seeds of the probe. The state can be saved after every
+update, and a resumed training run is bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ class TrainState:
     generators.
 
     Attributes:
-        max_steps: budget in updates, which may be extended; None without one.
-        gradient_norm_start, loss_start: at initialisation, if a gate needs them.
+        plateau: plateau detection.
+        max_steps: budget in updates, which may be extended; None without a budget.
+        gradient_norm_start, loss_start: values at initialisation, if a gate needs them.
         epoch: finished epochs; batch: updates of the current epoch; steps: updates in total.
-        cost: samples trained on; seconds: training time.
-        losses, errors: mean loss and missed samples of every epoch.
+        cost: sample passes; seconds: training time.
+        losses, errors: mean loss and number of missed samples of every epoch.
     """
 
     plateau: Plateau
@@ -86,20 +87,20 @@ def train(
     callbacks: Callbacks,
     group: Group | None = None,
 ) -> Outcome:
-    """Train one probe from scratch, resume it from its checkpoint, or continue its final state.
+    """Train one probe: from scratch, from its checkpoint, or from its state at a smaller budget.
 
     Args:
-        training: the procedure.
+        training: training procedure.
         make_model: builds the untrained model.
         data: samples and seeds.
-        callbacks: how to stop, save and report. Only rank 0 reads and writes the checkpoint.
-        group: the processes that train together, each calling this with the same arguments; by
-            default this process alone, on the device of the data.
+        callbacks: see :class:`Callbacks`. Only rank 0 reads and writes the checkpoint.
+        group: processes that train together, all of which call this function with the same
+            arguments; by default only this process, on the device of the data.
 
     Raises:
         Interrupted: ``callbacks.should_stop`` of a process returned True; the state is saved. All
             processes raise it after the same update.
-        PeerLost: another process of the group is gone.
+        PeerLost: another process of the group is lost.
     """
     group = group or Group(data.inputs.device)
     saved = None
@@ -130,9 +131,9 @@ def train(
 
 
 def _can_continue(saved: Saved, training: Training, n: int) -> bool:
-    """Return whether a training run with this budget has the saved state, of another budget, too.
+    """Return whether a state that was saved with another budget is valid for the current budget.
 
-    It has if no update so far depends on either budget.
+    It is valid if no update so far depends on either budget.
     """
     current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
     try:
@@ -149,7 +150,7 @@ def _train(
     training: Training, trainee: Trainee, state: TrainState, data: ProbeData,
     callbacks: Callbacks, group: Group,
 ) -> Outcome:  # fmt: skip
-    """Train until there is a verdict: the loop over epochs and updates."""
+    """Run the loop over epochs and updates until there is a verdict."""
     model, optimizer = trainee.model, trainee.optimizer
     engine, evaluator, metrics = trainee.engine, trainee.evaluator, trainee.metrics
     gates = training.gates
@@ -185,7 +186,7 @@ def _train(
 
             now = time.monotonic()
             if state.steps == stable and callbacks.final_state is not None:
-                # Before the epoch is evaluated: with a larger budget, it may have more updates.
+                # Save before the epoch ends, because with a larger budget it may have more updates.
                 state.seconds = seconds_before + now - started
                 trainee.save(state, callbacks.final_state)
             stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
@@ -267,10 +268,10 @@ def _train(
 
 
 class Trainee:
-    """An untrained model with its optimizer, gradient engine, evaluator and metrics.
+    """A model with its optimizer, gradient engine, evaluator and metrics.
 
     Raises:
-        PointError: the model cannot be trained in shards.
+        PointError: ``training.shards`` is set, and the model has BatchNorm.
     """
 
     def __init__(
@@ -328,7 +329,7 @@ class Trainee:
         )
 
     def start(self) -> TrainState:
-        """Return the state before the first update, with the metrics that gates compare with."""
+        """Return the state before the first update, with the initial metrics that gates need."""
         gates = self.training.gates
         state = TrainState(
             plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.max_steps
@@ -341,13 +342,13 @@ class Trainee:
         return state
 
     def save(self, state: TrainState, path: Path | None) -> None:
-        """Write a checkpoint on rank 0; a failure is reported, and training continues."""
+        """Write a checkpoint on rank 0; if this fails, print a message and continue."""
         callbacks, device = self.callbacks, self.group.device
         if path is None or self.group.rank > 0 or not callbacks.owns_claim():
             return
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if device.type != "cpu":
-            # The type is stored, because the state cannot be restored on another type.
+            # The state of a generator cannot be restored on another type of device.
             rng_state: Tensor = torch.get_device_module(device).get_rng_state(device)
             random["accelerator"] = device.type, rng_state
         saved: Saved = {
@@ -379,7 +380,7 @@ class Trainee:
                 self.metrics.load(saved["metrics"])
             if self.forgetting is not None and "forgetting" in saved:
                 self.forgetting.load(saved["forgetting"])
-            elif self.forgetting is not None:  # record.forgetting was set after it was saved
+            elif self.forgetting is not None:  # record.forgetting was set after saving
                 self.forgetting = None
                 if self.metrics is not None:
                     self.metrics.forgetting = None
@@ -396,8 +397,8 @@ def _deterministic() -> Iterator[None]:
     """Use deterministic algorithms; operations without one print a warning.
 
     torch.use_deterministic_algorithms does the same, but imports torch's compiler, which takes as
-    long as importing torch. In this mode torch also fills new memory with nan, which takes 5 % of
-    the time of an update; that is switched off.
+    long as importing torch. In this mode torch also fills new memory with nan. This is disabled,
+    because it takes 5 % of the time of an update.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
     mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory

@@ -15,7 +15,7 @@ def cross_entropy(
     Args:
         logits: (m, classes), or (m, classes, length) of sequences.
         labels: int64 (m,), or (m, length).
-        reduction: ``mean`` or ``sum``, over samples.
+        reduction: ``mean`` or ``sum`` over samples.
         label_smoothing: fraction of each label that is spread over all classes.
     """
     loss = functional.cross_entropy(
@@ -25,14 +25,14 @@ def cross_entropy(
 
 
 def missed_samples(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
-    """Return which samples are wrong, bool (m,).
+    """Return whether each sample is misclassified, bool (m,).
 
-    A sequence is wrong if any token after its first ``prompt`` tokens is wrong.
+    A sequence is misclassified if any token after its first ``prompt`` tokens is wrong.
     """
     wrong = logits.argmax(dim=1) != labels
     return wrong[:, prompt:].any(dim=1) if wrong.ndim > 1 else wrong
 
 
 def has_finite_logits(logits: Tensor) -> Tensor:
-    """Return the samples whose logits are all finite, bool (m,)."""
+    """Return whether all logits of each sample are finite, bool (m,)."""
     return logits.abs().flatten(1).amax(dim=1) < torch.inf  # false for nan as well

@@ -1,7 +1,7 @@
 """Manual backprop of a plain MLP: forward and backward without autograd.
 
-In a small network much of the time of an update is autograd's overhead. These are the kernels that
-autograd calls, on the same operands, so the gradient is bit-identical.
+In a small network, autograd's overhead is a large part of the time of an update. This module calls
+the same kernels as autograd on the same operands, so the gradient is bit-identical.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ class ManualBackprop:
     """Forward and backward passes of a plain MLP.
 
     Args:
-        layers: as :func:`mlp_layers` returns them.
-        label_smoothing: of the loss. With it, the gradient is equal up to rounding only.
+        layers: result of :func:`mlp_layers`.
+        label_smoothing: label smoothing of the loss; if it is not 0, the gradient is equal to
+            autograd's only up to rounding.
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
@@ -40,7 +41,7 @@ class ManualBackprop:
         Args:
             inputs: (m, ...); labels: int64 (m,).
             total: number of samples of the whole batch.
-            first: set the gradient, rather than add to it.
+            first: whether to set the gradient instead of adding to it.
 
         Returns:
             Log-probabilities (m, classes).
@@ -72,12 +73,12 @@ class ManualBackprop:
 def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     """Return the layers of a plain MLP in order; None for any other model.
 
-    A plain MLP is nn.Sequential, nested or not, of nn.Linear, each but the last followed by an
-    elementwise function, with nn.Flatten anywhere before the first of them. All weights are
-    trained, none is used twice or reparameterized, and no hook is registered.
+    A plain MLP is an nn.Sequential, possibly nested, of nn.Linear layers, each but the last
+    followed by an activation of ``_ACTIVATIONS``; nn.Flatten may precede an nn.Linear. All weights
+    are trained, none is used twice or reparameterized, and no hook is registered.
 
     Args:
-        model: any model; dims: number of dimensions of a batch.
+        model: any model; dims: number of dimensions of a batch of inputs.
     """
     if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
         return None
@@ -100,8 +101,8 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
 class _Linear:
     """Stage of a linear layer: ``forward`` returns the outputs and the tensor for ``backward``.
 
-    ``backward`` sets the gradients of the weights, or adds to them unless ``first``, and returns
-    the gradient of the inputs if it is needed, else any tensor.
+    ``backward`` sets the gradients of the weights if ``first``, else adds to them. It returns the
+    gradient of the inputs if ``needs_input_grad``, else any tensor.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -137,7 +138,7 @@ class _Activation:
     """An elementwise function.
 
     Attributes:
-        function: of the inputs; may overwrite them unless its derivative needs them.
+        function: inputs -> outputs; may overwrite the inputs if the derivative does not need them.
         derivative: (gradient of the outputs, outputs or inputs) -> gradient of the inputs.
         uses_output: whether the derivative is a function of the outputs.
     """

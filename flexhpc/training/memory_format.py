@@ -1,7 +1,7 @@
 """Choose the memory format of images and kernels: channels_last on the CPU.
 
 Convolutions of oneDNN and their gradients take less time with channels_last (NHWC), above all those
-with few channels (docs/performance.md). The outputs of a kernel have the kernel's format.
+with few channels (docs/performance.md). Outputs have the memory format of the kernel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def use_channels_last(model: nn.Module, device: torch.device) -> None:
     """Convert a model to channels_last where that is faster: on the CPU in float32.
 
-    Only a model with the attribute ``flexhpc_any_layout`` is converted: another one may flatten
+    Only models with the attribute ``flexhpc_any_layout`` are converted, because others may flatten
     images with ``view``, which fails with channels_last.
     """
     single = all(weight.dtype == torch.float32 for weight in model.parameters())
@@ -22,9 +22,9 @@ def use_channels_last(model: nn.Module, device: torch.device) -> None:
 
 
 def match_memory_format(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor with the strides of another one of the same shape.
+    """Return a tensor with the strides of ``like``, which has the same shape.
 
-    Fused optimizers go through the memory of weight, gradient and state in parallel.
+    Fused optimizers require equal strides of weight, gradient and state.
     """
     same = all(
         size == 1 or stride == other

@@ -20,7 +20,7 @@ from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
 _VECTOR_RATE = 0.1
-"""With Muon: learning rate of other parameters, divided by the learning rate of matrices."""
+"""With Muon: learning rate of vectors, relative to that of matrices."""
 _MIN_NORM = 1e-12
 _DECAY = 0.1
 """Fraction of the budget over which the learning rate decays with ``schedule: wsd``."""
@@ -32,9 +32,9 @@ Parameters = list[nn.Parameter]
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Build the optimizer.
 
-    :func:`set_learning_rates` is to be called before every step. Parameters without a gradient are
-    not changed. The rate of a parameter with an attribute ``rate_factors`` is multiplied by the
-    first of these numbers with sgd and gd, and by the second with adam and adamw.
+    Call :func:`set_learning_rates` before every step. Parameters without a gradient are not
+    changed. If a parameter has an attribute ``rate_factors`` (two numbers), its learning rate is
+    multiplied by the first with sgd and gd, and by the second with adam and adamw.
     """
     optimizer: torch.optim.Optimizer = load_implementation(training)(training, list(parameters))
     for group in optimizer.param_groups:
@@ -45,14 +45,14 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 def _with_fused_step(
     cls: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
-    """Return one of torch's fused optimizers with a step that calls the kernel only.
+    """Return a fused torch optimizer with a step that only calls the kernel.
 
     Arithmetic and state are the same. torch's own step also dispatches, calls hooks and supports
-    torch.compile and profilers: that costs 100 us a step, and imports torch._dynamo, which takes
+    torch.compile and profilers. This costs 100 us per step, and imports torch._dynamo, which takes
     about as long as importing torch.
 
     Args:
-        cls: the optimizer.
+        cls: class of the optimizer.
         kernel: makes a step; returns False if there is no state yet, which torch's step creates.
     """
     torch_step = inspect.unwrap(cls.step)
@@ -204,7 +204,7 @@ def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> lis
 
 
 def stable_updates(training: Training, total: float) -> float:
-    """Return the number of updates, of ``total``, that would be the same with a larger budget."""
+    """Return how many of ``total`` updates would be the same with a larger budget."""
     return math.floor((1 - _DECAY) * total) if training.schedule == "wsd" else total
 
 
@@ -212,10 +212,10 @@ def learning_rate(training: Training, peak: float, step: int, total: float) -> f
     """Return the learning rate of update number ``step`` (from 0) of ``total``.
 
     Args:
-        training: has the schedule.
-        peak: the highest rate.
+        training: procedure with the schedule.
+        peak: largest learning rate.
         step: number of the update.
-        total: updates in the budget; has no effect with a constant rate.
+        total: budget in updates; has no effect with a constant rate.
     """
     if training.warmup is not None:
         peak *= min(1.0, (step + 1) / training.warmup)
@@ -245,7 +245,7 @@ def update_weights(optimizer: torch.optim.Optimizer) -> None:
     try:
         optimizer.step()
     except LinAlgError:
-        optimizer.state.clear()  # SOAP leaves it incomplete, and the next update would fail
+        optimizer.state.clear()  # SOAP leaves it incomplete, so the next update would fail
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.fill_(math.nan)
@@ -253,18 +253,18 @@ def update_weights(optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights to ``w + rho g / |g|``, to first order the maximum of the loss within rho.
+    """Move the weights to ``w + rho g / |g|``, where the loss within ``rho`` of w is the largest.
 
-    Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; ``|g|`` is over all parameters. The
-    gradient of an update with SAM is the one at this point; call :func:`restore_weights` before the
-    update.
+    This is to first order (Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2); ``|g|`` is
+    the norm over all parameters. SAM updates the original weights with the gradient at this point:
+    call :func:`restore_weights` before the update.
 
     Args:
-        parameters: with their gradients; those without a gradient do not move.
+        parameters: parameters with gradients; those without a gradient are not moved.
         rho: distance.
 
     Returns:
-        The previous weights; None for those that did not move.
+        The previous weights; None for those that were not moved.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:

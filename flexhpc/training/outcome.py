@@ -22,13 +22,13 @@ class ProbeData:
     """The samples and seeds of one probe.
 
     Attributes:
-        inputs: on the device; float32 (n, ...), standardised, or uint8 (n, ...), which is
-            standardised when it is used.
+        inputs: float32 (n, ...), standardised; or uint8 (n, ...), which are standardised when they
+            are used.
         labels: int64 (n,), or (n, length) of sequences, on the same device.
-        init_seed: seeds the initialisation and anything random inside the model.
-        order_seed: seeds the order of samples in every epoch.
-        prompt: first tokens of a sequence that need not be correct.
-        moments: float32 mean and deviation with which uint8 inputs are standardised.
+        init_seed: seed of the initialisation and of all random operations of the model.
+        order_seed: seed of the order of samples in every epoch.
+        prompt: number of first tokens of a sequence that need not be correct.
+        moments: float32 mean and standard deviation to standardise uint8 inputs with, else None.
     """
 
     inputs: Tensor
@@ -48,15 +48,15 @@ class Outcome:
         n_errors: samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
         epochs: number of epochs, including a last partial one; steps: number of updates; cost:
-            number of samples trained on.
+            sample passes.
         seconds: wall time, including the time before an interruption.
-        fitted: bool (n,), in the order of the subset: classified correctly at the end.
+        fitted: whether each sample of the subset is classified correctly at the end, bool (n,).
         metrics: metrics by name.
-        rejected: whether a convergence gate rejected the training.
-        loss_curve: float32 (epochs,); error_curve: int32 (epochs,), samples missed; see
-            ``training.curves``.
-        forgotten: int32 (n,), forgetting events in the order of the subset, -1 for samples that
-            were never correct; None if they were not counted.
+        rejected: whether a convergence gate rejected the training run.
+        loss_curve, error_curve: mean loss, float32 (epochs,), and number of missed samples, int32
+            (epochs,), of every epoch; see ``training.curves``.
+        forgotten: number of forgetting events of each sample of the subset, int32 (n,), -1 for
+            samples that were never correct; None if not counted.
     """
 
     verdict: Verdict
@@ -76,21 +76,22 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Functions that a training run calls, and where it saves its state. All are optional.
+    """Functions that a training run calls, and files in which it saves its state; all optional.
 
     Attributes:
-        should_stop: called at every update; True saves a checkpoint and raises Interrupted.
+        should_stop: called at every update; if it returns True, training saves a checkpoint and
+            raises Interrupted.
         owns_claim: whether this process may still write the checkpoint and the record.
         on_progress: called after every epoch with ``epoch``, ``epochs`` (the budget; 0 without
             one), ``n_errors`` (samples missed) and ``loss``; for a probe also with ``n``,
             ``repeat`` and ``elapsed`` (seconds).
         on_train_end: called with the trained network in eval mode; the metrics that it returns are
-            recorded. Every process of a group calls its own.
-        checkpoint: file for the state of the training, which is resumed if the file exists.
+            recorded. Every process of a group calls it.
+        checkpoint: file for the state of training, which is resumed if the file exists.
         checkpoint_every: seconds between checkpoints.
-        final_state: file for the state after the last update that is the same with a larger
-            budget, from which the training run is continued; read only without a checkpoint.
-        key: identifies the training in the checkpoint; a checkpoint with another key is ignored.
+        final_state: file for the state after the last update that would be the same with a larger
+            budget. Without a checkpoint, training continues from this state if the file exists.
+        key: identifies the training run; a checkpoint with another key is ignored.
         forgetting: whether to count how often each sample is forgotten.
     """
 

@@ -1,4 +1,4 @@
-"""The inputs of a probe on its device: as floats, or as bytes until they are used.
+"""Inputs of a probe on its device, stored as floats, or as bytes that are converted when used.
 
 Both give bit-identical results. Bytes take a quarter of the memory.
 """
@@ -17,9 +17,9 @@ _MIN_CHUNK, _MAX_VALUES = 64, 2**23
 
 
 def chunk_size(sample: torch.Size | Sequence[int], largest: int) -> int:
-    """Return the number of samples for one forward pass: at most ``largest``, fewer if large.
+    """Return the number of samples of one forward pass: ``largest``, or fewer for large samples.
 
-    The activations must fit into a GPU's memory if the activations of a training batch do.
+    If the activations of a training batch fit into GPU memory, those of a chunk must fit too.
     """
     return min(largest, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample))))
 
@@ -28,8 +28,8 @@ class Resident:
     """The inputs of a probe's samples on its device.
 
     Args:
-        data: the samples.
-        double: whether to return them as float64.
+        data: samples of the probe.
+        double: whether to return inputs as float64.
     """
 
     def __init__(self, data: ProbeData, *, double: bool) -> None:
@@ -49,7 +49,7 @@ class Resident:
         return self._standardise(rows, torch.empty_like(rows, dtype=torch.float32))
 
     def batch(self, ids: Tensor) -> Tensor:
-        """Return rows in the buffer of the previous batch: allocation costs more than the copy."""
+        """Return rows in a buffer that every call reuses, because allocation takes longer."""
         if len(ids) > len(self._batch_rows):
             self._batch_rows = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.bytes:
@@ -58,7 +58,7 @@ class Resident:
         return self._standardise(rows, self._batch[: len(ids)]) if self.bytes else rows
 
     def _standardise(self, rows: Tensor, out: Tensor) -> Tensor:
-        """Standardise bytes with the operations of float inputs, in the same order."""
+        """Standardise bytes with the same operations, in the same order, as float inputs."""
         assert self._moments is not None
         mean, deviation = self._moments
         return out.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)

@@ -1,10 +1,9 @@
-"""Shampoo as in its paper.
+"""Shampoo as defined in its paper; docs/optimizers.md compares implementations.
 
-pytorch-optimizer's Shampoo agrees with the paper without momentum (its buffer holds preconditioned
-gradients and feeds them back into the statistics), but computes a singular value decomposition of
-every axis at every update, however long the axis is. Its ScalableShampoo (Anil et al. 2020) decays
-old statistics, and its state has objects that cannot be loaded with ``weights_only``.
-docs/optimizers.md has the comparison.
+The Shampoo of pytorch-optimizer agrees with the paper only without momentum (its momentum buffer
+contains preconditioned gradients, which enter the statistics). At every update it computes a
+singular value decomposition for every axis, even for long ones. Its ScalableShampoo (Anil et al.
+2020) decays old statistics, and its state cannot be loaded with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ class Shampoo(torch.optim.Optimizer):
     the experiments of the paper. A gradient that is not finite raises LinAlgError.
 
     Args:
-        parameters: to train; a scalar is treated as a vector of length 1.
+        parameters: parameters to train; a scalar is treated as a vector of length 1.
         lr: learning rate.
         weight_decay: L2 penalty.
         epsilon: initial value of the statistics' diagonals.
-        widest: longest axis with a full matrix.
+        widest: length of the longest axis with a full matrix.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Shampoo(torch.optim.Optimizer):
 
 
 def _power(statistic: Tensor, epsilon: float, exponent: float) -> Tensor:
-    """Return a power of a symmetric matrix, or of the diagonal of one."""
+    """Return a power of a symmetric matrix, or of a diagonal matrix given by its diagonal."""
     if statistic.dim() == 1:
         return statistic.pow(exponent)
     values, vectors = torch.linalg.eigh(statistic)

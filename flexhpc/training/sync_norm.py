@@ -1,8 +1,8 @@
-"""BatchNorm over the whole batch when several processes hold parts of it.
+"""BatchNorm over a batch that is distributed over several processes.
 
-torch's SyncBatchNorm runs on GPUs only, and converting a model loses the activation that layers of
-timm fuse. Therefore the function that all of them call is replaced during a forward pass; modules,
-parameters and checkpoints are not changed.
+torch's SyncBatchNorm runs on GPUs only, and converting a model to it drops the activations that are
+fused into BatchNorm layers of timm. Therefore ``functional.batch_norm``, which all BatchNorm layers
+call, is replaced during a forward pass; modules, parameters and checkpoints are not changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SyncedBatchNorm(TorchFunctionMode):
     """While active, BatchNorm in train mode uses mean and variance over all processes.
 
     Raises:
-        ValueError: (in the forward pass) the whole batch has one value per channel.
+        ValueError: the whole batch has only one value per channel (raised in the forward pass).
     """
 
     def __init__(self, group: Group) -> None:
@@ -83,7 +83,7 @@ class SyncedBatchNorm(TorchFunctionMode):
 
 
 class _GroupSum(torch.autograd.Function):
-    """Sum over all processes, in forward and backward."""
+    """Sum over all processes in the forward and in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, vector: Tensor, group: Group) -> Tensor:

@@ -184,8 +184,8 @@ def test_damaged_point_file_is_reported_with_status_one(
         done = cli(verb, run, *options, check=1)
         (line,) = done.stderr.splitlines()
         assert re.fullmatch(
-            rf"failed: width=\d+: {path}: is corrupt \(checksum mismatch[^)]*\); move it away, and "
-            "the same sweep command measures the point again",
+            rf"failed: width=\d+: {path}: is corrupt \(checksum mismatch[^)]*\); move it elsewhere "
+            "and repeat the sweep command, which measures the point again",
             line,
         ), line
         if "json" in str(options):

@@ -35,7 +35,7 @@ def test_pack_rejects_a_run_with_a_running_worker(measured: Path, tmp_path: Path
     run = RunFolder(tmp_path / "run")
     shutil.copytree(measured, run.path)
     assert take(run.claim("ab" * 8), run.lock, launch="x")
-    with pytest.raises(InputError, match="measures a point"):
+    with pytest.raises(InputError, match="is measuring a point"):
         pack(run, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
 
