@@ -1,7 +1,7 @@
 """Print the tables of docs/optimizers.md as JSON: fits by optimizer, and the cost of curvature.
 
 Usage: python bench/optimizers.py
-1,000 digits with random labels, one thread, one seed.
+Uses 1,000 digits with random labels, one thread and one seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Measure opening time, memory and read speed of a packed set of a million 32x32 images, as JSON.
+"""Measure opening time, memory and read speed of a packed set of a million images; print JSON.
 
 Usage: python bench/packed_set.py
-Writes 3 GB to a temporary folder in the current folder, and removes it at the end.
+The images have 32x32 pixels. Writes 3 GB to a temporary folder in the current folder.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def timed(call: Callable[..., object], *arguments: object) -> float:
 def read(path: Path, seed: int) -> dict[str, float]:
     """Draw random subsets as probes do; return speed and memory.
 
-    Measures memory only after a line on standard input, when all readers share the pages.
+    Memory is measured after a line on standard input, when all readers share its pages.
     """
     rng = np.random.default_rng(seed)
     opening = timed(loaded, path)

@@ -3,7 +3,7 @@
 Usage: python -m bench.perceptron_coverage [--runs N] [--dims D ...]
 Cover (1965): n random labels in d dimensions are separable with probability 1/2 at n = 2 d. The
 trainer is a linear program that finds a separating plane whenever there is one, so a probe reports
-its verdict only. Prints JSON. The default of 200 runs each at d = 20, 50 and 200 takes 15 minutes
+only its verdict. Prints JSON. The default of 200 runs each at d = 20, 50 and 200 takes 15 minutes
 on two cores.
 """
 
@@ -27,15 +27,15 @@ from flexhpc.search import Estimate, ProbeResult, advance
 
 START, N_LIMIT = 8, 5000
 MARGIN = 1e-7
-"""Smaller margins are rounding errors."""
+"""Margins up to this are considered rounding errors."""
 LEVELS = (0.05, 0.5, 0.95)
 
 
 def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
     """Return whether a plane through the origin separates the labels.
 
-    Maximises the smallest margin over |w_i| <= 1, which is 0 if no plane separates them. This is
-    always feasible, and better scaled than the constraint of a margin of 1.
+    Maximises the smallest margin over |w_i| <= 1, which is 0 if no plane separates them. This
+    program is always feasible, and better scaled than one that requires a margin of 1.
 
     Args:
         inputs: Shape (n, d).

@@ -1,4 +1,4 @@
-"""Make the pictures of the docs: the live table, the report and MLflow's table.
+"""Create the pictures of the docs: the live table, the report and MLflow's table.
 
 Usage: python -m bench.pictures docs/pictures
 """
@@ -26,13 +26,13 @@ from flexhpc.store.status import StatusReader, open_run
 _FLEXHPC = Path(sys.executable).parent / "flexhpc"
 _SPEC = "quickstart"
 _LIVE_AFTER = 14.0
-"""Seconds from the first training to the picture of the live table."""
+"""Seconds from the first training run to the picture of the live table."""
 _WIDTH, _WIDE, _HEIGHT = 1200, 1700, 860
 _COLUMNS = 110
 
 
 def live_table(run: Path) -> str:
-    """Wait until a sweep has run for some seconds; return its live table as SVG."""
+    """Return the live table of a sweep as SVG, ``_LIVE_AFTER`` seconds after its first probe."""
     while not (run / "sweep.yaml").is_file():
         time.sleep(0.2)
     folder, _, points = open_run(run)
@@ -94,7 +94,7 @@ def _accepts(port: int) -> bool:
 
 
 def _mlflow(page: Any, work: str, path: Path) -> None:
-    """Take a picture of the page whose address `flexhpc ui` prints."""
+    """Save a picture of the page that `flexhpc ui` serves at the printed address."""
     port = _free_port()
     command = [str(_FLEXHPC), "ui", _SPEC, "--port", str(port)]
     ui = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Measure time and memory of `flexhpc plan` for 1, 10,000 and 100,000 points, as JSON.
+"""Measure time and memory of `flexhpc plan` for 1, 10,000 and 100,000 points; print JSON.
 
 Usage: python bench/plan_speed.py
 """
@@ -31,7 +31,7 @@ def spec(points: int) -> str:
 
 
 def measure(points: int, folder: Path) -> tuple[float, float, int]:
-    """Return seconds, peak memory in MB and the number of points planned."""
+    """Run ``flexhpc plan``; return seconds, peak memory (MB) and the number of points."""
     path = folder / f"{points}.yaml"
     path.write_text(spec(points))
     start_time = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Measure the submission of 1,000 points to a real SLURM by flexhpc, hydra and submitit.
+"""Measure the submission of 1,000 points to SLURM by flexhpc, hydra and submitit.
 
 Usage: python bench/slurm_submit.py
 Counts the calls of sbatch, and measures the time until all jobs are in the queue and the time of
@@ -77,7 +77,7 @@ def queued(environment: dict[str, str]) -> int:
 
 
 def submission(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Run a command until all points are in the queue."""
+    """Run a command until all points are queued; return the time and the calls of sbatch."""
     tools, count = folder / "bin", folder / "calls"
     tools.mkdir(parents=True)
     (tools / "sbatch").write_text(COUNTING.format(count=count, sbatch=shutil.which("sbatch")))
@@ -109,7 +109,6 @@ def empty(environment: dict[str, str]) -> None:
 
 
 def status_seconds(folder: Path, environment: dict[str, str]) -> float:
-    """Return the run time of ``flexhpc status``."""
     start = time.perf_counter()
     done = subprocess.run(
         [str(FLEXHPC), "status", "runs/bench", "--json"], cwd=folder, env=environment,
@@ -121,7 +120,7 @@ def status_seconds(folder: Path, environment: dict[str, str]) -> float:
 
 
 def hydra(folder: Path) -> Path | None:
-    """Install hydra's launcher into a separate environment; return None if pip fails."""
+    """Install hydra into an environment; return its Python, or None if pip fails."""
     python = folder / "hydra" / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder / "hydra")], check=True)

@@ -1,4 +1,4 @@
-"""Measure time, memory and files of sweeps of many points, and of the verbs that read them.
+"""Measure time, memory and files of sweeps of many points, and of commands that read them.
 
 Usage: python -m bench.soak [--points N ...] [--slurm] [--tracking]
 Every point is a search of about six probes by a trainer that takes no time, so the result is the
@@ -45,7 +45,7 @@ ROLES = {
     "flexhpc.custom.trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
 MOST_SYNCED = 1_000
-"""Points; enough to measure the cost of another point."""
+"""Largest number of points for which ``flexhpc sync`` is measured."""
 COLUMNS = (
     "points", "probes", "seconds", "ms per point", "MB, sweep process", "MB, worker",
     "MB, MLflow process", "status", "results", "report", "pack", "sync", "files", "MB on disk",
@@ -54,14 +54,18 @@ COLUMNS = (
 
 @dataclass
 class Memory:
-    """Peak resident memory of the processes of a sweep (megabytes), by role."""
+    """Peak resident memory of a sweep's processes (MB), by role."""
 
     largest: dict[str, float]
 
     @classmethod
     @contextmanager
     def watched(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
-        """Sample once a second while the block runs."""
+        """Measure a sweep once a second until the ``with`` block ends.
+
+        Args:
+            root: process of ``flexhpc sweep``.
+        """
         memory, done = cls(defaultdict(float)), threading.Event()
 
         def watch() -> None:
@@ -94,7 +98,7 @@ class Memory:
 
 
 def timed(folder: Path, *arguments: str) -> str:
-    """Run a verb; return its run time and peak resident memory."""
+    """Run a flexhpc command; return its run time and peak resident memory as text."""
     started = time.monotonic()
     with (folder / "verbs.log").open("ab") as log:
         process = subprocess.Popen([str(FLEXHPC), *arguments], cwd=folder, stdout=log, stderr=log)
@@ -104,7 +108,7 @@ def timed(folder: Path, *arguments: str) -> str:
 
 
 def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
-    """Measure a sweep of ``points`` points; return a row of the table."""
+    """Measure a sweep; return a row of the table."""
     (folder / "trivial.py").write_text(TRAINER)
     (folder / "soak.yaml").write_text(SPEC.format(seeds=", ".join(map(str, range(points)))))
     (folder / "profile.yaml").write_text(profile)
@@ -131,7 +135,6 @@ def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
 
 
 def probes(folder: Path) -> int:
-    """Return the number of probes of the run."""
     from flexhpc.store.status import StatusReader, open_run
 
     run, _, points = open_run(folder / "runs" / "soak")
@@ -141,8 +144,8 @@ def probes(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--slurm", action="store_true", help="on the running devcluster")
-    parser.add_argument("--tracking", action="store_true", help="with MLflow")
+    parser.add_argument("--slurm", action="store_true", help="run on the devcluster")
+    parser.add_argument("--tracking", action="store_true", help="log to MLflow")
     arguments = parser.parse_args()
     profile = SLURM if arguments.slurm else LOCAL
     if not arguments.tracking:

@@ -1,7 +1,7 @@
-"""Print the number of fits by batch split, full batches with a tail or near-equal ones, as JSON.
+"""Count fits with full batches and a tail, and with near-equal batches (table of docs/concepts.md).
 
 Usage: python bench/tail_batch.py
-The table of docs/concepts.md.
+Prints JSON.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Measure imports of a worker and steps of optimizers with and without torch's wrappers, as JSON.
+"""Measure a worker's imports and optimizer steps with and without torch's wrappers; print JSON.
 
 Usage: python bench/worker_start.py
-CPU seconds of imports in a new process, with the garbage collector disabled (as in a worker) and
-enabled; microseconds per step. One thread, medians.
+Prints medians: CPU seconds of imports in a new process, with the garbage collector disabled (as in
+a worker) and enabled; microseconds per optimizer step, on one thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def cpu_seconds(code: str) -> float:
 
 @torch.no_grad()
 def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
-    """Return the time of an optimizer step on a network of two small layers."""
+    """Return the time of one step of an optimizer on a network of two small layers."""
     parameters = [nn.Parameter(torch.zeros(s)) for s in ((8, 784), (8,), (10, 8), (10,))]
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)

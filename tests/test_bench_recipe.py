@@ -181,7 +181,7 @@ def test_a_table_is_inserted_between_its_markers() -> None:
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert in_page(page, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
     for invalid in ("no markers\n", f"{END}\n{BEGIN}\n", page + page):
-        with pytest.raises(InputError, match=r"must hold the line"):
+        with pytest.raises(InputError, match=r"must contain the line"):
             in_page(invalid, "new\n")
     assert in_page((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
 

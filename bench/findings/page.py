@@ -25,14 +25,14 @@ _LAWS = {
     "finding_activations": ["model.activation"],
     "finding_families": ["data.labels", "model.family"],
 }
-"""For sweeps that vary the size: keys whose values each get a power law."""
+"""For sweeps over sizes: keys that group the points; a power law is fitted to each group."""
 _EPS = (0.01, 0.05, 0.1)
 
 
 def write(page: Path) -> None:
-    """Rebuild the tables and figures of a page from the records.
+    """Replace the tables and figures of a page by those of the stored records.
 
-    The tables of the record NAME replace the text between ``<!-- NAME -->`` and ``<!-- end -->``.
+    The tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``.
     """
     text = page.read_text()
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,7 +108,7 @@ def _laws(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str
 
 
 def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
-    """Return the range of samples per parameter of a law's points; mark bounds with < or >."""
+    """Return the range of EMC / parameters of a law's points; mark bounds with < or >."""
     ratios = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
@@ -121,7 +121,7 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
 
 
 def _correlations(models: Sequence[Pair]) -> list[str]:
-    """Return correlations of log(EMC with true labels / EMC with random labels)."""
+    """Correlate log(EMC with true labels / EMC with random labels) with generalization."""
     rows = [
         [
             f"{family} ({len(group)})", outcome, line.name,
@@ -137,10 +137,10 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
 
 
 def _errors(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
-    """Return how many times its EMC a point fits if a fraction of the samples may be missed.
+    """Compute the factors by which EMCs grow if a fraction of the samples may be missed.
 
-    Points are grouped by the compared key and the keys it is compared within. Points whose EMC is
-    a bound are omitted.
+    Points are grouped by the compared key and by the keys within which it is compared. Points whose
+    EMC is a bound are omitted.
     """
     if not effects:
         return []
@@ -149,7 +149,7 @@ def _errors(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[
     for status in with_eps_estimates(statuses, _EPS):
         estimate = status.estimate
         if estimate is None or estimate.censored != "none":
-            continue  # a bound has no multiple
+            continue
         group = factors.setdefault(tuple(plain_text(status.point.swept[key]) for key in keys), {})
         for eps, answer in estimate.by_eps.items():
             known = answer.censored == "none"

@@ -48,11 +48,11 @@ def _plain(status: PointStatus) -> dict[str, object]:
 
 
 def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
-    """Load the points of a file as from a run folder; return them and the frozen spec.
+    """Load stored points; return them and the text of the spec.
 
     Args:
-        path: File written by :func:`save_records`.
-        scratch: Folder for a copy of the spec, because specs are read from files.
+        path: file written by :func:`save_records`.
+        scratch: folder for a copy of the spec, because specs are read from files.
     """
     stored = json.loads(lzma.decompress(path.read_bytes()))
     spec = scratch / f"{path.name.split('.')[0]}.yaml"

@@ -1,4 +1,4 @@
-"""Compare points measured with other seeds with the stored records."""
+"""Compare a run that has other seeds with the stored records."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flexhpc.store.status import StatusReader, open_run
 def agreement(run: Path, stored: Path) -> list[str]:
     """Compare each point of a run with the stored points of its cell; return a line per point.
 
-    A cell is the set of points that differ only in their seed. The 90 % interval should contain
-    the mean of the cell for nine of ten points.
+    A cell consists of the points that differ only in their seed. For nine of ten points, the 90 %
+    interval should contain the mean EMC of the cell.
 
     Raises:
         SystemExit: A point of the run is not finished.
@@ -38,7 +38,7 @@ def agreement(run: Path, stored: Path) -> list[str]:
 def _compared(estimate: Estimate, cell: list[Estimate]) -> str:
     text = f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
     if not cell:
-        return f"{text}, no such cell in the record"
+        return f"{text}, not in the stored records"
     emcs = [stored.emc for stored in cell]
     mean = statistics.geometric_mean(emcs)
     agrees = estimate.emc_lo <= mean and (estimate.emc_hi is None or mean <= estimate.emc_hi)

@@ -3,7 +3,7 @@
 Usage: python -m bench.recipe RUN... [--markdown PAGE]
 The RUNs are those of sweeps/recipe.yaml and sweeps/recipe_mup.yaml, or of any sweep whose points
 each differ in one choice from the first point of the same model family and data set. With
---markdown the table also replaces the one between the lines BEGIN and END of PAGE.
+--markdown, the table also replaces the one between the lines ``BEGIN`` and ``END`` of PAGE.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ END = "<!-- bench.recipe ends -->"
 
 
 def in_page(page: str, table: str) -> str:
-    """Replace the table of a page; return the page.
+    """Return a page with its table replaced.
 
     Raises:
         InputError: The page does not contain each of BEGIN and END once, in this order.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
-        raise InputError(f"the page must hold the line {BEGIN} once, and after it {END}")
+        raise InputError(f"the page must contain the line {BEGIN} once, followed by {END}")
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
 

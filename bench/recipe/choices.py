@@ -1,4 +1,4 @@
-"""The choice in which a point of the study differs from its base, as a row label of the table."""
+"""Row labels of the table: the choice in which a point differs from its base."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _PLAIN_INITS, _PLAIN_GAIN = ("torch", "lecun"), 1.0
 
 
 def network(point: Point) -> tuple[str, str]:
-    """Return the family and the data set of a point. Points with equal ones share a base."""
+    """Return the family and the data set of a point, which are those of its base."""
     return point.model.family, point.data.source
 
 
 def choice(point: Point, base: Point) -> str:
-    """Return the choice in which a point differs from its base, as ``learning rate x 3``.
+    """Return the choice in which a point differs from its base, for example ``learning rate x 3``.
 
-    Another optimizer needs its own rate and settings, so all other differences in ``training`` are
-    part of that choice.
+    If the optimizer differs, all other differences in ``training`` are part of this choice, because
+    each optimizer needs its own rate and settings.
 
     Raises:
         ValueError: The points do not differ, or differ in more than one choice.

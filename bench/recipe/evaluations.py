@@ -1,8 +1,8 @@
 """Print the table of docs/recipe.md that shows P(fit) by the frequency of evaluations.
 
-Usage: python -m bench.recipe.evaluations [--training runs 60]
-Trains the MLP of docs/recipe.md on digits with random labels, near its EMC and always to the end of
-the budget. Three minutes on two free cores.
+Usage: python -m bench.recipe.evaluations [--trainings 60]
+Trains the MLP of docs/recipe.md on digits with random labels, at n near its EMC and always to the
+end of the budget. Takes three minutes on two free cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FREQUENCIES = ("every update", "every epoch", "every 10 epochs", "only at the en
 
 
 def fits(procedure: str, n: int, seed: int) -> list[bool]:
-    """Train once; return for each of FREQUENCIES whether any evaluation has no errors."""
+    """Train once; return for each of ``FREQUENCIES`` whether any evaluation has no errors."""
     torch.manual_seed(seed)
     inputs = torch.tensor(load_digits().data, dtype=torch.float32)
     inputs = (inputs - inputs.mean()) / inputs.std()

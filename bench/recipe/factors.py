@@ -1,4 +1,4 @@
-"""Ratio of two EMCs with its interval, from draws of both posteriors."""
+"""Compute the ratio of two EMCs with its interval, from draws of both posteriors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DRAWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """The EMC of a point over that of its base.
+    """The EMC of a point divided by the EMC of its base.
 
     Attributes:
         low, high: ends of the interval at ``level``; 0 and infinite if unbounded.
@@ -40,7 +40,7 @@ class Factor:
 
     @property
     def text(self) -> str:
-        """The text of a cell: ``1.42 [1.2, 1.71]``, ``>= 3.1``, ``<= 0.04``, ``unknown``."""
+        """Text of the cell: ``1.42 [1.20, 1.71]``, ``>= 3.10``, ``<= 0.04`` or ``unknown``."""
         if self.middle is not None:
             return f"{_digits(self.middle)} [{_digits(self.low)}, {_digits(self.high)}]"
         if math.isinf(self.high):
@@ -51,11 +51,10 @@ class Factor:
 def factor(point: PointStatus, base: PointStatus) -> Factor:
     """Return the EMC of a point divided by that of its base.
 
-    The training runs of both are independent, so their posteriors are too. A censored EMC enters as
-    a bound.
+    The posteriors are independent, because the training runs are. A censored EMC gives a bound.
 
     Args:
-        point, base: Points with at least one probe each and equal estimands.
+        point, base: points with at least one probe each and equal estimands.
     """
     low, high = _between(point, seed=1)
     base_low, base_high = _between(base, seed=0)
@@ -70,10 +69,7 @@ def factor(point: PointStatus, base: PointStatus) -> Factor:
 
 
 def _between(status: PointStatus, seed: int) -> tuple[Floats, Floats]:
-    """Return draws of the lower and the upper bound of an EMC.
-
-    Both are the same draws unless the EMC is censored.
-    """
+    """Draw lower and upper bounds of an EMC; both are equal unless the EMC is censored."""
     record, estimate = status.record, status.estimate
     if record is None or estimate is None:
         raise ValueError(f"{status.point.label} is not measured")

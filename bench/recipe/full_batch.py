@@ -2,7 +2,7 @@
 
 Usage: python -m bench.recipe.full_batch
 Trains the network of sweeps/mini/optimizers.yaml by gd for 300 epochs and for 2,000 updates, at two
-rates each (full_batch.yaml in this folder). Three minutes on two cores.
+rates each (full_batch.yaml in this folder). Takes three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ def cases() -> dict[str, list[Case]]:
 
 
 def verdict(case: Case) -> str:
-    """Run one training run; return its verdict."""
     point, probe = case
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)
@@ -78,7 +77,7 @@ def main() -> None:
             verdicts = list(pool.map(verdict, group))
             all_verdicts += verdicts
             print(row(name, group, verdicts), flush=True)
-    print(f"\nAll {len(all_verdicts)} trainings: {counts(all_verdicts)}.")
+    print(f"\nAll {len(all_verdicts)} training runs: {counts(all_verdicts)}.")
 
 
 if __name__ == "__main__":

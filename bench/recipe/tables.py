@@ -1,4 +1,4 @@
-"""The table of the study: a row per choice, a column per network and data set."""
+"""The table of docs/recipe.md: a row per choice, a column per network and data set."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SOURCES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """All factors of a study.
+    """The effect of every choice on the EMC of every network.
 
     Attributes:
         bases: base point of each network.
-        factors: by choice and network, of finished points only.
-        waiting: names of the points that are not finished.
+        factors: factor of each finished point, by choice and network.
+        waiting: descriptions of the points that are not finished.
         measured: records of all finished points.
     """
 
@@ -33,7 +33,7 @@ class Study:
 
 
 def study(statuses: Sequence[PointStatus]) -> Study:
-    """Compare every point with the first one of the same network and data set.
+    """Compare every point with the first point of the same network and data set.
 
     Raises:
         ValueError: A point differs from its base in more than one choice.
@@ -54,7 +54,7 @@ def study(statuses: Sequence[PointStatus]) -> Study:
 
 
 def markdown(results: Study) -> str:
-    """Return the table and its cost. Factors whose interval excludes 1 are bold."""
+    """Return the table, with factors whose interval excludes 1 in bold, and the cost."""
     head = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in results.bases]
     lines = [_row(["choice", *head]), _row(["---"] * (1 + len(head)))]
     emcs = [

@@ -1,4 +1,4 @@
-"""Replay every policy on recorded training runs and on known fit curves (tables of docs/search.md).
+"""Replay every policy on recorded training runs and known fit curves (tables of docs/search.md).
 
 Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
 Prints the results as JSON. The default of 60 replays per world, and a third as many of each
@@ -36,19 +36,19 @@ from bench.search.tables import (
 from flexhpc.config.sections.search import Bayes
 
 TOLERANCE = 0.1
-"""Relative half-width of the interval whose cost is measured."""
+"""Relative half-width of an interval at which the cost of a search is measured."""
 BISECTIONS = 400
 GROWTH = (1.005, 1.02, 1.25)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to run the Bayesian policy.
+    """A variant of the Bayesian search.
 
     Attributes:
         settings: settings of the policy.
         play: options of :func:`bench.search.replay.play`.
-        everywhere: whether to run it on known curves as well, whose probes have no error counts.
+        everywhere: whether to run it also on known curves, whose probes have no error counts.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -74,28 +74,27 @@ def worlds() -> dict[str, World]:
 
 
 def search_once(name: str, variant: str, seed: int) -> Play:
-    """Run one search to within 5 % or 60 training runs; it includes costs of wider tolerances."""
+    """Search to within 5 % or a cost of 60; earlier rounds give the costs of wider tolerances."""
     world, options = worlds()[name], VARIANTS[variant]
     search = Bayes(policy="bayes", tolerance=0.05, max_cost=60.0, **options.settings)
     return play(world, search, np.random.default_rng(seed), **options.play)
 
 
 def bisection(name: str, step: float | None, seed: int) -> tuple[float, float]:
-    """Run one bisection or growth search; see :func:`walk`."""
     return walk(worlds()[name], np.random.default_rng(seed), step)
 
 
 def at_cost(plays: list[Play], cost: float) -> dict[str, float]:
-    """Summarize the searches at the round that ended nearest to ``cost``.
+    """Summarize searches after the round whose total cost is nearest to ``cost``.
 
-    Their mean cost is then that of the bisections they are compared with.
+    Their mean cost is then that of the bisections with which they are compared.
     """
     rounds = [int(np.argmin(abs(p.cost - cost))) for p in plays]
     return _known(plays, rounds)
 
 
 def at_tolerance(plays: list[Play]) -> dict[str, float]:
-    """Summarize the searches when their interval was within the tolerance, or at their end."""
+    """Summarize searches after the first round within ``TOLERANCE``, or else the last round."""
     narrow = [np.nonzero(p.high - p.low <= 2 * np.log1p(TOLERANCE))[0] for p in plays]
     rounds = [int(n[0]) if len(n) else len(p.cost) - 1 for n, p in zip(narrow, plays, strict=True)]
     return _known(plays, rounds) | {"reached": float(np.mean([len(n) > 0 for n in narrow]))}
@@ -117,7 +116,11 @@ def _known(plays: list[Play], rounds: list[int]) -> dict[str, float]:
 
 
 class Bisections:
-    """RMSE and cost of the median of k bisections to 5 %; beyond k = 9, RMSE ~ 1 / sqrt(k)."""
+    """RMSE and cost of the median of k bisections; RMSE ~ 1 / sqrt(k) is assumed beyond k = 9.
+
+    Args:
+        searches: error (log) and cost of each bisection, shape (searches, 2).
+    """
 
     def __init__(self, searches: Floats) -> None:
         errors, rng = searches[:, 0], np.random.default_rng(0)
@@ -133,7 +136,7 @@ class Bisections:
         return float(np.exp(np.interp(np.log(k), np.log(self._k), np.log(self._rmse))))
 
     def cost(self, rmse: float) -> float:
-        """Return the cost of a median with this RMSE."""
+        """Return the cost of the bisections whose median has this RMSE."""
         k = np.exp(np.interp(-np.log(rmse), -np.log(self._rmse), np.log(self._k)))
         return float(k * self.price)
 
@@ -176,7 +179,7 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
 
 
 def _curve(plays: list[Play], price: float) -> list[tuple[float, float]]:
-    """Return (cost in bisections, RMSE) for the plot."""
+    """Return pairs of cost (in units of a bisection) and RMSE for the plot."""
     ladder = np.geomspace(0.7, 8, 14)
     rows = [at_cost(plays, float(k) * price) for k in ladder]
     return [(row["cost"] / price, row["rmse"]) for row in rows]

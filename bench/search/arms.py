@@ -1,8 +1,8 @@
-"""Replay searches over arms on recorded training runs of models with several learning rates.
+"""Replay searches over learning rates (arms) on recorded training runs.
 
 Usage: python -m bench.search.arms [--replays 60] [--markdown FILE]
-Prints JSON: how far the EMC of the chosen rate is below that of the best one, and the cost relative
-to a search at the best rate. Eight minutes on two cores.
+Prints JSON: how far the EMC of the chosen rate is below that of the best rate, and the cost
+relative to a search at the best rate. Takes eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance
 
 NEAR = 0.05
-"""Relative distance to the best arm's EMC within which a chosen arm counts as good."""
+"""Relative distance to the best EMC within which the EMC of the chosen arm is near the best."""
 
 
 def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
     """Run one search over arms of a model, with default settings.
 
     Returns:
-        cost (in full training runs at the best arm's EMC), probes, chosen arm, error (log of the
-        estimate over the best arm's EMC), short (relative distance of the chosen arm's EMC to the
-        best arm's), held (whether the interval contains the chosen arm's EMC), chance.
+        cost: in full training runs at the EMC of the best arm; probes; chosen: the chosen arm;
+        error: log(estimate / EMC of the best arm); short: 1 - EMC of the chosen arm / EMC of the
+        best arm; held: whether the interval contains the EMC of the chosen arm; chance: reported
+        probability that the chosen arm is the best.
     """
     (point,) = checked(SPECS / f"{name}.yaml")[1]
     tables = {arm: Table(name, arm) for arm in arms}
@@ -81,12 +82,12 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
 
 
 def duel(name: str, budget: float, seed: int) -> bool:
-    """Spend a budget on the two best arms alone; return whether the better arm fits more often.
+    """Spend a budget on only the two best arms; return whether the better arm fits more often.
 
-    An upper bound on any search: all training runs are at the n between the two EMCs.
+    All training runs are at one n between the two EMCs, so no search is expected to do better.
 
     Args:
-        budget: Full training runs at the best arm's EMC.
+        budget: in full training runs at the EMC of the best arm.
     """
     rng = np.random.default_rng(seed)
     two = sorted((Table(name, arm) for arm in Table.arms(name)), key=middle)[-2:]

@@ -1,9 +1,9 @@
-"""Measure the coverage of the intervals, for curves drawn from the prior and for planted lapses.
+"""Measure the coverage of intervals for fit curves from the prior and for planted lapses.
 
 Usage: python -m bench.search.calibration [--draws 1200] [--markdown FILE]
-Prints JSON: coverage over the prior and by true width of the curve, reasons of the end, time per
-decision without cached state, and how often the interval of the lapse rate contains a rate that was
-planted in recorded training runs. Ten minutes on two cores.
+Prints JSON: coverage over the prior and by true width of the curve, reasons why searches ended,
+time per decision without cached state, and how often the interval of the lapse rate contains a rate
+that was planted in recorded training runs. Takes ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PLANTED_IN = ("perceptron_adam", "vit_adamw", "cnn_adam", "mlp_tanh")
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A world drawn from the prior of the search, which its likelihood describes exactly.
+    """A world drawn from the prior of the search and simulated by its likelihood.
 
     Attributes:
         threshold: threshold in log n.
         width: width in log n.
         lapse: lapse rate.
-        law: index of the law of missed samples.
+        law: index of the law of missed samples (:mod:`flexhpc.search.evidence`).
     """
 
     threshold: float
@@ -54,7 +54,7 @@ class Drawn:
 
     @classmethod
     def of(cls, rng: np.random.Generator) -> Drawn:
-        """Draw a world whose threshold is far from both ends of the data."""
+        """Draw a world whose threshold is far from 1 and from ``n_limit``."""
         width = 0.0
         while not WIDTHS[0] <= width <= WIDTHS[-1]:
             width = math.exp(rng.normal(math.log(WIDTH_MIDDLE), WIDTH_SPREAD))
@@ -116,7 +116,7 @@ class Planted:
 
     Attributes:
         table: recorded training runs.
-        rate: fraction of planted lapses.
+        rate: probability of a planted lapse.
         few: whether a lapse misses few samples.
     """
 
@@ -140,7 +140,7 @@ class Planted:
 
 
 def search_once(seed: int) -> dict[str, Any]:
-    """Search on one curve drawn from the prior, with default settings."""
+    """Run one search with default settings on a world drawn from the prior."""
     rng = np.random.default_rng(seed)
     world = Drawn.of(rng)
     while world.middle < 4:
@@ -168,7 +168,7 @@ def planted(name: str, rate: float, few: bool, seed: int) -> bool:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return coverage with its standard error, bias, RMSE and the reasons of the end."""
+    """Summarize searches: coverage with its standard error, bias, RMSE, cost, reasons to end."""
     held = np.array([row["held"] for row in rows], dtype=float)
     errors = np.array([row["error"] for row in rows])
     ended = [row["ended_by"] for row in rows]
@@ -201,7 +201,7 @@ def markdown(results: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| lapses added to | rate | missing few | missing any number |",
+        "| lapses added to | rate | lapses that miss few samples | lapses that miss any number |",
         "|---|---|---|---|",
     ]
     for name, rates in results["planted"].items():

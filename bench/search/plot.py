@@ -1,4 +1,4 @@
-"""Plot the results of bench.search: RMSE against cost, a panel per world."""
+"""Plot the results of bench.search: RMSE against cost, with a panel for each world."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ _BISECTIONS = "median of bisections"
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draw all worlds."""
     data: list[dict[str, Any]] = []
     for name, world in results.items():
         price = world["bisection"]["1"]["cost"]

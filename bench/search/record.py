@@ -1,12 +1,11 @@
-"""Record real training runs of the models in ``models/``, on which searches are replayed.
+"""Record training runs of the models in ``models/``, on which searches are replayed.
 
 Usage: FLEXHPC_DATA=FOLDER python -m bench.search.record [MODEL ...]
-FOLDER contains Covertype and the credit data (docs/data.md). Three hours of one core.
+FOLDER contains Covertype and the credit data (docs/data.md). Takes three hours of one core.
 
-The table of a model has training runs at a ladder of n around its EMC, dense where the fit curve
-falls, and some far from it, where searches start. A model that tunes a key has a table for each
-arm, with fewer training runs. Writes one file per model to ``recorded/``; existing files are not
-replaced.
+Each model is trained many times at each n near its EMC, where the fit curve falls, and a few times
+at n far from it, where searches start. A model that tunes a key is trained at fewer n for each arm.
+Writes one file per model to ``recorded/``; existing files are not replaced.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from flexhpc.training import Callbacks, Group
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
 PILOT = 1_000_000
-"""First ``repeat`` of the recorded probes, different from those of the pilot search."""
+"""First ``repeat`` of the recorded probes, so that they differ from those of the pilot search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The recorded n, in units of a pilot search's EMC, and the number of training runs at each."""
+    """The recorded n, as multiples of a pilot search's EMC, and the training runs at each n."""
 
     near: np.ndarray
     far: np.ndarray
@@ -101,7 +100,7 @@ def _row(task: tuple[str, Probe]) -> Row:
 
 
 def _pilot(name: str, arm: int) -> tuple[int, int]:
-    """Measure the EMC of one arm by the search of the spec; return it and the largest n."""
+    """Measure the EMC of one arm; return it and the largest available n."""
     point, samples, _ = _opened(name)
     history: list[ProbeResult] = []
     while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
@@ -111,7 +110,7 @@ def _pilot(name: str, arm: int) -> tuple[int, int]:
 
 
 def record(name: str, pool: ProcessPoolExecutor) -> None:
-    """Record the table of a model and write it."""
+    """Record the training runs of a model in a file."""
     arms = range(len(_opened(name)[0].arms))
     ladder = ALONE if len(arms) == 1 else OF_ARMS
     tasks = []

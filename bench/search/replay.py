@@ -1,4 +1,4 @@
-"""Replay searches on worlds; record cost and estimate after every round of probes."""
+"""Replay searches on the worlds of tables.py; record cost and estimate after every round."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Play:
-    """One search, round by round; all arrays have shape (rounds,).
+    """Course of one search; arrays have shape (rounds,), where a round is a batch of probes.
 
     Attributes:
         cost: sample passes so far, in units of a full training run at the true EMC.
-        time: the same if the probes of a batch run at the same time.
-        error: log of the estimate over the truth.
-        low, high: log of the ends of the interval over the truth.
-        seconds: total time of the policy's decisions, without cached state.
+        time: the same, if the probes of a batch run concurrently.
+        error: log(estimate / true EMC).
+        low, high: ends of the interval, as log(end / true EMC).
+        seconds: total CPU time in which the policy chooses probes, without cached state.
         estimate: the final estimate.
     """
 
@@ -41,7 +41,7 @@ class Play:
 
 
 def start_of(truth: float, rng: np.random.Generator) -> int:
-    """Return a first n far below the EMC, because users do not know the EMC."""
+    """Draw a first n far below the EMC, because users do not know the EMC."""
     return max(2, round(truth / math.exp(rng.uniform(math.log(6), math.log(24)))))
 
 
@@ -53,14 +53,14 @@ def unit_of(world: World, truth: float) -> float:
 def play(
     world: World, search: Bayes, rng: np.random.Generator, *, q: float = 0.5, counts: bool = True
 ) -> Play:
-    """Run the Bayesian policy to its end.
+    """Run one Bayesian search.
 
     Args:
         world: source of training runs.
-        search: settings, except ``start``.
+        search: settings; ``start`` is replaced.
         rng: source of randomness.
         q: level of the estimand.
-        counts: whether the policy gets the numbers of missed samples.
+        counts: whether the policy uses the numbers of missed samples.
     """
     truth = middle(world, q)
     unit = unit_of(world, truth)
@@ -120,10 +120,10 @@ def _errors(estimate: Estimate, truth: float) -> tuple[float, float, float]:
 
 
 def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[float, float]:
-    """Run one bisection to 5 %, or growth by a factor ``step``.
+    """Run one bisection to 5 % (``step`` None), or the growth rule with a factor ``step``.
 
     Returns:
-        Log of the estimate over the true n50, and cost in units of a full training run there.
+        log(estimate / true n50), and the cost in units of a full training run at the true n50.
     """
     truth = middle(world)
     start = start_of(truth, rng)

@@ -1,4 +1,4 @@
-"""Worlds that searches are replayed on: recorded training runs and exact fit curves."""
+"""Worlds on which searches are replayed: recorded training runs and exact fit curves."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ RATES = tuple(sorted(path.stem for path in RECORDED.glob("rates_*.npz")))
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training run drawn for an n.
+    """One simulated training run.
 
     Attributes:
-        verdict: as recorded.
+        verdict: verdict of the probe.
         n_errors: samples missed at the end.
         share: fraction of the initial budget that it used; None if unknown.
         cost: sample passes.
         full_cost: sample passes of the initial budget.
-        time: fraction of the budget after which it fitted; None if it failed or if unknown.
+        time: fraction of the budget after which it fitted; None if it failed or unknown.
     """
 
     verdict: str
@@ -58,7 +58,7 @@ class World(Protocol):
         ...
 
     def draw(self, n: int, rng: np.random.Generator) -> Training:
-        """Train once."""
+        """Draw the outcome of one training run on n samples."""
         ...
 
 
@@ -74,11 +74,11 @@ def middle(world: World, q: float = 0.5) -> float:
 class Table:
     """Recorded training runs of one model, resampled with replacement.
 
-    P(fit | n) is a monotone kernel regression of the recorded verdicts on log n. The truth is thus
-    known exactly, and does not have the shape of the search's model. The kernel is as wide as the
-    distance of the rows, because finer structure is noise of a few dozen training runs. A training
-    run at n is a recorded one of the drawn verdict, from the two rows that enclose n, with its
-    number of misses scaled to n.
+    P(fit | n) is a monotone kernel regression of the recorded verdicts on log n, so the true EMC is
+    known exactly and the curve need not be logistic. The kernel is about as wide as the distance
+    between recorded n, because finer structure is noise of a few dozen training runs. To simulate a
+    training run at n, its verdict is drawn, and then a recorded training run with this verdict at
+    one of the two nearest recorded n; its number of missed samples is scaled to n.
     """
 
     n_limit = 20_000
@@ -134,10 +134,7 @@ class Table:
         )
 
     def _full_cost(self, n: int) -> int:
-        """Return the cost of a full training run, which is the same for all arms.
-
-        Extrapolates beyond the recorded n.
-        """
+        """Return the cost of a full training run, inter- or extrapolated; equal for all arms."""
         at, prices = self._priced, self._prices
         right = min(max(int(np.searchsorted(at, math.log(n))), 1), len(at) - 1)
         slope = (prices[right] - prices[right - 1]) / (at[right] - at[right - 1])
@@ -146,7 +143,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A known fit curve with lapses, whose training runs report only their verdict.
+    """A world with a known fit curve and lapses; training runs report only their verdict.
 
     Attributes:
         fits: P(fit | n) without lapses.
@@ -176,9 +173,10 @@ class Curve:
 
 
 def perceptron(dims: int, lapse: float) -> Curve:
-    """Return the exact curve of n random labels in d dimensions: P = 1/2 at n = 2 d.
+    """Return the fit curve of a perceptron for n random labels in d dimensions.
 
-    Cover 1965: 2^(1-n) sum_{k<d} C(n-1, k), here as the incomplete beta function, for any real n.
+    P(fit | n) = 2^(1-n) sum_{k<d} C(n-1, k) (Cover 1965), which is 1/2 at n = 2 d. It is computed
+    as an incomplete beta function, for any real n.
     """
     return Curve(fits=lambda n: float(betainc(max(n - dims, 1e-9), dims, 0.5)), lapse=lapse)
 

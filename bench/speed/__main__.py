@@ -2,11 +2,11 @@
 
 Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--threads 1]
            [--device cpu] [--json FILE]
-Measures samples trained on per second of CPU time (of wall time with several threads), including
-the accuracy over all samples after every epoch; flexhpc with both values of `training.curves`.
-Contestants take turns in every round. The table shows medians, and the ratio of flexhpc to each
-contestant in the same round: median, lowest and highest. Lightning, Accelerate and skorch are
-included if they are installed (pip install lightning accelerate skorch).
+Measures the samples trained on per second of CPU time (of wall time with several threads),
+including the accuracy over all samples after every epoch, for flexhpc with both values of
+`training.curves`. Contestants take turns in every round. The table shows medians, and the ratio of
+flexhpc to each contestant in the same round: median, lowest and highest. Lightning, Accelerate and
+skorch are included if they are installed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "EfficientNet 8": (GREY, {"family": "efficientnet", "width": 8, "depth": 2}),
 }
 OPTIONAL = ("ResNet 8", "EfficientNet 8")
-"""Slow networks, measured only if named by ``--networks``."""
+"""Slow networks, measured only if named in ``--networks``."""
 Rates = dict[str, list[float]]
 
 
@@ -70,7 +70,7 @@ def timed(
     """Return the samples per second of one training run.
 
     Args:
-        clock: Returns seconds. Default: CPU time with one thread on the CPU, else wall time.
+        clock: returns seconds; default: CPU time with one thread on the CPU, else wall time.
     """
     network, inputs, labels = untrained(name)
     network.to(device)
@@ -89,8 +89,8 @@ def measured(
     """Measure the contestants in turns.
 
     Args:
-        seconds: Approximate length of a training run. It has at least ``MIN_EPOCHS`` epochs,
-            because a probe starts and ends with passes for its gates, and few probes are shorter.
+        seconds: approximate length of a training run. It has at least ``MIN_EPOCHS`` epochs, as
+            most probes do, because flexhpc also computes the metrics of its convergence gates.
     """
     trial = {who: timed(c, name, 2, device) for who, c in contestants.items()}
     epochs = {who: max(MIN_EPOCHS, round(seconds * rate / N)) for who, rate in trial.items()}

@@ -1,11 +1,11 @@
-"""Measure the time to an EMC to within 20 %: flexhpc against a hand-written bisection.
+"""Measure how long flexhpc and a hand-written bisection take for an EMC to within 20 %.
 
 Usage: python -m bench.speed.answers [--rounds 3] [--models NAME,...]
-The hand-written script doubles n until a training run fails, then bisects, with one training run at
-each n: a loop over a DataLoader with accuracy after every epoch. It prints the middle of its
-bracket, whose variation between seeds is in docs/search.md. flexhpc is ``flexhpc sweep`` of one
-point at ``tolerance: 0.2`` with one worker, including MLflow and the report. Wall time in seconds,
-medians.
+The hand-written script doubles n until a training run fails, and then bisects. It trains once at
+each n, in a loop over a DataLoader that computes the accuracy after every epoch, and prints the
+middle of its bracket (docs/search.md gives its variation between seeds). flexhpc runs ``flexhpc
+sweep`` of one point at ``tolerance: 0.2`` with one worker, including MLflow and the report. Prints
+medians of wall times (seconds).
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def spec_of(model: str, seed: int, folder: Path) -> Path:
-    """Write the spec of one point."""
     path = folder / f"answer_{seed}.yaml"
     fixed = {**COMMON, "model": MODELS[model]}
     path.write_text(yaml.safe_dump({"name": path.stem, "seed": seed, "fixed": fixed}))
@@ -82,7 +81,6 @@ def by_hand(spec: Path, seed: int) -> float:
 
 
 def drawn(samples: Samples, ids: Any) -> tuple[Tensor, Tensor]:
-    """Return inputs and labels of samples by id."""
     return torch.from_numpy(samples.standardised(ids)), torch.from_numpy(samples.labels[ids])
 
 

@@ -1,6 +1,6 @@
-"""Training loops that bench.speed compares, with accuracy over all samples after every epoch.
+"""Training loops that bench.speed compares; all compute the accuracy after every epoch.
 
-Each is a function (network, inputs, labels, epochs) that trains with Adam and batches of ``BATCH``.
+Each function of (network, inputs, labels, epochs) trains with Adam in batches of ``BATCH``.
 Checkpoints, logs and progress bars of other libraries are disabled.
 """
 
@@ -29,7 +29,7 @@ Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
 def flexhpc(
     network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, curves: str = "evaluation"
 ) -> None:
-    """Train one probe of flexhpc, including the metrics of its gates."""
+    """Train as flexhpc trains a probe, including the metrics of its convergence gates."""
     section = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
     section |= {"gates": {"plateau": {"mode": "off"}}, "curves": curves}
     training = variants("training")["adam"].model_validate(section)
@@ -47,12 +47,10 @@ def _loaders(
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return the device of a network's parameters."""
     return next(network.parameters()).device
 
 
 def _moved(network: nn.Module, batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches on the device of the network."""
     device = device_of(network)
     for x, y in batches:
         yield x.to(device), y.to(device)
@@ -81,7 +79,7 @@ def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int)
 def data_loader_fits(
     network: nn.Module, inputs: Tensor, labels: Tensor, batch: int, rate: float, steps: int
 ) -> bool:
-    """Train by the same loop; return whether all samples are fitted within ``steps`` updates."""
+    """Train as :func:`data_loader`; return whether all samples fit within ``steps`` updates."""
     shuffled, plain = _loaders(inputs, labels, batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     done = 0
@@ -97,7 +95,7 @@ def data_loader_fits(
 
 
 def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by an optimized loop: tensors in memory, fused optimizer."""
+    """Train by a plain loop over tensors in memory, with a fused optimizer."""
     device = device_of(network)
     inputs, labels = inputs.to(device), labels.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
@@ -146,7 +144,7 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
 
 
 def accelerate(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by the DataLoader loop, prepared by Accelerate."""
+    """Train as :func:`data_loader`, with objects prepared by Accelerate."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=_kind(network) == "cpu")
@@ -176,7 +174,7 @@ def skorch(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> N
 
 
 def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Run the matrix products and convolutions alone: forward, backward and an evaluation."""
+    """Compute only the matrix products and convolutions of training and evaluation."""
     layers: list[tuple[nn.Module, Tensor]] = []
     callbacks = [
         module.register_forward_hook(lambda m, args, _: layers.append((m, args[0].detach())))

@@ -27,7 +27,7 @@ NETWORK, EPOCHS = "MLP 64", 40
 
 @torch.no_grad()
 def minimal(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train an MLP with nothing but copied batches, manual backprop and a fused Adam update."""
+    """Train an MLP by manual backprop and fused Adam updates only."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
     gradients = [torch.zeros_like(p) for p in parameters]
@@ -59,7 +59,7 @@ def minimal(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> 
 
 
 def summary(ratios: Sequence[float], bound: float) -> tuple[str, int]:
-    """Return the line to print and the exit status."""
+    """Return the text to print and the exit status."""
     median = statistics.median(ratios)
     line = (
         f"flexhpc trains {NETWORK} at {median:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) "

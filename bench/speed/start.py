@@ -1,8 +1,9 @@
 """Measure the time from the start of a process to its first update, and its peak memory.
 
 Usage: python -m bench.speed.start [--rounds 5] [--networks NAME,...]
-Runs each contestant of bench.speed in a separate process. The time includes imports, the network
-and one batch; the peak of resident memory is that of eight epochs. Wall time and MiB, medians.
+Runs each contestant of bench.speed in a separate process. The time includes imports, building the
+network and one batch; the peak resident memory is over eight epochs. Prints medians of wall times
+(seconds) and MiB.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Measure the overhead of a sweep of points of about a second, with one worker and with two.
 
 Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40] [--tracking none]
-Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the seconds of all training
-runs; the fraction of time between a worker's first and last training in which it does not train;
-the times until the last training and the command end, each divided by the trainings' seconds per
-worker; and the speedup by two workers. Medians over rounds in which both take turns, one minute per
-round with the default points.
+Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the total time of the training
+runs (seconds); the fraction of the time from a worker's first to its last training run in which it
+does not train; the times to the end of the last training run and of the command, each divided by
+the training time per worker; and the speedup by two workers. Values are medians over rounds in
+which one and two workers take turns; a round takes one minute with the default points.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Swept:
 
     Attributes:
         trainings: sum over all training runs.
-        between: time of the workers between their first and last training without training.
-        last: from the start of the command to the end of the last training.
+        between: time without training from the first to the last training run, over all workers.
+        last: from the start of the command to the end of the last training run.
         whole: run time of the command.
     """
 
@@ -53,12 +53,12 @@ class Swept:
 
     @property
     def at_work(self) -> float:
-        """Time of all workers between their first and last training."""
+        """Time from the first to the last training run, over all workers."""
         return self.trainings + self.between
 
 
 def swept(points: int, workers: int, tracking: str = "") -> Swept:
-    """Run a sweep of ``points`` points; return its times."""
+    """Run a sweep and return its times."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(

@@ -1,8 +1,8 @@
 """Measure the speedup by each optimization of the training loop.
 
 Usage: python -m bench.speed.tricks [--rounds 9]
-Ratios of samples per second of CPU time within a round: median, lowest and highest; one thread. Ten
-minutes.
+Prints the median, lowest and highest ratio of samples per second of CPU time with and without it,
+on one thread. Takes ten minutes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(loop, "_deterministic", filling), BATCHES, ("MLP 8", "CNN 8"),
     ),
 }  # fmt: skip
-"""How to disable each, the contestant, and the networks to measure."""
+"""For each optimization: how to disable it, the contestant and the networks to measure."""
 
 
 def gains(without: Without, contestant: Contestant, name: str, rounds: int) -> list[float]:

@@ -1,1 +1,1 @@
-"""Training runs recorded with the update at which they fit."""
+"""Training runs that are recorded with the update at which they fit."""

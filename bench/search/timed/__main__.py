@@ -1,7 +1,7 @@
-"""Replay searches on recorded times to fit, and judge EMCs at other budgets (docs/search.md).
+"""Replay searches on recorded times to fit; evaluate EMCs at other budgets (docs/search.md).
 
 Usage: python -m bench.search.timed [--searches 20] [MODEL ...]
-Prints one row per model and budget; MODEL: by default every model with a record. Five minutes.
+Prints one row per model and budget. MODEL: by default all recorded models. Takes five minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flexhpc.search.budget_curve import budget_curve
 
 SEARCH = Bayes(policy="bayes", tolerance=0.2)
 FACTORS = (1.0, 1 / 16, 1 / 4, 1 / 2, 2.0)
-"""Multiples of the budget at which the EMC is judged."""
+"""Multiples of the budget at which the EMC is evaluated."""
 DOUBLINGS = (0, 2)
 """Log2 of the budgets of the searches, relative to those of the specs."""
 TUNED_ON = ("mlp_relu", "cnn_norm", "muon", "mlp_tanh", "vit")
@@ -32,8 +32,8 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, floa
     """Run one search.
 
     Returns:
-        Its cost in whole training runs; then for each of ``FACTORS`` whether the interval holds the
-        true EMC, and the log of the EMC over it; nan where the true EMC is not recorded.
+        (1, cost in whole training runs); then for each of ``FACTORS`` (whether the interval
+        contains the true EMC, log(EMC / true EMC)), or (nan, nan) if the true EMC is not recorded.
     """
     world, rng = TimedTable(model, doublings), np.random.default_rng([seed, doublings])
     start = start_of(world.emc(world.budget), rng)

@@ -1,13 +1,12 @@
-"""Record when real training runs fit: the update of the fit, up to 32 times the budget of a search.
+"""Record the updates at which training runs fit, up to 32 times the budget of a search.
 
 Usage: python -m bench.search.timed.record [MODEL ...]
-Two hours of one core; it goes on where it was stopped.
+Takes two hours of one core; if interrupted, the same command resumes.
 
-Each model is a spec next to this file; ``training.steps`` is the budget that a search sees. At a
-constant rate a training run with a smaller budget is the beginning of one with a larger budget, so
-one recorded training run gives verdict, updates and missed samples at every budget. A model with
-another schedule is recorded at its own budget only. Writes one file per model; an existing training
-is not repeated.
+Each model is a spec next to this file; ``training.steps`` is the budget of its search. At a
+constant learning rate, a training run with a smaller budget is the beginning of one with a larger
+budget, so one recorded training run gives verdict, updates and missed samples at every budget. A
+model with another schedule is recorded only at the budget of its spec. Writes one file per model.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 
 HERE = Path(__file__).parent
 DOUBLINGS = np.arange(-5, 6)
-"""Recorded budgets are the budget of the search times two to these powers."""
+"""Log2 of the recorded budgets, relative to the budget of the search."""
 REPEATS = 16
 SIZES = 12
 FACTOR = 4.0
-"""The recorded n reach from the EMC of a pilot search divided by this to the EMC times this."""
+"""The recorded n range from the EMC of a pilot search / FACTOR to the EMC * FACTOR."""
 SMALLER = (24, 15, 9.6, 6.2)
-"""Divisors of that EMC that give further, smaller n: the first n of a search."""
+"""The EMC of the pilot search divided by each of these is recorded too, for starts of searches."""
 PILOT = 1_000_000
-"""First ``repeat`` of the recorded training runs, different from those of the pilot search."""
+"""First ``repeat`` of the recorded probes, so that they differ from those of the pilot search."""
 VERDICTS = ("fit", "not_fit", "unconverged", "unstable", "diverged")
 
 
 def extended(training: Training) -> Training:
-    """Return the training with the largest recorded budget and without an early stop."""
+    """Return the procedure with the largest recorded budget and without early stopping."""
     assert training.steps is not None
     factor = 2 ** int(DOUBLINGS.max()) if training.schedule == "constant" else 1
     gates = Gates(plateau=PlateauGate(mode="off"), gradient=GradientGate(mode="off"))
@@ -54,10 +53,10 @@ def extended(training: Training) -> Training:
 def seen_at(
     training: Training, n: int, probe: ProbeRecord | Outcome, budget: int
 ) -> tuple[int, int, int]:
-    """Return what a search with this budget in updates sees of a recorded training run.
+    """Return the outcome of a recorded training run with a smaller budget (updates).
 
     Returns:
-        The index of the verdict in ``VERDICTS``, the number of updates, and the missed samples.
+        Index of the verdict in ``VERDICTS``, number of updates, number of missed samples.
     """
     per_epoch = len(epoch_batch_sizes(training, n))
     if probe.verdict == "fit" and probe.steps <= budget:
@@ -92,7 +91,7 @@ def _pilot(point: Point, samples: Samples, group: Group) -> int:
 
 
 def record(name: str) -> None:
-    """Record the missing training runs of a model; the file is rewritten after each round of n."""
+    """Record the missing training runs of a model; write the file after each pass over all n."""
     group = Group(choose_device(threads=1))
     _, (point,) = checked(HERE / f"{name}.yaml")
     samples = load_samples(point.data, point.seed)
@@ -129,7 +128,7 @@ def record(name: str) -> None:
 
 
 def _write(path: Path, pilot: int, steps: int, rows: list[list[int]]) -> None:
-    """Replace the file by one with all rows: n, repeat, then verdict, updates, missed by budget."""
+    """Replace the file. Rows: n, repeat, then verdict, updates and missed samples per budget."""
     new = path.with_suffix(".new.npz")
     np.savez_compressed(
         new, pilot=np.int64(pilot), budget=np.int64(steps), rows=np.array(rows, np.int64)

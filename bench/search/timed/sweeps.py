@@ -1,8 +1,8 @@
-"""Compare EMCs at other budgets with EMCs that were measured at these budgets (docs/search.md).
+"""Compare EMCs computed for other budgets with EMCs measured at them (docs/search.md).
 
 Usage: python -m bench.search.timed.sweeps [--runs runs/budgets] [MODEL ...]
-Runs or resumes one sweep for each model with a constant rate, at two seeds and at 1/16 to 2 times
-the budget of its spec, then prints one row per model. 20 minutes on two cores.
+Runs or resumes one sweep for each model with a constant learning rate, with two seeds and with 1/16
+to 2 times the budget of its spec; prints one row per model. Takes 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def run_sweep(model: str, runs: Path) -> tuple[int, flexhpc.Run]:
 
 
 def compare(budget: int, run: flexhpc.Run) -> dict[float, list[tuple[bool, float]]]:
-    """Compare the EMCs at other budgets of the points with one budget.
+    """Compare EMCs computed from the points with one budget with those measured at other budgets.
 
     Returns:
-        For each of ``FACTORS``, for each seed: whether the interval contains the measured EMC, and
-        the log of the EMC over it (nan if the EMC is only bounded). Seeds whose measured EMC is
-        only bounded are omitted.
+        For each of ``FACTORS`` and each seed: whether the interval contains the measured EMC, and
+        log(EMC / measured EMC), or nan if the EMC is only bounded. Seeds whose measured EMC is only
+        bounded are omitted.
     """
     measured = {(m.swept["training.steps"], m.swept["seed"]): m for m in run}
     compared: dict[float, list[tuple[bool, float]]] = {factor: [] for factor in FACTORS}

@@ -18,14 +18,14 @@ _LEVELS = (np.arange(200) + 0.5) / 200
 
 
 class TimedTable:
-    """Recorded training runs of one model, as seen with one budget.
+    """A world with one budget that draws from the recorded training runs of one model.
 
-    The quantiles of the time to fit are interpolated between the recorded n, so the chance of a fit
-    at any n and budget is known exactly. A failing training run is a recorded one at the nearest n
-    at which training runs failed.
+    The quantiles of the time to fit are interpolated between the recorded n, so P(fit | n) is known
+    exactly at any n and budget. A failing training run is drawn from the recorded ones at the
+    nearest n at which training runs failed.
 
     Args:
-        name: the model.
+        name: name of the model.
         doublings: log2 of the budget relative to that of the spec.
     """
 
@@ -48,7 +48,7 @@ class TimedTable:
         self._log_times = np.array(
             [smooth.fit_transform(np.log(self.rows), column) for column in table.T]
         ).T
-        """log of the update at each n and level; large for training runs that never fit"""
+        """Log update of the fit, shape (recorded n, levels); large if it never fits."""
 
     def log_times(self, n: float) -> Floats:
         """Return the quantiles of the log update at which a training run with n samples fits.
@@ -59,7 +59,7 @@ class TimedTable:
         low = int(np.clip(np.searchsorted(ladder, math.log(n)) - 1, 0, len(ladder) - 2))
         part = min((math.log(n) - ladder[low]) / (ladder[low + 1] - ladder[low]), 1.0)
         steps = self._log_times[low + 1] - self._log_times[low]
-        if part < 0:  # below the ladder: all levels go on with the median step
+        if part < 0:  # below the ladder: extrapolate all levels with the median step
             steps = np.full_like(steps, np.median(steps))
         return np.asarray(self._log_times[low] + part * steps)
 
