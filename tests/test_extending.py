@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
 MODULE = re.compile(r"^(flexhpc/\S+\.py):\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINE = re.compile(r'^In `(flexhpc/\S+\.py)`, to `MODULES`: `("\S+",)`$', re.MULTILINE)
+LINE = re.compile(r'^Add to `MODULES` in `(flexhpc/\S+\.py)`: `("\S+",)`$', re.MULTILINE)
 SPEC = """\
 name: extended
 fixed:
