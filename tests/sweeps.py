@@ -10,6 +10,8 @@ import psutil
 
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
+from tests.barrier import Barrier
+from tests.command import succeeded
 from tests.conftest import FLEXHPC, SMALL
 
 GATED = (
@@ -26,6 +28,8 @@ def contents(run: Path) -> dict[str, object]:
     results: dict[str, object] = {}
     for point in points:
         path = folder.point(point.id)
+        if point.optional and not path.exists():
+            continue
         record, masks = read(path), read_masks(path)
         assert record is not None
         results[point.id] = (
@@ -34,6 +38,15 @@ def contents(run: Path) -> dict[str, object]:
             masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
         )  # fmt: skip
     return results
+
+
+def measure_undisturbed(folder: Path, spec: str) -> Path:
+    """Run the sweep of a spec named ``small`` without interruptions; return its run folder."""
+    Barrier(folder)
+    (folder / "small.yaml").write_text(spec)
+    (folder / "profile.yaml").write_text("tracking_uri: none\n")
+    succeeded(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
+    return folder / "runs" / "small"
 
 
 def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:

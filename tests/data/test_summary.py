@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from flexhpc.data.dataset import Dataset, in_blocks, rows_per_block
@@ -16,7 +18,7 @@ from tests.data.writers import load
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_moments_are_per_channel(dtype: type, subset: bool) -> None:
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (3_000, 3, 40, 40), dtype=np.uint8)
+    images: NDArray[Any] = rng.integers(0, 256, (3_000, 3, 40, 40), dtype=np.uint8)
     images[:, 1] = 8
     if dtype is np.float32:
         images = images.astype(np.float32) / 256 - 0.25

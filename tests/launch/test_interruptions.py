@@ -18,9 +18,17 @@ from flexhpc.store import read
 from flexhpc.store.status import open_run
 from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import Barrier, alive, wait_for
-from tests.command import succeeded
 from tests.conftest import FULL, Cli
-from tests.sweeps import GATED, contents, finish, probes_in, running, start, states
+from tests.sweeps import (
+    GATED,
+    contents,
+    finish,
+    measure_undisturbed,
+    probes_in,
+    running,
+    start,
+    states,
+)
 
 PASSES = 20
 """Forward passes: some epochs, but much less than the first probe."""
@@ -46,12 +54,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    Barrier(folder)
-    (folder / "small.yaml").write_text(GATED)
-    (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
-    return folder / "runs" / "small"
+    return measure_undisturbed(tmp_path_factory.mktemp("undisturbed"), GATED)
 
 
 @pytest.fixture

@@ -23,8 +23,11 @@ from flexhpc.store import RunFolder, read
 from flexhpc.store.status import StatusReader
 from flexhpc.tracking.state import local_uri
 from flexhpc.training import Callbacks, Group
+from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.contents import contents
+from tests.sweeps import contents as sweep_contents
+from tests.sweeps import end, finish, measure_undisturbed, probes_in, running, start, statuses
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -120,6 +123,38 @@ def test_interrupted_search_is_resumed_bitwise(
     measure(point, run, CPU, Callbacks())
     assert contents(point, run) == contents(point, expected)
     assert not run.checkpoints(point.id)
+
+
+def test_sweep_killed_in_a_continued_training_run_is_resumed_bitwise(tmp_path: Path) -> None:
+    """SIGKILL of the sweep and its worker, in the middle of the first continued training run."""
+    text = SPEC.replace("name: saturated", "name: small").replace("at_once: 2", "at_once: 1")
+    text = text.replace("family: mlp, width: 4, depth: 1", 'family: "gated:Net"')
+    text = text.replace("steps: 50", "steps: 50, max_budget: 200")
+    (tmp_path / "undisturbed").mkdir()
+    expected = measure_undisturbed(tmp_path / "undisturbed", text)
+    (status,) = statuses(expected)
+    passes, steps = 0, Counter[tuple[int, int]]()
+    for probe in status.record.probes:
+        previous, steps[probe.n, probe.repeat] = steps[probe.n, probe.repeat], probe.steps
+        if previous:
+            passes += (probe.steps - previous) // 2
+            break
+        passes += probe.steps
+    assert previous
+    barrier, spec, run = Barrier(tmp_path), tmp_path / "small.yaml", tmp_path / "runs" / "small"
+    spec.write_text(text)
+    barrier.hold(passes)
+    keys = "workers: 1\ncheckpoint_every: 0.01\n"
+    sweep = start(spec, keys=keys)
+    barrier.wait(sweep=sweep)
+    assert any(".final." in path.name for path in RunFolder(run).checkpoints(status.point.id))
+    probes = probes_in(run)
+    end(sweep)
+    wait_for(lambda: not running(run), "the end of the worker")
+    barrier.open()
+    finish(start(spec, keys=keys))
+    assert probes <= probes_in(run), "a finished probe was repeated"
+    assert sweep_contents(run) == sweep_contents(expected)
 
 
 def test_checkpoint_of_a_decay_is_not_continued_with_a_larger_budget(tmp_path: Path) -> None:
