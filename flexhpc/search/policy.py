@@ -32,8 +32,6 @@ from flexhpc.search.history import (
 )
 from flexhpc.search.stages import at_stage
 
-COARSE = 0.5
-"""Smallest tolerance of a stage after which the budget is doubled."""
 _ARMS_FACTOR = 2.0
 """Factor by which ``max_cost`` is multiplied if keys are tuned."""
 Proposal = list[tuple[int, int]]
@@ -135,9 +133,7 @@ def _propose(
         return _propose_once(search, n_limit, history, coordinates)
     assert isinstance(search, Bayes), "checked with the spec"
     last = stage >= doubling.last
-    tolerance = search.tolerance if last else max(search.tolerance, COARSE)
-    coarse = search.model_copy(update={"tolerance": tolerance})
-    proposal = _propose_once(coarse, n_limit, history, coordinates)
+    proposal = _propose_once(search if last else search.coarse(), n_limit, history, coordinates)
     if isinstance(proposal, list):
         return proposal
     if proposal == "data" and not any(result.fit for result in history):

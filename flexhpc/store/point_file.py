@@ -113,7 +113,9 @@ def write_estimate(path: Path, estimate: Estimate, permitted: Permitted = lambda
     Raises:
         PointError: the file cannot be read or written.
     """
-    _write_group(path, "estimate", asdict(estimate), permitted)
+    with _replacing(path, copy=True, permitted=permitted) as file:
+        _replace_group(file, "estimate", asdict(estimate))
+        _replace_group(file, f"estimates/{len(file['probes']):04d}", asdict(estimate))
 
 
 def write_evaluation(
@@ -129,14 +131,14 @@ def write_evaluation(
     Raises:
         PointError: the file cannot be read or written.
     """
-    _write_group(path, "evaluation", evaluation, permitted)
-
-
-def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Permitted) -> None:
     with _replacing(path, copy=True, permitted=permitted) as file:
-        if name in file:
-            del file[name]
-        _write_fields(file.create_group(name), values)
+        _replace_group(file, "evaluation", evaluation)
+
+
+def _replace_group(file: h5py.File, name: str, values: Mapping[str, Any]) -> None:
+    if name in file:
+        del file[name]
+    _write_fields(file.create_group(name), values)
 
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
@@ -182,6 +184,10 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
             probes=probes,
             estimate=Estimate.of(_fields(file["estimate"])) if "estimate" in file else None,
             evaluation=_fields(file["evaluation"]) if "evaluation" in file else None,
+            estimates={
+                int(name): Estimate.of(_fields(file["estimates"][name]))
+                for name in sorted(file.get("estimates", ()))
+            },
         )
 
 

@@ -129,12 +129,20 @@ class PointRecord:
         estimate: final estimate; None while the search is running.
         evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` is the
             requested number of training samples and budget, ``arm`` the evaluated arm.
+        estimates: the final estimates of all searches to increasing precision, by their number of
+            probes, in ascending order.
     """
 
     header: Header
     probes: list[ProbeSummary]
     estimate: Estimate | None
     evaluation: dict[str, Any] | None
+    estimates: Mapping[int, Estimate] = field(default_factory=dict)
+
+    def after(self, probes: int) -> PointRecord:
+        """Return the record as it was when the search ended with this number of probes."""
+        estimate = self.estimates[probes]
+        return replace(self, probes=self.probes[:probes], estimate=estimate)
 
     @property
     def finished_runs(self) -> list[ProbeSummary]:

@@ -96,7 +96,14 @@ class StatusReader:
         self._seen: dict[str, tuple[tuple[int, int], PointStatus]] = {}
 
     def read(self) -> list[PointStatus]:
-        """Read the status of every point, in the order of the sweep."""
+        """Read the status of every point, in the order of the sweep.
+
+        Optional points that were not started are omitted.
+        """
+        return [s for s in self.read_all() if s.state != "waiting" or not s.point.optional]
+
+    def read_all(self) -> list[PointStatus]:
+        """Read the status of every point, including all optional ones."""
         started = self.run.started_points()
         return [
             self._status(point)
@@ -104,6 +111,10 @@ class StatusReader:
             else PointStatus(point=point, state="waiting")
             for point in self.points
         ]
+
+    def request(self, points: Sequence[Point]) -> None:
+        """Replace the points whose status is read, for example to request other precisions."""
+        self.points, self._seen = list(points), {}
 
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)

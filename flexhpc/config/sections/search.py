@@ -9,6 +9,8 @@ from pydantic import Field
 from flexhpc.config.sections.base import PRECISION, Count, Problems, Section
 
 Cap = Annotated[float, Field(ge=1, le=1e6)]
+COARSE = 0.5
+"""Tolerance of estimates that only decide how to go on."""
 
 
 def eps_name(eps: object) -> str:
@@ -24,6 +26,11 @@ class Search(Section):
 
     tunes: ClassVar[bool] = False
     """Whether the policy supports tuned keys."""
+
+    def coarse(self) -> Search:
+        """Return the search with a tolerance of at least ``COARSE``; itself if it has none."""
+        tolerance = getattr(self, "tolerance", COARSE)
+        return self if tolerance >= COARSE else self.model_copy(update={"tolerance": COARSE})
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         estimand: str
