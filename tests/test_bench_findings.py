@@ -17,7 +17,8 @@ from bench.findings.page import RECORDS, write
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import Effect, comparisons
+from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.generalization import correlations, label_pairs
 from flexhpc.analysis.reasons import at_edge
 from flexhpc.analysis.results import row_of

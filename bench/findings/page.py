@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import Effect, comparisons
+from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure

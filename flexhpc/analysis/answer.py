@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.analysis.comparison import Effect
+from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
 from flexhpc.analysis.reasons import AT_EDGE, at_edge, exceeds_tolerance, is_bound
 from flexhpc.analysis.text import emc_text

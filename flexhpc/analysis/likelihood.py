@@ -144,7 +144,8 @@ class MeanRatio:
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.
         low, high: interval of the mean; None at an open end.
-        chance: probability that the mean is above 1; same: probability that it is within 10 % of 1.
+        chance: probability that the mean is above 1; same: probability that it is within the margin
+            of 1.
         scatter: posterior mean of the standard deviation of the log ratio between seeds, in
             addition to the uncertainty of each EMC.
         singles: posterior median of the ratio of each size; nan if it is a bound.
@@ -159,7 +160,7 @@ class MeanRatio:
     singles: tuple[float, ...] = ()
 
 
-def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
+def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = SAME) -> MeanRatio:
     """Estimate the geometric mean of ratios over sizes and seeds.
 
     Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
@@ -169,6 +170,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
     Args:
         sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
         level: probability of the interval.
+        margin: largest relative difference of two EMCs that are the same.
     """
     products = [stack_likelihoods(ratios) for ratios in sizes]
     single = sum(map(len, products)) == 1  # one pair does not determine the scatter between seeds
@@ -189,7 +191,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
     open_below, open_above = (any(end[side] for end in ends) for side in (0, 1))
     low, middle, high = np.exp(np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2]))
     closed = not open_below and not open_above
-    within = np.abs(drawn) <= math.log1p(SAME)
+    within = np.abs(drawn) <= math.log1p(margin)
     medians = [
         math.nan if any(end) else float(np.exp(np.median(draws)))
         for draws, end in zip(by_size, ends, strict=True)

@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flexhpc.analysis import generalization, reasons, results, text
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import Effect, comparisons
+from flexhpc.analysis.comparison import comparisons, decision_texts
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
+from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
@@ -189,6 +190,7 @@ def write_report(
         bounds=reasons.censored_by_reason(statuses),
         notes=conflict_notes(statuses),
         effects=effects,
+        decisions=decision_texts(statuses, specs) if effects else [],
         laws=_laws(statuses),
         samples=_samples(masks),
         interpolated=generalization.interpolation_text(statuses),

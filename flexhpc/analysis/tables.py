@@ -33,7 +33,8 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 if TYPE_CHECKING:
-    from flexhpc.analysis.comparison import Effect
+    from flexhpc.analysis.decision import Decision
+    from flexhpc.analysis.effect import Effect
     from flexhpc.analysis.scaling_law import PowerLaw
 
 _WIDE = 200
@@ -221,7 +222,7 @@ def print_results(
 
 def print_effects(effects: Sequence[Effect], console: Console) -> None:
     """Print comparisons, one table per compared key."""
-    from flexhpc.analysis.comparison import SMALLER_BUDGETS
+    from flexhpc.analysis.effect import SMALLER_BUDGETS
 
     for by in dict.fromkeys(effect.by for effect in effects):
         shown = [effect for effect in effects if effect.by == by]
@@ -242,6 +243,28 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             Column(name="verdict", cells=[e.verdict_text for e in shown], least=14),
         ]
         console.print(table_of(columns, console.width))
+
+
+def decision_view(decision: Decision, width: int) -> RenderableType:
+    """Return the comparisons of a running sweep: ratios so far, and how near a verdict is.
+
+    The bar shows the pairs so far as a fraction of the predicted number of pairs.
+    """
+    effects, bar = decision.effects, 10
+    parts = [1.0 if e.more is None else e.pairs / (e.pairs + e.more) for e in effects]
+    columns = [
+        Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
+        Column(name="against", cells=[e.baseline for e in effects], rank=2),
+        _number("EMC ratio", [e.ratio_text for e in effects]),
+        _number("P(larger)", [e.chance_text for e in effects], 3),
+        _number("P(same)", [f"{e.same:.2g}" for e in effects], 1),
+        Column(name="verdict", cells=[
+            "#" * round(bar * part) + "." * (bar - round(bar * part))
+            if e.verdict == "not decided" else e.verdict
+            for e, part in zip(effects, parts, strict=True)
+        ], least=14),
+    ]  # fmt: skip
+    return Group(Text(decision.text, style="bold"), table_of(columns, width))
 
 
 def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:

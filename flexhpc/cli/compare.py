@@ -44,6 +44,12 @@ def compare(
         float | None,
         typer.Option("--samples", min=1, help="Like --slopes; predict the parameters at this EMC."),
     ] = None,
+    decide: Annotated[
+        bool,
+        typer.Option(
+            "--decide", help="Show verdicts that allow for stopping early, as with compare.decide."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare EMCs between the values of a key: ratio, interval, verdict.
@@ -51,10 +57,13 @@ def compare(
     Points that differ only in this key form a pair; ratios are averaged over the pairs of all seeds
     and sizes.
     """  # fmt: skip
-    from flexhpc.analysis.comparison import compare_points, grouping_keys
+    from flexhpc.analysis.comparison import compare_points
+    from flexhpc.analysis.decision import decide as decide_points
+    from flexhpc.analysis.effect import grouping_keys
     from flexhpc.analysis.figures.layout import SIZES
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console, print_effects, print_laws
+    from flexhpc.config.sections.compare import Decide
     from flexhpc.store.status import read_runs
 
     read = read_runs(runs)
@@ -72,11 +81,17 @@ def compare(
         else:
             typer.echo("no slopes: they require EMCs at three or more sizes")
         return
+    if decide:
+        settings = {"decide": Decide()}
+        comparisons = [c if c.decide else c.model_copy(update=settings) for c in comparisons]
     compared = compare_points(statuses, comparisons)
     if as_json:
         typer.echo(json.dumps([effect.row() for effect in compared], indent=1))
     elif compared:
         print_effects(compared, make_console())
+        for comparison in comparisons:
+            if comparison.decide:
+                typer.echo(decide_points(statuses, comparison).text)
     else:
         typer.echo("nothing to compare yet: no two values have an EMC")
 

@@ -11,6 +11,7 @@ import typer
 from flexhpc.cli.options import FAILED, INTERRUPTED, ProfileFile, Runs, Set, Spec
 from flexhpc.cli.results import prepare_report
 from flexhpc.cli.specs import plan
+from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import SweepResult
@@ -45,6 +46,11 @@ def sweep(
     prepared = prepare(spec, overrides or (), runs)
     for name in prepared.edited:
         typer.echo(f"{name} was edited since this run was started; its points are measured again")
+    if detach and any(compare.decide for compare in prepared.compare):
+        raise InputError(
+            "--detach: cannot be combined with compare.decide, because the sweep process chooses "
+            "the next points; run it in tmux or screen"
+        )
     if detach:
         summary = launch.start_detached(prepared, settings)
         typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` shows the status")
@@ -92,6 +98,8 @@ def _conclude(
     run = RunFolder(path)
     compare = [] if followed.interrupted else requested_comparisons(run.spec.read_text())
     print_results(statuses, compare, reasons=followed.interrupted)
+    for decision in followed.decisions:
+        typer.echo(decision.text)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
     if followed.interrupted:

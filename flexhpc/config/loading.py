@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
     if sweep.checked:
         for i, compare in enumerate(sweep.compare):
             for key, problem in _check_compare(compare, sweep):
-                _report(sweep.document, ("compare", i, key), problem)
+                _report(sweep.document, ("compare", i, *key.split(".")), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
             problem = "has no effect: all labels are random or all inputs are noise; remove it"
@@ -112,7 +113,10 @@ def _sweep(document: Document) -> Sweep:
         *((("grid",), {key: values}) for key, values in spec.grid.items()),
         *((("zip", i), entry) for i, entry in enumerate(spec.zip)),
     ]
-    axes = [_axis(path, entry) for path, entry in swept if _is_axis(path, entry, document)]
+    max_seeds = max((c.decide.max_seeds for c in spec.compare if c.decide), default=0)
+    axes = [
+        _axis(path, entry, max_seeds) for path, entry in swept if _is_axis(path, entry, document)
+    ]
     tuned = []
     all_fixed = fixed
     for key, request in spec.tune.items():
@@ -145,9 +149,15 @@ def _unknown_section(name: str) -> str:
     return f"unknown section; use one of {', '.join(KEYS)}{closest(name, list(KEYS))}"
 
 
-def _axis(path: Path_, entry: Mapping[str, list[Any]]) -> Axis:
+def _axis(path: Path_, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
+    """Return an axis; an axis of seeds is extended by further ones, to at most ``max_seeds``."""
     keys = tuple(tuple(key.split(".")) for key in entry)
-    return Axis(document_path=path, keys=keys, values=tuple(zip(*entry.values(), strict=True)))
+    values = list(zip(*entry.values(), strict=True))
+    listed = len(values)
+    if keys == (("seed",),):
+        unlisted = ((seed,) for seed in count() if (seed,) not in values[:listed])
+        values += islice(unlisted, max(max_seeds - listed, 0))
+    return Axis(document_path=path, keys=keys, values=tuple(values), listed=listed)
 
 
 def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) -> bool:
@@ -230,6 +240,13 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
                 yield key, f"{name} is not swept; swept keys: {keys}{closest(name, list(swept))}"
     if compare.by in (compare.within or []):
         yield "within", f"{compare.by} is the compared key; remove it"
+    if compare.decide is not None:
+        seeds = next((a for a in sweep.axes if a.keys == (("seed",),)), None)
+        if seeds is None or compare.by == "seed":
+            yield "decide", "needs seeds in grid, such as seed: [0, 1, 2], that it may extend"
+        elif seeds.listed > compare.decide.max_seeds:
+            problem = f"must be at least the number of seeds in grid ({seeds.listed})"
+            yield "decide.max_seeds", problem
     values = swept.get(compare.by)
     if values is not None and len(values) < 2:
         yield "by", f"{compare.by} has only one value, so there is nothing to compare"

@@ -78,11 +78,14 @@ class Axis:
         document_path: path of the axis in the document.
         keys: the dotted paths that the axis sets, split at the dots.
         values: one tuple per position, with a value for each key.
+        listed: number of values that the spec lists; further ones are seeds that comparisons may
+            need.
     """
 
     document_path: Path_
     keys: tuple[Keys, ...]
     values: tuple[tuple[Any, ...], ...]
+    listed: int
 
     def path(self, key: int, position: int) -> Path_:
         """Return the document path of the value of a key (by its index) at a position."""
@@ -151,6 +154,8 @@ class Sweep:
             for k, key in enumerate(axis.keys)
         ]
         positions = [range(len(axis.values)) for axis in self.axes]
+        decided = any(compare.decide for compare in self.compare)
+        coarse: dict[int, Any] = {}
         for index, position in enumerate(itertools.product(*positions)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
@@ -172,11 +177,17 @@ class Sweep:
             evaluate = self.spec.evaluate
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data.section,
-                model=model.section, training=training.section, search=search.section,
+                model=model.section, training=training.section,
+                search=coarse.setdefault(id(search), search.section.coarse())
+                if decided else search.section,
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
                 swept={path: self.axes[a].values[position[a]][k] for a, k, path in swept},
+                refined=search.section if decided else None,
+                optional=any(
+                    i >= axis.listed for axis, i in zip(self.axes, position, strict=True)
+                ),
             )  # fmt: skip
 
     def _check_overridden(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,10 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.reasons import failures_by_message, points_text
-from flexhpc.analysis.tables import status_view
+from flexhpc.analysis.tables import decision_view, status_view
 from flexhpc.analysis.text import duration_text, emc_text
 from flexhpc.launch.time_left import seconds_left
 from flexhpc.store.status import PointStatus
+
+if TYPE_CHECKING:
+    from flexhpc.analysis.decision import Decision
 
 _WIDEST_BAR = 32
 
@@ -29,6 +33,7 @@ class View:
         self._last_states: dict[str, str] | None = None
         self._reported: set[str] = set()
         self._last_note = ""
+        self._decided: set[tuple[str, ...]] = set()
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> View:
@@ -40,20 +45,25 @@ class View:
         if self.console.is_terminal:
             self._live.stop()
 
-    def update(self, statuses: Sequence[PointStatus], note: str = "") -> None:
-        """Show the current status of all points and a note."""
+    def update(
+        self, statuses: Sequence[PointStatus], note: str = "", decisions: Sequence[Decision] = ()
+    ) -> None:
+        """Show the current status of all points, a note and the comparisons that are decided."""
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
-            self._live.update(self.render(statuses, note))
+            self._live.update(self.render(statuses, note, decisions))
         else:
             self._print_changes(statuses, self._last_states)
+            self._print_verdicts(decisions)
             if note and note != self._last_note:
                 self._print(note)
             self._last_note = note
 
-    def render(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
-        """Return the terminal view: progress, remaining time and the table of points."""
+    def render(
+        self, statuses: Sequence[PointStatus], note: str, decisions: Sequence[Decision] = ()
+    ) -> RenderableType:
+        """Return the terminal view: progress, remaining time, comparisons and table of points."""
         width = min(_WIDEST_BAR, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))
         head.add_row(
@@ -62,8 +72,10 @@ class View:
             Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
             Text(self._elapsed_and_left(statuses), no_wrap=True),
         )
-        header = [Text(note, style="yellow")] if note else []
-        rows = max(4, self.console.height - 4 - len(header))
+        header: list[RenderableType] = [Text(note, style="yellow")] if note else []
+        header += [decision_view(decision, self.console.width) for decision in decisions]
+        used = len(header) + sum(2 + len(decision.effects) for decision in decisions)
+        rows = max(4, self.console.height - 4 - used)
         return Group(head, *header, status_view(statuses, self.console.width, rows))
 
     def _elapsed_and_left(self, statuses: Sequence[PointStatus]) -> str:
@@ -89,6 +101,14 @@ class View:
             reason = "for the same reason as before" if message in self._reported else message
             self._reported.add(message)
             self._print(f"{count} {points_text(points)}: failed {reason}")
+
+    def _print_verdicts(self, decisions: Sequence[Decision]) -> None:
+        """Print a line for each new verdict of a comparison."""
+        for effect in (effect for decision in decisions for effect in decision.effects):
+            if effect.verdict != "not decided" and effect.key not in self._decided:
+                self._decided.add(effect.key)
+                names = " ".join((effect.value, "against", effect.baseline, effect.within_text))
+                self._print(f"{names.strip()}: {effect.verdict}, ratio {effect.ratio_text}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
 from flexhpc.worker.fork_server import Order
-from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU
+from flexhpc.worker.task import PROBES_AT_ONCE, TASK_FILE, WORKER_GPU
 
 
 class LocalBackend:
@@ -70,7 +70,7 @@ class LocalBackend:
             self._started += 1
             order = Order(
                 worker=str(self.folder / f"worker-{self._started}"),
-                task=str(self.folder / "task.json"),
+                task=str(self.folder / TASK_FILE),
                 processes=processes,
                 environment={**os.environ, **variables},
                 cwd=str(Path.cwd()),

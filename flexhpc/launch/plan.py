@@ -44,7 +44,8 @@ def make_plan(
     bounds: dict[tuple[int, int, int], tuple[int | None, int | None]] = {}
     rows: list[dict[str, Any]] = []
     statuses = StatusReader(prepared.run, prepared.points).read()
-    for point, status in zip(prepared.points, statuses, strict=True):
+    for status in statuses:
+        point = status.point.precise()
         key = (id(point.search), id(point.training), id(point.data))
         if key not in bounds:
             bounds[key] = _cost_bound(point), _cost_bound(point, doublings=0)
@@ -68,6 +69,7 @@ def make_plan(
         "run": str(prepared.run.path),
         "points": rows,
         "to_measure": len(open_rows),
+        "optional": len(prepared.points) - len(statuses),
         "cost_bound": _sum([row["cost_bound"] for row in open_rows]),
         "first_cost_bound": _sum([row["first_cost_bound"] for row in open_rows]),
         "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
@@ -151,6 +153,11 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         + (f" ({first:,} with the first budget)" if bound and first and first < bound else "")
         + _time_line(planned),
     ]
+    if planned["optional"]:
+        lines.append(
+            f"comparisons may need {count_text(planned['optional'], 'further point')} with other "
+            "seeds, and may end the sweep before all points are measured precisely"
+        )
     for row in rows[:_SHOWN]:
         count = f"  {row['params']:,} parameters" if row.get("params") else ""
         lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")

@@ -18,6 +18,7 @@ from filelock import FileLock
 from flexhpc.atomic import read_json, write_atomic, write_json
 from flexhpc.config import Point, Sweep, checked, freeze, load, request_hash
 from flexhpc.config.loading import Spec
+from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.versions import packages
@@ -33,6 +34,7 @@ class Prepared:
         frozen: text of the frozen spec, with all defaults filled in.
         request: hash of the spec without defaults, and of custom code.
         again: whether the last launch of this run had the same ``request``.
+        compare: the comparisons that the spec requests.
         edited: names of custom code that was changed since the last launch of this run.
     """
 
@@ -41,6 +43,7 @@ class Prepared:
     frozen: str
     request: str
     again: bool
+    compare: Sequence[Compare] = ()
     edited: tuple[str, ...] = ()
 
 
@@ -63,14 +66,16 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     if record and record.get("request") == request and run.spec.is_file():
         _, frozen_points = checked(run.spec)
         return Prepared(
-            run=run, points=frozen_points, frozen=run.spec.read_text(), request=request, again=True
-        )
+            run=run, points=frozen_points, frozen=run.spec.read_text(), request=request, again=True,
+            compare=sweep.compare,
+        )  # fmt: skip
     return Prepared(
         run=run,
         points=points,
         frozen=freeze(sweep, points),
         request=request,
         again=False,
+        compare=sweep.compare,
         edited=_edited_code(run, sweep),
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -32,7 +33,10 @@ from flexhpc.launch.slurm.submit import dry_run
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
 from flexhpc.versions import python_version
-from flexhpc.worker.task import Owner, TaskFile
+from flexhpc.worker.task import TASK_FILE, Owner, TaskFile
+
+if TYPE_CHECKING:
+    from flexhpc.analysis.decision import Decision
 
 _POLL_EVERY = 0.5
 _EXHAUSTED = object()
@@ -75,11 +79,13 @@ class SweepResult:
 
     Attributes:
         statuses: status of every point.
+        decisions: state of the comparisons that decide when the sweep ends.
         interrupted: whether a stop was requested.
         jobs_continue: whether jobs of the sweep continue on the cluster.
     """
 
     statuses: list[PointStatus]
+    decisions: Sequence[Decision] = ()
     interrupted: bool = False
     jobs_continue: bool = False
 
@@ -101,6 +107,7 @@ def write_launch(
     image: str | None,
     *,
     detach: bool,
+    wanted: dict[str, bool] | None = None,
 ) -> TaskFile:
     """Create the run folder, write the frozen spec and the task file of a launch; return the task.
 
@@ -110,14 +117,15 @@ def write_launch(
         launch: id of the launch.
         image: container image of the workers; None without a container.
         detach: whether the workers outlive this process.
+        wanted: see :class:`TaskFile`.
 
     Raises:
         InputError: the run folder cannot be written.
     """
     open_folder(prepared, launch, image)
-    task = make_task(prepared, profile, launch, detach=detach)
+    task = replace(make_task(prepared, profile, launch, detach=detach), wanted=wanted)
     write_atomic(Path(task.spec), prepared.frozen)
-    task.write(prepared.run.jobs / launch / "task.json")
+    task.write(prepared.run.jobs / launch / TASK_FILE)
     return task
 
 
@@ -232,16 +240,17 @@ def follow(
     if run.path.exists():
         clear_claims(run)
     reader = StatusReader(run, prepared.points)
+    decisions, wanted = _next_round(reader, prepared, profile, launch)
     statuses = reader.read()
-    finished = all(status.state == "done" for status in statuses)
+    finished = not wanted and all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
     tracked = uri == "none" or up_to_date(run, uri, statuses)
     if finished and prepared.again and tracked:
         report(statuses)
-        return SweepResult(statuses=statuses)
+        return SweepResult(statuses=statuses, decisions=decisions)
     with _stop_signals() as signals:
         backend = make_backend(prepared, profile, launch, lambda: bool(signals.count))
-        task = write_launch(prepared, profile, launch, backend.image, detach=False)
+        task = write_launch(prepared, profile, launch, backend.image, detach=False, wanted=wanted)
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: signals.count):
             with View(console, run.name) as view:
@@ -266,9 +275,16 @@ def follow(
                     note = backend.note() or _other_sweeps_note(statuses, backend, launch)
                     if backend.ours and not working:
                         note = note or "starting workers ..."
-                    view.update([_retried_as_waiting(s, launch) for s in statuses], note=note)
+                    shown = [_retried_as_waiting(s, launch) for s in statuses]
+                    view.update(shown, note, decisions)
                     settled |= {s.point.id for s in statuses if _finished(s, launch)}
-                    todo = [s for s in statuses if s.point.id not in settled]
+                    ids = {s.point.id for s in statuses} if wanted is None else wanted.keys()
+                    todo = [s for s in statuses if s.point.id in ids - settled]
+                    if not todo and wanted:
+                        decisions, wanted = _next_round(reader, prepared, profile, launch)
+                        settled.difference_update(wanted or ())
+                        replace(task, wanted=wanted).write(stop_file.with_name(TASK_FILE))
+                        continue
                     if not todo or not scheduler.assign_points(todo):
                         break
                     idle_core = _cores_in_use(statuses, profile) < available_cores()
@@ -286,9 +302,39 @@ def follow(
                 signals.raises = False
     return SweepResult(
         statuses=[_with_log(status, backend, launch) for status in statuses],
+        decisions=decisions,
         interrupted=interrupted,
         jobs_continue=interrupted and not backend.ours and not stop_file.exists(),
     )
+
+
+def _next_round(
+    reader: StatusReader, prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str
+) -> tuple[list[Decision], dict[str, bool] | None]:
+    """Return the state of the comparisons and the points that they need; see ``TaskFile.wanted``.
+
+    A round has at least as many points as the throttle of the profile, so that no slot is idle.
+    From then on, the reader reads the status of the points with the precision that is needed.
+    """
+    requests, points = [c for c in prepared.compare if c.decide], prepared.points
+    if not requests:
+        return [], None
+    from flexhpc.analysis.decision import decide  # takes a third of a second
+
+    slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
+    reader.request(points)
+    statuses = [_retried_as_waiting(status, launch) for status in reader.read_all()]
+    decisions = [decide(statuses, compare) for compare in requests]
+    wanted: dict[str, bool] = {}
+    for decision in decisions:
+        for status in decision.wanted:
+            wanted[status.point.id] = wanted.get(status.point.id, False) or decision.precise
+    for status in (status for decision in decisions for status in decision.later):
+        if len(wanted) < slots:
+            wanted.setdefault(status.point.id, True)
+    needed = [replace(p, optional=p.optional and p.id not in wanted) for p in points]
+    reader.request([point.precise() if wanted.get(point.id) else point for point in needed])
+    return decisions, wanted
 
 
 def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:

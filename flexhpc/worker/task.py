@@ -12,6 +12,7 @@ from flexhpc.store.claim import process_birth, process_lives
 
 WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable with the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
+TASK_FILE = "task.json"
 PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
 """Environment variable with the number of probes of a point that a worker trains in parallel."""
 
@@ -59,6 +60,8 @@ class TaskFile:
         points: ids of the points of an array, ``per_task`` consecutive ids for each task; None for
             a worker that claims any free point of the run.
         per_task: number of points per task of the array.
+        wanted: ids of the points to measure, each with whether it is measured to the tolerance of
+            the spec; None for all points, as the spec requests.
         stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
@@ -76,6 +79,7 @@ class TaskFile:
     beat: float = 1.0
     points: list[str] | None = None
     per_task: int = 1
+    wanted: dict[str, bool] | None = None
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:

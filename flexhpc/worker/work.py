@@ -64,7 +64,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
             host=environment.host,
             token=environment.token,
         )
-        points = points_of(task.spec)
+        points = requested_points(points_of(task.spec), task.wanted)
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
@@ -100,6 +100,14 @@ def points_of(spec: str) -> list[Point]:
     The fork server calls this before it forks, so that its workers do not expand the spec again.
     """
     return checked(Path(spec))[1]
+
+
+def requested_points(points: list[Point], wanted: dict[str, bool] | None) -> list[Point]:
+    """Return the points to measure, with the requested precision; see ``TaskFile.wanted``."""
+    if wanted is None:
+        return points
+    chosen = [point for point in points if point.id in wanted]
+    return [point.precise() if wanted[point.id] else point for point in chosen]
 
 
 def _check_versions(task: TaskFile) -> None:

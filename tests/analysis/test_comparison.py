@@ -10,14 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import (
-    WRONG,
-    Effect,
-    comparisons,
-    effects_of,
-    suggested_comparison,
-    with_verdicts,
-)
+from flexhpc.analysis.comparison import comparisons, suggested_comparison
+from flexhpc.analysis.effect import WRONG, Effect, effects_of, with_verdicts
 from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point

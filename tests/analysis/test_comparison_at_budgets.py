@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import Effect, compare_points
+from flexhpc.analysis.comparison import compare_points
+from flexhpc.analysis.effect import Effect
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far

@@ -97,3 +97,19 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
     assert sum("node=0(2)" in text for text in logs) == 2
     assert sum("node=1(2)" in text for text in logs) == 2
     assert all("global_rank=" in text and "(4)" in text for text in logs)
+
+
+def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
+    """A round after the second one is filled up to the throttle with seeds of the next round."""
+    text = QUICK.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")
+    grid = (
+        "  model.width: [8, 9]\n  seed: [0, 1]\n"
+        "compare: {by: model.width, decide: {max_seeds: 4, error: 0.001}}\n"
+    )
+    spec = write_spec(tmp_path, grid, text)
+    output = finish_with_status(cluster.sweep(spec, cluster.profile(tmp_path, throttle=4)))
+    assert "compare.decide.max_seeds is reached" in output
+    run = tmp_path / "runs" / "quick"
+    assert [array["tasks"] for array in submissions(run)] == [4, 4, 4]
+    assert set(attempts(run)) == {1, 2}, "points of the grid are refined in a second task"
+    assert contents(run) == locally(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flexhpc.analysis.comparison import Effect
+from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_axis, log_domain
 from flexhpc.analysis.likelihood import SAME
 

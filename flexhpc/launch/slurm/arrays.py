@@ -15,9 +15,9 @@ from flexhpc.errors import PointError
 from flexhpc.launch.slurm.commands import Queue, Queued
 from flexhpc.state_file import read_state
 from flexhpc.store import RunFolder
-from flexhpc.worker.task import TaskFile
+from flexhpc.worker.task import TASK_FILE, TaskFile
 
-_FILE, TASK_FILE = "array.json", "task.json"
+_FILE = "array.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
 from flexhpc.store import RunFolder
-from flexhpc.worker.task import TaskFile
+from flexhpc.worker.task import TASK_FILE, TaskFile
 
 _POLL_EVERY = 3.0
 _TASKS_PER_SECOND = 500
@@ -182,7 +182,7 @@ class SlurmBackend:
             throttle -= sum(r.throttle for r in self.records if any(tasks_in_queue(r, queue)))
             if throttle < 1:
                 return False
-        task = TaskFile.read(self.launch / "task.json")
+        task = TaskFile.read(self.launch / TASK_FILE)
         stop = Path(task.stop)
         chunks = divide_into_arrays(
             points,

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from flexhpc.atomic import write_atomic
 from flexhpc.launch.profile import SlurmProfile
-from flexhpc.launch.slurm.arrays import TASK_FILE, ArrayRecord
+from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.chunks import Chunk
 from flexhpc.launch.slurm.commands import NoAnswer, Rejected, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.script import batch_script, write_pickle
 from flexhpc.worker.environment import write_secret
-from flexhpc.worker.task import TaskFile
+from flexhpc.worker.task import TASK_FILE, TaskFile
 
 SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)

@@ -1,0 +1,229 @@
+"""Simulated sweeps that end when their comparisons are decided: wrong verdicts and cost.
+
+Usage: python -m bench.decision [--sweeps 1000] [--searches 60] [--ratio 1.25 ...]
+
+Searches are replayed on the recorded training runs of bench/search (resampled, so with their lapses
+and widths). A simulated sweep has three sizes, 2 to 5 values of the compared key, listed seeds 0 to
+2, and seeds that scatter by 5 to 15 %. Each of its points gets a replayed search, whose likelihood
+is shifted to the EMC of the point. In half of the sweeps, the largest size at the baseline is
+censored. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.search.replay import clear_cache, start_of
+from bench.search.tables import MODELS, Table, middle
+from flexhpc.analysis import decision, effect
+from flexhpc.analysis.likelihood import LOG_EMC, STEP, Floats, likelihood_of
+from flexhpc.config import Point, checked
+from flexhpc.config.sections.compare import Compare
+from flexhpc.search import Estimate, advance
+from flexhpc.store import Header
+from flexhpc.store.record import PointRecord, ProbeSummary, history_of
+from flexhpc.store.status import PointStatus
+
+RATIOS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0)
+VALUES = ("relu", "tanh", "gelu", "leaky_relu", "identity")
+SPEC = """\
+name: decision
+fixed:
+  data: {{source: fashion_mnist, labels: random}}
+  model: {{family: mlp, depth: 1}}
+  training: {{optimizer: adam, steps: 1000}}
+  search: {{policy: bayes, start: 16, tolerance: 0.2}}
+grid:
+  model.activation: [{values}]
+  model.width: [4, 8, 16]
+  seed: [0, 1, 2]
+compare: {{by: model.activation, decide: {{max_seeds: 12}}}}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A replayed search.
+
+    Attributes:
+        record: its probes, and its estimates at the coarse tolerance and at the tolerance of the
+            spec.
+        likelihoods: likelihood of log EMC by number of probes, (cells,).
+        log_truth: log of the true EMC.
+    """
+
+    record: PointRecord
+    likelihoods: dict[int, Floats]
+    log_truth: float
+
+    def shifted(self, probes: int, log_emc: float) -> Floats:
+        """Return the likelihood that the same search of a point with another EMC would have."""
+        cells = round((log_emc - self.log_truth) / STEP)
+        return self.likelihoods[probes][
+            np.clip(np.arange(len(LOG_EMC)) - cells, 0, len(LOG_EMC) - 1)
+        ]
+
+
+def replay(point: Point, model: str, censored: bool, seed: int) -> Search:
+    """Replay a search, first to the coarse tolerance."""
+    rng = np.random.default_rng(seed)
+    world = Table(model)
+    truth = middle(world)
+    n_limit = round(truth / 1.3) if censored else world.n_limit
+    header = Header(
+        point=point.canonical, point_id=point.id, params=100, data_fingerprint="", n_total=n_limit,
+        n_limit=n_limit, conflicts=0, unfittable=0, classes=10, bits=0, n_pool=n_limit,
+        conflict_groups="[]",
+    )  # fmt: skip
+    record = PointRecord(header=header, probes=[], estimate=None, evaluation=None)
+    likelihoods = {}
+    for search in (point.search, point.precise().search):
+        search = search.model_copy(update={"start": start_of(truth, rng)})
+        while True:
+            clear_cache()
+            step = advance(search, n_limit, history_of(record.probes, point.training))
+            if isinstance(step, Estimate):
+                break
+            for probe in step:
+                training = world.draw(probe.n, rng)
+                record.probes.append(ProbeSummary(
+                    n=probe.n, repeat=probe.repeat, seeds={}, verdict=training.verdict,
+                    n_errors=training.n_errors, train_accuracy=0.0, loss=0.0, epochs=1,
+                    steps=max(1, round(1000 * (training.share or 1.0))), cost=training.cost,
+                    seconds=0.0, finished=0.0, loss_curve=np.zeros(0, np.float32),
+                ))  # fmt: skip
+        count = len(record.probes)
+        record = replace(record, estimates={**record.estimates, count: step})
+        status = PointStatus(point=point, state="done", record=record.after(count), estimate=step)
+        likelihoods[count] = likelihood_of(status)
+    return Search(record=record, likelihoods=likelihoods, log_truth=math.log(truth))
+
+
+@lru_cache
+def points_of(values: int) -> tuple[list[Point], Compare]:
+    """Return the points of the simulated sweep, including the optional ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "decision.yaml"
+        spec.write_text(SPEC.format(values=", ".join(VALUES[:values])))
+        sweep, points = checked(spec)
+    return points, sweep.compare[0]
+
+
+def simulate(
+    ratio: float, searches: dict[tuple[str, bool], list[Search]], seed: int
+) -> dict[str, Any]:
+    """Simulate a sweep in which all values but the first have EMCs larger by ``ratio``.
+
+    Returns:
+        Whether a verdict is wrong, the verdicts, cost and fixed cost in whole training runs.
+    """
+    rng = np.random.default_rng(seed)
+    points, compare = points_of(int(rng.integers(2, 6)))
+    model = MODELS[rng.integers(len(MODELS))]
+    scatter, has_bound = rng.uniform(0.05, 0.15), bool(rng.random() < 0.5)
+    chosen: dict[str, Search] = {}
+    log_emcs: dict[str, float] = {}
+    for point in points:
+        larger = point.swept["model.activation"] != VALUES[0]
+        bound = (
+            has_bound and point.swept["model.width"] == 16
+            and point.swept["model.activation"] == VALUES[0] and point.seed == 0
+        )  # fmt: skip
+        candidates = searches[model, bound]
+        chosen[point.id] = candidates[rng.integers(len(candidates))]
+        log_emc = math.log(25 * point.swept["model.width"] * (ratio if larger else 1.0))
+        log_emcs[point.id] = log_emc + rng.normal(0, scatter / math.sqrt(2))
+
+    def likelihood(status: PointStatus) -> Floats:
+        assert status.record is not None
+        point_id = status.point.id
+        return chosen[point_id].shifted(len(status.record.probes), log_emcs[point_id])
+
+    setattr(effect, "likelihood_of", likelihood)  # noqa: B010
+    evaluated: dict[Any, list[effect.Effect]] = {}
+
+    def effects_of(
+        measured: list[PointStatus], compare: Compare, **options: Any
+    ) -> list[effect.Effect]:
+        key = tuple((s.point.id, len(s.record.probes) if s.record else 0) for s in measured)
+        if key not in evaluated:  # the looks before are the same in every round
+            evaluated[key] = effect.effects_of(measured, compare, **options)
+        return evaluated[key]
+
+    setattr(decision, "effects_of", effects_of)  # noqa: B010
+    statuses = {point.id: PointStatus(point=point, state="waiting") for point in points}
+    while True:
+        result = decision.decide(list(statuses.values()), compare)
+        if result.ended_by is not None:
+            break
+        for status in result.wanted:
+            record = chosen[status.point.id].record
+            counts = list(record.estimates)
+            record = record.after(counts[-1 if result.precise else 0])
+            statuses[status.point.id] = replace(
+                status, state="done", record=record, estimate=record.estimate
+            )
+    right = {"not decided", *(["larger"] if ratio > 1 else ["the same within 10 %"])}
+    right |= {"the same within 10 %"} if ratio <= 1.1 else set()
+    verdicts = [compared.verdict for compared in result.effects]
+    return {
+        "ratio": ratio, "wrong": not right.issuperset(verdicts), "verdicts": verdicts,
+        "cost": result.trainings,
+        "fixed": sum(decision.trainings_of(replace(s, record=chosen[s.point.id].record))
+                     for s in statuses.values() if not s.point.optional),
+        "looks": result.looks, "all": result.ended_by == "decided",
+    }  # fmt: skip
+
+
+def markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Format the results, one line per ratio."""
+    yield "| true ratio | wrong | larger | same | not decided | all decided | cost / fixed design |"
+    yield "|---|---|---|---|---|---|---|"
+    for ratio in dict.fromkeys(row["ratio"] for row in rows):
+        of_ratio = [row for row in rows if row["ratio"] == ratio]
+        verdicts = [verdict for row in of_ratio for verdict in row["verdicts"]]
+
+        def share(verdict: str, verdicts: list[str] = verdicts) -> str:
+            return f"{sum(v.startswith(verdict) for v in verdicts) / len(verdicts):.3f}"
+
+        cost = np.median([row["cost"] / row["fixed"] for row in of_ratio])
+        yield (
+            f"| {ratio:g} | {np.mean([row['wrong'] for row in of_ratio]):.3f} | {share('larger')} "
+            f"| {share('the same')} | {share('not decided')} "
+            f"| {np.mean([row['all'] for row in of_ratio]):.3f} | {cost:.2f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweeps", type=int, default=1000, help="per ratio")
+    parser.add_argument("--searches", type=int, default=60, help="replayed searches per model")
+    parser.add_argument("--ratio", type=float, nargs="+", default=RATIOS)
+    arguments = parser.parse_args()
+    point = points_of(2)[0][0]
+    kinds = [(model, censored) for model in MODELS for censored in (False, True)]
+    with ProcessPoolExecutor(2) as pool:
+        searches: dict[tuple[str, bool], list[Search]] = {}
+        for model, censored in kinds:
+            count = max(1, arguments.searches // (6 if censored else 1))
+            made = pool.map(partial(replay, point, model, censored), range(count), chunksize=5)
+            searches[model, censored] = list(made)
+        rows: list[dict[str, Any]] = []
+        for ratio in arguments.ratio:
+            seeds = [round(1e4 * ratio) + 10**6 * i for i in range(arguments.sweeps)]
+            rows += pool.map(partial(simulate, ratio, searches), seeds, chunksize=25)
+            print("\n".join(markdown(rows)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

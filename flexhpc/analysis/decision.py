@@ -1,0 +1,251 @@
+"""Comparisons that decide when a sweep ends: verdicts under optional stopping, and next points.
+
+A comparison is evaluated at fixed looks: the listed seeds at a coarse tolerance, the same seeds at
+the tolerance of the spec, then more seeds. Each look spends a part of the error rate (alpha
+spending, Lan and DeMets 1983; the parts are added up, so the bound holds for any dependence between
+looks), and Holm's correction covers the comparisons of a look. A comparison with a verdict is not
+evaluated again, and the next look measures only the points of the other comparisons.
+
+At each look, a point contributes the training runs that it had when its search first reached the
+precision of the look. Verdicts are therefore a pure function of the point files: they depend
+neither on the process that asks, nor on training runs for later looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from flexhpc.analysis.effect import Effect, Pairing, effects_of, with_verdicts
+from flexhpc.config.sections.compare import Compare, Decide
+from flexhpc.search import is_precise
+from flexhpc.search.design import CostModel
+from flexhpc.search.stages import at_stage
+from flexhpc.store import history_of
+from flexhpc.store.status import PointStatus
+
+_COARSE_INFORMATION = 0.3
+"""Information of a coarse estimate in units of a precise one, including the scatter of seeds."""
+_PRECISE_COST = 2.5
+"""Cost of a precise estimate in units of a coarse one, used before any precise one is finished."""
+_GROWTH = 3
+"""The number of seeds grows by one in this many per look, and by at least one."""
+
+EndedBy = Literal["decided", "max_seeds", "max_cost"]
+Key = tuple[str, ...]
+
+
+class Look(NamedTuple):
+    """One evaluation of the comparisons.
+
+    Attributes:
+        seeds: number of seeds of each point.
+        coarse: whether coarse estimates are sufficient.
+        error: error rate that it spends.
+    """
+
+    seeds: int
+    coarse: bool
+    error: float
+
+
+def looks_of(settings: Decide, listed: int) -> list[Look]:
+    """Return the looks of a comparison; their error rates add up to ``settings.error``.
+
+    Args:
+        settings: the section ``decide`` of the comparison.
+        listed: number of seeds in the spec.
+    """
+    counts = [listed]
+    while counts[-1] < settings.max_seeds:
+        counts.append(min(settings.max_seeds, counts[-1] + max(1, counts[-1] // _GROWTH)))
+    information = [0.0, _COARSE_INFORMATION * listed, *counts]
+    errors = [settings.error * (b - a) / counts[-1] for a, b in pairwise(information)]
+    looks = [Look(seeds, False, error) for seeds, error in zip(counts, errors[1:], strict=True)]
+    return [Look(listed, True, errors[0]), *looks]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """State of the comparisons of a section that decides when a sweep ends.
+
+    Attributes:
+        effects: the comparisons, each at its last look, with their verdicts.
+        wanted: points that the next look needs, but that are not measured to its precision.
+        later: further points that the look after it needs if it gives no verdict.
+        precise: whether these are measured to the tolerance of the spec.
+        ended_by: why no points are needed; None if a look is missing.
+        looks: number of looks so far; max_looks: maximum number of looks.
+        seeds: number of seeds of the next look; of the last one if there is no next one.
+        trainings: cost so far, in whole training runs.
+        fixed_cost: estimated cost of all listed points at the tolerance of the spec, in whole
+            training runs.
+    """
+
+    effects: list[Effect]
+    wanted: list[PointStatus]
+    later: list[PointStatus]
+    precise: bool
+    ended_by: EndedBy | None
+    looks: int
+    max_looks: int
+    seeds: int
+    trainings: float
+    fixed_cost: float
+
+    @property
+    def text(self) -> str:
+        """The state in words: ``decided at a cost of 64 whole training runs; ...``."""
+        cost = f"at a cost of {self.trainings:.0f} whole training runs"
+        if self.ended_by == "decided":
+            return (
+                f"decided {cost}; to measure all listed points to the tolerance of the spec costs "
+                f"about {self.fixed_cost:.0f}"
+            )
+        if self.ended_by is not None:
+            return f"not decided {cost}; compare.decide.{self.ended_by} is reached"
+        return (
+            f"{self.looks} of at most {self.max_looks} looks {cost}; the next one needs "
+            f"{self.seeds} seeds"
+        )
+
+
+def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
+    """Evaluate comparisons at all looks whose points are measured, and choose the next points.
+
+    Args:
+        statuses: points of a run. To choose points with further seeds, they must include the
+            optional ones that were not started.
+        compare: comparisons with ``decide``.
+
+    Raises:
+        InputError: see :func:`effects_of`.
+    """
+    settings = compare.decide
+    assert settings is not None
+    pairing = Pairing(statuses, compare)
+    undecided, points = _comparisons(pairing, statuses)
+    names = list(undecided)
+    listed = [status for status in statuses if not status.point.optional]
+    seeds = list(dict.fromkeys(status.point.seed for status in listed))
+    looks = looks_of(settings, len(seeds))
+    seeds += sorted({status.point.seed for status in statuses} - set(seeds))
+    records: dict[tuple[int, bool], PointStatus | None] = {}
+
+    def reached(status: PointStatus, *, coarse: bool) -> PointStatus | None:
+        key = id(status), coarse
+        if key not in records:
+            records[key] = at_precision(status, coarse=coarse)
+        return records[key]
+
+    def needed_at(look: Look) -> list[PointStatus]:
+        needed = {
+            place._replace(seed=seed, value=value)
+            for places in undecided.values()
+            for place in places
+            for seed in seeds[: look.seeds]
+            for value in (place.value, pairing.baseline)
+        }
+        return [status for place, status in points.items() if place in needed]
+
+    def missing_at(look: Look, needed: Sequence[PointStatus]) -> list[PointStatus]:
+        open_points = [status for status in needed if status.state != "failed"]
+        return [s for s in open_points if reached(s, coarse=look.coarse) is None]
+
+    effects: dict[Key, Effect] = {}
+    wanted: list[PointStatus] = []
+    ended_by: EndedBy | None = "max_seeds"
+    done = 0
+    for look in looks:
+        known = needed_at(look) if done else listed  # also those that belong to no comparison
+        wanted = missing_at(look, known)
+        if wanted or look.seeds > len(seeds):
+            ended_by = None
+            break
+        measured = [m for s in known if (m := reached(s, coarse=look.coarse)) is not None]
+        evaluated = {e.key: e for e in effects_of(measured, compare, pairing=pairing)}
+        current = [evaluated[name] for name in undecided if name in evaluated]
+        effects |= {effect.key: effect for effect in with_verdicts(current, look.error)}
+        done += 1
+        for name in [n for n in undecided if n in effects]:
+            if effects[name].verdict != "not decided":
+                del undecided[name]
+        if not undecided:
+            ended_by = "decided"
+            break
+    costs = {id(status): trainings_of(status) for status in statuses}
+    precise = [costs[id(s)] for s in statuses if reached(s, coarse=False)]
+    coarse = [_PRECISE_COST * cost for cost in costs.values() if cost]
+    each = float(np.mean(precise or coarse or [0.0]))
+    missing = sum(max(each - costs[id(status)], 0.0) for status in wanted)
+    if done and wanted and sum(costs.values()) + missing > (settings.max_cost or math.inf):
+        wanted, ended_by = [], "max_cost"
+    later = looks[done + 1 : done + 2] if wanted else []
+    return Decision(
+        effects=[effects[name] for name in names if name in effects], wanted=wanted,
+        later=[s for look in later for s in missing_at(look, needed_at(look)) if s not in wanted],
+        precise=done > 0, ended_by=ended_by, looks=done, max_looks=len(looks), seeds=look.seeds,
+        trainings=sum(costs.values()), fixed_cost=each * len(listed),
+    )  # fmt: skip
+
+
+class Place(NamedTuple):
+    """Position of a point in the comparisons: seed, compared value, size and grouping values."""
+
+    seed: int
+    value: str
+    size: str
+    group: Key
+
+
+def _comparisons(
+    pairing: Pairing, statuses: Sequence[PointStatus]
+) -> tuple[dict[Key, list[Place]], dict[Place, PointStatus]]:
+    """Return the places of each comparison, by ``Effect.key``, and the point at each place."""
+    comparisons: dict[Key, list[Place]] = {}
+    points: dict[Place, PointStatus] = {}
+    for status in statuses:
+        value = pairing.value(status)
+        if value is not None:
+            group, size, _ = pairing.unit(status)
+            place = Place(status.point.seed, value, size, tuple(text for _, text in group))
+            points[place] = status
+            if value != pairing.baseline:
+                comparisons.setdefault(pairing.key(value, place.group), []).append(place)
+    return comparisons, points
+
+
+def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
+    """Return a point as it was when its search reached a precision; None before.
+
+    Args:
+        status: the point.
+        coarse: the coarse tolerance instead of the tolerance of the spec.
+    """
+    record, point = status.record, status.point
+    if record is None:
+        return None
+    search = point.precise().search
+    search = search.coarse() if coarse else search
+    history = history_of(record.probes, point.training)
+    for count, estimate in record.estimates.items():
+        if is_precise(
+            search, record.header.n_limit, history[:count], point.coordinates, estimate,
+            point.training.doubling,
+        ):  # fmt: skip
+            return replace(status, record=record.after(count), estimate=estimate)
+    return None
+
+
+def trainings_of(status: PointStatus) -> float:
+    """Return the cost of a point in whole training runs at its last budget."""
+    if status.record is None or not status.record.probes:
+        return 0.0
+    history = history_of(status.record.probes, status.point.training)
+    history = at_stage(history, max(result.stage for result in history))
+    return CostModel.from_history(history).trainings(history)

@@ -1,0 +1,434 @@
+"""Ratios of EMCs between the values of a key, with intervals and verdicts.
+
+Two points are a pair if they differ only in the compared key, so they have the same size and seed.
+A censored EMC enters as a bound.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flexhpc.analysis.likelihood import (
+    SAME,
+    Floats,
+    MeanRatio,
+    likelihood_at_budget,
+    likelihood_of,
+    mean_ratio,
+    ratio_likelihood,
+)
+from flexhpc.analysis.text import without_shared_entries
+from flexhpc.config.point import plain_text, value_phrase
+from flexhpc.config.sections.compare import Compare
+from flexhpc.errors import InputError
+from flexhpc.search.history import LEVEL
+from flexhpc.store.status import PointStatus
+
+WRONG = 0.05
+"""Family-wise error rate of all verdicts: one half for the verdicts that two EMCs differ, one half
+for the verdicts that they are the same."""
+_MAX_PAIRS = 1000
+_ROUNDING = 0.02
+"""Minimum difference from 1 at which the ratio of a size is reported to be above or below 1."""
+SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
+"""Multiples of the budget B at which comparisons are repeated, by name."""
+Verdict = str
+"""``larger``, ``smaller``, ``the same within 10 %`` (or another margin) or ``not decided``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(MeanRatio):
+    """Ratio of the EMC at one value of a key to the EMC at its baseline.
+
+    Attributes:
+        by: the compared key; value, baseline: its two values; within: values of the grouping keys.
+        pairs: number of pairs.
+        bounds: number of pairs without information, because both EMCs are bounds on the same side.
+        unpaired: number of points at ``value`` without a counterpart at the baseline.
+        growing: whether the numbers of parameters of ``singles``, in ascending order, all differ.
+        level: probability of the interval.
+        margin: largest relative difference of two EMCs that are the same.
+        verdict: verdict at an error rate of 5 % over all comparisons together (Holm 1979).
+        at_this_budget: whether a point of a pair is not known to be saturated.
+        smaller: the comparison at a quarter and at half of the budget of every point; empty if
+            the EMC at other budgets is unknown for all points.
+        more: estimated number of additional pairs needed for a verdict; None if none are needed, or
+            more than 1,000.
+    """
+
+    by: str
+    value: str
+    baseline: str
+    within: Mapping[str, str]
+    pairs: int
+    bounds: int
+    unpaired: int
+    growing: bool = False
+    level: float
+    margin: float = SAME
+    verdict: Verdict = "not decided"
+    at_this_budget: bool = False
+    smaller: tuple[Effect, ...] = ()
+    more: int | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Values that identify the comparison among all comparisons of the same points."""
+        return self.by, self.value, self.baseline, *self.within.values()
+
+    @property
+    def error_probability(self) -> float:
+        """Twice the probability that the true ratio is on the opposite side of 1."""
+        return 2 * min(self.chance, 1 - self.chance)
+
+    @property
+    def same_text(self) -> str:
+        """The verdict that the two EMCs are the same: ``the same within 10 %``."""
+        return f"the same within {100 * self.margin:g} %"
+
+    @property
+    def within_text(self) -> str:
+        """The values of the grouping keys: ``random``, ``steps 2000``."""
+        return ", ".join(value_phrase(key, value) for key, value in self.within.items() if value)
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict in words; if not decided, the reason or the number of pairs needed.
+
+        Adds "at this budget" if a point may be unsaturated, and other verdicts at smaller budgets.
+        """
+        if self.verdict != "not decided":
+            others = [
+                f"{effect.verdict} at {name}"
+                for name, effect in zip(SMALLER_BUDGETS, self.smaller, strict=False)
+                if effect.verdict != self.verdict
+            ]
+            verdict = f"{self.verdict} at this budget" if self.at_this_budget else self.verdict
+            return "; ".join([verdict, *others])
+        if not self.pairs:
+            return "no pairs"
+        if self.pairs == self.bounds:
+            return "not decided: both are bounds"
+        if self.more is None:
+            return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
+        return f"not decided (needs {self.more} more {'pair' if self.more == 1 else 'pairs'})"
+
+    @property
+    def ratio_text(self) -> str:
+        """The ratio with its interval: ``1.52 [1.31, 1.77]``, ``>= 1.3``."""
+        if self.low is None:
+            return "" if self.high is None else f"<= {self.high:.3g}"
+        if self.high is None:
+            return f">= {self.low:.3g}"
+        return f"{self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    @property
+    def chance_text(self) -> str:
+        """The probability that the ratio is above 1; never shown as exactly 0 or 1."""
+        if 0.001 <= self.chance <= 0.999:
+            return f"{self.chance:.3g}"
+        return "" if not self.pairs else ("> 0.999" if self.chance > 0.5 else "< 0.001")
+
+    @property
+    def pairs_text(self) -> str:
+        """The number of pairs: ``15``, ``15 (4 of bounds)``, ``2 (3 unpaired)``."""
+        counts = ((self.bounds, "of bounds"), (self.unpaired, "unpaired"))
+        notes = ", ".join(f"{count} {kind}" for count, kind in counts if count)
+        return f"{self.pairs} ({notes})" if notes else str(self.pairs)
+
+    @property
+    def least(self) -> float:
+        """The smallest ratio of a size; nan if the ratio of any size is a bound."""
+        return float(np.min(self.singles)) if self.singles else math.nan
+
+    @property
+    def most(self) -> float:
+        """The largest ratio of a size; nan if the ratio of any size is a bound."""
+        return float(np.max(self.singles)) if self.singles else math.nan
+
+    @property
+    def sizes_text(self) -> str:
+        """The range of the ratio over sizes: ``1.31 to 1.77``.
+
+        Empty for fewer than two sizes, or if the ratio of any size is a bound.
+        """
+        if len(self.singles) < 2 or math.isnan(self.least):
+            return ""
+        return f"{self.least:.2f} to {self.most:.2f}"
+
+    @property
+    def turns(self) -> str:
+        """The ratios by size if some are below and some above 1; empty otherwise."""
+        if not _on_both_sides(self.least, self.most):
+            return ""
+        first, last = self.singles[0], self.singles[-1]
+        if self.growing and _on_both_sides(*sorted((first, last))):
+            return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
+        return f"{self.sizes_text} by size"
+
+    def row(self) -> dict[str, Any]:
+        """Return the comparison as plain values; open ends and unknown values are None."""
+        row = {
+            "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
+            "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": self.level,
+            "smallest_size_ratio": self.least, "largest_size_ratio": self.most,
+            "chance_larger": self.chance, "chance_same": self.same, "verdict": self.verdict,
+            "pairs": self.pairs, "pairs_of_bounds": self.bounds, "unpaired": self.unpaired,
+            "scatter": self.scatter, "more_pairs": self.more,
+            "at_this_budget": self.at_this_budget,
+            "same_verdict_at_all_budgets": all(e.verdict == self.verdict for e in self.smaller)
+            if self.smaller else None,
+        }  # fmt: skip
+        for name, effect in zip(("quarter", "half"), self.smaller, strict=False):
+            row |= {
+                f"ratio_at_{name}": effect.ratio, f"ratio_at_{name}_lo": effect.low,
+                f"ratio_at_{name}_hi": effect.high, f"verdict_at_{name}": effect.verdict,
+            }  # fmt: skip
+        return {key: None if value != value else value for key, value in row.items()}
+
+
+def _on_both_sides(low: float, high: float) -> bool:
+    """Return whether 1 is between two ratios, beyond rounding; False if either is nan."""
+    return low < 1 - _ROUNDING and high > 1 + _ROUNDING
+
+
+def effects_of(
+    statuses: Sequence[PointStatus], compare: Compare, factor: float = 1.0, level: float = LEVEL,
+    pairing: Pairing | None = None,
+) -> list[Effect]:  # fmt: skip
+    """Compare the EMCs at each value of a key with those at its baseline.
+
+    Verdicts are set by :func:`with_verdicts`, because they depend on all comparisons together.
+
+    Args:
+        statuses: points of one or several runs; those without an estimate only contribute their
+            swept keys and values.
+        compare: compared key; baseline (by default the value of the first point); grouping keys (by
+            default the swept data keys). Each combination of values of the grouping keys is
+            compared separately.
+        factor: multiple of the budget of each point at which EMCs are compared.
+        level: probability of the intervals.
+        pairing: pairing of these points, or of more points; made from these points by default.
+
+    Returns:
+        One effect per combination of grouping values and value of the key; none if the baseline,
+        or all other values, were not measured. Points whose EMC at the budget is unknown are
+        omitted.
+
+    Raises:
+        InputError: no point has the key, the baseline or a key of ``within``.
+    """
+    pairing = pairing or Pairing(statuses, compare)
+    margin = SAME if compare.decide is None else compare.decide.margin
+    baseline = pairing.baseline
+    likelihoods: dict[int, Floats] = {}
+    # Points by group, size and seed, and then by value of the compared key: pairs share a unit.
+    units: dict[Unit, dict[str, PointStatus]] = {}
+    for status in statuses:
+        value = pairing.value(status)
+        if value is not None and status.estimate is not None and status.record is not None:
+            if factor == 1:
+                likelihood: Floats | None = likelihood_of(status)
+            else:
+                likelihood = likelihood_at_budget(status, factor)
+            if likelihood is None:
+                continue
+            likelihoods[id(status)] = likelihood
+            units.setdefault(pairing.unit(status), {}).setdefault(value, status)
+    measured = {value for unit in units.values() for value in unit}
+    if baseline not in measured or len(measured) < 2:
+        return []
+    compared = []
+    for group in dict.fromkeys(key[0] for key in units):
+        for value in (value for value in pairing.names if value != baseline):
+            points = {
+                key[1:]: unit for key, unit in units.items() if key[0] == group and value in unit
+            }
+            if not points:
+                continue
+            ratios: dict[str, list[Floats]] = {}
+            params: dict[str, int] = {}
+            pairs = bounds = 0
+            at_this_budget = False
+            for (size, _), unit in points.items():
+                if baseline in unit:
+                    pairs += 1
+                    pair = (unit[value], unit[baseline])
+                    at_this_budget |= any(map(_depends_on_budget, pair))
+                    ratio = ratio_likelihood(*(likelihoods[id(status)] for status in pair))
+                    if ratio is None:
+                        bounds += 1
+                    else:
+                        ratios.setdefault(size, []).append(ratio)
+                        record = unit[baseline].record
+                        params[size] = 0 if record is None else record.header.params
+            sizes = [ratios[size] for size in sorted(ratios, key=params.__getitem__)]
+            mean = mean_ratio(sizes, level, margin) if sizes else MeanRatio()
+            compared.append(
+                Effect(
+                    **vars(mean), by=compare.by, value=pairing.names[value],
+                    baseline=pairing.names[baseline], within=dict(group), pairs=pairs,
+                    bounds=bounds, unpaired=len(points) - pairs, level=level, margin=margin,
+                    growing=len(set(params.values())) == len(sizes), at_this_budget=at_this_budget,
+                )
+            )  # fmt: skip
+    return compared
+
+
+def _depends_on_budget(status: PointStatus) -> bool:
+    """Return whether a point has a budget and is not known to be saturated."""
+    estimate = status.estimate
+    return status.point.training.budget is not None and (
+        estimate is None or estimate.saturated != "yes"
+    )
+
+
+_Group = tuple[tuple[str, str], ...]
+"""Pairs of a grouping key and its value."""
+Unit = tuple[_Group, str, str]
+"""Values that are equal in a pair: grouping values, size (as JSON) and seed."""
+
+
+class Pairing:
+    """Pairing of the points of one or several sweeps.
+
+    Attributes:
+        names: display text of each value; baseline: the value with which others are compared.
+    """
+
+    def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
+        self._value = {id(s.point): s.point.value(compare.by) for s in statuses}
+        self.names = {
+            value: short.point.value(compare.by) or value
+            for status, short in zip(statuses, without_shared_entries(statuses), strict=True)
+            if (value := self.value(status)) is not None
+        }
+        swept = list(dict.fromkeys(key for s in statuses for key in s.point.swept))
+        if statuses and not self.names:
+            listed = ", ".join(swept) or "none"
+            raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
+        self.baseline = _baseline(self.names, compare)
+        self._within = grouping_keys(statuses, compare)
+        for key in self._within:
+            if key == compare.by:
+                raise InputError(f"{key}: cannot be both compared and in within")
+            if all(s.point.value(key) is None for s in statuses):
+                raise InputError(f"{key}: no point has this key; swept keys: {', '.join(swept)}")
+        others = [key for key in swept if key not in (compare.by, *self._within)]
+        texts = {key: {id(s.point): s.point.value(key) or "" for s in statuses} for key in others}
+        self._texts = {key: values for key, values in texts.items() if self._varies(values)}
+        self._by, self._by_seed = compare.by, compare.by == "seed"
+
+    def _varies(self, texts: Mapping[int, str]) -> bool:
+        """Return whether a key varies among points with the same value of the compared key.
+
+        Only such keys must be equal within a pair. Optimizers with different learning rates, or
+        families with different widths, can therefore be compared.
+        """
+        first: dict[str | None, str] = {}
+        return any(first.setdefault(self._value[s], text) != text for s, text in texts.items())
+
+    def value(self, status: PointStatus) -> str | None:
+        """Return a point's value of the compared key; None if it has none."""
+        return self._value[id(status.point)]
+
+    def key(self, value: str, group: tuple[str, ...]) -> tuple[str, ...]:
+        """Return ``Effect.key`` of the comparison of a value, for these grouping values."""
+        return self._by, self.names[value], self.names[self.baseline], *group
+
+    def unit(self, status: PointStatus) -> Unit:
+        """Return the values that are equal in a pair."""
+        group = tuple((key, status.point.value(key) or "") for key in self._within)
+        size = [texts[id(status.point)] for key, texts in self._texts.items() if key != "seed"]
+        return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
+
+
+def _baseline(names: Mapping[str, str], compare: Compare) -> str:
+    """Return the value of the compared key that is the baseline.
+
+    Raises:
+        InputError: no point has the requested baseline.
+    """
+    if compare.baseline is None:
+        return next(iter(names), "")
+    text = plain_text(compare.baseline)
+    for value, name in names.items():
+        if text in (value, name) or _number(text) == _number(value) is not None:
+            return value
+    listed = ", ".join(names.values())
+    raise InputError(f"baseline {text}: no point has {compare.by} {text}; use one of {listed}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
+    """Return the keys to group by: ``within``, or by default the swept data keys."""
+    if compare.within is not None:
+        return list(compare.within)
+    keys = dict.fromkeys(key for s in statuses for key in s.point.swept)
+    return [key for key in keys if key.split(".")[0] == "data" and key != compare.by]
+
+
+def with_verdicts(effects: Sequence[Effect], error: float = WRONG) -> list[Effect]:
+    """Set the verdicts, with correction for multiple comparisons (Holm 1979).
+
+    Args:
+        effects: the comparisons.
+        error: probability that any of the verdicts is wrong; one half for the verdicts that two
+            EMCs differ, one half for the verdicts that they are the same.
+    """
+    known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
+    differ = _holm([effects[i].error_probability for i in known], error / 2)
+    same = _holm([1 - effects[i].same for i in known], error / 2)
+    verdicts = dict.fromkeys(range(len(effects)), "not decided")
+    for i, differs, is_same in zip(known, differ, same, strict=True):
+        if is_same:
+            verdicts[i] = effects[i].same_text
+        elif differs:
+            verdicts[i] = "larger" if effects[i].chance > 0.5 else "smaller"
+    result = []
+    for effect, verdict in zip(effects, verdicts.values(), strict=True):
+        more = _more_pairs(effect, error / max(1, len(known))) if verdict == "not decided" else None
+        result.append(replace(effect, verdict=verdict, more=more))
+    return result
+
+
+def _holm(chances: Sequence[float], error: float) -> list[bool]:
+    """Return which hypotheses are rejected at a family-wise error rate (Holm)."""
+    order = np.argsort(chances, kind="stable")
+    passed = [False] * len(chances)
+    for rank, index in enumerate(order):
+        if chances[index] > error / (len(chances) - rank):
+            break
+        passed[index] = True
+    return passed
+
+
+def _more_pairs(effect: Effect, error: float) -> int | None:
+    """Estimate how many more pairs a verdict needs if intervals shrink as 1 / sqrt(pairs)."""
+    from scipy.stats import norm
+
+    known = effect.pairs - effect.bounds
+    if effect.low is None or effect.high is None or not known:
+        return None
+    deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + effect.level) / 2))
+    middle = abs(math.log(effect.ratio))
+    needed = math.inf
+    for distance, chance in (
+        (middle, error / 4), (math.log1p(effect.margin) - middle, error / 2),
+    ):  # fmt: skip
+        if distance > 0:
+            needed = min(needed, known * (norm.isf(chance) * deviation / distance) ** 2)
+    more = math.ceil(needed) - known if needed < _MAX_PAIRS else None
+    return None if more is None else max(more, 1)

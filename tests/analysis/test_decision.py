@@ -1,0 +1,135 @@
+"""Comparisons that decide when a sweep ends: looks, rounds of points, verdicts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexhpc.analysis.decision import Decision, decide, looks_of
+from flexhpc.config import Point
+from flexhpc.config.sections.compare import Compare, Decide
+from flexhpc.search import estimate_so_far
+from flexhpc.store.record import history_of
+from flexhpc.store.status import PointStatus
+from tests.analysis.made import PLANTED, points_of, simulated
+
+DECIDE = Compare(by="model.activation", decide=Decide(max_seeds=4))
+COARSE_PROBES = 8
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> list[Point]:
+    decided = "compare: {by: model.activation, decide: {max_seeds: 4}}\n"
+    return points_of(tmp_path, f"{PLANTED}  seed: [0, 1]\n{decided}")
+
+
+def measured(point: Point, ratio: float, *, precise: bool) -> PointStatus:
+    """Simulate a point whose EMC is larger by a ratio with tanh."""
+    emc = 25 * point.swept["model.width"]
+    emc *= ratio if point.swept["model.activation"] == "tanh" else 1
+    status = simulated(point, emc, np.random.default_rng(point.index))
+    assert status.record is not None
+    probes = status.record.probes[::-1]
+    estimates = {}
+    for count, search in ((COARSE_PROBES, point.search), (len(probes), point.precise().search)):
+        history = history_of(probes[:count], point.training)
+        estimate = estimate_so_far(search, 60_000, history, ended_by="tolerance")
+        assert estimate is not None
+        estimates[count] = estimate
+    record = replace(status.record, probes=probes, estimates=estimates)
+    record = record.after(len(probes) if precise else COARSE_PROBES)
+    if not precise:
+        record = replace(record, estimates={COARSE_PROBES: estimates[COARSE_PROBES]})
+    return PointStatus(point=point, state="done", record=record, estimate=record.estimate)
+
+
+def run_rounds(
+    points: list[Point], ratio: float, compare: Compare = DECIDE
+) -> tuple[list[Decision], list[PointStatus]]:
+    """Measure what is wanted, until nothing is; return all decisions and the last statuses."""
+    statuses = {point.id: PointStatus(point=point, state="waiting") for point in points}
+    decisions = [decide(list(statuses.values()), compare)]
+    while decisions[-1].wanted:
+        for status in decisions[-1].wanted:
+            precise = decisions[-1].precise
+            statuses[status.point.id] = measured(status.point, ratio, precise=precise)
+        decisions.append(decide(list(statuses.values()), compare))
+    return decisions, list(statuses.values())
+
+
+@pytest.mark.parametrize(("listed", "maximum"), [(1, 1), (2, 4), (3, 12), (5, 40)])
+def test_looks_spend_the_error_rate(listed: int, maximum: int) -> None:
+    looks = looks_of(Decide(error=0.1, max_seeds=maximum), listed)
+    assert sum(look.error for look in looks) == pytest.approx(0.1)
+    assert all(look.error > 0 for look in looks)
+    assert [look.coarse for look in looks] == [True] + [False] * (len(looks) - 1)
+    seeds = [look.seeds for look in looks]
+    assert seeds[:2] == [listed, listed]
+    assert seeds[1:] == sorted(set(seeds))
+    assert seeds[-1] == maximum
+
+
+def test_rounds_add_precision_and_then_seeds(points: list[Point]) -> None:
+    decisions, _ = run_rounds(points, 1.0)
+    rounds = [
+        (d.precise, sorted({s.point.seed for s in d.wanted}), len(d.wanted)) for d in decisions
+    ]
+    assert rounds == [
+        (False, [0, 1], 12), (True, [0, 1], 12), (True, [2], 6), (True, [3], 6), (True, [], 0),
+    ]  # fmt: skip
+    assert [len(d.later) for d in decisions] == [0, 6, 6, 0, 0]
+    assert decisions[-1].ended_by == "max_seeds"
+    assert [effect.verdict for effect in decisions[-1].effects] == ["not decided"]
+    assert [effect.pairs for effect in decisions[-1].effects] == [12]
+    assert "compare.decide.max_seeds is reached" in decisions[-1].text
+
+
+def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> None:
+    (_, decision), statuses = run_rounds(points, 4.0)
+    assert (decision.ended_by, decision.looks, decision.wanted) == ("decided", 1, [])
+    assert [effect.verdict for effect in decision.effects] == ["larger"]
+    assert decision.trainings < decision.fixed_cost
+    assert "decided at a cost of" in decision.text
+    more = [measured(status.point, 4.0, precise=True) for status in statuses]
+    again = decide(more, DECIDE)
+    assert (again.effects, again.looks, again.ended_by) == (decision.effects, 1, "decided")
+    assert again.trainings > decision.trainings
+
+
+def test_max_cost_ends_a_sweep_before_a_round(points: list[Point]) -> None:
+    unlimited, _ = run_rounds(points, 1.0)
+    cap = unlimited[3].trainings
+    compare = DECIDE.model_copy(update={"decide": Decide(max_seeds=4, max_cost=cap)})
+    decisions, _ = run_rounds(points, 1.0, compare)
+    assert decisions[-1].ended_by == "max_cost"
+    assert unlimited[1].trainings < decisions[-1].trainings <= cap
+
+
+def test_failed_points_are_omitted(points: list[Point]) -> None:
+    statuses = [measured(p, 4.0, precise=False) for p in points if not p.optional]
+    statuses[0] = PointStatus(point=statuses[0].point, state="failed")
+    decision = decide(statuses, DECIDE)
+    assert decision.ended_by == "decided"
+    assert [(e.pairs, e.unpaired) for e in decision.effects] == [(5, 1)]
+
+
+def test_margin_and_names_of_verdicts(points: list[Point]) -> None:
+    wide = Compare(by="model.activation", decide=Decide(margin=0.9, error=0.2, max_seeds=4))
+    decisions, _ = run_rounds(points, 1.0, wide)
+    assert [effect.verdict for effect in decisions[-1].effects] == ["the same within 90 %"]
+
+
+@pytest.mark.parametrize("ratio", ["1", "2"])
+def test_simulation(ratio: str) -> None:
+    command = ["-m", "bench.decision", "--sweeps", "2", "--searches", "1", "--ratio", ratio]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=True, timeout=600
+    )
+    row = done.stdout.splitlines()[-1].split("|")
+    assert float(row[2]) == 0, "a wrong verdict"
+    assert (float(row[3]) == 1) == (ratio == "2")

@@ -1,0 +1,130 @@
+"""Sweeps that end when their comparison is decided: rounds, interruptions, two sweeps at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flexhpc.analysis.comparison import comparisons
+from tests.barrier import Barrier, wait_for
+from tests.conftest import Cli
+from tests.sweeps import (
+    GATED,
+    contents,
+    finish,
+    measure_undisturbed,
+    probes_in,
+    running,
+    start,
+    statuses,
+)
+
+SPEC = (
+    GATED.replace("[10, 14]", "[8, 9]")
+    .replace("epochs: 300", "epochs: 100")
+    .replace("policy: bisection", "policy: bayes")
+    .replace("tolerance: 0.2", "tolerance: 0.4")
+    + "  seed: [0, 1]\ncompare: {by: model.kwargs.width, decide: {max_seeds: 3}}\n"
+)
+PASSES = 50
+"""Forward passes between two checks of the state."""
+KEYS = "workers: 2\ncheckpoint_every: 0.05\n"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return measure_undisturbed(tmp_path_factory.mktemp("undisturbed"), SPEC)
+
+
+def verdicts(run: Path) -> list[tuple[str, int]]:
+    text = (run / "sweep.yaml").read_text()
+    return [(effect.verdict, effect.pairs) for effect in comparisons(statuses(run), [text])]
+
+
+def test_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
+    """A network of twelve times the width fits more; the coarse EMCs of two seeds show it."""
+    text = SPEC.replace("[8, 9]", "[2, 24]").replace("decide: {", "decide: {error: 0.2, ")
+    Barrier(tmp_path)
+    (tmp_path / "wide.yaml").write_text(text.replace("name: small", "name: wide"))
+    planned = cli("plan", "wide.yaml").stdout
+    assert "comparisons may need 2 further points with other seeds" in planned
+    output = cli("sweep", "wide.yaml").stdout
+    assert "24 against 2: larger, ratio" in output
+    assert "decided at a cost of" in output
+    rows = json.loads(cli("results", "runs/wide", "--format", "json").stdout)
+    assert [row["status"] for row in rows] == ["done"] * 4, "no further seed is needed"
+    (effect,) = json.loads(cli("compare", "runs/wide", "--json").stdout)
+    assert effect["verdict"] == "larger"
+    page = (tmp_path / "runs" / "wide" / "report" / "index.html").read_text()
+    assert "decided at a cost of" in page
+
+
+def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed_run: Path) -> None:
+    """SIGKILL of the sweep and its workers while further seeds are measured."""
+    run, barrier = tmp_path / "runs" / "small", Barrier(tmp_path)
+    barrier.hold(PASSES)
+    sweep = start(spec, keys=KEYS)
+    barrier.wait(sweep=sweep)
+    while not any(status.point.optional for status in running(run)):
+        barrier.hold(PASSES)
+        barrier.wait(sweep=sweep)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    for pid in barrier.waiting():
+        os.kill(pid, signal.SIGKILL)
+    barrier.open()
+    finish(sweep)
+    wait_for(lambda: not running(run), "the end of the workers")
+    probes = probes_in(run)
+    sweep = start(spec, keys=KEYS)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert probes <= probes_in(run), "a finished probe was repeated"
+    assert contents(run) == contents(undisturbed_run)
+    assert verdicts(run) == verdicts(undisturbed_run)
+
+
+def test_two_sweeps_at_once_choose_the_same_points(
+    spec: Path, tmp_path: Path, undisturbed_run: Path
+) -> None:
+    Barrier(tmp_path)
+    sweeps = [start(spec, keys="workers: 1\n") for _ in range(2)]
+    for sweep in sweeps:
+        output = finish(sweep)
+        assert sweep.returncode == 0, output
+    assert contents(tmp_path / "runs" / "small") == contents(undisturbed_run)
+
+
+def test_finished_run_goes_on_from_its_training_runs(
+    spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli
+) -> None:
+    """The section is added to the spec of a run that was measured coarsely."""
+    Barrier(tmp_path)
+    text = spec.read_text()
+    spec.write_text(text[: text.index("compare:")])
+    run = tmp_path / "runs" / "small"
+    cli("sweep", "small.yaml", "--set", "search.tolerance=0.5")
+    before = probes_in(run)
+    assert (
+        "looks at a cost of" in cli("compare", run, "--by", "model.kwargs.width", "--decide").stdout
+    )
+    spec.write_text(text)
+    cli("sweep", "small.yaml")
+    assert before < probes_in(run)
+    assert contents(run) == contents(undisturbed_run)
+
+
+def test_detach_is_rejected(spec: Path, tmp_path: Path, cli: Cli) -> None:
+    Barrier(tmp_path)
+    message = cli("sweep", spec, "--detach", check=2).stderr
+    assert "--detach: cannot be combined with compare.decide" in message
