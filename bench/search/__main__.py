@@ -2,7 +2,7 @@
 
 Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
 Prints the results as JSON. The default of 60 replays per world, and a third as many of each
-variant, takes eleven minutes on two cores.
+variant, takes 15 minutes on two cores.
 """
 
 from __future__ import annotations

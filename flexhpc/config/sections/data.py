@@ -60,8 +60,8 @@ class Data(Section):
     """`original`: the labels of the data set. `random`: uniform labels, drawn once per seed and
     sample. `corrupted`: an exact fraction of the samples gets a wrong label."""
     corruption: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Fraction of all samples whose label is replaced by a wrong one, drawn uniformly from the
-    other classes."""
+    """Fraction of the training samples whose label is replaced by a wrong one, drawn uniformly
+    from the other classes."""
     classes: Classes | None = None
     """Number of classes of random labels, or the number of classes into which the original ones are
     merged."""
