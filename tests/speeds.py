@@ -34,7 +34,7 @@ def run(name: str, options: list[str]) -> int:
     variables, busy = RUNS[name]
     seed = secrets.token_hex(4)
     environment = {**os.environ, **{k: v.replace("seed", seed) for k, v in variables.items()}}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", SELECTED, *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "4", "-m", SELECTED, *options]
     print(f"{name} (seed {seed})", flush=True)
     started = time.monotonic()
     with ExitStack() as stack:
