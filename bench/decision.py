@@ -1,6 +1,7 @@
 """Simulated sweeps that end when their comparisons are decided: wrong verdicts and cost.
 
 Usage: python -m bench.decision [--sweeps 1000] [--searches 60] [--ratio 1.25 ...]
+       python -m bench.decision --findings 20
 
 Searches are replayed on the recorded training runs of bench/search (resampled, so with their lapses
 and widths). A simulated sweep has three sizes, 2 to 5 values of the compared key, listed seeds 0 to
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -23,12 +24,19 @@ from typing import Any
 
 import numpy as np
 
+from bench.findings.page import RECORDS
+from bench.findings.records import load_records
 from bench.search.replay import clear_cache, start_of
 from bench.search.tables import MODELS, Table, middle
 from flexhpc.analysis import decision, effect
+from flexhpc.analysis.comparison import (
+    comparisons,
+    requested_comparisons,
+    suggested_comparison,
+)
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, Floats, likelihood_of
 from flexhpc.config import Point, checked
-from flexhpc.config.sections.compare import Compare
+from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import Estimate, advance
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
@@ -119,9 +127,11 @@ def points_of(values: int) -> tuple[list[Point], Compare]:
     return points, sweep.compare[0]
 
 
-def simulate(
-    ratio: float, searches: dict[tuple[str, bool], list[Search]], seed: int
-) -> dict[str, Any]:
+SEARCHES: dict[tuple[str, bool], list[Search]] = {}
+"""Replayed searches of each model, without and with an EMC that is censored."""
+
+
+def simulate(ratio: float, seed: int) -> dict[str, Any]:
     """Simulate a sweep in which all values but the first have EMCs larger by ``ratio``.
 
     Returns:
@@ -139,7 +149,7 @@ def simulate(
             has_bound and point.swept["model.width"] == 16
             and point.swept["model.activation"] == VALUES[0] and point.seed == 0
         )  # fmt: skip
-        candidates = searches[model, bound]
+        candidates = SEARCHES[model, bound]
         chosen[point.id] = candidates[rng.integers(len(candidates))]
         log_emc = math.log(25 * point.swept["model.width"] * (ratio if larger else 1.0))
         log_emcs[point.id] = log_emc + rng.normal(0, scatter / math.sqrt(2))
@@ -150,13 +160,35 @@ def simulate(
         return chosen[point_id].shifted(len(status.record.probes), log_emcs[point_id])
 
     setattr(effect, "likelihood_of", likelihood)  # noqa: B010
+    records = {point_id: search.record for point_id, search in chosen.items()}
+    result = run_rounds(points, records, compare)
+    right = {"not decided", *(["larger"] if ratio > 1 else ["the same within 10 %"])}
+    right |= {"the same within 10 %"} if ratio <= 1.1 else set()
+    verdicts = [compared.verdict for compared in result.effects]
+    return {
+        "ratio": ratio, "wrong": not right.issuperset(verdicts), "verdicts": verdicts,
+        "cost": result.trainings, "all": result.ended_by == "decided",
+        "fixed": cost_of([p for p in points if not p.optional], records),
+    }  # fmt: skip
+
+
+def run_rounds(
+    points: Sequence[Point], records: Mapping[str, PointRecord], compare: Compare
+) -> decision.Decision:
+    """Replay the rounds of a sweep.
+
+    Args:
+        points: all points, including the optional ones.
+        records: for each point id, the record with a coarse and a precise estimate.
+        compare: the comparisons.
+    """
     evaluated: dict[Any, list[effect.Effect]] = {}
 
     def effects_of(
         measured: list[PointStatus], compare: Compare, **options: Any
     ) -> list[effect.Effect]:
         key = tuple((s.point.id, len(s.record.probes) if s.record else 0) for s in measured)
-        if key not in evaluated:  # the looks before are the same in every round
+        if key not in evaluated:  # each round evaluates all previous looks again
             evaluated[key] = effect.effects_of(measured, compare, **options)
         return evaluated[key]
 
@@ -165,24 +197,75 @@ def simulate(
     while True:
         result = decision.decide(list(statuses.values()), compare)
         if result.ended_by is not None:
-            break
+            return result
         for status in result.wanted:
-            record = chosen[status.point.id].record
-            counts = list(record.estimates)
-            record = record.after(counts[-1 if result.precise else 0])
+            record = records[status.point.id]
+            record = record.after(list(record.estimates)[-1 if result.precise else 0])
             statuses[status.point.id] = replace(
                 status, state="done", record=record, estimate=record.estimate
             )
-    right = {"not decided", *(["larger"] if ratio > 1 else ["the same within 10 %"])}
-    right |= {"the same within 10 %"} if ratio <= 1.1 else set()
-    verdicts = [compared.verdict for compared in result.effects]
-    return {
-        "ratio": ratio, "wrong": not right.issuperset(verdicts), "verdicts": verdicts,
-        "cost": result.trainings,
-        "fixed": sum(decision.trainings_of(replace(s, record=chosen[s.point.id].record))
-                     for s in statuses.values() if not s.point.optional),
-        "looks": result.looks, "all": result.ended_by == "decided",
-    }  # fmt: skip
+
+
+def cost_of(points: Sequence[Point], records: Mapping[str, PointRecord]) -> float:
+    """Return the cost of points at the tolerance of the spec, in whole training runs."""
+    statuses = [PointStatus(point=p, state="done", record=records[p.id]) for p in points]
+    return sum(map(decision.trainings_of, statuses))
+
+
+def with_coarse_estimate(status: PointStatus) -> PointRecord:
+    """Return the record of a finished point with the estimate that a coarse search would give."""
+    record, point = status.record, status.point
+    assert record is not None
+    assert record.estimate is not None
+    history = history_of(record.probes, point.training)
+    estimates = {len(history): record.estimate}
+    for count in range(1, len(history)):
+        step = advance(
+            point.search.coarse(), record.header.n_limit, history[:count], point.coordinates,
+            point.training.doubling,
+        )  # fmt: skip
+        if isinstance(step, Estimate):
+            estimates = {count: step, **estimates}
+            break
+    return replace(record, estimates=estimates)
+
+
+def replay_finding(path: Path, orders: int) -> Iterator[str]:
+    """Replay a stored sweep of docs/findings.md with its seeds in random orders.
+
+    The first two seeds are listed, and the others are added as needed. Yields the rows of a table.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        statuses, spec = load_records(path, Path(scratch))
+    (compare,) = requested_comparisons(spec) or [suggested_comparison(statuses)]
+    assert compare is not None
+    fixed = {e.key: e.verdict for e in comparisons(statuses, [spec])}
+    seeds = list(dict.fromkeys(status.point.seed for status in statuses))
+    compare = compare.model_copy(update={"decide": Decide(max_seeds=len(seeds))})
+    records = {status.point.id: with_coarse_estimate(status) for status in statuses}
+    total = cost_of([status.point for status in statuses], records)
+    costs, agree, undecided, opposite = [], 0, 0, 0
+    for number in range(orders):
+        order = dict(zip(seeds, np.random.default_rng(number).permutation(len(seeds)), strict=True))
+        points = [
+            replace(
+                s.point, seed=int(order[s.point.seed]), optional=bool(order[s.point.seed] >= 2),
+                refined=s.point.search, search=s.point.search.coarse(),
+            )
+            for s in sorted(statuses, key=lambda s: order[s.point.seed])
+        ]  # fmt: skip
+        result = run_rounds(points, records, compare)
+        costs.append(result.trainings / total)
+        verdicts = {e.key: e.verdict for e in result.effects}
+        agree += sum(verdicts[key] == verdict for key, verdict in fixed.items())
+        undecided += sum(v == "not decided" != fixed[key] for key, v in verdicts.items())
+        opposite += sum({"larger", "smaller"} == {v, fixed[key]} for key, v in verdicts.items())
+    count = len(fixed) * orders
+    yield (
+        f"| {path.name.split('.')[0]} | {len(statuses)} | {len(fixed)} | {agree / count:.2f} "
+        f"| {undecided / count:.2f} | {opposite / count:.2f} | {np.median(costs):.2f} "
+        f"| {max(costs):.2f} |"
+    )
 
 
 def markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -209,19 +292,26 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=1000, help="per ratio")
     parser.add_argument("--searches", type=int, default=60, help="replayed searches per model")
     parser.add_argument("--ratio", type=float, nargs="+", default=RATIOS)
+    parser.add_argument("--findings", type=int, metavar="ORDERS", help="replay the findings")
     arguments = parser.parse_args()
+    if arguments.findings:
+        names = "sweep, points, comparisons, same verdict, undecided, opposite, median cost, worst"
+        print(f"| {names.replace(', ', ' | ')} |\n|{'---|' * (names.count(',') + 1)}")
+        for path in sorted(RECORDS.glob("*.json.xz")):
+            print("\n".join(replay_finding(path, arguments.findings)), flush=True)
+        return
     point = points_of(2)[0][0]
     kinds = [(model, censored) for model in MODELS for censored in (False, True)]
     with ProcessPoolExecutor(2) as pool:
-        searches: dict[tuple[str, bool], list[Search]] = {}
         for model, censored in kinds:
             count = max(1, arguments.searches // (6 if censored else 1))
             made = pool.map(partial(replay, point, model, censored), range(count), chunksize=5)
-            searches[model, censored] = list(made)
+            SEARCHES[model, censored] = list(made)
+    with ProcessPoolExecutor(2) as pool:  # forked, with the searches
         rows: list[dict[str, Any]] = []
         for ratio in arguments.ratio:
             seeds = [round(1e4 * ratio) + 10**6 * i for i in range(arguments.sweeps)]
-            rows += pool.map(partial(simulate, ratio, searches), seeds, chunksize=25)
+            rows += pool.map(partial(simulate, ratio), seeds, chunksize=25)
             print("\n".join(markdown(rows)), flush=True)
 
 

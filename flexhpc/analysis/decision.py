@@ -1,10 +1,11 @@
 """Comparisons that decide when a sweep ends: verdicts under optional stopping, and next points.
 
 A comparison is evaluated at fixed looks: the listed seeds at a coarse tolerance, the same seeds at
-the tolerance of the spec, then more seeds. Each look spends a part of the error rate (alpha
-spending, Lan and DeMets 1983; the parts are added up, so the bound holds for any dependence between
-looks), and Holm's correction covers the comparisons of a look. A comparison with a verdict is not
-evaluated again, and the next look measures only the points of the other comparisons.
+the tolerance of the spec, then more seeds. It is a group-sequential test: each look spends a part
+of the error rate in proportion to the information that it adds (alpha spending, Lan and DeMets
+1983), and Holm's correction covers the comparisons of a look (Ye, Li, Liu and Yao 2013). A
+comparison is not evaluated again if it has a verdict, or if a verdict would need many more pairs
+than the largest number of seeds gives. The next look measures only the points of the others.
 
 At each look, a point contributes the training runs that it had when its search first reached the
 precision of the look. Verdicts are therefore a pure function of the point files: they depend
@@ -16,13 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import norm
 
 from flexhpc.analysis.effect import Effect, Pairing, effects_of, with_verdicts
-from flexhpc.config.sections.compare import Compare, Decide
+from flexhpc.config.sections.compare import Compare
 from flexhpc.search import is_precise
 from flexhpc.search.design import CostModel
 from flexhpc.search.stages import at_stage
@@ -35,6 +38,10 @@ _PRECISE_COST = 2.5
 """Cost of a precise estimate in units of a coarse one, used before any precise one is finished."""
 _GROWTH = 3
 """The number of seeds grows by one in this many per look, and by at least one."""
+_HOPELESS = 5.0
+"""Predicted number of pairs, relative to those with the largest number of seeds, from which a
+comparison is given up."""
+_SUM_STEP, _LARGEST_SUM = 0.01, 8.0
 
 EndedBy = Literal["decided", "max_seeds", "max_cost"]
 Key = tuple[str, ...]
@@ -46,28 +53,49 @@ class Look(NamedTuple):
     Attributes:
         seeds: number of seeds of each point.
         coarse: whether coarse estimates are sufficient.
-        error: error rate that it spends.
     """
 
     seeds: int
     coarse: bool
-    error: float
 
 
-def looks_of(settings: Decide, listed: int) -> list[Look]:
-    """Return the looks of a comparison; their error rates add up to ``settings.error``.
+def looks_of(listed: int, max_seeds: int) -> list[Look]:
+    """Return the looks of a comparison, for a number of listed seeds and the maximum number."""
+    looks = [Look(listed, coarse=True), Look(listed, coarse=False)]
+    while looks[-1].seeds < max_seeds:
+        seeds = looks[-1].seeds + max(1, looks[-1].seeds // _GROWTH)
+        looks.append(Look(min(seeds, max_seeds), coarse=False))
+    return looks
+
+
+@lru_cache(maxsize=1000)
+def levels_of(error: float, looks: tuple[Look, ...]) -> tuple[float, ...]:
+    """Return the level of a one-sided test at each look.
+
+    If nothing differs, the score of a test is a Brownian motion S at time t, where t is the
+    information at a look as a fraction of the last one. The levels are such that S crosses its
+    boundary for the first time at a look with a probability of ``error`` times the information that
+    the look adds.
 
     Args:
-        settings: the section ``decide`` of the comparison.
-        listed: number of seeds in the spec.
+        error: error rate of the test over all looks.
+        looks: all looks.
     """
-    counts = [listed]
-    while counts[-1] < settings.max_seeds:
-        counts.append(min(settings.max_seeds, counts[-1] + max(1, counts[-1] // _GROWTH)))
-    information = [0.0, _COARSE_INFORMATION * listed, *counts]
-    errors = [settings.error * (b - a) / counts[-1] for a, b in pairwise(information)]
-    looks = [Look(seeds, False, error) for seeds, error in zip(counts, errors[1:], strict=True)]
-    return [Look(listed, True, errors[0]), *looks]
+    sums = np.arange(-_LARGEST_SUM, _LARGEST_SUM, _SUM_STEP)
+    density = (np.abs(sums) < _SUM_STEP / 2).astype(float)  # of S, if it was never above
+    time, levels = 0.0, []
+    for look in looks:
+        information = look.seeds * (_COARSE_INFORMATION if look.coarse else 1.0)
+        added = information / looks[-1].seeds - time
+        time += added
+        density = gaussian_filter1d(
+            density, math.sqrt(added) / _SUM_STEP, mode="constant", truncate=8
+        )
+        above = np.cumsum(density[::-1])[::-1]
+        boundary = float(np.interp(-error * added, -above, sums))
+        density[sums >= boundary] = 0.0
+        levels.append(float(norm.sf(boundary / math.sqrt(time))))
+    return tuple(levels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +136,8 @@ class Decision:
                 f"about {self.fixed_cost:.0f}"
             )
         if self.ended_by is not None:
-            return f"not decided {cost}; compare.decide.{self.ended_by} is reached"
+            limit = "is reached" if self.ended_by == "max_cost" else "is not enough"
+            return f"not decided {cost}; compare.decide.{self.ended_by} {limit}"
         return (
             f"{self.looks} of at most {self.max_looks} looks {cost}; the next one needs "
             f"{self.seeds} seeds"
@@ -133,7 +162,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     names = list(undecided)
     listed = [status for status in statuses if not status.point.optional]
     seeds = list(dict.fromkeys(status.point.seed for status in listed))
-    looks = looks_of(settings, len(seeds))
+    looks = looks_of(len(seeds), settings.max_seeds)
     seeds += sorted({status.point.seed for status in statuses} - set(seeds))
     records: dict[tuple[int, bool], PointStatus | None] = {}
 
@@ -170,13 +199,15 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         measured = [m for s in known if (m := reached(s, coarse=look.coarse)) is not None]
         evaluated = {e.key: e for e in effects_of(measured, compare, pairing=pairing)}
         current = [evaluated[name] for name in undecided if name in evaluated]
-        effects |= {effect.key: effect for effect in with_verdicts(current, look.error)}
+        level = partial(_level_at, looks=tuple(looks), index=done)
         done += 1
-        for name in [n for n in undecided if n in effects]:
-            if effects[name].verdict != "not decided":
-                del undecided[name]
+        for effect in with_verdicts(current, settings.error, level):
+            effects[effect.key] = effect
+            if effect.verdict != "not decided" or _is_hopeless(effect, look, settings.max_seeds):
+                del undecided[effect.key]
         if not undecided:
-            ended_by = "decided"
+            all_decided = all(e.verdict != "not decided" for e in effects.values())
+            ended_by = "decided" if all_decided else "max_seeds"
             break
     costs = {id(status): trainings_of(status) for status in statuses}
     precise = [costs[id(s)] for s in statuses if reached(s, coarse=False)]
@@ -192,6 +223,21 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         precise=done > 0, ended_by=ended_by, looks=done, max_looks=len(looks), seeds=look.seeds,
         trainings=sum(costs.values()), fixed_cost=each * len(listed),
     )  # fmt: skip
+
+
+def _level_at(error: float, *, looks: tuple[Look, ...], index: int) -> float:
+    return levels_of(error, looks)[index]
+
+
+def _is_hopeless(effect: Effect, look: Look, max_seeds: int) -> bool:
+    """Return whether a verdict would need many more pairs than the largest number of seeds gives.
+
+    A wrong guess costs no error rate: such a comparison has no verdict.
+    """
+    if look.coarse or effect.low is None or effect.high is None:
+        return False
+    largest = effect.pairs * max_seeds / look.seeds
+    return effect.more is None or effect.pairs + effect.more > _HOPELESS * largest
 
 
 class Place(NamedTuple):

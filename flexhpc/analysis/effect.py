@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,11 +81,6 @@ class Effect(MeanRatio):
     def key(self) -> tuple[str, ...]:
         """Values that identify the comparison among all comparisons of the same points."""
         return self.by, self.value, self.baseline, *self.within.values()
-
-    @property
-    def error_probability(self) -> float:
-        """Twice the probability that the true ratio is on the opposite side of 1."""
-        return 2 * min(self.chance, 1 - self.chance)
 
     @property
     def same_text(self) -> str:
@@ -380,43 +375,56 @@ def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str
     return [key for key in keys if key.split(".")[0] == "data" and key != compare.by]
 
 
-def with_verdicts(effects: Sequence[Effect], error: float = WRONG) -> list[Effect]:
+def with_verdicts(
+    effects: Sequence[Effect], error: float = WRONG,
+    level: Callable[[float], float] = lambda error: error,
+) -> list[Effect]:  # fmt: skip
     """Set the verdicts, with correction for multiple comparisons (Holm 1979).
 
     Args:
         effects: the comparisons.
         error: probability that any of the verdicts is wrong; one half for the verdicts that two
             EMCs differ, one half for the verdicts that they are the same.
+        level: converts the error rate of a one-sided test to its level in this evaluation, if the
+            comparisons are evaluated several times.
     """
     known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
-    differ = _holm([effects[i].error_probability for i in known], error / 2)
-    same = _holm([1 - effects[i].same for i in known], error / 2)
+    tails = [min(effects[i].chance, 1 - effects[i].chance) for i in known]
+    differ = _holm(tails, error / 4, level)
+    same = _holm([1 - effects[i].same for i in known], error / 2, level)
     verdicts = dict.fromkeys(range(len(effects)), "not decided")
     for i, differs, is_same in zip(known, differ, same, strict=True):
         if is_same:
             verdicts[i] = effects[i].same_text
         elif differs:
             verdicts[i] = "larger" if effects[i].chance > 0.5 else "smaller"
+    each = error / max(1, len(known))
+    levels = level(each / 4), level(each / 2)
     result = []
     for effect, verdict in zip(effects, verdicts.values(), strict=True):
-        more = _more_pairs(effect, error / max(1, len(known))) if verdict == "not decided" else None
+        more = _more_pairs(effect, *levels) if verdict == "not decided" else None
         result.append(replace(effect, verdict=verdict, more=more))
     return result
 
 
-def _holm(chances: Sequence[float], error: float) -> list[bool]:
+def _holm(chances: Sequence[float], error: float, level: Callable[[float], float]) -> list[bool]:
     """Return which hypotheses are rejected at a family-wise error rate (Holm)."""
     order = np.argsort(chances, kind="stable")
     passed = [False] * len(chances)
     for rank, index in enumerate(order):
-        if chances[index] > error / (len(chances) - rank):
+        if chances[index] > level(error / (len(chances) - rank)):
             break
         passed[index] = True
     return passed
 
 
-def _more_pairs(effect: Effect, error: float) -> int | None:
-    """Estimate how many more pairs a verdict needs if intervals shrink as 1 / sqrt(pairs)."""
+def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
+    """Estimate how many more pairs a verdict needs if intervals shrink as 1 / sqrt(pairs).
+
+    Args:
+        effect: the comparison.
+        differ, same: levels of the one-sided tests of the two kinds of verdict.
+    """
     from scipy.stats import norm
 
     known = effect.pairs - effect.bounds
@@ -425,9 +433,7 @@ def _more_pairs(effect: Effect, error: float) -> int | None:
     deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + effect.level) / 2))
     middle = abs(math.log(effect.ratio))
     needed = math.inf
-    for distance, chance in (
-        (middle, error / 4), (math.log1p(effect.margin) - middle, error / 2),
-    ):  # fmt: skip
+    for distance, chance in ((middle, differ), (math.log1p(effect.margin) - middle, same)):
         if distance > 0:
             needed = min(needed, known * (norm.isf(chance) * deviation / distance) ** 2)
     more = math.ceil(needed) - known if needed < _MAX_PAIRS else None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from flexhpc.analysis.decision import Decision, decide, looks_of
+from flexhpc.analysis.decision import Decision, decide, levels_of, looks_of
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import estimate_so_far
@@ -64,18 +65,24 @@ def run_rounds(
 
 @pytest.mark.parametrize(("listed", "maximum"), [(1, 1), (2, 4), (3, 12), (5, 40)])
 def test_looks_spend_the_error_rate(listed: int, maximum: int) -> None:
-    looks = looks_of(Decide(error=0.1, max_seeds=maximum), listed)
-    assert sum(look.error for look in looks) == pytest.approx(0.1)
-    assert all(look.error > 0 for look in looks)
+    """Half of a million simulated tests without any effect: one in ten crosses a boundary."""
+    looks = tuple(looks_of(listed, maximum))
     assert [look.coarse for look in looks] == [True] + [False] * (len(looks) - 1)
     seeds = [look.seeds for look in looks]
     assert seeds[:2] == [listed, listed]
     assert seeds[1:] == sorted(set(seeds))
     assert seeds[-1] == maximum
+    times = np.array([0.3 * listed, *seeds[1:]]) / maximum
+    steps = np.random.default_rng(0).normal(size=(500_000, len(looks)))
+    scores = np.cumsum(steps * np.sqrt(np.diff(times, prepend=0)), axis=1) / np.sqrt(times)
+    crossed = scores > norm.isf(levels_of(0.1, looks))
+    assert crossed.any(axis=1).mean() == pytest.approx(0.1, rel=0.05)
+    first = (crossed.argmax(axis=1) == 0) & crossed[:, 0]
+    assert first.mean() == pytest.approx(0.1 * times[0], rel=0.1)
 
 
 def test_rounds_add_precision_and_then_seeds(points: list[Point]) -> None:
-    decisions, _ = run_rounds(points, 1.0)
+    decisions, _ = run_rounds(points, 1.1)
     rounds = [
         (d.precise, sorted({s.point.seed for s in d.wanted}), len(d.wanted)) for d in decisions
     ]
@@ -86,7 +93,14 @@ def test_rounds_add_precision_and_then_seeds(points: list[Point]) -> None:
     assert decisions[-1].ended_by == "max_seeds"
     assert [effect.verdict for effect in decisions[-1].effects] == ["not decided"]
     assert [effect.pairs for effect in decisions[-1].effects] == [12]
-    assert "compare.decide.max_seeds is reached" in decisions[-1].text
+    assert "compare.decide.max_seeds is not enough" in decisions[-1].text
+
+
+def test_comparison_is_given_up_if_it_needs_many_more_pairs(points: list[Point]) -> None:
+    decisions, statuses = run_rounds(points, 1.0)
+    assert (decisions[-1].ended_by, decisions[-1].looks) == ("max_seeds", 2)
+    assert decisions[-1].effects[0].more > 5 * 12
+    assert {s.state for s in statuses if s.point.optional} == {"waiting"}
 
 
 def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> None:
@@ -102,10 +116,10 @@ def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> 
 
 
 def test_max_cost_ends_a_sweep_before_a_round(points: list[Point]) -> None:
-    unlimited, _ = run_rounds(points, 1.0)
+    unlimited, _ = run_rounds(points, 1.1)
     cap = unlimited[3].trainings
     compare = DECIDE.model_copy(update={"decide": Decide(max_seeds=4, max_cost=cap)})
-    decisions, _ = run_rounds(points, 1.0, compare)
+    decisions, _ = run_rounds(points, 1.1, compare)
     assert decisions[-1].ended_by == "max_cost"
     assert unlimited[1].trainings < decisions[-1].trainings <= cap
 

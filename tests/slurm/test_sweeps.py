@@ -108,7 +108,7 @@ def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> No
     )
     spec = write_spec(tmp_path, grid, text)
     output = finish_with_status(cluster.sweep(spec, cluster.profile(tmp_path, throttle=4)))
-    assert "compare.decide.max_seeds is reached" in output
+    assert "compare.decide.max_seeds is not enough" in output
     run = tmp_path / "runs" / "quick"
     assert [array["tasks"] for array in submissions(run)] == [4, 4, 4]
     assert set(attempts(run)) == {1, 2}, "points of the grid are refined in a second task"
