@@ -76,7 +76,7 @@ def _cost(statuses: Sequence[PointStatus]) -> list[str]:
     cost = sum(probe.cost for probe in probes)
     return [
         f"{len(statuses)} points, {len(probes):,} training runs, {cost:.1e} sample passes, "
-        f"{hours:.1f} hours of one core."
+        f"{hours:.1f} core-hours."
     ]
 
 

@@ -126,7 +126,7 @@ def _above(a: Estimate | None, b: Estimate | None) -> bool:
 
 
 def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
-    """Describe failed and unfinished points, and the limitations of EMCs, with their numbers."""
+    """State how many points failed, are unfinished, or have an EMC with a limitation."""
     total = len(statuses)
     failed = sum(s.state == "failed" for s in statuses)
     unfinished = sum(s.state not in ("done", "failed") for s in statuses)

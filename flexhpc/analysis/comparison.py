@@ -65,7 +65,7 @@ def requested_comparisons(spec: str) -> list[Compare]:
 
 
 def decision_texts(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[str]:
-    """Return the state of each comparison with ``decide`` in words; see :func:`comparisons`."""
+    """Describe the state of each requested comparison that has the key ``decide``."""
     requests = [compare for text in specs for compare in requested_comparisons(text)]
     return [decide(statuses, compare).text for compare in requests if compare.decide]
 

@@ -345,7 +345,7 @@ class Pairing:
 
 
 def _baseline(names: Mapping[str, str], compare: Compare) -> str:
-    """Return the value of the compared key that is the baseline.
+    """Return the baseline value of the compared key.
 
     Raises:
         InputError: no point has the requested baseline.

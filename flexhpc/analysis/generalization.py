@@ -164,7 +164,7 @@ def _joint_bound(*bounds: Bound) -> Bound:
 
 
 def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs without a censored EMC; a correlation cannot include bounds."""
+    """Return the pairs whose EMCs are not censored, because a correlation needs values."""
     return [pair for pair in model_pairs if not pair.censored]
 
 

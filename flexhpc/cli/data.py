@@ -63,7 +63,7 @@ def check_data(
 
 @contextlib.contextmanager
 def _convert_point_errors() -> Iterator[None]:
-    """Convert PointError to InputError, because arguments are its cause in these commands."""
+    """Convert PointError to InputError: in these commands, it is caused by arguments."""
     try:
         yield
     except PointError as error:

@@ -24,9 +24,10 @@ def value_at(values: Mapping[str, Any], path: Keys) -> Any:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """Convert a value to a mapping: text to ``{"mode": text}``, numbers and lists to ``{}``.
+    """Convert a value of a section to a mapping.
 
-    Text is the short form of a convergence gate.
+    Text is the short form of a convergence gate: ``{"mode": text}``. Numbers and lists are invalid
+    there and are reported elsewhere; they give ``{}``.
     """
     if isinstance(value, dict):
         return value

@@ -74,7 +74,7 @@ class Choice(Generic[S]):
 
     @cached_property
     def any_variant(self) -> type[Section]:
-        """A class with the keys of all variants; a shared key is that of the first variant."""
+        """A class with the keys of all variants; the first definition of a shared key is used."""
         fields = {
             name: (field.annotation, field)
             for cls in reversed(self.classes.values())
@@ -89,7 +89,7 @@ class Choice(Generic[S]):
         return key, values.get(key)
 
     def tag(self, values: Any) -> str | None:
-        """Return the key in ``classes`` that unvalidated values select; None if there is none."""
+        """Return the key of ``classes`` that is selected by unvalidated values; None if none is."""
         if not isinstance(values, Mapping):
             return None
         key, variant = self.variant(values)

@@ -71,7 +71,8 @@ def _name(data: Data) -> str:
 def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
     """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
-    ``reading`` is None if other keys are allowed. A damaged packed file may be replaced.
+    ``reading`` has the keys of the new file; None accepts a file with any keys. A damaged packed
+    file may be replaced.
     """
     if not out.exists():
         return

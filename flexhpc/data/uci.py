@@ -162,7 +162,7 @@ def _encoded(frame: pd.DataFrame, labels: Array, encoding: Encoding, path: Path)
 
 
 def _open_credit(root: str | None) -> Source:
-    """Open Default of credit card clients: 23 columns, of which 3 are categorical; 2 classes."""
+    """Open the UCI set "Default of Credit Card Clients": 23 columns, 3 categorical, 2 classes."""
     path = find_table("credit", root, (*_CREDIT_FILES, "uci_credit_card.csv"))
     if path.suffix.lower() in (".xls", ".xlsx"):
         frame = _read_excel(path)

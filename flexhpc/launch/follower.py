@@ -24,7 +24,8 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
 
     Args:
         task: task file of the launch.
-        uri: MLflow server; None for a database in the run folder, ``none`` for no tracking.
+        uri: URI of an MLflow server; the text ``none`` disables tracking. By default, a database in
+            the run folder is used.
         interruptions: returns the number of stop requests by the user.
     """
     if uri == "none":

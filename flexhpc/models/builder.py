@@ -133,7 +133,7 @@ def _build_plain(model: Network, shape: Shape, classes: int, device: str) -> nn.
 
 @contextlib.contextmanager
 def _point_errors(model: Network, shape: Shape) -> Iterator[None]:
-    """Convert any exception of the body to a PointError about the shape of the samples."""
+    """Convert exceptions in the ``with`` block to a PointError: the shape does not fit."""
     try:
         with time_limit_as_point_error():
             yield

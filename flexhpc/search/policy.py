@@ -287,7 +287,7 @@ def is_precise(
 
 
 def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
-    """Return whether the budget of a final estimate need not be doubled again."""
+    """Return whether a final estimate needs no further doubling of the budget."""
     if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
         return True
     return estimate.stage >= doubling.last or estimate.censored == "right"

@@ -146,7 +146,7 @@ class PointRecord:
 
     @property
     def finished_runs(self) -> list[ProbeSummary]:
-        """The training runs that fitted, or were trained with the last budget."""
+        """The training runs that fitted all samples or used the largest budget."""
         last = max((probe.stage for probe in self.probes), default=0)
         return [run for run in self.training_runs if run.verdict == "fit" or run.stage == last]
 

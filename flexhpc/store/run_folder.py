@@ -32,7 +32,7 @@ class RunFolder:
 
     @property
     def jobs(self) -> Path:
-        """Folder of submitit's folders, task files and logs."""
+        """Folder with the task files, the logs and the folders of submitit."""
         return self.path / "jobs"
 
     @property

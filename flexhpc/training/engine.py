@@ -93,7 +93,7 @@ class AutogradEngine:
         return outputs
 
     def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Add the gradient of one chunk; return its logits."""
+        """Accumulate the gradient of one chunk in ``.grad``; return the logits of the chunk."""
         with self.precision:
             logits = self._forward(inputs)
             whole_batch = len(labels) == total

@@ -127,7 +127,7 @@ class Evaluator:
             self.model.eval()
 
     def _evaluate_rows(self, rows: Tensor, blocks: list[Tensor]) -> Tensor:
-        """Append the correctness of consecutive ``rows`` to ``blocks``; return the loss sum."""
+        """Append to ``blocks`` which samples of ``rows`` are fitted; return the summed loss."""
         total = torch.zeros((), dtype=torch.float64, device=self.group.device)
         with torch.no_grad(), self.precision:
             for block in rows.split(self._evaluation_chunk) if len(rows) else ():

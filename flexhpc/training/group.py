@@ -54,8 +54,8 @@ class Group:
         Another job may use that port, and any user can read and write the store. The token is
         therefore never sent; after connecting, the processes prove to each other that they know it.
         If a process fails to connect, start all of them again with another token. On a single node
-        the store listens on loopback. On several nodes it listens on all addresses of rank 0,
-        because the host name may resolve to loopback there.
+        the store listens on loopback. On several nodes it listens on all addresses,
+        because the name of a host may resolve to loopback on the host itself.
 
         Args:
             device, rank: device and rank of this process; size: number of processes.

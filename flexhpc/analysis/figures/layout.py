@@ -65,10 +65,10 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 
 
 def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
-    """Return a layout of curves, such as one per family, for a sweep over whole sections.
+    """Return a layout with one curve per value of a swept section, such as one per model family.
 
-    None if no whole section is swept, if the size does not vary, or if two networks would have the
-    same curve and size.
+    None if no whole section is swept, if the size does not vary, or if two networks of the same
+    size would be on the same curve.
     """
     expanded = [_flattened_values(status) for status in statuses]
     keys = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")

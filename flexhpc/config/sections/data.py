@@ -92,7 +92,7 @@ class Data(Section):
 
     @property
     def static_info(self) -> StaticInfo | None:
-        """Static info of the data set; None if files must be read."""
+        """Properties that are known without reading files, such as shape and classes; or None."""
         return None
 
     @property

@@ -383,7 +383,7 @@ class NoModel(Model):
 
 
 def json_problems(key: str, value: Any, depth: int) -> Problems:
-    """Yield (key, problem) for numbers that are not finite, and if values are nested too deeply."""
+    """Yield (key, problem) for each number that is not finite, and each value nested too deeply."""
     if depth > _DEEPEST:
         yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):
