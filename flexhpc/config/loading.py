@@ -242,8 +242,8 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "within", f"{compare.by} is the compared key; remove it"
     if compare.decide is not None:
         seeds = next((a for a in sweep.axes if a.keys == (("seed",),)), None)
-        if seeds is None or compare.by == "seed":
-            yield "decide", "needs seeds in grid, such as seed: [0, 1, 2], that it may extend"
+        if seeds is None or seeds.listed < 2 or compare.by == "seed":
+            yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
         elif seeds.listed > compare.decide.max_seeds:
             problem = f"must be at least the number of seeds in grid ({seeds.listed})"
             yield "decide.max_seeds", problem
