@@ -176,6 +176,7 @@ def run(command: str, folder: Path) -> None:
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.full_budget
 @pytest.mark.sweeps
 @pytest.mark.parametrize("command", [c for c in RUN_HERE if c not in BENCHMARKS])
 def test_a_command_runs(command: str, folder: Path) -> None:

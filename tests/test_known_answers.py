@@ -40,6 +40,7 @@ def test_a_perceptron_fits_at_most_twice_its_dimension(tmp_path: Path, dims: int
     assert estimate.emc_lo <= 2 * dims
 
 
+@pytest.mark.full_budget
 def test_a_perceptron_fits_all_labels_of_a_linear_teacher(tmp_path: Path) -> None:
     estimate = emc(tmp_path, 20, "original", 6000, 2000 if FULL else 600)
     assert estimate.largest_fit >= 500

@@ -263,6 +263,7 @@ def test_power_law_recovers_the_exponent(tmp_path: Path) -> None:
     assert (law.low, law.high, law.slope_text) == (None, None, "not known")
 
 
+@pytest.mark.full_budget
 @pytest.mark.sweeps
 def test_compare_command_and_report(cli: Cli, untracked: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(

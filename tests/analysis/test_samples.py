@@ -104,6 +104,7 @@ def test_scores_equal_plain_counts(noisy: Path) -> None:
     assert (sum(drawn_at_n for drawn_at_n, _ in fast.by_n.values()) == fast.drawn).all()
 
 
+@pytest.mark.full_budget
 @pytest.mark.sweeps
 def test_scores_detect_label_noise(noisy: Path) -> None:
     noisy_scores, (_, corrupted) = scores(noisy), labels_of(noisy)

@@ -212,6 +212,7 @@ def trainer_processes(folder: Path) -> list[int]:
     ]
 
 
+@pytest.mark.full_budget
 @pytest.mark.sweeps
 def test_killed_and_interrupted_sweeps_equal_an_undisturbed_one(folder: Path) -> None:
     """The trainer's process ends with its worker, and its probe is repeated."""

@@ -20,6 +20,7 @@ FAULTS_PER_SWEEP = {"killed worker": 4, "killed rank": 2, "stopped worker": 2}
 """By kind; 1 for the others."""
 
 
+@pytest.mark.full_budget
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS if FULL else SHORT)
 def test_faults_do_not_affect_results(kind: str, tmp_path: Path) -> None:

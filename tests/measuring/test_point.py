@@ -126,6 +126,7 @@ def evaluated_point(folder: Path, evaluate: str, text: str = SHORT) -> Point:
     return checked(path)[1][0]
 
 
+@pytest.mark.full_budget
 def test_evaluation_has_a_separate_size_and_budget(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     long = evaluated_point(tmp_path, "n: 300, steps: 2000")
@@ -178,6 +179,7 @@ def test_evaluation_subsets_are_nested_and_independent_of_probes(
         assert len(small & set(draw_subset(samples.pool, 64, seeds.subset))) < 30
 
 
+@pytest.mark.full_budget
 def test_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
     """An evaluation of a different size or budget starts from scratch."""
     cosine = SHORT.replace("epochs: 60", "epochs: 60, schedule: cosine")

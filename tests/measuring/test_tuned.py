@@ -53,6 +53,7 @@ def expected(serial: tuple[dict[str, Any], int]) -> dict[str, Any]:
     return serial[0]
 
 
+@pytest.mark.full_budget
 def test_best_learning_rate_is_found_and_evaluated(expected: dict[str, Any]) -> None:
     """At a rate of 1e-4, 200 updates hardly change a linear model."""
     keys = [probe[:3] for probe in expected["probes"]]

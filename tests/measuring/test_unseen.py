@@ -30,6 +30,7 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.full_budget
 @pytest.mark.sweeps
 def test_every_probe_is_evaluated_on_the_same_unseen_samples(
     spec: Path, cli: Cli, untracked: Path

@@ -8,6 +8,8 @@ import stat
 from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from tests.command import succeeded
 from tests.conftest import FULL
 from tests.slurm.conftest import Cluster, finish_with_status
@@ -99,6 +101,7 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
     assert all("global_rank=" in text and "(4)" in text for text in logs)
 
 
+@pytest.mark.full_budget
 def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
     """A round after the second one is filled up to the throttle with seeds of the next round."""
     text = QUICK.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")

@@ -91,6 +91,7 @@ def test_mlflow_is_up_to_date_at_the_end_of_a_sweep(measured: Path) -> None:
     assert up_to_date(folder, None, StatusReader(folder, points).read())
 
 
+@pytest.mark.full_budget
 def test_curves_brackets_artifacts_and_tags_are_logged(measured: Path) -> None:
     folder, _, points = open_run(measured)
     uri = local_uri(folder)
@@ -298,6 +299,7 @@ def test_server_that_never_responds_does_not_block_a_sweep(
     assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
 
 
+@pytest.mark.full_budget
 @pytest.mark.browser
 def test_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: Any) -> None:
     from playwright.sync_api import expect
