@@ -84,7 +84,6 @@ class Profile(Section):
     """Seconds between checkpoints of a probe."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         if has_password(self.tracking_uri):
             yield "tracking_uri", NO_PASSWORD
         several = [key for key in ("nodes", "processes_per_node") if getattr(self, key, 1) != 1]
@@ -178,7 +177,6 @@ class SlurmProfile(Profile):
     """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:

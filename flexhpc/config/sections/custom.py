@@ -40,7 +40,6 @@ class CustomCode(Section):
         return Code(folder=self.folder or "", hash=self.code or "")
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         yield from json_problems("kwargs", self.kwargs, depth=0)
 

@@ -124,7 +124,6 @@ class Data(Section):
         return [name for name in cls.model_fields if name not in excluded]
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         classes = "classes" in self.model_fields_set
         if self.labels == "corrupted" and self.corruption is None:
             yield "corruption", "is required with labels: corrupted; give a fraction, such as 0.2"
@@ -169,7 +168,6 @@ class Digits(Images):
 
     @property
     def static_info(self) -> StaticInfo:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return StaticInfo(shape=(1, 8, 8), classes=10, size=1_797)
 
 
@@ -185,7 +183,6 @@ class ImageSet(Images):
 
     @property
     def static_info(self) -> StaticInfo | None:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return {
             "mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
             "fashion_mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
@@ -257,7 +254,6 @@ class Table(Data):
     id."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         categorical, drop = self.categorical or [], self.drop or []
         for key, columns in (("categorical", categorical), ("drop", drop)):
@@ -284,11 +280,9 @@ class Gaussian(Data):
 
     @property
     def static_info(self) -> StaticInfo:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return StaticInfo(shape=(self.dims,), classes=self.classes, size=self.size)
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.inputs != "original":
             yield "inputs", "has no effect on Gaussian inputs; remove it"
@@ -320,11 +314,9 @@ class RandomTokens(Data):
 
     @property
     def static_info(self) -> StaticInfo:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return StaticInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
             if getattr(self, key) != type(self).model_fields[key].default:

@@ -86,7 +86,6 @@ class Network(Model):
     """Trains quantised weights."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         for key in self.reparameterizations[1:]:
             yield key, f"cannot be combined with {self.reparameterizations[0]}; remove one of them"
 
@@ -108,7 +107,6 @@ class Initialised(Network):
     `he`, which scales the learning rate of each layer by its width relative to `base_width`."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.init == "mup":
             if not isinstance(self, _Plain):
@@ -165,7 +163,6 @@ class Sized(Initialised):
         return 1
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.width is None and self.match_params is None:
             yield "width", "is required; give it under fixed, grid or zip, or give match_params"
@@ -227,7 +224,6 @@ class Cnn(_Plain):
     """Side length of the convolution kernels in pixels (odd)."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.kernel % 2 == 0:
             yield "kernel", f"must be odd, not {self.kernel}; use {self.kernel + 1}"
@@ -249,7 +245,6 @@ class _Transformer(Sized):
         return self.heads
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.width is not None and self.width % self.heads:
             near = max(1, self.width // self.heads) * self.heads
@@ -351,7 +346,6 @@ class Gpt(_Transformer):
     """Number of attention heads."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.scaling == "compound":
             yield "scaling", "compound resizes images; use width, depth or both"
@@ -368,7 +362,6 @@ class Timm(Network):
     """Keyword arguments for timm.create_model."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         yield from json_problems("kwargs", self.kwargs, depth=0)
         for key in self.kwargs:

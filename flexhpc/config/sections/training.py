@@ -100,7 +100,6 @@ class Procedure(Section):
         return self
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         doubles = getattr(self, "until", None) == "saturation"
         keys = BUDGETS[:-1] if doubles else BUDGETS
@@ -224,7 +223,6 @@ class Training(Procedure):
         return fixed and self.schedule == "constant"
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         plateau = self.gates.plateau
         patience = None if plateau.mode == "off" else plateau.patience
