@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,17 +81,8 @@ def play(
             training = world.draw(probe.n, rng)
             cost += training.cost / unit
             longest = max(longest, training.cost / unit)
-            history.append(
-                ProbeResult(
-                    n=probe.n,
-                    repeat=probe.repeat,
-                    verdict=training.verdict,
-                    n_errors=training.n_errors if counts else 0,
-                    cost=training.cost,
-                    share=training.share,
-                    time=training.time,
-                )
-            )
+            result = training.result(probe)
+            history.append(result if counts else replace(result, n_errors=0))
         estimate = estimate_so_far(search, world.n_limit, history)
         assert estimate is not None
         passed += longest

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 from sklearn.isotonic import IsotonicRegression
 
+from flexhpc.search import Probe, ProbeResult
+
 Floats = NDArray[np.float64]
 RECORDED = Path(__file__).parent / "recorded"
 BANDWIDTH = 0.12
@@ -43,6 +45,13 @@ class Training:
     cost: int
     full_cost: int
     time: float | None = None
+
+    def result(self, probe: Probe) -> ProbeResult:
+        """Return the result of a probe with this training run."""
+        return ProbeResult(
+            n=probe.n, repeat=probe.repeat, arm=probe.arm, verdict=self.verdict,
+            n_errors=self.n_errors, cost=self.cost, share=self.share, time=self.time,
+        )  # fmt: skip
 
 
 class World(Protocol):
