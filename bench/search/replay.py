@@ -50,19 +50,16 @@ def unit_of(world: World, truth: float) -> float:
     return world.draw(round(truth), np.random.default_rng(0)).full_cost
 
 
-def play(
-    world: World, search: Bayes, rng: np.random.Generator, *, q: float = 0.5, counts: bool = True
-) -> Play:
+def play(world: World, search: Bayes, rng: np.random.Generator, *, counts: bool = True) -> Play:
     """Run one Bayesian search.
 
     Args:
         world: source of training runs.
         search: settings; ``start`` is replaced.
         rng: source of randomness.
-        q: level of the estimand.
         counts: whether the policy uses the numbers of missed samples.
     """
-    truth = middle(world, q)
+    truth = middle(world)
     unit = unit_of(world, truth)
     search = search.model_copy(update={"start": start_of(truth, rng)})
     history: list[ProbeResult] = []

@@ -71,12 +71,12 @@ class World(Protocol):
         ...
 
 
-def middle(world: World, q: float = 0.5) -> float:
-    """Return the n, in samples, at which a fraction q of all training runs fits."""
+def middle(world: World) -> float:
+    """Return the n, in samples, at which half of all training runs fit."""
     low, high = 1.0, float(world.n_limit)
     while high / low > 1 + 1e-6:
         n = math.sqrt(low * high)
-        low, high = (n, high) if world.chance(n) > q else (low, n)
+        low, high = (n, high) if world.chance(n) > 0.5 else (low, n)
     return low
 
 

@@ -67,12 +67,12 @@ class TimedTable:
         """See :class:`bench.search.tables.World`."""
         return float(np.mean(self.log_times(n) <= math.log(self.budget)))
 
-    def emc(self, budget: float, q: float = 0.5) -> float:
-        """Return the n at which a fraction q of training runs fits within a budget (updates)."""
+    def emc(self, budget: float) -> float:
+        """Return the n at which half of all training runs fit within a budget (updates)."""
         low, high = 1.0, float(self.n_limit)
         while high / low > 1 + 1e-4:
             n = math.sqrt(low * high)
-            fits = np.mean(self.log_times(n) <= math.log(budget)) > q
+            fits = np.mean(self.log_times(n) <= math.log(budget)) > 0.5
             low, high = (n, high) if fits else (low, n)
         return low
 
