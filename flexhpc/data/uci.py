@@ -19,7 +19,7 @@ import numpy as np
 
 from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
-from flexhpc.data.dataset import Array, Part, Source, no_test
+from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.encode import Encoding, fit_encoding
 from flexhpc.data.places import find_table
 from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
@@ -82,7 +82,6 @@ def _open_covtype(root: str | None) -> Source:
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
         train=Part.of(inputs, labels.astype(np.int64) - 1),
-        test=no_test,
         scaled=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
     )
 
@@ -190,7 +189,6 @@ def _open_credit(root: str | None) -> Source:
         name=f"credit {path}",
         classes=2,
         train=_encoded(table, labels, encoding, path),
-        test=no_test,
         scaled=encoding.scaled,
     )
 
