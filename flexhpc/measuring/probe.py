@@ -111,7 +111,7 @@ def _resident_inputs(
         with which to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
-        pixels = samples.bytes_of(subset)
+        pixels = samples.inputs.bytes_of(subset)
         if pixels is not None:
             rows, *moments = pixels
             mean, deviation = (torch.tensor(moment, device=device) for moment in moments)
