@@ -99,17 +99,11 @@ class LocalProfile(Profile):
     workers: Count | None = None
     """Points measured concurrently; the default uses all GPUs, or all cores without a GPU."""
 
-    def worker_count(self) -> int:
-        """Return the maximum number of points that are measured concurrently."""
-        per_worker = self.processes_per_node * (self.probes_at_once or 1)
-        gpus = len(visible_gpus())
-        return self.workers or max(
-            1, gpus // per_worker if gpus else available_cores() // per_worker
-        )
-
     def spread(self, points: int) -> tuple[int, int]:
         """Return the number of workers for ``points`` points, and of concurrent probes of each."""
-        workers_max = self.worker_count()
+        per_worker = self.processes_per_node * (self.probes_at_once or 1)
+        slots = len(visible_gpus()) or available_cores()
+        workers_max = self.workers or max(1, slots // per_worker)
         workers = min(workers_max, points)
         if self.processes_per_node > 1:
             return workers, 1
