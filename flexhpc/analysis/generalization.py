@@ -56,11 +56,6 @@ class Pair:
     gap: float
 
     @property
-    def censored(self) -> bool:
-        """Whether either EMC is censored."""
-        return self.bound != "none"
-
-    @property
     def excess(self) -> float:
         """The predictor: log(EMC with original labels / EMC with random labels)."""
         return math.log(max(self.emc_true, 1) / max(self.emc_random, 1))
@@ -165,7 +160,7 @@ def _joint_bound(*bounds: Bound) -> Bound:
 
 def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
     """Return the pairs without a censored EMC; a correlation cannot include bounds."""
-    return [pair for pair in model_pairs if not pair.censored]
+    return [pair for pair in model_pairs if pair.bound == "none"]
 
 
 def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:
