@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,9 @@ def measure(
                 measure_here(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measurement = run_of(prepared.run, statuses)[0]
-        return measurement if folder is not None else measurement.with_masks_in_memory()
+        if folder is None:  # the run folder will be removed
+            measurement = replace(measurement, masks_in_memory=measurement.masks)
+        return measurement
 
 
 @contextmanager
