@@ -144,12 +144,13 @@ def simulate(
         log_emc = math.log(25 * point.swept["model.width"] * (ratio if larger else 1.0))
         log_emcs[point.id] = log_emc + rng.normal(0, scatter / math.sqrt(2))
 
-    def likelihood(status: PointStatus) -> Floats:
+    def likelihood(status: PointStatus, factor: float) -> Floats:
         assert status.record is not None
+        assert factor == 1
         point_id = status.point.id
         return chosen[point_id].shifted(len(status.record.probes), log_emcs[point_id])
 
-    setattr(effect, "likelihood_of", likelihood)  # noqa: B010
+    setattr(effect, "likelihood_at_budget", likelihood)  # noqa: B010
     evaluated: dict[Any, list[effect.Effect]] = {}
 
     def effects_of(

@@ -19,7 +19,6 @@ from flexhpc.analysis.likelihood import (
     Floats,
     MeanRatio,
     likelihood_at_budget,
-    likelihood_of,
     mean_ratio,
     ratio_likelihood,
 )
@@ -233,10 +232,7 @@ def effects_of(
     for status in statuses:
         value = pairing.value(status)
         if value is not None and status.estimate is not None and status.record is not None:
-            if factor == 1:
-                likelihood: Floats | None = likelihood_of(status)
-            else:
-                likelihood = likelihood_at_budget(status, factor)
+            likelihood = likelihood_at_budget(status, factor)
             if likelihood is None:
                 continue
             likelihoods[id(status)] = likelihood

@@ -63,6 +63,8 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
 
     None if the EMC at this budget is unknown; see :mod:`flexhpc.search.budget_curve`.
     """
+    if factor == 1:
+        return likelihood_of(status)
     assert status.record is not None
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
