@@ -26,10 +26,11 @@ import numpy as np
 from bench.search.replay import clear_cache, start_of
 from bench.search.tables import MODELS, Table, middle
 from flexhpc.analysis import decision, effect
-from flexhpc.analysis.likelihood import LOG_EMC, STEP, Floats, likelihood_of
+from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate, advance
+from flexhpc.search.evidence import Floats
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus

@@ -26,7 +26,6 @@ from bench.search.replay import Play, play, walk
 from bench.search.report import markdown
 from bench.search.tables import (
     MODELS,
-    Floats,
     Table,
     World,
     logistic,
@@ -34,6 +33,7 @@ from bench.search.tables import (
     perceptron,
 )
 from flexhpc.config.sections.search import Bayes
+from flexhpc.search.evidence import Floats
 
 TOLERANCE = 0.1
 """Relative half-width of an interval at which the cost of a search is measured."""

@@ -7,15 +7,13 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.search.tables import World, middle
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
 from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betainc
 from sklearn.isotonic import IsotonicRegression
 
 from flexhpc.search import Probe, ProbeResult
 
-Floats = NDArray[np.float64]
 RECORDED = Path(__file__).parent / "recorded"
 BANDWIDTH = 0.12
 """Bandwidth of the kernel in log n."""

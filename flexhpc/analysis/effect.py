@@ -16,7 +16,6 @@ import numpy as np
 
 from flexhpc.analysis.likelihood import (
     SAME,
-    Floats,
     MeanRatio,
     likelihood_at_budget,
     mean_ratio,
@@ -26,6 +25,7 @@ from flexhpc.analysis.text import without_shared_entries
 from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 

@@ -16,13 +16,12 @@ from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexhpc.analysis.text import emc_or_bound
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL, Censored
 from flexhpc.store.status import PointStatus
 
-Floats = NDArray[np.float64]
 MIN_PAIRS = 4
 """Minimum number of pairs for a correlation."""
 Bound = Literal["none", "lower", "upper", "unknown"]

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
@@ -24,7 +25,7 @@ from flexhpc.search.history import (
     Quantiles,
     evidence_of,
 )
-from flexhpc.search.times import Floats, Times, shift
+from flexhpc.search.times import Times, shift
 
 MAX_FACTOR = 2.0
 """Largest multiple of the budget for which EMC is predicted; intervals at 4 were too narrow."""

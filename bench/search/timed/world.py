@@ -6,13 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from bench.search.tables import Training
 from bench.search.timed.record import DOUBLINGS, VERDICTS
+from flexhpc.search.evidence import Floats
 
-Floats = NDArray[np.float64]
 HERE = Path(__file__).parent
 _LEVELS = (np.arange(200) + 0.5) / 200
 
