@@ -189,6 +189,11 @@ class Training(Procedure):
         return super().budget or default
 
     @property
+    def gradients_per_sample(self) -> int:
+        """Number of gradients per sample of a batch: 1, or 2 with SAM."""
+        return 1 if self.sam is None else 2
+
+    @property
     def doubling(self) -> Doubling | None:
         """Settings for doubling the budget; None without ``until: saturation``."""
         if self.until != "saturation" or self.budget is None:
