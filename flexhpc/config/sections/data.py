@@ -200,6 +200,7 @@ class ImageFolder(Images):
     """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
 
     import_path: ClassVar[str] = "flexhpc.data.image_folder:open_image_folder"
+    has_test_set: ClassVar[bool] = True
 
     source: Literal["image_folder"]
     root: Annotated[str, LOCATION]
@@ -208,11 +209,6 @@ class ImageFolder(Images):
     name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two image folders in one sweep, because `root` is not part of a
     point's id."""
-
-    @property
-    def has_test_set(self) -> bool:
-        """True, because the folder may contain a test set."""
-        return True
 
 
 class KnownTable(Data):
