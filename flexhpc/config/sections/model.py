@@ -104,7 +104,8 @@ class Initialised(Network):
     draw the matrices of all linear layers and convolutions and set biases to zero: `he` from N(0,
     gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal matrices
     times gain; the last layer has a gain of 1. `mup` (mlp, cnn): maximal update parametrisation of
-    `he`, which scales the learning rate of each layer by its width relative to `base_width`."""
+    `he` (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer
+    by its width relative to `base_width`; for sgd, gd, adam and adamw."""
 
     def check(self) -> Problems:
         yield from super().check()
@@ -186,13 +187,6 @@ class _Plain(Sized):
     `match_params` is set."""
     activation: Activation = "relu"
     """Activation function."""
-    init: Init = "torch"
-    """Initialisation of the weights. `torch`: as in nn.Linear and nn.Conv2d. All others draw the
-    weights and set biases to zero: `he` from N(0, gain^2 / fan_in), `lecun` the same with a gain of
-    1, `orthogonal` random orthogonal matrices times gain; the last layer has a gain of 1. `mup`:
-    maximal update parametrisation of `he` (Yang et al. 2022, arXiv 2203.03466, table 3), which
-    scales the learning rate of each layer by `width` relative to `base_width`; for sgd, gd, adam
-    and adamw."""
     bias: bool = True
     """Whether layers have biases."""
     norm: Literal["none", "batch", "layer"] = "none"
