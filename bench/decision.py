@@ -34,10 +34,11 @@ from flexhpc.analysis.comparison import (
     requested_comparisons,
     suggested_comparison,
 )
-from flexhpc.analysis.likelihood import LOG_EMC, STEP, Floats, likelihood_of
+from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import Estimate, advance
+from flexhpc.search.evidence import Floats
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus
@@ -154,12 +155,13 @@ def simulate(ratio: float, seed: int) -> dict[str, Any]:
         log_emc = math.log(25 * point.swept["model.width"] * (ratio if larger else 1.0))
         log_emcs[point.id] = log_emc + rng.normal(0, scatter / math.sqrt(2))
 
-    def likelihood(status: PointStatus) -> Floats:
+    def likelihood(status: PointStatus, factor: float) -> Floats:
         assert status.record is not None
+        assert factor == 1
         point_id = status.point.id
         return chosen[point_id].shifted(len(status.record.probes), log_emcs[point_id])
 
-    setattr(effect, "likelihood_of", likelihood)  # noqa: B010
+    setattr(effect, "likelihood_at_budget", likelihood)  # noqa: B010
     records = {point_id: search.record for point_id, search in chosen.items()}
     result = run_rounds(points, records, compare)
     right = {"not decided", *(["larger"] if ratio > 1 else ["the same within 10 %"])}

@@ -49,7 +49,7 @@ def samples() -> ProbeData:
 def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     """Train until all samples are fitted, for at most 500 epochs."""
     section = variants("training")[optimizer]
-    training = section.model_validate({"optimizer": optimizer, "lr": lr})
+    training = section.model_validate({"optimizer": optimizer, "lr": lr, "epochs": 500})
     assert isinstance(training, Training)
     make = partial(build, FITTED, (1, 8, 8), 10)
     # Warm-up: the first training imports the optimizer's library.

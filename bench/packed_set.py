@@ -22,7 +22,7 @@ import psutil
 
 from flexhpc.config.sections.data import ImageSet
 from flexhpc.data import Samples, load_samples
-from flexhpc.data.dataset import Part, Source, no_test
+from flexhpc.data.dataset import Part, Source
 from flexhpc.data.packed import verify_packed, write_packed
 
 SIZE, BLOCK = 1_000_000, 10_000
@@ -39,9 +39,7 @@ def images() -> Iterator[np.ndarray]:
 def write(path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 10, SIZE)
     part = Part(labels=labels, shape=SHAPE, dtype=np.dtype(np.uint8), blocks=images)
-    write_packed(
-        Source(name="bench", classes=10, train=part, test=no_test), {"source": "cifar5m"}, path
-    )
+    write_packed(Source(name="bench", classes=10, train=part), {"source": "cifar5m"}, path)
 
 
 def loaded(path: Path) -> Samples:

@@ -98,7 +98,7 @@ def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
     assert f"{failed['unstable']} had become unstable" in PROSE
     assert f"only {failed['not_fit']} had converged" in PROSE
     edges = [s for s in statuses if at_edge(s)]
-    assert f"{len(edges)} of 15 points of SGD at equal gradients" in PROSE
+    assert f"{len(edges)} of the 15 points of SGD at an equal number of gradients" in PROSE
     for status in edges:
         assert status.point.swept["training.optimizer"] == "sgd"
         assert status.point.swept["training.gradient_evaluations"]

@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexhpc.config.sections.search import Level
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import LEVEL, TAILS
 from flexhpc.store import history_of
 from flexhpc.store.status import PointStatus
 
-Floats = NDArray[np.float64]
 DRAWS = 20_000
 
 

@@ -26,7 +26,6 @@ from bench.search.replay import Play, play, walk
 from bench.search.report import markdown
 from bench.search.tables import (
     MODELS,
-    Floats,
     Table,
     World,
     logistic,
@@ -34,6 +33,7 @@ from bench.search.tables import (
     perceptron,
 )
 from flexhpc.config.sections.search import Bayes
+from flexhpc.search.evidence import Floats
 
 TOLERANCE = 0.1
 """Relative half-width of an interval at which the cost of a search is measured."""
@@ -48,16 +48,14 @@ class Variant:
     Attributes:
         settings: settings of the policy.
         play: options of :func:`bench.search.replay.play`.
-        everywhere: whether to run it also on known curves, whose probes have no error counts.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     play: dict[str, bool] = field(default_factory=dict)
-    everywhere: bool = False
 
 
 VARIANTS = {
-    "bayes": Variant(everywhere=True),
+    "bayes": Variant(),
     "verdicts only": Variant(play={"counts": False}),
     "four at once": Variant(settings={"at_once": 4}),
 }
@@ -143,7 +141,6 @@ class Bisections:
 
 def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Return all results of one world."""
-    recorded = name in MODELS
     plain = Bisections(np.array(list(pool.map(partial(bisection, name, None), range(BISECTIONS)))))
     price = plain.price
     figures: dict[str, Any] = {
@@ -159,8 +156,8 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
             "bias": float(grown[:, 0].mean()),
             "rmse": float(np.sqrt((grown[:, 0] ** 2).mean())),
         }
-    for variant, options in VARIANTS.items():
-        if not (recorded or options.everywhere):
+    for variant in VARIANTS:
+        if variant != "bayes" and name not in MODELS:  # probes of curves have no error counts
             continue
         count = replays if variant == "bayes" else -(-replays // 3)
         plays = list(pool.map(partial(search_once, name, variant), range(count)))

@@ -54,19 +54,7 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
         step = advance(search, Table.n_limit, history, coordinates)
         if isinstance(step, Estimate):
             break
-        for probe in step:
-            training = tables[arms[probe.arm]].draw(probe.n, rng)
-            history.append(
-                ProbeResult(
-                    n=probe.n,
-                    repeat=probe.repeat,
-                    verdict=training.verdict,
-                    n_errors=training.n_errors,
-                    cost=training.cost,
-                    share=training.share,
-                    arm=probe.arm,
-                )
-            )
+        history += [tables[arms[probe.arm]].draw(probe.n, rng).result(probe) for probe in step]
     unit = unit_of(tables[best], truth[best])
     chosen = arms[step.arm]
     high = math.inf if step.emc_hi is None else step.emc_hi

@@ -55,20 +55,6 @@ OF_ARMS = Ladder(
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """The recorded fields of a training run; see :class:`bench.search.tables.Table`."""
-
-    n: int
-    repeat: int
-    arm: int
-    verdict: str
-    n_errors: int
-    epochs: int
-    cost: int
-    full_cost: int
-
-
 @cache
 def _opened(name: str) -> tuple[Point, Samples, Group]:
     group = Group(choose_device(threads=1))
@@ -81,22 +67,16 @@ def _probe(name: str, probe: Probe) -> ProbeRecord:
     return run_probe(point, samples, probe, None, group, Callbacks())
 
 
-def _row(task: tuple[str, Probe]) -> Row:
+def _row(task: tuple[str, Probe]) -> dict[str, int | str]:
+    """Return the recorded fields of a training run; see :class:`bench.search.tables.Table`."""
     name, request = task
     probe = _probe(name, request)
     training = _opened(name)[0].at(request.arm).training
     per_epoch = probe.steps / probe.epochs
     max_epochs = training.epochs or (training.steps or 0) / per_epoch
-    return Row(
-        n=probe.n,
-        repeat=probe.repeat,
-        arm=request.arm,
-        verdict=probe.verdict,
-        n_errors=probe.n_errors,
-        epochs=probe.epochs,
-        cost=probe.cost,
-        full_cost=round(max_epochs * probe.n),
-    )
+    keys = ("n", "repeat", "verdict", "n_errors", "epochs", "cost")
+    row = {key: getattr(probe, key) for key in keys}
+    return row | {"arm": request.arm, "full_cost": round(max_epochs * probe.n)}
 
 
 def _pilot(name: str, arm: int) -> tuple[int, int]:
@@ -124,13 +104,11 @@ def record(name: str, pool: ProcessPoolExecutor) -> None:
             for repeat in range(seeds[n])
         ]
     rows = list(pool.map(_row, tasks, chunksize=4))
-    plain = ("n", "repeat", "arm", "n_errors", "epochs", "cost", "full_cost")
     RECORDED.mkdir(exist_ok=True)
     np.savez_compressed(
         RECORDED / f"{name}.npz",
-        verdict=np.array([row.verdict for row in rows]),
         allow_pickle=False,
-        **{key: np.array([getattr(row, key) for row in rows], np.int64) for key in plain},
+        **{key: np.array([row[key] for row in rows]) for key in rows[0]},
     )
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.search.tables import World, middle
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
 from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +48,16 @@ def unit_of(world: World, truth: float) -> float:
     return world.draw(round(truth), np.random.default_rng(0)).full_cost
 
 
-def play(
-    world: World, search: Bayes, rng: np.random.Generator, *, q: float = 0.5, counts: bool = True
-) -> Play:
+def play(world: World, search: Bayes, rng: np.random.Generator, *, counts: bool = True) -> Play:
     """Run one Bayesian search.
 
     Args:
         world: source of training runs.
         search: settings; ``start`` is replaced.
         rng: source of randomness.
-        q: level of the estimand.
         counts: whether the policy uses the numbers of missed samples.
     """
-    truth = middle(world, q)
+    truth = middle(world)
     unit = unit_of(world, truth)
     search = search.model_copy(update={"start": start_of(truth, rng)})
     history: list[ProbeResult] = []
@@ -81,17 +76,8 @@ def play(
             training = world.draw(probe.n, rng)
             cost += training.cost / unit
             longest = max(longest, training.cost / unit)
-            history.append(
-                ProbeResult(
-                    n=probe.n,
-                    repeat=probe.repeat,
-                    verdict=training.verdict,
-                    n_errors=training.n_errors if counts else 0,
-                    cost=training.cost,
-                    share=training.share,
-                    time=training.time,
-                )
-            )
+            result = training.result(probe)
+            history.append(result if counts else replace(result, n_errors=0))
         estimate = estimate_so_far(search, world.n_limit, history)
         assert estimate is not None
         passed += longest

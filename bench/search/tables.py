@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betainc
 from sklearn.isotonic import IsotonicRegression
 
-Floats = NDArray[np.float64]
+from flexhpc.search import Probe, ProbeResult
+
 RECORDED = Path(__file__).parent / "recorded"
 BANDWIDTH = 0.12
 """Bandwidth of the kernel in log n."""
@@ -44,6 +44,13 @@ class Training:
     full_cost: int
     time: float | None = None
 
+    def result(self, probe: Probe) -> ProbeResult:
+        """Return the result of a probe with this training run."""
+        return ProbeResult(
+            n=probe.n, repeat=probe.repeat, arm=probe.arm, verdict=self.verdict,
+            n_errors=self.n_errors, cost=self.cost, share=self.share, time=self.time,
+        )  # fmt: skip
+
 
 class World(Protocol):
     """A source of training runs with a known fit curve."""
@@ -62,12 +69,12 @@ class World(Protocol):
         ...
 
 
-def middle(world: World, q: float = 0.5) -> float:
-    """Return the n, in samples, at which a fraction q of all training runs fits."""
+def middle(world: World) -> float:
+    """Return the n, in samples, at which half of all training runs fit."""
     low, high = 1.0, float(world.n_limit)
     while high / low > 1 + 1e-6:
         n = math.sqrt(low * high)
-        low, high = (n, high) if world.chance(n) > q else (low, n)
+        low, high = (n, high) if world.chance(n) > 0.5 else (low, n)
     return low
 
 

@@ -24,13 +24,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from bench.speed.contestants import data_loader_fits
 from flexhpc.config import checked
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
-from flexhpc.data import Samples, load_samples
+from flexhpc.data import load_samples
 from flexhpc.models import build
 
 START, WITHIN = 16, 1.2
@@ -53,11 +53,11 @@ def spec_of(model: str, seed: int, folder: Path) -> Path:
     return path
 
 
-def by_hand(spec: Path, seed: int) -> float:
+def by_hand(spec: Path) -> float:
     """Run the hand-written bisection; return the middle of the bracket."""
     (point,) = checked(spec)[1]
-    samples = load_samples(point.data, seed)
-    generator = torch.Generator().manual_seed(seed)
+    samples = load_samples(point.data, point.seed)
+    generator = torch.Generator().manual_seed(point.seed)
     steps, batch = point.training.steps, getattr(point.training, "batch_size", 0)
     assert steps is not None
     training, model = point.training, point.model
@@ -65,8 +65,9 @@ def by_hand(spec: Path, seed: int) -> float:
     assert isinstance(model, Network)
 
     def fits(n: int) -> bool:
-        ids = torch.randperm(len(samples.pool), generator=generator)[:n].numpy()
-        inputs, labels = drawn(samples, samples.pool[ids])
+        ids = samples.pool[torch.randperm(len(samples.pool), generator=generator)[:n].numpy()]
+        inputs = torch.from_numpy(samples.standardised(ids))
+        labels = torch.from_numpy(samples.labels[ids])
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         network: nn.Module = build(model, samples.shape, samples.classes)
         return data_loader_fits(network, inputs, labels, batch, training.lr, steps)
@@ -80,19 +81,15 @@ def by_hand(spec: Path, seed: int) -> float:
     return (fitted + failed) / 2
 
 
-def drawn(samples: Samples, ids: Any) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(samples.standardised(ids)), torch.from_numpy(samples.labels[ids])
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--by-hand", nargs=2, metavar=("SPEC", "SEED"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--by-hand", type=Path, metavar="SPEC", help=argparse.SUPPRESS)
+    options = parser.parse_args()
     if options.by_hand:
         torch.set_num_threads(1)
-        print(by_hand(Path(options.by_hand[0]), int(options.by_hand[1])))
+        print(by_hand(options.by_hand))
         return
     print("| network | flexhpc, s | hand-written, s | EMC by flexhpc | EMC by hand |")
     print("|---|---|---|---|---|")
@@ -106,13 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
                 start = time.monotonic()
                 emcs[0].append(flexhpc(spec))
                 middle = time.monotonic()
-                user = [
-                    sys.executable,
-                    "-m",
-                    "bench.speed.answers",
-                    "--by-hand",
-                    *map(str, (spec, seed)),
-                ]
+                user = [sys.executable, "-m", "bench.speed.answers", "--by-hand", str(spec)]
                 emcs[1].append(f"{float(subprocess.check_output(user, text=True)):.0f}")
                 ours.append(middle - start)
                 theirs.append(time.monotonic() - middle)

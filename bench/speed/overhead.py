@@ -68,11 +68,11 @@ def summary(ratios: Sequence[float], bound: float) -> tuple[str, int]:
     return line, int(median < bound)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--bound", type=float, default=0.55)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     ratios = []
     for _ in range(options.rounds):

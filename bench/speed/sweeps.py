@@ -57,7 +57,7 @@ class Swept:
         return self.trainings + self.between
 
 
-def swept(points: int, workers: int, tracking: str = "") -> Swept:
+def swept(points: int, workers: int, tracking: str) -> Swept:
     """Run a sweep and return its times."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")

@@ -16,10 +16,8 @@ import numpy as np
 
 from flexhpc.analysis.likelihood import (
     SAME,
-    Floats,
     MeanRatio,
     likelihood_at_budget,
-    likelihood_of,
     mean_ratio,
     ratio_likelihood,
 )
@@ -27,6 +25,7 @@ from flexhpc.analysis.text import without_shared_entries
 from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
@@ -228,10 +227,7 @@ def effects_of(
     for status in statuses:
         value = pairing.value(status)
         if value is not None and status.estimate is not None and status.record is not None:
-            if factor == 1:
-                likelihood: Floats | None = likelihood_of(status)
-            else:
-                likelihood = likelihood_at_budget(status, factor)
+            likelihood = likelihood_at_budget(status, factor)
             if likelihood is None:
                 continue
             likelihoods[id(status)] = likelihood

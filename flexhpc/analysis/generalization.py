@@ -16,13 +16,12 @@ from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexhpc.analysis.text import emc_or_bound
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL, Censored
 from flexhpc.store.status import PointStatus
 
-Floats = NDArray[np.float64]
 MIN_PAIRS = 4
 """Minimum number of pairs for a correlation."""
 Bound = Literal["none", "lower", "upper", "unknown"]
@@ -54,11 +53,6 @@ class Pair:
     bound: Bound = "none"
     test_accuracy: float
     gap: float
-
-    @property
-    def censored(self) -> bool:
-        """Whether either EMC is censored."""
-        return self.bound != "none"
 
     @property
     def excess(self) -> float:
@@ -165,7 +159,7 @@ def _joint_bound(*bounds: Bound) -> Bound:
 
 def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
     """Return the pairs whose EMCs are not censored, because a correlation needs values."""
-    return [pair for pair in model_pairs if not pair.censored]
+    return [pair for pair in model_pairs if pair.bound == "none"]
 
 
 def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:

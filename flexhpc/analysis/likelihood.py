@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from flexhpc.search.budget_curve import budget_curve
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import estimand_level, posterior
 from flexhpc.store.status import PointStatus
 
-Floats = NDArray[np.float64]
 STEP = 0.02
 """Step of the grids below, in log n: a fifth of the width of the narrowest intervals."""
 LOG_EMC = np.arange(-16.0, 31.0, STEP)
@@ -63,6 +62,8 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
 
     None if the EMC at this budget is unknown; see :mod:`flexhpc.search.budget_curve`.
     """
+    if factor == 1:
+        return likelihood_of(status)
     assert status.record is not None
     assert status.estimate is not None
     n_limit = status.record.header.n_limit

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flexhpc.config import Point
 from flexhpc.config.point import short_text
 from flexhpc.errors import InputError
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _DATA_KEYS = ("data", "labels")
 _NAMED = ("data.source", "data.labels", "data.corruption", "data.n_max")
-Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 _MIN_RELIABILITY = 0.1
 

@@ -12,13 +12,13 @@ import numpy as np
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
     STEP,
-    Floats,
     blur,
     is_open,
     likelihood_of,
     stack_likelihoods,
 )
 from flexhpc.analysis.reasons import is_bound
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 

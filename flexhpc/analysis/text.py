@@ -16,13 +16,9 @@ BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
 
 def emc_text(estimate: Estimate | None) -> str:
     """Format an EMC estimate: ``412 [350, 480]``, ``>= 1797``, ``< 1``."""
-    if estimate is None:
-        return ""
-    if estimate.censored == "right":
-        return f">= {estimate.emc}"
-    if estimate.censored == "left":
+    if estimate is not None and estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
-    return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+    return interval_text(estimate)
 
 
 def estimate_text(status: PointStatus) -> str:
@@ -31,7 +27,7 @@ def estimate_text(status: PointStatus) -> str:
     return text if status.state == "done" or not text else f"~ {text}"
 
 
-def interval_text(estimate: EmcInterval | None) -> str:
+def interval_text(estimate: Estimate | EmcInterval | None) -> str:
     """Format an EMC at a training error or budget: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
     if estimate is None:
         return ""

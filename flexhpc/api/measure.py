@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version as version_of
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from flexhpc.api.runs import Measurement, run_of
 from flexhpc.api.sweep import sweep_errors
-from flexhpc.atomic import write_atomic
 from flexhpc.custom.code import register_object
 from flexhpc.custom.live import source_hash
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
-from flexhpc.launch.prepare import open_folder, prepare
-from flexhpc.launch.sweep import launch_id
+from flexhpc.launch.prepare import prepare
+from flexhpc.launch.profile import LocalProfile
+from flexhpc.launch.sweep import launch_id, write_launch
 from flexhpc.store.status import StatusReader
-from flexhpc.versions import python_version
 from flexhpc.worker.here import measure_here
-from flexhpc.worker.task import TaskFile
 
 Values = Mapping[str, Any]
 
@@ -106,20 +104,15 @@ def measure(
         prepared = prepare(spec, (), path.parent)
         status = StatusReader(prepared.run, prepared.points).read()[0]
         if status.state != "done" or not prepared.again:
-            launch = launch_id()
-            open_folder(prepared, launch, None)
-            jobs = prepared.run.jobs / launch
-            write_atomic(jobs / "sweep.yaml", prepared.frozen)
-            task = TaskFile(
-                run=str(prepared.run.path), spec=str(jobs / "sweep.yaml"), launch=launch,
-                stop=str(jobs / "stop"), python=python_version(), flexhpc=version_of("flexhpc"),
-                owner=None, threads=threads, probes_at_once=1, retries=2, checkpoint_every=60.0,
-            )  # fmt: skip
+            profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
+            task = write_launch(prepared, profile, launch_id(), image=None, detach=True)
             with _progress_bar(progress) as update, _restored_threads():
                 measure_here(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measurement = run_of(prepared.run, statuses)[0]
-        return measurement if folder is not None else measurement.with_masks_in_memory()
+        if folder is None:  # the run folder will be removed
+            measurement = replace(measurement, masks_in_memory=measurement.masks)
+        return measurement
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,6 @@ class Measurement:
     run: RunFolder
     status: PointStatus
     masks_in_memory: Masks | None = None
-
-    def with_masks_in_memory(self) -> Measurement:
-        """Return a copy with the masks in memory, so that the run folder can be removed."""
-        return replace(self, masks_in_memory=self.masks)
 
     @property
     def estimate(self) -> Estimate:

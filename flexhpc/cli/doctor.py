@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +18,7 @@ from flexhpc.errors import one_line
 from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
+"""Result of a check: ``note`` for a limitation, ``bad`` if flexhpc cannot work."""
 _FILES = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte*",
     "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
@@ -29,33 +28,9 @@ _FILES = {
 """Data set -> pattern of a file in its root folder by which it is detected."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """Result of one check.
-
-    Attributes:
-        name: subject of the check.
-        level: ``ok``; ``note`` for a limitation; ``bad`` if flexhpc cannot work.
-        finding: result, with a fix if needed.
-    """
-
-    name: str
-    level: Level
-    finding: str
-
-
 def doctor() -> None:
     """Check python, torch, GPU, SLURM, containers, tracking and data, and suggest fixes."""
     bad = False
-    for check in run_checks():
-        typer.echo(f"{check.level:4}  {check.name:10}  {check.finding}")
-        bad |= check.level == "bad"
-    if bad:
-        raise typer.Exit(FAILED)
-
-
-def run_checks() -> Iterator[Check]:
-    """Run the checks; yield each result immediately, because importing torch takes seconds."""
     checks = {
         "python": _check_python, "packages": _check_packages, "torch": _check_torch,
         "gpu": _check_gpu, "slurm": _check_slurm, "containers": _check_containers,
@@ -63,7 +38,10 @@ def run_checks() -> Iterator[Check]:
     }  # fmt: skip
     for name, check in checks.items():
         level, finding = check()
-        yield Check(name=name, level=level, finding=finding)
+        typer.echo(f"{level:4}  {name:10}  {finding}")
+        bad |= level == "bad"
+    if bad:
+        raise typer.Exit(FAILED)
 
 
 def _check_python() -> tuple[Level, str]:

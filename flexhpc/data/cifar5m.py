@@ -12,7 +12,7 @@ from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
-from flexhpc.data.dataset import Array, Ints, Part, Source, no_test
+from flexhpc.data.dataset import Array, Ints, Part, Source
 from flexhpc.data.places import not_found, search_folders
 from flexhpc.data.raw_files import array_blocks, check_memory, convert_read_errors, open_array
 from flexhpc.errors import PointError
@@ -37,10 +37,8 @@ def open_cifar5m(source: str, root: str | None) -> Source:
         dtype=np.dtype(np.uint8),
         blocks=partial(_images, paths),
     )
-    return Source(
-        name=source, classes=len(CIFAR10_NAMES), train=train, test=no_test,
-        class_names=CIFAR10_NAMES,
-    )  # fmt: skip
+    names = CIFAR10_NAMES
+    return Source(name=source, classes=len(names), train=train, class_names=names)
 
 
 def _parts(source: str, root: str | None) -> list[Path]:

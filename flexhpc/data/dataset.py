@@ -84,7 +84,7 @@ class Source:
         name: name in messages.
         classes: number of classes.
         train: the training samples.
-        test: returns the samples of the source's test files, or None if it has none.
+        test: returns the samples of the source's test files, or None if it has none (the default).
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
         scaled: which features are standardised, bool (features,); None for all.
@@ -95,7 +95,7 @@ class Source:
     name: str
     classes: int
     train: Part
-    test: Callable[[], Part | None]
+    test: Callable[[], Part | None] = lambda: None
     coarse: Ints | None = None
     scaled: Mask | None = None
     summary: Summary | None = None
@@ -137,10 +137,6 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(int(side) for side in self.inputs.shape[1:])
-
-
-def no_test() -> None:
-    """Return None; the value of ``Source.test`` if there are no test files."""
 
 
 def rows_per_block(shape: tuple[int, ...]) -> int:

@@ -37,7 +37,6 @@ class Samples:
         class_names: names of the classes; None if the labels have other classes than the data set
             or its classes have no names.
         inputs: network inputs of all samples.
-        mean, deviation: statistics for standardisation, over the whole training set.
         pool: sorted global sample ids that may be drawn: neither held out, nor dropped as a
             conflict.
         n_limit: maximum number of samples of a probe.
@@ -65,23 +64,9 @@ class Samples:
         """Shape of one sample."""
         return self.dataset.shape
 
-    @property
-    def mean(self) -> Array:
-        """Mean that is subtracted from every sample."""
-        return self.inputs.mean
-
-    @property
-    def deviation(self) -> Array:
-        """Standard deviation by which every sample is divided after subtracting the mean."""
-        return self.inputs.deviation
-
     def standardised(self, ids: Ints) -> Array:
         """Return the standardised inputs of samples, float32 (len(ids), ...)."""
         return self.inputs.of(ids)
-
-    def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """See :meth:`flexhpc.data.inputs.Inputs.bytes_of`."""
-        return self.inputs.bytes_of(ids)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.config.sections.data import Digits, Gaussian, RandomTokens
-from flexhpc.data.dataset import Part, Source, no_test
+from flexhpc.data.dataset import Part, Source
 from flexhpc.seeds import derive
 
 
@@ -24,7 +24,7 @@ def open_digits(data: Digits) -> Source:
     file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     table = np.loadtxt(file, np.int64, delimiter=",")
     images = table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8)
-    return Source(name="digits", classes=10, train=Part.of(images, table[:, -1]), test=no_test)
+    return Source(name="digits", classes=10, train=Part.of(images, table[:, -1]))
 
 
 def draw_gaussian(data: Gaussian, seed: int) -> Source:
@@ -42,7 +42,6 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
         name=f"gaussian ({data.size} x {data.dims})",
         classes=data.classes,
         train=Part.of(inputs, (inputs @ teacher).argmax(axis=1)),
-        test=no_test,
         scaled=np.zeros(data.dims, dtype=np.bool_),
     )
 
@@ -58,6 +57,5 @@ def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
         name=f"random_tokens ({data.size} x {data.length} of {data.vocabulary})",
         classes=data.vocabulary,
         train=Part.of(tokens, np.zeros(data.size, np.int64)),
-        test=no_test,
         scaled=np.zeros(data.length, dtype=np.bool_),
     )

@@ -19,8 +19,8 @@ import numpy as np
 
 from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
-from flexhpc.data.dataset import Array, Part, Source, no_test
-from flexhpc.data.encode import Encoding, fit_encoding
+from flexhpc.data.dataset import Array, Part, Source
+from flexhpc.data.encode import fit_encoding
 from flexhpc.data.places import find_table
 from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
 from flexhpc.data.table_reader import normalise_column, read_csv
@@ -82,7 +82,6 @@ def _open_covtype(root: str | None) -> Source:
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
         train=Part.of(inputs, labels.astype(np.int64) - 1),
-        test=no_test,
         scaled=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
     )
 
@@ -131,13 +130,14 @@ def _open_adult(root: str | None) -> Source:
     def test() -> Part | None:
         for file in path.parent.glob("*"):
             if file.name.lower() == "adult.test":
-                return _encoded(*_read_adult(file), encoding, file)
+                frame, labels = _read_adult(file)
+                return Part.of(encoding.encode(frame, file), labels)
         return None
 
     return Source(
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
-        train=_encoded(frame, labels, encoding, path),
+        train=Part.of(encoding.encode(frame, path), labels),
         test=test,
         scaled=encoding.scaled,
     )
@@ -155,10 +155,6 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
     with convert_read_errors(path, "adult's table"):
         numbers = {str(i): np.float64 for i in _ADULT_NUMBERS}
         return frame.astype(numbers), (texts == _ADULT_CLASSES[1]).to_numpy()
-
-
-def _encoded(frame: pd.DataFrame, labels: Array, encoding: Encoding, path: Path) -> Part:
-    return Part.of(encoding.encode(frame, path), labels)
 
 
 def _open_credit(root: str | None) -> Source:
@@ -189,8 +185,7 @@ def _open_credit(root: str | None) -> Source:
     return Source(
         name=f"credit {path}",
         classes=2,
-        train=_encoded(table, labels, encoding, path),
-        test=no_test,
+        train=Part.of(encoding.encode(table, path), labels),
         scaled=encoding.scaled,
     )
 

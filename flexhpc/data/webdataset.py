@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import WebDataset
-from flexhpc.data.dataset import Source, no_test
+from flexhpc.data.dataset import Source
 from flexhpc.data.decode import SUFFIXES, LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
 from flexhpc.errors import PointError
@@ -57,7 +57,7 @@ def open_webdataset(data: WebDataset) -> Source:
     numbers = all(_NUMBER.fullmatch(text) for text in texts)
     labels = [int(text) for text in texts] if numbers else texts
     train = LabelledImages(name=str(files[0]), labels=labels, images=images)
-    return image_source(f"webdataset {path}", train, no_test, data.side)
+    return image_source(f"webdataset {path}", train, lambda: None, data.side)
 
 
 def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, str, bytes]]:

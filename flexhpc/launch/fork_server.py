@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from flexhpc.worker.fork_server import Ended, Order, Started, parse_event
+from flexhpc.worker.fork_server import Event, Order
 from flexhpc.worker.signals import EXIT_PEER_LOST
 from flexhpc.worker.task import Owner
 
@@ -95,7 +96,12 @@ class ForkServer:
         while chunk := self._answers.read(1 << 16):
             *lines, self._unread = (self._unread + chunk).split(b"\n")
             for line in lines:
-                self._take(parse_event(line))
+                event = Event(**json.loads(line))
+                worker = self._workers[event.worker]
+                if event.status is None:
+                    worker.started[event.pid] = Owner.of(event.pid)
+                else:
+                    worker.ended[event.pid] = event.status
 
     def _close(self) -> None:
         """Let the server start all requested workers and exit; the workers outlive it."""
@@ -105,9 +111,3 @@ class ForkServer:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_CLOSE_WITHIN)
         self._answers.close()
-
-    def _take(self, report: Started | Ended) -> None:
-        if isinstance(report, Started):
-            self._workers[report.worker].started[report.pid] = Owner.of(report.pid)
-        else:
-            self._workers[report.worker].ended[report.pid] = report.status

@@ -96,7 +96,7 @@ class View:
         states.update((s.point.id, s.state) for s in changed)
         for status in changed:
             if status.state == "done":
-                self._print(f"{count} {_label(status)}: done {emc_text(status.estimate)}")
+                self._print(f"{count} {points_text([status])}: done {emc_text(status.estimate)}")
         for message, points in failures_by_message(changed).items():
             reason = "for the same reason as before" if message in self._reported else message
             self._reported.add(message)
@@ -112,10 +112,6 @@ class View:
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _label(status: PointStatus) -> str:
-    return status.point.label or status.point.id
 
 
 def _finished(statuses: Sequence[PointStatus]) -> int:

@@ -84,7 +84,6 @@ class Profile(Section):
     """Seconds between checkpoints of a probe."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         if has_password(self.tracking_uri):
             yield "tracking_uri", NO_PASSWORD
         several = [key for key in ("nodes", "processes_per_node") if getattr(self, key, 1) != 1]
@@ -100,17 +99,11 @@ class LocalProfile(Profile):
     workers: Count | None = None
     """Points measured concurrently; the default uses all GPUs, or all cores without a GPU."""
 
-    def worker_count(self) -> int:
-        """Return the maximum number of points that are measured concurrently."""
-        per_worker = self.processes_per_node * (self.probes_at_once or 1)
-        gpus = len(visible_gpus())
-        return self.workers or max(
-            1, gpus // per_worker if gpus else available_cores() // per_worker
-        )
-
     def spread(self, points: int) -> tuple[int, int]:
         """Return the number of workers for ``points`` points, and of concurrent probes of each."""
-        workers_max = self.worker_count()
+        per_worker = self.processes_per_node * (self.probes_at_once or 1)
+        slots = len(visible_gpus()) or available_cores()
+        workers_max = self.workers or max(1, slots // per_worker)
         workers = min(workers_max, points)
         if self.processes_per_node > 1:
             return workers, 1
@@ -178,7 +171,6 @@ class SlurmProfile(Profile):
     """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flexhpc.config import Point
@@ -31,7 +30,7 @@ from flexhpc.models import build
 from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Callbacks, Group, MakeModel, Outcome, ProbeData, train
+from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source_hash
 
 _MOST_FLOATS = 2**30
@@ -81,11 +80,24 @@ def run_training(
     if isinstance(point.model, Network):
         make_model = partial(build, point.model, samples.shape, samples.classes)
     with time_limit_as_point_error():
-        if isinstance(point.training, CustomTrainer):
-            inputs = samples.standardised(subset)
-            call = _trainer_call(point.training, inputs, labels, samples.classes, seeds, make_model)
+        training = point.training.at_stage(probe.stage)
+        if isinstance(training, CustomTrainer):
+            call = TrainerCall(
+                trainer=training.custom_trainer,
+                seconds=training.seconds,
+                inputs=samples.standardised(subset),
+                labels=labels,
+                classes=samples.classes,
+                seeds=seeds,
+                budget=Budget(
+                    epochs=training.epochs,
+                    steps=training.steps,
+                    gradient_evaluations=training.gradient_evaluations,
+                ),
+                make_model=make_model,
+            )
             return run_trainer(call, training_callbacks, group), subset, seeds
-        assert isinstance(point.training, Training)
+        assert isinstance(training, Training)
         assert make_model is not None
         resident, moments = _resident_inputs(samples, subset, group.device)
         data = ProbeData(
@@ -96,7 +108,6 @@ def run_training(
             order_seed=seeds.order,
             prompt=prompt,
         )
-        training = point.training.at_stage(probe.stage)
         return train(training, make_model, data, training_callbacks, group), subset, seeds
 
 
@@ -111,32 +122,12 @@ def _resident_inputs(
         with which to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
-        pixels = samples.bytes_of(subset)
+        pixels = samples.inputs.bytes_of(subset)
         if pixels is not None:
             rows, *moments = pixels
             mean, deviation = (torch.tensor(moment, device=device) for moment in moments)
             return torch.from_numpy(rows).to(device), (mean, deviation)
     return torch.from_numpy(samples.standardised(subset)).to(device), None
-
-
-def _trainer_call(
-    training: CustomTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
-    seeds: ProbeSeeds, make_model: MakeModel | None,
-) -> TrainerCall:  # fmt: skip
-    return TrainerCall(
-        trainer=training.custom_trainer,
-        seconds=training.seconds,
-        inputs=inputs,
-        labels=labels,
-        classes=classes,
-        seeds=seeds,
-        budget=Budget(
-            epochs=training.epochs,
-            steps=training.steps,
-            gradient_evaluations=training.gradient_evaluations,
-        ),
-        make_model=make_model,
-    )
 
 
 def run_probe(

@@ -12,7 +12,6 @@ from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
     Bracket,
-    Censored,
     EmcInterval,
     EndedBy,
     Estimate,
@@ -202,17 +201,9 @@ def _missing_verdict(
 def _emc_interval(
     curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
-    lower, middle, upper = curve.quantiles(curve.level_set(level), TAILS)
+    ends = curve.quantiles(curve.level_set(level), TAILS)
     fits, fails = _split(history, eps)
-    censored: Censored = "none"
-    emc = max(1, round(middle))
-    if not fits:
-        censored, emc = "left", 0
-    elif not fails:
-        censored, emc = "right", max(fits)
-    elif middle >= n_limit:
-        censored, emc = "right", n_limit
-    return EmcInterval.within(emc, lower, upper, censored)
+    return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 
 
 def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:

@@ -14,17 +14,17 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
-    Bracket,
     EmcInterval,
     History,
     ProbeResult,
     Quantiles,
     evidence_of,
 )
-from flexhpc.search.times import Floats, Times, shift
+from flexhpc.search.times import Times, shift
 
 MAX_FACTOR = 2.0
 """Largest multiple of the budget for which EMC is predicted; intervals at 4 were too narrow."""
@@ -74,17 +74,10 @@ class BudgetCurve:
             q: P(fit) that defines the EMC: 0.5 for ``n50``.
             factor: multiple of the budget; above 1 the result is a prediction.
         """
-        lower, middle, upper = self.curve.quantiles(self.level_set(q, factor), TAILS)
+        ends = self.curve.quantiles(self.level_set(q, factor), TAILS)
         fits = [r.n for r in self.history if r.fit and (r.time is None or r.time <= factor)]
-        bracket = Bracket(
-            largest_fit=max(fits, default=None),
-            smallest_fail=self.n_limit if len(fits) < len(self.history) else None,
-        )
-        emc = {"none": max(1, round(middle)), "left": 0, "right": max(fits, default=0)}
-        censored = bracket.censored
-        if censored == "none" and middle >= self.n_limit:
-            censored, emc["right"] = "right", self.n_limit
-        return EmcInterval.within(emc[censored], lower, upper, censored)
+        any_failed = len(fits) < len(self.history)
+        return EmcInterval.from_quantiles(ends, fits, self.n_limit, any_failed=any_failed)
 
 
 def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:

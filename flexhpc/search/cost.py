@@ -44,7 +44,7 @@ def cost_bound(
 
 def _full_cost(training: Training, n: int) -> int:
     """Return the sample passes of one training run over its full budget, without extensions."""
-    gradients = 1 if training.sam is None else 2
+    gradients = training.gradients_per_sample
     if training.gradient_evaluations is not None:
         return max(training.gradient_evaluations, n * gradients)
     if training.epochs is not None:

@@ -147,6 +147,21 @@ class EmcInterval:
             censored=censored,
         )
 
+    @classmethod
+    def from_quantiles(
+        cls, quantiles: Quantiles, fits: Sequence[int], n_limit: int, *, any_failed: bool
+    ) -> EmcInterval:
+        """Censor a posterior on the side on which no probe bounds it.
+
+        ``quantiles`` are its lower end, median and upper end, ``fits`` the n of probes that fitted.
+        """
+        lower, middle, upper = quantiles
+        if not fits:
+            return cls.within(0, lower, upper, "left")
+        if not any_failed or middle >= n_limit:
+            return cls.within(n_limit if any_failed else max(fits), lower, upper, "right")
+        return cls.within(max(1, round(middle)), lower, upper, "none")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:

@@ -247,14 +247,9 @@ def make_estimate(
         unconverged=sum(result.verdict == "unconverged" for result in finished),
         rejected=len(finished) - len(accepted_probes(finished)),
         width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
-        by_eps=by_eps or {}, arm=arm, best_chance=best_chance, tolerance=_tolerance(search),
-        max_cost=search.max_cost,
+        by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
+        tolerance=getattr(search, "tolerance", None), max_cost=search.max_cost,
     )  # fmt: skip
-
-
-def _tolerance(search: Search) -> float | None:
-    tolerance: float | None = getattr(search, "tolerance", None)
-    return tolerance
 
 
 def is_precise(
@@ -274,7 +269,7 @@ def is_precise(
         estimate: final estimate.
         doubling: see :func:`advance`.
     """
-    tolerance = _tolerance(search)
+    tolerance: float | None = getattr(search, "tolerance", None)
     if doubling is not None and not _ends_doubling(estimate, doubling):
         return False
     if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):

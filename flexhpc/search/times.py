@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from flexhpc.search.evidence import Floats
 from flexhpc.search.history import History
 
-Floats = NDArray[np.float64]
 Index = NDArray[np.intp] | slice
 
 _EARLY = np.geomspace(0.35, 6.0, 10)

@@ -129,11 +129,9 @@ class StatusReader:
             state = "failed"
         elif claim.state in ("running", "stopped"):
             state = "stopped"
-        return PointStatus(
-            point=point,
+        return replace(
+            stored,
             state=state,
-            record=stored.record,
-            estimate=stored.estimate,
             progress=claim.progress if state == "running" else {},
             host=claim.host.split(":")[0],
             launch=claim.launch,

@@ -42,11 +42,6 @@ def epoch_order(n: int, seed: int, epoch: int) -> Ints:
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
-def gradients_per_sample(training: Training) -> int:
-    """Return the number of gradients per sample of a batch: 1, or 2 with SAM."""
-    return 1 if training.sam is None else 2
-
-
 def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
     """Return the budget in parameter updates; None for training until convergence.
 
@@ -61,7 +56,7 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
         return budget
     if key == "epochs":
         return budget * len(sizes)
-    return _whole_batches(budget // gradients_per_sample(training), sizes)
+    return _whole_batches(budget // training.gradients_per_sample, sizes)
 
 
 def _whole_batches(samples: int, sizes: Sequence[int]) -> int:

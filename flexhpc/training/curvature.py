@@ -35,9 +35,9 @@ class Ritz:
     """Result of Lanczos' method.
 
     Attributes:
+        products: number of matrix-vector products.
         min: smallest Ritz value; apart from rounding, at least the smallest eigenvalue.
         max: largest Ritz value; apart from rounding, at most the largest eigenvalue.
-        products: number of matrix-vector products.
         residual_min: ``|Av - min v|`` for the unit vector v of ``min``; an eigenvalue lies within
             this distance of ``min``.
         residual_max: the same for ``max``.
@@ -45,11 +45,11 @@ class Ritz:
     All attributes except ``products`` are nan if a product is not finite.
     """
 
-    min: float
-    max: float
     products: int
-    residual_min: float
-    residual_max: float
+    min: float = math.nan
+    max: float = math.nan
+    residual_min: float = math.nan
+    residual_max: float = math.nan
 
     def is_negative(self, tolerance: float) -> bool:
         """Return whether the smallest Ritz value is below -``tolerance`` times the largest."""
@@ -90,8 +90,7 @@ def lanczos(
             image = image - basis[: count + 1].T @ (basis[: count + 1] @ image)
         count, norm = count + 1, float(image.norm())
         if not math.isfinite(diagonal[-1] + norm):
-            nan = math.nan
-            return Ritz(min=nan, max=nan, products=count, residual_min=nan, residual_max=nan)
+            return Ritz(products=count)
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
         last = count == limit or norm <= _INVARIANT * scale
         if last or count == check:

@@ -157,7 +157,6 @@ def _train(
     n, sizes = len(data.labels), epoch_batch_sizes(training, len(data.labels))
     initial_max_steps = budget.budget_in_updates(training, sizes)
     stable = stable_updates(training, initial_max_steps or math.inf)
-    gradients_per_sample = budget.gradients_per_sample(training)
     started = last_saved = time.monotonic()
     seconds_before = state.seconds
     verdict: Verdict | None = None
@@ -181,7 +180,7 @@ def _train(
             update_weights(optimizer)
             state.batch += 1
             state.steps += 1
-            state.cost += len(ids) * gradients_per_sample
+            state.cost += len(ids) * training.gradients_per_sample
             trainee.steps_since_resume += 1
 
             now = time.monotonic()

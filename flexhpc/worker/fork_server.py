@@ -2,9 +2,8 @@
 
 Usage: python -m flexhpc.worker.fork_server
 
-Each line of stdin is an :class:`Order`. For each worker process, a :class:`Started` and an
-:class:`Ended` line are written to stdout; lines of different processes may interleave. The server
-exits when stdin is closed; its workers keep running.
+Each line of stdin is an :class:`Order`. When a worker process starts or ends, an :class:`Event` is
+written to stdout as one line. The server exits when stdin is closed; its workers keep running.
 
 The fork server of multiprocessing is not used: it runs the caller's main script again in every
 process, and the caller cannot exit before the workers.
@@ -71,37 +70,19 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
-    """Event: a process of a worker was started.
+class Event:
+    """A process of a worker was started or ended.
 
     Attributes:
         worker: name of the worker; see :class:`Order`.
         pid: process id.
+        status: exit status, or the negative number of the signal that killed the process; None if
+            the process was started.
     """
 
     worker: str
     pid: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """Event: a process of a worker ended.
-
-    Attributes:
-        worker: name of the worker; see :class:`Order`.
-        pid: process id.
-        status: exit status, or the negative number of the signal that killed the process.
-    """
-
-    worker: str
-    pid: int
-    status: int
-
-
-def parse_event(line: bytes) -> Started | Ended:
-    """Parse one line of the fork server's stdout."""
-    value = json.loads(line)
-    return Ended(**value) if "status" in value else Started(**value)
+    status: int | None = None
 
 
 class _Server:
@@ -120,7 +101,7 @@ class _Server:
                 with _blocked_sigchld():
                     pid = _fork(order, rank, token)
                     self._running[pid] = order.worker
-                    _send(Started(worker=order.worker, pid=pid))
+                    _send(Event(worker=order.worker, pid=pid))
 
     def _report_endings(self, *_: object) -> None:
         """Report all children that have ended; one SIGCHLD may stand for several."""
@@ -129,7 +110,7 @@ class _Server:
             if not pid:
                 return
             status = os.waitstatus_to_exitcode(status)
-            _send(Ended(worker=self._running.pop(pid), pid=pid, status=status))
+            _send(Event(worker=self._running.pop(pid), pid=pid, status=status))
 
 
 def _expand_spec(order: Order) -> None:
@@ -149,13 +130,13 @@ def _blocked_sigchld() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _send(report: Started | Ended) -> None:
+def _send(event: Event) -> None:
     """Write an event to stdout; ignore a closed pipe.
 
     The write is atomic, because a line is shorter than PIPE_BUF.
     """
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(asdict(report)).encode() + b"\n")
+        os.write(1, json.dumps(asdict(event)).encode() + b"\n")
 
 
 def _fork(order: Order, rank: int, token: str) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from flexhpc.config import Point, checked
 from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
@@ -32,8 +32,6 @@ from flexhpc.worker.watchdog import Watchdog
 
 _WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
-
-PointResult = Literal["done", "failed", "held"]
 
 
 def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
@@ -201,7 +199,7 @@ class Worker:
             queue, held = list(points), []
             while queue and not self.stop.is_set():
                 point = queue.pop(0)
-                if self._try(point) == "held":
+                if not self._try(point):
                     held.append(point)
             points = held if self.task.points is not None and time.monotonic() < end else []
             if points:
@@ -224,12 +222,13 @@ class Worker:
         claim = read_claim(self.run.claim(point.id))
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
-    def _try(self, point: Point) -> PointResult:
+    def _try(self, point: Point) -> bool:
+        """Measure a point if necessary; return False if another process holds its claim."""
         if self.stop.is_set() or self._is_settled(point):
-            return "done"
+            return True
         claim = self._take(point)
         if claim is None:
-            return "held"
+            return False
         # From now on, the claim counts the deaths.
         self.environment.failures.unlink(missing_ok=True)
         self.watchdog.guard(claim)
@@ -246,12 +245,11 @@ class Worker:
             if not self.watchdog.lost.is_set():
                 self.stop.set("another process of this job received a stop request")
             self._release(claim, "stopped")
-            return "done"
         except PointError as error:
             if isinstance(error, NoData):
                 self._no_data.setdefault(_data_key(point), str(error))
             self._print(f"{point.id} {point.label}: {error}", sys.stderr)
-            return self._fail(claim, str(error))
+            self._fail(claim, str(error))
         except PeerLost:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
@@ -259,9 +257,9 @@ class Worker:
             self._fail(claim, f"{type(error).__name__}: {one_line(error)}")
             if self.group.size > 1:
                 _exit_immediately("exiting, because other processes of this job may wait forever")
-            return "failed"
-        self._release(claim, "done")
-        return "done"
+        else:
+            self._release(claim, "done")
+        return True
 
     def _take(self, point: Point) -> Claim | None:
         """Claim a point; return None if another process measures it.
@@ -301,10 +299,9 @@ class Worker:
                 times.append(path.stat().st_mtime)
         return max(times)
 
-    def _fail(self, claim: Claim, message: str) -> PointResult:
+    def _fail(self, claim: Claim, message: str) -> None:
         self.failed += 1
         self._release(claim, "failed", message)
-        return "failed"
 
     def _measure(self, point: Point) -> None:
         if _is_measured(self.run, point):

@@ -31,16 +31,17 @@ def main(group: str, build: str = "cuda") -> None:
     """Install one group of packages."""
     lines = (HERE / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    # The pins of torch are omitted, because an installed CPU build may have another version.
+    other_pins = {package: version for package, version in pins.items() if package not in TORCH}
     if group == "tools":
         install(project()["build-system"]["requires"], pins)
     elif group == "packages":
         dependencies = project()["project"]["dependencies"]
-        # The pins of torch are omitted, because an installed CPU build may have another version.
-        install([d for d in dependencies if name(d) not in TORCH], without(pins, *TORCH))
+        install([d for d in dependencies if name(d) not in TORCH], other_pins)
     elif build == "cuda":
         install(list(TORCH), pins)
     elif build == "cpu":
-        install(cpu_builds(pins), without(pins, *TORCH))
+        install(cpu_builds(pins), other_pins)
     else:
         sys.exit(f"TORCH={build}: must be cuda or cpu")
 
@@ -99,11 +100,6 @@ def pip(*arguments: str, capture: bool = False) -> str:
 def name(requirement: str) -> str:
     """Return the package name of a requirement."""
     return re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
-
-
-def without(pins: dict[str, str], *names: str) -> dict[str, str]:
-    """Return the pins without those of the named packages."""
-    return {package: version for package, version in pins.items() if package not in names}
 
 
 if __name__ == "__main__":

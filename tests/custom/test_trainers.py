@@ -273,7 +273,7 @@ def test_model_is_optional_only_with_a_trainer(folder: Path) -> None:
     (folder / "custom.yaml").write_text(text)
     with pytest.raises(InputError, match="family: is required"):
         checked(folder / "custom.yaml")
-    with pytest.raises(InputError, match=r"family: none is for training\.trainer only"):
+    with pytest.raises(InputError, match=r"family: none requires training\.trainer"):
         checked(folder / "custom.yaml", ["model.family=none"])
 
 

@@ -99,8 +99,8 @@ def test_reads_fashion_mnist_of_debian() -> None:
     np.testing.assert_array_equal(np.bincount(samples.labels), [6_000] * 10)
     assert samples.conflicts == 0
     assert samples.n_limit == 60_000
-    np.testing.assert_allclose(samples.mean.ravel() / 255, 0.2860, atol=1e-4)
-    np.testing.assert_allclose(samples.deviation.ravel() / 255, 0.3530, atol=1e-4)
+    np.testing.assert_allclose(samples.inputs.mean.ravel() / 255, 0.2860, atol=1e-4)
+    np.testing.assert_allclose(samples.inputs.deviation.ravel() / 255, 0.3530, atol=1e-4)
 
 
 def test_reads_cifar10_and_fine_labels_of_cifar100(tmp_path: Path) -> None:

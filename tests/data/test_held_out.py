@@ -49,12 +49,12 @@ def test_mean_and_deviation_exclude_held_out_samples() -> None:
     data = section(source="digits", test_fraction=0.3)
     samples, test = load_samples(data, 0), load_test(data, 0)
     train = samples.dataset.inputs[samples.pool]
-    np.testing.assert_allclose(samples.mean.item(), train.mean(), rtol=1e-6)
-    np.testing.assert_allclose(samples.deviation.item(), train.std(), rtol=1e-6)
-    assert samples.mean.item() != load("digits").mean.item()
+    np.testing.assert_allclose(samples.inputs.mean.item(), train.mean(), rtol=1e-6)
+    np.testing.assert_allclose(samples.inputs.deviation.item(), train.std(), rtol=1e-6)
+    assert samples.inputs.mean.item() != load("digits").inputs.mean.item()
     raw = samples.dataset.inputs[test.rows[:50]].astype(np.float32)
     np.testing.assert_array_equal(
-        test.standardised(np.arange(50)), (raw - samples.mean) / samples.deviation
+        test.standardised(np.arange(50)), (raw - samples.inputs.mean) / samples.inputs.deviation
     )
 
 
@@ -72,7 +72,9 @@ def test_test_files_are_standardised_with_the_training_moments(tmp_path: Path) -
     samples = load("mnist", root=tmp_path)
     test = load_test(section(source="mnist", root=tmp_path), 0)
     np.testing.assert_array_equal(test.labels, labels[20:])
-    expected = (images[20:, None].astype(np.float32) - samples.mean) / samples.deviation
+    expected = (
+        images[20:, None].astype(np.float32) - samples.inputs.mean
+    ) / samples.inputs.deviation
     np.testing.assert_array_equal(test.standardised(np.arange(10)), expected)
     np.testing.assert_array_equal(test.standardised(np.array([7, 2])), expected[[7, 2]])
     held_out = load_test(section(source="mnist", root=tmp_path, test_fraction=0.2), 0)

@@ -81,7 +81,7 @@ def test_gaussian_tables_have_the_moments_of_each_feature(tmp_path: Path) -> Non
     np.testing.assert_allclose(noise.std(axis=0), plain.std(axis=0), atol=0.04)
     for values in (plain, noise):
         np.testing.assert_array_equal(values[:, 1], 0)
-    np.testing.assert_array_equal(samples.deviation[1], 1)
+    np.testing.assert_array_equal(samples.inputs.deviation[1], 1)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "permuted_each", "permuted"])

@@ -181,7 +181,7 @@ def test_numeric_column_with_few_non_numbers_is_refused(tmp_path: Path) -> None:
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
     path = written(tmp_path / "t.csv", "\n".join(rows))
-    with pytest.raises(PointError, match=r"except in 1 cells .'12.3.4' in row 42.; correct them"):
+    with pytest.raises(PointError, match=r"except for 1 cells .'12.3.4' in row 42.; correct them"):
         open_csv(path)
     assert open_csv(path, categorical=["x"]).train.shape == (100,), "if requested"
 

@@ -16,7 +16,7 @@ import pytest
 
 from flexhpc.config.sections.data import Data
 from flexhpc.data import load_samples, load_test
-from flexhpc.data.dataset import Part, Source, no_test
+from flexhpc.data.dataset import Part, Source
 from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
@@ -286,7 +286,7 @@ def test_failed_packing_keeps_the_existing_file_and_no_part(packed: Path) -> Non
         raise PointError("the third image is unreadable")
 
     part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=blocks)
-    source = Source(name="x", classes=2, train=part, test=no_test)
+    source = Source(name="x", classes=2, train=part)
     with pytest.raises(PointError, match="third image"):
         write_packed(source, {"source": "x"}, packed)
     assert packed.read_bytes() == before
@@ -300,7 +300,7 @@ def test_memory_of_packing_does_not_depend_on_the_size(tmp_path: Path) -> None:
         labels=np.zeros(count, np.int64), shape=(3, 32, 32), dtype=np.dtype("u1"),
         blocks=lambda: itertools.repeat(block, count // len(block)),
     )  # fmt: skip
-    source = Source(name="x", classes=2, train=part, test=no_test)
+    source = Source(name="x", classes=2, train=part)
     tracemalloc.start()
     packed = write_packed(source, {"source": "x"}, tmp_path / "x")
     _, peak = tracemalloc.get_traced_memory()

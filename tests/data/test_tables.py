@@ -42,8 +42,8 @@ def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> 
     samples = table(path, test_fraction=0.4)
     test = load_test(section(source="table", path=path, target="y", test_fraction=0.4), 0)
     train = np.array([i * i for i in samples.pool if i % 5], dtype=np.float64)
-    np.testing.assert_allclose(samples.mean[0], train.mean(), rtol=1e-6)
-    np.testing.assert_allclose(samples.deviation[0], train.std(), rtol=1e-6)
+    np.testing.assert_allclose(samples.inputs.mean[0], train.mean(), rtol=1e-6)
+    np.testing.assert_allclose(samples.inputs.deviation[0], train.std(), rtol=1e-6)
     missing = np.flatnonzero(test.rows % 5 == 0)
     assert len(missing) > 3
     np.testing.assert_array_equal(test.standardised(missing), [[0, 1]] * len(missing))

@@ -131,7 +131,9 @@ def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
     np.testing.assert_array_equal(test_inputs[:, 1:4], [[1, 0, 0], [0, 1, 0]])
     np.testing.assert_array_equal(test_inputs[:, 5:7], [[0, 0], [0, 1]])  # 11th: only in the test
     np.testing.assert_allclose(
-        test_inputs[:, 0], (np.array([25, 38]) - samples.mean[0]) / samples.deviation[0], rtol=1e-5
+        test_inputs[:, 0],
+        (np.array([25, 38]) - samples.inputs.mean[0]) / samples.inputs.deviation[0],
+        rtol=1e-5,
     )
 
 

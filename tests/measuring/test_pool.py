@@ -20,6 +20,7 @@ from flexhpc.config import Point, checked
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
@@ -253,12 +254,11 @@ def test_workers_and_probes_per_worker(
 
 
 def test_task_requests_cores_for_its_probes(tmp_path: Path) -> None:
+    record = ArrayRecord(folder=tmp_path, name="x", tasks=1, throttle=1, job=None, slurm_conf=None)
+
     def script(**keys: int) -> str:
         profile = SlurmProfile(cluster="slurm", cpus_per_process=2, gpus_per_node=4, **keys)
-        return batch_script(
-            tmp_path, profile, name="x", stop=tmp_path / "stop", tasks=1, throttle=1,
-            after=None, python="python",
-        )  # fmt: skip
+        return batch_script(record, profile, tmp_path / "stop", after=None, container=None)
 
     several = script(probes_at_once=4)
     assert "#SBATCH --cpus-per-task=8" in several

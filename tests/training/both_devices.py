@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import flexhpc
-from flexhpc.cli.doctor import run_checks
+from flexhpc.cli.doctor import _check_gpu
 from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
@@ -121,8 +121,7 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
 
 def gpu_check(kind: str) -> str:
     with device_of_type(kind):
-        (check,) = (check for check in run_checks() if check.name == "gpu")
-    return check.finding
+        return _check_gpu()[1]
 
 
 def fit(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tensor:

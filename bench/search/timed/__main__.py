@@ -41,14 +41,7 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, floa
     history: list[ProbeResult] = []
     clear_cache()
     while isinstance(step := advance(search, world.n_limit, history), list):
-        for probe in step:
-            drawn = world.draw(probe.n, rng)
-            history.append(
-                ProbeResult(
-                    n=probe.n, repeat=probe.repeat, verdict=drawn.verdict, n_errors=drawn.n_errors,
-                    cost=drawn.cost, share=drawn.share, time=drawn.time,
-                )
-            )  # fmt: skip
+        history += [world.draw(probe.n, rng).result(probe) for probe in step]
     curve = budget_curve(history, world.n_limit)
     rows = [(1.0, sum(result.share or 1 for result in history))]
     for factor in FACTORS:

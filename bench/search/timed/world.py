@@ -6,13 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from bench.search.tables import Training
 from bench.search.timed.record import DOUBLINGS, VERDICTS
+from flexhpc.search.evidence import Floats
 
-Floats = NDArray[np.float64]
 HERE = Path(__file__).parent
 _LEVELS = (np.arange(200) + 0.5) / 200
 
@@ -67,12 +66,12 @@ class TimedTable:
         """See :class:`bench.search.tables.World`."""
         return float(np.mean(self.log_times(n) <= math.log(self.budget)))
 
-    def emc(self, budget: float, q: float = 0.5) -> float:
-        """Return the n at which a fraction q of training runs fits within a budget (updates)."""
+    def emc(self, budget: float) -> float:
+        """Return the n at which half of all training runs fit within a budget (updates)."""
         low, high = 1.0, float(self.n_limit)
         while high / low > 1 + 1e-4:
             n = math.sqrt(low * high)
-            fits = np.mean(self.log_times(n) <= math.log(budget)) > q
+            fits = np.mean(self.log_times(n) <= math.log(budget)) > 0.5
             low, high = (n, high) if fits else (low, n)
         return low
 

@@ -13,8 +13,8 @@ from flexhpc.analysis.figures.chart import (
     Spec,
     chart,
     layer,
-    log_axis,
     log_domain,
+    log_encoding,
 )
 from flexhpc.analysis.generalization import label_pairs
 from flexhpc.store.status import PointStatus
@@ -34,9 +34,8 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     domain = log_domain([row["ratio"] for row in rows])
     families = list(dict.fromkeys(row["family"] for row in rows))
     encoding: Spec = {
-        "x": {"field": "ratio", "type": "quantitative",
-              "axis": log_axis("EMC with original labels / EMC with random labels", domain),
-              "scale": {"type": "log", "domain": domain, "nice": False}},
+        "x": {"field": "ratio",
+              **log_encoding("EMC with original labels / EMC with random labels", domain)},
         "y": {"field": "test accuracy", "type": "quantitative",
               "scale": {"zero": False, "padding": 10}},
         "color": {"field": "family", "type": "nominal", "legend": {"title": None},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_axis, log_domain
+from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_domain, log_encoding
 from flexhpc.analysis.likelihood import SAME
 
 RATIOS = (
@@ -34,10 +34,7 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     domain = log_domain([*ends, band["from"], band["to"]])
     baselines = {f"at {effect.baseline}" for effect in effects}
     baseline = baselines.pop() if len(baselines) == 1 else "at the baseline"
-    x: dict[str, Any] = {
-        "type": "quantitative", "axis": log_axis(f"EMC / EMC {baseline}", domain),
-        "scale": {"type": "log", "domain": domain, "nice": False},
-    }  # fmt: skip
+    x = log_encoding(f"EMC / EMC {baseline}", domain)
     verdicts = list(dict.fromkeys(row["verdict"] for row in rows))
     shared = {
         "y": {

@@ -40,7 +40,6 @@ class CustomCode(Section):
         return Code(folder=self.folder or "", hash=self.code or "")
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         yield from json_problems("kwargs", self.kwargs, depth=0)
 
@@ -62,17 +61,13 @@ class CustomData(CustomCode, Data):
     test labels)."""
 
     import_path: ClassVar[str] = "flexhpc.data.custom:open_custom"
+    has_test_set: ClassVar[bool] = True
 
     source: Annotated[str, Field(pattern=NAME)]
     """Import path, such as `my_data:load`; the module is in the folder of the spec or on Python's
     path. The function is called with `kwargs`. Inputs are images (uint8, (n, channels, height,
     width) or (n, height, width)) or vectors (float32, (n, features)). Labels are integers from 0,
     or any values that can be sorted."""
-
-    @property
-    def has_test_set(self) -> bool:
-        """True, because the function may return test samples."""
-        return True
 
     @classmethod
     def location_key(cls) -> None:

@@ -124,7 +124,6 @@ class Data(Section):
         return [name for name in cls.model_fields if name not in excluded]
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         classes = "classes" in self.model_fields_set
         if self.labels == "corrupted" and self.corruption is None:
             yield "corruption", "is required with labels: corrupted; give a fraction, such as 0.2"
@@ -169,7 +168,6 @@ class Digits(Images):
 
     @property
     def static_info(self) -> StaticInfo:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return StaticInfo(shape=(1, 8, 8), classes=10, size=1_797)
 
 
@@ -185,7 +183,6 @@ class ImageSet(Images):
 
     @property
     def static_info(self) -> StaticInfo | None:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return {
             "mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
             "fashion_mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
@@ -203,6 +200,7 @@ class ImageFolder(Images):
     """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
 
     import_path: ClassVar[str] = "flexhpc.data.image_folder:open_image_folder"
+    has_test_set: ClassVar[bool] = True
 
     source: Literal["image_folder"]
     root: Annotated[str, LOCATION]
@@ -211,11 +209,6 @@ class ImageFolder(Images):
     name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two image folders in one sweep, because `root` is not part of a
     point's id."""
-
-    @property
-    def has_test_set(self) -> bool:
-        """True, because the folder may contain a test set."""
-        return True
 
 
 class KnownTable(Data):
@@ -257,7 +250,6 @@ class Table(Data):
     id."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         categorical, drop = self.categorical or [], self.drop or []
         for key, columns in (("categorical", categorical), ("drop", drop)):
@@ -284,11 +276,9 @@ class Gaussian(Data):
 
     @property
     def static_info(self) -> StaticInfo:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return StaticInfo(shape=(self.dims,), classes=self.classes, size=self.size)
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.inputs != "original":
             yield "inputs", "has no effect on Gaussian inputs; remove it"
@@ -320,11 +310,9 @@ class RandomTokens(Data):
 
     @property
     def static_info(self) -> StaticInfo:
-        """Static info of the data set; see :class:`StaticInfo`."""
         return StaticInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
             if getattr(self, key) != type(self).model_fields[key].default:

@@ -11,16 +11,13 @@ from flexhpc.config.sections.data import Images
 class FileFormat(Images):
     """Keys that all file formats share."""
 
+    has_test_set: ClassVar[bool] = True
+
     path: Annotated[str, LOCATION]
     """Location of the samples, or a file written by `flexhpc data prepare`."""
     name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two data sets of this format in one sweep, because `path` is not part
     of a point's id."""
-
-    @property
-    def has_test_set(self) -> bool:
-        """True, because the files may include a test set."""
-        return True
 
 
 class Arrays(FileFormat):
@@ -86,6 +83,7 @@ class WebDataset(FileFormat):
     """Tar files of images and classes, `KEY.jpg` next to `KEY.cls`, in the format of WebDataset."""
 
     import_path: ClassVar[str] = "flexhpc.data.webdataset:open_webdataset"
+    has_test_set: ClassVar[bool] = False
 
     source: Literal["webdataset"]
     path: Annotated[str, LOCATION]
@@ -95,8 +93,3 @@ class WebDataset(FileFormat):
     """File extension of the images, such as `jpg`; by default any image extension."""
     target: str = "cls"
     """File extension of the classes, each of which is a number or a word."""
-
-    @property
-    def has_test_set(self) -> bool:
-        """False, because the format has no test set."""
-        return False

@@ -99,7 +99,6 @@ class Gates(Section):
     """Rise of the loss after its minimum."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         for name in type(self).model_fields:
             gate: Gate = getattr(self, name)
             if gate.mode == "off":

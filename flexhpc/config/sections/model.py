@@ -86,7 +86,6 @@ class Network(Model):
     """Trains quantised weights."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         for key in self.reparameterizations[1:]:
             yield key, f"cannot be combined with {self.reparameterizations[0]}; remove one of them"
 
@@ -105,10 +104,10 @@ class Initialised(Network):
     draw the matrices of all linear layers and convolutions and set biases to zero: `he` from N(0,
     gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal matrices
     times gain; the last layer has a gain of 1. `mup` (mlp, cnn): maximal update parametrisation of
-    `he`, which scales the learning rate of each layer by its width relative to `base_width`."""
+    `he` (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer
+    by its width relative to `base_width`; for sgd, gd, adam and adamw."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.init == "mup":
             if not isinstance(self, _Plain):
@@ -165,7 +164,6 @@ class Sized(Initialised):
         return 1
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.width is None and self.match_params is None:
             yield "width", "is required; give it under fixed, grid or zip, or give match_params"
@@ -189,13 +187,6 @@ class _Plain(Sized):
     `match_params` is set."""
     activation: Activation = "relu"
     """Activation function."""
-    init: Init = "torch"
-    """Initialisation of the weights. `torch`: as in nn.Linear and nn.Conv2d. All others draw the
-    weights and set biases to zero: `he` from N(0, gain^2 / fan_in), `lecun` the same with a gain of
-    1, `orthogonal` random orthogonal matrices times gain; the last layer has a gain of 1. `mup`:
-    maximal update parametrisation of `he` (Yang et al. 2022, arXiv 2203.03466, table 3), which
-    scales the learning rate of each layer by `width` relative to `base_width`; for sgd, gd, adam
-    and adamw."""
     bias: bool = True
     """Whether layers have biases."""
     norm: Literal["none", "batch", "layer"] = "none"
@@ -227,7 +218,6 @@ class Cnn(_Plain):
     """Side length of the convolution kernels in pixels (odd)."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.kernel % 2 == 0:
             yield "kernel", f"must be odd, not {self.kernel}; use {self.kernel + 1}"
@@ -249,7 +239,6 @@ class _Transformer(Sized):
         return self.heads
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.width is not None and self.width % self.heads:
             near = max(1, self.width // self.heads) * self.heads
@@ -351,7 +340,6 @@ class Gpt(_Transformer):
     """Number of attention heads."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         if self.scaling == "compound":
             yield "scaling", "compound resizes images; use width, depth or both"
@@ -368,7 +356,6 @@ class Timm(Network):
     """Keyword arguments for timm.create_model."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         yield from json_problems("kwargs", self.kwargs, depth=0)
         for key in self.kwargs:

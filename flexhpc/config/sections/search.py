@@ -63,7 +63,6 @@ class Level(Search):
         return int(self.estimand.removeprefix("n")) / 100
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         if self.eps is not None and len({eps_name(eps) for eps in self.eps}) < len(self.eps):
             yield "eps", "contains a value twice (rounded to 6 digits); remove one of them"
 
@@ -121,6 +120,5 @@ class Growth(Walk):
     """Estimand: the last n before the first failure."""
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         if {"growth", "step"} <= self.model_fields_set and self.step is not None:
             yield "step", "cannot be combined with growth; remove one of them"

@@ -100,7 +100,6 @@ class Procedure(Section):
         return self
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         doubles = getattr(self, "until", None) == "saturation"
         keys = BUDGETS[:-1] if doubles else BUDGETS
@@ -190,6 +189,11 @@ class Training(Procedure):
         return super().budget or default
 
     @property
+    def gradients_per_sample(self) -> int:
+        """Number of gradients per sample of a batch: 1, or 2 with SAM."""
+        return 1 if self.sam is None else 2
+
+    @property
     def doubling(self) -> Doubling | None:
         """Settings for doubling the budget; None without ``until: saturation``."""
         if self.until != "saturation" or self.budget is None:
@@ -224,7 +228,6 @@ class Training(Procedure):
         return fixed and self.schedule == "constant"
 
     def check(self) -> Problems:
-        """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
         plateau = self.gates.plateau
         patience = None if plateau.mode == "off" else plateau.patience

@@ -19,7 +19,8 @@ from flexhpc.launch.slurm.arrays import (
 from flexhpc.launch.slurm.chunks import divide_into_arrays
 from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
+from flexhpc.launch.slurm.script import batch_script
+from flexhpc.launch.slurm.submit import submit_array, write_array
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
@@ -200,7 +201,7 @@ class SlurmBackend:
                 folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.container
             )
             after = None if chunk.after is None else jobs[chunk.after]
-            script = script_of(record, self.profile, stop, after, self.container)
+            script = batch_script(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
             except Rejected:

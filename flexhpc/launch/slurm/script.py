@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import submitit
 from submitit.core.utils import DelayedSubmission
 
 from flexhpc.launch.profile import SlurmProfile, option_name
+from flexhpc.launch.slurm.arrays import ArrayRecord
+from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.worker.entry import Task
 from flexhpc.worker.environment import DEADLINE
 from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
@@ -41,25 +44,31 @@ class _Executor(submitit.SlurmExecutor):
 
 
 def batch_script(
-    folder: Path, profile: SlurmProfile, *, name: str, tasks: int, throttle: int,
-    stop: Path, after: str | None, python: str,
-) -> str:  # fmt: skip
+    record: ArrayRecord,
+    profile: SlurmProfile,
+    stop: Path,
+    after: str | None,
+    container: TaskContainer | None,
+) -> str:
     """Return the text of the batch script for sbatch.
 
+    Tasks use Python in the container or, without a container, the Python of the profile or else of
+    this process.
+
     Args:
-        folder: folder of this array, with submitit's files, the pickle and the logs.
+        record: the array; its folder contains submitit's files, the pickle and the logs.
         profile: the resources to request.
-        name: job name.
-        tasks: number of tasks.
-        throttle: maximum number of tasks running concurrently.
         stop: path of the stop file; tasks are not requeued once it exists.
         after: id of the job that must end before this one starts, or None.
-        python: shell command that starts Python in a task.
+        container: container of the tasks, or None.
     """
-    executor = _Executor(folder, python=python)
+    python = profile.python or shlex.quote(sys.executable)
+    if container is not None:
+        python = container.command(record.folder)
+    executor = _Executor(record.folder, python=python)
     cpus = profile.cpus_per_task
     parameters: dict[str, Any] = {
-        "job_name": name,
+        "job_name": record.name,
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -71,10 +80,10 @@ def batch_script(
         "gpus_per_node": profile.gpus_per_node or None,
         "mem": None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
         "signal_delay_s": round(profile.notice),
-        "array_parallelism": throttle,
+        "array_parallelism": record.throttle,
         "dependency": None if after is None else f"afterany:{after}",
         "wckey": None,
-        "setup": [*profile.setup, *_lines_before_srun(folder, profile)],
+        "setup": [*profile.setup, *_lines_before_srun(record.folder, profile)],
         "teardown": _lines_after_srun(profile, stop),
         # Without --kill-on-bad-exit, the other processes would wait for a killed process.
         # Since SLURM 22.05, srun does not inherit --cpus-per-task from the job.
@@ -89,7 +98,7 @@ def batch_script(
         },
     }
     executor.update_parameters(**parameters)
-    return executor.text(tasks)
+    return executor.text(record.tasks)
 
 
 def write_pickle(folder: Path, task: Path) -> None:

@@ -7,8 +7,6 @@ queue is searched for this name before the submission is retried.
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -73,31 +71,6 @@ def write_array(
     return record
 
 
-def script_of(
-    record: ArrayRecord,
-    profile: SlurmProfile,
-    stop: Path,
-    after: str | None,
-    container: TaskContainer | None,
-) -> str:
-    """Return the batch script of an array.
-
-    Tasks use Python in the container or, without a container, the Python of the profile or else of
-    this process.
-    """
-    python = profile.python or shlex.quote(sys.executable)
-    return batch_script(
-        record.folder,
-        profile,
-        name=record.name,
-        tasks=record.tasks,
-        throttle=record.throttle,
-        stop=stop,
-        after=after,
-        python=python if container is None else container.command(record.folder),
-    )
-
-
 def submit_array(
     slurm: Slurm, record: ArrayRecord, script: str, cancelled: Callable[[], bool] = lambda: False
 ) -> ArrayRecord:
@@ -156,5 +129,5 @@ def dry_run(
             slurm_conf=profile.slurm_conf,
         )
         after = None if chunk.after is None else f"JOB_OF_ARRAY_{chunk.after:03d}"
-        scripts.append(script_of(record, profile, Path(task.stop), after, container))
+        scripts.append(batch_script(record, profile, Path(task.stop), after, container))
     return scripts
