@@ -210,7 +210,7 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
     assert (fit.time, fail.time) == (time, None)
     if time is None:
         with pytest.raises(
-            InputError, match="--budget: the EMC at other budgets can be estimated only"
+            InputError, match="--budget: the EMC at other budgets can be"
         ):
             check_budgets([5], [point.training])
 
