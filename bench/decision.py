@@ -32,7 +32,6 @@ from flexhpc.analysis import decision, effect
 from flexhpc.analysis.comparison import (
     comparisons,
     requested_comparisons,
-    suggested_comparison,
 )
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, checked
@@ -239,8 +238,7 @@ def replay_finding(path: Path, orders: int) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         statuses, spec = load_records(path, Path(scratch))
-    (compare,) = requested_comparisons(spec) or [suggested_comparison(statuses)]
-    assert compare is not None
+    (compare,) = requested_comparisons(spec)
     fixed = {e.key: e.verdict for e in comparisons(statuses, [spec])}
     seeds = list(dict.fromkeys(status.point.seed for status in statuses))
     compare = compare.model_copy(update={"decide": Decide(max_seeds=len(seeds))})

@@ -209,9 +209,7 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
     fit, fail = history_of([summary((16, 0)), summary((32, 3))], point.training)
     assert (fit.time, fail.time) == (time, None)
     if time is None:
-        with pytest.raises(
-            InputError, match="--budget: the EMC at other budgets can be"
-        ):
+        with pytest.raises(InputError, match="--budget: the EMC at other budgets can be"):
             check_budgets([5], [point.training])
 
 
