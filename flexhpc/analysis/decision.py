@@ -136,8 +136,12 @@ class Decision:
                 f"about {self.fixed_cost:.0f}"
             )
         if self.ended_by is not None:
-            limit = "is reached" if self.ended_by == "max_cost" else "is not enough"
-            return f"not decided {cost}; compare.decide.{self.ended_by} {limit}"
+            decided = sum(effect.verdict != "not decided" for effect in self.effects)
+            limit = "is reached" if self.ended_by == "max_cost" else "is not enough for the others"
+            return (
+                f"{decided} of {len(self.effects)} decided {cost}; "
+                f"compare.decide.{self.ended_by} {limit}"
+            )
         return (
             f"{self.looks} of at most {self.max_looks} looks {cost}; the next one needs "
             f"{self.seeds} seeds"
@@ -189,7 +193,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     effects: dict[Key, Effect] = {}
     wanted: list[PointStatus] = []
     ended_by: EndedBy | None = "max_seeds"
-    done = 0
+    done = given_up = 0
     for look in looks:
         known = needed_at(look) if done else listed  # also those that belong to no comparison
         wanted = missing_at(look, known)
@@ -200,14 +204,17 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         evaluated = {e.key: e for e in effects_of(measured, compare, pairing=pairing)}
         current = [evaluated[name] for name in undecided if name in evaluated]
         level = partial(_level_at, looks=tuple(looks), index=done)
+        known_pairs = sum(effect.pairs > effect.bounds for effect in current)
+        others = len(undecided) + given_up - known_pairs
         done += 1
-        for effect in with_verdicts(current, settings.error, level):
+        for effect in with_verdicts(current, settings.error, level, others):
             effects[effect.key] = effect
-            if effect.verdict != "not decided" or _is_hopeless(effect, look, settings.max_seeds):
+            hopeless = _is_hopeless(effect, look, settings.max_seeds)
+            if effect.verdict != "not decided" or hopeless:
                 del undecided[effect.key]
+                given_up += effect.verdict == "not decided"
         if not undecided:
-            all_decided = all(e.verdict != "not decided" for e in effects.values())
-            ended_by = "decided" if all_decided else "max_seeds"
+            ended_by = "max_seeds" if given_up else "decided"
             break
     costs = {id(status): trainings_of(status) for status in statuses}
     precise = [costs[id(s)] for s in statuses if reached(s, coarse=False)]
@@ -234,8 +241,8 @@ def _is_hopeless(effect: Effect, look: Look, max_seeds: int) -> bool:
 
     A wrong guess costs no error rate: such a comparison has no verdict.
     """
-    if look.coarse or effect.low is None or effect.high is None:
-        return False
+    if look.coarse or (effect.pairs > effect.bounds and None in (effect.low, effect.high)):
+        return False  # a bound may still exclude 1
     largest = effect.pairs * max_seeds / look.seeds
     return effect.more is None or effect.pairs + effect.more > _HOPELESS * largest
 
@@ -261,8 +268,10 @@ def _comparisons(
             group, size, _ = pairing.unit(status)
             place = Place(status.point.seed, value, size, tuple(text for _, text in group))
             points[place] = status
-            if value != pairing.baseline:
-                comparisons.setdefault(pairing.key(value, place.group), []).append(place)
+    for place in points:
+        is_pair = place._replace(value=pairing.baseline) in points
+        if place.value != pairing.baseline and is_pair:
+            comparisons.setdefault(pairing.key(place.value, place.group), []).append(place)
     return comparisons, points
 
 

@@ -373,7 +373,7 @@ def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str
 
 def with_verdicts(
     effects: Sequence[Effect], error: float = WRONG,
-    level: Callable[[float], float] = lambda error: error,
+    level: Callable[[float], float] = lambda error: error, others: int = 0,
 ) -> list[Effect]:  # fmt: skip
     """Set the verdicts, with correction for multiple comparisons (Holm 1979).
 
@@ -383,18 +383,19 @@ def with_verdicts(
             EMCs differ, one half for the verdicts that they are the same.
         level: converts the error rate of a one-sided test to its level in this evaluation, if the
             comparisons are evaluated several times.
+        others: number of further comparisons without a verdict, for which the correction allows.
     """
     known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
     tails = [min(effects[i].chance, 1 - effects[i].chance) for i in known]
-    differ = _holm(tails, error / 4, level)
-    same = _holm([1 - effects[i].same for i in known], error / 2, level)
+    differ = _holm(tails, error / 4, level, others)
+    same = _holm([1 - effects[i].same for i in known], error / 2, level, others)
     verdicts = dict.fromkeys(range(len(effects)), "not decided")
     for i, differs, is_same in zip(known, differ, same, strict=True):
         if is_same:
             verdicts[i] = effects[i].same_text
         elif differs:
             verdicts[i] = "larger" if effects[i].chance > 0.5 else "smaller"
-    each = error / max(1, len(known))
+    each = error / max(1, len(known) + others)
     levels = level(each / 4), level(each / 2)
     result = []
     for effect, verdict in zip(effects, verdicts.values(), strict=True):
@@ -403,12 +404,14 @@ def with_verdicts(
     return result
 
 
-def _holm(chances: Sequence[float], error: float, level: Callable[[float], float]) -> list[bool]:
+def _holm(
+    chances: Sequence[float], error: float, level: Callable[[float], float], others: int
+) -> list[bool]:
     """Return which hypotheses are rejected at a family-wise error rate (Holm)."""
     order = np.argsort(chances, kind="stable")
     passed = [False] * len(chances)
     for rank, index in enumerate(order):
-        if chances[index] > level(error / (len(chances) - rank)):
+        if chances[index] > level(error / (len(chances) + others - rank)):
             break
         passed[index] = True
     return passed
