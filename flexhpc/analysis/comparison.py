@@ -33,11 +33,13 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
     for effects in at_budgets[1:]:
         for effect in effects:
             smaller.setdefault(effect.key, []).append(effect)
-    decisions = [decide(statuses, request) for request in requests if request.decide]
-    decided = {effect.key: effect for decision in decisions for effect in decision.effects}
-    return [
-        replace(decided.get(e.key, e), smaller=tuple(smaller.get(e.key, ()))) for e in at_budgets[0]
-    ]
+    shown = {effect.key: effect for effect in at_budgets[0]}
+    for request in requests:
+        if request.decide:
+            for effect in effects_of(statuses, request):  # before its first look, it has no verdict
+                shown[effect.key] = effect
+            shown |= {effect.key: effect for effect in decide(statuses, request).effects}
+    return [replace(e, smaller=tuple(smaller.get(key, ()))) for key, e in shown.items()]
 
 
 def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:

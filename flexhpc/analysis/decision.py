@@ -110,6 +110,7 @@ class Decision:
         ended_by: why no points are needed; None if a look is missing.
         looks: number of looks so far; max_looks: maximum number of looks.
         seeds: number of seeds of the next look; of the last one if there is no next one.
+        total: number of comparisons, including those whose points failed.
         trainings: cost so far, in whole training runs.
         fixed_cost: estimated cost of all listed points at the tolerance of the spec, in whole
             training runs.
@@ -123,6 +124,7 @@ class Decision:
     looks: int
     max_looks: int
     seeds: int
+    total: int
     trainings: float
     fixed_cost: float
 
@@ -130,6 +132,8 @@ class Decision:
     def text(self) -> str:
         """The state in words: ``decided at a cost of 64 whole training runs; ...``."""
         cost = f"at a cost of {self.trainings:.0f} whole training runs"
+        if self.total == 0:
+            return f"no pairs to compare {cost}"
         if self.ended_by == "decided":
             return (
                 f"decided {cost}; to measure all listed points to the tolerance of the spec costs "
@@ -139,8 +143,7 @@ class Decision:
             decided = sum(effect.verdict != "not decided" for effect in self.effects)
             limit = "is reached" if self.ended_by == "max_cost" else "is not enough for the others"
             return (
-                f"{decided} of {len(self.effects)} decided {cost}; "
-                f"compare.decide.{self.ended_by} {limit}"
+                f"{decided} of {self.total} decided {cost}; compare.decide.{self.ended_by} {limit}"
             )
         return (
             f"{self.looks} of at most {self.max_looks} looks {cost}; the next one needs "
@@ -176,7 +179,8 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
             records[key] = at_precision(status, coarse=coarse)
         return records[key]
 
-    def needed_at(look: Look) -> list[PointStatus]:
+    def needed_at(look: Look) -> tuple[list[PointStatus], int]:
+        """Return the points of a look, and the number of its points that were not started."""
         needed = {
             place._replace(seed=seed, value=value)
             for places in undecided.values()
@@ -184,7 +188,9 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
             for seed in seeds[: look.seeds]
             for value in (place.value, pairing.baseline)
         }
-        return [status for place, status in points.items() if place in needed]
+        known = [status for place, status in points.items() if place in needed]
+        further = (look.seeds - min(look.seeds, len(seeds))) * len(needed) // max(1, len(seeds))
+        return known, len(needed) - len(known) + further
 
     def missing_at(look: Look, needed: Sequence[PointStatus]) -> list[PointStatus]:
         open_points = [status for status in needed if status.state != "failed"]
@@ -195,9 +201,11 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     ended_by: EndedBy | None = "max_seeds"
     done = given_up = 0
     for look in looks:
-        known = needed_at(look) if done else listed  # also those that belong to no comparison
+        known, absent = needed_at(look)
+        if done == 0:
+            known = listed  # also those that belong to no comparison
         wanted = missing_at(look, known)
-        if wanted or look.seeds > len(seeds):
+        if wanted or absent:
             ended_by = None
             break
         measured = [m for s in known if (m := reached(s, coarse=look.coarse)) is not None]
@@ -209,10 +217,15 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         done += 1
         for effect in with_verdicts(current, settings.error, level, others):
             effects[effect.key] = effect
+            if effect.pairs - effect.bounds < 2:  # the scatter between seeds is unknown
+                effects[effect.key] = effect = replace(effect, verdict="not decided")
             hopeless = _is_hopeless(effect, look, settings.max_seeds)
             if effect.verdict != "not decided" or hopeless:
                 del undecided[effect.key]
                 given_up += effect.verdict == "not decided"
+        for name in [name for name in undecided if name not in evaluated]:
+            del undecided[name]  # all points of the value or of the baseline failed
+            given_up += 1
         if not undecided:
             ended_by = "max_seeds" if given_up else "decided"
             break
@@ -220,16 +233,32 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     precise = [costs[id(s)] for s in statuses if reached(s, coarse=False)]
     coarse = [_PRECISE_COST * cost for cost in costs.values() if cost]
     each = float(np.mean(precise or coarse or [0.0]))
-    missing = sum(max(each - costs[id(status)], 0.0) for status in wanted)
-    if done and wanted and sum(costs.values()) + missing > (settings.max_cost or math.inf):
+    missing = each * absent + sum(max(each - costs[id(status)], 0.0) for status in wanted)
+    is_new = done > 0 and ended_by is None and not _is_started(look, looks[done - 1], known, seeds)
+    if is_new and sum(costs.values()) + missing > (settings.max_cost or math.inf):
         wanted, ended_by = [], "max_cost"
-    later = looks[done + 1 : done + 2] if wanted else []
+    wanted_ids = {id(status) for status in wanted}
+    next_look = looks[done + 1 : done + 2] if wanted and settings.max_cost is None else []
+    later = [s for look in next_look for s in missing_at(look, needed_at(look)[0])]
     return Decision(
         effects=[effects[name] for name in names if name in effects], wanted=wanted,
-        later=[s for look in later for s in missing_at(look, needed_at(look)) if s not in wanted],
+        later=[status for status in later if id(status) not in wanted_ids], total=len(names),
         precise=done > 0, ended_by=ended_by, looks=done, max_looks=len(looks), seeds=look.seeds,
         trainings=sum(costs.values()), fixed_cost=each * len(listed),
     )  # fmt: skip
+
+
+def _is_started(
+    look: Look, previous: Look, needed: Sequence[PointStatus], seeds: Sequence[int]
+) -> bool:
+    """Return whether training runs for a look exist, so that ``max_cost`` was checked before."""
+    fresh = set(seeds if previous.coarse else seeds[previous.seeds : look.seeds])
+    for status in needed:
+        coarse = at_precision(status, coarse=True) if previous.coarse else None
+        before = 0 if coarse is None or coarse.record is None else len(coarse.record.probes)
+        if status.point.seed in fresh and status.probes > before:
+            return True
+    return False
 
 
 def _level_at(error: float, *, looks: tuple[Look, ...], index: int) -> float:

@@ -251,7 +251,7 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
     The bar shows the pairs so far as a fraction of the predicted number of pairs.
     """
     effects, bar = decision.effects, 10
-    parts = [1.0 if e.more is None else e.pairs / (e.pairs + e.more) for e in effects]
+    parts = [0.0 if e.more is None else e.pairs / (e.pairs + e.more) for e in effects]
     columns = [
         Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
         Column(name="against", cells=[e.baseline for e in effects], rank=2),

@@ -110,7 +110,9 @@ def _comparisons(
 
     changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
     default = None if by is not None or requested else suggested_comparison(statuses)
-    comparisons = [Compare(by=by)] if by is not None else [default] if default else requested
+    settings = next((compare.decide for compare in requested if compare.by == by), None)
+    by_key = [Compare(by=by, decide=settings)] if by is not None else None
+    comparisons = by_key or ([default] if default else requested)
     if not comparisons and needed:
         keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
         raise InputError(f"--by KEY: is required; swept keys: {', '.join(keys) or 'none'}")

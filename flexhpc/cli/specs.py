@@ -34,7 +34,8 @@ def validate(
             raise InputError(errors)
         for _, message in problems:
             typer.echo(f"not on this machine: {message}")
-    typer.echo(f"{spec}: valid, {count_text(len(points), 'point')}")
+    count = sum(not point.optional for point in points)
+    typer.echo(f"{spec}: valid, {count_text(count, 'point')}")
 
 
 def plan(

@@ -244,6 +244,8 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         seeds = next((a for a in sweep.axes if a.keys == (("seed",),)), None)
         if seeds is None or seeds.listed < 2 or compare.by == "seed":
             yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
+        elif "seed" in (compare.within or []):
+            yield "within", "cannot contain seed if decide adds seeds; remove it"
         elif seeds.listed > compare.decide.max_seeds:
             problem = f"must be at least the number of seeds in grid ({seeds.listed})"
             yield "decide.max_seeds", problem

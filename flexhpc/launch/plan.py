@@ -61,6 +61,8 @@ def make_plan(
         if params:
             row["params"] = _parameters(point)
         rows.append(row)
+    shown = {status.point.id for status in statuses}
+    further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in shown]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
@@ -70,7 +72,7 @@ def make_plan(
         "points": rows,
         "to_measure": len(open_rows),
         "optional": len(prepared.points) - len(statuses),
-        "cost_bound": _sum([row["cost_bound"] for row in open_rows]),
+        "cost_bound": _sum([row["cost_bound"] for row in open_rows] + further),
         "first_cost_bound": _sum([row["first_cost_bound"] for row in open_rows]),
         "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
         "layout": layout,

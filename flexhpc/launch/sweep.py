@@ -329,6 +329,9 @@ def _next_round(
     for decision in decisions:
         for status in decision.wanted:
             wanted[status.point.id] = wanted.get(status.point.id, False) or decision.precise
+    for status in statuses:
+        if status.state != "failed" and status.lacks_evaluation:
+            wanted.setdefault(status.point.id, False)
     for status in (status for decision in decisions for status in decision.later):
         if len(wanted) < slots:
             wanted.setdefault(status.point.id, True)

@@ -179,15 +179,17 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
             ProbeSummary(**_fields(group), loss_curve=group["loss_curve"][:])
             for group in groups[len(probes) :]
         ]
+        estimate = Estimate.of(_fields(file["estimate"])) if "estimate" in file else None
         return PointRecord(
             header=Header(**_fields(file)),
             probes=probes,
-            estimate=Estimate.of(_fields(file["estimate"])) if "estimate" in file else None,
+            estimate=estimate,
             evaluation=_fields(file["evaluation"]) if "evaluation" in file else None,
             estimates={
                 int(name): Estimate.of(_fields(file["estimates"][name]))
                 for name in sorted(file.get("estimates", ()))
-            },
+            }
+            or ({len(probes): estimate} if estimate else {}),  # measured before there was a group
         )
 
 

@@ -68,6 +68,16 @@ class PointStatus:
         return len(self.record.training_runs) if self.record else 0
 
     @property
+    def lacks_evaluation(self) -> bool:
+        """Whether the estimate is final, but the requested evaluation is not stored."""
+        record = self.record
+        return (
+            record is not None
+            and record.estimate is not None
+            and not record.has_evaluation(self.point.evaluation)
+        )
+
+    @property
     def history(self) -> list[ProbeResult]:
         """The training runs of the best arm at the last budget, on which the estimate is based.
 
@@ -119,7 +129,8 @@ class StatusReader:
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)
         path = self.run.claim(point.id)
-        claim = None if stored.state == "done" else read_claim(path)
+        final = stored.state == "done" and point.refined is None
+        claim = None if final else read_claim(path)
         if claim is None:
             return stored
         state: PointState = stored.state

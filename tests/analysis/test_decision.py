@@ -132,6 +132,59 @@ def test_failed_points_are_omitted(points: list[Point]) -> None:
     assert [(e.pairs, e.unpaired) for e in decision.effects] == [(5, 1)]
 
 
+def test_value_whose_points_failed_is_given_up(points: list[Point]) -> None:
+    statuses = [
+        PointStatus(point=p, state="failed")
+        if p.swept["model.activation"] == "tanh"
+        else measured(p, 1.0, precise=False)
+        for p in points if not p.optional
+    ]  # fmt: skip
+    decision = decide(statuses, DECIDE)
+    assert (decision.ended_by, decision.wanted, decision.effects) == ("max_seeds", [], [])
+    assert decision.text.startswith("0 of 1 decided")
+
+
+def test_single_pair_gives_no_verdict(points: list[Point]) -> None:
+    """Its ratio of 4 may be due to the seed."""
+    by_width = Compare(by="model.activation", within=["model.width"], decide=Decide(max_seeds=4))
+    statuses = [
+        PointStatus(point=p, state="failed") if p.seed == 1 else measured(p, 4.0, precise=False)
+        for p in points if p.seed < 2
+    ]  # fmt: skip
+    decision = decide(statuses, by_width)
+    assert [effect.pairs for effect in decision.effects] == [1, 1, 1]
+    assert [effect.verdict for effect in decision.effects] == ["not decided"] * 3
+
+
+def test_look_without_all_of_its_points_is_not_evaluated(points: list[Point]) -> None:
+    """``results`` does not see optional points that were not started."""
+    _, statuses = run_rounds(points, 1.1)
+    first = next(s for s in statuses if s.point.seed == 2)
+    seen = [s for s in statuses if s.point.seed < 2 or s is first]
+    decision = decide(seen, DECIDE)
+    assert (decision.looks, decision.ended_by, decision.wanted) == (2, None, [])
+    assert [effect.pairs for effect in decision.effects] == [6]
+
+
+def test_max_cost_does_not_end_a_round_that_has_started(points: list[Point]) -> None:
+    unlimited, statuses = run_rounds(points, 1.1)
+    compare = DECIDE.model_copy(
+        update={"decide": Decide(max_seeds=4, max_cost=unlimited[2].trainings * 1.01)}
+    )
+    third = [s for s in statuses if s.point.seed == 2]
+    partial = [s for s in statuses if s.point.seed < 2] + third[:1] + [
+        PointStatus(point=s.point, state="waiting") for s in [*third[1:], *statuses]
+        if s.point.seed == 3 or s in third[1:]
+    ]  # fmt: skip
+    assert len({s.point.id for s in partial}) == len(points)
+    unique = list({s.point.id: s for s in partial}.values())
+    assert len(decide(unique, compare).wanted) == 5
+    waiting = [
+        PointStatus(point=s.point, state="waiting") if s.point.seed == 2 else s for s in unique
+    ]
+    assert decide(waiting, compare).ended_by == "max_cost"
+
+
 def test_margin_and_names_of_verdicts(points: list[Point]) -> None:
     wide = Compare(by="model.activation", decide=Decide(margin=0.9, error=0.2, max_seeds=4))
     decisions, _ = run_rounds(points, 1.0, wide)

@@ -7,21 +7,20 @@ from typing import Any
 
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_domain, log_encoding
-from flexhpc.analysis.likelihood import SAME
 
 RATIOS = (
     "Ratios of the EMCs of points that differ only in the compared key, as geometric means over "
     "the measured sizes. Bars are intervals; with several pairs, they include the variation "
     "between seeds. An arrow marks an open end, where an EMC is a bound. In the grey band, EMCs "
-    "are the same within 10 %."
+    "are the same: within 10 %, or within the largest margin of the comparisons."
 )
 _ROW = 26
 _OPEN_FACTOR = 1.5
 """Ratio of the ends of a half-open interval in the figure."""
 _COLOUR = {
-    "larger": COLOURS[0], "smaller": COLOURS[1], "the same within 10 %": COLOURS[2],
-    "not decided": COLOURS[6],
+    "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
 }  # fmt: skip
+_SAME = COLOURS[2]
 
 
 def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
@@ -29,7 +28,8 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     rows = [_row(effect) for effect in effects if effect.ratio_text]
     if not rows:
         return None
-    band = {"from": 1 / (1 + SAME), "to": 1 + SAME, "one": 1}
+    same = 1 + max(effect.margin for effect in effects)
+    band = {"from": 1 / same, "to": same, "one": 1}
     ends = [end for row in rows for end in (row["lo"], row["hi"])]
     domain = log_domain([*ends, band["from"], band["to"]])
     baselines = {f"at {effect.baseline}" for effect in effects}
@@ -43,7 +43,7 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
         },
         "color": {
             "field": "verdict", "type": "nominal", "legend": {"title": None},
-            "scale": {"domain": verdicts, "range": [_COLOUR[name] for name in verdicts]},
+            "scale": {"domain": verdicts, "range": [_COLOUR.get(name, _SAME) for name in verdicts]},
         },
     }  # fmt: skip
     tooltip = [{"field": name, "type": "nominal"} for name in ("row", "ratio", "pairs", "detail")]
