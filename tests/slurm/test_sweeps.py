@@ -103,16 +103,17 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
 
 @pytest.mark.full_budget
 def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
-    """A round after the second one is filled up to the throttle with seeds of the next round."""
+    """A later round is filled up to the throttle with seeds of the round after it."""
     text = QUICK.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")
     grid = (
         "  model.width: [8, 9]\n  seed: [0, 1]\n"
-        "compare: {by: model.width, decide: {max_seeds: 4, error: 0.001}}\n"
+        "compare: {by: model.width, decide: {max_seeds: 4, margin: 0.02}}\n"
     )
     spec = write_spec(tmp_path, grid, text)
-    output = finish_with_status(cluster.sweep(spec, cluster.profile(tmp_path, throttle=4)))
-    assert "compare.decide.max_seeds is not enough" in output
+    finish_with_status(cluster.sweep(spec, cluster.profile(tmp_path, throttle=4)))
     run = tmp_path / "runs" / "quick"
-    assert [array["tasks"] for array in submissions(run)] == [4, 4, 4]
-    assert set(attempts(run)) == {1, 2}, "points of the grid are refined in a second task"
-    assert contents(run) == locally(spec)
+    measured, local = contents(run), locally(spec)
+    assert local.items() <= measured.items(), "the same points to the same precision"
+    assert len(measured) in (4, 8), "two seeds more in one round"
+    assert sum(attempts(run)) == sum(array["tasks"] for array in submissions(run))
+    assert max(attempts(run)) == 2, "points of the grid are refined in a second task"
