@@ -167,9 +167,8 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
     raised = f"Twice the budget would raise EMC by a factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
-    parts = {"saturated": "yes", "not saturated": "no", "unknown": "unknown"}
-    known = ", ".join(f"{counts[key]} {text}" for text, key in parts.items() if counts[key])
-    return f"{raised} (points: {known}). EMCs of unsaturated points apply to this budget only."
+    known = ", ".join(f"{key}: {count}" for key, count in counts.items() if count)
+    return f"{raised} (saturated points: {known}). EMCs of unsaturated points apply to this budget only."
 
 
 def _emcs(count: int) -> str:
