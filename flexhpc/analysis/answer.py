@@ -168,7 +168,8 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
     known = ", ".join(f"{key}: {count}" for key, count in counts.items() if count)
-    return f"{raised} (saturated points: {known}). EMCs of unsaturated points apply to this budget only."
+    limit = "EMCs of unsaturated points apply to this budget only"
+    return f"{raised} (saturated points: {known}). {limit}."
 
 
 def _emcs(count: int) -> str:
