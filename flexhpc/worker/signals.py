@@ -13,9 +13,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """Signals that request a stop. SIGTERM is sent on preemption, and by scancel and service managers;
 SIGUSR2 is sent by SLURM before the time limit (``sbatch --signal``)."""
 
-EXIT_REQUEUE = 75
-"""Exit status of a worker that stopped with points left and must be requeued (EX_TEMPFAIL)."""
-EXIT_PEER_LOST = 76
+EXIT_REQUEUE = 201
+"""Exit status of a worker that stopped with points left and must be requeued.
+
+srun returns the highest exit status of its tasks. This status is above those of container runtimes
+(125 to 127, for example if podman loses the status of another rank) and of signals (129 to 192).
+"""
+EXIT_PEER_LOST = 200
 """Exit status of a process that lost the connection to its peers, or never connected to them."""
 
 
