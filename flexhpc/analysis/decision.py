@@ -109,7 +109,7 @@ class Decision:
         precise: whether these are measured to the tolerance of the spec.
         ended_by: why no points are needed; None if a look is missing.
         looks: number of looks so far; max_looks: maximum number of looks.
-        seeds: number of seeds of the next look; of the last one if there is no next one.
+        seeds: number of seeds of the next look, or of the last one if none follows.
         total: number of comparisons, including those whose points failed.
         trainings: cost so far, in whole training runs.
         fixed_cost: estimated cost of all listed points at the tolerance of the spec, in whole
@@ -217,8 +217,9 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         done += 1
         for effect in with_verdicts(current, settings.error, level, others):
             effects[effect.key] = effect
-            if effect.pairs - effect.bounds < 2:  # the scatter between seeds is unknown
-                effects[effect.key] = effect = replace(effect, verdict="not decided")
+            if effect.pairs - effect.bounds == 1:  # the scatter between seeds is unknown
+                effects[effect.key] = replace(effect, verdict="not decided")
+                continue
             hopeless = _is_hopeless(effect, look, settings.max_seeds)
             if effect.verdict != "not decided" or hopeless:
                 del undecided[effect.key]

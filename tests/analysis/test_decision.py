@@ -154,6 +154,11 @@ def test_single_pair_gives_no_verdict(points: list[Point]) -> None:
     decision = decide(statuses, by_width)
     assert [effect.pairs for effect in decision.effects] == [1, 1, 1]
     assert [effect.verdict for effect in decision.effects] == ["not decided"] * 3
+    statuses = [
+        measured(s.point, 4.0, precise=True) if s.point.seed == 0 else s for s in statuses
+    ] + [PointStatus(point=p, state="waiting") for p in points if p.optional]
+    wanted = decide(statuses, by_width).wanted
+    assert {s.point.seed for s in wanted} == {2}, "more seeds may still decide it"
 
 
 def test_look_without_all_of_its_points_is_not_evaluated(points: list[Point]) -> None:
