@@ -73,7 +73,7 @@ def decision_texts(statuses: Sequence[PointStatus], specs: Sequence[str]) -> lis
 
 
 def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
-    """Suggest a comparison of the points of a sweep; None if there is no suitable key.
+    """Suggest a comparison of the points of a sweep; None without a suitable key.
 
     A key is suitable if it has 2 to ``_MAX_VALUES`` values, is not an x axis, and is the only such
     key that is neither a data key nor a size. If there are only data keys, labels are compared.

@@ -33,7 +33,7 @@ NOT_SATURATED = (
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Minimum number of points that are reported in one line, if they failed for the same reason before
+"""Minimum number of points that share one message, if they failed for the same reason before
 any of their probes finished."""
 
 Failures = dict[str, list[PointStatus]]
@@ -163,7 +163,7 @@ def failures_by_message(statuses: Sequence[PointStatus]) -> Failures:
 
 
 def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[PointStatus]]:
-    """Separate the failed points that are reported in one line from the other points.
+    """Separate the failed points that share one message from the other points.
 
     Returns:
         Groups of at least ``_MIN_GROUP`` points that failed for the same reason before any of their

@@ -46,7 +46,7 @@ class Measurement:
         """The final or current estimate.
 
         Raises:
-            PointError: there is no estimate yet, or the point failed without one.
+            PointError: the point has no estimate yet, or failed without one.
         """
         if self.status.estimate is None:
             raise PointError(self.status.message or _NOTHING_YET)

@@ -77,7 +77,7 @@ class Point:
         return " ".join(short_text(key, value) for key, value in self.swept.items())
 
     def value(self, key: str) -> str | None:
-        """Return the value of a swept or fixed dotted key as text; None if there is no such key.
+        """Return the value of a swept or fixed dotted key as text; None for an unknown key.
 
         If several runs are read, the key ``run`` is the name of the run.
         """

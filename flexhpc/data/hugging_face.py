@@ -62,7 +62,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
 
 
 def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
-    """Return the training split and the test split (None if there is no test set)."""
+    """Return the training split and the test split (None without a test set)."""
     if not hasattr(loaded, "keys"):
         return loaded, None
     for key, name in (("split", data.split), ("test_split", data.test_split)):

@@ -32,7 +32,7 @@ def read_csv(
         max_columns: maximum number of columns; checked before the file is parsed.
         max_bytes: maximum size after decompression; None for a gigabyte.
         header: ``detect``: the first row is a header unless its first cell is a number or missing;
-            None: there is no header.
+            None: the table has no header.
         **options: further arguments of ``pandas.read_csv``.
 
     Raises:

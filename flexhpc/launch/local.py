@@ -87,7 +87,7 @@ class LocalBackend:
         return str(self.folder)
 
     def note(self) -> str:
-        """Return an empty string: there are no warnings about local workers."""
+        """Return an empty string: local workers cause no warnings."""
         return ""
 
     def summary(self) -> str:

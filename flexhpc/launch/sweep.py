@@ -313,7 +313,7 @@ def _next_round(
 ) -> tuple[list[Decision], dict[str, bool] | None]:
     """Return the state of the comparisons and the points that they need; see ``TaskFile.wanted``.
 
-    A round has at least as many points as the throttle of the profile, so that no slot is idle.
+    If the profile has a throttle, a later round is filled up to it with points of the round after.
     From then on, the reader reads the status of the points with the precision that is needed.
     """
     requests, points = [c for c in prepared.compare if c.decide], prepared.points

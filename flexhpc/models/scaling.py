@@ -53,7 +53,7 @@ def resolution(model: Network, shape: Shape) -> Shape:
     """Return the shape of a sample after the resize that ``compound`` scaling requires, if any.
 
     Sides are multiplied by 1.15^scale and rounded to the nearest positive multiple of the patch
-    size (of 1 if there are no patches).
+    size (of 1 without patches).
 
     Raises:
         PointError: samples are not images.

@@ -83,7 +83,7 @@ class TaskFile:
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:
-        """Return the ids of the points of one array task; None if there is no array."""
+        """Return the ids of the points of one array task; None outside of an array."""
         if self.points is None:
             return None
         return self.points[index * self.per_task : (index + 1) * self.per_task]

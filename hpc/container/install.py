@@ -5,7 +5,7 @@
     install.py packages             all other dependencies in pyproject.toml
 
 `cuda` installs the pinned builds. `cpu` installs the pinned CPU build (local version `+cpu`), or
-the newest CPU build that pip finds if there is no pinned one. torchvision and timm are installed
+the newest CPU build that pip finds if none is pinned. torchvision and timm are installed
 only if both torch and torchvision have a CPU build of the pinned version. pip's configuration and
 the certificates of the site are build secrets, which are not stored in the image.
 """
