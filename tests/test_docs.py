@@ -88,7 +88,7 @@ SHORT_OPTIONS = {
     "python -m bench.search.arms": "--replays 1",
     "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
     "python -m bench.recipe.evaluations": "--trainings 1",
-    "python -m bench.speed.tricks": "--rounds 1",
+    "python -m bench.speed.optimizations": "--rounds 1",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",
     "python -m bench.soak": "--points 20",
