@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.findings.page import RECORDS, write
+from bench.findings.page import RECORDS, write_page
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.answer import answer
@@ -53,7 +53,7 @@ def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
     page = tmp_path / "findings.md"
     generated = re.compile(r"(<!-- finding_\w+ -->\n).*?(<!-- end -->)", re.DOTALL)
     page.write_text(generated.sub(r"\1old\n\2", PAGE.read_text()))
-    write(page)
+    write_page(page)
     assert page.read_text() == PAGE.read_text()
     for path in RECORDS.glob("*.json.xz"):
         name = path.name.split(".")[0]
