@@ -109,8 +109,8 @@ devcluster-down: ## stop this cluster
 	@hpc/devcluster/down.sh
 
 bench: dev ## measure the speed of flexhpc and of other training loops (20 minutes)
-	@$(BIN)/python bench/plan_speed.py
-	@$(BIN)/python bench/worker_start.py
+	@$(BIN)/python -m bench.plan_speed
+	@$(BIN)/python -m bench.worker_start
 	@$(BIN)/python -m bench.speed.loop_overhead
 	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1
 	@$(BIN)/python -m bench.speed.startup --rounds 2

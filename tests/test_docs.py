@@ -24,13 +24,13 @@ PROGRAMS = ("flexhpc ", "make ", "python ", "podman ", "hpc/container/", "hpc/de
 
 SETUP = {
     "flexhpc unpack FILE": "flexhpc pack runs/small",
-    "python bench/perceptron_shortfall.py RUN PLOT":
+    "python -m bench.perceptron_shortfall RUN PLOT":
         "flexhpc sweep perceptron --set data.dims=[8,16] --set training.epochs=[30]",
 }  # fmt: skip
 """Commands that write the run or the file that a command reads."""
 
 MEANT = {
-    "perceptron_shortfall.py RUN PLOT": "perceptron_shortfall.py runs/perceptron plot.png",
+    "perceptron_shortfall RUN PLOT": "perceptron_shortfall runs/perceptron plot.png",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
     "compare RUN": "compare runs/small --by model.width",

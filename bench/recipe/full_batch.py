@@ -48,7 +48,7 @@ def cases() -> dict[str, list[Case]]:
 
 
 def train(case: Case) -> str:
-    """Train once; return the verdict."""
+    """Train once on one thread; return the verdict."""
     point, probe = case
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)
