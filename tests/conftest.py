@@ -203,7 +203,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_sessionstart() -> None:
-    """Let no process that tests start outlive this process."""
+    """Kill the processes that tests start when this process ends."""
     reaper.start()
 
 
@@ -213,15 +213,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist gives each process a contiguous part of the list, from which idle processes steal.
     """
     for item in items:
-        for room in ("slurm", "container"):
-            if item.path.is_relative_to(REPOSITORY / "tests" / room):
-                item.add_marker(room)
+        for folder in ("slurm", "container"):
+            if item.path.is_relative_to(REPOSITORY / "tests" / folder):
+                item.add_marker(folder)
         if str(item.path).endswith(SWEEPS):
             item.add_marker("sweeps")
     if ORDER in os.environ:
-        draw = random.Random(os.environ[ORDER])  # the same in all processes of pytest-xdist
-        keys = {path: draw.random() for path in sorted({str(item.path) for item in items})}
-        items.sort(key=lambda item: (keys[str(item.path)], draw.random()))
+        rng = random.Random(os.environ[ORDER])  # the same in all processes of pytest-xdist
+        keys = {path: rng.random() for path in sorted({str(item.path) for item in items})}
+        items.sort(key=lambda item: (keys[str(item.path)], rng.random()))
     slow = [item for item in items if item.get_closest_marker("slurm")]
     others = [item for item in items if item not in slow]
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))

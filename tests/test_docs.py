@@ -29,7 +29,7 @@ SETUP = {
 }  # fmt: skip
 """Commands that write the run or the file that a command reads."""
 
-MEANT = {
+PLACEHOLDERS = {
     "perceptron_shortfall RUN PLOT": "perceptron_shortfall runs/perceptron plot.png",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
@@ -43,7 +43,7 @@ MEANT = {
 }  # fmt: skip
 """Values of the placeholders in commands."""
 
-ELSEWHERE = {
+RUN_ELSEWHERE = {
     "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
     "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
     "flexhpc sweep trainers": ("tests/custom/test_trainers.py", '"sweep", path'),
@@ -107,15 +107,15 @@ def commands() -> dict[str, str]:
         spans = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
         lines = [re.split(r" {2,}| #", line[4:].removeprefix("$ "))[0]
                  for line in text.splitlines() if line.startswith("    ")]  # fmt: skip
-        for text in [*spans, *lines]:
-            command = text.strip().replace("\\|", "|")
+        for candidate in [*spans, *lines]:
+            command = candidate.strip().replace("\\|", "|")
             if command.startswith(PROGRAMS) and not command.endswith("/"):
                 pages.setdefault(command, page.name)
     return pages
 
 
 def is_run_here(command: str) -> bool:
-    excluded = (*ELSEWHERE, *NOT_RUN)
+    excluded = (*RUN_ELSEWHERE, *NOT_RUN)
     return not any(re.match(rf"{re.escape(start)}(?![A-Za-z.-])", command) for start in excluded)
 
 
@@ -129,7 +129,7 @@ def runnable(command: str) -> str:
 
     The name of a command without arguments becomes its `--help`.
     """
-    for placeholder, value in MEANT.items():
+    for placeholder, value in PLACEHOLDERS.items():
         after = "(?![A-Za-z=])" if placeholder[-1].isalpha() else ""
         command = re.sub(rf"(?<![A-Za-z]){re.escape(placeholder)}{after}", value, command)
     bare = re.fullmatch(r"flexhpc (data )?[a-z]+", command)
@@ -191,20 +191,20 @@ def test_a_benchmark_runs(command: str, folder: Path) -> None:
     run(f"{runnable(command)} {SHORT_OPTIONS.get(command, '')}", folder)
 
 
-@pytest.mark.parametrize("command", ELSEWHERE)
-def test_a_command_is_run_by_a_different_file(command: str) -> None:
-    file, text = ELSEWHERE[command]
+@pytest.mark.parametrize("command", RUN_ELSEWHERE)
+def test_a_command_that_is_not_run_here_is_run_by_a_different_file(command: str) -> None:
+    file, text = RUN_ELSEWHERE[command]
     assert text in (REPOSITORY / file).read_text()
     assert any(c.startswith(command) for c in COMMANDS), "the command is on no page"
 
 
 @pytest.mark.parametrize("command", NOT_RUN)
-def test_make_has_the_target(command: str) -> None:
+def test_the_makefile_has_the_target(command: str) -> None:
     assert command in COMMANDS
     subprocess.run([*command.split(), "-n"], cwd=REPOSITORY, check=True, capture_output=True)
 
 
-def test_commands_of_all_pages_are_found() -> None:
+def test_commands_of_several_pages_are_collected() -> None:
     assert {"README.md", "data.md", "search.md"} <= {*COMMANDS.values()}
     assert len(RUN_HERE) > 40
 
