@@ -24,8 +24,8 @@ from hypothesis import settings
 
 from flexhpc.imports import imports_without_gc
 from tests import reaper
-from tests.barrier import PATIENCE
-from tests.command import flexhpc
+from tests.barrier import TIMEOUT
+from tests.command import run_flexhpc
 from tests.speeds import BUDGET, ORDER
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 torch.set_num_threads(1)
 
-SMALL = """\
+SMALL_SPEC = """\
 name: small
 fixed:
   data: {source: digits, labels: random}
@@ -71,7 +71,7 @@ def cli(tmp_path: Path) -> Cli:
     """Run commands in an empty folder; check their exit status, by default 0."""
 
     def run(*arguments: object, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = flexhpc(tmp_path, *arguments)
+        done = run_flexhpc(tmp_path, *arguments)
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -84,12 +84,12 @@ def cli(tmp_path: Path) -> Cli:
 def small_spec(tmp_path: Path) -> Path:
     """A spec of three small points."""
     path = tmp_path / "small.yaml"
-    path.write_text(SMALL)
+    path.write_text(SMALL_SPEC)
     return path
 
 
 @pytest.fixture
-def untracked(tmp_path: Path) -> Path:
+def profile(tmp_path: Path) -> Path:
     """A profile with one worker, without tracking."""
     path = tmp_path / "untracked.yaml"
     path.write_text("workers: 1\ntracking_uri: none\n")
@@ -97,7 +97,7 @@ def untracked(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished sweep of the small spec; tests must not change it.
 
     It is measured once for all processes of pytest-xdist. Next to the folder ``runs``,
@@ -110,7 +110,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             folder.mkdir()
             spec = folder / "small.yaml"
-            spec.write_text(SMALL)
+            spec.write_text(SMALL_SPEC)
             outcome: dict[str, Any] = {"status": None, "output": "the sweep did not end"}
             try:
                 done = subprocess.run(
@@ -164,7 +164,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip("chromium is not installed")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=PATIENCE * 1000)
+    expect.set_options(timeout=TIMEOUT * 1000)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)

@@ -142,10 +142,10 @@ def test_a_table_is_inserted_between_its_markers() -> None:
     assert replace_table((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
 
 
-def test_the_command_writes_the_table_of_a_run(tmp_path: Path, untracked: Path, cli: Cli) -> None:
+def test_the_command_writes_the_table_of_a_run(tmp_path: Path, profile: Path, cli: Cli) -> None:
     spec, page = tmp_path / "made.yaml", tmp_path / "page.md"
     spec.write_text(f"name: made\n{SPEC}{CHOICES}")
-    cli("sweep", spec, "--profile", untracked)
+    cli("sweep", spec, "--profile", profile)
     page.write_text(f"{BEGIN}\n{END}\n")
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import succeeded
-from tests.conftest import FLEXHPC, REPOSITORY, SMALL
+from tests.command import flexhpc_output
+from tests.conftest import FLEXHPC, REPOSITORY, SMALL_SPEC
 from tests.data.writers import cifar_batch, write_cifar10, write_images, written
 
 PAGES = [
@@ -138,7 +138,7 @@ def runnable(command: str) -> str:
 
 
 @pytest.fixture
-def folder(measured: Path, tmp_path: Path) -> Path:
+def folder(small_run: Path, tmp_path: Path) -> Path:
     """A checkout made of symbolic links, with separate runs and data.
 
     Its environment is marked as installed: `make install` would change the real environment.
@@ -152,8 +152,8 @@ def folder(measured: Path, tmp_path: Path) -> Path:
     for path in (REPOSITORY / ".venv").glob("*"):
         (tmp_path / ".venv" / path.name).symlink_to(path)
     (tmp_path / ".venv" / ".installed").touch()
-    (tmp_path / "small.yaml").write_text(SMALL)
-    shutil.copytree(measured, tmp_path / "runs" / "small")
+    (tmp_path / "small.yaml").write_text(SMALL_SPEC)
+    shutil.copytree(small_run, tmp_path / "runs" / "small")
     write_images(tmp_path / "data" / "imagenet", {"a": 4, "b": 4})
     write_cifar10(tmp_path / "home" / "cifar", [cifar_batch(20, "labels", 10) for _ in range(5)])
     written(
@@ -166,7 +166,7 @@ def run(command: str, folder: Path) -> None:
     """Run a command in a folder with bash, or, if it is simple and of flexhpc, in this process."""
     words = shlex.split(command)
     if words[0] == "flexhpc" and not set(command) & set("*?$~|<>;&`{}"):
-        succeeded(folder, *words[1:])
+        flexhpc_output(folder, *words[1:])
         return
     path = f"{FLEXHPC.parent}:{os.environ['PATH']}"
     done = subprocess.run(

@@ -19,7 +19,7 @@ import pytest
 from tests.archives import unpack
 from tests.conftest import FLEXHPC
 from tests.container.conftest import QUICKSTART, Built, Site, images_of, write_tiny
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 CODE_LAYERS = 2
 """Number of layers that depend on the code of flexhpc: its wheel, and the installed package."""
@@ -34,7 +34,7 @@ def test_the_quickstart_inside_is_that_outside(
     printed = site.make("local", **quickstart, RUN_FLAGS="--network none")
     assert ">= 1797" in printed
     run = site.checkout / "runs" / "quickstart"
-    assert contents(run) == outside
+    assert results_by_point(run) == outside
     assert images_of(run) == {f"{image.name}@{image.id}"}
     assert (run / "report" / "index.html").is_file()
     again = site.make("local", **quickstart)

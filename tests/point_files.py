@@ -1,4 +1,4 @@
-"""Read all results of a point; change a point file."""
+"""Read all results of a point from its file; change a point file."""
 
 from __future__ import annotations
 
