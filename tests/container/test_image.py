@@ -197,7 +197,7 @@ def test_a_docker_without_its_daemon_is_passed_over(site: Site, tmp_path: Path) 
     client.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n")
     client.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    choose = ("bash", "-c", ". hpc/container/lib.sh; pick docker podman")
+    choose = ("bash", "-c", ". hpc/container/lib.sh; pick_runtime docker podman")
     assert site.run(*choose, PATH=path, RUNTIME="").stdout.strip() == "podman"
     alone = site.run(*choose, check=False, PATH=path, RUNTIME="docker")
     assert alone.returncode == 1
