@@ -6,8 +6,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flexhpc.store.status import PointStatus, StatusReader, open_run
+if TYPE_CHECKING:
+    from flexhpc.store.status import PointStatus
 
 FLEXHPC = str(Path(sys.executable).with_name("flexhpc"))
 
@@ -18,6 +20,9 @@ def statuses_of(run: Path) -> list[PointStatus]:
     Raises:
         InputError: the path is not a run folder.
     """
+    # Not imported at the top of this module, because bench.speed.startup measures imports.
+    from flexhpc.store.status import StatusReader, open_run
+
     folder, _, points = open_run(run)
     return StatusReader(folder, points).read()
 

@@ -13,7 +13,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ VARIANTS = {
 }
 
 
+@cache
 def worlds() -> dict[str, World]:
     """Return every world by name."""
     by_name: dict[str, World] = {name: RecordedWorld(name) for name in MODELS}
