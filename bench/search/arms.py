@@ -1,20 +1,17 @@
 """Replay searches over learning rates (arms) on recorded training runs (docs/search.md).
 
-Usage: python -m bench.search.arms [--replays 60] [--markdown FILE]
-Prints JSON: how far the EMC of the chosen rate is below that of the best rate, and the cost
-relative to a search at the best rate. Takes eight minutes on two cores.
+Usage: python -m bench.search.arms [--replays 60]
+Prints one row per model: how often the EMC of the chosen rate is near that of the best rate, and
+the cost relative to a search at the best rate. Takes eight minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -92,62 +89,40 @@ def duel(name: str, budget: float, seed: int) -> bool:
     return fits[1] > fits[0] or (fits[1] == fits[0] and wins_ties)
 
 
-def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """Return the results of one model."""
+def row(name: str, replays: int, pool: ProcessPoolExecutor) -> str:
+    """Measure one model; return its row of the table."""
     arms = RecordedWorld.arms(name)
     emcs = [true_emc(RecordedWorld(name, arm)) for arm in arms]
     best = int(np.argmax(emcs))
-    tuned = list(pool.map(partial(search_once, name, arms), range(replays)))
-    untuned = list(pool.map(partial(search_once, name, (arms[best],)), range(replays)))
-    means = {key: float(np.mean([row[key] for row in tuned])) for key in tuned[0]}
-    cost_untuned = float(np.mean([row["cost"] for row in untuned]))
-    duels = list(pool.map(partial(duel, name, 2 * cost_untuned), range(10 * replays), chunksize=20))
-    return {
-        "duel": float(np.mean(duels)),
-        "emc": [round(value) for value in emcs],
-        "near": float(np.mean([row["shortfall"] <= NEAR for row in tuned])),
-        "shortfall": means["shortfall"],
-        "cost": means["cost"],
-        "cost_untuned": cost_untuned,
-        "probes": means["probes"],
-        "coverage": means["covered"],
-        "bias": means["error"],
-        "rmse": float(np.sqrt(np.mean([row["error"] ** 2 for row in tuned]))),
-        "probability": means["probability"],
-        "best": float(np.mean([row["chosen"] == best for row in tuned])),
-    }
+    searches = list(pool.map(partial(search_once, name, arms), range(replays)))
+    at_best = list(pool.map(partial(search_once, name, (arms[best],)), range(replays)))
+    means = {key: float(np.mean([search[key] for search in searches])) for key in searches[0]}
+    near = np.mean([search["shortfall"] <= NEAR for search in searches])
+    rmse = np.sqrt(np.mean([search["error"] ** 2 for search in searches]))
+    chose_best = np.mean([search["chosen"] == best for search in searches])
+    cost_at_best = float(np.mean([search["cost"] for search in at_best]))
+    duels = list(pool.map(partial(duel, name, 2 * cost_at_best), range(10 * replays), chunksize=20))
+    cells = [
+        name, ", ".join(str(round(emc)) for emc in emcs), f"{near:.0%}",
+        f"{means['cost']:.1f} ({cost_at_best:.1f}: {means['cost'] / cost_at_best:.1f}x)",
+        f"{means['probes']:.0f}", f"{means['error']:+.1%}, {rmse:.2f}", f"{means['covered']:.2f}",
+        f"{chose_best:.2f}, {means['probability']:.2f}", f"{np.mean(duels):.2f}",
+    ]  # fmt: skip
+    return markdown_row(cells)
 
 
-def markdown(models: dict[str, Any]) -> str:
-    """Return the table of docs/search.md."""
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--replays", type=int, default=60)
+    arguments = parser.parse_args()
     columns = [
         "model", "EMC at each rate", "within 5 % of the best", "cost (at the best rate)", "probes",
         "bias, RMSE", "coverage", "best rate, its probability", "a duel at twice the cost",
     ]  # fmt: skip
-    lines = [markdown_head(columns)]
-    for name, row in models.items():
-        ratio = row["cost"] / row["cost_untuned"]
-        cells = [
-            name, ", ".join(map(str, row["emc"])), f"{row['near']:.0%}",
-            f"{row['cost']:.1f} ({row['cost_untuned']:.1f}: {ratio:.1f}x)",
-            f"{row['probes']:.0f}", f"{row['bias']:+.1%}, {row['rmse']:.2f}",
-            f"{row['coverage']:.2f}", f"{row['best']:.2f}, {row['probability']:.2f}",
-            f"{row['duel']:.2f}",
-        ]  # fmt: skip
-        lines.append(markdown_row(cells))
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--replays", type=int, default=60)
-    parser.add_argument("--markdown", type=Path)
-    arguments = parser.parse_args()
+    print(markdown_head(columns))
     with ProcessPoolExecutor(2) as pool:
-        models = {name: measure(name, arguments.replays, pool) for name in RATES}
-    print(json.dumps({"bench": "arms", "replays": arguments.replays, "models": models}, indent=1))
-    if arguments.markdown:
-        arguments.markdown.write_text(markdown(models))
+        for name in RATES:
+            print(row(name, arguments.replays, pool), flush=True)
 
 
 if __name__ == "__main__":
