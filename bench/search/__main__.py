@@ -1,14 +1,13 @@
 """Replay every policy on recorded training runs and known fit curves (tables of docs/search.md).
 
-Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
-Prints the results as JSON. The default of 60 replays per world, and a third as many of each
-variant, takes 15 minutes on two cores.
+Usage: python -m bench.search [--replays 60] [--plot FILE]
+Prints the tables. The default of 60 replays per world, and a third as many of each variant, takes
+15 minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,7 @@ import numpy as np
 from bench.search.plot import plot
 from bench.search.replay import Replay, replay_search, replay_walk
 from bench.search.report import markdown
-from bench.search.worlds import MODELS, RecordedWorld, World, logistic, perceptron, true_emc
+from bench.search.worlds import MODELS, RecordedWorld, World, logistic, perceptron
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search.evidence import Floats
 
@@ -144,7 +143,6 @@ def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str
     bisections = Bisections(np.array(list(walks)))
     unit = bisections.unit_cost
     results: dict[str, Any] = {
-        "n50": true_emc(worlds()[name]),
         "bisection": {str(k): {"cost": k * unit, "rmse": bisections.rmse(k)} for k in (1, 2, 5)},
         "growth": {},
         "variants": {},
@@ -154,7 +152,6 @@ def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str
         results["growth"][str(growth)] = {
             "cost": float(costs.mean()),
             "bias": float(errors.mean()),
-            "rmse": float(np.sqrt((errors**2).mean())),
         }
     for variant in VARIANTS:
         if variant != "bayes" and name not in MODELS:  # probes of curves have no error counts
@@ -183,9 +180,8 @@ def _curve(replays: list[Replay], unit: float) -> list[tuple[float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replays", type=int, default=60)
-    parser.add_argument("--markdown", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     results = {}
@@ -193,11 +189,7 @@ def main() -> None:
         for name in worlds():
             results[name] = measure(name, arguments.replays, pool)
             print(f"{name}: done", file=sys.stderr, flush=True)
-    print(
-        json.dumps({"bench": "search", "replays": arguments.replays, "worlds": results}, indent=1)
-    )
-    if arguments.markdown:
-        arguments.markdown.write_text(markdown(results))
+    print(markdown(results), end="")
     if arguments.plot:
         plot(results, arguments.plot)
 

@@ -1,23 +1,22 @@
 """Measure the coverage of intervals for fit curves from the prior and for added lapses.
 
-Usage: python -m bench.search.calibration [--draws 1200] [--markdown FILE]
-Prints JSON: coverage over the prior and by true width of the curve, reasons why searches ended,
-time per decision without cached state, and how often the interval of the lapse rate contains the
-rate of lapses that were added to recorded training runs. Takes ten minutes on two cores.
+Usage: python -m bench.search.calibration [--draws 1200] [--replays 40]
+Prints the tables of docs/search.md: the coverage over the prior and by true width of the curve, and
+how often the interval of the lapse rate contains the rate of lapses that were added to recorded
+training runs. Also prints the time per decision without cached state. Takes ten minutes on two
+cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -173,7 +172,6 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     errors = np.array([row["error"] for row in rows])
     reasons = Counter(str(row["ended_by"]) for row in rows)
     return {
-        "searches": len(rows),
         "coverage": float(covered.mean()),
         "standard_error": float(covered.std() / math.sqrt(len(rows))),
         "bias": float(np.median(errors)),
@@ -185,49 +183,38 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Return the tables of docs/search.md."""
-    columns = ["true width of the curve", "searches", "coverage", "RMSE", "probes", "at a cap"]
-    lines = [markdown_head(columns)]
-    for name, row in [("all", results["all"]), *results["by_width"].items()]:
-        capped = sum(v for k, v in row["ended_by"].items() if k.startswith("max"))
-        coverage = f"{row['coverage']:.3f} +- {row['standard_error']:.3f}"
-        cells = [f"{row['rmse']:.2f}", f"{row['probes']:.0f}", f"{capped:.0%}"]
-        lines.append(markdown_row([name, str(row["searches"]), coverage, *cells]))
-    kinds = ["lapses that miss few samples", "lapses that miss any number"]
-    lines += ["", markdown_head(["lapses added to", "rate", *kinds])]
-    for name, rates in results["lapses"].items():
-        for rate, coverages in rates.items():
-            lines.append(markdown_row([name, rate, *(f"{c:.2f}" for c in coverages.values())]))
-    return "\n".join(lines) + "\n"
+def coverage_row(name: str, searches: list[dict[str, Any]]) -> str:
+    """Return a row of the table of coverages."""
+    row = summary(searches)
+    capped = sum(share for reason, share in row["ended_by"].items() if reason.startswith("max"))
+    coverage = f"{row['coverage']:.3f} +- {row['standard_error']:.3f}"
+    cells = [f"{row['rmse']:.2f}", f"{row['probes']:.0f}", f"{capped:.0%}"]
+    return markdown_row([name, str(len(searches)), coverage, *cells])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=1200)
     parser.add_argument("--replays", type=int, default=40)
-    parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     with ProcessPoolExecutor(2) as pool:
-        rows = list(pool.map(search_once, range(arguments.draws), chunksize=8))
-        lapses: dict[str, Any] = {}
-        for name in LAPSING_MODELS:
-            for rate in (0.1, 0.2):
-                coverages = {}
-                for kind, few in (("few", True), ("any", False)):
-                    search = partial(covers_lapse_rate, name, rate, few)
-                    covered = list(pool.map(search, range(arguments.replays)))
-                    coverages[kind] = float(np.mean(covered))
-                lapses.setdefault(name, {})[str(rate)] = coverages
-    by_width = {}
-    for low, high in itertools.pairwise(BY_WIDTH):
-        within = [row for row in rows if low <= row["width"] < high]
-        if within:
-            by_width[f"{low:g} to {high:g}"] = summary(within)
-    results = {"all": summary(rows), "by_width": by_width, "lapses": lapses}
-    print(json.dumps({"bench": "calibration", **results}, indent=1))
-    if arguments.markdown:
-        arguments.markdown.write_text(markdown(results))
+        searches = list(pool.map(search_once, range(arguments.draws), chunksize=8))
+        columns = ["true width of the curve", "searches", "coverage", "RMSE", "probes", "at a cap"]
+        print(markdown_head(columns))
+        print(coverage_row("all", searches))
+        for low, high in itertools.pairwise(BY_WIDTH):
+            if of_width := [s for s in searches if low <= s["width"] < high]:
+                print(coverage_row(f"{low:g} to {high:g}", of_width))
+        print(f"\n{summary(searches)['ms']:.0f} ms of CPU time per decision\n", flush=True)
+        kinds = ["lapses that miss few samples", "lapses that miss any number"]
+        print(markdown_head(["lapses added to", "rate", *kinds]))
+        for name, rate in itertools.product(LAPSING_MODELS, (0.1, 0.2)):
+            cells = []
+            for few in (True, False):
+                search = partial(covers_lapse_rate, name, rate, few)
+                covered = list(pool.map(search, range(arguments.replays)))
+                cells.append(f"{np.mean(covered):.2f}")
+            print(markdown_row([name, str(rate), *cells]), flush=True)
 
 
 if __name__ == "__main__":
