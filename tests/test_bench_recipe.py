@@ -15,9 +15,9 @@ import pytest
 from bench.recipe import full_batch
 from bench.recipe.__main__ import BEGIN, END, replace_table
 from bench.recipe.choices import choice, network
-from bench.recipe.tables import markdown, ratio_text, study
+from bench.recipe.tables import excludes_one, markdown, ratio, ratio_text, study
 from flexhpc.analysis.text import emc_text
-from flexhpc.api.runs import Measurement, compare
+from flexhpc.api.runs import Comparison, Measurement
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
@@ -40,20 +40,22 @@ zip:
 """
 
 
+Verdicts = Sequence[tuple[int, bool]]
+"""n of each training run, and whether it fitted."""
+
+
 def points(folder: Path, swept: str) -> list[Point]:
     return made.points_of(folder, SPEC + swept)
 
 
-def measurement(
-    point: Point, verdicts: Sequence[tuple[int, bool]], **changes: object
-) -> Measurement:
+def measurement(point: Point, verdicts: Verdicts, **changes: object) -> Measurement:
     """Return a finished point; training runs that did not fit missed a tenth of the samples."""
     outcomes = [(n, 0 if fit else max(1, n // 10)) for n, fit in verdicts]
     status = made.status(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
     return Measurement(run=RunFolder(Path("unused")), status=replace(status, **changes))
 
 
-def around(n: int) -> list[tuple[int, bool]]:
+def around(n: int) -> Verdicts:
     """Return training runs with an EMC near n."""
     low, high = round(n * 0.9), round(n * 1.1)
     return [(low, True)] * 5 + [(n, True), (n, False)] + [(high, False)] * 5
@@ -103,16 +105,27 @@ def test_a_censored_emc_gives_a_bound(tmp_path: Path) -> None:
     all_fit = [(500, True), (N_LIMIT, True), (N_LIMIT, True)]
     none_fit = [(4, False), (2, False), (2, False)]
 
-    def text(verdicts: list[tuple[int, bool]], base_verdicts: list[tuple[int, bool]]) -> str:
-        return ratio_text(compare(measurement(other, verdicts), measurement(base, base_verdicts)))
+    def ratio_of(verdicts: Verdicts, base_verdicts: Verdicts) -> Comparison:
+        return ratio(measurement(other, verdicts), measurement(base, base_verdicts))
 
     middle = around(100)
-    assert re.fullmatch(r"2\.\d\d \[1\.\d\d, 2\.\d\d\]", text(around(200), middle))
-    assert re.fullmatch(r">= \d+\.\d\d", text(all_fit, middle))
-    assert re.fullmatch(r"<= 0\.0\d+", text(none_fit, middle))
-    assert re.fullmatch(r"<= 0\.\d+", text(middle, all_fit))
-    assert re.fullmatch(r">= \d+\.\d\d", text(middle, none_fit))
-    assert text(all_fit, all_fit) == text(none_fit, none_fit) == "unknown"
+    known = measurement(base, middle).estimate
+    assert re.fullmatch(r"2\.\d\d \[1\.\d\d, 2\.\d\d\]", ratio_text(ratio_of(around(200), middle)))
+    above = ratio_of(all_fit, middle)
+    assert above.low == N_LIMIT / known.emc_hi
+    assert ratio_text(above) == f">= {above.low:.2f}"
+    below = ratio_of(none_fit, middle)
+    assert below.high == 2 / known.emc_lo
+    assert ratio_text(below) == f"<= {below.high:.2g}"
+    assert excludes_one(above)
+    assert excludes_one(below)
+    assert ratio_text(ratio_of(middle, all_fit)).startswith("<= 0.1")
+    assert ratio_text(ratio_of(middle, none_fit)).startswith(">= 4")
+    assert ratio_of(all_fit, none_fit).low == N_LIMIT / 2
+    for censored in (all_fit, none_fit):
+        unknown = ratio_of(censored, censored)
+        assert ratio_text(unknown) == "unknown"
+        assert not excludes_one(unknown)
 
 
 def test_the_table_marks_changes_and_omits_unfinished_points(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.common import markdown_head, markdown_row
 from bench.recipe.choices import choice, network
 from flexhpc.analysis.text import duration_text, emc_text
 from flexhpc.api.runs import Comparison, Measurement, compare
+from flexhpc.search import Estimate
 
 FAMILIES = {"mlp": "MLP", "cnn": "CNN", "vit": "ViT"}
 SOURCES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
@@ -51,8 +53,31 @@ def study(measurements: Sequence[Measurement]) -> Study:
             continue
         results.finished.append(measurement)
         if measurement is not base and base.status.state == "done":
-            row[key] = compare(measurement, base)
+            row[key] = ratio(measurement, base)
     return results
+
+
+def ratio(measurement: Measurement, base: Measurement) -> Comparison:
+    """Return the EMC of a point divided by that of its base.
+
+    A censored EMC gives a bound that does not depend on the prior, unlike that of ``compare``.
+    """
+    comparison = compare(measurement, base)
+    if comparison.low is not None and comparison.high is not None:
+        return comparison
+    lower, upper = _bounds(measurement.estimate)
+    base_lower, base_upper = _bounds(base.estimate)
+    low = None if comparison.low is None else lower / base_upper
+    high = None if comparison.high is None else upper / base_lower
+    return replace(comparison, low=low, high=high)
+
+
+def _bounds(estimate: Estimate) -> tuple[float, float]:
+    if estimate.censored == "right":
+        return estimate.emc, math.inf
+    if estimate.censored == "left":
+        return 0.0, estimate.smallest_fail or 1
+    return estimate.emc_lo, estimate.emc_hi or math.inf
 
 
 def markdown(results: Study) -> str:
