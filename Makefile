@@ -109,16 +109,16 @@ devcluster-down: ## stop this cluster
 	@hpc/devcluster/down.sh
 
 bench: dev ## measure the speed of flexhpc and of other training loops (20 minutes)
-	@$(BIN)/python bench/plan_speed.py
-	@$(BIN)/python bench/worker_start.py
-	@$(BIN)/python -m bench.speed.overhead
+	@$(BIN)/python -m bench.plan_speed
+	@$(BIN)/python -m bench.worker_start
+	@$(BIN)/python -m bench.speed.loop_overhead
 	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1
-	@$(BIN)/python -m bench.speed.start --rounds 2
-	@$(BIN)/python -m bench.speed.answers --rounds 2
+	@$(BIN)/python -m bench.speed.startup --rounds 2
+	@$(BIN)/python -m bench.speed.time_to_emc --rounds 2
 
 bench-full: bench ## run all benchmarks (more than an hour, 3 GB of disk)
 	@set -e; for name in optimizers packed_set perceptron_coverage perceptron_shortfall slurm_submit \
-    speed.sweeps tail_batch; do \
+    speed.sweep_overhead tail_batch; do \
 	  $(BIN)/python -m bench.$$name; done
 	@$(BIN)/python -m bench.search
 

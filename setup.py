@@ -1,4 +1,4 @@
-"""Copies sweeps/ and hpc/profiles/ into a wheel; all else is in pyproject.toml."""
+"""Copy sweeps/ and hpc/profiles/ into the wheel; everything else is in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -7,18 +7,18 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 
-class WithSpecs(build_py):
-    """Builds the package, with the specs and profiles that come with it."""
+class BuildWithSpecs(build_py):
+    """Build the package with the included specs and profiles."""
 
     def run(self) -> None:
-        """Build."""
+        """Build; copy the specs and profiles unless the installation is editable."""
         super().run()
         if self.editable_mode:
             return
-        for folder, inside in (("sweeps", "specs"), ("hpc/profiles", "profiles")):
+        for folder, target_name in (("sweeps", "specs"), ("hpc/profiles", "profiles")):
             if Path(folder).is_dir():
-                target = Path(self.build_lib, "flexhpc", inside)
+                target = Path(self.build_lib, "flexhpc", target_name)
                 shutil.copytree(folder, target, dirs_exist_ok=True)
 
 
-setup(cmdclass={"build_py": WithSpecs})
+setup(cmdclass={"build_py": BuildWithSpecs})

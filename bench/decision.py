@@ -1,13 +1,12 @@
-"""Simulated sweeps that end when their comparisons are decided: wrong verdicts and cost.
+"""Simulate sweeps that end when their comparisons are decided: wrong verdicts and cost.
 
 Usage: python -m bench.decision [--sweeps 1000] [--searches 60] [--ratio 1.25 ...]
-       python -m bench.decision --findings 20
 
 Searches are replayed on the recorded training runs of bench/search (resampled, so with their lapses
 and widths). A simulated sweep has three sizes, 2 to 5 values of the compared key, listed seeds 0 to
 2, and seeds that scatter by 5 to 15 %. Each of its points gets a replayed search, whose likelihood
 is shifted to the EMC of the point. In half of the sweeps, the largest size at the baseline is
-censored. Prints a Markdown table.
+censored. Prints the table of docs/comparing.md.
 """
 
 from __future__ import annotations
@@ -19,23 +18,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.findings.page import RECORDS
-from bench.findings.records import load_records
-from bench.search.replay import clear_cache, start_of
-from bench.search.tables import MODELS, Table, middle
+from bench.common import markdown_head, markdown_row
+from bench.search.replay import clear_cache, draw_start
+from bench.search.worlds import MODELS, RecordedWorld, true_emc
 from flexhpc.analysis import decision, effect
-from flexhpc.analysis.comparison import (
-    comparisons,
-    requested_comparisons,
-)
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, checked
-from flexhpc.config.sections.compare import Compare, Decide
+from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate, advance
 from flexhpc.search.evidence import Floats
 from flexhpc.store import Header
@@ -60,34 +55,34 @@ compare: {{by: model.activation, decide: {{max_seeds: 12}}}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class ReplayedSearch:
     """A replayed search.
 
     Attributes:
         record: its probes, and its estimates at the coarse tolerance and at the tolerance of the
             spec.
         likelihoods: likelihood of log EMC by number of probes, (cells,).
-        log_truth: log of the true EMC.
+        log_emc: log of the true EMC.
     """
 
     record: PointRecord
     likelihoods: dict[int, Floats]
-    log_truth: float
+    log_emc: float
 
-    def shifted(self, probes: int, log_emc: float) -> Floats:
+    def likelihood_at(self, log_emc: float, probes: int) -> Floats:
         """Return the likelihood that the same search of a point with another EMC would have."""
-        cells = round((log_emc - self.log_truth) / STEP)
+        cells = round((log_emc - self.log_emc) / STEP)
         return self.likelihoods[probes][
             np.clip(np.arange(len(LOG_EMC)) - cells, 0, len(LOG_EMC) - 1)
         ]
 
 
-def replay(point: Point, model: str, censored: bool, seed: int) -> Search:
+def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearch:
     """Replay a search, first to the coarse tolerance."""
     rng = np.random.default_rng(seed)
-    world = Table(model)
-    truth = middle(world)
-    n_limit = round(truth / 1.3) if censored else world.n_limit
+    world = RecordedWorld(model)
+    emc = true_emc(world)
+    n_limit = round(emc / 1.3) if censored else world.n_limit
     header = Header(
         point=point.canonical, point_id=point.id, params=100, data_fingerprint="", n_total=n_limit,
         n_limit=n_limit, conflicts=0, unfittable=0, classes=10, bits=0, n_pool=n_limit,
@@ -96,29 +91,29 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> Search:
     record = PointRecord(header=header, probes=[], estimate=None, evaluation=None)
     likelihoods = {}
     for search in (point.search, point.precise().search):
-        search = search.model_copy(update={"start": start_of(truth, rng)})
+        search = search.model_copy(update={"start": draw_start(emc, rng)})
         while True:
             clear_cache()
             step = advance(search, n_limit, history_of(record.probes, point.training))
             if isinstance(step, Estimate):
                 break
             for probe in step:
-                training = world.draw(probe.n, rng)
+                run = world.draw(probe.n, rng)
                 record.probes.append(ProbeSummary(
-                    n=probe.n, repeat=probe.repeat, seeds={}, verdict=training.verdict,
-                    n_errors=training.n_errors, train_accuracy=0.0, loss=0.0, epochs=1,
-                    steps=max(1, round(1000 * (training.share or 1.0))), cost=training.cost,
+                    n=probe.n, repeat=probe.repeat, seeds={}, verdict=run.verdict,
+                    n_errors=run.n_errors, train_accuracy=0.0, loss=0.0, epochs=1,
+                    steps=max(1, round(1000 * (run.share or 1.0))), cost=run.cost,
                     seconds=0.0, finished=0.0, loss_curve=np.zeros(0, np.float32),
                 ))  # fmt: skip
         count = len(record.probes)
         record = replace(record, estimates={**record.estimates, count: step})
         status = PointStatus(point=point, state="done", record=record.after(count), estimate=step)
         likelihoods[count] = likelihood_of(status)
-    return Search(record=record, likelihoods=likelihoods, log_truth=math.log(truth))
+    return ReplayedSearch(record=record, likelihoods=likelihoods, log_emc=math.log(emc))
 
 
 @lru_cache
-def points_of(values: int) -> tuple[list[Point], Compare]:
+def simulated_points(values: int) -> tuple[list[Point], Compare]:
     """Return the points of the simulated sweep, including the optional ones."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "decision.yaml"
@@ -127,7 +122,7 @@ def points_of(values: int) -> tuple[list[Point], Compare]:
     return points, sweep.compare[0]
 
 
-SEARCHES: dict[tuple[str, bool], list[Search]] = {}
+SEARCHES: dict[tuple[str, bool], list[ReplayedSearch]] = {}
 """Replayed searches of each model, without and with an EMC that is censored."""
 
 
@@ -135,41 +130,47 @@ def simulate(ratio: float, seed: int) -> dict[str, Any]:
     """Simulate a sweep in which all values but the first have EMCs larger by ``ratio``.
 
     Returns:
-        Whether a verdict is wrong, the verdicts, cost and fixed cost in whole training runs.
+        Whether a verdict is wrong, the verdicts, whether all values have one, and the costs of the
+        simulated sweep and of one without optional points, in whole training runs.
     """
     rng = np.random.default_rng(seed)
-    points, compare = points_of(int(rng.integers(2, 6)))
+    points, compare = simulated_points(int(rng.integers(2, 6)))
     model = MODELS[rng.integers(len(MODELS))]
-    scatter, has_bound = rng.uniform(0.05, 0.15), bool(rng.random() < 0.5)
-    chosen: dict[str, Search] = {}
+    scatter, any_censored = rng.uniform(0.05, 0.15), bool(rng.random() < 0.5)
+    searches: dict[str, ReplayedSearch] = {}
     log_emcs: dict[str, float] = {}
     for point in points:
-        larger = point.swept["model.activation"] != VALUES[0]
-        bound = (
-            has_bound and point.swept["model.width"] == 16
-            and point.swept["model.activation"] == VALUES[0] and point.seed == 0
-        )  # fmt: skip
-        candidates = SEARCHES[model, bound]
-        chosen[point.id] = candidates[rng.integers(len(candidates))]
-        log_emc = math.log(25 * point.swept["model.width"] * (ratio if larger else 1.0))
+        width = point.swept["model.width"]
+        at_baseline = point.swept["model.activation"] == VALUES[0]
+        censored = any_censored and width == 16 and at_baseline and point.seed == 0
+        candidates = SEARCHES[model, censored]
+        searches[point.id] = candidates[rng.integers(len(candidates))]
+        log_emc = math.log(25 * width * (1.0 if at_baseline else ratio))
         log_emcs[point.id] = log_emc + rng.normal(0, scatter / math.sqrt(2))
 
     def likelihood(status: PointStatus, factor: float) -> Floats:
         assert status.record is not None
         assert factor == 1
         point_id = status.point.id
-        return chosen[point_id].shifted(len(status.record.probes), log_emcs[point_id])
+        return searches[point_id].likelihood_at(log_emcs[point_id], len(status.record.probes))
 
     setattr(effect, "likelihood_at_budget", likelihood)  # noqa: B010
-    records = {point_id: search.record for point_id, search in chosen.items()}
+    records = {point_id: search.record for point_id, search in searches.items()}
     result = run_rounds(points, records, compare)
-    right = {"not decided", *(["larger"] if ratio > 1 else ["the same within 10 %"])}
-    right |= {"the same within 10 %"} if ratio <= 1.1 else set()
+    correct = {"not decided"}
+    if ratio > 1:
+        correct.add("larger")
+    if ratio <= 1.1:
+        correct.add("the same within 10 %")
     verdicts = [compared.verdict for compared in result.effects]
+    listed = [
+        PointStatus(point=point, state="done", record=records[point.id])
+        for point in points if not point.optional
+    ]  # fmt: skip
     return {
-        "ratio": ratio, "wrong": not right.issuperset(verdicts), "verdicts": verdicts,
-        "cost": result.trainings, "all": result.ended_by == "decided",
-        "fixed": cost_of([p for p in points if not p.optional], records),
+        "ratio": ratio, "wrong": not correct.issuperset(verdicts), "verdicts": verdicts,
+        "all_decided": result.ended_by == "decided", "cost": result.trainings,
+        "fixed_cost": sum(map(decision.trainings_of, listed)),
     }  # fmt: skip
 
 
@@ -207,84 +208,30 @@ def run_rounds(
             )
 
 
-def cost_of(points: Sequence[Point], records: Mapping[str, PointRecord]) -> float:
-    """Return the cost of points at the tolerance of the spec, in whole training runs."""
-    statuses = [PointStatus(point=p, state="done", record=records[p.id]) for p in points]
-    return sum(map(decision.trainings_of, statuses))
-
-
-def with_coarse_estimate(status: PointStatus) -> PointRecord:
-    """Return the record of a finished point with the estimate that a coarse search would give."""
-    record, point = status.record, status.point
-    assert record is not None
-    assert record.estimate is not None
-    history = history_of(record.probes, point.training)
-    estimates = {len(history): record.estimate}
-    for count in range(1, len(history)):
-        step = advance(
-            point.search.coarse(), record.header.n_limit, history[:count], point.coordinates,
-            point.training.doubling,
-        )  # fmt: skip
-        if isinstance(step, Estimate):
-            estimates = {count: step, **estimates}
-            break
-    return replace(record, estimates=estimates)
-
-
-def replay_finding(path: Path, orders: int) -> Iterator[str]:
-    """Replay a stored sweep of docs/findings.md with its seeds in random orders.
-
-    The first two seeds are listed, and the others are added as needed. Yields the rows of a table.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        statuses, spec = load_records(path, Path(scratch))
-    (compare,) = requested_comparisons(spec)
-    fixed = {e.key: e.verdict for e in comparisons(statuses, [spec])}
-    seeds = list(dict.fromkeys(status.point.seed for status in statuses))
-    compare = compare.model_copy(update={"decide": Decide(max_seeds=len(seeds))})
-    records = {status.point.id: with_coarse_estimate(status) for status in statuses}
-    total = cost_of([status.point for status in statuses], records)
-    costs, agree, undecided, opposite = [], 0, 0, 0
-    for number in range(orders):
-        order = dict(zip(seeds, np.random.default_rng(number).permutation(len(seeds)), strict=True))
-        points = [
-            replace(
-                s.point, seed=int(order[s.point.seed]), optional=bool(order[s.point.seed] >= 2),
-                refined=s.point.search, search=s.point.search.coarse(),
-            )
-            for s in sorted(statuses, key=lambda s: order[s.point.seed])
-        ]  # fmt: skip
-        result = run_rounds(points, records, compare)
-        costs.append(result.trainings / total)
-        verdicts = {e.key: e.verdict for e in result.effects}
-        agree += sum(verdicts[key] == verdict for key, verdict in fixed.items())
-        undecided += sum(v == "not decided" != fixed[key] for key, v in verdicts.items())
-        opposite += sum({"larger", "smaller"} == {v, fixed[key]} for key, v in verdicts.items())
-    count = len(fixed) * orders
-    yield (
-        f"| {path.name.split('.')[0]} | {len(statuses)} | {len(fixed)} | {agree / count:.2f} "
-        f"| {undecided / count:.2f} | {opposite / count:.2f} | {np.median(costs):.2f} "
-        f"| {max(costs):.2f} |"
-    )
-
-
 def markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Format the results, one line per ratio."""
-    yield "| true ratio | wrong | larger | same | not decided | all decided | cost / fixed design |"
-    yield "|---|---|---|---|---|---|---|"
+    verdicts = ("larger", "the same", "not decided")
+    yield markdown_head(
+        [
+            "true ratio",
+            "wrong",
+            "larger",
+            "same",
+            "not decided",
+            "all decided",
+            "cost / fixed design",
+        ]
+    )
     for ratio in dict.fromkeys(row["ratio"] for row in rows):
         of_ratio = [row for row in rows if row["ratio"] == ratio]
-        verdicts = [verdict for row in of_ratio for verdict in row["verdicts"]]
-
-        def share(verdict: str, verdicts: list[str] = verdicts) -> str:
-            return f"{sum(v.startswith(verdict) for v in verdicts) / len(verdicts):.3f}"
-
-        cost = np.median([row["cost"] / row["fixed"] for row in of_ratio])
-        yield (
-            f"| {ratio:g} | {np.mean([row['wrong'] for row in of_ratio]):.3f} | {share('larger')} "
-            f"| {share('the same')} | {share('not decided')} "
-            f"| {np.mean([row['all'] for row in of_ratio]):.3f} | {cost:.2f} |"
+        of_values = [verdict for row in of_ratio for verdict in row["verdicts"]]
+        shares = [np.mean([v.startswith(verdict) for v in of_values]) for verdict in verdicts]
+        wrong, all_decided = (
+            np.mean([row[key] for row in of_ratio]) for key in ("wrong", "all_decided")
         )
+        cost = np.median([row["cost"] / row["fixed_cost"] for row in of_ratio])
+        cells = [f"{share:.3f}" for share in (wrong, *shares, all_decided)]
+        yield markdown_row([f"{ratio:g}", *cells, f"{cost:.2f}"])
 
 
 def main() -> None:
@@ -292,21 +239,13 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=1000, help="per ratio")
     parser.add_argument("--searches", type=int, default=60, help="replayed searches per model")
     parser.add_argument("--ratio", type=float, nargs="+", default=RATIOS)
-    parser.add_argument("--findings", type=int, metavar="ORDERS", help="replay the findings")
     arguments = parser.parse_args()
-    if arguments.findings:
-        names = "sweep, points, comparisons, same verdict, undecided, opposite, median cost, worst"
-        print(f"| {names.replace(', ', ' | ')} |\n|{'---|' * (names.count(',') + 1)}")
-        for path in sorted(RECORDS.glob("*.json.xz")):
-            print("\n".join(replay_finding(path, arguments.findings)), flush=True)
-        return
-    point = points_of(2)[0][0]
-    kinds = [(model, censored) for model in MODELS for censored in (False, True)]
+    point = simulated_points(2)[0][0]
     with ProcessPoolExecutor(2) as pool:
-        for model, censored in kinds:
+        for model, censored in product(MODELS, (False, True)):
             count = max(1, arguments.searches // (6 if censored else 1))
-            made = pool.map(partial(replay, point, model, censored), range(count), chunksize=5)
-            SEARCHES[model, censored] = list(made)
+            replays = pool.map(partial(replay, point, model, censored), range(count), chunksize=5)
+            SEARCHES[model, censored] = list(replays)
     with ProcessPoolExecutor(2) as pool:  # forked, with the searches
         rows: list[dict[str, Any]] = []
         for ratio in arguments.ratio:

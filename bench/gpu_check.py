@@ -19,8 +19,11 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import torch
 
-NETWORKS = "MLP 8,MLP 512,CNN 32,ResNet 4,ViT 48"
 TESTS = ("-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/training/test_gpu.py")
+SPEED = (
+    "-m", "bench.speed", "--device", "cuda", "--rounds", "3", "--seconds", "1",
+    "--networks", "MLP 8,MLP 512,CNN 32,ResNet 4,ViT 48",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -33,18 +36,16 @@ def main() -> int:
     properties = torch.cuda.get_device_properties(0)
     card = f"{properties.name}, {properties.total_memory >> 30} GiB, torch {torch.__version__}"
     print(card, flush=True)
-    passed = subprocess.run([sys.executable, *TESTS], check=False).returncode == 0
+    tests_passed = subprocess.run([sys.executable, *TESTS], check=False).returncode == 0
     with tempfile.TemporaryDirectory() as folder:
-        rates = Path(folder) / "rates.json"
-        bench = ["-m", "bench.speed", "--device", "cuda", "--rounds", "3", "--seconds", "1"]
-        more = ["--networks", NETWORKS, "--json", str(rates)]
-        timed = subprocess.run([sys.executable, *bench, *more], check=False).returncode == 0
-        speed = json.loads(rates.read_text()) if timed else None
-    results = {"card": card, "tests_passed": passed, "samples_per_second": speed}
+        path = Path(folder) / "rates.json"
+        command = [sys.executable, *SPEED, "--json", str(path)]
+        measured = subprocess.run(command, check=False).returncode == 0
+        rates = json.loads(path.read_text()) if measured else None
+    results = {"card": card, "tests_passed": tests_passed, "samples_per_second": rates}
     arguments.json.write_text(json.dumps(results, indent=1))
-    verdict = "passed" if passed else "failed"
-    print(f"{card}: tests {verdict}; {arguments.json}")
-    return 0 if passed and timed else 1
+    print(f"{card}: tests {'passed' if tests_passed else 'failed'}; {arguments.json}")
+    return 0 if tests_passed and measured else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Print the tables of docs/optimizers.md as JSON: fits by optimizer, and the cost of curvature.
 
-Usage: python bench/optimizers.py
+Usage: python -m bench.optimizers
 Uses 1,000 digits with random labels, one thread and one seed.
 """
 
@@ -30,11 +30,11 @@ CPU = Group(torch.device("cpu"))
 RATES = {
     "adam": [1e-3], "soap": [3e-3], "muon": [0.02], "shampoo": [0.1, 0.3, 1.0],
 }  # fmt: skip
-FITTED = Mlp(family="mlp", width=64, depth=2)
-CURVED = Mlp(family="mlp", width=200, depth=2)
+FIT_MODEL = Mlp(family="mlp", width=64, depth=2)
+CURVATURE_MODEL = Mlp(family="mlp", width=200, depth=2)
 
 
-def samples() -> ProbeData:
+def random_digits() -> ProbeData:
     digits = load_samples(Digits(source="digits", labels="random"), seed=0)
     seeds = ProbeSeeds.of(0, SIZE, 0, nested=False)
     ids = draw_subset(digits.pool, SIZE, seeds.subset)
@@ -46,12 +46,12 @@ def samples() -> ProbeData:
     )
 
 
-def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
+def measure_fit(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     """Train until all samples are fitted, for at most 500 epochs."""
     section = variants("training")[optimizer]
     training = section.model_validate({"optimizer": optimizer, "lr": lr, "epochs": 500})
     assert isinstance(training, Training)
-    make = partial(build, FITTED, (1, 8, 8), 10)
+    make = partial(build, FIT_MODEL, (1, 8, 8), 10)
     # Warm-up: the first training imports the optimizer's library.
     train(training.model_copy(update={"epochs": 1}), make, data, Callbacks())
     outcome = train(training, make, data, Callbacks())
@@ -64,10 +64,10 @@ def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     }
 
 
-def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
+def measure_curvature(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
     """Compute the ends of the Hessian's spectrum after ``steps`` full-batch updates of Adam."""
     torch.manual_seed(data.init_seed)
-    network = build(CURVED, (1, 8, 8), 10)
+    network = build(CURVATURE_MODEL, (1, 8, 8), 10)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     gradients, loss = [], torch.zeros(())
     for _ in range(steps + 1):
@@ -95,12 +95,12 @@ def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    data = samples()
+    data = random_digits()
     results = {
         "bench": "optimizers",
-        "fits": [fitted(name, lr, data) for name, rates in RATES.items() for lr in rates],
+        "fits": [measure_fit(name, lr, data) for name, rates in RATES.items() for lr in rates],
         "curvature": [
-            curved(steps, products, data)
+            measure_curvature(steps, products, data)
             for steps, products in ((0, 16), (0, 1_000), (150, 64), (150, 1_000))
         ],
     }

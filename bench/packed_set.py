@@ -1,6 +1,6 @@
 """Measure opening time, memory and read speed of a packed set of a million images; print JSON.
 
-Usage: python bench/packed_set.py
+Usage: python -m bench.packed_set
 The images have 32x32 pixels. Writes 3 GB to a temporary folder in the current folder.
 """
 
@@ -42,11 +42,11 @@ def write(path: Path) -> None:
     write_packed(Source(name="bench", classes=10, train=part), {"source": "cifar5m"}, path)
 
 
-def loaded(path: Path) -> Samples:
+def load(path: Path) -> Samples:
     return load_samples(ImageSet(source="cifar5m", root=str(path)), seed=0)
 
 
-def timed(call: Callable[..., object], *arguments: object) -> float:
+def seconds_of(call: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
     call(*arguments)
     return time.perf_counter() - start
@@ -58,8 +58,8 @@ def read(path: Path, seed: int) -> dict[str, float]:
     Memory is measured after a line on standard input, when all readers share its pages.
     """
     rng = np.random.default_rng(seed)
-    opening = timed(loaded, path)
-    samples = loaded(path)
+    opening = seconds_of(load, path)
+    samples = load(path)
     start = time.perf_counter()
     for _ in range(DRAWS):
         samples.standardised(np.sort(rng.choice(SIZE, SUBSET, replace=False)))
@@ -77,14 +77,14 @@ def read(path: Path, seed: int) -> dict[str, float]:
     }
 
 
-def read_together(path: Path, processes: int) -> list[dict[str, float]]:
-    command = [sys.executable, __file__, "read", str(path)]
+def read_concurrently(path: Path, processes: int) -> list[dict[str, float]]:
+    command = [sys.executable, "-m", "bench.packed_set", "read", str(path)]
     readers = [
         subprocess.Popen([*command, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                          text=True)
         for seed in range(processes)
     ]  # fmt: skip
-    for _ in ("read", "measured"):
+    for _ in ("read", "measured"):  # all readers hold the data while memory is measured
         for reader in readers:
             assert reader.stdout is not None
             assert reader.stdout.readline()
@@ -98,11 +98,11 @@ def read_together(path: Path, processes: int) -> list[dict[str, float]]:
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         path = Path(folder) / "million.packed"
-        writing = timed(write, path)
+        writing = seconds_of(write, path)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        checking = timed(verify_packed, path)
-        (alone,) = read_together(path, 1)
-        readers = read_together(path, PROCESSES)
+        checking = seconds_of(verify_packed, path)
+        (single,) = read_concurrently(path, 1)
+        readers = read_concurrently(path, PROCESSES)
         results = {
             "bench": "packed_set",
             "samples": SIZE,
@@ -111,7 +111,7 @@ def main() -> None:
             "writing_seconds": writing,
             "writing_peak_mb": peak,
             "checking_seconds": checking,
-            "alone": alone,
+            "single": single,
             "processes": PROCESSES,
             "opening_ms_each": statistics.median(r["opening_ms"] for r in readers),
             "pss_mb_each": statistics.median(r["pss_mb"] for r in readers),

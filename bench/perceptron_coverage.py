@@ -27,8 +27,8 @@ from flexhpc.search import Estimate, ProbeResult, advance
 
 START, N_LIMIT = 8, 5000
 MARGIN = 1e-7
-"""Margins up to this are considered rounding errors."""
-LEVELS = (0.05, 0.5, 0.95)
+"""Margins up to this value are considered rounding errors."""
+QUANTILES = (0.05, 0.5, 0.95)
 
 
 def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
@@ -80,12 +80,14 @@ def measure(dims: int, runs: int, pool: ProcessPoolExecutor) -> dict[str, object
     estimates = list(pool.map(partial(search, dims), range(runs), chunksize=4))
     truth = 2 * dims
     emc = np.array([e.emc for e in estimates]) / truth
-    held = [e.emc_lo <= truth and (e.emc_hi is None or truth <= e.emc_hi) for e in estimates]
+    covered = [e.emc_lo <= truth and (e.emc_hi is None or truth <= e.emc_hi) for e in estimates]
     return {
         "dims": dims,
         "runs": runs,
-        "coverage": float(np.mean(held)),
-        "emc_over_2d": dict(zip(map(str, LEVELS), np.quantile(emc, LEVELS).tolist(), strict=True)),
+        "coverage": float(np.mean(covered)),
+        "emc_over_2d": dict(
+            zip(map(str, QUANTILES), np.quantile(emc, QUANTILES).tolist(), strict=True)
+        ),
         "rmse": float(np.sqrt(np.mean(np.log(emc) ** 2))),
         "bias": float(np.mean(np.log(emc))),
         "probes": float(np.mean([e.probes for e in estimates])),

@@ -1,6 +1,6 @@
 """Print EMC / 2 d of a trained linear network by budget, as JSON, and plot it (docs/figures.md).
 
-Usage: python bench/perceptron_shortfall.py [RUN [PLOT]]
+Usage: python -m bench.perceptron_shortfall [RUN [PLOT]]
 RUN: run folder of sweeps/perceptron.yaml; default: run the sweep in a temporary folder. PLOT: image
 file to write. Cover (1965): a perceptron in d dimensions fits n random labels with probability 1/2
 at n = 2 d.
@@ -15,15 +15,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.common import FLEXHPC, statuses_of
 from flexhpc.analysis.figures.chart import COLOURS, Chart, chart, layer
-from flexhpc.store.status import StatusReader, open_run
 
 SPEC = Path(__file__).parent.parent / "sweeps" / "perceptron.yaml"
 
 
 def rows(run: Path) -> list[dict[str, float]]:
     """Return d, budget and EMC of every point that is not censored."""
-    folder, _, points = open_run(run)
     return [
         {
             "dims": status.point.swept["data.dims"],
@@ -33,7 +32,7 @@ def rows(run: Path) -> list[dict[str, float]]:
             "emc_hi": status.estimate.emc_hi or 0,
             "emc_over_2d": status.estimate.emc / (2 * status.point.swept["data.dims"]),
         }
-        for status in StatusReader(folder, points).read()
+        for status in statuses_of(run)
         if status.estimate is not None and status.estimate.censored == "none"
     ]
 
@@ -74,8 +73,7 @@ def main() -> None:
             run = Path(sys.argv[1])
         else:
             run = Path(folder) / "perceptron"
-            flexhpc = Path(sys.executable).parent / "flexhpc"
-            command = [str(flexhpc), "sweep", str(SPEC), "--runs", folder]
+            command = [FLEXHPC, "sweep", str(SPEC), "--runs", folder]
             subprocess.run(command, check=True, stdout=sys.stderr)
         results = rows(run)
         print(json.dumps({"bench": "perceptron_shortfall", "rows": results}, indent=1))

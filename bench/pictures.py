@@ -11,7 +11,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,19 +19,19 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 
+from bench.common import FLEXHPC
 from flexhpc.launch.live import View
 from flexhpc.store.status import StatusReader, open_run
 
-_FLEXHPC = Path(sys.executable).parent / "flexhpc"
 _SPEC = "quickstart"
-_LIVE_AFTER = 14.0
+_LIVE_TABLE_DELAY = 14.0
 """Seconds from the first training run to the picture of the live table."""
-_WIDTH, _WIDE, _HEIGHT = 1200, 1700, 860
+_WIDTH, _MLFLOW_WIDTH, _HEIGHT = 1200, 1700, 860
 _COLUMNS = 110
 
 
 def live_table(run: Path) -> str:
-    """Return the live table of a sweep as SVG, ``_LIVE_AFTER`` seconds after its first probe."""
+    """Return the live table as SVG, ``_LIVE_TABLE_DELAY`` seconds after the first probe."""
     while not (run / "sweep.yaml").is_file():
         time.sleep(0.2)
     folder, _, points = open_run(run)
@@ -47,7 +46,7 @@ def live_table(run: Path) -> str:
     view = View(console, folder.name)
     first_training = None
     statuses = reader.read()
-    while first_training is None or time.monotonic() < first_training + _LIVE_AFTER:
+    while first_training is None or time.monotonic() < first_training + _LIVE_TABLE_DELAY:
         statuses = reader.read()
         view.update(statuses)
         if first_training is None and any(status.probes for status in statuses):
@@ -69,7 +68,7 @@ def main() -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
-        sweep = subprocess.Popen([_FLEXHPC, "sweep", _SPEC], cwd=work, stdout=subprocess.DEVNULL)
+        sweep = subprocess.Popen([FLEXHPC, "sweep", _SPEC], cwd=work, stdout=subprocess.DEVNULL)
         run = Path(work) / "runs" / _SPEC
         page.set_content(live_table(run))
         page.locator("svg").screenshot(path=folder / "live.png")
@@ -78,7 +77,7 @@ def main() -> None:
         page.goto((run / "report" / "index.html").as_uri())
         page.wait_for_selector("canvas, svg.marks")
         page.screenshot(path=folder / "report.png")
-        _mlflow(page, work, folder / "mlflow.png")
+        _save_mlflow_table(page, work, folder / "mlflow.png")
         browser.close()
 
 
@@ -88,22 +87,22 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _accepts(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _mlflow(page: Any, work: str, path: Path) -> None:
+def _save_mlflow_table(page: Any, work: str, path: Path) -> None:
     """Save a picture of the page that `flexhpc ui` serves at the printed address."""
     port = _free_port()
-    command = [str(_FLEXHPC), "ui", _SPEC, "--port", str(port)]
+    command = [FLEXHPC, "ui", _SPEC, "--port", str(port)]
     ui = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, text=True)
     assert ui.stdout is not None
     try:
         address = next(url[0] for line in ui.stdout if (url := re.search(r"http://\S+", line)))
-        while not _accepts(port):
+        while not _accepts_connections(port):
             time.sleep(0.3)
-        page.set_viewport_size({"width": _WIDE, "height": _HEIGHT})
+        page.set_viewport_size({"width": _MLFLOW_WIDTH, "height": _HEIGHT})
         page.goto(address)
         page.get_by_text("original width=6").first.wait_for(timeout=60_000)
         if (assistant := page.get_by_role("button", name="Close")).count():

@@ -1,6 +1,6 @@
 """Measure time and memory of `flexhpc plan` for 1, 10,000 and 100,000 points; print JSON.
 
-Usage: python bench/plan_speed.py
+Usage: python -m bench.plan_speed
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-FLEXHPC = Path(sys.executable).parent / "flexhpc"
-REPEATS = 3
+from bench.common import FLEXHPC
+
+ROUNDS = 3
 
 
 def spec(points: int) -> str:
@@ -34,9 +34,9 @@ def measure(points: int, folder: Path) -> tuple[float, float, int]:
     """Run ``flexhpc plan``; return seconds, peak memory (MB) and the number of points."""
     path = folder / f"{points}.yaml"
     path.write_text(spec(points))
-    start_time = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
-        [str(FLEXHPC), "plan", str(path), "--runs", str(folder / "runs")],
+        [FLEXHPC, "plan", str(path), "--runs", str(folder / "runs")],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -44,7 +44,7 @@ def measure(points: int, folder: Path) -> tuple[float, float, int]:
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, output
-    return time.perf_counter() - start_time, usage.ru_maxrss / 1e3, int(output.split()[1])
+    return time.perf_counter() - start, usage.ru_maxrss / 1e3, int(output.split()[1])
 
 
 def main() -> None:
@@ -52,16 +52,16 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
-            runs = [measure(size, Path(folder)) for _ in range(REPEATS)]
+            runs = [measure(size, Path(folder)) for _ in range(ROUNDS)]
             results[size] = {
                 "points": runs[0][2],
                 "seconds": statistics.median(run[0] for run in runs),
                 "peak_mb": max(run[1] for run in runs),
             }
-    start = results[1]["seconds"]
+    startup = results[1]["seconds"]
     for size in sizes[1:]:
-        spent = results[size]["seconds"] - start
-        results[size]["microseconds_per_point"] = 1e6 * spent / results[size]["points"]
+        seconds = results[size]["seconds"] - startup
+        results[size]["microseconds_per_point"] = 1e6 * seconds / results[size]["points"]
     print(json.dumps({"bench": "plan", "runs": list(results.values())}, indent=1))
 
 

@@ -1,6 +1,6 @@
 """Measure the submission of 1,000 points to SLURM by flexhpc, hydra and submitit.
 
-Usage: python bench/slurm_submit.py
+Usage: python -m bench.slurm_submit
 Counts the calls of sbatch, and measures the time until all jobs are in the queue and the time of
 `flexhpc status`. The jobs are held, so none starts. Starts a separate devcluster (Debian, as root),
 and installs hydra into a temporary environment.
@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.common import FLEXHPC
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
-FLEXHPC = Path(sys.executable).parent / "flexhpc"
 ROOT = "/var/lib/flexhpc-bench"
 POINTS, ROUNDS = 1_000, 3
 
@@ -53,7 +54,7 @@ executor = submitit.SlurmExecutor("logs")
 executor.update_parameters(additional_parameters={{"hold": True}}, array_parallelism={POINTS})
 executor.map_array(abs, range({POINTS}))
 """
-COUNTING = '#!/bin/sh\necho >> {count}\nexec {sbatch} "$@"\n'
+COUNTING_SBATCH = '#!/bin/sh\necho >> {count}\nexec {sbatch} "$@"\n'
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def devcluster() -> Iterator[dict[str, str]]:
         subprocess.run([str(DEVCLUSTER / "down.sh"), "--wipe"], env=settings, check=True)
 
 
-def queued(environment: dict[str, str]) -> int:
+def queue_length(environment: dict[str, str]) -> int:
     """Return the number of array tasks in the queue."""
     done = subprocess.run(
         ["squeue", "--noheader", "--array"], env=environment, capture_output=True, text=True,
@@ -76,42 +77,44 @@ def queued(environment: dict[str, str]) -> int:
     return len(done.stdout.splitlines())
 
 
-def submission(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
+def submit(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Run a command until all points are queued; return the time and the calls of sbatch."""
     tools, count = folder / "bin", folder / "calls"
     tools.mkdir(parents=True)
-    (tools / "sbatch").write_text(COUNTING.format(count=count, sbatch=shutil.which("sbatch")))
+    (tools / "sbatch").write_text(
+        COUNTING_SBATCH.format(count=count, sbatch=shutil.which("sbatch"))
+    )
     (tools / "sbatch").chmod(0o755)
-    counted = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
+    with_counter = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
     start = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=folder, env=counted, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        command, cwd=folder, env=with_counter, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    while queued(environment) < POINTS:
+    while queue_length(environment) < POINTS:
         if process.poll() not in (None, 0):
             assert process.stderr is not None
             raise RuntimeError(process.stderr.read())
         time.sleep(0.05)
     seconds = time.perf_counter() - start
-    if command[0] == str(FLEXHPC):
+    if command[0] == FLEXHPC:
         process.wait()
     process.send_signal(signal.SIGKILL)
     process.communicate()
     return {"seconds": seconds, "sbatch_calls": len(count.read_text().splitlines())}
 
 
-def empty(environment: dict[str, str]) -> None:
+def cancel_all(environment: dict[str, str]) -> None:
     """Cancel all jobs and wait until the queue is empty."""
     subprocess.run(["scancel", "--user=root"], env=environment, check=True)
-    while queued(environment):
+    while queue_length(environment):
         time.sleep(0.1)
 
 
-def status_seconds(folder: Path, environment: dict[str, str]) -> float:
+def measure_status(folder: Path, environment: dict[str, str]) -> float:
     start = time.perf_counter()
     done = subprocess.run(
-        [str(FLEXHPC), "status", "runs/bench", "--json"], cwd=folder, env=environment,
+        [FLEXHPC, "status", "runs/bench", "--json"], cwd=folder, env=environment,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     states = [row["state"] for row in json.loads(done.stdout)]
@@ -119,7 +122,7 @@ def status_seconds(folder: Path, environment: dict[str, str]) -> float:
     return time.perf_counter() - start
 
 
-def hydra(folder: Path) -> Path | None:
+def install_hydra(folder: Path) -> Path | None:
     """Install hydra into an environment; return its Python, or None if pip fails."""
     python = folder / "hydra" / "bin" / "python"
     try:
@@ -144,12 +147,12 @@ def main() -> None:
         (folder / "map_array.py").write_text(MAP_ARRAY)
         commands = {
             "flexhpc": [
-                str(FLEXHPC), "sweep", str(folder / "spec.yaml"), "--profile",
+                FLEXHPC, "sweep", str(folder / "spec.yaml"), "--profile",
                 str(folder / "profile.yaml"), "--detach",
             ],
             "submitit map_array": [sys.executable, str(folder / "map_array.py")],
         }  # fmt: skip
-        if python := hydra(folder):
+        if python := install_hydra(folder):
             measurements["hydra submitit launcher"] = []
             commands["hydra submitit launcher"] = [
                 str(python), str(folder / "app.py"), "--multirun", f"+seed=range({POINTS})",
@@ -158,12 +161,12 @@ def main() -> None:
             ]  # fmt: skip
         for number in range(ROUNDS):
             for name, command in commands.items():
-                where = folder / f"{number}-{name.split()[0]}"
-                result = submission(command, where, environment)
+                work = folder / f"{number}-{name.split()[0]}"
+                result = submit(command, work, environment)
                 if name == "flexhpc":
-                    result["status_seconds"] = status_seconds(where, environment)
+                    result["status_seconds"] = measure_status(work, environment)
                 measurements[name].append(result)
-                empty(environment)
+                cancel_all(environment)
     rows = [
         {
             "tool": name,

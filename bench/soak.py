@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,7 +21,8 @@ from pathlib import Path
 
 import psutil
 
-FLEXHPC = Path(sys.executable).parent / "flexhpc"
+from bench.common import FLEXHPC, markdown_head, markdown_row, statuses_of
+
 TRAINER = """\
 import numpy as np
 
@@ -44,7 +44,7 @@ ROLES = {
     "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow",
     "flexhpc.custom.trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
-MOST_SYNCED = 1_000
+MAX_SYNCED = 1_000
 """Largest number of points for which ``flexhpc sync`` is measured."""
 COLUMNS = (
     "points", "probes", "seconds", "ms per point", "MB, sweep process", "MB, worker",
@@ -56,11 +56,11 @@ COLUMNS = (
 class Memory:
     """Peak resident memory of a sweep's processes (MB), by role."""
 
-    largest: dict[str, float]
+    peaks: dict[str, float]
 
     @classmethod
     @contextmanager
-    def watched(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
+    def sampled(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
         """Measure a sweep once a second until the ``with`` block ends.
 
         Args:
@@ -68,11 +68,11 @@ class Memory:
         """
         memory, done = cls(defaultdict(float)), threading.Event()
 
-        def watch() -> None:
+        def sample_repeatedly() -> None:
             while not done.wait(1.0):
                 memory.sample(root.pid)
 
-        thread = threading.Thread(target=watch)
+        thread = threading.Thread(target=sample_repeatedly)
         thread.start()
         try:
             yield memory
@@ -94,51 +94,49 @@ class Memory:
             except psutil.Error:
                 continue
             role = next((role for part, role in ROLES.items() if part in command), "other")
-            self.largest[role] = max(self.largest[role], megabytes)
+            self.peaks[role] = max(self.peaks[role], megabytes)
 
 
-def timed(folder: Path, *arguments: str) -> str:
+def measure_command(folder: Path, *arguments: str) -> str:
     """Run a flexhpc command; return its run time and peak resident memory as text."""
     started = time.monotonic()
-    with (folder / "verbs.log").open("ab") as log:
-        process = subprocess.Popen([str(FLEXHPC), *arguments], cwd=folder, stdout=log, stderr=log)
+    with (folder / "commands.log").open("ab") as log:
+        process = subprocess.Popen([FLEXHPC, *arguments], cwd=folder, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"{arguments} exited with status {status}; see {folder}/verbs.log"
+    assert status == 0, f"{arguments} exited with status {status}; see {folder}/commands.log"
     return f"{time.monotonic() - started:.1f} s, {usage.ru_maxrss / 1e3:.0f} MB"
 
 
-def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
-    """Measure a sweep; return a row of the table."""
+def measure_sweep(folder: Path, points: int, profile: str) -> tuple[str, ...]:
+    """Measure a sweep; return a row of the table, one cell for each of ``COLUMNS``."""
     (folder / "trivial.py").write_text(TRAINER)
     (folder / "soak.yaml").write_text(SPEC.format(seeds=", ".join(map(str, range(points)))))
     (folder / "profile.yaml").write_text(profile)
     started = time.monotonic()
     with (folder / "sweep.log").open("wb") as log:
         sweep = subprocess.Popen(
-            [str(FLEXHPC), "sweep", "soak.yaml", "--profile", "profile.yaml"], cwd=folder,
+            [FLEXHPC, "sweep", "soak.yaml", "--profile", "profile.yaml"], cwd=folder,
             stdout=log, stderr=log,
         )  # fmt: skip
-        with Memory.watched(sweep) as memory:
+        with Memory.sampled(sweep) as memory:
             status = sweep.wait()
     seconds = time.monotonic() - started
     assert status == 0, (folder / "sweep.log").read_text()[-2000:]
     files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
-    verbs = [timed(folder, verb, "runs/soak") for verb in ("status", "results", "report", "pack")]
-    synced = timed(folder, "sync", "runs/soak") if points <= MOST_SYNCED else "not measured"
-    row = (
-        f"{points:,}", f"{probes(folder):,}", f"{seconds:.0f}", f"{1000 * seconds / points:.0f}",
-        *(f"{memory.largest[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
-        *verbs, synced,
+    commands = [
+        measure_command(folder, command, "runs/soak")
+        for command in ("status", "results", "report", "pack")
+    ]
+    sync = "not measured"
+    if points <= MAX_SYNCED:
+        sync = measure_command(folder, "sync", "runs/soak")
+    probes = sum(status.probes for status in statuses_of(folder / "runs" / "soak"))
+    return (
+        f"{points:,}", f"{probes:,}", f"{seconds:.0f}", f"{1000 * seconds / points:.0f}",
+        *(f"{memory.peaks[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
+        *commands, sync,
         f"{len(files):,}", f"{sum(path.stat().st_size for path in files) / 1e6:.0f}",
     )  # fmt: skip
-    return dict(zip(COLUMNS, row, strict=True))
-
-
-def probes(folder: Path) -> int:
-    from flexhpc.store.status import StatusReader, open_run
-
-    run, _, points = open_run(folder / "runs" / "soak")
-    return sum(status.probes for status in StatusReader(run, points).read())
 
 
 def main() -> None:
@@ -150,10 +148,10 @@ def main() -> None:
     profile = SLURM if arguments.slurm else LOCAL
     if not arguments.tracking:
         profile += "tracking_uri: none\n"
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    print(markdown_head(COLUMNS), flush=True)
     for points in arguments.points:
         with tempfile.TemporaryDirectory(prefix="flexhpc-soak-") as folder:
-            print(f"| {' | '.join(soak(Path(folder), points, profile).values())} |", flush=True)
+            print(markdown_row(measure_sweep(Path(folder), points, profile)), flush=True)
 
 
 if __name__ == "__main__":

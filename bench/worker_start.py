@@ -1,6 +1,6 @@
 """Measure a worker's imports and optimizer steps with and without torch's wrappers; print JSON.
 
-Usage: python bench/worker_start.py
+Usage: python -m bench.worker_start
 Prints medians: CPU seconds of imports in a new process, with the garbage collector disabled (as in
 a worker) and enabled; microseconds per optimizer step, on one thread.
 """
@@ -28,8 +28,12 @@ from flexhpc.training.optimizers import make_optimizer
 
 ROUNDS, STEPS, RATE = 5, 500, 1e-3
 MODULES = ("torch", "flexhpc.worker.work", "torch._dynamo", "timm", "mlflow.tracking")
-QUICKLY = "from flexhpc.imports import imports_without_gc\nwith imports_without_gc(): import "
-TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+IMPORT_CODE = {
+    "disabled": "from flexhpc import imports\nwith imports.imports_without_gc(): import ",
+    "enabled": "import ",
+}
+"""Beginning of the code that imports a module, by the state of the garbage collector."""
+TORCH_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD,
 }  # fmt: skip
 
@@ -56,31 +60,31 @@ def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) ->
 
 
 def steps(name: str) -> dict[str, float]:
-    """Measure flexhpc's optimizer and torch's in turns; return the medians."""
+    """Measure a step of flexhpc's optimizer and of torch's; return the medians over rounds."""
     training = variants("training")[name].model_validate({"optimizer": name, "lr": RATE})
     assert isinstance(training, Training)
-    more: dict[str, Any] = {"momentum": training.momentum} if isinstance(training, Sgd) else {}
-    ours: list[float] = []
-    theirs: list[float] = []
+    options: dict[str, Any] = {"lr": RATE, "fused": True}
+    if isinstance(training, Sgd):
+        options["momentum"] = training.momentum
+    times: dict[str, list[float]] = {"flexhpc": [], "torch": []}
     for _ in range(ROUNDS):
-        ours.append(microseconds(lambda p: make_optimizer(training, p)))
-        theirs.append(microseconds(lambda p: TORCHS[name](p, lr=RATE, fused=True, **more)))
-    return {"ours": statistics.median(ours), "torch": statistics.median(theirs)}
+        times["flexhpc"].append(microseconds(lambda p: make_optimizer(training, p)))
+        times["torch"].append(microseconds(lambda p: TORCH_OPTIMIZERS[name](p, **options)))
+    return {library: statistics.median(values) for library, values in times.items()}
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    ways = {"gc disabled": QUICKLY, "gc enabled": "import "}
-    times: dict[str, dict[str, list[float]]] = {n: {way: [] for way in ways} for n in MODULES}
-    for _ in range(ROUNDS):
-        for name in MODULES:
-            for way, code in ways.items():
-                times[name][way].append(cpu_seconds(code + name))
-    imports = {
-        name: {way: statistics.median(seconds) for way, seconds in measured.items()}
-        for name, measured in times.items()
+    times: dict[tuple[str, str], list[float]] = {
+        (module, gc): [] for module in MODULES for gc in IMPORT_CODE
     }
-    optimizers = {name: steps(name) for name in TORCHS}
+    for _ in range(ROUNDS):
+        for (module, gc), seconds in times.items():
+            seconds.append(cpu_seconds(IMPORT_CODE[gc] + module))
+    imports = {
+        f"{module}, gc {gc}": statistics.median(seconds) for (module, gc), seconds in times.items()
+    }
+    optimizers = {name: steps(name) for name in TORCH_OPTIMIZERS}
     print(json.dumps({"bench": "worker_start", "imports": imports, "steps": optimizers}, indent=1))
 
 

@@ -17,11 +17,11 @@ if command -v flock >/dev/null; then
   exec 9>.venv.lock
   flock -n 9 || { echo "waiting for another setup to finish ..." >&2; flock 9; }
 fi
-fresh() {
+up_to_date() {
   [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ] &&
     [ "$stamp" -nt hpc/hashes.txt ]
 }
-fresh && exit 0
+up_to_date && exit 0
 
 if [ -n "$hashes" ]; then
   system=$("$python" -c 'import platform as p

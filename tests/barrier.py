@@ -1,9 +1,9 @@
 """A barrier for tests that act in the middle of a training run.
 
-The spec has the network ``family: "gated:Net"``; :class:`Barrier` writes its module next to the
-spec. A process that trains this network counts forward passes in train mode. When the number that
-the test set is used up, it waits until the test changes the barrier. So a test does not depend on
-the speed of the machine. The results are bitwise equal to those without a barrier.
+The spec has the network ``family: "barrier_net:Net"``; :class:`Barrier` writes its module next to
+the spec. A process that trains this network counts forward passes in train mode. After the number
+of passes that the test allows, it waits until the test changes the state of the barrier, so tests
+do not depend on the speed of the machine. The results are bitwise equal to those without a barrier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Timeout in seconds, enough for the slowest machine."""
 
 NETWORK = '''\
@@ -31,13 +31,13 @@ from pathlib import Path
 from torch import nn
 
 FOLDER = Path(__file__).parent / "barrier"
-order, remaining = None, 0.0
+state, remaining = None, 0.0
 
 
-def read():
+def read_state():
     """Return the state of the barrier, and the number of passes that it allows."""
     try:
-        text = (FOLDER / "order").read_text()
+        text = (FOLDER / "state").read_text()
     except FileNotFoundError:
         return "", math.inf
     return text, float(text.split()[1])
@@ -45,21 +45,21 @@ def read():
 
 def pass_barrier():
     """Count a forward pass; wait if the barrier allows no more."""
-    global order, remaining
-    if order is None:
-        order, remaining = read()
+    global state, remaining
+    if state is None:
+        state, remaining = read_state()
     remaining -= 1
     if remaining >= 0:
         return
     mark = FOLDER / f"waiting-{os.getpid()}"
     with contextlib.suppress(OSError):  # the folder is read-only inside a container
-        mark.write_text(order)
-    while order == read()[0] and not order.endswith("creep"):
+        mark.write_text(state)
+    while state == read_state()[0] and not state.endswith("slow"):
         time.sleep(0.01)
     with contextlib.suppress(OSError):
         mark.unlink()
-    order, remaining = read()
-    if order.endswith("creep"):
+    state, remaining = read_state()
+    if state.endswith("slow"):
         time.sleep(0.2)
 
 
@@ -80,7 +80,7 @@ class Net(nn.Module):
 def wait_for(
     condition: Callable[[], object],
     description: str | Callable[[], object],
-    seconds: float = PATIENCE,
+    seconds: float = TIMEOUT,
 ) -> None:
     """Wait until a condition is true; fail after a timeout.
 
@@ -106,7 +106,7 @@ def alive(pid: int) -> bool:
 
 
 class Barrier:
-    """The barrier of the training runs of ``gated:Net``; open at first.
+    """The barrier of the training runs of ``barrier_net:Net``; open at first.
 
     Args:
         folder: folder of the spec.
@@ -116,8 +116,8 @@ class Barrier:
         (folder / "gated.py").write_text(NETWORK)
         self._folder = folder / "barrier"
         self._folder.mkdir(exist_ok=True)
-        self._orders = 0
-        self._order = ""
+        self._changes = 0
+        self._state = ""
 
     def hold(self, passes: int) -> None:
         """Let every process wait after this number of further forward passes.
@@ -126,12 +126,12 @@ class Barrier:
         """
         self._write(f"{passes} hold")
 
-    def creep(self) -> None:
+    def continue_slowly(self) -> None:
         """Let every waiting process continue slowly, with one pass in 0.2 s.
 
         A training run notices requests, such as to stop, only while it continues.
         """
-        self._write("0 creep")
+        self._write("0 slow")
 
     def open(self) -> None:
         """Let every process continue."""
@@ -142,14 +142,15 @@ class Barrier:
         return {
             int(mark.name.partition("-")[2])
             for mark in self._folder.glob("waiting-*")
-            if _text(mark) == self._order and alive(int(mark.name.partition("-")[2]))
+            if _read_text(mark) == self._state and alive(int(mark.name.partition("-")[2]))
         }
 
     def wait(self, processes: int = 1, sweep: subprocess.Popen[str] | None = None) -> set[int]:
         """Wait until this number of processes wait at the barrier; return their ids.
 
         Args:
-            processes: the number; sweep: their sweep, which must not end before.
+            processes: the number.
+            sweep: their sweep; the test fails if it ends before.
         """
 
         def is_reached() -> bool:
@@ -161,15 +162,15 @@ class Barrier:
         wait_for(is_reached, f"{processes} training runs at the barrier")
         return self.waiting()
 
-    def _write(self, order: str) -> None:
-        self._orders += 1
-        self._order = f"{self._orders} {order}"
-        new = self._folder / "order.new"
-        new.write_text(self._order)
-        os.replace(new, self._folder / "order")
+    def _write(self, state: str) -> None:
+        self._changes += 1
+        self._state = f"{self._changes} {state}"
+        new = self._folder / "state.new"
+        new.write_text(self._state)
+        os.replace(new, self._folder / "state")
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:

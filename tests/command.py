@@ -18,7 +18,7 @@ import pytest
 from flexhpc.cli import main
 
 
-def flexhpc(
+def run_flexhpc(
     folder: Path, *arguments: object, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; return its output and exit status.
@@ -52,8 +52,8 @@ def flexhpc(
     return subprocess.CompletedProcess(command, status, *output)
 
 
-def succeeded(folder: Path, *arguments: object) -> str:
-    """Run a command that must exit with status 0; return its output."""
-    done = flexhpc(folder, *arguments)
+def flexhpc_output(folder: Path, *arguments: object) -> str:
+    """Run a command, which must exit with status 0; return its output."""
+    done = run_flexhpc(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

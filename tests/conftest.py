@@ -24,8 +24,8 @@ from hypothesis import settings
 
 from flexhpc.imports import imports_without_gc
 from tests import reaper
-from tests.barrier import PATIENCE
-from tests.command import flexhpc
+from tests.barrier import TIMEOUT
+from tests.command import run_flexhpc
 from tests.speeds import BUDGET, ORDER
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 torch.set_num_threads(1)
 
-SMALL = """\
+SMALL_SPEC = """\
 name: small
 fixed:
   data: {source: digits, labels: random}
@@ -71,7 +71,7 @@ def cli(tmp_path: Path) -> Cli:
     """Run commands in an empty folder; check their exit status, by default 0."""
 
     def run(*arguments: object, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = flexhpc(tmp_path, *arguments)
+        done = run_flexhpc(tmp_path, *arguments)
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -84,12 +84,12 @@ def cli(tmp_path: Path) -> Cli:
 def small_spec(tmp_path: Path) -> Path:
     """A spec of three small points."""
     path = tmp_path / "small.yaml"
-    path.write_text(SMALL)
+    path.write_text(SMALL_SPEC)
     return path
 
 
 @pytest.fixture
-def untracked(tmp_path: Path) -> Path:
+def profile(tmp_path: Path) -> Path:
     """A profile with one worker, without tracking."""
     path = tmp_path / "untracked.yaml"
     path.write_text("workers: 1\ntracking_uri: none\n")
@@ -97,7 +97,7 @@ def untracked(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished sweep of the small spec; tests must not change it.
 
     It is measured once for all processes of pytest-xdist. Next to the folder ``runs``,
@@ -110,7 +110,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             folder.mkdir()
             spec = folder / "small.yaml"
-            spec.write_text(SMALL)
+            spec.write_text(SMALL_SPEC)
             outcome: dict[str, Any] = {"status": None, "output": "the sweep did not end"}
             try:
                 done = subprocess.run(
@@ -164,7 +164,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip("chromium is not installed")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=PATIENCE * 1000)
+    expect.set_options(timeout=TIMEOUT * 1000)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
@@ -203,7 +203,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_sessionstart() -> None:
-    """Let no process that tests start outlive this process."""
+    """Kill the processes that tests start when this process ends."""
     reaper.start()
 
 
@@ -213,15 +213,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist gives each process a contiguous part of the list, from which idle processes steal.
     """
     for item in items:
-        for room in ("slurm", "container"):
-            if item.path.is_relative_to(REPOSITORY / "tests" / room):
-                item.add_marker(room)
+        for folder in ("slurm", "container"):
+            if item.path.is_relative_to(REPOSITORY / "tests" / folder):
+                item.add_marker(folder)
         if str(item.path).endswith(SWEEPS):
             item.add_marker("sweeps")
     if ORDER in os.environ:
-        draw = random.Random(os.environ[ORDER])  # the same in all processes of pytest-xdist
-        keys = {path: draw.random() for path in sorted({str(item.path) for item in items})}
-        items.sort(key=lambda item: (keys[str(item.path)], draw.random()))
+        rng = random.Random(os.environ[ORDER])  # the same in all processes of pytest-xdist
+        keys = {path: rng.random() for path in sorted({str(item.path) for item in items})}
+        items.sort(key=lambda item: (keys[str(item.path)], rng.random()))
     slow = [item for item in items if item.get_closest_marker("slurm")]
     others = [item for item in items if item not in slow]
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))

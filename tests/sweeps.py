@@ -11,18 +11,18 @@ import psutil
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.barrier import Barrier
-from tests.command import succeeded
-from tests.conftest import FLEXHPC, SMALL
+from tests.command import flexhpc_output
+from tests.conftest import FLEXHPC, SMALL_SPEC
 
-GATED = (
-    SMALL.replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"')
+WITH_BARRIER = (
+    SMALL_SPEC.replace("family: mlp, width: 8, depth: 1", 'family: "barrier_net:Net"')
     .replace("epochs: 120", "epochs: 300, gates: {plateau: off}")
     .replace("model.width: [4, 8, 12]", "model.kwargs.width: [10, 14]")
 )
 """Two points whose training runs wait at a barrier (tests/barrier.py)."""
 
 
-def contents(run: Path) -> dict[str, object]:
+def results_by_point(run: Path) -> dict[str, object]:
     """Return all results of a run by point: probes, masks and estimate."""
     folder, _, points = open_run(run)
     results: dict[str, object] = {}
@@ -45,11 +45,11 @@ def measure_undisturbed(folder: Path, spec: str) -> Path:
     Barrier(folder)
     (folder / "small.yaml").write_text(spec)
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
+    flexhpc_output(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
     return folder / "runs" / "small"
 
 
-def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
+def start_sweep(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
     """Start a sweep of a spec on this machine; ``keys`` are lines of its profile."""
     profile = spec.with_name("profile.yaml")
     profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
@@ -59,14 +59,14 @@ def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.P
     )  # fmt: skip
 
 
-def finish(sweep: subprocess.Popen[str]) -> str:
+def wait_for_sweep(sweep: subprocess.Popen[str]) -> str:
     """Wait for a sweep; return its output."""
     output, _ = sweep.communicate(timeout=500)
     return output
 
 
-def end(sweep: subprocess.Popen[str]) -> None:
-    """Kill a sweep and all processes that it started, as when the machine crashes."""
+def kill_sweep(sweep: subprocess.Popen[str]) -> None:
+    """Kill a sweep and all processes that it started, as a crash of the machine does."""
     processes = [psutil.Process(sweep.pid)] if sweep.poll() is None else []
     processes += [child for parent in processes for child in parent.children(recursive=True)]
     for process in processes:
@@ -84,7 +84,7 @@ def states(run: Path) -> list[str]:
     return [status.state for status in statuses(run)]
 
 
-def running(run: Path) -> list[PointStatus]:
+def running_points(run: Path) -> list[PointStatus]:
     """Return the statuses of the running points; none before the run folder is written."""
     if not (run / "sweep.yaml").is_file():
         return []

@@ -12,7 +12,7 @@ from flexhpc.atomic import read_json, replacing, write_atomic, write_json
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+def fsync_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     """Record the calls of fsync: name of the file or folder, and content at that time.
 
     The content of a folder is that of its last file.
@@ -31,15 +31,15 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
 
 def test_a_file_is_synced_before_it_is_renamed_and_its_folder_afterwards(
-    synced: list[tuple[str, bytes]], tmp_path: Path
+    fsync_calls: list[tuple[str, bytes]], tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "file"
     write_atomic(path, "first")
     write_json(path, {"second": 2})
     second = path.read_bytes()
-    assert [content for _, content in synced] == [b"first", b"first", second, second]
-    names = [name for name, _ in synced]
-    assert path.name not in names, "synced after the rename"
+    assert [content for _, content in fsync_calls] == [b"first", b"first", second, second]
+    names = [name for name, _ in fsync_calls]
+    assert path.name not in names, "the file was synced after the rename"
     assert names[1::2] == ["new", "new"], "the folder was not synced"
     assert read_json(path) == {"second": 2}
     assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.findings.page import RECORDS, write
+from bench.findings.page import RECORDS, write_page
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.answer import answer
@@ -53,7 +53,7 @@ def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
     page = tmp_path / "findings.md"
     generated = re.compile(r"(<!-- finding_\w+ -->\n).*?(<!-- end -->)", re.DOTALL)
     page.write_text(generated.sub(r"\1old\n\2", PAGE.read_text()))
-    write(page)
+    write_page(page)
     assert page.read_text() == PAGE.read_text()
     for path in RECORDS.glob("*.json.xz"):
         name = path.name.split(".")[0]
@@ -190,22 +190,22 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert "not_fit" not in failed
 
 
-def test_stored_records_give_the_results_of_the_run(measured: Path, tmp_path: Path) -> None:
-    path = save_records(measured, tmp_path)
+def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: Path) -> None:
+    path = save_records(small_run, tmp_path)
     restored, spec = load_records(path, tmp_path)
-    assert spec == (measured / "sweep.yaml").read_text()
-    for original, status in zip(load(measured), restored, strict=True):
+    assert spec == (small_run / "sweep.yaml").read_text()
+    for original, status in zip(load(small_run), restored, strict=True):
         original_row, row = (
             {k: v for k, v in row_of(s).items() if not k.startswith("touched_")}
             for s in (original.status, status)
         )
         assert row == original_row
         assert status.history == original.status.history
-    assert all(line.endswith(": agrees") for line in agreement(measured, path))
+    assert all(line.endswith(": agrees") for line in agreement(small_run, path))
     stored = json.loads(lzma.decompress(path.read_bytes()))
     for point in stored["points"].values():
         point["estimate"]["emc"] *= 10
     path.write_bytes(lzma.compress(json.dumps(stored).encode()))
-    assert all(line.endswith(": mean outside the interval") for line in agreement(measured, path))
+    assert all(line.endswith(": mean outside the interval") for line in agreement(small_run, path))
     with pytest.raises(FileNotFoundError):
         load_records(tmp_path / "none.json.xz", tmp_path)

@@ -1,7 +1,8 @@
-"""The study of docs/recipe.md: its specs, its factors and its tables."""
+"""The study of docs/recipe.md: its specs and its tables."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -9,21 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bench.recipe import full_batch
-from bench.recipe.__main__ import BEGIN, END, in_page
+from bench.recipe.__main__ import BEGIN, END, replace_table
 from bench.recipe.choices import choice, network
-from bench.recipe.factors import Factor, factor
-from bench.recipe.tables import markdown, study
+from bench.recipe.tables import excludes_one, markdown, ratio, ratio_text, study
 from flexhpc.analysis.text import emc_text
+from flexhpc.api.runs import Comparison, Measurement
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
-from flexhpc.search import estimate_so_far
-from flexhpc.store.record import history_of
-from flexhpc.store.status import PointStatus
+from flexhpc.store import RunFolder
 from tests.analysis import made
 from tests.conftest import REPOSITORY, Cli
 
@@ -42,17 +40,22 @@ zip:
 """
 
 
+Verdicts = Sequence[tuple[int, bool]]
+"""n of each training run, and whether it fitted."""
+
+
 def points(folder: Path, swept: str) -> list[Point]:
     return made.points_of(folder, SPEC + swept)
 
 
-def status(point: Point, verdicts: Sequence[tuple[int, bool]]) -> PointStatus:
+def measurement(point: Point, verdicts: Verdicts, **changes: object) -> Measurement:
     """Return a finished point; training runs that did not fit missed a tenth of the samples."""
     outcomes = [(n, 0 if fit else max(1, n // 10)) for n, fit in verdicts]
-    return made.status(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
+    status = made.status(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
+    return Measurement(run=RunFolder(Path("unused")), status=replace(status, **changes))
 
 
-def around(n: int) -> list[tuple[int, bool]]:
+def around(n: int) -> Verdicts:
     """Return training runs with an EMC near n."""
     low, high = round(n * 0.9), round(n * 1.1)
     return [(low, True)] * 5 + [(n, True), (n, False)] + [(high, False)] * 5
@@ -97,79 +100,45 @@ def test_a_choice_describes_the_changed_key(tmp_path: Path) -> None:
         choice(plain, plain)
 
 
-def test_a_factor_is_the_ratio_of_two_emcs(tmp_path: Path) -> None:
-    base, other = points(tmp_path, CHOICES)
-    twice = factor(status(other, around(200)), status(base, around(100)))
-    assert twice.middle == pytest.approx(2, rel=0.06)
-    assert 1.5 < twice.low < 1.9 < 2.1 < twice.high < 2.6
-    assert twice.moved
-    assert twice.text.startswith(f"{twice.middle:.2f} [{twice.low:.2f}, ")
-    half = factor(status(base, around(100)), status(other, around(200)))
-    assert half.middle == pytest.approx(1 / 2, rel=0.06)
-    same = factor(status(other, around(100)), status(base, around(100)))
-    assert same.low < 0.95 < 1.05 < same.high, "equal EMCs are uncertain as well"
-    assert same.middle == pytest.approx(1, abs=0.03)
-    assert not same.moved
-    precise = [(99, True)] * 40 + [(101, False)] * 40
-    narrower = factor(status(other, around(200)), status(base, precise))
-    assert np.log(twice.high / twice.low) > 1.2 * np.log(narrower.high / narrower.low)
-
-
 def test_a_censored_emc_gives_a_bound(tmp_path: Path) -> None:
     base, other = points(tmp_path, CHOICES)
-    everything = [(500, True), (N_LIMIT, True), (N_LIMIT, True)]
-    nothing = [(4, False), (2, False), (2, False)]
+    all_fit = [(500, True), (N_LIMIT, True), (N_LIMIT, True)]
+    none_fit = [(4, False), (2, False), (2, False)]
+
+    def ratio_of(verdicts: Verdicts, base_verdicts: Verdicts) -> Comparison:
+        return ratio(measurement(other, verdicts), measurement(base, base_verdicts))
+
     middle = around(100)
-    above = factor(status(other, everything), status(base, middle))
-    assert above.middle is None
-    assert above.moved
-    known = status(base, middle).estimate
-    assert above.low == pytest.approx(N_LIMIT / known.emc_hi, rel=0.03)
-    assert above.text == f">= {above.low:.2f}"
-    below = factor(status(other, nothing), status(base, middle))
-    assert below.high == pytest.approx(2 / known.emc_lo, rel=0.03)
-    assert below.moved
-    assert below.text == f"<= {below.high:.2g}"
-    assert factor(status(other, middle), status(base, everything)).text.startswith("<= 0.1")
-    assert factor(status(other, middle), status(base, nothing)).text.startswith(">= 4")
-    for censored in (everything, nothing):
-        both = factor(status(other, censored), status(base, censored))
-        assert both.text == "unknown"
-        assert not both.moved
-    assert factor(status(other, everything), status(base, nothing)).low == N_LIMIT / 2
-    few = factor(status(other, [(50, True), (60, True)]), status(base, middle))
-    assert few.text.startswith(">= 0.5")
-    assert not few.moved
-    assert Factor(low=0.0123, middle=0.0456, high=0.5).text == "0.046 [0.012, 0.50]"
-
-
-def test_the_factor_of_a_tuned_point_uses_its_best_values(tmp_path: Path) -> None:
-    swept = (
-        "zip:\n  - training:\n    - {optimizer: adam, lr: 1e-2}\n"
-        "    - {optimizer: sgd, lr: {tune: [0.03, 0.1]}}\n"
-    )
-    base, tuned = points(tmp_path, swept)
-    measured = status(tuned, [*around(200), *around(20)])
-    probes = [
-        replace(probe, arm=int(i < len(around(200))))
-        for i, probe in enumerate(measured.record.probes)
-    ]
-    history = history_of(probes, tuned.training)
-    estimate = estimate_so_far(tuned.search, N_LIMIT, history, tuned.coordinates)
-    two_arms = replace(measured, record=replace(measured.record, probes=probes), estimate=estimate)
-    assert factor(two_arms, status(base, around(100))).middle == pytest.approx(2, rel=0.1)
+    known = measurement(base, middle).estimate
+    assert re.fullmatch(r"2\.\d\d \[1\.\d\d, 2\.\d\d\]", ratio_text(ratio_of(around(200), middle)))
+    above = ratio_of(all_fit, middle)
+    assert above.low == N_LIMIT / known.emc_hi
+    assert ratio_text(above) == f">= {above.low:.2f}"
+    below = ratio_of(none_fit, middle)
+    assert below.high == 2 / known.emc_lo
+    assert ratio_text(below) == f"<= {below.high:.2g}"
+    assert excludes_one(above)
+    assert excludes_one(below)
+    assert ratio_text(ratio_of(middle, all_fit)).startswith("<= 0.1")
+    assert ratio_text(ratio_of(middle, none_fit)).startswith(">= 4")
+    assert ratio_of(all_fit, none_fit).low == N_LIMIT / 2
+    for censored in (all_fit, none_fit):
+        unknown = ratio_of(censored, censored)
+        assert ratio_text(unknown) == "unknown"
+        assert not excludes_one(unknown)
 
 
 def test_the_table_marks_changes_and_omits_unfinished_points(tmp_path: Path) -> None:
     swept = CHOICES + "      - {optimizer: adam, lr: 9e-2, batch_size: 64, epochs: 60}\n"
     base, slower, faster = points(tmp_path, swept)
-    unfinished = replace(status(faster, around(50)), state="running")
-    result = study([status(base, around(100)), status(slower, around(200)), unfinished])
-    assert result.waiting == ["mlp digits: learning rate x 3"]
+    measured = measurement(base, around(100))
+    unfinished = measurement(faster, around(50), state="running")
+    result = study([measured, measurement(slower, around(200)), unfinished])
+    assert result.unfinished == ["mlp digits: learning rate x 3"]
     head, rule, none, slow, fast, _, totals = markdown(result).splitlines()
     assert head == "| choice | MLP, digits |"
-    assert rule == "| --- | --- |"
-    assert none == f"| none: EMC of the base | {emc_text(status(base, around(100)).estimate)} |"
+    assert rule == "|---|---|"
+    assert none == f"| none: EMC of the base | {emc_text(measured.estimate)} |"
     assert slow.startswith("| learning rate / 3 | **2.0")
     assert slow.endswith("]** |")
     assert fast == "| learning rate x 3 |  |"
@@ -179,17 +148,17 @@ def test_the_table_marks_changes_and_omits_unfinished_points(tmp_path: Path) -> 
 
 def test_a_table_is_inserted_between_its_markers() -> None:
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert in_page(page, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert replace_table(page, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
     for invalid in ("no markers\n", f"{END}\n{BEGIN}\n", page + page):
         with pytest.raises(InputError, match=r"must contain the line"):
-            in_page(invalid, "new\n")
-    assert in_page((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
+            replace_table(invalid, "new\n")
+    assert replace_table((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
 
 
-def test_the_command_writes_the_table_of_a_run(tmp_path: Path, untracked: Path, cli: Cli) -> None:
+def test_the_command_writes_the_table_of_a_run(tmp_path: Path, profile: Path, cli: Cli) -> None:
     spec, page = tmp_path / "made.yaml", tmp_path / "page.md"
     spec.write_text(f"name: made\n{SPEC}{CHOICES}")
-    cli("sweep", spec, "--profile", untracked)
+    cli("sweep", spec, "--profile", profile)
     page.write_text(f"{BEGIN}\n{END}\n")
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -226,4 +195,4 @@ def test_full_batch_gd_has_two_rates_and_two_budgets() -> None:
     cell = "1 fit, 3 unstable"
     assert full_batch.row("x", group, verdicts) == f"| x | {' | '.join([cell] * 5)} |"
     point, probe = groups["0.1, 300 epochs"][0]
-    assert full_batch.verdict((point, probe._replace(n=20))) == "fit"
+    assert full_batch.train((point, probe._replace(n=20))) == "fit"

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from bench.speed.__main__ import N, row, timed, untrained
-from bench.speed.contestants import CONTESTANTS
-from bench.speed.overhead import minimal, summary
+from bench.speed.__main__ import N, measure_rate, row, untrained
+from bench.speed.loop_overhead import minimal, summary
+from bench.speed.loops import LOOPS
 from tests.conftest import REPOSITORY
 
 
@@ -23,7 +23,7 @@ def test_a_rate_is_in_samples_per_second() -> None:
         events.append("clock")
         return 2.0 if events.count("clock") == 1 else 2.5
 
-    rate = timed(lambda *_: events.append("training"), "MLP 8", 10, clock=clock)
+    rate = measure_rate(lambda *_: events.append("training"), "MLP 8", 10, clock=clock)
     assert rate == N * 10 / 0.5
     assert events == ["clock", "training", "clock"]
 
@@ -41,23 +41,23 @@ def test_ratios_compare_rates_of_the_same_round() -> None:
 
 
 @pytest.mark.parametrize("name", ["flexhpc", "DataLoader loop", "resident loop", "minimal"])
-def test_every_contestant_learns(name: str) -> None:
+def test_every_loop_learns(name: str) -> None:
     network, inputs, labels = untrained("MLP 64")
-    {**CONTESTANTS, "minimal": minimal}[name](network, inputs, labels, 60)
+    {**LOOPS, "minimal": minimal}[name](network, inputs, labels, 60)
     with torch.no_grad():
         accuracy = (network(inputs).argmax(dim=1) == labels).float().mean()
     assert 0.9 < accuracy < 1, "two samples have equal inputs and different labels"
 
 
 @pytest.mark.slow
-def test_benchmarks_of_startup_and_of_whole_searches() -> None:
-    startup = output_of("bench.speed.start", "--rounds", "1", "--networks", "MLP 8")
+def test_benchmarks_of_startup_and_of_the_time_to_an_emc() -> None:
+    startup = output_of("bench.speed.startup", "--rounds", "1", "--networks", "MLP 8")
     assert startup.count("| MLP 8 |") >= 4
-    answers = output_of("bench.speed.answers", "--rounds", "1", "--models", "MLP 64-12-10")
-    ours, theirs = answers.splitlines()[-1].split(" | ")[3:]
-    low, high = re.fullmatch(r"\d+ \[(\d+), (\d+)\]", ours).groups()
+    table = output_of("bench.speed.time_to_emc", "--rounds", "1", "--models", "MLP 64-12-10")
+    by_flexhpc, by_hand = table.splitlines()[-1].split(" | ")[3:]
+    low, high = re.fullmatch(r"\d+ \[(\d+), (\d+)\]", by_flexhpc).groups()
     assert int(low) < 200 < 2 * int(high)
-    assert 30 < float(theirs.strip(" |")) < 1000
+    assert 30 < float(by_hand.strip(" |")) < 1000
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is available")

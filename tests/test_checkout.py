@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.archives import copy_checkout
-from tests.conftest import REPOSITORY, SMALL
+from tests.conftest import REPOSITORY, SMALL_SPEC
 
 NOBODY = 65534
 UNPRIVILEGED = (
@@ -30,7 +30,7 @@ def test_a_checkout_of_a_user_without_privileges(tmp_path: Path) -> None:
     (checkout / ".venv").symlink_to(REPOSITORY / ".venv")
     for name in ("pyproject.toml", "constraints.txt", "hpc/hashes.txt"):
         os.utime(checkout / name, (0, 0))  # otherwise `make` installs their packages
-    (checkout / "small.yaml").write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    (checkout / "small.yaml").write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4]"))
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import succeeded
-from tests.conftest import FLEXHPC, REPOSITORY, SMALL
+from tests.command import flexhpc_output
+from tests.conftest import FLEXHPC, REPOSITORY, SMALL_SPEC
 from tests.data.writers import cifar_batch, write_cifar10, write_images, written
 
 PAGES = [
@@ -24,13 +24,13 @@ PROGRAMS = ("flexhpc ", "make ", "python ", "podman ", "hpc/container/", "hpc/de
 
 SETUP = {
     "flexhpc unpack FILE": "flexhpc pack runs/small",
-    "python bench/perceptron_shortfall.py RUN PLOT":
+    "python -m bench.perceptron_shortfall RUN PLOT":
         "flexhpc sweep perceptron --set data.dims=[8,16] --set training.epochs=[30]",
 }  # fmt: skip
 """Commands that write the run or the file that a command reads."""
 
-MEANT = {
-    "perceptron_shortfall.py RUN PLOT": "perceptron_shortfall.py runs/perceptron plot.png",
+PLACEHOLDERS = {
+    "perceptron_shortfall RUN PLOT": "perceptron_shortfall runs/perceptron plot.png",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
     "compare RUN": "compare runs/small --by model.width",
@@ -43,7 +43,7 @@ MEANT = {
 }  # fmt: skip
 """Values of the placeholders in commands."""
 
-ELSEWHERE = {
+RUN_ELSEWHERE = {
     "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
     "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
     "flexhpc sweep trainers": ("tests/custom/test_trainers.py", '"sweep", path'),
@@ -88,7 +88,7 @@ SHORT_OPTIONS = {
     "python -m bench.search.arms": "--replays 1",
     "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
     "python -m bench.recipe.evaluations": "--trainings 1",
-    "python -m bench.speed.tricks": "--rounds 1",
+    "python -m bench.speed.optimizations": "--rounds 1",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",
     "python -m bench.soak": "--points 20",
@@ -107,15 +107,15 @@ def commands() -> dict[str, str]:
         spans = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
         lines = [re.split(r" {2,}| #", line[4:].removeprefix("$ "))[0]
                  for line in text.splitlines() if line.startswith("    ")]  # fmt: skip
-        for text in [*spans, *lines]:
-            command = text.strip().replace("\\|", "|")
+        for candidate in [*spans, *lines]:
+            command = candidate.strip().replace("\\|", "|")
             if command.startswith(PROGRAMS) and not command.endswith("/"):
                 pages.setdefault(command, page.name)
     return pages
 
 
 def is_run_here(command: str) -> bool:
-    excluded = (*ELSEWHERE, *NOT_RUN)
+    excluded = (*RUN_ELSEWHERE, *NOT_RUN)
     return not any(re.match(rf"{re.escape(start)}(?![A-Za-z.-])", command) for start in excluded)
 
 
@@ -129,7 +129,7 @@ def runnable(command: str) -> str:
 
     The name of a command without arguments becomes its `--help`.
     """
-    for placeholder, value in MEANT.items():
+    for placeholder, value in PLACEHOLDERS.items():
         after = "(?![A-Za-z=])" if placeholder[-1].isalpha() else ""
         command = re.sub(rf"(?<![A-Za-z]){re.escape(placeholder)}{after}", value, command)
     bare = re.fullmatch(r"flexhpc (data )?[a-z]+", command)
@@ -138,7 +138,7 @@ def runnable(command: str) -> str:
 
 
 @pytest.fixture
-def folder(measured: Path, tmp_path: Path) -> Path:
+def folder(small_run: Path, tmp_path: Path) -> Path:
     """A checkout made of symbolic links, with separate runs and data.
 
     Its environment is marked as installed: `make install` would change the real environment.
@@ -152,8 +152,8 @@ def folder(measured: Path, tmp_path: Path) -> Path:
     for path in (REPOSITORY / ".venv").glob("*"):
         (tmp_path / ".venv" / path.name).symlink_to(path)
     (tmp_path / ".venv" / ".installed").touch()
-    (tmp_path / "small.yaml").write_text(SMALL)
-    shutil.copytree(measured, tmp_path / "runs" / "small")
+    (tmp_path / "small.yaml").write_text(SMALL_SPEC)
+    shutil.copytree(small_run, tmp_path / "runs" / "small")
     write_images(tmp_path / "data" / "imagenet", {"a": 4, "b": 4})
     write_cifar10(tmp_path / "home" / "cifar", [cifar_batch(20, "labels", 10) for _ in range(5)])
     written(
@@ -166,7 +166,7 @@ def run(command: str, folder: Path) -> None:
     """Run a command in a folder with bash, or, if it is simple and of flexhpc, in this process."""
     words = shlex.split(command)
     if words[0] == "flexhpc" and not set(command) & set("*?$~|<>;&`{}"):
-        succeeded(folder, *words[1:])
+        flexhpc_output(folder, *words[1:])
         return
     path = f"{FLEXHPC.parent}:{os.environ['PATH']}"
     done = subprocess.run(
@@ -191,20 +191,20 @@ def test_a_benchmark_runs(command: str, folder: Path) -> None:
     run(f"{runnable(command)} {SHORT_OPTIONS.get(command, '')}", folder)
 
 
-@pytest.mark.parametrize("command", ELSEWHERE)
-def test_a_command_is_run_by_a_different_file(command: str) -> None:
-    file, text = ELSEWHERE[command]
+@pytest.mark.parametrize("command", RUN_ELSEWHERE)
+def test_a_command_that_is_not_run_here_is_run_by_a_different_file(command: str) -> None:
+    file, text = RUN_ELSEWHERE[command]
     assert text in (REPOSITORY / file).read_text()
     assert any(c.startswith(command) for c in COMMANDS), "the command is on no page"
 
 
 @pytest.mark.parametrize("command", NOT_RUN)
-def test_make_has_the_target(command: str) -> None:
+def test_the_makefile_has_the_target(command: str) -> None:
     assert command in COMMANDS
     subprocess.run([*command.split(), "-n"], cwd=REPOSITORY, check=True, capture_output=True)
 
 
-def test_commands_of_all_pages_are_found() -> None:
+def test_commands_of_several_pages_are_collected() -> None:
     assert {"README.md", "data.md", "search.md"} <= {*COMMANDS.values()}
     assert len(RUN_HERE) > 40
 

@@ -28,19 +28,19 @@ fixed:
 grid:
   seed: [0]
 """
-RUN = "from flexhpc.cli import main; main()"
+MAIN = "from flexhpc.cli import main; main()"
 WITHOUT_TORCH = f"""\
 import sys
 try:
-    {RUN}
-except SystemExit as end:
-    assert not end.code, end.code
+    {MAIN}
+except SystemExit as exit:
+    assert not exit.code, exit.code
 assert not {{'torch', 'mlflow'}} & set(sys.modules)
 """
 
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extended_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the copy of flexhpc, a spec and an .npz file of vectors."""
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(
@@ -62,7 +62,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_copy(package: Path, folder: Path, *arguments: str, code: str = RUN) -> str:
+def run_copy(package: Path, folder: Path, *arguments: str, code: str = MAIN) -> str:
     """Run the copy of flexhpc in the folder ``package``; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, text=True, capture_output=True,
@@ -72,29 +72,37 @@ def run_copy(package: Path, folder: Path, *arguments: str, code: str = RUN) -> s
     return done.stdout
 
 
-def test_specs_with_new_variants_are_validated_without_torch(extended: Path) -> None:
-    assert "1 point" in run_copy(extended, extended, "validate", "spec.yaml", code=WITHOUT_TORCH)
+def test_specs_with_new_variants_are_validated_without_torch(extended_copy: Path) -> None:
+    assert "1 point" in run_copy(
+        extended_copy, extended_copy, "validate", "spec.yaml", code=WITHOUT_TORCH
+    )
 
 
-def test_a_point_of_new_variants_is_measured(extended: Path) -> None:
+def test_a_point_of_new_variants_is_measured(extended_copy: Path) -> None:
     """41 parameters per class fit between 41 and 82 random labels."""
-    (extended / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    run_copy(extended, extended, "sweep", "spec.yaml", "--profile", "profile.yaml")
-    rows = json.loads(run_copy(extended, extended, "results", "runs/extended", "--format", "json"))
+    (extended_copy / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    run_copy(extended_copy, extended_copy, "sweep", "spec.yaml", "--profile", "profile.yaml")
+    rows = json.loads(
+        run_copy(extended_copy, extended_copy, "results", "runs/extended", "--format", "json")
+    )
     (row,) = rows
     assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "data")
     assert row["largest_fit"] >= 16
     assert row["smallest_fail"] <= 256
-    page = (extended / "runs" / "extended" / "report" / "index.html").read_text()
+    page = (extended_copy / "runs" / "extended" / "report" / "index.html").read_text()
     assert "<h2>Cost</h2>" in page
-    assert (extended / "runs" / "extended" / "report" / "cost.svg").is_file()
+    assert (extended_copy / "runs" / "extended" / "report" / "cost.svg").is_file()
 
 
-def test_new_variants_in_packed_data_the_plan_and_the_reference(extended: Path) -> None:
-    run_copy(extended, extended, "data", "prepare", "npz", "--set", "data.path=vectors.npz")
-    assert (extended / "data" / "vectors.packed").is_file()
-    planned = json.loads(run_copy(extended, extended, "plan", "spec.yaml", "--json", "--params"))
+def test_new_variants_in_packed_data_the_plan_and_the_reference(extended_copy: Path) -> None:
+    run_copy(
+        extended_copy, extended_copy, "data", "prepare", "npz", "--set", "data.path=vectors.npz"
+    )
+    assert (extended_copy / "data" / "vectors.packed").is_file()
+    planned = json.loads(
+        run_copy(extended_copy, extended_copy, "plan", "spec.yaml", "--json", "--params")
+    )
     assert planned["points"][0]["params"] == 41 * 3
     code = "from flexhpc.config.reference import reference; print(reference())"
-    reference = run_copy(extended, extended, code=code)
+    reference = run_copy(extended_copy, extended_copy, code=code)
     assert all(f"### `{name}`" in reference for name in ("lion", "npz", "fourier", "rungs"))

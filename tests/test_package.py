@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed_package(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed") / "lib"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -49,32 +49,27 @@ def test_the_wheel_contains_all_data_files(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "bench", "setup"))]
 
 
-def test_included_specs_run_without_a_checkout(installed: Path, tmp_path: Path) -> None:
+def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path: Path) -> None:
     code = "import flexhpc; print(flexhpc.__file__)"
-    assert run_copy(installed, tmp_path, code=code).startswith(str(installed))
+    assert run_copy(installed_package, tmp_path, code=code).startswith(str(installed_package))
     # A container image, which contains the wheel, must have the same hash as the checkout.
     code = "from flexhpc.versions import source_hash; print(source_hash())"
-    assert run_copy(installed, tmp_path, code=code).strip() == source_hash()
-    assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
-    copied = run_copy(installed, tmp_path, "specs", "vit_width")
+    assert run_copy(installed_package, tmp_path, code=code).strip() == source_hash()
+    assert "mini/optimizers" in run_copy(installed_package, tmp_path, "specs")
+    copied = run_copy(installed_package, tmp_path, "specs", "vit_width")
     original = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
     assert copied[copied.index("name:") :] == original[original.index("name:") :]
     assert copied.startswith("# flexhpc sweep vit_width\n# Expected: ")
     assert "sweep vit_width --set 'name=vit_small' --set 'data.source=image_folder'\n" in copied
     commit = ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "x"]
     for arguments in (["init", "-q"], commit):  # a project of the user around its environment
-        subprocess.run(["git", "-C", installed.parent, *arguments], check=True)
-    point = (
-        "--set",
-        "model.width=[8]",
-        "--set",
-        "data.labels=[random]",
-        "--set",
-        "training.steps=300",
-    )
-    run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *point)
+        subprocess.run(["git", "-C", installed_package.parent, *arguments], check=True)
+    one_point = [
+        "--set", "model.width=[8]", "--set", "data.labels=[random]", "--set", "training.steps=300",
+    ]  # fmt: skip
+    run_copy(installed_package, tmp_path, "sweep", "quickstart", "--profile", "local", *one_point)
     rows = json.loads(
-        run_copy(installed, tmp_path, "results", "runs/quickstart", "--format", "json")
+        run_copy(installed_package, tmp_path, "results", "runs/quickstart", "--format", "json")
     )
     assert [row["status"] for row in rows] == ["done"]
     run = tmp_path / "runs" / "quickstart"
@@ -83,14 +78,14 @@ def test_included_specs_run_without_a_checkout(installed: Path, tmp_path: Path) 
 
 
 def test_messages_do_not_mention_make(cli: Cli) -> None:
-    """The wheel does not contain the Makefile."""
+    """The wheel contains no Makefile."""
     for name in names("specs"):
         assert "make sweep" not in cli("specs", name).stdout
     for path in (REPOSITORY / "flexhpc").rglob("*.py"):
         assert "`make " not in path.read_text(), path
 
 
-def pins(path: Path) -> dict[str, str]:
+def pinned_versions(path: Path) -> dict[str, str]:
     """Return the versions of the packages in a requirements file."""
     lines = path.read_text().splitlines()
     pinned = (line.split()[0].split("==") for line in lines if line and line[0] != "#")
@@ -98,7 +93,9 @@ def pins(path: Path) -> dict[str, str]:
 
 
 def test_pinned_versions_have_hashes() -> None:
-    assert pins(REPOSITORY / "hpc" / "hashes.txt") == pins(REPOSITORY / "constraints.txt")
+    assert pinned_versions(REPOSITORY / "hpc" / "hashes.txt") == pinned_versions(
+        REPOSITORY / "constraints.txt"
+    )
 
 
 def test_archives_with_a_wrong_hash_are_rejected(tmp_path: Path) -> None:

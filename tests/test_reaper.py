@@ -12,10 +12,10 @@ import pytest
 
 from tests import reaper
 from tests.barrier import wait_for
-from tests.conftest import FLEXHPC, REPOSITORY, SMALL, processes_in
+from tests.conftest import FLEXHPC, REPOSITORY, SMALL_SPEC, processes_in
 from tests.slurm.conftest import needs_slurm, port_of, root_of
 
-LONG = SMALL.replace("epochs: 120", "epochs: 100000, gates: {plateau: off}")
+LONG = SMALL_SPEC.replace("epochs: 120", "epochs: 100000, gates: {plateau: off}")
 ENDLESS = """
 import subprocess, sys, time
 from tests import reaper

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.findings.page import RECORDS, write
+from bench.findings.page import RECORDS, write_page
 from bench.findings.records import save_records
 from bench.findings.replication import agreement
 
@@ -30,7 +30,7 @@ def main() -> None:
     for run in arguments.keep:
         print(save_records(run, RECORDS))
     if not arguments.keep:
-        write(arguments.page)
+        write_page(arguments.page)
         print(arguments.page)
 
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.common import markdown_row
 from bench.findings.records import load_records
 from flexhpc.analysis.comparison import comparisons
 from flexhpc.analysis.effect import Effect
@@ -30,7 +31,7 @@ _LAWS = {
 _EPS = (0.01, 0.05, 0.1)
 
 
-def write(page: Path) -> None:
+def write_page(page: Path) -> None:
     """Replace the tables and figures of a page by those of the stored records.
 
     The tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``.
@@ -44,11 +45,11 @@ def write(page: Path) -> None:
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
             tables = [
-                _cost(statuses), _effects(effects), _laws(laws, statuses), _correlations(models),
-                _errors(statuses, effects),
+                [_cost_text(statuses)], _comparison_table(effects), _law_table(laws, statuses),
+                _correlation_table(models), _training_error_table(statuses, effects),
             ]  # fmt: skip
-            text_of_tables = "\n".join(line for table in tables if table for line in [*table, ""])
-            text = _replaced(text, name, text_of_tables)
+            tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
+            text = _replace_tables(text, name, tables_text)
             figures = {
                 "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
                 "generalization": generalization_figure(statuses),
@@ -61,7 +62,7 @@ def write(page: Path) -> None:
     write_atomic(page, text)
 
 
-def _replaced(text: str, name: str, tables: str) -> str:
+def _replace_tables(text: str, name: str, tables: str) -> str:
     """Replace the tables of a record; a page without its markers is returned unchanged."""
     begin, end = f"<!-- {name} -->\n", "<!-- end -->"
     if begin not in text:
@@ -70,17 +71,17 @@ def _replaced(text: str, name: str, tables: str) -> str:
     return f"{before}{begin}{tables}\n{end}{rest.split(end, 1)[1]}"
 
 
-def _cost(statuses: Sequence[PointStatus]) -> list[str]:
+def _cost_text(statuses: Sequence[PointStatus]) -> str:
     probes = [probe for s in statuses if s.record for probe in s.record.probes]
     hours = sum(probe.seconds for probe in probes) / 3600
     cost = sum(probe.cost for probe in probes)
-    return [
+    return (
         f"{len(statuses)} points, {len(probes):,} training runs, {cost:.1e} sample passes, "
         f"{hours:.1f} core-hours."
-    ]
+    )
 
 
-def _effects(effects: Sequence[Effect]) -> list[str]:
+def _comparison_table(effects: Sequence[Effect]) -> list[str]:
     if not effects:
         return []
     head = [
@@ -97,7 +98,7 @@ def _effects(effects: Sequence[Effect]) -> list[str]:
     return _table(head, rows)
 
 
-def _laws(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str]:
+def _law_table(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str]:
     if not laws:
         return []
     head = [*laws[0].name, "EMC / parameters", "EMC ~ parameters ^", "points"]
@@ -115,13 +116,13 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
         for s in statuses if s.estimate is not None and s.record is not None
         and all((s.point.value(key) or "") == value for key, value in law.name.items())
     ]  # fmt: skip
-    (least, _), (most, _) = min(ratios), max(ratios)
+    (lowest, _), (highest, _) = min(ratios), max(ratios)
     below = "< " if any(censored == "left" for _, censored in ratios) else ""
     above = "> " if any(censored == "right" for _, censored in ratios) else ""
-    return f"{below}{least:.2f} to {above}{most:.2f}"
+    return f"{below}{lowest:.2f} to {above}{highest:.2f}"
 
 
-def _correlations(models: Sequence[Pair]) -> list[str]:
+def _correlation_table(models: Sequence[Pair]) -> list[str]:
     """Correlate log(EMC with true labels / EMC with random labels) with generalization."""
     rows = [
         [
@@ -137,7 +138,7 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
     return _table(head, rows) if rows else []
 
 
-def _errors(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
+def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
     """Compute the factors by which EMCs grow if a fraction of the samples may be missed.
 
     Points are grouped by the compared key and by the keys within which it is compared. Points whose
@@ -152,9 +153,10 @@ def _errors(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[
         if estimate is None or estimate.censored != "none":
             continue
         group = factors.setdefault(tuple(plain_text(status.point.swept[key]) for key in keys), {})
-        for eps, answer in estimate.by_eps.items():
-            known = answer.censored == "none"
-            group.setdefault(eps, []).append(answer.emc / estimate.emc if known else math.inf)
+        for eps, with_errors in estimate.by_eps.items():
+            exact = with_errors.censored == "none"
+            factor = with_errors.emc / estimate.emc if exact else math.inf
+            group.setdefault(eps, []).append(factor)
     names = list(dict.fromkeys(eps for group in factors.values() for eps in group))
     rows = [
         [*values, *(_factor_text(by_eps[eps]) if eps in by_eps else "" for eps in names)]
@@ -174,4 +176,4 @@ def _factor_text(factors: Sequence[float]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(cell or '-' for cell in line)} |" for line in lines]
+    return [markdown_row([cell or "-" for cell in line]) for line in lines]

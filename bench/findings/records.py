@@ -17,18 +17,18 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 _OMITTED = ("loss_curve", "machine", "metrics", "seeds")
 
 
-def save_records(run: Path, folder: Path) -> Path:
-    """Write the records of a finished run to one file in a folder; return its path.
+def save_records(run: Path, target: Path) -> Path:
+    """Write the records of a finished run to one file in the folder ``target``; return its path.
 
     Raises:
         SystemExit: A point is not finished.
     """
-    opened, _, points = open_run(run)
-    statuses = StatusReader(opened, points).read()
+    folder, _, points = open_run(run)
+    statuses = StatusReader(folder, points).read()
     if unfinished := sum(status.state != "done" for status in statuses):
         raise SystemExit(f"{run}: {unfinished} points are not finished")
-    content = {"spec": opened.spec.read_text(), "points": {s.point.id: _plain(s) for s in statuses}}
-    path = folder / f"{opened.name}.json.xz"
+    content = {"spec": folder.spec.read_text(), "points": {s.point.id: _plain(s) for s in statuses}}
+    path = target / f"{folder.name}.json.xz"
     path.write_bytes(lzma.compress(json.dumps(content).encode(), preset=9))
     return path
 
@@ -75,7 +75,7 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     return statuses, stored["spec"]
 
 
-def cell_of(point: Point) -> str:
+def key_without_seed(point: Point) -> str:
     """Return a key that is equal for points that differ only in their seed."""
     canonical = json.loads(point.canonical)
     canonical.pop("seed", None)

@@ -7,9 +7,9 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from bench.findings.records import cell_of, load_records
+from bench.common import statuses_of
+from bench.findings.records import key_without_seed, load_records
 from flexhpc.search import Estimate
-from flexhpc.store.status import StatusReader, open_run
 
 
 def agreement(run: Path, stored: Path) -> list[str]:
@@ -24,18 +24,17 @@ def agreement(run: Path, stored: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         cells = defaultdict(list)
         for status in load_records(stored, Path(scratch))[0]:
-            cells[cell_of(status.point)].append(status.estimate)
-    opened, _, points = open_run(run)
+            cells[key_without_seed(status.point)].append(status.estimate)
     lines = []
-    for status in StatusReader(opened, points).read():
+    for status in statuses_of(run):
         if status.estimate is None:
             raise SystemExit(f"{status.point.label} is not finished")
-        cell = [e for e in cells.get(cell_of(status.point), []) if e is not None]
-        lines.append(f"{status.point.label}: {_compared(status.estimate, cell)}")
+        cell = [e for e in cells.get(key_without_seed(status.point), []) if e is not None]
+        lines.append(f"{status.point.label}: {_agreement(status.estimate, cell)}")
     return lines
 
 
-def _compared(estimate: Estimate, cell: list[Estimate]) -> str:
+def _agreement(estimate: Estimate, cell: list[Estimate]) -> str:
     text = f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
     if not cell:
         return f"{text}, not in the stored records"

@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 from bench.recipe.tables import markdown, study
+from flexhpc.api.runs import load
 from flexhpc.errors import InputError
-from flexhpc.store.status import StatusReader, open_run
 
 BEGIN = "<!-- bench.recipe begins -->"
 END = "<!-- bench.recipe ends -->"
 
 
-def in_page(page: str, table: str) -> str:
+def replace_table(page: str, table: str) -> str:
     """Return a page with its table replaced.
 
     Raises:
@@ -38,16 +38,15 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="PAGE")
     arguments = parser.parse_args()
     try:
-        opened = [open_run(run) for run in arguments.runs]
-        results = study([s for run, _, points in opened for s in StatusReader(run, points).read()])
+        results = study([measurement for run in arguments.runs for measurement in load(run)])
         table = markdown(results)
         if arguments.markdown:
-            page = in_page(arguments.markdown.read_text(), table)
-            arguments.markdown.write_text(page)
+            page = arguments.markdown.read_text()
+            arguments.markdown.write_text(replace_table(page, table))
     except (InputError, ValueError, OSError) as error:
         sys.exit(str(error))
     print(table, end="")
-    for name in results.waiting:
+    for name in results.unfinished:
         print(f"not measured yet: {name}", file=sys.stderr)
 
 

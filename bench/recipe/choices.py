@@ -6,14 +6,14 @@ from typing import Any
 
 from flexhpc.config import Point
 
-TIMES = {
+FACTOR_LABELS = {
     "model.gain": "gain",
     "training.lr": "learning rate",
     "training.batch_size": "batch size",
     "training.steps": "budget",
 }
 """Keys whose change is written as a factor, and their labels."""
-NAMED = {
+VALUE_LABELS = {
     "model.init": "initialisation",
     "data.standardise": "standardisation",
     "training.batches": "batch split",
@@ -21,8 +21,7 @@ NAMED = {
 }
 """Keys whose values are written out, and their labels."""
 SECTIONS = ("data", "model", "training")
-_BESIDE_OPTIMIZER = "training."
-_PLAIN_INITS, _PLAIN_GAIN = ("torch", "lecun"), 1.0
+_UNIT_GAIN_INITS = ("torch", "lecun")
 """Initialisations whose default gain is 1."""
 
 
@@ -43,14 +42,19 @@ def choice(point: Point, base: Point) -> str:
     before, after = _values(base), _values(point)
     differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     if "training.optimizer" in differing:
-        differing = [k for k in differing if not k.startswith(_BESIDE_OPTIMIZER)]
+        differing = [key for key in differing if not key.startswith("training.")]
         differing.append("training.optimizer")
     if len(differing) != 1:
         keys = ", ".join(differing) or "nothing"
         raise ValueError(f"{point.label or point.id} differs from its base in {keys}, not one key")
     (key,) = differing
-    plain = before.get("model.init") in _PLAIN_INITS
-    return _description(key, before.get(key), after.get(key), plain=plain)
+    old, new = before.get(key), after.get(key)
+    if key == "model.gain" and old is None and before.get("model.init") in _UNIT_GAIN_INITS:
+        old = 1.0
+    if key in FACTOR_LABELS and old and new:
+        sign, factor = ("x", new / old) if new > old else ("/", old / new)
+        return f"{FACTOR_LABELS[key]} {sign} {factor:.2g}"
+    return f"{VALUE_LABELS.get(key, key.partition('.')[2])}: {old} to {new}"
 
 
 def _values(point: Point) -> dict[str, Any]:
@@ -60,13 +64,3 @@ def _values(point: Point) -> dict[str, Any]:
         for section in SECTIONS
         for key, value in getattr(point, section).model_dump(mode="json").items()
     }
-
-
-def _description(key: str, before: Any, after: Any, *, plain: bool) -> str:
-    if key == "model.gain" and before is None and plain:
-        before = _PLAIN_GAIN
-    if key in TIMES and before and after:
-        times = after / before
-        sign, factor = ("x", times) if times > 1 else ("/", 1 / times)
-        return f"{TIMES[key]} {sign} {factor:.2g}"
-    return f"{NAMED.get(key, key.partition('.')[2])}: {before} to {after}"

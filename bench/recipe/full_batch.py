@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from bench.common import markdown_head, markdown_row
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.training import Gd
 from flexhpc.data import load_samples
@@ -46,7 +47,8 @@ def cases() -> dict[str, list[Case]]:
     return groups
 
 
-def verdict(case: Case) -> str:
+def train(case: Case) -> str:
+    """Train once on one thread; return the verdict."""
     point, probe = case
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)
@@ -57,27 +59,26 @@ def verdict(case: Case) -> str:
 def row(name: str, group: list[Case], verdicts: list[str]) -> str:
     """Return a row of the table: counts of verdicts at each n."""
     cells = [
-        counts(v for (_, probe), v in zip(group, verdicts, strict=True) if probe.n == n)
+        counts_text(v for (_, probe), v in zip(group, verdicts, strict=True) if probe.n == n)
         for n in SIZES
     ]
-    return f"| {' | '.join([name, *cells])} |"
+    return markdown_row([name, *cells])
 
 
-def counts(verdicts: Iterable[str]) -> str:
+def counts_text(verdicts: Iterable[str]) -> str:
     """Count the verdicts: ``3 fit, 1 unstable``."""
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(verdicts).items()))
 
 
 def main() -> None:
-    print(f"| rate, budget | {' | '.join(f'n = {n}' for n in SIZES)} |")
-    print("|---" * (1 + len(SIZES)) + "|")
+    print(markdown_head(["rate, budget", *(f"n = {n}" for n in SIZES)]))
     all_verdicts: list[str] = []
     with ProcessPoolExecutor(2) as pool:
         for name, group in cases().items():
-            verdicts = list(pool.map(verdict, group))
+            verdicts = list(pool.map(train, group))
             all_verdicts += verdicts
             print(row(name, group, verdicts), flush=True)
-    print(f"\nAll {len(all_verdicts)} training runs: {counts(all_verdicts)}.")
+    print(f"\nAll {len(all_verdicts)} training runs: {counts_text(all_verdicts)}.")
 
 
 if __name__ == "__main__":

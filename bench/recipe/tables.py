@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from bench.common import markdown_head, markdown_row
 from bench.recipe.choices import choice, network
-from bench.recipe.factors import Factor, factor
 from flexhpc.analysis.text import duration_text, emc_text
-from flexhpc.store import PointRecord
-from flexhpc.store.status import PointStatus
+from flexhpc.api.runs import Comparison, Measurement, compare
+from flexhpc.search import Estimate
 
 FAMILIES = {"mlp": "MLP", "cnn": "CNN", "vit": "ViT"}
 SOURCES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+NetworkKey = tuple[str, str]
+"""Family and data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,68 +24,110 @@ class Study:
 
     Attributes:
         bases: base point of each network.
-        factors: factor of each finished point, by choice and network.
-        waiting: descriptions of the points that are not finished.
-        measured: records of all finished points.
+        ratios: EMC of each finished point divided by that of its base, by choice and network.
+        unfinished: descriptions of the points that are not finished.
+        finished: all finished points.
     """
 
-    bases: dict[tuple[str, str], PointStatus] = field(default_factory=dict)
-    factors: dict[str, dict[tuple[str, str], Factor]] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
-    measured: list[PointRecord] = field(default_factory=list)
+    bases: dict[NetworkKey, Measurement] = field(default_factory=dict)
+    ratios: dict[str, dict[NetworkKey, Comparison]] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
+    finished: list[Measurement] = field(default_factory=list)
 
 
-def study(statuses: Sequence[PointStatus]) -> Study:
+def study(measurements: Sequence[Measurement]) -> Study:
     """Compare every point with the first point of the same network and data set.
 
     Raises:
         ValueError: A point differs from its base in more than one choice.
     """
     results = Study()
-    for status in statuses:
-        key = network(status.point)
-        base = results.bases.setdefault(key, status)
-        label = "base" if status is base else choice(status.point, base.point)
-        row = results.factors.setdefault(label, {}) if status is not base else {}
-        if status.state != "done" or status.record is None:
-            results.waiting.append(f"{' '.join(key)}: {label}")
+    for measurement in measurements:
+        point = measurement.status.point
+        key = network(point)
+        base = results.bases.setdefault(key, measurement)
+        label = "base" if measurement is base else choice(point, base.status.point)
+        row = results.ratios.setdefault(label, {}) if measurement is not base else {}
+        if measurement.status.state != "done":
+            results.unfinished.append(f"{' '.join(key)}: {label}")
             continue
-        results.measured.append(status.record)
-        if status is not base and base.state == "done":
-            row[key] = factor(status, base)
+        results.finished.append(measurement)
+        if measurement is not base and base.status.state == "done":
+            row[key] = ratio(measurement, base)
     return results
 
 
+def ratio(measurement: Measurement, base: Measurement) -> Comparison:
+    """Return the EMC of a point divided by that of its base.
+
+    A censored EMC gives a bound that does not depend on the prior, unlike that of ``compare``.
+    """
+    comparison = compare(measurement, base)
+    if comparison.low is not None and comparison.high is not None:
+        return comparison
+    lower, upper = _bounds(measurement.estimate)
+    base_lower, base_upper = _bounds(base.estimate)
+    low = None if comparison.low is None else lower / base_upper
+    high = None if comparison.high is None else upper / base_lower
+    return replace(comparison, low=low, high=high)
+
+
+def _bounds(estimate: Estimate) -> tuple[float, float]:
+    if estimate.censored == "right":
+        return estimate.emc, math.inf
+    if estimate.censored == "left":
+        return 0.0, estimate.smallest_fail or 1
+    return estimate.emc_lo, estimate.emc_hi or math.inf
+
+
 def markdown(results: Study) -> str:
-    """Return the table, with factors whose interval excludes 1 in bold, and the cost."""
-    head = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in results.bases]
-    lines = [_row(["choice", *head]), _row(["---"] * (1 + len(head)))]
+    """Return the table, with ratios whose interval excludes 1 in bold, and the cost."""
+    networks = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in results.bases]
     emcs = [
-        emc_text(base.estimate) if base.state == "done" else "" for base in results.bases.values()
+        emc_text(base.estimate) if base.status.state == "done" else ""
+        for base in results.bases.values()
     ]
-    lines.append(_row(["none: EMC of the base", *emcs]))
-    for label, factors in results.factors.items():
-        lines.append(_row([label, *(_cell(factors.get(key)) for key in results.bases)]))
-    return "\n".join([*lines, "", took(results)]) + "\n"
+    lines = [markdown_head(["choice", *networks]), markdown_row(["none: EMC of the base", *emcs])]
+    for label, ratios in results.ratios.items():
+        cells = [_cell(ratios[key]) if key in ratios else "" for key in results.bases]
+        lines.append(markdown_row([label, *cells]))
+    return "\n".join([*lines, "", cost_text(results)]) + "\n"
 
 
-def took(results: Study) -> str:
+def cost_text(results: Study) -> str:
     """Return a sentence with the number of training runs and their cost."""
-    probes = [probe for record in results.measured for probe in record.probes]
-    cells = [cell for factors in results.factors.values() for cell in factors.values()]
+    records = [measurement.status.record for measurement in results.finished]
+    probes = [probe for record in records if record is not None for probe in record.probes]
+    ratios = [ratio for row in results.ratios.values() for ratio in row.values()]
     return (
-        f"{sum(cell.moved for cell in cells)} of {len(cells)} intervals exclude 1. "
-        f"{len(results.measured)} points, {len(probes):,} training runs, "
+        f"{sum(map(excludes_one, ratios))} of {len(ratios)} intervals exclude 1. "
+        f"{len(results.finished)} points, {len(probes):,} training runs, "
         f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
         f"{duration_text(sum(probe.seconds for probe in probes))} of training on one thread."
     )
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def excludes_one(comparison: Comparison) -> bool:
+    """Return whether the interval excludes 1."""
+    low, high = comparison.low, comparison.high
+    return (low is not None and low > 1) or (high is not None and high < 1)
 
 
-def _cell(cell: Factor | None) -> str:
-    if cell is None:
-        return ""
-    return f"**{cell.text}**" if cell.moved else cell.text
+def ratio_text(comparison: Comparison) -> str:
+    """Format a ratio: ``1.42 [1.20, 1.71]``, ``>= 3.10``, ``<= 0.04`` or ``unknown``."""
+    low, high = comparison.low, comparison.high
+    if low is not None and high is not None:
+        return f"{_digits(comparison.ratio)} [{_digits(low)}, {_digits(high)}]"
+    if low is not None:
+        return f">= {_digits(low)}"
+    return "unknown" if high is None else f"<= {_digits(high)}"
+
+
+def _cell(comparison: Comparison) -> str:
+    text = ratio_text(comparison)
+    return f"**{text}**" if excludes_one(comparison) else text
+
+
+def _digits(value: float) -> str:
+    """Format with two decimals, or with two significant digits below 0.1."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

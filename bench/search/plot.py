@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.search.report import Results, mark
+from bench.search.report import Results, world_label
 from flexhpc.analysis.figures.chart import COLOURS, Chart, chart, layer
 
-_VARIANTS = ("bayes", "verdicts only", "to the end")
+_VARIANTS = ("bayes", "verdicts only")
 _BISECTIONS = "median of bisections"
 
 
 def plot(results: Results, path: Path) -> None:
     data: list[dict[str, Any]] = []
     for name, world in results.items():
-        price = world["bisection"]["1"]["cost"]
+        unit = world["bisection"]["1"]["cost"]
         curves = {v: world["variants"][v]["curve"] for v in _VARIANTS if v in world["variants"]}
-        curves[_BISECTIONS] = [(s["cost"] / price, s["rmse"]) for s in world["bisection"].values()]
+        bisections = world["bisection"].values()
+        curves[_BISECTIONS] = [(row["cost"] / unit, row["rmse"]) for row in bisections]
         data += [
-            {"facet": mark(name), "variant": variant, "cost": cost, "rmse": rmse}
+            {"facet": world_label(name), "variant": variant, "cost": cost, "rmse": rmse}
             for variant, curve in curves.items()
             for cost, rmse in curve
         ]
@@ -35,6 +36,6 @@ def plot(results: Results, path: Path) -> None:
         "order": {"field": "cost"},
     }  # fmt: skip
     lines = layer({"type": "line", "point": True, "strokeWidth": 1.5}, encoding)
-    names = [mark(name) for name in results]
-    spec = chart([lines], width=240, height=160, data=data, facets=names)
+    facets = [world_label(name) for name in results]
+    spec = chart([lines], width=240, height=160, data=data, facets=facets)
     Chart({**spec, "columns": 4, "background": "white"}).save(path)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,12 @@ from flexhpc.config import Point, checked
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, advance
-from flexhpc.store import ProbeRecord, history_of
+from flexhpc.store import history_of
 from flexhpc.training import Callbacks, Group
 
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
-PILOT = 1_000_000
+FIRST_REPEAT = 1_000_000
 """First ``repeat`` of the recorded probes, so that they differ from those of the pilot search."""
 
 
@@ -41,13 +41,13 @@ class Ladder:
     far_seeds: int
 
 
-ALONE = Ladder(
+SINGLE_ARM = Ladder(
     near=np.geomspace(1 / 2.4, 2.4, 15),
     far=np.array([1 / 16, 1 / 10, 1 / 6, 1 / 4, 1 / 3, 3.0, 4.0, 6.0]),
     near_seeds=32,
     far_seeds=10,
 )
-OF_ARMS = Ladder(
+SEVERAL_ARMS = Ladder(
     near=np.geomspace(1 / 2.4, 2.4, 9),
     far=np.array([1 / 10, 1 / 4, 4.0]),
     near_seeds=48,
@@ -55,52 +55,54 @@ OF_ARMS = Ladder(
 )
 
 
+def pilot_emc(point: Point, samples: Samples, group: Group, arm: int = 0) -> int:
+    """Measure the EMC of one arm of a point by a search."""
+    history: list[ProbeResult] = []
+    while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
+        for n, repeat, *_ in step:
+            probe = run_probe(point, samples, Probe(n, repeat, arm), None, group, Callbacks())
+            history += history_of([replace(probe, arm=0)], point.training)
+    return step.emc
+
+
 @cache
-def _opened(name: str) -> tuple[Point, Samples, Group]:
+def _load(name: str) -> tuple[Point, Samples, Group]:
     group = Group(choose_device(threads=1))
     _, (point,) = checked(MODELS / f"{name}.yaml")
     return point, load_samples(point.data, point.seed), group
 
 
-def _probe(name: str, probe: Probe) -> ProbeRecord:
-    point, samples, group = _opened(name)
-    return run_probe(point, samples, probe, None, group, Callbacks())
-
-
 def _row(task: tuple[str, Probe]) -> dict[str, int | str]:
-    """Return the recorded fields of a training run; see :class:`bench.search.tables.Table`."""
-    name, request = task
-    probe = _probe(name, request)
-    training = _opened(name)[0].at(request.arm).training
-    per_epoch = probe.steps / probe.epochs
-    max_epochs = training.epochs or (training.steps or 0) / per_epoch
+    """Train once; return the fields that :class:`bench.search.worlds.RecordedWorld` reads."""
+    name, probe = task
+    point, samples, group = _load(name)
+    record = run_probe(point, samples, probe, None, group, Callbacks())
+    training = point.at(probe.arm).training
+    steps_per_epoch = record.steps / record.epochs
+    max_epochs = training.epochs or (training.steps or 0) / steps_per_epoch
     keys = ("n", "repeat", "verdict", "n_errors", "epochs", "cost")
-    row = {key: getattr(probe, key) for key in keys}
-    return row | {"arm": request.arm, "full_cost": round(max_epochs * probe.n)}
+    row = {key: getattr(record, key) for key in keys}
+    return row | {"arm": probe.arm, "full_cost": round(max_epochs * probe.n)}
 
 
-def _pilot(name: str, arm: int) -> tuple[int, int]:
-    """Measure the EMC of one arm; return it and the largest available n."""
-    point, samples, _ = _opened(name)
-    history: list[ProbeResult] = []
-    while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
-        probes = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step]
-        history += history_of(probes, point.training)
-    return max(step.emc, 2), samples.n_limit
+def _pilot_emc(name: str, arm: int) -> int:
+    return max(pilot_emc(*_load(name), arm), 2)
 
 
 def record(name: str, pool: ProcessPoolExecutor) -> None:
     """Record the training runs of a model in a file."""
-    arms = range(len(_opened(name)[0].arms))
-    ladder = ALONE if len(arms) == 1 else OF_ARMS
+    point, samples, _ = _load(name)
+    arms = range(len(point.arms))
+    ladder = SINGLE_ARM if len(arms) == 1 else SEVERAL_ARMS
     tasks = []
-    for arm, (emc, n_limit) in zip(arms, pool.map(_pilot, [name] * len(arms), arms), strict=True):
+    emcs = pool.map(partial(_pilot_emc, name), arms)
+    for arm, emc in zip(arms, emcs, strict=True):
         seeds = {round(emc * f): ladder.near_seeds for f in ladder.near}
         seeds |= {round(emc * f): ladder.far_seeds for f in ladder.far}
         tasks += [
-            (name, Probe(n, PILOT + repeat, arm))
+            (name, Probe(n, FIRST_REPEAT + repeat, arm))
             for n in sorted(seeds)
-            if 2 <= n <= n_limit
+            if 2 <= n <= samples.n_limit
             for repeat in range(seeds[n])
         ]
     rows = list(pool.map(_row, tasks, chunksize=4))

@@ -1,4 +1,4 @@
-"""Replay searches on the worlds of tables.py; record cost and estimate after every round."""
+"""Replay searches on simulated models; record cost and estimate after every round."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.search.tables import World, middle
+from bench.search.worlds import World, true_emc
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.evidence import Floats
@@ -17,7 +17,7 @@ from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Play:
+class Replay:
     """Course of one search; arrays have shape (rounds,), where a round is a batch of probes.
 
     Attributes:
@@ -38,59 +38,52 @@ class Play:
     estimate: Estimate
 
 
-def start_of(truth: float, rng: np.random.Generator) -> int:
+def draw_start(emc: float, rng: np.random.Generator) -> int:
     """Draw a first n far below the EMC, because users do not know the EMC."""
-    return max(2, round(truth / math.exp(rng.uniform(math.log(6), math.log(24)))))
+    return max(2, round(emc / math.exp(rng.uniform(math.log(6), math.log(24)))))
 
 
-def unit_of(world: World, truth: float) -> float:
+def unit_cost(world: World, emc: float) -> float:
     """Return the sample passes of a full training run at the true EMC."""
-    return world.draw(round(truth), np.random.default_rng(0)).full_cost
+    return world.draw(round(emc), np.random.default_rng(0)).full_cost
 
 
-def play(world: World, search: Bayes, rng: np.random.Generator, *, counts: bool = True) -> Play:
+def replay_search(
+    world: World, search: Bayes, rng: np.random.Generator, *, with_errors: bool = True
+) -> Replay:
     """Run one Bayesian search.
 
     Args:
         world: source of training runs.
         search: settings; ``start`` is replaced.
         rng: source of randomness.
-        counts: whether the policy uses the numbers of missed samples.
+        with_errors: whether the policy uses the numbers of missed samples.
     """
-    truth = middle(world)
-    unit = unit_of(world, truth)
-    search = search.model_copy(update={"start": start_of(truth, rng)})
+    emc = true_emc(world)
+    unit = unit_cost(world, emc)
+    search = search.model_copy(update={"start": draw_start(emc, rng)})
     history: list[ProbeResult] = []
-    rows = []
-    cost = passed = seconds = 0.0
+    rounds = []
+    cost = elapsed = seconds = 0.0
     while True:
         clear_cache()
         start = time.process_time()
         step = advance(search, world.n_limit, history)
         seconds += time.process_time() - start
         if isinstance(step, Estimate):
-            final = step
             break
-        longest = 0.0
-        for probe in step:
-            training = world.draw(probe.n, rng)
-            cost += training.cost / unit
-            longest = max(longest, training.cost / unit)
-            result = training.result(probe)
-            history.append(result if counts else replace(result, n_errors=0))
+        runs = [world.draw(probe.n, rng) for probe in step]
+        for probe, run in zip(step, runs, strict=True):
+            result = run.result(probe)
+            history.append(result if with_errors else replace(result, n_errors=0))
+        cost += sum(run.cost for run in runs) / unit
+        elapsed += max(run.cost for run in runs) / unit
         estimate = estimate_so_far(search, world.n_limit, history)
         assert estimate is not None
-        passed += longest
-        rows.append((cost, passed, *_errors(estimate, truth)))
-    columns = np.array(rows).T
-    return Play(
-        cost=columns[0],
-        time=columns[1],
-        error=columns[2],
-        low=columns[3],
-        high=columns[4],
-        seconds=seconds,
-        estimate=final,
+        rounds.append((cost, elapsed, *_log_errors(estimate, emc)))
+    costs, times, errors, low, high = np.array(rounds).T
+    return Replay(
+        cost=costs, time=times, error=errors, low=low, high=high, seconds=seconds, estimate=step
     )
 
 
@@ -99,37 +92,43 @@ def clear_cache() -> None:
     _posterior.cache_clear()
 
 
-def _errors(estimate: Estimate, truth: float) -> tuple[float, float, float]:
-    high = math.inf if estimate.emc_hi is None else math.log(estimate.emc_hi / truth)
-    emc, low = (math.log(max(x, 0.5) / truth) for x in (estimate.emc, estimate.emc_lo))
-    return emc, low, high
+def _log_errors(estimate: Estimate, emc: float) -> tuple[float, float, float]:
+    """Return the logs of the estimate and of its ends, relative to the true EMC."""
+    high = math.inf if estimate.emc_hi is None else math.log(estimate.emc_hi / emc)
+    middle, low = (math.log(max(x, 0.5) / emc) for x in (estimate.emc, estimate.emc_lo))
+    return middle, low, high
 
 
-def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[float, float]:
-    """Run one bisection to 5 % (``step`` None), or the growth rule with a factor ``step``.
+def replay_walk(
+    world: World, rng: np.random.Generator, growth: float | None
+) -> tuple[float, float]:
+    """Run one search with one training run at each n.
+
+    Args:
+        growth: factor of the growth rule; None: bisection to 5 %.
 
     Returns:
-        log(estimate / true n50), and the cost in units of a full training run at the true n50.
+        log(estimate / true EMC), and the cost in units of a full training run at the true EMC.
     """
-    truth = middle(world)
-    start = start_of(truth, rng)
+    emc = true_emc(world)
+    start = draw_start(emc, rng)
     verdicts: dict[int, bool] = {}
     cost = 0
     while True:
-        if step is None:
-            at = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
+        if growth is None:
+            state = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
         else:
-            at = first_failure(verdicts.get, ladder(start, step, world.n_limit))
-        if at.next_n is None:
+            state = first_failure(verdicts.get, ladder(start, growth, world.n_limit))
+        if state.next_n is None:
             break
-        training = world.draw(at.next_n, rng)
-        verdicts[at.next_n] = training.verdict == "fit"
-        cost += training.cost
-    return math.log(_end(at, step) / truth), cost / unit_of(world, truth)
+        run = world.draw(state.next_n, rng)
+        verdicts[state.next_n] = run.verdict == "fit"
+        cost += run.cost
+    return math.log(_estimate(state, growth) / emc), cost / unit_cost(world, emc)
 
 
-def _end(at: WalkState, step: float | None) -> float:
-    low, high = at.bracket.largest_fit, at.bracket.smallest_fail
-    if low is None or high is None or step is not None:
+def _estimate(state: WalkState, growth: float | None) -> float:
+    low, high = state.bracket.largest_fit, state.bracket.smallest_fail
+    if low is None or high is None or growth is not None:
         return low or 0.5
     return math.sqrt(low * high)

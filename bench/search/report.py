@@ -7,124 +7,129 @@ from typing import Any
 
 import numpy as np
 
-from bench.search.tables import JUDGED_ON, MODELS, TUNED_ON
+from bench.common import markdown_head, markdown_row
+from bench.search.worlds import JUDGED_ON, MODELS, TUNED_ON
 
 Results = dict[str, dict[str, Any]]
 
 
 def markdown(results: Results) -> str:
-    return (
-        "\n\n".join([_targets(results), _main(results), _variants(results), _plain(results)]) + "\n"
-    )
+    tables = [
+        _targets_table(results), _accuracy_table(results), _variants_table(results),
+        _walks_table(results),
+    ]  # fmt: skip
+    return "\n\n".join("\n".join(lines) for lines in tables) + "\n"
 
 
-def mark(name: str) -> str:
+def world_label(name: str) -> str:
     """Append "(tuned on)" or "(judged on)" to the name of a recorded model."""
     if name in TUNED_ON:
         return f"{name} (tuned on)"
     return f"{name} (judged on)" if name in JUDGED_ON else name
 
 
-def _targets(results: Results) -> str:
+def _targets_table(results: Results) -> list[str]:
     lapsing = [name for name in results if "lapses" in name and not name.endswith(" 0%")]
-    heavy = [name for name in results if name.endswith(" 5%")]
+    lapsing_most = [name for name in results if name.endswith(" 5%")]
     steady = [name for name in results if name not in lapsing]
 
-    def ratios(*budgets: str) -> Callable[[str], float]:
+    def max_ratio(*budgets: str) -> Callable[[str], float]:
         return lambda name: max(
             results[name]["variants"]["bayes"]["budgets"][k]["ratio"] for k in budgets
         )
 
-    def end(key: str) -> Callable[[str], float]:
+    def at_tolerance(key: str) -> Callable[[str], float]:
         return lambda name: abs(results[name]["variants"]["bayes"]["tolerance"][key])
 
-    def overall(key: str) -> Callable[[str], float]:
-        return lambda name: float(results[name]["variants"]["bayes"][key])
+    def milliseconds(name: str) -> float:
+        return float(results[name]["variants"]["bayes"]["ms"])
 
-    rows = [
-        "| target | worlds that reach it | median and worst value |",
-        "|---|---|---|",
-        _row("recorded models and curves without lapses: RMSE at most 1.05 times that of 1, 2 and "
-             "4 bisections, at their cost", steady, ratios("1", "2", "4"), most=1.05),
-        _row("the same worlds: RMSE at most 0.5 times that of 2 bisections, at their cost",
-             steady, ratios("2"), most=0.5),
-        _row("lapses of 5 %: RMSE at most 0.2 times that of 1, 2 and 4 bisections, at their cost",
-             heavy, ratios("1", "2", "4"), most=0.2),
-        _row("coverage at least 0.87", results, end("coverage"), least=0.87),
-        _row("coverage at most 0.93", results, end("coverage"), most=0.93),
-        _row("recorded models and curves without lapses: bias below 1 %", steady, end("bias"),
-             most=0.01),
-        _row("lapses of 2 and 5 %: bias below 2 %", lapsing, end("bias"), most=0.02),
-        _row("cost of an interval within 10 % at most 0.4 times that of bisections with the same "
-             "RMSE", results, end("of_bisections"), most=0.4),
-        _row("at most 20 ms per decision, without cached state", results, overall("ms"), most=20),
+    return [
+        markdown_head(["target", "worlds that reach it", "median and worst value"]),
+        _target_row("recorded models and curves without lapses: RMSE at most 1.05 times that of 1, "
+                    "2 and 4 bisections, at their cost", steady, max_ratio("1", "2", "4"),
+                    maximum=1.05),
+        _target_row("the same worlds: RMSE at most 0.5 times that of 2 bisections, at their cost",
+                    steady, max_ratio("2"), maximum=0.5),
+        _target_row("lapses of 5 %: RMSE at most 0.2 times that of 1, 2 and 4 bisections, at their "
+                    "cost", lapsing_most, max_ratio("1", "2", "4"), maximum=0.2),
+        _target_row("coverage at least 0.87", results, at_tolerance("coverage"), minimum=0.87),
+        _target_row("coverage at most 0.93", results, at_tolerance("coverage"), maximum=0.93),
+        _target_row("recorded models and curves without lapses: bias below 1 %", steady,
+                    at_tolerance("bias"), maximum=0.01),
+        _target_row("lapses of 2 and 5 %: bias below 2 %", lapsing, at_tolerance("bias"),
+                    maximum=0.02),
+        _target_row("cost of an interval within 10 % at most 0.4 times that of bisections with the "
+                    "same RMSE", results, at_tolerance("of_bisections"), maximum=0.4),
+        _target_row("at most 20 ms per decision, without cached state", results, milliseconds,
+                    maximum=20),
     ]  # fmt: skip
-    return "\n".join(rows)
 
 
-def _row(
+def _target_row(
     target: str, names: Iterable[str], value: Callable[[str], float], *,
-    most: float | None = None, least: float | None = None,
+    maximum: float | None = None, minimum: float | None = None,
 ) -> str:  # fmt: skip
     values = [value(name) for name in names]
-    reached = sum((most is None or v <= most) and (least is None or v >= least) for v in values)
-    worst = max(values) if least is None else min(values)
-    return f"| {target} | {reached} of {len(values)} | {np.median(values):.2g}, {worst:.2g} |"
+    reached = sum(
+        (maximum is None or v <= maximum) and (minimum is None or v >= minimum) for v in values
+    )
+    worst = max(values) if minimum is None else min(values)
+    return markdown_row(
+        [target, f"{reached} of {len(values)}", f"{np.median(values):.2g}, {worst:.2g}"]
+    )
 
 
-def _main(results: Results) -> str:
-    rows = [
-        "| world | RMSE / RMSE of 1, 2, 4 bisections, at their cost | interval within 10 %: cost "
-        "(probes) | cost / cost of bisections with this RMSE | bias | coverage |",
-        "|---|---|---|---|---|---|",
-    ]
+def _accuracy_table(results: Results) -> list[str]:
+    columns = [
+        "world", "RMSE / RMSE of 1, 2, 4 bisections, at their cost",
+        "interval within 10 %: cost (probes)", "cost / cost of bisections with this RMSE", "bias",
+        "coverage",
+    ]  # fmt: skip
+    lines = [markdown_head(columns)]
     for name, world in results.items():
-        row = world["variants"]["bayes"]
-        end = row["tolerance"]
-        ratios = ", ".join(f"{row['budgets'][k]['ratio']:.2f}" for k in ("1", "2", "4"))
-        rows.append(
-            f"| {mark(name)} | {ratios} | {end['cost']:.1f} ({end['rounds']:.0f}) | "
-            f"{end['of_bisections']:.2f} | {end['bias']:+.1%} | {end['coverage']:.2f} |"
-        )
-    return "\n".join(rows)
+        bayes = world["variants"]["bayes"]
+        end = bayes["tolerance"]
+        ratios = ", ".join(f"{bayes['budgets'][k]['ratio']:.2f}" for k in ("1", "2", "4"))
+        cells = [
+            world_label(name), ratios, f"{end['cost']:.1f} ({end['rounds']:.0f})",
+            f"{end['of_bisections']:.2f}", f"{end['bias']:+.1%}", f"{end['coverage']:.2f}",
+        ]  # fmt: skip
+        lines.append(markdown_row(cells))
+    return lines
 
 
-def _variants(results: Results) -> str:
+def _variants_table(results: Results) -> list[str]:
+    columns = [
+        "variant, on recorded models", "interval within 10 %: median cost", "time",
+        "cost / cost of bisections", "coverage", "ms per decision",
+    ]  # fmt: skip
+    lines = [markdown_head(columns)]
     worlds = [world for name, world in results.items() if name in MODELS]
-    rows = [
-        "| variant, on recorded models | interval within 10 %: median cost | time | "
-        "cost / cost of bisections | coverage | ms per decision |",
-        "|---|---|---|---|---|---|",
-    ]
     for variant in worlds[0]["variants"]:
         ends = [world["variants"][variant]["tolerance"] for world in worlds]
-        cost, passed, part = (
+        cost, elapsed, of_bisections = (
             np.median([end[key] for end in ends]) for key in ("cost", "time", "of_bisections")
         )
-        cover = [end["coverage"] for end in ends]
-        slow = np.median([world["variants"][variant]["ms"] for world in worlds])
-        rows.append(
-            f"| {variant} | {cost:.1f} | {passed:.1f} | {part:.2f} | "
-            f"{min(cover):.2f} to {max(cover):.2f} | {slow:.0f} |"
-        )
-    return "\n".join(rows)
-
-
-def _plain(results: Results) -> str:
-    growth = list(next(iter(results.values()))["growth"])
-    rows = [
-        "| world | bisection: cost, RMSE | "
-        + " | ".join(f"growth {g}: cost, bias" for g in growth)
-        + " |",
-        "|---|---|" + "---|" * len(growth),
-    ]
-    for name, world in results.items():
-        single = world["bisection"]["1"]
+        coverages = [end["coverage"] for end in ends]
+        milliseconds = np.median([world["variants"][variant]["ms"] for world in worlds])
         cells = [
-            f"{world['growth'][g]['cost']:.1f}, {np.expm1(world['growth'][g]['bias']):+.0%}"
-            for g in growth
+            variant, f"{cost:.1f}", f"{elapsed:.1f}", f"{of_bisections:.2f}",
+            f"{min(coverages):.2f} to {max(coverages):.2f}", f"{milliseconds:.0f}",
+        ]  # fmt: skip
+        lines.append(markdown_row(cells))
+    return lines
+
+
+def _walks_table(results: Results) -> list[str]:
+    growths = list(next(iter(results.values()))["growth"])
+    columns = ["world", "bisection: cost, RMSE", *(f"growth {g}: cost, bias" for g in growths)]
+    lines = [markdown_head(columns)]
+    for name, world in results.items():
+        bisection = world["bisection"]["1"]
+        cells = [
+            f"{row['cost']:.1f}, {np.expm1(row['bias']):+.0%}" for row in world["growth"].values()
         ]
-        rows.append(
-            f"| {name} | {single['cost']:.1f}, {single['rmse']:.2f} | " + " | ".join(cells) + " |"
-        )
-    return "\n".join(rows)
+        bisection_cell = f"{bisection['cost']:.1f}, {bisection['rmse']:.2f}"
+        lines.append(markdown_row([name, bisection_cell, *cells]))
+    return lines

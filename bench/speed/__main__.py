@@ -1,12 +1,12 @@
-"""Compare the training speed of flexhpc with that of other training loops.
+"""Compare the training speed of flexhpc with that of other training loops (docs/performance.md).
 
 Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--threads 1]
            [--device cpu] [--json FILE]
 Measures the samples trained on per second of CPU time (of wall time with several threads),
 including the accuracy over all samples after every epoch, for flexhpc with both values of
-`training.curves`. Contestants take turns in every round. The table shows medians, and the ratio of
-flexhpc to each contestant in the same round: median, lowest and highest. Lightning, Accelerate and
-skorch are included if they are installed.
+`training.curves`. Each round measures every loop once. The table shows medians, and the ratio of
+flexhpc to each other loop in the same round: median, lowest and highest. Lightning and Accelerate
+are included if they are installed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor, nn
 
-from bench.speed.contestants import Contestant, available, silence
+from bench.common import markdown_head, markdown_row, median_text
+from bench.speed.loops import TrainingLoop, installed_loops, silence
 from flexhpc.config.sections.model import Network
 from flexhpc.config.variants import variants
 from flexhpc.models import build
@@ -44,8 +45,8 @@ NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "ResNet 8": (GREY, {"family": "resnet", "width": 8, "depth": 2}),
     "EfficientNet 8": (GREY, {"family": "efficientnet", "width": 8, "depth": 2}),
 }
-OPTIONAL = ("ResNet 8", "EfficientNet 8")
-"""Slow networks, measured only if named in ``--networks``."""
+SLOW = ("ResNet 8", "EfficientNet 8")
+"""Networks that are measured only if named in ``--networks``."""
 Rates = dict[str, list[float]]
 
 
@@ -63,8 +64,8 @@ def untrained(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return build(model, shape, CLASSES), inputs, labels
 
 
-def timed(
-    contestant: Contestant, name: str, epochs: int, device: str = "cpu",
+def measure_rate(
+    loop: TrainingLoop, network_name: str, epochs: int, device: str = "cpu",
     clock: Callable[[], float] | None = None,
 ) -> float:  # fmt: skip
     """Return the samples per second of one training run.
@@ -72,51 +73,51 @@ def timed(
     Args:
         clock: returns seconds; default: CPU time with one thread on the CPU, else wall time.
     """
-    network, inputs, labels = untrained(name)
+    network, inputs, labels = untrained(network_name)
     network.to(device)
-    by_cpu = device == "cpu" and torch.get_num_threads() == 1
-    clock = clock or (time.process_time if by_cpu else time.perf_counter)
+    single_threaded = device == "cpu" and torch.get_num_threads() == 1
+    clock = clock or (time.process_time if single_threaded else time.perf_counter)
     start = clock()
-    contestant(network, inputs, labels, epochs)
+    loop(network, inputs, labels, epochs)
     if device != "cpu":
         torch.accelerator.synchronize()
     return N * epochs / (clock() - start)
 
 
-def measured(
-    name: str, contestants: dict[str, Contestant], rounds: int, seconds: float, device: str = "cpu"
+def measure_rates(
+    network_name: str, loops: dict[str, TrainingLoop], rounds: int, seconds: float, device: str
 ) -> Rates:
-    """Measure the contestants in turns.
+    """Measure every loop once per round.
 
     Args:
         seconds: approximate length of a training run. It has at least ``MIN_EPOCHS`` epochs, as
             most probes do, because flexhpc also computes the metrics of its convergence gates.
     """
-    trial = {who: timed(c, name, 2, device) for who, c in contestants.items()}
-    epochs = {who: max(MIN_EPOCHS, round(seconds * rate / N)) for who, rate in trial.items()}
-    rates: Rates = {who: [] for who in contestants}
+    epochs = {
+        name: max(MIN_EPOCHS, round(seconds * measure_rate(loop, network_name, 2, device) / N))
+        for name, loop in loops.items()
+    }
+    rates: Rates = {name: [] for name in loops}
     for _ in range(rounds):
-        for who, contestant in contestants.items():
-            rates[who].append(timed(contestant, name, epochs[who], device))
+        for name, loop in loops.items():
+            rates[name].append(measure_rate(loop, network_name, epochs[name], device))
     return rates
 
 
-def row(name: str, rates: Rates) -> str:
+def row(network_name: str, rates: Rates) -> str:
     """Return a row of the table."""
-    own = rates["flexhpc"]
-    cells = [f"{statistics.median(own) / 1e3:.1f}k"]
-    for who, theirs in rates.items():
-        if who != "flexhpc":
-            ratios = [mine / other for mine, other in zip(own, theirs, strict=True)]
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            cells.append(f"{statistics.median(ratios):.2f} ({spread})")
-    return f"| {name} | {' | '.join(cells)} |"
+    flexhpc = rates["flexhpc"]
+    cells = [network_name, f"{statistics.median(flexhpc) / 1e3:.1f}k"]
+    for name, others in rates.items():
+        if name != "flexhpc":
+            cells.append(median_text([a / b for a, b in zip(flexhpc, others, strict=True)]))
+    return markdown_row(cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    usual = ",".join(name for name in NETWORKS if name not in OPTIONAL)
-    parser.add_argument("--networks", default=usual)
+    default = ",".join(name for name in NETWORKS if name not in SLOW)
+    parser.add_argument("--networks", default=default)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)
@@ -124,13 +125,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    contestants = available()
-    silence(*contestants)
-    others = [f"over {who}" for who in contestants if who != "flexhpc"]
-    print(f"| network | flexhpc, samples/s | {' | '.join(others)} |\n|{'---|' * (len(others) + 2)}")
+    loops = installed_loops()
+    silence(*loops)
+    others = [f"over {name}" for name in loops if name != "flexhpc"]
+    print(markdown_head(["network", "flexhpc, samples/s", *others]))
     rates = {}
     for name in options.networks.split(","):
-        rates[name] = measured(name, contestants, options.rounds, options.seconds, options.device)
+        rates[name] = measure_rates(name, loops, options.rounds, options.seconds, options.device)
         print(row(name, rates[name]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rates, indent=1))

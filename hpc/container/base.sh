@@ -6,10 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 . hpc/container/lib.sh
 base=${BASE:-localhost/flexhpc-base}
-runtime=$(pick podman docker)
+runtime=$(pick_runtime podman docker)
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed (hpc/container/packages.sh)"
 ! $runtime image inspect "$base" >/dev/null 2>&1 || { echo "$base already exists"; exit 0; }
-room 2 "${TMPDIR:-/tmp}"
+require_space 2 "${TMPDIR:-/tmp}"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -19,8 +19,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 LOCATIONS = ("index-url", "extra-index-url", "find-links")
-PASSED = (*LOCATIONS, "no-index", "trusted-host", "timeout", "default-timeout", "proxy", "retries",
-             "prefer-binary")  # fmt: skip
+PASSED_KEYS = (
+    *LOCATIONS, "no-index", "trusted-host", "timeout", "default-timeout", "proxy", "retries",
+    "prefer-binary",
+)  # fmt: skip
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
@@ -29,14 +31,14 @@ def main(folder: Path, runtime: str) -> None:
     settings = pip_settings()
     mounts: list[Path] = []
     lines = []
-    for key in PASSED:
+    for key in PASSED_KEYS:
         parts = settings.get(key, "").split()
         if key in LOCATIONS:
-            parts = [path_inside(part, mounts, runtime) for part in parts]
+            parts = [path_in_build(part, mounts, runtime) for part in parts]
         if value := " ".join(part for part in parts if part):
             lines.append(f"{key} = {value}")
     if lines:
-        secret(folder / "pip.conf", "pipconf", "\n".join(["[global]", *lines, ""]))
+        write_secret(folder / "pip.conf", "pipconf", "\n".join(["[global]", *lines, ""]))
     bundles = [settings.get("cert", ""), *(os.environ.get(name, "") for name in CERTIFICATES)]
     for bundle in (Path(name).expanduser() for name in bundles if name):
         if bundle.is_file():
@@ -49,7 +51,7 @@ def main(folder: Path, runtime: str) -> None:
         print(f"--volume={mount}:/run/site/{number}:ro")
 
 
-def secret(path: Path, name: str, text: str) -> None:
+def write_secret(path: Path, name: str, text: str) -> None:
     """Write a secret that only this user can read, and print its option."""
     path.touch(mode=0o600)
     path.write_text(text)
@@ -73,7 +75,7 @@ def pip_settings() -> dict[str, str]:
     return files | variables
 
 
-def path_inside(part: str, mounts: list[Path], runtime: str) -> str:
+def path_in_build(part: str, mounts: list[Path], runtime: str) -> str:
     """Replace a local folder in a setting by its path during the build, and add it to ``mounts``.
 
     Returns other values unchanged, and "" for a folder that cannot be mounted. The parent of an

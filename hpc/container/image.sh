@@ -7,12 +7,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . hpc/container/lib.sh
-runtime=$(pick podman docker)
+runtime=$(pick_runtime podman docker)
 kind=${runtime%% *}
 export DOCKER_BUILDKIT=1 # without it, docker before 23 ignores secrets
 case $kind in podman) field=.Store.GraphRoot ;; *) field=.DockerRootDir ;; esac
 store=$($runtime info --format "{{$field}}")
-room "${ROOM_GB:-15}" "$store" " or set ROOM_GB=..."
+require_space "${ROOM_GB:-15}" "$store" " or set ROOM_GB=..."
 
 secrets=$(mktemp -d)
 trap 'rm -rf "$secrets"' EXIT

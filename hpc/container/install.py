@@ -37,7 +37,7 @@ def main(group: str, build: str = "cuda") -> None:
         install(project()["build-system"]["requires"], pins)
     elif group == "packages":
         dependencies = project()["project"]["dependencies"]
-        install([d for d in dependencies if name(d) not in TORCH], other_pins)
+        install([d for d in dependencies if package_name(d) not in TORCH], other_pins)
     elif build == "cuda":
         install(list(TORCH), pins)
     elif build == "cpu":
@@ -53,20 +53,20 @@ def project() -> dict[str, Any]:
 
 def cpu_builds(pins: dict[str, str]) -> list[str]:
     """Return the requirements of a CPU build of torch."""
-    offered = versions("torch")
-    if not offered:
+    available = cpu_versions("torch")
+    if not available:
         sys.exit(
             "TORCH=cpu: no CPU build of torch (version +cpu) found; add an index or a wheel folder "
             "that has one to pip's configuration (docs/containers.md)"
         )
     pinned = f"{pins['torch']}+cpu"
     vision = f"{pins['torchvision']}+cpu"
-    if pinned in offered and vision in versions("torchvision"):
+    if pinned in available and vision in cpu_versions("torchvision"):
         return [f"torch=={pinned}", f"torchvision=={vision}", f"timm=={pins['timm']}"]
-    return [f"torch=={pinned if pinned in offered else offered[0]}"]
+    return [f"torch=={pinned if pinned in available else available[0]}"]
 
 
-def versions(package: str) -> list[str]:
+def cpu_versions(package: str) -> list[str]:
     """Return the available CPU builds of a package, newest first."""
     output = pip("index", "versions", package, capture=True)
     match = re.search(r"Available versions: (.*)", output)
@@ -97,7 +97,7 @@ def pip(*arguments: str, capture: bool = False) -> str:
     return done.stdout or ""
 
 
-def name(requirement: str) -> str:
+def package_name(requirement: str) -> str:
     """Return the package name of a requirement."""
     return re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
 

@@ -17,24 +17,25 @@ if [ "$(id -u)" = 0 ] && [ -z "${CONTAINERS_CONF:-}" ] && command -v runc >/dev/
   fi
 fi
 
-# pick NAME...: print the first of these runtimes that is installed and works. If RUNTIME is set, try
-# only RUNTIME, which may contain flags.
-pick() {
-  local name output why=
+# pick_runtime NAME...: print the first of these runtimes that is installed and works. If RUNTIME is
+# set, try only RUNTIME, which may contain flags.
+pick_runtime() {
+  local name output reasons=
   [ -z "${RUNTIME:-}" ] || set -- "$RUNTIME"
   for name in "$@"; do
-    command -v "${name%% *}" >/dev/null || { why+="; $name is not installed"; continue; }
+    command -v "${name%% *}" >/dev/null || { reasons+="; $name is not installed"; continue; }
     # shellcheck disable=SC2086 # split into words
     if output=$($name info 2>&1 >/dev/null); then echo "$name"; return; fi
-    why+="; $name: $(tail -n 1 <<<"$output")"
+    reasons+="; $name: $(tail -n 1 <<<"$output")"
   done
-  fail "no working container runtime: ${why#; }
+  fail "no working container runtime: ${reasons#; }
 on Debian as root, hpc/container/packages.sh installs podman and apptainer"
 }
 
-# with_image NAME...: print the first of these runtimes that has the image (apptainer: the SIF file).
-with_image() {
-  local name output why=
+# runtime_with_image NAME...: print the first of these runtimes that has the image (apptainer: the
+# SIF file).
+runtime_with_image() {
+  local name output reasons=
   [ -z "${RUNTIME:-}" ] || set -- "$RUNTIME"
   for name in "$@"; do
     command -v "${name%% *}" >/dev/null || continue
@@ -43,13 +44,14 @@ with_image() {
       apptainer*) [ ! -f "$SIF" ] || { echo "$name"; return; } ;;
       *) if output=$($name image inspect "$IMAGE" 2>&1 >/dev/null); then echo "$name"; return; fi ;;
     esac
-    [ -z "$output" ] || why+=" ($(tail -n 1 <<<"$output"))"
+    [ -z "$output" ] || reasons+=" ($(tail -n 1 <<<"$output"))"
   done
-  fail "no image found for $*: \`make image\` builds $IMAGE, \`make sif\` $SIF$why"
+  fail "no image found for $*: \`make image\` builds $IMAGE, \`make sif\` $SIF$reasons"
 }
 
-# room GIGABYTES FOLDER [FIX]: fail unless the file system of FOLDER has this much free space.
-room() {
+# require_space GIGABYTES FOLDER [FIX]: fail unless the file system of FOLDER has this much free
+# space.
+require_space() {
   local free folder=$2
   until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
   free=$(($(df --output=avail -k "$folder" | tail -n 1) / 1000000))

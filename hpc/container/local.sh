@@ -17,7 +17,7 @@ shift
 for argument in "$@"; do
   case $argument in --set | *=*) ;; *) fail "$argument: unknown option; only --set KEY=VALUE is supported" ;; esac
 done
-runtime=$(with_image podman docker apptainer)
+runtime=$(runtime_with_image podman docker apptainer)
 mkdir -p runs data
 
 case $runtime in apptainer*) bind=--bind ;; *) bind=--volume ;; esac

@@ -2,8 +2,8 @@
 # Installs podman, apptainer and mmdebstrap on Debian or Ubuntu, as root.
 #   hpc/container/packages.sh [--check]     --check: only report whether they are installed
 set -euo pipefail
-. "$(dirname "$0")/../absent.sh"
-look_for "${1:-}" podman runc mksquashfs mmdebstrap apptainer
+. "$(dirname "$0")/../missing.sh"
+find_missing "${1:-}" podman runc mksquashfs mmdebstrap apptainer
 export DEBIAN_FRONTEND=noninteractive
 
 # apptainer_from SUITE: install apptainer from a newer suite, because Debian 12 has no package. The C
@@ -42,7 +42,7 @@ SOURCES
   rm -r "$work"
 }
 
-echo "installing ${absent[*]} ..." >&2
+echo "installing ${missing[*]} ..." >&2
 apt-get -qq update
 apt-get -qq install -y --no-install-recommends podman buildah crun runc fuse-overlayfs uidmap \
   squashfs-tools mmdebstrap patchelf >/dev/null

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . hpc/container/lib.sh
-runtime=$(pick podman docker)
+runtime=$(pick_runtime podman docker)
 command -v apptainer >/dev/null || fail "apptainer is not installed (hpc/container/packages.sh)"
 id=$($runtime image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null) ||
   fail "$runtime: image $IMAGE not found; run \`make image\`"
@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
 # Space for the saved image, its unpacked layers and the SIF file.
 size=$($runtime image inspect --format '{{.Size}}' "$IMAGE")
 needed=$((size * 3 / 1000000000 + 1))
-room "${ROOM_GB:-$((needed > 15 ? needed : 15))}" "$work" " or set TMPDIR=... or ROOM_GB=..."
+require_space "${ROOM_GB:-$((needed > 15 ? needed : 15))}" "$work" " or set TMPDIR=... or ROOM_GB=..."
 
 $runtime save --output "$work/image.tar" "$IMAGE" >/dev/null
 cp apptainer.def "$work"

@@ -9,16 +9,16 @@ cd "$(dirname "$0")" || exit
 stop() { # stop PIDFILE...: send SIGTERM, and SIGKILL after 15 s
   local file i name files=() pids=()
   for file in "$@"; do # read all files first, because daemons remove them on exit
-    alive "$file" && files+=("$file") && pids+=("$(cat "$file")")
+    is_alive "$file" && files+=("$file") && pids+=("$(cat "$file")")
   done
   [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
   for i in "${!pids[@]}"; do
-    name=$(daemon "${files[i]}")
+    name=$(daemon_name "${files[i]}")
     for _ in $(seq 150); do
-      runs "${pids[i]}" "$name" || break
+      is_running "${pids[i]}" "$name" || break
       sleep 0.1
     done
-    if runs "${pids[i]}" "$name"; then
+    if is_running "${pids[i]}" "$name"; then
       echo "devcluster: killing $name: still running after 15 s" >&2
       kill -9 "${pids[i]}"
     fi
@@ -26,7 +26,7 @@ stop() { # stop PIDFILE...: send SIGTERM, and SIGKILL after 15 s
   rm -f "$@"
 }
 
-if alive "$ROOT/run/slurmctld.pid"; then # cancel all jobs, which would outlive the cluster
+if is_alive "$ROOT/run/slurmctld.pid"; then # cancel all jobs, which would outlive the cluster
   timeout 5 scancel --full -u "$(id -un)" 2>/dev/null
   queue_empty() { [ -z "$(timeout 3 squeue -h)" ]; }
   wait_until 15 queue_empty

@@ -3,23 +3,23 @@
 ROOT=${DEVCLUSTER_ROOT:-/var/lib/flexhpc-devcluster}
 export SLURM_CONF=$ROOT/etc/slurm.conf
 
-# runs PID NAME: whether the process is running and has this name. After a reboot the pid may belong
-# to another program. A zombie does not count as running.
-runs() {
+# is_running PID NAME: whether the process is running and has this name. After a reboot the pid may
+# belong to another program. A zombie does not count as running.
+is_running() {
   local state
   state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) || return 1
   [ -n "$state" ] && [ "$state" != Z ] && [ "$state" != X ] &&
     [[ $(cat "/proc/$1/comm" 2>/dev/null) == "$2"* ]]
 }
 
-# daemon PIDFILE: print the name of the daemon, slurmd for slurmd.n1.pid.
-daemon() {
+# daemon_name PIDFILE: print the name of the daemon, slurmd for slurmd.n1.pid.
+daemon_name() {
   local name=${1##*/}
   echo "${name%%.*}"
 }
 
-# alive PIDFILE: whether its daemon is running.
-alive() { [ -s "$1" ] && runs "$(cat "$1")" "$(daemon "$1")"; }
+# is_alive PIDFILE: whether its daemon is running.
+is_alive() { [ -s "$1" ] && is_running "$(cat "$1")" "$(daemon_name "$1")"; }
 
 # wait_until SECONDS COMMAND...: repeat the command until it succeeds.
 wait_until() {

@@ -2,8 +2,8 @@
 # Installs SLURM, munge and MariaDB on Debian or Ubuntu, as root, without starting them.
 #   hpc/devcluster/packages.sh [--check]     --check: only report whether they are installed
 set -euo pipefail
-. "$(dirname "$0")/../absent.sh"
-look_for "${1:-}" slurmctld slurmd slurmdbd sbatch sacctmgr munged mariadbd
+. "$(dirname "$0")/../missing.sh"
+find_missing "${1:-}" slurmctld slurmd slurmdbd sbatch sacctmgr munged mariadbd
 echo "installing SLURM, munge and MariaDB ..." >&2
 # Keep Debian from starting the services on installation: the devcluster starts separate ones.
 guard=/usr/sbin/policy-rc.d

@@ -25,7 +25,7 @@ replace() { # replace FILE: write standard input to it if the content differs
 start_munge() {
   local key=$ROOT/etc/munge.key socket=$ROOT/run/munge.sock
   [ -s "$key" ] || (umask 077 && head -c 128 /dev/urandom >"$key")
-  alive "$ROOT/run/munged.pid" && return
+  is_alive "$ROOT/run/munged.pid" && return
   rm -f "$socket"*
   munged --force --key-file="$key" --socket="$socket" --pid-file="$ROOT/run/munged.pid" \
     --log-file="$ROOT/log/munged.log" --seed-file="$ROOT/run/munge.seed" --num-threads=2
@@ -46,7 +46,7 @@ write_config() {
   fi | replace "$ROOT/etc/gres.conf"
   echo "CgroupAutomount=no" | replace "$ROOT/etc/cgroup.conf"
   slurm_conf >"$SLURM_CONF.new"
-  if alive "$ROOT/run/slurmctld.pid" && ! cmp -s "$SLURM_CONF.new" "$SLURM_CONF"; then
+  if is_alive "$ROOT/run/slurmctld.pid" && ! cmp -s "$SLURM_CONF.new" "$SLURM_CONF"; then
     echo "devcluster: already running with other settings; stop it first (hpc/devcluster/down.sh)" >&2
     exit 1
   fi
@@ -131,7 +131,7 @@ create_database() { # with a separate TMPDIR, because concurrent installs in one
 
 start_accounting() {
   local socket=$ROOT/run/mysql.sock
-  if ! alive "$ROOT/run/mariadb.pid"; then
+  if ! is_alive "$ROOT/run/mariadb.pid"; then
     create_database
     TMPDIR=$ROOT/tmp setsid mariadbd --no-defaults --user=root --datadir="$ROOT/mysql" --socket="$socket" \
       --pid-file="$ROOT/run/mariadb.pid" --log-error="$ROOT/log/mariadb.log" --skip-networking \
@@ -157,7 +157,7 @@ StorageUser=root
 StorageLoc=slurm_acct_db
 C
   )
-  alive "$ROOT/run/slurmdbd.pid" ||
+  is_alive "$ROOT/run/slurmdbd.pid" ||
     MYSQL_UNIX_PORT=$socket slurmdbd </dev/null >/dev/null 2>&1
   wait_until 60 timeout 3 sacctmgr -n list cluster
   sacctmgr -n list cluster format=cluster%20 | grep -qw devcluster ||
@@ -166,11 +166,11 @@ C
 
 start_slurm() {
   local i
-  alive "$ROOT/run/slurmctld.pid" || slurmctld </dev/null >/dev/null 2>&1
+  is_alive "$ROOT/run/slurmctld.pid" || slurmctld </dev/null >/dev/null 2>&1
   wait_until 30 timeout 3 scontrol ping
   for i in $(seq "$NODES"); do
     mkdir -p "$ROOT/spool/n$i"
-    alive "$ROOT/run/slurmd.n$i.pid" ||
+    is_alive "$ROOT/run/slurmd.n$i.pid" ||
       unshare -m --propagation slave bash -c \
         'mount --bind "$0" /etc/hosts; exec slurmd -N "$1"' "$ROOT/etc/hosts" "n$i" \
         </dev/null >"$ROOT/log/slurmd.n$i.out" 2>&1

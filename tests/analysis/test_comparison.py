@@ -265,14 +265,14 @@ def test_power_law_recovers_the_exponent(tmp_path: Path) -> None:
 
 @pytest.mark.full_budget
 @pytest.mark.sweeps
-def test_compare_command_and_report(cli: Cli, untracked: Path, tmp_path: Path) -> None:
+def test_compare_command_and_report(cli: Cli, profile: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         "name: c\nfixed:\n  data: {source: digits, labels: random, n_max: 200}\n"
         "  model: {family: mlp, depth: 1}\n  training: {optimizer: adam, lr: 1e-2, epochs: 60}\n"
         "  search: {policy: bayes, start: 16}\n"
         "compare: {by: model.width, baseline: 8}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\n"
     )
-    cli("sweep", "c.yaml", "--profile", untracked)
+    cli("sweep", "c.yaml", "--profile", profile)
     run = tmp_path / "runs" / "c"
     assert "<h2>Comparisons</h2>" in (run / "report" / "index.html").read_text()
     assert (run / "report" / "ratios.pdf").stat().st_size > 1000

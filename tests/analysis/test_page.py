@@ -21,7 +21,7 @@ from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import BAYES, points_of, status, summary
-from tests.barrier import PATIENCE
+from tests.barrier import TIMEOUT
 from tests.conftest import Cli
 
 
@@ -224,7 +224,7 @@ def open_page(
         The page, and a list that collects script errors and URLs of external requests.
     """
     page = chromium.new_page(viewport={"width": width, "height": 900}, **more)
-    page.set_default_timeout(PATIENCE * 1000)
+    page.set_default_timeout(TIMEOUT * 1000)
     errors: list[str] = []
 
     def on_request(request: Any) -> None:
@@ -241,17 +241,17 @@ def open_page(
 
 
 @pytest.fixture
-def page(measured: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[Any]:
+def page(small_run: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[Any]:
     """The report of a run in a browser; fails after the test if there was an error in the page."""
-    html = Path(cli("report", measured, "-o", tmp_path / "out").stdout.strip())
+    html = Path(cli("report", small_run, "-o", tmp_path / "out").stdout.strip())
     opened, errors = open_page(chromium, html, 1440, ["emc"])
     yield opened
     assert not errors
 
 
 @pytest.mark.browser
-def test_selecting_a_point_shows_its_training_runs(page: Any, measured: Path) -> None:
-    folder, _, points = open_run(measured)
+def test_selecting_a_point_shows_its_training_runs(page: Any, small_run: Path) -> None:
+    folder, _, points = open_run(small_run)
     rows, details = page.locator("tr.point"), page.locator("#point")
     assert rows.count() == 3
     for number, point in enumerate(StatusReader(folder, points).read()):

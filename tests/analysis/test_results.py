@@ -34,19 +34,21 @@ CONTRACT = (
 )  # fmt: skip
 
 
-def test_every_format_agrees_with_the_point_files(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_every_format_agrees_with_the_point_files(
+    small_run: Path, cli: Cli, tmp_path: Path
+) -> None:
     assert COLUMNS[: len(CONTRACT)] == CONTRACT
-    rows = json.loads(cli("results", measured, "--format", "json").stdout)
+    rows = json.loads(cli("results", small_run, "--format", "json").stdout)
     assert list(rows[0]) == ["point_id", "model.width", *COLUMNS]
-    text = cli("results", measured, "--format", "csv").stdout
+    text = cli("results", small_run, "--format", "csv").stdout
     emcs = [row["emc"] for row in rows]
     assert [row["emc"] for row in csv.DictReader(io.StringIO(text))] == list(map(str, emcs))
-    cli("results", measured, "--format", "parquet", "-o", tmp_path / "r.parquet")
+    cli("results", small_run, "--format", "parquet", "-o", tmp_path / "r.parquet")
     frame = pandas.read_parquet(tmp_path / "r.parquet")
     assert list(frame.columns) == ["point_id", "model.width", *COLUMNS]
     assert frame["emc"].tolist() == emcs
-    table = cli("results", measured).stdout
-    folder, _, points = open_run(measured)
+    table = cli("results", small_run).stdout
+    folder, _, points = open_run(small_run)
     for point, row in zip(points, rows, strict=True):
         record = read(folder.point(point.id))
         assert (row["point_id"], row["status"]) == (point.id, "done")
@@ -57,7 +59,7 @@ def test_every_format_agrees_with_the_point_files(measured: Path, cli: Cli, tmp_
         assert row["unconverged"] == sum(p.verdict == "unconverged" for p in record.probes)
         assert row["largest_fit"] == max(p.n for p in record.probes if p.verdict == "fit")
         assert row["smallest_fail"] == min(p.n for p in record.probes if p.verdict != "fit")
-    states = json.loads(cli("status", measured, "--json").stdout)
+    states = json.loads(cli("status", small_run, "--json").stdout)
     assert [(s["state"], s["estimate"]["emc"]) for s in states] == [("done", emc) for emc in emcs]
 
 
@@ -68,9 +70,9 @@ def test_parquet_stores_swept_values_of_different_types_as_json(tmp_path: Path) 
     assert pandas.read_parquet(path)["a"].tolist() == ["1", '"two"']
 
 
-def test_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_report_is_one_self_contained_page(small_run: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    page = Path(cli("report", measured, "-o", out).stdout.strip())
+    page = Path(cli("report", small_run, "-o", out).stdout.strip())
     html = page.read_text()
     assert page == out / "index.html"
     body = html.split("<script>")[0]
@@ -78,7 +80,7 @@ def test_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: P
     assert body.count("<svg") == 3
     for heading in ("EMC", "EMC per parameter", "Results", "Provenance", "Sweep spec"):
         assert f"<h2>{heading}</h2>" in html
-    folder, _, points = open_run(measured)
+    folder, _, points = open_run(small_run)
     for point in StatusReader(folder, points).read():
         assert escape(emc_text(point.estimate)) in html
     assert len(html) < 2e6
@@ -86,7 +88,7 @@ def test_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: P
     for suffix, start in {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}.items():
         for name in ("emc", "emc_per_parameter"):
             assert (out / f"{name}.{suffix}").read_bytes().startswith(start)
-    of_two_runs = cli("report", measured, measured, "-o", tmp_path / "two").stdout.strip()
+    of_two_runs = cli("report", small_run, small_run, "-o", tmp_path / "two").stdout.strip()
     assert "6 points" in Path(of_two_runs).read_text()
 
 
@@ -98,8 +100,8 @@ def test_report_escapes_text_of_the_user(tmp_path: Path) -> None:
     assert html.count("/&lt;script&gt;") >= 2
 
 
-def test_figures_contain_every_point_and_every_training_run(measured: Path) -> None:
-    folder, _, points = open_run(measured)
+def test_figures_contain_every_point_and_every_training_run(small_run: Path) -> None:
+    folder, _, points = open_run(small_run)
     statuses = StatusReader(folder, points).read()
     rows = [row for row in emc_figure(statuses)["data"]["values"] if row["kind"] == "point"]
     for row, details, point in zip(rows, details_of(statuses), statuses, strict=True):
@@ -161,10 +163,10 @@ def test_stored_estimates_at_training_errors_are_not_replaced(tmp_path: Path) ->
     assert with_eps_estimates([waiting], [0.1]) == [waiting]
 
 
-def test_results_at_other_budgets(measured: Path, cli: Cli) -> None:
+def test_results_at_other_budgets(small_run: Path, cli: Cli) -> None:
     budgets = ("--budget", 60, "--budget", 240.0)
-    rows = json.loads(cli("results", measured, "--format", "json", *budgets).stdout)
-    run = flexhpc.load(measured)
+    rows = json.loads(cli("results", small_run, "--format", "json", *budgets).stdout)
+    run = flexhpc.load(small_run)
     for row, measurement in zip(rows, run, strict=True):
         at_half = measurement.at_budget(60)
         assert row["emc_budget_60"] == at_half.emc < row["emc"]
@@ -178,11 +180,11 @@ def test_results_at_other_budgets(measured: Path, cli: Cli) -> None:
         assert f"at 120 epochs; twice the budget: x{doubling:.2f} [" in repr(measurement)
     with pytest.raises(ValueError, match="must be above 0 and at most 2 x 120"):
         run[0].at_budget(241)
-    table = cli("results", measured, *budgets).stdout
+    table = cli("results", small_run, *budgets).stdout
     for text in ("2x budget", f"x{rows[0]['doubling']:.2f}", "EMC at 60", "EMC at 240 (predicted)"):
         assert text in table
-    assert f"x{rows[0]['doubling']:.2f}" in cli("status", measured).stdout
-    errors = cli("results", measured, "--budget", 241, "--budget", 0, check=2).stderr
+    assert f"x{rows[0]['doubling']:.2f}" in cli("status", small_run).stdout
+    errors = cli("results", small_run, "--budget", 241, "--budget", 0, check=2).stderr
     assert "--budget 241: must be above 0 and at most 2 times the budget of 120 epochs" in errors
     assert "--budget 0: must be" in errors
 
@@ -213,19 +215,19 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
             check_budgets([5], [point.training])
 
 
-def test_results_at_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_results_at_training_errors(small_run: Path, cli: Cli, tmp_path: Path) -> None:
     eps = ("--eps", 0.01, "--eps", "0.10")
-    rows = json.loads(cli("results", measured, "--format", "json", *eps).stdout)
-    table = cli("results", measured, *eps).stdout
+    rows = json.loads(cli("results", small_run, "--format", "json", *eps).stdout)
+    table = cli("results", small_run, *eps).stdout
     assert "EMC eps 0.01 EMC eps 0.1" in " ".join(table.split())
     for row in rows:
         censored = row["emc_eps_0.1_censored"] == "right"
         assert row["emc_eps_0.1"] >= row["emc_eps_0.1_lo"] >= row["emc_eps_0.01_lo"]
         assert censored == (row["emc_eps_0.1_hi"] is None)
         assert f"{'>= ' if censored else '  '}{row['emc_eps_0.1']}" in table
-    page = Path(cli("report", measured, *eps, "-o", tmp_path / "out").stdout.strip())
+    page = Path(cli("report", small_run, *eps, "-o", tmp_path / "out").stdout.strip())
     assert "emc_eps_0.01" in page.read_text()
     assert "emc_eps_0.01" in (tmp_path / "out" / "results.csv").read_text()
-    errors = cli("results", measured, "--eps", "1.5", "--eps", "0", check=2).stderr
+    errors = cli("results", small_run, "--eps", "1.5", "--eps", "0", check=2).stderr
     assert "--eps 1.5: must be between 0 and 1" in errors
     assert "--eps 0: must be" in errors

@@ -21,7 +21,7 @@ from flexhpc.errors import PointError
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
 from tests.analysis.made import points_of
-from tests.command import succeeded
+from tests.command import flexhpc_output
 from tests.conftest import Cli
 
 SPEC = """\
@@ -44,7 +44,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("noisy")
     (folder / "noisy.yaml").write_text(SPEC)
     (folder / "p.yaml").write_text("workers: 2\ntracking_uri: none\n")
-    succeeded(folder, "sweep", "noisy.yaml", "--profile", "p.yaml")
+    flexhpc_output(folder, "sweep", "noisy.yaml", "--profile", "p.yaml")
     return folder / "runs" / "noisy"
 
 

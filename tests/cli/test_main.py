@@ -54,12 +54,12 @@ def run_without_torch(*arguments: object) -> str:
 
 
 def test_commands_without_training_import_neither_torch_nor_mlflow(
-    small_spec: Path, measured: Path, tmp_path: Path
+    small_spec: Path, small_run: Path, tmp_path: Path
 ) -> None:
     for verb in ("validate", "plan"):
         assert "3 points" in run_without_torch(verb, small_spec)
     for verb in ("status", "results"):
-        assert "done" in run_without_torch(verb, measured)
+        assert "done" in run_without_torch(verb, small_run)
     dry_run = ("--dry-run", "--runs", tmp_path / "runs")
     assert "3 to measure" in run_without_torch("sweep", small_spec, *dry_run)
     assert not (tmp_path / "runs").exists(), "a dry run writes no file"
@@ -91,26 +91,26 @@ def test_plan_counts_points_parameters_and_cost(small_spec: Path, cli: Cli) -> N
     assert "310 parameters" in table
 
 
-def test_plan_excludes_measured_points(measured: Path, cli: Cli) -> None:
-    command = ("plan", measured.parent.parent / "small.yaml", "--runs", measured.parent, "--json")
+def test_plan_excludes_measured_points(small_run: Path, cli: Cli) -> None:
+    command = ("plan", small_run.parent.parent / "small.yaml", "--runs", small_run.parent, "--json")
     assert json.loads(cli(*command).stdout)["to_measure"] == 0
     larger = json.loads(cli(*command, "--set", "model.width=[4,5]").stdout)
     assert [p["state"] for p in larger["points"]] == ["done", "to measure"]
 
 
 def test_measured_cost_is_within_the_planned_bound(
-    measured: Path, tmp_path: Path, cli: Cli
+    small_run: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    shutil.copytree(measured, tmp_path / "runs" / "small")
-    plan = json.loads(cli("plan", measured / "sweep.yaml", "--json").stdout)
+    shutil.copytree(small_run, tmp_path / "runs" / "small")
+    plan = json.loads(cli("plan", small_run / "sweep.yaml", "--json").stdout)
     rows = json.loads(cli("results", "small", "--format", "json").stdout)  # the name of the run
     assert rows == json.loads(cli("results", "runs/small", "--format", "json").stdout)
     for point, row in zip(plan["points"], rows, strict=True):
         assert 0 < row["cost"] <= point["cost_bound"]
 
 
-def test_probe_repeats_a_stored_probe(small_spec: Path, measured: Path, cli: Cli) -> None:
-    row = json.loads(cli("results", measured, "--format", "json").stdout)[1]
+def test_probe_repeats_a_stored_probe(small_spec: Path, small_run: Path, cli: Cli) -> None:
+    row = json.loads(cli("results", small_run, "--format", "json").stdout)[1]
     low, high = row["largest_fit"], row["smallest_fail"]
     fit = cli("probe", small_spec, "--point", row["point_id"], "--n", low).stdout
     assert "verdict fit: missed 0 of" in fit
@@ -141,10 +141,10 @@ def test_doctor_and_schema(cli: Cli) -> None:
     assert json.loads(cli("schema").stdout)["title"] == "flexhpc sweep spec"
 
 
-def test_parquet_is_not_written_to_a_terminal(measured: Path) -> None:
+def test_parquet_is_not_written_to_a_terminal(small_run: Path) -> None:
     inner, outer = pty.openpty()
     done = subprocess.run(
-        [str(FLEXHPC), "results", str(measured), "--format", "parquet"],
+        [str(FLEXHPC), "results", str(small_run), "--format", "parquet"],
         stdout=outer, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     os.close(outer)
@@ -171,9 +171,9 @@ def test_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_damaged_point_file_is_reported_with_status_one(
-    measured: Path, tmp_path: Path, cli: Cli
+    small_run: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
+    run = Path(shutil.copytree(small_run, tmp_path / "runs" / "small"))
     path = min(run.glob("points/*/*.h5"))
     path.write_bytes(path.read_bytes()[:-1])
     for verb, *options in (

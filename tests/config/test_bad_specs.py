@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.config import checked
-from tests.command import flexhpc
+from tests.command import run_flexhpc
 
 HEAD = "name: x\nfixed:\n"
 GOOD = {
@@ -186,7 +186,7 @@ BAD = {
 
 def rejected(folder: Path, *arguments: str) -> list[str]:
     """Return the error messages of a command that exits with status 2."""
-    done = flexhpc(folder, *arguments)
+    done = run_flexhpc(folder, *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()

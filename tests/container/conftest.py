@@ -22,10 +22,10 @@ import pytest
 from flexhpc.store import read
 from flexhpc.store.status import open_run
 from tests.archives import copy_checkout
-from tests.command import succeeded
+from tests.command import flexhpc_output
 from tests.conftest import FULL, REPOSITORY
 from tests.slurm.conftest import Cluster, _empty_queue, needs_slurm, running_cluster
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 __all__ = ["_empty_queue"]
 STORAGE = Path(__file__).with_name("storage.conf")
@@ -207,5 +207,5 @@ def images_of(run: Path) -> set[str]:
 def outside(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The quickstart, measured on this machine without any container."""
     folder = tmp_path_factory.mktemp("outside")
-    succeeded(folder, "sweep", "quickstart", "--set", QUICKSTART)
-    return contents(folder / "runs" / "quickstart")
+    flexhpc_output(folder, "sweep", "quickstart", "--set", QUICKSTART)
+    return results_by_point(folder / "runs" / "quickstart")

@@ -19,7 +19,7 @@ import pytest
 from tests.archives import unpack
 from tests.conftest import FLEXHPC
 from tests.container.conftest import QUICKSTART, Built, Site, images_of, write_tiny
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 CODE_LAYERS = 2
 """Number of layers that depend on the code of flexhpc: its wheel, and the installed package."""
@@ -34,7 +34,7 @@ def test_the_quickstart_inside_is_that_outside(
     printed = site.make("local", **quickstart, RUN_FLAGS="--network none")
     assert ">= 1797" in printed
     run = site.checkout / "runs" / "quickstart"
-    assert contents(run) == outside
+    assert results_by_point(run) == outside
     assert images_of(run) == {f"{image.name}@{image.id}"}
     assert (run / "report" / "index.html").is_file()
     again = site.make("local", **quickstart)
@@ -197,7 +197,7 @@ def test_a_docker_without_its_daemon_is_passed_over(site: Site, tmp_path: Path) 
     client.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n")
     client.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    choose = ("bash", "-c", ". hpc/container/lib.sh; pick docker podman")
+    choose = ("bash", "-c", ". hpc/container/lib.sh; pick_runtime docker podman")
     assert site.run(*choose, PATH=path, RUNTIME="").stdout.strip() == "podman"
     alone = site.run(*choose, check=False, PATH=path, RUNTIME="docker")
     assert alone.returncode == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.container.conftest import QUICKSTART, Built, Site, images_of, write_tiny
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 
 def sha256(path: Path) -> str:
@@ -27,7 +27,7 @@ def test_exec_runs_the_quickstart(
         "sweeps/quickstart.yaml", "--set", QUICKSTART, "--runs", str(tmp_path),
     ).stdout  # fmt: skip
     assert ">= 1797" in output
-    assert contents(tmp_path / "quickstart") == outside
+    assert results_by_point(tmp_path / "quickstart") == outside
     assert images_of(tmp_path / "quickstart") == {f"{image.name}@{image.id}"}
 
 

@@ -15,7 +15,7 @@ from tests.container.test_sif import sha256
 from tests.slurm.conftest import Cluster, finish
 from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
 from tests.slurm.test_sweeps import locally, submissions, write_spec
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 __all__ = ["undisturbed"]
 RUNTIMES = ("apptainer", "podman")
@@ -78,7 +78,7 @@ def test_an_array_of_points_of_two_processes_each(
     run = tmp_path / "runs" / "quick"
     (array,) = submissions(run)
     assert array["tasks"] == points
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)
     assert images_of(run) == {identity(container, image)}
     (launch,) = json.loads((run / "run.json").read_text())["launches"]
     assert launch["image"] == identity(container, image)
@@ -124,7 +124,7 @@ def test_usr2_in_a_contained_task(
 ) -> None:
     """It saves, ends, is requeued by the batch script on the host, and resumes."""
     barrier = Barrier(tmp_path)
-    barrier.creep()
+    barrier.continue_slowly()
     spec = tmp_path / "long.yaml"
     spec.write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
     profile = cluster.profile(
@@ -136,7 +136,7 @@ def test_usr2_in_a_contained_task(
     barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
-    assert contents(run) == undisturbed
+    assert results_by_point(run) == undisturbed
     assert watched.claim()["attempts"] == TIMES + 1
     assert len(submissions(run)) == 1
 
@@ -165,7 +165,7 @@ def test_the_walltime_of_contained_tasks(
     claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
     assert all(claim["attempts"] > 1 and claim["deaths"] == 0 for claim in claims)
     assert len(submissions(run)) == 1
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)

@@ -113,7 +113,7 @@ def test_compare_is_the_ratio_of_posteriors() -> None:
 
 @pytest.mark.sweeps
 def test_sweep_of_a_dictionary(
-    folder: Path, untracked: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     fixed = {
@@ -121,7 +121,7 @@ def test_sweep_of_a_dictionary(
         "training": TRAINING, "search": {"policy": "bisection", "start": 16, "tolerance": 0.3},
     }  # fmt: skip
     spec = {"name": "sweep", "fixed": fixed, "grid": {"model": [{"family": "nets:Net"}]}}
-    run = flexhpc.sweep(spec, profile=untracked)
+    run = flexhpc.sweep(spec, profile=profile)
     assert len(run) == 1
     assert run[0].emc > 0
     assert run.path == folder / "runs" / "sweep"
@@ -162,7 +162,7 @@ def test_import_does_not_import_torch_or_numpy() -> None:
 
 @pytest.mark.sweeps
 def test_examples_in_docs_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, untracked: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, profile: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Run the Python examples in order, then the specs with the modules next to them."""
@@ -184,14 +184,14 @@ def test_examples_in_docs_run(
     assert "EMC" in capsys.readouterr().out
     assert scope["result"].censored == "none"
     script = scripts[1].replace("[8, 16]", '[4, 6], "search.tolerance": [0.5]')
-    script = script.replace("1000", "200").replace("}\n)\n", f"}}, profile={str(untracked)!r})\n")
+    script = script.replace("1000", "200").replace("}\n)\n", f"}}, profile={str(profile)!r})\n")
     exec(script, scope)
     assert len(scope["run"]) == 2
     for name, spec in zip(
         ("mine", "forest"), (text for kind, text in blocks if kind == "yaml"), strict=True
     ):
         (tmp_path / f"{name}.yaml").write_text(spec)
-    wide = ("--profile", untracked, "--set", "search.tolerance=0.5")
+    wide = ("--profile", profile, "--set", "search.tolerance=0.5")
     short = ("--set", "training.steps=200")
     cli("sweep", "mine.yaml", *wide, *short, "--set", "model.kwargs.width=[4]")
     assert json.loads(cli("results", "runs/mine", "--format", "json").stdout)[0]["params"] == 109

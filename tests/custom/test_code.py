@@ -29,7 +29,7 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import network
 from tests.conftest import Cli
 from tests.custom.conftest import DATA, LAYERS, SPEC
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 
 def ids(folder: Path, *overrides: str) -> list[str]:
@@ -125,23 +125,23 @@ def test_modules_are_found_and_hashed_with_their_imports(
 
 @pytest.mark.sweeps
 def test_edited_code_is_measured_again_and_reverted_code_is_not(
-    folder: Path, cli: Cli, untracked: Path
+    folder: Path, cli: Cli, profile: Path
 ) -> None:
-    sweep = ("sweep", folder / "custom.yaml", "--profile", untracked)
+    sweep = ("sweep", folder / "custom.yaml", "--profile", profile)
     cli(*sweep)
-    first = contents(folder / "runs" / "custom")
+    first = results_by_point(folder / "runs" / "custom")
     assert len(first) == 3
     rows = json.loads(cli("results", "runs/custom", "--format", "json").stdout)
     assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
     assert "nets:Net was edited since this run was started" in cli(*sweep).stdout
-    second = contents(folder / "runs" / "custom")
+    second = results_by_point(folder / "runs" / "custom")
     assert not set(first) & set(second)
     (folder / "layers.py").write_text(LAYERS)
     points = folder / "runs" / "custom" / "points"
     times = {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
     cli(*sweep)
-    assert contents(folder / "runs" / "custom") == first
+    assert results_by_point(folder / "runs" / "custom") == first
     assert times == {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
 
 
@@ -259,7 +259,7 @@ def test_validate_loads_data_and_model_unless_disabled(folder: Path, cli: Cli) -
 
 
 @pytest.mark.sweeps
-def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, untracked: Path) -> None:
+def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path) -> None:
     names = []
     for number, (text, _) in enumerate(BROKEN.values()):
         (folder / f"broken{number}.py").write_text(text.replace("nets", f"broken{number}"))
@@ -271,7 +271,7 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, untracked: Pat
         '  model: {family: "nets:Net"}\n', ""
     )
     (folder / "custom.yaml").write_text(spec)
-    done = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=None)
+    done = cli("sweep", folder / "custom.yaml", "--profile", profile, check=None)
     assert done.returncode == 1
     states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
     assert [state["state"] for state in states] == ["failed"] * len(BROKEN) + ["done"] * 2

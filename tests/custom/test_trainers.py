@@ -21,9 +21,9 @@ from flexhpc.measuring import trainer as runner
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, wait_for
-from tests.command import succeeded
+from tests.command import flexhpc_output
 from tests.conftest import REPOSITORY, Cli
-from tests.sweeps import contents, finish, start
+from tests.sweeps import results_by_point, start_sweep, wait_for_sweep
 
 LABELS = np.array([0, 1, 2, 0, 1])
 TRAINERS = """\
@@ -51,7 +51,7 @@ def forks(inputs, labels):
     os.fork()
     return labels
 def waits_at_barrier(inputs, labels):
-    from gated import pass_barrier
+    from barrier_net import pass_barrier
     pass_barrier()
     return np.where(np.arange(len(labels)) < 40, labels, -1)
 def blocks_alarm(inputs, labels):
@@ -183,14 +183,14 @@ BROKEN = {
 
 
 @pytest.mark.sweeps
-def test_broken_trainers_fail_only_their_points(folder: Path, cli: Cli, untracked: Path) -> None:
+def test_broken_trainers_fail_only_their_points(folder: Path, cli: Cli, profile: Path) -> None:
     names = [*BROKEN, "fits_first", "prints", "forks"]
     trainers = ", ".join(f"'trainers:{name}'" for name in names)
     text = SPEC.replace("epochs: 3", "seconds: 4")
     text = text.replace('trainer: "trainers:fits_first", ', "").replace("n_max: 200", "n_max: 16")
     text += f"grid:\n  training.trainer: [{trainers}]\n"
     (folder / "custom.yaml").write_text(text)
-    done = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=None)
+    done = cli("sweep", folder / "custom.yaml", "--profile", profile, check=None)
     assert done.returncode == 1
     states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
     assert [state["state"] for state in states] == ["failed"] * len(BROKEN) + ["done"] * 3
@@ -221,19 +221,19 @@ def test_killed_and_interrupted_sweeps_equal_an_undisturbed_one(folder: Path) ->
     run, barrier = folder / "runs" / "custom", Barrier(folder)
     for number in (signal.SIGKILL, signal.SIGINT):
         barrier.hold(2)
-        sweep = start(spec, keys="workers: 1\n")
+        sweep = start_sweep(spec, keys="workers: 1\n")
         (trainer,) = barrier.wait(sweep=sweep)
         assert trainer in trainer_processes(folder)
         os.killpg(sweep.pid, number)
-        finish(sweep)
+        wait_for_sweep(sweep)
         wait_for(lambda: not trainer_processes(folder), "the end of the trainer")
     barrier.open()
-    sweep = start(spec)
-    output = finish(sweep)
+    sweep = start_sweep(spec)
+    output = wait_for_sweep(sweep)
     assert sweep.returncode == 0, output
-    disturbed = contents(run)
-    succeeded(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
-    assert contents(folder / "undisturbed" / "custom") == disturbed
+    disturbed = results_by_point(run)
+    flexhpc_output(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
+    assert results_by_point(folder / "undisturbed" / "custom") == disturbed
     (point,) = disturbed.values()
     probes, estimate = point[0], point[-1]
     assert 36 <= estimate.emc <= 40
@@ -334,12 +334,12 @@ SMALLER = {
 
 @pytest.mark.sweeps
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_included_specs_of_trainers_run(path: Path, cli: Cli, untracked: Path) -> None:
+def test_included_specs_of_trainers_run(path: Path, cli: Cli, profile: Path) -> None:
     changes = ["search.policy=bisection", "search.start=8", "search.tolerance=0.5",
                *SMALLER.get(path.stem, ())]  # fmt: skip
     sets = [word for change in changes for word in ("--set", change)]
-    cli("sweep", path, "--profile", untracked, *sets)
-    (name,) = os.listdir(untracked.parent / "runs")
+    cli("sweep", path, "--profile", profile, *sets)
+    (name,) = os.listdir(profile.parent / "runs")
     rows = json.loads(cli("results", f"runs/{name}", "--format", "json").stdout)
     assert all(row["emc"] >= 1 for row in rows), rows
     if path.stem == "perceptron":  # Cover 1965: 2 (d + 1) = 22, one training run per n

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from tests.faults.site import SPEC, Outcome, Site
-from tests.sweeps import end
+from tests.sweeps import kill_sweep
 
 
 def damaged_point_file(site: Site, faults: int) -> Outcome:
@@ -33,9 +33,9 @@ def damaged_checkpoint(site: Site, faults: int) -> Outcome:
     for _ in range(faults):
         sweep = site.start()
         site.hold(sweep)
-        site.barrier.creep()
+        site.barrier.continue_slowly()
         site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
-        end(sweep)
+        kill_sweep(sweep)
         site.check_probes()
         for path in site.run.glob("points/*/*.ckpt"):
             damage(path, site)
@@ -58,7 +58,7 @@ def nan_in_data(site: Site, faults: int) -> Outcome:
         site.remove_run()
         sweep = site.start()
         site.hold(sweep)
-        end(sweep)
+        kill_sweep(sweep)
         site.check_probes()
         with_nan = images.copy()
         with_nan.flat[int(site.rng.integers(images.size))] = np.nan

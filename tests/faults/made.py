@@ -10,7 +10,7 @@ from flexhpc.config.sections.training import Adam
 from flexhpc.errors import Interrupted
 from flexhpc.training import Callbacks
 from tests.barrier import Barrier
-from tests.command import succeeded
+from tests.command import flexhpc_output
 from tests.faults.site import SPEC
 from tests.training.helpers import run
 
@@ -24,7 +24,7 @@ def finished_run(folder: Path) -> Path:
     (folder / "faults.yaml").write_text(SPEC)
     Barrier(folder)
     (folder / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    succeeded(folder, "sweep", "faults.yaml", "--profile", "p.yaml")
+    flexhpc_output(folder, "sweep", "faults.yaml", "--profile", "p.yaml")
     return folder / "runs" / "faults"
 
 

@@ -12,7 +12,7 @@ import psutil
 from tests.archives import copy_checkout
 from tests.barrier import alive
 from tests.faults.site import Outcome, Site
-from tests.sweeps import end, running
+from tests.sweeps import kill_sweep, running_points
 
 
 def killed_worker(site: Site, faults: int) -> Outcome:
@@ -30,7 +30,7 @@ def killed_everything(site: Site, faults: int) -> Outcome:
     for _ in range(faults):
         sweep = site.start()
         site.outcome.faults += bool(site.hold(sweep))
-        end(sweep)
+        kill_sweep(sweep)
         site.check_probes()
     return site.resume_and_compare()
 
@@ -106,7 +106,7 @@ def stopped_worker(site: Site, faults: int) -> Outcome:
         for pid in site.signal_worker(sweep, signal.SIGSTOP):
             site.barrier.hold(int(site.rng.integers(1, 100)))
             site.wait(  # the other workers, if any, continue
-                sweep, lambda: site.barrier.waiting() or len(running(site.run)) < 2
+                sweep, lambda: site.barrier.waiting() or len(running_points(site.run)) < 2
             )
             os.kill(pid, signal.SIGCONT)
     site.finish_with_status(sweep)
@@ -129,7 +129,7 @@ def kill_in_turn(
     for sweep in sweeps[::every]:
         site.hold(sweeps[-1])
         site.outcome.faults += sweep.poll() is None
-        end(sweep)
+        kill_sweep(sweep)
         site.check_probes()
     return [sweep for number, sweep in enumerate(sweeps) if number % every]
 

@@ -18,15 +18,15 @@ import pytest
 
 from flexhpc.errors import PointError
 from flexhpc.tracking.quiet import mlflow_client
-from tests.barrier import PATIENCE, Barrier
+from tests.barrier import TIMEOUT, Barrier
 from tests.conftest import FLEXHPC
-from tests.sweeps import contents, end, probes_in
+from tests.sweeps import kill_sweep, probes_in, results_by_point
 
 SPEC = """\
 name: faults
 fixed:
   data: {source: digits, labels: random, n_max: 300}
-  model: {family: "gated:Net"}
+  model: {family: "barrier_net:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 600, shards: 2,
     gates: {plateau: off}}
   search: {policy: bisection, start: 64, tolerance: 0.2}
@@ -69,7 +69,7 @@ def expected() -> dict[str, object]:
     from tests.faults.made import finished_run
 
     with TemporaryDirectory() as folder:
-        return contents(finished_run(Path(folder, "run")))
+        return results_by_point(finished_run(Path(folder, "run")))
 
 
 class Unavailable(Exception):
@@ -102,7 +102,7 @@ class Site:
         """Replace the spec; run the sweep once without faults."""
         self.spec.write_text(spec)
         self.finish(self.start())
-        undisturbed = contents(self.run)
+        undisturbed = results_by_point(self.run)
         self._expected = lambda: undisturbed
 
     def write_profile(self, *lines: str, workers: int = 2) -> None:
@@ -123,7 +123,7 @@ class Site:
     def kill_sweeps(self) -> None:
         for sweep in self._started:
             if sweep.poll() is None:
-                end(sweep)
+                kill_sweep(sweep)
 
     def record_wrong_result(self, message: str) -> None:
         self.outcome.wrong += 1
@@ -146,10 +146,10 @@ class Site:
         """Wait for a sweep; return its output. A traceback in it is a wrong result."""
         self.barrier.open()
         try:
-            output, _ = sweep.communicate(timeout=PATIENCE)
+            output, _ = sweep.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            end(sweep)
-            self.record_wrong_result(f"no end after {PATIENCE:.0f} s")
+            kill_sweep(sweep)
+            self.record_wrong_result(f"no end after {TIMEOUT:.0f} s")
             return ""
         if (start := max(output.find(mark) for mark in ("Traceback", '|   File "'))) >= 0:
             self.record_wrong_result(output[start:][-1500:])
@@ -166,7 +166,7 @@ class Site:
 
     def wait(self, sweep: subprocess.Popen[str], condition: Callable[[], object]) -> None:
         """Wait until a condition is true or the sweep ends."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not condition() and sweep.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -212,7 +212,7 @@ class Site:
         self.check_probes()
         if sweep.returncode != 0:
             self.record_wrong_result(output[-500:])
-        elif contents(self.run) != self._expected():
+        elif results_by_point(self.run) != self._expected():
             self.record_wrong_result("results differ")
         remaining = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
         if remaining and not self.outcome.wrong:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import flexhpc, succeeded
+from tests.command import flexhpc_output, run_flexhpc
 from tests.conftest import FLEXHPC
 from tests.data.writers import write_images
 
@@ -30,7 +30,7 @@ HUGE = "1" + "0" * 399
 def errors_of(folder: Path, spec: str, *options: str, command: str = "validate") -> list[str]:
     """Run a command that rejects a spec; return its error messages."""
     (folder / "q.yaml").write_text(spec)
-    output = flexhpc(folder, command, "q.yaml", *options)
+    output = run_flexhpc(folder, command, "q.yaml", *options)
     assert output.returncode == 2, output.stdout + output.stderr
     assert "Traceback" not in output.stderr
     lines = output.stderr.splitlines()
@@ -45,7 +45,7 @@ def test_a_fixed_value_that_the_grid_replaces_is_checked(tmp_path: Path, epochs:
     (line,) = errors_of(tmp_path, spec + grid)
     assert line.startswith("q.yaml:5: training.epochs: must be ")
     (tmp_path / "q.yaml").write_text(VALID + grid)
-    succeeded(tmp_path, "validate", "q.yaml")
+    flexhpc_output(tmp_path, "validate", "q.yaml")
 
 
 def test_options_must_be_one_line(tmp_path: Path) -> None:
@@ -100,9 +100,9 @@ def test_malicious_profiles_are_rejected(tmp_path: Path, profile: str) -> None:
     assert "secret" not in "".join(lines)
 
 
-def test_a_password_on_the_command_line_is_rejected(measured: Path, tmp_path: Path) -> None:
+def test_a_password_on_the_command_line_is_rejected(small_run: Path, tmp_path: Path) -> None:
     for uri in ("https://user:secret@host", "postgresql://h/db?Password=secret"):
-        output = flexhpc(tmp_path, "sync", measured, "--uri", uri)
+        output = run_flexhpc(tmp_path, "sync", small_run, "--uri", uri)
         assert output.returncode == 2
         assert "MLFLOW_TRACKING_PASSWORD" in output.stderr
         assert "secret" not in output.stdout + output.stderr
@@ -119,27 +119,27 @@ def test_markup_and_formulas_in_names_are_escaped(tmp_path: Path) -> None:
         f"grid: {{data.name: {json.dumps(names)}}}\n"
     )
     (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    live_table = succeeded(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
-    status = succeeded(tmp_path, "status", "runs/q")
+    live_table = flexhpc_output(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
+    status = flexhpc_output(tmp_path, "status", "runs/q")
     assert all(name in live_table and name in status for name in names)
     for command in (["results", "runs/q"], ["masks", "runs/q", "--by", "data.name"]):
-        assert "'=1+1" in succeeded(tmp_path, *command, "--format", "csv")
-    succeeded(tmp_path, "sync", "runs/q")
+        assert "'=1+1" in flexhpc_output(tmp_path, *command, "--format", "csv")
+    flexhpc_output(tmp_path, "sync", "runs/q")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a device")
-def test_a_device_is_not_replaced(measured: Path, tmp_path: Path) -> None:
+def test_a_device_is_not_replaced(small_run: Path, tmp_path: Path) -> None:
     device = tmp_path / "null"
     os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    output = flexhpc(tmp_path, "results", measured, "--format", "csv", "-o", device)
+    output = run_flexhpc(tmp_path, "results", small_run, "--format", "csv", "-o", device)
     assert output.returncode == 2
     assert "is not a regular file" in output.stderr
     assert stat.S_ISCHR(device.stat().st_mode)
 
 
-def test_output_to_a_symbolic_link_replaces_its_target(measured: Path, tmp_path: Path) -> None:
+def test_output_to_a_symbolic_link_replaces_its_target(small_run: Path, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to("target.csv")
-    succeeded(tmp_path, "results", measured, "--format", "csv", "-o", "link.csv")
+    flexhpc_output(tmp_path, "results", small_run, "--format", "csv", "-o", "link.csv")
     assert (tmp_path / "link.csv").is_symlink()
     assert (tmp_path / "target.csv").read_text().startswith("point_id,")
 
@@ -151,14 +151,14 @@ def test_pipes_and_large_files_as_specs_are_rejected(tmp_path: Path) -> None:
         ("pipe.yaml", "is not a regular file"),
         ("large.yaml", "more than the limit"),
     ):
-        output = flexhpc(tmp_path, "validate", spec)
+        output = run_flexhpc(tmp_path, "validate", spec)
         assert output.returncode == 2
         assert message in output.stderr
 
 
-def test_commands_in_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
+def test_commands_in_an_ascii_locale(small_run: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
-    for command in (["results", measured], ["report", measured, "-o", tmp_path / "report"]):
+    for command in (["results", small_run], ["report", small_run, "-o", tmp_path / "report"]):
         done = subprocess.run(
             [str(FLEXHPC), *map(str, command)], env=environment, capture_output=True, text=True,
             cwd=tmp_path, check=False,
@@ -174,10 +174,10 @@ ARRAY = """\
 """An array.json with an unknown key."""
 
 
-def test_invalid_state_files_are_ignored(measured: Path, tmp_path: Path) -> None:
+def test_invalid_state_files_are_ignored(small_run: Path, tmp_path: Path) -> None:
     """All points are still done, and the same sweep measures nothing."""
-    run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
-    shutil.copy(measured.parent.parent / "small.yaml", tmp_path)
+    run = Path(shutil.copytree(small_run, tmp_path / "runs" / "small"))
+    shutil.copy(small_run.parent.parent / "small.yaml", tmp_path)
     (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
     array = run / "jobs" / "x" / "array-000"
     array.mkdir(parents=True)
@@ -187,8 +187,8 @@ def test_invalid_state_files_are_ignored(measured: Path, tmp_path: Path) -> None
             path.write_text(content)
         for array_content in (content, ARRAY):
             (array / "array.json").write_text(array_content)
-            points = json.loads(succeeded(tmp_path, "status", run, "--json"))
+            points = json.loads(flexhpc_output(tmp_path, "status", run, "--json"))
             assert [point["state"] for point in points] == ["done"] * 3
         if content in (CONTENTS[0], '{"launches": 3}', CONTENTS[-1]):
-            succeeded(tmp_path, "sweep", "small.yaml", "--profile", "p.yaml")
+            flexhpc_output(tmp_path, "sweep", "small.yaml", "--profile", "p.yaml")
         assert {path: path.read_bytes() for path in run.glob("points/*/*.h5")} == before

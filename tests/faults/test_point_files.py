@@ -12,14 +12,14 @@ import h5py
 import pytest
 
 from flexhpc.store.status import open_run
-from tests.command import flexhpc
-from tests.contents import edited
+from tests.command import run_flexhpc
+from tests.point_files import edited
 
 
 @pytest.fixture
-def run(measured: Path, tmp_path: Path) -> Path:
+def run(small_run: Path, tmp_path: Path) -> Path:
     """A copy of a run of three finished points."""
-    return Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
+    return Path(shutil.copytree(small_run, tmp_path / "runs" / "small"))
 
 
 def files(run: Path) -> list[Path]:
@@ -30,7 +30,7 @@ def files(run: Path) -> list[Path]:
 def statuses(run: Path, *more: list[Any]) -> list[dict[str, Any]]:
     """Return the output of `flexhpc status`; check that commands that read a run do not fail."""
     for command in (["results", run], ["status", run], *more, ["status", run, "--json"]):
-        output = flexhpc(run.parent, *command)
+        output = run_flexhpc(run.parent, *command)
         allowed = (0, 1) if command[0] in ("results", "status") else (0,)  # 1: a point failed
         assert output.returncode in allowed, output.stdout + output.stderr
         assert "Traceback" not in output.stdout + output.stderr

@@ -13,18 +13,18 @@ from flexhpc.analysis.comparison import comparisons
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
-    GATED,
-    contents,
-    finish,
+    WITH_BARRIER,
     measure_undisturbed,
     probes_in,
-    running,
-    start,
+    results_by_point,
+    running_points,
+    start_sweep,
     statuses,
+    wait_for_sweep,
 )
 
 SPEC = (
-    GATED.replace("[10, 14]", "[8, 9]")
+    WITH_BARRIER.replace("[10, 14]", "[8, 9]")
     .replace("epochs: 300", "epochs: 100")
     .replace("policy: bisection", "policy: bayes")
     .replace("tolerance: 0.2", "tolerance: 0.4")
@@ -74,23 +74,23 @@ def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed
     """SIGKILL of the sweep and its workers while further seeds are measured."""
     run, barrier = tmp_path / "runs" / "small", Barrier(tmp_path)
     barrier.hold(PASSES)
-    sweep = start(spec, keys=KEYS)
+    sweep = start_sweep(spec, keys=KEYS)
     barrier.wait(sweep=sweep)
-    while not any(status.point.optional for status in running(run)):
+    while not any(status.point.optional for status in running_points(run)):
         barrier.hold(PASSES)
         barrier.wait(sweep=sweep)
     os.killpg(sweep.pid, signal.SIGKILL)
     for pid in barrier.waiting():
         os.kill(pid, signal.SIGKILL)
     barrier.open()
-    finish(sweep)
-    wait_for(lambda: not running(run), "the end of the workers")
+    wait_for_sweep(sweep)
+    wait_for(lambda: not running_points(run), "the end of the workers")
     probes = probes_in(run)
-    sweep = start(spec, keys=KEYS)
-    output = finish(sweep)
+    sweep = start_sweep(spec, keys=KEYS)
+    output = wait_for_sweep(sweep)
     assert sweep.returncode == 0, output
     assert probes <= probes_in(run), "a finished probe was repeated"
-    assert contents(run) == contents(undisturbed_run)
+    assert results_by_point(run) == results_by_point(undisturbed_run)
     assert verdicts(run) == verdicts(undisturbed_run)
 
 
@@ -98,11 +98,11 @@ def test_two_sweeps_at_once_choose_the_same_points(
     spec: Path, tmp_path: Path, undisturbed_run: Path
 ) -> None:
     Barrier(tmp_path)
-    sweeps = [start(spec, keys="workers: 1\n") for _ in range(2)]
+    sweeps = [start_sweep(spec, keys="workers: 1\n") for _ in range(2)]
     for sweep in sweeps:
-        output = finish(sweep)
+        output = wait_for_sweep(sweep)
         assert sweep.returncode == 0, output
-    assert contents(tmp_path / "runs" / "small") == contents(undisturbed_run)
+    assert results_by_point(tmp_path / "runs" / "small") == results_by_point(undisturbed_run)
 
 
 def test_finished_run_goes_on_from_its_training_runs(
@@ -121,7 +121,7 @@ def test_finished_run_goes_on_from_its_training_runs(
     spec.write_text(text)
     cli("sweep", "small.yaml")
     assert before < probes_in(run)
-    assert contents(run) == contents(undisturbed_run)
+    assert results_by_point(run) == results_by_point(undisturbed_run)
 
 
 def test_detach_is_rejected(spec: Path, tmp_path: Path, cli: Cli) -> None:

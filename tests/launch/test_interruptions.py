@@ -20,14 +20,14 @@ from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.sweeps import (
-    GATED,
-    contents,
-    finish,
+    WITH_BARRIER,
     measure_undisturbed,
     probes_in,
-    running,
-    start,
+    results_by_point,
+    running_points,
+    start_sweep,
     states,
+    wait_for_sweep,
 )
 
 PASSES = 20
@@ -38,7 +38,7 @@ TWO_WORKERS = "workers: 2\n"
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(GATED)
+    path.write_text(WITH_BARRIER)
     return path
 
 
@@ -54,16 +54,16 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return measure_undisturbed(tmp_path_factory.mktemp("undisturbed"), GATED)
+    return measure_undisturbed(tmp_path_factory.mktemp("undisturbed"), WITH_BARRIER)
 
 
 @pytest.fixture
 def check_results(run: Path, undisturbed_run: Path) -> Callable[[], None]:
     """Compare the results with those of an undisturbed run."""
-    expected = contents(undisturbed_run)
+    expected = results_by_point(undisturbed_run)
 
     def check() -> None:
-        assert contents(run) == expected
+        assert results_by_point(run) == expected
 
     return check
 
@@ -74,7 +74,7 @@ def resume(spec: Path, barrier: Barrier, check_results: Callable[[], None]) -> C
 
     def resume_and_check() -> None:
         barrier.open()
-        finish_with_status(start(spec, keys=TWO_WORKERS))
+        finish_with_status(start_sweep(spec, keys=TWO_WORKERS))
         check_results()
 
     return resume_and_check
@@ -82,7 +82,7 @@ def resume(spec: Path, barrier: Barrier, check_results: Callable[[], None]) -> C
 
 def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
     """Wait until a sweep exits with a status; return its output without line breaks."""
-    output = " ".join(finish(sweep).split())
+    output = " ".join(wait_for_sweep(sweep).split())
     assert sweep.returncode == status, output
     return output
 
@@ -100,7 +100,7 @@ def test_results_do_not_depend_on_repeated_kills(
     probes: set[tuple] = set()
     for _ in range(rounds):
         barrier.hold(int(rng.integers(1, updates // rounds)))
-        sweep = start(spec, keys=f"{TWO_WORKERS}checkpoint_every: 0.05\n")
+        sweep = start_sweep(spec, keys=f"{TWO_WORKERS}checkpoint_every: 0.05\n")
         barrier.wait(sweep=sweep)
         if target == "sweep":
             os.kill(sweep.pid, signal.SIGKILL)
@@ -108,9 +108,9 @@ def test_results_do_not_depend_on_repeated_kills(
             os.killpg(sweep.pid, signal.SIGKILL)
             for pid in barrier.waiting():
                 os.kill(pid, signal.SIGKILL)
-        barrier.creep()
-        finish(sweep)
-        wait_for(lambda: not running(run), "the end of the workers")
+        barrier.continue_slowly()
+        wait_for_sweep(sweep)
+        wait_for(lambda: not running_points(run), "the end of the workers")
         assert probes <= probes_in(run), "a finished probe was lost"
         probes = probes_in(run)
     resume()
@@ -124,14 +124,14 @@ def test_a_moved_run_folder_ends_the_sweep_with_one_message(
     moved = tmp_path / "moved" / "small"
     moved.parent.mkdir()
     barrier.hold(PASSES)
-    sweep = start(spec, tracking=True, keys=TWO_WORKERS)
+    sweep = start_sweep(spec, tracking=True, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
     run.rename(moved)
-    barrier.creep()
+    barrier.continue_slowly()
     output = finish_with_status(sweep, 1)
     assert "small was moved or removed during the sweep" in output
     assert "Traceback" not in output
-    wait_for(lambda: not running(moved), "the end of the workers")
+    wait_for(lambda: not running_points(moved), "the end of the workers")
     assert not run.exists(), list(run.rglob("*"))
     moved.rename(run)
     resume()
@@ -143,13 +143,13 @@ def test_an_interrupted_sweep_saves_its_probes_and_resumes(
     resume: Callable[[], None],
 ) -> None:  # fmt: skip
     barrier.hold(PASSES)
-    sweep = start(spec, keys=TWO_WORKERS)
+    sweep = start_sweep(spec, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
     if isinstance(request_stop, signal.Signals):
         os.killpg(sweep.pid, request_stop)
-        barrier.creep()
+        barrier.continue_slowly()
     else:
-        barrier.creep()  # cancel waits for the workers
+        barrier.continue_slowly()  # cancel waits for the workers
         cli("cancel", run)
     assert "the same command resumes" in finish_with_status(sweep, 130)
     assert len(list(run.rglob("*.ckpt"))) == 2, "a probe in progress was not saved"
@@ -162,10 +162,10 @@ def test_two_sweeps_at_once_measure_every_point_once(
 ) -> None:
     """Each sweep has a worker; the training runs wait until both sweeps have started."""
     barrier.hold(PASSES)
-    sweeps = [start(spec, tracking=True, keys="workers: 1\n") for _ in range(2)]
+    sweeps = [start_sweep(spec, tracking=True, keys="workers: 1\n") for _ in range(2)]
     barrier.wait(2, sweeps[0])
     barrier.open()
-    outputs = [finish(sweep) for sweep in sweeps]
+    outputs = [wait_for_sweep(sweep) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
     check_results()
     client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
@@ -176,18 +176,20 @@ def test_two_sweeps_at_once_measure_every_point_once(
 
 
 def test_detached_workers_can_be_cancelled(
-    spec: Path, run: Path, barrier: Barrier, cli: Cli, untracked: Path, resume: Callable[[], None]
+    spec: Path, run: Path, barrier: Barrier, cli: Cli, profile: Path, resume: Callable[[], None]
 ) -> None:
     barrier.hold(PASSES)
-    output = cli("sweep", spec, "--profile", untracked, "--detach").stdout
+    output = cli("sweep", spec, "--profile", profile, "--detach").stdout
     assert "workers started" in output
     barrier.wait()
-    wait_for(lambda: any(s.progress.get("epoch") for s in running(run)), "progress in the claim")
+    wait_for(
+        lambda: any(s.progress.get("epoch") for s in running_points(run)), "progress in the claim"
+    )
     status = json.loads(cli("status", run, "--json").stdout)
     assert sorted(row["state"] for row in status) == ["running", "waiting"]
-    barrier.creep()
+    barrier.continue_slowly()
     assert "points stopped" in cli("cancel", run).stdout
-    assert not running(run)
+    assert not running_points(run)
     assert list(run.rglob("*.ckpt"))
     resume()
 
@@ -198,13 +200,13 @@ def test_killed_workers_use_up_retries(
 ) -> None:
     """Kill every worker, or its peer, in the first probe of the first point: only that fails."""
     spec = tmp_path / "small.yaml"
-    spec.write_text(GATED.replace("[10, 14]", "[10, 4]"))
-    sweep = start(spec, keys=f"workers: 1\nretries: 1\nprocesses_per_node: {ranks}\n")
+    spec.write_text(WITH_BARRIER.replace("[10, 14]", "[10, 4]"))
+    sweep = start_sweep(spec, keys=f"workers: 1\nretries: 1\nprocesses_per_node: {ranks}\n")
     for _ in range(2):
         barrier.hold(PASSES)
         workers = barrier.wait(ranks, sweep)
         os.kill(max(workers), signal.SIGKILL)
-        barrier.creep()  # the peer notices the loss when it communicates
+        barrier.continue_slowly()  # the peer notices the loss when it communicates
         wait_for(lambda pids=workers: not any(map(alive, pids)), "the end of a worker")
     barrier.open()
     assert "its worker died 2 times" in finish_with_status(sweep, 1)
@@ -226,7 +228,7 @@ def test_a_killed_fork_server_does_not_affect_its_workers(
     spec: Path, run: Path, barrier: Barrier, check_results: Callable[[], None]
 ) -> None:
     barrier.hold(PASSES)
-    sweep = start(spec, keys=TWO_WORKERS)
+    sweep = start_sweep(spec, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
     server = child_of(sweep.pid, "flexhpc.worker.fork_server")
     assert len(server.children()) == 2
@@ -242,7 +244,7 @@ def test_a_killed_mlflow_process_is_reported(
 ) -> None:
     """Training continues; `flexhpc sync` logs the rest."""
     barrier.hold(PASSES)
-    sweep = start(spec, tracking=True, keys=TWO_WORKERS)
+    sweep = start_sweep(spec, tracking=True, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
     child_of(sweep.pid, "flexhpc.tracking.follow").kill()
     barrier.open()

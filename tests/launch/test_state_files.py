@@ -19,7 +19,7 @@ from flexhpc.worker.signals import EXIT_PEER_LOST, Stop
 from flexhpc.worker.task import TaskFile
 from tests.barrier import Barrier
 from tests.faults.test_input import CONTENTS
-from tests.sweeps import GATED, end, finish, start
+from tests.sweeps import WITH_BARRIER, kill_sweep, start_sweep, wait_for_sweep
 
 ENVIRONMENT = Environment(
     rank=0, world_size=1, local_rank=0, host="", token="", job="", index=0, log="", deadline=None
@@ -77,18 +77,18 @@ def test_ranks_that_all_lost_their_peers_did_not_crash(
 def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
     """Running workers are not affected, new workers fail; the same command writes it again."""
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
-    spec.write_text(GATED)
+    spec.write_text(WITH_BARRIER)
     barrier = Barrier(tmp_path)
     barrier.hold(20)
-    sweep = start(spec, keys="workers: 1\n")
+    sweep = start_sweep(spec, keys="workers: 1\n")
     (pid,) = barrier.wait(sweep=sweep)
     (task,) = run.glob("jobs/*/task.json")
     task.write_text("{")
     os.kill(pid, signal.SIGKILL)
-    output = finish(sweep)
+    output = wait_for_sweep(sweep)
     assert sweep.returncode == 1
     assert "task.json: is corrupt or missing; run the same `flexhpc sweep` command again" in output
     assert "Traceback" not in output
-    resumed = start(spec, keys="workers: 1\n")
+    resumed = start_sweep(spec, keys="workers: 1\n")
     barrier.wait(sweep=resumed)
-    end(resumed)
+    kill_sweep(resumed)

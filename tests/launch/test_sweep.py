@@ -15,73 +15,73 @@ import pytest
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read
 from flexhpc.store.status import open_run
-from tests.barrier import PATIENCE
-from tests.conftest import FLEXHPC, SMALL, Cli
-from tests.contents import change_fields, edited
+from tests.barrier import TIMEOUT
+from tests.conftest import FLEXHPC, SMALL_SPEC, Cli
 from tests.data.writers import write_images
-from tests.sweeps import contents, states
+from tests.point_files import change_fields, edited
+from tests.sweeps import results_by_point, states
 
 
-def test_a_sweep_writes_points_tracking_and_a_report(measured: Path) -> None:
-    _, _, points = open_run(measured)
+def test_a_sweep_writes_points_tracking_and_a_report(small_run: Path) -> None:
+    _, _, points = open_run(small_run)
     assert len(points) == 3
     for point in points:
-        record = read(measured / "points" / point.id[:2] / f"{point.id}.h5")
+        record = read(small_run / "points" / point.id[:2] / f"{point.id}.h5")
         assert record.estimate is not None
         assert record.estimate.probes == len(record.probes) >= 3
         assert record.header.point == point.canonical
         (device,) = {probe.machine["device"] for probe in record.probes}
-    assert (measured / "mlflow.db").is_file()
+    assert (small_run / "mlflow.db").is_file()
     assert device in Path("/proc/cpuinfo").read_text() or device == platform.machine()
-    assert f"of training on {device}" in (measured / "report" / "index.html").read_text()
-    record = json.loads((measured / "run.json").read_text())
+    assert f"of training on {device}" in (small_run / "report" / "index.html").read_text()
+    record = json.loads((small_run / "run.json").read_text())
     assert record["packages"]["torch"]
     assert len(record["launches"]) == 1
-    assert not list(measured.rglob("*.ckpt"))
-    assert not list(measured.rglob("*.part"))
-    outcome = json.loads((measured.parent.parent / "outcome.json").read_text())
+    assert not list(small_run.rglob("*.ckpt"))
+    assert not list(small_run.rglob("*.part"))
+    outcome = json.loads((small_run.parent.parent / "outcome.json").read_text())
     assert outcome["remaining"] == [], "processes are still running"
 
 
-def test_a_finished_sweep_is_not_repeated(measured: Path, cli: Cli, untracked: Path) -> None:
-    spec = measured.parent.parent / "small.yaml"
-    before = contents(measured)
-    cli("sweep", spec, "--profile", untracked, "--runs", measured.parent)
-    assert contents(measured) == before
-    assert len(json.loads((measured / "run.json").read_text())["launches"]) == 1
+def test_a_finished_sweep_is_not_repeated(small_run: Path, cli: Cli, profile: Path) -> None:
+    spec = small_run.parent.parent / "small.yaml"
+    before = results_by_point(small_run)
+    cli("sweep", spec, "--profile", profile, "--runs", small_run.parent)
+    assert results_by_point(small_run) == before
+    assert len(json.loads((small_run / "run.json").read_text())["launches"]) == 1
 
 
-def test_a_larger_grid_measures_only_new_points(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_a_larger_grid_measures_only_new_points(tmp_path: Path, cli: Cli, profile: Path) -> None:
     """A partially written claim is removed, whether or not there are points to measure."""
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
-    cli("sweep", spec, "--profile", untracked)
-    first = contents(run)
+    spec.write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4]"))
+    cli("sweep", spec, "--profile", profile)
+    first = results_by_point(run)
     (claim,) = run.glob("points/*/*.claim.json")
     partial = claim.with_name(f".{claim.name}.elsewhere.1.2.part")
     for options in ((), ("--set", "model.width=[4,5]")):
         partial.write_text("{")
-        cli("sweep", spec, "--profile", untracked, *options)
+        cli("sweep", spec, "--profile", profile, *options)
         assert not partial.exists()
-    second = contents(run)
+    second = results_by_point(run)
     assert len(second) == 2
     assert first.items() <= second.items()
 
 
 def test_ctrl_c_interrupts_a_report_after_the_last_probe(
-    tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Cli, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    spec.write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4]"))
 
     def interrupted_report(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait(PATIENCE)
+        threading.Event().wait(TIMEOUT)
         pytest.fail("Ctrl-C did not interrupt the report")
 
     with monkeypatch.context() as context:
         context.setattr("flexhpc.analysis.report.report_runs", interrupted_report)
-        done = cli("sweep", spec, "--profile", untracked, check=130)
+        done = cli("sweep", spec, "--profile", profile, check=130)
     assert "the report was not finished; `flexhpc report " in done.stderr
     assert "EMC" in done.stdout
     assert states(tmp_path / "runs" / "small") == ["done"]
@@ -90,28 +90,28 @@ def test_ctrl_c_interrupts_a_report_after_the_last_probe(
 
 
 def test_errors_of_workers_that_cannot_start_are_reported(
-    tmp_path: Path, cli: Cli, untracked: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Cli, profile: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fork server fails to import torch; its output is also stored with the logs."""
     (tmp_path / "broken" / "torch").mkdir(parents=True)
     (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     monkeypatch.setattr("flexhpc.launch.fork_server.ForkServer._current", None)
-    done = cli("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]", check=1)
+    done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]", check=1)
     assert "its worker ended without a result" in done.stderr
     assert "| ImportError: no torch here" in done.stderr
     subprocess.run(
-        [FLEXHPC, "sweep", small_spec, "--profile", untracked, "--runs", "detached", "--detach"],
+        [FLEXHPC, "sweep", small_spec, "--profile", profile, "--runs", "detached", "--detach"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     (log,) = (tmp_path / "detached").rglob("fork_server_log.err")
     assert "ImportError: no torch here" in log.read_text()
 
 
-def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, profile: Path) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(
-        SMALL.replace("\n  model.width: [4, 8, 12]", "").replace(
+        SMALL_SPEC.replace("\n  model.width: [4, 8, 12]", "").replace(
             "grid:",
             "zip:\n  - {data.source: [digits, image_folder, image_folder], "
             "data.root: [null, /no, /no], data.labels: [random, random, original]}\n#",
@@ -119,7 +119,7 @@ def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -
     )
     error = "data.root: /no is not a folder"
     for first in (True, False):
-        done = cli("sweep", spec, "--profile", untracked, check=1)
+        done = cli("sweep", spec, "--profile", profile, check=1)
         assert f"failed: image_folder /no random and 1 more: {error}" in done.stderr
         assert done.stderr.count("failed: ") == 1
         lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
@@ -133,14 +133,14 @@ def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -
     assert rows[0]["emc"] > 0
 
 
-def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, profile: Path) -> None:
     spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4, 8]"))
+    spec.write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4, 8]"))
     corrupt = json.loads(cli("plan", spec, "--json").stdout)["points"][1]["id"]
     path = tmp_path / "runs" / "small" / "points" / corrupt[:2] / f"{corrupt}.h5"
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
-    done = cli("sweep", spec, "--profile", untracked, check=1)
+    done = cli("sweep", spec, "--profile", profile, check=1)
     assert "is corrupt (not a point file)" in done.stderr
     assert path.read_text() == "not HDF5"
     status = cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout
@@ -148,10 +148,10 @@ def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, untracked: P
     assert by_point.pop(corrupt) == "failed"
     assert set(by_point.values()) == {"done"}
     path.unlink()
-    cli("sweep", spec, "--profile", untracked)
+    cli("sweep", spec, "--profile", profile)
 
 
-def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, profile: Path) -> None:
     for name in ("one", "two"):
         write_images(tmp_path / name, {"a": 12, "b": 12})
     spec = tmp_path / "small.yaml"
@@ -160,15 +160,15 @@ def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, untracked
         "  model: {family: linear}\n  training: {optimizer: adam, epochs: 30}\n"
         "  search: {policy: growth, start: 2, growth: 4}\n"
     )
-    cli("sweep", spec, "--profile", untracked)
+    cli("sweep", spec, "--profile", profile)
     (path,) = (tmp_path / "runs").rglob("*.h5")
     with edited(path) as file:
         del file["estimate"]
-    done = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
+    done = cli("sweep", spec, "--profile", profile, "--set", "data.root=two", check=1)
     assert "was measured on other data" in done.stderr
     with edited(path) as file:
         change_fields(file, params=7)
-    done = cli("sweep", spec, "--profile", untracked, check=1)
+    done = cli("sweep", spec, "--profile", profile, check=1)
     assert "was measured with 7 parameters" in done.stderr
 
 
@@ -178,13 +178,15 @@ def test_launch_ids_are_unique() -> None:
 
 def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, cli: Cli) -> None:
     spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("epochs: 120", "epochs: 120, shards: 2").replace("8, 12", "8"))
+    spec.write_text(
+        SMALL_SPEC.replace("epochs: 120", "epochs: 120, shards: 2").replace("8, 12", "8")
+    )
     results = []
     for processes in (1, 2):
         profile = tmp_path / f"{processes}.yaml"
         profile.write_text(f"tracking_uri: none\nworkers: 1\nprocesses_per_node: {processes}\n")
         cli("sweep", spec, "--profile", profile, "--runs", f"with-{processes}")
-        results.append(contents(tmp_path / f"with-{processes}" / "small"))
+        results.append(results_by_point(tmp_path / f"with-{processes}" / "small"))
     assert results[0] == results[1]
     folder, _, points = open_run(tmp_path / "with-2" / "small")
     record = read(folder.point(points[0].id))

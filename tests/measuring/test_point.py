@@ -256,7 +256,7 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(certain, torch.tensor([0, 1])) == 0
 
 
-def test_diverged_training_run_is_evaluated(cli: Cli, tmp_path: Path, untracked: Path) -> None:
+def test_diverged_training_run_is_evaluated(cli: Cli, tmp_path: Path, profile: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         "name: diverged\nevaluate: {full: true}\nfixed:\n"
@@ -265,7 +265,7 @@ def test_diverged_training_run_is_evaluated(cli: Cli, tmp_path: Path, untracked:
         "  training: {optimizer: sgd, lr: 1e5, epochs: 5, gates: {plateau: off}}\n"
         "  search: {policy: bisection, start: 4, tolerance: 1}\n"
     )
-    cli("sweep", spec, "--profile", untracked)
+    cli("sweep", spec, "--profile", profile)
     text = cli("results", "runs/diverged", "--format", "json").stdout
     (row,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert row["status"] == "done"

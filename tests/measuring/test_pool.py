@@ -28,20 +28,20 @@ from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
-from tests.contents import contents
-from tests.sweeps import end, finish, start
+from tests.point_files import results_of_point
+from tests.sweeps import kill_sweep, start_sweep, wait_for_sweep
 
 SPEC = """\
 name: pool
 fixed:
   data: {source: digits, labels: random}
-  model: {family: "gated:Net"}
+  model: {family: "barrier_net:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300}
   search: {policy: bayes, start: 16, at_once: 3, max_cost: 9}
 grid:
   seed: [0]
 """
-PLAIN = SPEC.replace('family: "gated:Net"', "family: mlp, width: 8, depth: 1")
+PLAIN = SPEC.replace('family: "barrier_net:Net"', "family: mlp, width: 8, depth: 1")
 PASSES = 20
 NARROW = max(1, (len(visible_gpus()) or available_cores()) // 8)
 CPU = Group(torch.device("cpu"))
@@ -74,7 +74,7 @@ def expected(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """Contents of the point measured in one process without a pool, in several rounds."""
     run = RunFolder(tmp_path_factory.mktemp("serial"))
     measure(point, run, CPU, Callbacks())
-    measured = contents(point, run)
+    measured = results_of_point(point, run)
     assert len(measured["probes"]) > 9, "several rounds of three"
     return measured
 
@@ -111,7 +111,7 @@ def test_stop_request_saves_all_probes_in_progress(
 
     def request_stop() -> None:
         stop.set()
-        barrier.creep()
+        barrier.continue_slowly()
 
     barrier.hold(PASSES)
     with pool_of(3) as pool:
@@ -124,7 +124,7 @@ def test_stop_request_saves_all_probes_in_progress(
         before = {(p.n, p.repeat): p.finished for p in record.probes}
         assert len(run.checkpoints(point.id)) + len(before) == 3
         measure(point, run, CPU, Callbacks(), pool)
-    assert contents(point, run) == expected
+    assert results_of_point(point, run) == expected
     after = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
     assert before.items() <= after.items(), "a finished probe was trained again"
 
@@ -141,7 +141,7 @@ def test_killed_process_ends_the_attempt_and_loses_nothing(
     barrier.open()
     with pool_of(2) as pool:
         measure(point, run, CPU, Callbacks(), pool)
-    assert contents(point, run) == expected
+    assert results_of_point(point, run) == expected
 
 
 def test_process_killed_while_idle_ends_the_next_attempt(point: Point, tmp_path: Path) -> None:
@@ -217,27 +217,27 @@ def test_sweep_with_killed_processes_equals_an_undisturbed_one(
     """With two workers and one point, one worker trains two probes at once."""
     copy = Path(shutil.copy(spec, tmp_path))
     barrier = Barrier(tmp_path)
-    start_sweep = partial(start, copy, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
+    start_copy = partial(start_sweep, copy, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
     path = tmp_path / "runs" / "pool"
     run = RunFolder(path)
     barrier.hold(PASSES)
-    sweep = start_sweep()
+    sweep = start_copy()
     probes = barrier.wait(2, sweep)
-    barrier.creep()
+    barrier.continue_slowly()
     wait_for(lambda: bool(run.checkpoints(point.id)), "a checkpoint")
     worker = read_claim(run.claim(point.id)).pid
     assert probes == processes(worker)
     if killed == "everything":
-        end(sweep)
+        kill_sweep(sweep)
         barrier.open()
-        sweep = start_sweep()
+        sweep = start_copy()
     else:
         os.kill(worker if killed == "worker" else min(probes), signal.SIGKILL)
     wait_for(lambda: not any(map(alive, {worker, *probes})), "the end of the processes")
     barrier.open()
-    output = finish(sweep)
+    output = wait_for_sweep(sweep)
     assert sweep.returncode == 0, output
-    assert contents(point, run) == expected
+    assert results_of_point(point, run) == expected
     assert not list(path.rglob("*.ckpt"))
 
 

@@ -59,14 +59,14 @@ def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     assert training_runs(read(scratch.point(narrow.id)).probes) == training_runs(after)
 
 
-def test_sweep_continues_to_a_smaller_tolerance(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_sweep_continues_to_a_smaller_tolerance(tmp_path: Path, cli: Cli, profile: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC)
     rows = []
     for tolerance, to_measure in ((0.5, 1), (0.2, 1), (0.5, 0)):
         change = ("--set", f"search.tolerance={tolerance}")
         assert json.loads(cli("plan", spec, "--json", *change).stdout)["to_measure"] == to_measure
-        cli("sweep", spec, "--profile", untracked, *change)
+        cli("sweep", spec, "--profile", profile, *change)
         rows += json.loads(cli("results", "runs/precise", "--format", "json").stdout)
     first, second, third = rows
     assert first["point_id"] == second["point_id"]

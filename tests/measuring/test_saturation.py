@@ -25,9 +25,17 @@ from flexhpc.tracking.state import local_uri
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
-from tests.contents import contents
-from tests.sweeps import contents as sweep_contents
-from tests.sweeps import end, finish, measure_undisturbed, probes_in, running, start, statuses
+from tests.point_files import results_of_point
+from tests.sweeps import (
+    kill_sweep,
+    measure_undisturbed,
+    probes_in,
+    results_by_point,
+    running_points,
+    start_sweep,
+    statuses,
+    wait_for_sweep,
+)
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -98,7 +106,7 @@ def test_training_runs_without_a_state_are_repeated(
     assert repeated.id == point.id
     run = RunFolder(tmp_path)
     measure(repeated, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
-    assert contents(point, run) == contents(point, undisturbed[0])
+    assert results_of_point(point, run) == results_of_point(point, undisturbed[0])
     assert next(updates) > undisturbed[1]
 
 
@@ -121,14 +129,14 @@ def test_interrupted_search_is_resumed_bitwise(
         for path in states:
             path.write_bytes(damage)
     measure(point, run, CPU, Callbacks())
-    assert contents(point, run) == contents(point, expected)
+    assert results_of_point(point, run) == results_of_point(point, expected)
     assert not run.checkpoints(point.id)
 
 
 def test_sweep_killed_in_a_continued_training_run_is_resumed_bitwise(tmp_path: Path) -> None:
     """SIGKILL of the sweep and its worker, in the middle of the first continued training run."""
     text = SPEC.replace("name: saturated", "name: small").replace("at_once: 2", "at_once: 1")
-    text = text.replace("family: mlp, width: 4, depth: 1", 'family: "gated:Net"')
+    text = text.replace("family: mlp, width: 4, depth: 1", 'family: "barrier_net:Net"')
     text = text.replace("steps: 50", "steps: 50, max_budget: 200")
     (tmp_path / "undisturbed").mkdir()
     expected = measure_undisturbed(tmp_path / "undisturbed", text)
@@ -145,16 +153,16 @@ def test_sweep_killed_in_a_continued_training_run_is_resumed_bitwise(tmp_path: P
     spec.write_text(text)
     barrier.hold(passes)
     keys = "workers: 1\ncheckpoint_every: 0.01\n"
-    sweep = start(spec, keys=keys)
+    sweep = start_sweep(spec, keys=keys)
     barrier.wait(sweep=sweep)
     assert any(".final." in path.name for path in RunFolder(run).checkpoints(status.point.id))
     probes = probes_in(run)
-    end(sweep)
-    wait_for(lambda: not running(run), "the end of the worker")
+    kill_sweep(sweep)
+    wait_for(lambda: not running_points(run), "the end of the worker")
     barrier.open()
-    finish(start(spec, keys=keys))
+    wait_for_sweep(start_sweep(spec, keys=keys))
     assert probes <= probes_in(run), "a finished probe was repeated"
-    assert sweep_contents(run) == sweep_contents(expected)
+    assert results_by_point(run) == results_by_point(expected)
 
 
 def test_checkpoint_of_a_decay_is_not_continued_with_a_larger_budget(tmp_path: Path) -> None:
@@ -182,7 +190,7 @@ def test_full_disk_loses_no_result(
     assert not capsys.readouterr().out
     measure(point, full, CPU, Callbacks())
     assert "cannot save" in capsys.readouterr().out
-    assert contents(point, full) == contents(point, run)
+    assert results_of_point(point, full) == results_of_point(point, run)
     assert not full.checkpoints(point.id)
 
 
@@ -195,7 +203,7 @@ def test_pool_equals_one_process(
         measure(point, run, CPU, Callbacks(), pool)
     finally:
         pool.close()
-    assert contents(point, run) == contents(point, undisturbed[0])
+    assert results_of_point(point, run) == results_of_point(point, undisturbed[0])
 
 
 @pytest.mark.parametrize("point", ["constant"], indirect=True)
@@ -206,8 +214,8 @@ def test_two_processes_equal_one_process(
     (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
     change = ("--set", "training.max_budget=400")
     cli("sweep", "saturated.yaml", "--profile", "profile.yaml", *change)
-    measured = contents(point, RunFolder(tmp_path / "runs" / "saturated"))
-    assert measured["probes"] == contents(point, undisturbed[0])["probes"]
+    measured = results_of_point(point, RunFolder(tmp_path / "runs" / "saturated"))
+    assert measured["probes"] == results_of_point(point, undisturbed[0])["probes"]
     (row,) = json.loads(cli("results", "runs/saturated", "--format", "json").stdout)
     estimate = measured["estimate"]
     assert row["ended_by"] == estimate.ended_by

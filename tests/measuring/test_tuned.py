@@ -17,7 +17,7 @@ from flexhpc.measuring.pool import ProbePool
 from flexhpc.store import RunFolder
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
-from tests.contents import contents
+from tests.point_files import results_of_point
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -45,7 +45,7 @@ def serial(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     """Contents of the point measured in one process without a pool, and the number of updates."""
     run, updates = RunFolder(tmp_path_factory.mktemp("serial")), itertools.count()
     measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
-    return contents(point, run), next(updates)
+    return results_of_point(point, run), next(updates)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_interrupted_point_is_resumed_bitwise(
         measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == stop))
     assert run.checkpoints(point.id)
     measure(point, run, CPU, Callbacks())
-    assert contents(point, run) == serial[0]
+    assert results_of_point(point, run) == serial[0]
     assert not run.checkpoints(point.id)
 
 
@@ -82,7 +82,7 @@ def test_pool_equals_one_process(point: Point, expected: dict[str, Any], tmp_pat
         measure(point, run, CPU, Callbacks(), pool)
     finally:
         pool.close()
-    assert contents(point, run) == expected
+    assert results_of_point(point, run) == expected
     assert not run.checkpoints(point.id)
 
 
@@ -92,7 +92,7 @@ def test_two_processes_equal_one_process(
     (tmp_path / "tuned.yaml").write_text(SPEC)
     (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
     cli("sweep", "tuned.yaml", "--profile", "profile.yaml")
-    measured = contents(point, RunFolder(tmp_path / "runs" / "tuned"))
+    measured = results_of_point(point, RunFolder(tmp_path / "runs" / "tuned"))
     assert measured["probes"] == expected["probes"]
     (row,) = json.loads(cli("results", "runs/tuned", "--format", "json").stdout)
     arm = point.arms[expected["estimate"].arm]

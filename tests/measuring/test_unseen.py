@@ -33,7 +33,7 @@ def spec(tmp_path: Path) -> Path:
 @pytest.mark.full_budget
 @pytest.mark.sweeps
 def test_every_probe_is_evaluated_on_the_same_unseen_samples(
-    spec: Path, cli: Cli, untracked: Path
+    spec: Path, cli: Cli, profile: Path
 ) -> None:
     """The recording changes no other result."""
     plain = spec.with_name("plain.yaml")
@@ -41,7 +41,7 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
     assert checked(plain)[1][0].id == checked(spec)[1][0].id
     runs = []
     for path in (spec, plain):
-        cli("sweep", path, "--profile", untracked)
+        cli("sweep", path, "--profile", profile)
         runs.append(flexhpc.load(path.parent / "runs" / path.stem)[0])
     masks = runs[0].masks
     unseen, correct, drawn = masks.unseen(), masks.unseen_fitted(), masks.drawn()

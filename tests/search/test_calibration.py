@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 
-from bench.search.calibration import Drawn, search_once, summary
+from bench.search.calibration import PriorWorld, search_once, summary
 
 
 @pytest.mark.slow
@@ -19,15 +19,15 @@ def test_coverage_of_the_interval() -> None:
     assert result["coverage"] == pytest.approx(0.90, abs=0.02), result
 
 
-def test_draws_of_the_prior_have_a_known_emc() -> None:
+def test_worlds_drawn_from_the_prior_have_a_known_emc() -> None:
     """Half of the training runs fit at the EMC of the drawn curve."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        curve = Drawn.of(rng)
-        n = round(curve.middle)
-        assert curve.chance(curve.middle) == pytest.approx(0.5)
-        fits = [curve.draw(n, rng).verdict == "fit" for _ in range(600)]
-        assert np.mean(fits) == pytest.approx(curve.chance(n), abs=0.08)
+        world = PriorWorld.of(rng)
+        n = round(world.emc)
+        assert world.fit_probability(world.emc) == pytest.approx(0.5)
+        fits = [world.draw(n, rng).verdict == "fit" for _ in range(600)]
+        assert np.mean(fits) == pytest.approx(world.fit_probability(n), abs=0.08)
         row = search_once(seed)
         assert row["ended_by"] in {"tolerance", "max_cost", "data"}
         assert abs(row["error"]) < 1

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.barrier import alive, wait_for
-from tests.command import flexhpc
+from tests.command import run_flexhpc
 from tests.conftest import FLEXHPC, REPOSITORY
 
 DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
@@ -90,7 +90,7 @@ class Cluster:
         return sweep
 
     def flexhpc(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return flexhpc(folder, *arguments, environment=self.environment)
+        return run_flexhpc(folder, *arguments, environment=self.environment)
 
     def pid(self, daemon: str) -> int:
         return int((self.root / "run" / f"{daemon}.pid").read_text())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.barrier import Barrier, alive, wait_for
 from tests.slurm.conftest import Cluster, finish_with_status
-from tests.slurm.test_sweeps import GATED, attempts, locally, submissions, write_spec
-from tests.sweeps import contents
+from tests.slurm.test_sweeps import WITH_BARRIER, attempts, locally, submissions, write_spec
+from tests.sweeps import results_by_point
 
 
 def check_attempts(run: Path, points: int, running: int) -> None:
@@ -28,7 +28,7 @@ def check_attempts(run: Path, points: int, running: int) -> None:
 
 def test_arrays_of_four_tasks_keep_the_throttle(small_cluster: Cluster, tmp_path: Path) -> None:
     """Without accounting; running tasks are counted with squeue."""
-    spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n", GATED)
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n", WITH_BARRIER)
     profile = small_cluster.profile(tmp_path, throttle=3)
     barrier = Barrier(tmp_path)
     barrier.hold(1)
@@ -45,7 +45,7 @@ def test_arrays_of_four_tasks_keep_the_throttle(small_cluster: Cluster, tmp_path
     assert [array["tasks"] for array in submissions(run)] == [4, 1]
     assert max_running == 3
     assert attempts(run) == [1] * 5
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)
 
 
 FAULTY_SBATCH = """\
@@ -86,13 +86,13 @@ def test_a_failing_sbatch_submits_every_point_once(small_cluster: Cluster, tmp_p
     assert int(count.read_text()) >= 2
     assert len({array["job"] for array in submissions(run)}) == 2
     check_attempts(run, points=5, running=2)
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)
 
 
 def test_a_sweep_continues_after_slurmctld_is_killed(
     small_cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", GATED)
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", WITH_BARRIER)
     profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
     barrier = Barrier(tmp_path)
     barrier.hold(20)
@@ -110,4 +110,4 @@ def test_a_sweep_continues_after_slurmctld_is_killed(
     finish_with_status(sweep)
     assert len(submissions(run)) == 1
     check_attempts(run, points=3, running=2)
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)

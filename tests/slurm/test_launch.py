@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.barrier import Barrier, wait_for
 from tests.slurm.conftest import Cluster, finish_with_status
-from tests.slurm.test_sweeps import GATED, attempts, locally, submissions, write_spec
+from tests.slurm.test_sweeps import WITH_BARRIER, attempts, locally, submissions, write_spec
 from tests.speeds import BUDGET
-from tests.sweeps import contents, probes_in
+from tests.sweeps import probes_in, results_by_point
 
 FIRST_PROBE = 240 // int(os.environ.get(BUDGET, "1")) + 10
 """Forward passes: 4 shards in the 60 epochs of the first probe, and 10 in the second probe."""
@@ -25,7 +25,7 @@ def states(cluster: Cluster, run: Path) -> list[str]:
 
 
 def test_a_cancelled_sweep_is_resumed(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", GATED)
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", WITH_BARRIER)
     profile = cluster.profile(tmp_path, throttle=2)
     barrier = Barrier(tmp_path)
     barrier.hold(FIRST_PROBE)
@@ -34,7 +34,7 @@ def test_a_cancelled_sweep_is_resumed(cluster: Cluster, tmp_path: Path) -> None:
     barrier.wait(2, sweep)
     assert len(probes_in(run)) >= 2
     assert states(cluster, run).count("queued") == 1
-    barrier.creep()
+    barrier.continue_slowly()
     done = cluster.flexhpc(tmp_path, "cancel", str(run))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tasks removed from the queue" in done.stdout
@@ -43,11 +43,11 @@ def test_a_cancelled_sweep_is_resumed(cluster: Cluster, tmp_path: Path) -> None:
     assert len(probes_in(run)) >= 2
     barrier.open()
     finish_with_status(cluster.sweep(spec, profile))
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)
 
 
 def test_jobs_continue_after_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, "  seed: [0, 1]\n", GATED)
+    spec = write_spec(tmp_path, "  seed: [0, 1]\n", WITH_BARRIER)
     profile = cluster.profile(tmp_path)
     barrier = Barrier(tmp_path)
     barrier.hold(FIRST_PROBE)

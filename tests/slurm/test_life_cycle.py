@@ -20,17 +20,17 @@ from flexhpc.errors import PointError
 from flexhpc.store import read
 from flexhpc.store.status import open_run
 from tests.barrier import Barrier, wait_for
-from tests.command import succeeded
+from tests.command import flexhpc_output
 from tests.conftest import FULL
 from tests.slurm.conftest import Cluster, finish, finish_with_status
 from tests.slurm.test_sweeps import submissions
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 LONG = """\
 name: long
 fixed:
   data: {source: digits, labels: random, n_max: 400}
-  model: {family: "gated:Net"}
+  model: {family: "barrier_net:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 1000, shards: 2}
   search: {policy: bisection, start: 400, tolerance: 2}
 """
@@ -38,7 +38,7 @@ SATURATED = """\
 name: long
 fixed:
   data: {source: digits, labels: random, n_max: 400}
-  model: {family: "gated:Net"}
+  model: {family: "barrier_net:Net"}
   training: {optimizer: adam, lr: 1e-2, until: saturation, steps: 200, max_budget: 800}
   search: {policy: bayes, start: 200, tolerance: 0.5}
 """
@@ -56,7 +56,7 @@ def spec(tmp_path: Path) -> Path:
 def barrier(tmp_path: Path) -> Barrier:
     """A barrier at which an update takes 0.4 s: no training run ends before it is opened."""
     barrier = Barrier(tmp_path)
-    barrier.creep()
+    barrier.continue_slowly()
     return barrier
 
 
@@ -66,8 +66,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     Barrier(folder)
     (folder / "long.yaml").write_text(WITHOUT_PLATEAU)
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", "long.yaml", "--profile", "profile.yaml")
-    return contents(folder / "runs" / "long")
+    flexhpc_output(folder, "sweep", "long.yaml", "--profile", "profile.yaml")
+    return results_by_point(folder / "runs" / "long")
 
 
 class Progress:
@@ -197,7 +197,7 @@ def test_results_do_not_depend_on_repeated_disturbances(
     progress = disturb_again_and_again(run, [partial(kind, cluster) for kind in kinds])
     barrier.open()
     finish_with_status(sweep)
-    assert contents(run) == undisturbed
+    assert results_by_point(run) == undisturbed
     assert progress.claim()["attempts"] >= len(kinds) + 1
     assert len(submissions(run)) == 1, "submitted again instead of requeued by SLURM"
     assert not list(run.rglob("*.ckpt"))
@@ -209,7 +209,7 @@ def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path)
     spec.write_text(SATURATED)
     local.write_text("tracking_uri: none\n")
     barrier = Barrier(tmp_path)
-    succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
+    flexhpc_output(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
     folder, _, (point,) = open_run(tmp_path / "local" / "long")
     probes = read(folder.point(point.id)).probes
     continued = next(i for i, probe in enumerate(probes) if probe.stage)
@@ -220,13 +220,13 @@ def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path)
     profile = cluster.profile(tmp_path, processes_per_node=1)
     sweep = cluster.sweep(spec, profile)
     barrier.wait(1, sweep)
-    barrier.creep()
+    barrier.continue_slowly()
     preempt(cluster)
     run = tmp_path / "runs" / "long"
     wait_for(lambda: Progress(run).claim().get("attempts") == 2, "a second attempt")
     barrier.open()
     finish_with_status(sweep)
-    assert contents(run) == contents(tmp_path / "local" / "long")
+    assert results_by_point(run) == results_by_point(tmp_path / "local" / "long")
     assert not list(run.rglob("*.ckpt"))
 
 
@@ -256,8 +256,8 @@ def test_tasks_are_requeued_at_their_time_limit(
     assert sum(claim["deaths"] for claim in claims()) == 0
     local = tmp_path / "local.yaml"
     local.write_text("tracking_uri: none\n")
-    succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
-    assert contents(run) == contents(tmp_path / "local" / "long")
+    flexhpc_output(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
+    assert results_by_point(run) == results_by_point(tmp_path / "local" / "long")
 
 
 def test_a_task_that_outlives_its_node_keeps_its_claim(
@@ -282,6 +282,6 @@ def test_a_task_that_outlives_its_node_keeps_its_claim(
     output = finish(sweep)
     cluster.up()
     assert sweep.returncode == 0, output
-    assert contents(run) == undisturbed
+    assert results_by_point(run) == undisturbed
     last = progress.claim()
     assert (last["attempts"], last["token"]) == (1, first["token"])

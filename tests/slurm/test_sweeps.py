@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import succeeded
+from tests.command import flexhpc_output
 from tests.conftest import FULL
 from tests.slurm.conftest import Cluster, finish_with_status
-from tests.sweeps import contents
+from tests.sweeps import results_by_point
 
 QUICK = """\
 name: quick
@@ -24,9 +24,9 @@ fixed:
   search: {policy: bisection, start: 16, tolerance: 0.3}
 grid:
 """
-GATED = QUICK.replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"').replace(
-    "epochs: 60", "epochs: 60, gates: {plateau: off}"
-)
+WITH_BARRIER = QUICK.replace(
+    "family: mlp, width: 8, depth: 1", 'family: "barrier_net:Net"'
+).replace("epochs: 60", "epochs: 60, gates: {plateau: off}")
 """``QUICK`` with training runs that wait at a barrier (tests/barrier.py)."""
 
 
@@ -40,8 +40,8 @@ def locally(spec: Path) -> dict[str, object]:
     """Return the results of a sweep on this machine."""
     profile = spec.with_name("local.yaml")
     profile.write_text("tracking_uri: none\n")
-    succeeded(spec.parent, "sweep", spec, "--profile", profile, "--runs", "local")
-    return contents(spec.parent / "local" / "quick")
+    flexhpc_output(spec.parent, "sweep", spec, "--profile", profile, "--runs", "local")
+    return results_by_point(spec.parent / "local" / "quick")
 
 
 def submissions(run: Path) -> list[dict]:
@@ -74,7 +74,7 @@ def test_an_array_with_two_processes_and_two_points_per_task(
     profile = cluster.profile(tmp_path, throttle=2, processes_per_node=2, points_per_task=2)
     finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
-    measured = contents(run)
+    measured = results_by_point(run)
     assert len(measured) == len(seeds)
     assert measured == locally(spec)
     (array,) = submissions(run)
@@ -93,7 +93,7 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
     profile = cluster.profile(tmp_path, nodes=2, processes_per_node=2, gpus_per_node=2)
     finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
-    assert contents(run) == locally(spec)
+    assert results_by_point(run) == locally(spec)
     logs = sorted(path.read_text() for path in run.glob("jobs/*/array-000/*_log.out"))
     assert len(logs) == 4
     assert sum("node=0(2)" in text for text in logs) == 2
@@ -112,7 +112,7 @@ def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> No
     spec = write_spec(tmp_path, grid, text)
     finish_with_status(cluster.sweep(spec, cluster.profile(tmp_path, throttle=4)))
     run = tmp_path / "runs" / "quick"
-    measured, local = contents(run), locally(spec)
+    measured, local = results_by_point(run), locally(spec)
     assert local.items() <= measured.items(), "the same points to the same precision"
     assert len(measured) in (4, 8), "two seeds more in one round"
     assert sum(attempts(run)) == sum(array["tasks"] for array in submissions(run))

@@ -12,28 +12,28 @@ from flexhpc.errors import InputError
 from flexhpc.store import RunFolder, take
 from flexhpc.store.archive import pack, unpack
 from tests.conftest import Cli
-from tests.sweeps import contents, probes_in
+from tests.sweeps import probes_in, results_by_point
 
 
 @pytest.fixture
-def packed(measured: Path, tmp_path: Path) -> Path:
+def packed(small_run: Path, tmp_path: Path) -> Path:
     archive = tmp_path / "small.zip"
-    assert pack(RunFolder(measured), archive) >= 5
+    assert pack(RunFolder(small_run), archive) >= 5
     return archive
 
 
-def test_unpack_restores_the_run(measured: Path, packed: Path, tmp_path: Path, cli: Cli) -> None:
+def test_unpack_restores_the_run(small_run: Path, packed: Path, tmp_path: Path, cli: Cli) -> None:
     output = cli("unpack", packed).stdout
     run = tmp_path / "runs" / "small"
     assert output.strip() == str(run)
-    assert contents(run) == contents(measured)
-    assert cli("results", run).stdout == cli("results", measured).stdout
+    assert results_by_point(run) == results_by_point(small_run)
+    assert cli("results", run).stdout == cli("results", small_run).stdout
     assert not list(run.glob("*.db"))
 
 
-def test_pack_rejects_a_run_with_a_running_worker(measured: Path, tmp_path: Path) -> None:
+def test_pack_rejects_a_run_with_a_running_worker(small_run: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    shutil.copytree(measured, run.path)
+    shutil.copytree(small_run, run.path)
     assert take(run.claim("ab" * 8), run.lock, launch="x")
     with pytest.raises(InputError, match="is measuring a point"):
         pack(run, tmp_path / "x.zip")
@@ -41,13 +41,13 @@ def test_pack_rejects_a_run_with_a_running_worker(measured: Path, tmp_path: Path
 
 
 def test_pack_and_unpack_reject_invalid_paths(
-    measured: Path, packed: Path, tmp_path: Path, cli: Cli
+    small_run: Path, packed: Path, tmp_path: Path, cli: Cli
 ) -> None:
     cli("unpack", packed)
     assert "already exists" in cli("unpack", packed, check=2).stderr
-    assert "not a regular file" in cli("pack", measured, "-o", "/dev/null", check=2).stderr
+    assert "not a regular file" in cli("pack", small_run, "-o", "/dev/null", check=2).stderr
     assert "No such file" in cli("unpack", tmp_path / "none.zip", check=2).stderr
-    assert "is inside the run" in cli("pack", measured, "-o", measured / "x.zip", check=2).stderr
+    assert "is inside the run" in cli("pack", small_run, "-o", small_run / "x.zip", check=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ def test_unpack_rejects_other_files(damage: str, packed: Path, tmp_path: Path, c
 
 
 def test_unfinished_run_can_be_resumed_after_unpacking(
-    measured: Path, untracked: Path, tmp_path: Path, cli: Cli
+    small_run: Path, profile: Path, tmp_path: Path, cli: Cli
 ) -> None:
     run = tmp_path / "runs" / "small"
-    shutil.copytree(measured, run)
+    shutil.copytree(small_run, run)
     next(run.glob("points/*/*.h5")).unlink()
     finished = probes_in(run)
     archive = tmp_path / "part.zip"
     pack(RunFolder(run), archive)
     shutil.rmtree(run)
     unpack(archive, tmp_path / "runs")
-    cli("sweep", measured.parent.parent / "small.yaml", "--profile", untracked)
-    assert contents(run) == contents(measured)
+    cli("sweep", small_run.parent.parent / "small.yaml", "--profile", profile)
+    assert results_by_point(run) == results_by_point(small_run)
     assert finished <= probes_in(run), "a finished probe was repeated"

@@ -30,7 +30,7 @@ from flexhpc.store import (
 from flexhpc.store.bits import pack, unpack
 from flexhpc.store.point_file import AS_TEXT
 from tests.conftest import FULL, REPOSITORY
-from tests.contents import edited
+from tests.point_files import edited
 
 N_TOTAL = 1003
 ESTIMATE = Estimate(

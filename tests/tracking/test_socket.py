@@ -78,8 +78,8 @@ def served(run: Path, temporary: Path) -> Iterator[tuple[psutil.Process, Path]]:
 
 @pytest.mark.sweeps
 @pytest.mark.skipif(os.getuid() != 0, reason="changing the user id needs root")
-def test_other_users_cannot_connect_and_no_port_is_open(measured: Path, tmp_path: Path) -> None:
-    shutil.copytree(measured, tmp_path / "run")
+def test_other_users_cannot_connect_and_no_port_is_open(small_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_run, tmp_path / "run")
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as temporary,  # short enough for a socket's path
         served(tmp_path / "run", Path(temporary)) as (server, path),

@@ -25,16 +25,16 @@ from flexhpc.tracking.quiet import existing_database_uri, mlflow_client
 from flexhpc.tracking.state import local_uri, sync_state_path, up_to_date
 from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
-from tests.barrier import PATIENCE, wait_for
+from tests.barrier import TIMEOUT, wait_for
 from tests.conftest import FLEXHPC, Cli
 
 
 @pytest.fixture
-def run(measured: Path, tmp_path: Path) -> Path:
+def run(small_run: Path, tmp_path: Path) -> Path:
     """A copy of a measured run without its MLflow database."""
     copy = tmp_path / "small"
     ignored = shutil.ignore_patterns("mlflow.db", "mlartifacts", ".tracked.json")
-    shutil.copytree(measured, copy, ignore=ignored)
+    shutil.copytree(small_run, copy, ignore=ignored)
     return copy
 
 
@@ -85,15 +85,15 @@ def check_logged(uri: str, run: Path) -> None:
     assert by_tag == {}
 
 
-def test_mlflow_is_up_to_date_at_the_end_of_a_sweep(measured: Path) -> None:
-    folder, _, points = open_run(measured)
-    check_logged(local_uri(folder), measured)
+def test_mlflow_is_up_to_date_at_the_end_of_a_sweep(small_run: Path) -> None:
+    folder, _, points = open_run(small_run)
+    check_logged(local_uri(folder), small_run)
     assert up_to_date(folder, None, StatusReader(folder, points).read())
 
 
 @pytest.mark.full_budget
-def test_curves_brackets_artifacts_and_tags_are_logged(measured: Path) -> None:
-    folder, _, points = open_run(measured)
+def test_curves_brackets_artifacts_and_tags_are_logged(small_run: Path) -> None:
+    folder, _, points = open_run(small_run)
     uri = local_uri(folder)
     client = mlflow_client(uri)
     parents, children = logged(uri)
@@ -195,9 +195,9 @@ def killed_with_incomplete_database(run: Path, temporary: Path) -> bool:
     return incomplete
 
 
-def test_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli) -> None:
+def test_run_can_be_copied_and_renamed(small_run: Path, tmp_path: Path, cli: Cli) -> None:
     copy = tmp_path / "different name"
-    shutil.copytree(measured, copy)
+    shutil.copytree(small_run, copy)
     folder, _, _ = open_run(copy)
     page = page_of(folder, "small")
     assert cli("sync", copy).stdout.startswith("0 probes logged")
@@ -209,7 +209,7 @@ def test_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli)
         assert run.info.artifact_uri.startswith(folder.artifacts.as_uri())
     downloaded = client.download_artifacts(parents[0].info.run_id, "fit_curve.svg", tmp_path)
     assert Path(downloaded).stat().st_size > 1000
-    original = local_uri(open_run(measured)[0])
+    original = local_uri(open_run(small_run)[0])
     run_id = logged(original)[0][0].info.run_id
     assert mlflow_client(original).list_artifacts(run_id), "the original is unchanged"
 
@@ -301,10 +301,10 @@ def test_server_that_never_responds_does_not_block_a_sweep(
 
 @pytest.mark.full_budget
 @pytest.mark.browser
-def test_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: Any) -> None:
+def test_ui_shows_points_and_probes(small_run: Path, tmp_path: Path, chromium: Any) -> None:
     from playwright.sync_api import expect
 
-    shutil.copytree(measured, tmp_path / "run")
+    shutil.copytree(small_run, tmp_path / "run")
     folder, _, points = open_run(tmp_path / "run")
     port = free_port()
     path = page_of(folder, "small")
@@ -314,7 +314,7 @@ def test_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: An
         listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
         page = chromium.new_page(viewport={"width": 1600, "height": 1000})
-        page.set_default_timeout(PATIENCE * 1000)
+        page.set_default_timeout(TIMEOUT * 1000)
         experiment = parents[0].info.experiment_id
         page.goto(address + path)  # the printed address shows all points with their EMC
         for point in points:

@@ -106,8 +106,8 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
 
 
 @pytest.mark.sweeps
-def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, untracked: Path) -> None:
-    cli("sweep", spec, "--profile", untracked)
+def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Path) -> None:
+    cli("sweep", spec, "--profile", profile)
     (row,) = json.loads(cli("results", "runs/tokens", "--format", "json").stdout)
     (point,) = checked(spec)[1]
     record = read(RunFolder(spec.parent / "runs" / "tokens").point(point.id))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.barrier import PATIENCE
+from tests.barrier import TIMEOUT
 from tests.training.helpers import agree, same
 
 KINDS = ("cpu", "standin")
@@ -163,7 +163,7 @@ def call() -> Iterator[Call]:
     with ProcessPoolExecutor(1, mp_context=spawned) as process:
 
         def called(name: str, *args: object, **kwargs: object) -> Any:
-            return process.submit(_call, name, args, kwargs).result(timeout=PATIENCE)
+            return process.submit(_call, name, args, kwargs).result(timeout=TIMEOUT)
 
         called("prepare")
         yield called

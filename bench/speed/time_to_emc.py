@@ -1,6 +1,6 @@
 """Measure how long flexhpc and a hand-written bisection take for an EMC to within 20 %.
 
-Usage: python -m bench.speed.answers [--rounds 3] [--models NAME,...]
+Usage: python -m bench.speed.time_to_emc [--rounds 3] [--models NAME,...]
 The hand-written script doubles n until a training run fails, and then bisects. It trains once at
 each n, in a loop over a DataLoader that computes the accuracy after every epoch, and prints the
 middle of its bracket (docs/search.md gives its variation between seeds). flexhpc runs ``flexhpc
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,15 @@ import torch
 import yaml
 from torch import nn
 
-from bench.speed.contestants import data_loader_fits
+from bench.common import FLEXHPC, markdown_head, markdown_row
+from bench.speed.loops import data_loader_epochs
 from flexhpc.config import checked
 from flexhpc.config.sections.model import Network
-from flexhpc.config.sections.training import Training
+from flexhpc.config.sections.training import Adam
 from flexhpc.data import load_samples
 from flexhpc.models import build
 
-START, WITHIN = 16, 1.2
+START, MAX_RATIO = 16, 1.2
 COMMON: dict[str, Any] = {
     "data": {"source": "digits", "labels": "random"},
     "training": {"optimizer": "adam", "lr": 6.0e-3, "batch_size": 64, "steps": 1000},
@@ -46,8 +48,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def spec_of(model: str, seed: int, folder: Path) -> Path:
-    path = folder / f"answer_{seed}.yaml"
+def write_spec(model: str, seed: int, folder: Path) -> Path:
+    path = folder / f"emc_{seed}.yaml"
     fixed = {**COMMON, "model": MODELS[model]}
     path.write_text(yaml.safe_dump({"name": path.stem, "seed": seed, "fixed": fixed}))
     return path
@@ -58,11 +60,11 @@ def by_hand(spec: Path) -> float:
     (point,) = checked(spec)[1]
     samples = load_samples(point.data, point.seed)
     generator = torch.Generator().manual_seed(point.seed)
-    steps, batch = point.training.steps, getattr(point.training, "batch_size", 0)
-    assert steps is not None
     training, model = point.training, point.model
-    assert isinstance(training, Training)
+    assert isinstance(training, Adam)
     assert isinstance(model, Network)
+    assert training.steps is not None
+    steps, batch_size = training.steps, training.batch_size
 
     def fits(n: int) -> bool:
         ids = samples.pool[torch.randperm(len(samples.pool), generator=generator)[:n].numpy()]
@@ -70,12 +72,16 @@ def by_hand(spec: Path) -> float:
         labels = torch.from_numpy(samples.labels[ids])
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         network: nn.Module = build(model, samples.shape, samples.classes)
-        return data_loader_fits(network, inputs, labels, batch, training.lr, steps)
+        epochs = -(-steps // -(-n // batch_size))
+        counts = islice(
+            data_loader_epochs(network, inputs, labels, batch_size, training.lr), epochs
+        )
+        return any(count == n for count in counts)
 
     fitted, failed = 0, START
     while fits(failed):
         fitted, failed = failed, 2 * failed
-    while fitted and failed > WITHIN * fitted:
+    while fitted and failed > MAX_RATIO * fitted:
         middle = (fitted + failed) // 2
         fitted, failed = (middle, failed) if fits(middle) else (fitted, middle)
     return (fitted + failed) / 2
@@ -91,36 +97,40 @@ def main() -> None:
         torch.set_num_threads(1)
         print(by_hand(options.by_hand))
         return
-    print("| network | flexhpc, s | hand-written, s | EMC by flexhpc | EMC by hand |")
-    print("|---|---|---|---|---|")
+    columns = ["network", "flexhpc, s", "hand-written, s", "EMC by flexhpc", "EMC by hand"]
+    print(markdown_head(columns))
     for model in options.models.split(","):
-        ours: list[float] = []
-        theirs: list[float] = []
-        emcs: list[list[str]] = [[], []]
+        seconds: tuple[list[float], list[float]] = ([], [])
+        emcs: tuple[list[str], list[str]] = ([], [])
         for seed in range(options.rounds):
             with tempfile.TemporaryDirectory() as folder:
-                spec = spec_of(model, seed, Path(folder))
-                start = time.monotonic()
-                emcs[0].append(flexhpc(spec))
-                middle = time.monotonic()
-                user = [sys.executable, "-m", "bench.speed.answers", "--by-hand", str(spec)]
-                emcs[1].append(f"{float(subprocess.check_output(user, text=True)):.0f}")
-                ours.append(middle - start)
-                theirs.append(time.monotonic() - middle)
-        medians = f"{statistics.median(ours):.1f} | {statistics.median(theirs):.1f}"
-        print(f"| {model} | {medians} | {', '.join(emcs[0])} | {', '.join(emcs[1])} |", flush=True)
+                spec = write_spec(model, seed, Path(folder))
+                for measure, times, results in zip(
+                    (by_flexhpc, in_new_process), seconds, emcs, strict=True
+                ):
+                    start = time.monotonic()
+                    results.append(measure(spec))
+                    times.append(time.monotonic() - start)
+        medians = [f"{statistics.median(times):.1f}" for times in seconds]
+        print(markdown_row([model, *medians, *map(", ".join, emcs)]), flush=True)
 
 
-def flexhpc(spec: Path) -> str:
+def by_flexhpc(spec: Path) -> str:
     """Run ``flexhpc sweep``; return the EMC with its interval."""
     profile = spec.with_name("one.yaml")
     profile.write_text("cluster: local\nworkers: 1\n")
-    command, runs = str(Path(sys.executable).with_name("flexhpc")), spec.parent / "runs"
-    more = ["--profile", str(profile), "--runs", str(runs)]
-    subprocess.run([command, "sweep", str(spec), *more], check=True, capture_output=True)
-    results = [command, "results", str(runs / spec.stem), "--format", "json"]
+    runs = spec.parent / "runs"
+    options = ["--profile", str(profile), "--runs", str(runs)]
+    subprocess.run([FLEXHPC, "sweep", str(spec), *options], check=True, capture_output=True)
+    results = [FLEXHPC, "results", str(runs / spec.stem), "--format", "json"]
     (row,) = yaml.safe_load(subprocess.check_output(results))
     return f"{row['emc']:.0f} [{row['emc_lo']:.0f}, {row['emc_hi']:.0f}]"
+
+
+def in_new_process(spec: Path) -> str:
+    """Run the hand-written bisection in a new process; return the EMC."""
+    command = [sys.executable, "-m", "bench.speed.time_to_emc", "--by-hand", str(spec)]
+    return f"{float(subprocess.check_output(command, text=True)):.0f}"
 
 
 if __name__ == "__main__":

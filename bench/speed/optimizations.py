@@ -1,6 +1,6 @@
-"""Measure the speedup by each optimization of the training loop.
+"""Measure the speedup by each optimization of the training loop (docs/performance.md).
 
-Usage: python -m bench.speed.tricks [--rounds 9]
+Usage: python -m bench.speed.optimizations [--rounds 9]
 Prints the median, lowest and highest ratio of samples per second of CPU time with and without it,
 on one thread. Takes ten minutes.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from unittest.mock import patch
@@ -19,17 +18,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from bench.speed.__main__ import N, timed
-from bench.speed.contestants import CONTESTANTS, Contestant
+from bench.common import markdown_head, markdown_row, median_text
+from bench.speed.__main__ import N, measure_rate
+from bench.speed.loops import LOOPS, TrainingLoop
 from flexhpc.training import evaluation, loop, optimizers
 from flexhpc.training.resident import Resident
 
-Without = Callable[[], AbstractContextManager[object]]
+Disable = Callable[[], AbstractContextManager[object]]
 BATCHES, EVALUATION = "flexhpc", "flexhpc, curves by evaluation"
 
 
 @contextlib.contextmanager
-def filling() -> Iterator[None]:
+def deterministic_with_fill() -> Iterator[None]:
     """Enable torch's deterministic mode with its default, which fills new memory."""
     torch.set_deterministic_debug_mode("warn")
     try:
@@ -38,11 +38,11 @@ def filling() -> Iterator[None]:
         torch.set_deterministic_debug_mode("default")
 
 
-def _fresh(self: Resident, ids: torch.Tensor) -> torch.Tensor:
+def _new_batch(self: Resident, ids: torch.Tensor) -> torch.Tensor:
     return self[ids]
 
 
-TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
+OPTIMIZATIONS: dict[str, tuple[Disable, str, tuple[str, ...]]] = {
     "manual backprop": (
         lambda: patch.object(loop, "mlp_layers", lambda *_: None),
         BATCHES, ("MLP 8", "MLP 64", "MLP 512", "tabular MLP 64"),
@@ -51,7 +51,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(optimizers, "_ADAM", torch.optim.Adam), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "batches copied into the same memory": (
-        lambda: patch.object(Resident, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
+        lambda: patch.object(Resident, "batch", _new_batch), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "evaluation of 128 samples at once": (
         lambda: patch.object(evaluation, "_FORWARD_CHUNK", 4096), EVALUATION, ("CNN 8", "CNN 32"),
@@ -61,22 +61,25 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         ("CNN 8", "CNN 32", "ResNet 4", "ResNet 8", "EfficientNet 8"),
     ),
     "new memory not filled": (
-        lambda: patch.object(loop, "_deterministic", filling), BATCHES, ("MLP 8", "CNN 8"),
+        lambda: patch.object(loop, "_deterministic", deterministic_with_fill), BATCHES,
+        ("MLP 8", "CNN 8"),
     ),
 }  # fmt: skip
-"""For each optimization: how to disable it, the contestant and the networks to measure."""
+"""For each optimization: how to disable it, the loop and the networks to measure."""
 
 
-def gains(without: Without, contestant: Contestant, name: str, rounds: int) -> list[float]:
+def speedups(
+    disable: Disable, training_loop: TrainingLoop, network: str, rounds: int
+) -> list[float]:
     """Return the rate with an optimization over the rate without it, for each round."""
-    epochs = max(16, round(0.5 * timed(contestant, name, 2) / N))
-    with without():
-        timed(contestant, name, 2)  # imports
+    epochs = max(16, round(0.5 * measure_rate(training_loop, network, 2) / N))
+    with disable():
+        measure_rate(training_loop, network, 2)  # imports
     ratios = []
     for _ in range(rounds):
-        rate = timed(contestant, name, epochs)
-        with without():
-            ratios.append(rate / timed(contestant, name, epochs))
+        rate = measure_rate(training_loop, network, epochs)
+        with disable():
+            ratios.append(rate / measure_rate(training_loop, network, epochs))
     return ratios
 
 
@@ -85,12 +88,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| optimization | network | gain |\n|---|---|---|")
-    for trick, (without, contestant, names) in TRICKS.items():
-        for name in names:
-            ratios = gains(without, CONTESTANTS[contestant], name, arguments.rounds)
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(f"| {trick} | {name} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
+    print(markdown_head(["optimization", "network", "speedup"]))
+    for name, (disable, loop_name, networks) in OPTIMIZATIONS.items():
+        for network in networks:
+            ratios = speedups(disable, LOOPS[loop_name], network, arguments.rounds)
+            print(markdown_row([name, network, median_text(ratios)]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Record the updates at which training runs fit, up to 32 times the budget of a search.
 
-Usage: python -m bench.search.timed.record [MODEL ...]
+Usage: python -m bench.search.budgets.record [MODEL ...]
 Takes two hours of one core; if interrupted, the same command resumes.
 
-Each model is a spec next to this file; ``training.steps`` is the budget of its search. At a
-constant learning rate, a training run with a smaller budget is the beginning of one with a larger
-budget, so one recorded training run gives verdict, updates and missed samples at every budget. A
-model with another schedule is recorded only at the budget of its spec. Writes one file per model.
+Each model is a spec next to this file, with a constant learning rate; ``training.steps`` is the
+budget of its search. A training run with a smaller budget is then the beginning of one with a
+larger budget, so one recorded training run gives verdict, updates and missed samples at every
+budget. Writes one file per model.
 """
 
 from __future__ import annotations
@@ -18,39 +18,38 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config import Point, Training, checked
+from bench.search.record import FIRST_REPEAT, pilot_emc
+from flexhpc.config import Training, checked
 from flexhpc.config.sections.gates import Gates, GradientGate, PlateauGate
-from flexhpc.data import Samples, load_samples
+from flexhpc.data import load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
-from flexhpc.search import Estimate, Probe, ProbeResult, advance
-from flexhpc.store import ProbeRecord, history_of
+from flexhpc.search import Probe
+from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, Outcome
 from flexhpc.training.budget import epoch_batch_sizes
 from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 
-HERE = Path(__file__).parent
+MODELS = Path(__file__).parent
 DOUBLINGS = np.arange(-5, 6)
 """Log2 of the recorded budgets, relative to the budget of the search."""
 REPEATS = 16
 SIZES = 12
-FACTOR = 4.0
-"""The recorded n range from the EMC of a pilot search / FACTOR to the EMC * FACTOR."""
-SMALLER = (24, 15, 9.6, 6.2)
+RANGE = 4.0
+"""The recorded n range from the EMC of a pilot search / RANGE to the EMC * RANGE."""
+START_DIVISORS = (24, 15, 9.6, 6.2)
 """The EMC of the pilot search divided by each of these is recorded too, for starts of searches."""
-PILOT = 1_000_000
-"""First ``repeat`` of the recorded probes, so that they differ from those of the pilot search."""
 VERDICTS = ("fit", "not_fit", "unconverged", "unstable", "diverged")
 
 
-def extended(training: Training) -> Training:
+def with_largest_budget(training: Training) -> Training:
     """Return the procedure with the largest recorded budget and without early stopping."""
     assert training.steps is not None
-    factor = 2 ** int(DOUBLINGS.max()) if training.schedule == "constant" else 1
+    factor = 2 ** int(DOUBLINGS.max())
     gates = Gates(plateau=PlateauGate(mode="off"), gradient=GradientGate(mode="off"))
     return training.model_copy(update={"steps": factor * training.steps, "gates": gates})
 
 
-def seen_at(
+def outcome_at_budget(
     training: Training, n: int, probe: ProbeRecord | Outcome, budget: int
 ) -> tuple[int, int, int]:
     """Return the outcome of a recorded training run with a smaller budget (updates).
@@ -58,20 +57,20 @@ def seen_at(
     Returns:
         Index of the verdict in ``VERDICTS``, number of updates, number of missed samples.
     """
-    per_epoch = len(epoch_batch_sizes(training, n))
+    updates_per_epoch = len(epoch_batch_sizes(training, n))
     if probe.verdict == "fit" and probe.steps <= budget:
         return VERDICTS.index("fit"), probe.steps, 0
     gate, plateau = training.gates.plateau, Plateau(tolerance=training.gates.plateau.tolerance)
     epochs, steps, at_plateau = 0, 0, False
     while steps < budget and not at_plateau:
-        updates = min(per_epoch, budget - steps)
+        updates = min(updates_per_epoch, budget - steps)
         epoch = min(epochs, len(probe.loss_curve) - 1)
         loss = float(probe.loss_curve[epoch])
         if not np.isfinite(loss):
             return VERDICTS.index("diverged"), steps + updates, n
         plateau.update(loss, int(probe.error_curve[epoch]), updates)
         epochs, steps = epochs + 1, steps + updates
-        at_plateau = plateau.updates >= patience_in_updates(gate, budget, per_epoch)
+        at_plateau = plateau.updates >= patience_in_updates(gate, budget, updates_per_epoch)
     losses = [float(loss) for loss in probe.loss_curve[:epochs]]
     start = max(probe.metrics.get("loss_start", losses[0]), losses[0])
     failure = "not_fit" if at_plateau else "unconverged"
@@ -81,47 +80,39 @@ def seen_at(
     return VERDICTS.index(failure), steps, missed
 
 
-def _pilot(point: Point, samples: Samples, group: Group) -> int:
-    history: list[ProbeResult] = []
-    while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
-        for probe in step:
-            record = run_probe(point, samples, probe, None, group, Callbacks())
-            history += history_of([record], point.training)
-    return max(step.emc, 4)
-
-
 def record(name: str) -> None:
     """Record the missing training runs of a model; write the file after each pass over all n."""
     group = Group(choose_device(threads=1))
-    _, (point,) = checked(HERE / f"{name}.yaml")
+    _, (point,) = checked(MODELS / f"{name}.yaml")
     samples = load_samples(point.data, point.seed)
     training = point.training
     assert isinstance(training, Training)
     assert training.steps is not None
-    path = HERE / f"{name}.npz"
+    path = MODELS / f"{name}.npz"
     rows: list[list[int]] = []
     if path.exists():
-        with np.load(path) as stored:
-            emc, rows = int(stored["pilot"]), stored["rows"].tolist()
+        with np.load(path) as file:
+            emc, rows = int(file["pilot"]), file["rows"].tolist()
     else:
-        emc = _pilot(point, samples, group)
-    ladder = np.geomspace(emc / FACTOR, emc * FACTOR, SIZES)
-    sizes = np.unique(np.concatenate((emc / np.array(SMALLER), ladder)).round().astype(int))
+        emc = max(pilot_emc(point, samples, group), 4)
+    sizes = np.geomspace(emc / RANGE, emc * RANGE, SIZES)
+    sizes = np.concatenate((emc / np.array(START_DIVISORS), sizes))
+    sizes = np.unique(sizes.round().astype(int))
     sizes = sizes[(sizes >= 2) & (sizes <= samples.n_limit)]
-    done = {(n, repeat) for n, repeat, *_ in rows}
+    recorded = {(n, repeat) for n, repeat, *_ in rows}
     tasks = [(int(n), repeat) for repeat in range(REPEATS) for n in sizes]
-    longest = extended(training)
-    extended_point = replace(
+    longest = with_largest_budget(training)
+    longest_point = replace(
         point, training=longest, arms=tuple(replace(arm, training=longest) for arm in point.arms)
     )
-    constant = training.schedule == "constant"
-    budgets = [int(training.steps * 2.0**k) if constant else training.steps for k in DOUBLINGS]
-    for n, repeat in [task for task in tasks if task not in done]:
-        probe = run_probe(
-            extended_point, samples, Probe(n, PILOT + repeat), None, group, Callbacks()
-        )
-        seen = [seen_at(training, n, probe, budget) for budget in budgets]
-        rows.append([n, repeat, *(value for triple in seen for value in triple)])
+    budgets = [int(training.steps * 2.0**doublings) for doublings in DOUBLINGS]
+    for n, repeat in tasks:
+        if (n, repeat) in recorded:
+            continue
+        probe = Probe(n, FIRST_REPEAT + repeat)
+        result = run_probe(longest_point, samples, probe, None, group, Callbacks())
+        outcomes = [outcome_at_budget(training, n, result, budget) for budget in budgets]
+        rows.append([n, repeat, *(value for outcome in outcomes for value in outcome)])
         if len(rows) % len(sizes) == 0 or len(rows) == len(tasks):
             _write(path, emc, training.steps, rows)
             print(f"{name}: {len(rows)} of {len(tasks)}", flush=True)
@@ -138,5 +129,5 @@ def _write(path: Path, pilot: int, steps: int, rows: list[list[int]]) -> None:
 
 
 if __name__ == "__main__":
-    for model in sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.yaml")):
+    for model in sys.argv[1:] or sorted(path.stem for path in MODELS.glob("*.yaml")):
         record(model)

@@ -1,4 +1,4 @@
-"""Read all results of a point; change a point file."""
+"""Read all results of a point from its file; change a point file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flexhpc.store.point_file import AS_TEXT
 from flexhpc.store.seal import add_checksum
 
 
-def contents(point: Point, run: RunFolder) -> dict[str, Any]:
+def results_of_point(point: Point, run: RunFolder) -> dict[str, Any]:
     """Return all results of a point, sorted by arm and n: concurrent probes end in any order."""
     record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
     assert record is not None

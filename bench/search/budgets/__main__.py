@@ -1,6 +1,6 @@
 """Replay searches on recorded times to fit; evaluate EMCs at other budgets (docs/search.md).
 
-Usage: python -m bench.search.timed [--searches 20] [MODEL ...]
+Usage: python -m bench.search.budgets [--searches 20] [MODEL ...]
 Prints one row per model and budget. MODEL: by default all recorded models. Takes five minutes.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import math
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 
-from bench.search.replay import clear_cache, start_of
-from bench.search.timed.record import HERE
-from bench.search.timed.world import TimedTable
+from bench.common import markdown_head, markdown_row
+from bench.search.budgets.record import MODELS
+from bench.search.budgets.worlds import TimedWorld
+from bench.search.replay import clear_cache, draw_start
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import EmcInterval, Estimate, ProbeResult, advance
 from flexhpc.search.budget_curve import budget_curve
@@ -35,8 +37,8 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, floa
         (1, cost in whole training runs); then for each of ``FACTORS`` (whether the interval
         contains the true EMC, log(EMC / true EMC)), or (nan, nan) if the true EMC is not recorded.
     """
-    world, rng = TimedTable(model, doublings), np.random.default_rng([seed, doublings])
-    start = start_of(world.emc(world.budget), rng)
+    world, rng = TimedWorld(model, doublings), np.random.default_rng([seed, doublings])
+    start = draw_start(world.emc(world.budget), rng)
     search = SEARCH.model_copy(update={"start": start})
     history: list[ProbeResult] = []
     clear_cache()
@@ -45,16 +47,16 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, floa
     curve = budget_curve(history, world.n_limit)
     rows = [(1.0, sum(result.share or 1 for result in history))]
     for factor in FACTORS:
-        found: Estimate | EmcInterval = step
+        estimate: Estimate | EmcInterval = step
         if factor != 1:
             assert curve is not None
-            found = curve.emc(0.5, factor)
-        truth = world.emc(factor * world.budget)
-        if truth > world.rows[-1]:  # beyond the recorded n
+            estimate = curve.emc(0.5, factor)
+        emc = world.emc(factor * world.budget)
+        if emc > world.sizes[-1]:  # beyond the recorded n
             rows.append((math.nan, math.nan))
             continue
-        high = math.inf if found.emc_hi is None else found.emc_hi
-        rows.append((found.emc_lo <= truth <= high, math.log(max(found.emc, 0.5) / truth)))
+        high = math.inf if estimate.emc_hi is None else estimate.emc_hi
+        rows.append((estimate.emc_lo <= emc <= high, math.log(max(estimate.emc, 0.5) / emc)))
     return rows
 
 
@@ -63,26 +65,22 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=20)
     parser.add_argument("models", nargs="*")
     arguments = parser.parse_args()
-    recorded = sorted(path.stem for path in HERE.glob("*.npz"))
-    names = " | ".join(f"{factor:g} B" for factor in FACTORS)
-    print(f"| model | updates | EMC | cost | {names} |\n|{'---|' * (4 + len(FACTORS))}")
+    recorded = sorted(path.stem for path in MODELS.glob("*.npz"))
+    factors = [f"{factor:g} B" for factor in FACTORS]
+    print(markdown_head(["model", "updates", "EMC", "cost", *factors]))
     with ProcessPoolExecutor() as pool:
         for model in arguments.models or recorded:
             for doublings in DOUBLINGS:
-                world = TimedTable(model, doublings)
-                count = arguments.searches
-                played = pool.map(search_once, [model] * count, [doublings] * count, range(count))
-                cost, *cells = np.array(list(played)).transpose(1, 0, 2)
-                texts = [
-                    "-" if math.isnan(held) else f"{held:.2f}, {bias:+.0%}"
-                    for held, bias in (c.mean(axis=0) for c in cells)
-                ]
+                world = TimedWorld(model, doublings)
+                search = partial(search_once, model, doublings)
+                rows = list(pool.map(search, range(arguments.searches)))
+                (_, cost), *means = np.mean(rows, axis=0)
                 kind = "tuned on" if model in TUNED_ON else "judged on"
-                print(
-                    f"| {model} ({kind}) | {world.budget:,.0f} | {world.emc(world.budget):.0f} "
-                    f"| {cost[:, 1].mean():.1f} | {' | '.join(texts)} |",
-                    flush=True,
-                )
+                cells = [f"{model} ({kind})", f"{world.budget:,.0f}"]
+                cells += [f"{world.emc(world.budget):.0f}", f"{cost:.1f}"]
+                for coverage, bias in means:
+                    cells.append("-" if math.isnan(bias) else f"{coverage:.2f}, {bias:+.0%}")
+                print(markdown_row(cells), flush=True)
 
 
 if __name__ == "__main__":

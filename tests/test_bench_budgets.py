@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from bench.search.timed.record import HERE, VERDICTS, extended, seen_at
+from bench.search.budgets.record import (
+    MODELS,
+    VERDICTS,
+    outcome_at_budget,
+    with_largest_budget,
+)
 from flexhpc.config import Point, Training, checked
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_training
@@ -15,19 +20,19 @@ from flexhpc.training import Callbacks, Group, Outcome
 
 
 def test_a_long_training_run_gives_the_outcomes_of_smaller_budgets() -> None:
-    _, (point,) = checked(HERE / "mlp_relu.yaml")
+    _, (point,) = checked(MODELS / "mlp_relu.yaml")
     samples = load_samples(point.data, point.seed)
     group = Group(torch.device("cpu"))
 
     def train(point: Point, training: Training) -> Outcome:
-        run = replace(point, training=training)
-        return run_training(run, samples, Probe(70, 0), group, Callbacks())[0]
+        changed = replace(point, training=training)
+        return run_training(changed, samples, Probe(70, 0), group, Callbacks())[0]
 
     for steps in (60, 120, 240):
         training = point.training.model_copy(update={"steps": steps})
-        long = train(point, extended(training.model_copy(update={"steps": 60})))
+        long = train(point, with_largest_budget(training.model_copy(update={"steps": 60})))
         short = train(point, training)
-        verdict, updates, missed = seen_at(training, 70, long, steps)
+        verdict, updates, missed = outcome_at_budget(training, 70, long, steps)
         assert (VERDICTS[verdict] == "fit") == (short.verdict == "fit")
         assert updates == short.steps
         assert (missed == 0) == (short.n_errors == 0)

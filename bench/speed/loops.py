@@ -6,11 +6,13 @@ Checkpoints, logs and progress bars of other libraries are disabled.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from flexhpc.config.variants import variants
 from flexhpc.training import Callbacks, ProbeData, train
 
 BATCH, RATE, EVAL_BATCH = 128, 1e-3, 1024
-Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
+TrainingLoop = Callable[[nn.Module, Tensor, Tensor, int], None]
 
 
 def flexhpc(
@@ -39,59 +41,56 @@ def flexhpc(
     train(training, lambda: network, data, Callbacks())
 
 
-def _loaders(
-    inputs: Tensor, labels: Tensor, batch: int = BATCH
-) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    data = TensorDataset(inputs, labels)
-    return DataLoader(data, batch, shuffle=True), DataLoader(data, EVAL_BATCH)
-
-
 def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _moved(network: nn.Module, batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+def _loaders(
+    inputs: Tensor, labels: Tensor, batch_size: int = BATCH
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return a shuffled loader for training and one for the evaluation."""
+    data = TensorDataset(inputs, labels)
+    return DataLoader(data, batch_size, shuffle=True), DataLoader(data, EVAL_BATCH)
+
+
+def _on_device(network: nn.Module, batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     device = device_of(network)
     for x, y in batches:
         yield x.to(device), y.to(device)
 
 
-def _accuracy(network: nn.Module, batches: DataLoader[Any]) -> float:
+def _count_correct(network: nn.Module, batches: DataLoader[Any]) -> int:
     network.eval()
     with torch.no_grad():
-        correct = sum(float((network(x).argmax(1) == y).sum()) for x, y in _moved(network, batches))
+        correct = sum(
+            int((network(x).argmax(1) == y).sum()) for x, y in _on_device(network, batches)
+        )
     network.train()
     return correct
 
 
+def data_loader_epochs(
+    network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = BATCH, lr: float = RATE
+) -> Iterator[int]:
+    """Train by a loop over a DataLoader, as in tutorials.
+
+    Yields:
+        Number of correctly classified samples after each epoch.
+    """
+    shuffled, in_order = _loaders(inputs, labels, batch_size)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    while True:
+        for x, y in _on_device(network, shuffled):
+            optimizer.zero_grad()
+            functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+        yield _count_correct(network, in_order)
+
+
 def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by a loop over a DataLoader, as in tutorials."""
-    shuffled, plain = _loaders(inputs, labels)
-    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
-    for _ in range(epochs):
-        for x, y in _moved(network, shuffled):
-            optimizer.zero_grad()
-            functional.cross_entropy(network(x), y).backward()
-            optimizer.step()
-        _accuracy(network, plain)
-
-
-def data_loader_fits(
-    network: nn.Module, inputs: Tensor, labels: Tensor, batch: int, rate: float, steps: int
-) -> bool:
-    """Train as :func:`data_loader`; return whether all samples fit within ``steps`` updates."""
-    shuffled, plain = _loaders(inputs, labels, batch)
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    done = 0
-    while done < steps:
-        for x, y in _moved(network, shuffled):
-            optimizer.zero_grad()
-            functional.cross_entropy(network(x), y).backward()
-            optimizer.step()
-        done += len(shuffled)
-        if _accuracy(network, plain) == len(labels):
-            return True
-    return False
+    """Train by :func:`data_loader_epochs`."""
+    for _ in islice(data_loader_epochs(network, inputs, labels), epochs):
+        pass
 
 
 def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
@@ -111,10 +110,6 @@ def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) ->
             sum(int((network(x).argmax(1) == y).sum()) for x, y in batches)
 
 
-def _kind(network: nn.Module) -> str:
-    return device_of(network).type
-
-
 def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
     """Train by Lightning's Trainer, with a validation loop over the same samples."""
     import lightning
@@ -122,7 +117,7 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
     class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.network, self.right = network, 0
+            self.network, self.correct = network, 0
 
         def training_step(self, batch: Any, _: int) -> Tensor:
             x, y = batch
@@ -130,13 +125,13 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
 
         def validation_step(self, batch: Any, _: int) -> None:
             x, y = batch
-            self.right += int((self.network(x).argmax(1) == y).sum())
+            self.correct += int((self.network(x).argmax(1) == y).sum())
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=RATE)
 
     trainer = lightning.Trainer(
-        max_epochs=epochs, accelerator=_kind(network), devices=1, logger=False,
+        max_epochs=epochs, accelerator=device_of(network).type, devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
@@ -144,58 +139,39 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
 
 
 def accelerate(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train as :func:`data_loader`, with objects prepared by Accelerate."""
+    """Train as :func:`data_loader_epochs`, with objects prepared by Accelerate."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=_kind(network) == "cpu")
+    accelerator = Accelerator(cpu=device_of(network).type == "cpu")
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     prepared = accelerator.prepare(network, optimizer, *_loaders(inputs, labels))
-    network, optimizer, shuffled, plain = prepared
+    network, optimizer, shuffled, in_order = prepared
     for _ in range(epochs):
         for x, y in shuffled:
             optimizer.zero_grad()
             accelerator.backward(functional.cross_entropy(network(x), y))
             optimizer.step()
-        _accuracy(network, plain)
-
-
-def skorch(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by skorch's classifier, with accuracy on the training set after every epoch."""
-    from skorch import NeuralNetClassifier
-    from skorch.callbacks import EpochScoring
-
-    scoring = EpochScoring("accuracy", on_train=True, lower_is_better=False, use_caching=False)
-    NeuralNetClassifier(
-        network, device=_kind(network), criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.Adam, lr=RATE, batch_size=BATCH, max_epochs=epochs,
-        train_split=None, verbose=0,
-        iterator_train__shuffle=True, callbacks=[("accuracy", scoring)], warm_start=True,
-    ).fit(inputs.numpy(), labels.numpy())  # fmt: skip
+        _count_correct(network, in_order)
 
 
 def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
     """Compute only the matrix products and convolutions of training and evaluation."""
     layers: list[tuple[nn.Module, Tensor]] = []
-    callbacks = [
+    hooks = [
         module.register_forward_hook(lambda m, args, _: layers.append((m, args[0].detach())))
         for module in network.modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
     ]
     with torch.no_grad():
         network(inputs[:BATCH].to(device_of(network)))
-    for hook in callbacks:
+    for hook in hooks:
         hook.remove()
     with torch.no_grad():
         for _ in range(epochs * -(-len(labels) // BATCH)):
             for index, (layer, inputs) in enumerate(layers):
-                out = _apply(layer, inputs)
+                out = layer(inputs)
                 _backward(layer, inputs, out, to_input=index > 0)
-                _apply(layer, inputs)  # the evaluation
-
-
-def _apply(layer: nn.Module, inputs: Tensor) -> Tensor:
-    out: Tensor = layer(inputs)
-    return out
+                layer(inputs)  # the evaluation
 
 
 def _backward(layer: nn.Module, inputs: Tensor, out: Tensor, *, to_input: bool) -> None:
@@ -213,25 +189,23 @@ def _backward(layer: nn.Module, inputs: Tensor, out: Tensor, *, to_input: bool) 
         back @ layer.weight
 
 
-CONTESTANTS: dict[str, Contestant] = {
+LOOPS: dict[str, TrainingLoop] = {
     "flexhpc": partial(flexhpc, curves="batches"), "flexhpc, curves by evaluation": flexhpc,
     "DataLoader loop": data_loader, "resident loop": resident,
-    "Lightning": lightning, "Accelerate": accelerate, "skorch": skorch, "floor": floor,
+    "Lightning": lightning, "Accelerate": accelerate, "floor": floor,
 }  # fmt: skip
-NEEDS = {"Lightning": "lightning", "Accelerate": "accelerate", "skorch": "skorch"}
+PACKAGES = {"Lightning": "lightning", "Accelerate": "accelerate"}
 
 
-def available() -> dict[str, Contestant]:
-    """Return the contestants whose packages are installed."""
-    return {k: v for k, v in CONTESTANTS.items() if k not in NEEDS or find_spec(NEEDS[k])}
+def installed_loops() -> dict[str, TrainingLoop]:
+    """Return the loops whose packages are installed."""
+    return {k: v for k, v in LOOPS.items() if k not in PACKAGES or find_spec(PACKAGES[k])}
 
 
-def silence(*contestants: str) -> None:
-    """Disable logs and warnings of the contestants."""
-    import logging
-
+def silence(*loops: str) -> None:
+    """Disable logs and warnings of these loops."""
     warnings.simplefilter("ignore")
-    if "Lightning" in contestants:
-        import_module("lightning")  # it sets its own levels
+    if "Lightning" in loops:
+        import_module("lightning")  # its import sets the levels of its loggers
     for name in ("lightning", "lightning.pytorch", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,11 +1,11 @@
 """Measure the overhead of a sweep of points of about a second, with one worker and with two.
 
-Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40] [--tracking none]
+Usage: python -m bench.speed.sweep_overhead [--rounds 3] [--points 40] [--tracking none]
 Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the total time of the training
 runs (seconds); the fraction of the time from a worker's first to its last training run in which it
 does not train; the times to the end of the last training run and of the command, each divided by
-the training time per worker; and the speedup by two workers. Values are medians over rounds in
-which one and two workers take turns; a round takes one minute with the default points.
+the training time per worker; and the speedup by two workers. Each round runs a sweep with one
+worker and one with two, and takes one minute with the default points; values are medians.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from bench.common import FLEXHPC, markdown_head, markdown_row
 from flexhpc.store import read, read_claim
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import open_run
@@ -36,56 +36,55 @@ FIXED = {
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepTimes:
     """Times of a sweep, in seconds.
 
     Attributes:
         trainings: sum over all training runs.
-        between: time without training from the first to the last training run, over all workers.
-        last: from the start of the command to the end of the last training run.
-        whole: run time of the command.
+        idle: time without training from the first to the last training run, over all workers.
+        until_last: from the start of the command to the end of the last training run.
+        command: run time of the command.
     """
 
     trainings: float
-    between: float
-    last: float
-    whole: float
+    idle: float
+    until_last: float
+    command: float
 
     @property
-    def at_work(self) -> float:
+    def busy(self) -> float:
         """Time from the first to the last training run, over all workers."""
-        return self.trainings + self.between
+        return self.trainings + self.idle
 
 
-def swept(points: int, workers: int, tracking: str) -> Swept:
+def run_sweep(points: int, workers: int, tracking: str) -> SweepTimes:
     """Run a sweep and return its times."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(
             yaml.safe_dump({"name": "many", "fixed": FIXED, "grid": {"seed": list(range(points))}})
         )
-        tracked = f"tracking_uri: {tracking}\n" if tracking else ""
-        profile.write_text(f"cluster: local\nworkers: {workers}\n{tracked}")
-        command = [str(Path(sys.executable).with_name("flexhpc")), "sweep", str(spec)]
-        more = ["--profile", str(profile), "--runs", folder]
+        tracking_key = f"tracking_uri: {tracking}\n" if tracking else ""
+        profile.write_text(f"cluster: local\nworkers: {workers}\n{tracking_key}")
+        command = [FLEXHPC, "sweep", str(spec), "--profile", str(profile), "--runs", folder]
         start = time.time()
-        subprocess.run([*command, *more], check=True, capture_output=True)
-        ended = time.time()
-        run, _, measured = open_run(Path(folder, "many"))
+        subprocess.run(command, check=True, capture_output=True)
+        end = time.time()
+        run, _, run_points = open_run(Path(folder, "many"))
         by_worker: dict[str, list[ProbeSummary]] = defaultdict(list)
-        for point in measured:
+        for point in run_points:
             record, claim = read(run.point(point.id)), read_claim(run.claim(point.id))
             assert record is not None
             assert claim is not None
             by_worker[claim.log] += record.probes
         trainings = sum(probe.seconds for probes in by_worker.values() for probe in probes)
-        at_work = sum(
+        busy = sum(
             max(probe.finished for probe in probes)
             - min(probe.finished - probe.seconds for probe in probes)
             for probes in by_worker.values()
         )
-        last = max(probe.finished for probes in by_worker.values() for probe in probes)
-        return Swept(trainings, at_work - trainings, last - start, ended - start)
+        last_end = max(probe.finished for probes in by_worker.values() for probe in probes)
+        return SweepTimes(trainings, busy - trainings, last_end - start, end - start)
 
 
 def main() -> None:
@@ -94,28 +93,26 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=40)
     parser.add_argument("--tracking", default="", help="none, or a URI; default: a database")
     options = parser.parse_args()
-    turns = [
-        {n: swept(options.points, n, options.tracking) for n in WORKERS}
+    rounds = [
+        {n: run_sweep(options.points, n, options.tracking) for n in WORKERS}
         for _ in range(options.rounds)
     ]
-    print(
-        "| workers | training runs, s | between training runs | last training, relative "
-        "| command, relative |"
-    )
-    print("|---|---|---|---|---|")
+    columns = ["workers", "training runs, s", "between training runs", "last training, relative"]
+    print(markdown_head([*columns, "command, relative"]))
     for workers in WORKERS:
-        sweeps = [turn[workers] for turn in turns]
-        between = statistics.median(s.between / s.at_work for s in sweeps)
-        last = statistics.median(workers * s.last / s.trainings for s in sweeps)
-        whole = statistics.median(workers * s.whole / s.trainings for s in sweeps)
+        sweeps = [times[workers] for times in rounds]
         trainings = statistics.median(s.trainings for s in sweeps)
-        print(f"| {workers} | {trainings:.0f} | {between:.1%} | {last:.2f} | {whole:.2f} |")
+        idle = statistics.median(s.idle / s.busy for s in sweeps)
+        last = statistics.median(workers * s.until_last / s.trainings for s in sweeps)
+        command = statistics.median(workers * s.command / s.trainings for s in sweeps)
+        cells = [str(workers), f"{trainings:.0f}", f"{idle:.1%}", f"{last:.2f}", f"{command:.2f}"]
+        print(markdown_row(cells))
     one, two = WORKERS
-    times = [turn[one].last / turn[two].last for turn in turns]
-    paces = [two * turn[one].at_work / turn[two].at_work for turn in turns]
+    with_start = statistics.median(r[one].until_last / r[two].until_last for r in rounds)
+    without_start = statistics.median(two * r[one].busy / r[two].busy for r in rounds)
     print(
-        f"Two workers are {statistics.median(times):.2f} times as fast as one including the start, "
-        f"{statistics.median(paces):.2f} times from their first training to their last."
+        f"Two workers are {with_start:.2f} times as fast as one including the start, "
+        f"{without_start:.2f} times from their first training to their last."
     )
 
 

@@ -25,8 +25,8 @@ RATES = tuple(sorted(path.stem for path in RECORDED.glob("rates_*.npz")))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """One simulated training run.
+class TrainingRun:
+    """Outcome of one simulated training run.
 
     Attributes:
         verdict: verdict of the probe.
@@ -60,25 +60,25 @@ class World(Protocol):
         """Largest available n (samples)."""
         ...
 
-    def chance(self, n: float) -> float:
+    def fit_probability(self, n: float) -> float:
         """Return P(fit | n)."""
         ...
 
-    def draw(self, n: int, rng: np.random.Generator) -> Training:
+    def draw(self, n: int, rng: np.random.Generator) -> TrainingRun:
         """Draw the outcome of one training run on n samples."""
         ...
 
 
-def middle(world: World) -> float:
+def true_emc(world: World) -> float:
     """Return the n, in samples, at which half of all training runs fit."""
     low, high = 1.0, float(world.n_limit)
     while high / low > 1 + 1e-6:
         n = math.sqrt(low * high)
-        low, high = (n, high) if world.chance(n) > 0.5 else (low, n)
+        low, high = (n, high) if world.fit_probability(n) > 0.5 else (low, n)
     return low
 
 
-class Table:
+class RecordedWorld:
     """Recorded training runs of one model, resampled with replacement.
 
     P(fit | n) is a monotone kernel regression of the recorded verdicts on log n, so the true EMC is
@@ -91,105 +91,105 @@ class Table:
     n_limit = 20_000
 
     def __init__(self, name: str, arm: int = 0) -> None:
-        with np.load(RECORDED / f"{name}.npz") as stored:
-            data = dict(stored)
-        costs, of_arm = data["full_cost"], data.get("arm", np.zeros(len(data["n"]), int)) == arm
-        priced = np.unique(data["n"])
-        self._priced = np.log(priced)
-        self._prices = np.log([costs[data["n"] == n].mean() for n in priced])
-        self.data = {key: values[of_arm] for key, values in data.items()}
-        self.rows = np.unique(self.data["n"])
-        fit = self.data["verdict"] == "fit"
-        at = np.log(self.data["n"])
-        self._ladder = np.linspace(at.min(), at.max(), 400)
-        kernel = np.exp(-0.5 * ((self._ladder[:, None] - at) / BANDWIDTH) ** 2)
-        rate = kernel @ fit / kernel.sum(axis=1)
-        smooth = IsotonicRegression(increasing=False, y_min=0, y_max=1)
-        self._rate = smooth.fit_transform(self._ladder, rate)
-        self._of = {(n, v): np.nonzero((self.data["n"] == n) & (fit == v))[0]
-                    for n in self.rows for v in (True, False)}  # fmt: skip
+        with np.load(RECORDED / f"{name}.npz") as file:
+            all_runs = dict(file)
+        n, full_costs = all_runs["n"], all_runs["full_cost"]
+        self._cost_log_n = np.log(np.unique(n))
+        self._log_costs = np.log([full_costs[n == size].mean() for size in np.unique(n)])
+        of_arm = all_runs.get("arm", np.zeros(len(n), int)) == arm
+        self.runs = {key: values[of_arm] for key, values in all_runs.items()}
+        self.sizes = np.unique(self.runs["n"])
+        fit, log_n = self.runs["verdict"] == "fit", np.log(self.runs["n"])
+        self._grid = np.linspace(log_n.min(), log_n.max(), 400)
+        kernel = np.exp(-0.5 * ((self._grid[:, None] - log_n) / BANDWIDTH) ** 2)
+        probabilities = kernel @ fit / kernel.sum(axis=1)
+        monotone = IsotonicRegression(increasing=False, y_min=0, y_max=1)
+        self._probabilities = monotone.fit_transform(self._grid, probabilities)
+        self._indices = {
+            (size, fitted): np.nonzero((self.runs["n"] == size) & (fit == fitted))[0]
+            for size in self.sizes
+            for fitted in (True, False)
+        }
 
     @staticmethod
     def arms(name: str) -> tuple[int, ...]:
         """Return the recorded arms of a model."""
-        with np.load(RECORDED / f"{name}.npz") as stored:
-            return tuple(int(arm) for arm in np.unique(stored["arm"]))
+        with np.load(RECORDED / f"{name}.npz") as file:
+            return tuple(int(arm) for arm in np.unique(file["arm"]))
 
-    def chance(self, n: float) -> float:
+    def fit_probability(self, n: float) -> float:
         """See :class:`World`."""
-        return float(np.interp(math.log(n), self._ladder, self._rate))
+        return float(np.interp(math.log(n), self._grid, self._probabilities))
 
-    def draw(self, n: int, rng: np.random.Generator) -> Training:
+    def draw(self, n: int, rng: np.random.Generator) -> TrainingRun:
         """See :class:`World`."""
-        fit = bool(rng.random() < self.chance(n))
-        at = float(np.interp(math.log(n), np.log(self.rows), np.arange(len(self.rows))))
-        target = int(at) + int(rng.random() < at % 1)
-        row = min(
-            (r for r in range(len(self.rows)) if len(self._of[self.rows[r], fit])),
-            key=lambda r: abs(r - target),
+        fit = bool(rng.random() < self.fit_probability(n))
+        position = float(np.interp(math.log(n), np.log(self.sizes), np.arange(len(self.sizes))))
+        target = int(position) + int(rng.random() < position % 1)
+        nearest = min(
+            (i for i, size in enumerate(self.sizes) if len(self._indices[size, fit])),
+            key=lambda i: abs(i - target),
         )
-        i = rng.choice(self._of[self.rows[row], fit])
-        scale = n / self.data["n"][i]
-        full = self._full_cost(n)
-        share = self.data["cost"][i] / self.data["full_cost"][i]
-        return Training(
-            verdict=str(self.data["verdict"][i]),
-            n_errors=0 if fit else min(n, max(1, round(self.data["n_errors"][i] * scale))),
+        i = rng.choice(self._indices[self.sizes[nearest], fit])
+        scale = n / self.runs["n"][i]
+        full_cost = self._full_cost(n)
+        share = self.runs["cost"][i] / self.runs["full_cost"][i]
+        return TrainingRun(
+            verdict=str(self.runs["verdict"][i]),
+            n_errors=0 if fit else min(n, max(1, round(self.runs["n_errors"][i] * scale))),
             share=float(share),
-            cost=max(1, round(share * full)),
-            full_cost=full,
+            cost=max(1, round(share * full_cost)),
+            full_cost=full_cost,
         )
 
     def _full_cost(self, n: int) -> int:
         """Return the cost of a full training run, inter- or extrapolated; equal for all arms."""
-        at, prices = self._priced, self._prices
-        right = min(max(int(np.searchsorted(at, math.log(n))), 1), len(at) - 1)
-        slope = (prices[right] - prices[right - 1]) / (at[right] - at[right - 1])
-        return round(math.exp(prices[right] + slope * (math.log(n) - at[right])))
+        log_n, log_costs = self._cost_log_n, self._log_costs
+        right = min(max(int(np.searchsorted(log_n, math.log(n))), 1), len(log_n) - 1)
+        slope = (log_costs[right] - log_costs[right - 1]) / (log_n[right] - log_n[right - 1])
+        return round(math.exp(log_costs[right] + slope * (math.log(n) - log_n[right])))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A world with a known fit curve and lapses; training runs report only their verdict.
+class CurveWorld:
+    """A world with an exact fit curve and lapses; training runs report only their verdict.
 
     Attributes:
-        fits: P(fit | n) without lapses.
+        curve: P(fit | n) without lapses.
         lapse: fraction of the training runs that fail at any n.
     """
 
-    fits: Callable[[float], float]
+    curve: Callable[[float], float]
     lapse: float
     n_limit: int = 60_000
 
-    def chance(self, n: float) -> float:
+    def fit_probability(self, n: float) -> float:
         """See :class:`World`."""
-        return (1 - self.lapse) * self.fits(n)
+        return (1 - self.lapse) * self.curve(n)
 
-    def draw(self, n: int, rng: np.random.Generator) -> Training:
+    def draw(self, n: int, rng: np.random.Generator) -> TrainingRun:
         """See :class:`World`. A fit uses 0.35 of the budget."""
-        fit = bool(rng.random() < self.chance(n))
-        share = 0.35 if fit else 1.0
-        cost = max(1, round(1000 * n * share))
-        return Training(
+        fit = bool(rng.random() < self.fit_probability(n))
+        return TrainingRun(
             verdict="fit" if fit else "not_fit",
             n_errors=0 if fit else 1,
             share=None,
-            cost=cost,
+            cost=max(1, round(1000 * n * (0.35 if fit else 1.0))),
             full_cost=1000 * n,
         )
 
 
-def perceptron(dims: int, lapse: float) -> Curve:
+def perceptron(dims: int, lapse: float) -> CurveWorld:
     """Return the fit curve of a perceptron for n random labels in d dimensions.
 
     P(fit | n) = 2^(1-n) sum_{k<d} C(n-1, k) (Cover 1965), which is 1/2 at n = 2 d. It is computed
     as an incomplete beta function, for any real n.
     """
-    return Curve(fits=lambda n: float(betainc(max(n - dims, 1e-9), dims, 0.5)), lapse=lapse)
+    return CurveWorld(curve=lambda n: float(betainc(max(n - dims, 1e-9), dims, 0.5)), lapse=lapse)
 
 
-def logistic(middle: float, width: float, lapse: float) -> Curve:
+def logistic(center: float, width: float, lapse: float) -> CurveWorld:
     """Return a curve that is logistic in log n."""
-    return Curve(
-        fits=lambda n: 1 / (1 + math.exp(min(700, math.log(n / middle) / width))), lapse=lapse
+    return CurveWorld(
+        curve=lambda n: 1 / (1 + math.exp(min(700, math.log(n / center) / width))), lapse=lapse
     )

@@ -1,0 +1,1 @@
+"""EMCs at other budgets, from training runs recorded with the update at which they fit."""

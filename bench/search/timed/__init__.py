@@ -1,1 +1,0 @@
-"""Training runs that are recorded with the update at which they fit."""
