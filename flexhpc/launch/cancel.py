@@ -75,7 +75,9 @@ class _Jobs:
         records = [
             record
             for record in array_records(self.run)
-            if not measured.issuperset(point for points in record.points() for point in points)
+            if not measured.issuperset(
+                point for points in record.points_by_task() for point in points
+            )
         ]
         for conf in dict.fromkeys(record.slurm_conf for record in records):
             cluster_records = [record for record in records if record.slurm_conf == conf]
@@ -88,7 +90,7 @@ class _Jobs:
 
     def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
         queue = slurm.queue()
-        records = [record.adopted(queue) for record in records]
+        records = [record.find_job_id(queue) for record in records]
         queued = {r.job: [task for _, task in tasks_in_queue(r, queue)] for r in records if r.job}
         busy = [job for job, tasks in queued.items() if tasks and job]
         if busy:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from flexhpc.launch.backend import Backend
 from flexhpc.launch.fork_server import ForkServer, OrderedWorker
 from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
@@ -14,7 +15,7 @@ from flexhpc.worker.fork_server import Order
 from flexhpc.worker.task import PROBES_AT_ONCE, TASK_FILE, WORKER_GPU
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """Local workers of one launch; each claims any free point of the run.
 
     Args:
@@ -22,9 +23,9 @@ class LocalBackend:
         profile: the profile, which sets the number of workers and of processes per worker.
     """
 
-    shared = True
-    ours = True
-    patience = 5
+    workers_share_points = True
+    stops_with_sweep = True
+    max_assignments = 5
     """More than 1, because workers exit if another sweep has claimed all points."""
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
@@ -38,7 +39,7 @@ class LocalBackend:
         for server in {worker.server for worker in self._workers}:
             server.poll()
 
-    def covers(self, point_id: str) -> bool:
+    def has_worker_for(self, point_id: str) -> bool:
         """Return whether any worker is running, because each may claim any free point."""
         return self.has_workers()
 
@@ -46,7 +47,7 @@ class LocalBackend:
         """Return whether any worker is running."""
         return any(worker.runs() for worker in self._workers)
 
-    def crashed(self) -> bool:
+    def has_crashed_worker(self) -> bool:
         """Return whether any of the workers started last has failed."""
         return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
 
@@ -78,17 +79,9 @@ class LocalBackend:
             self._workers.append(server.start(order))
         return True
 
-    def waiting(self) -> Mapping[str, str]:
-        """Return an empty mapping, because local workers are not queued."""
-        return {}
-
-    def log(self, point_id: str) -> str:
+    def log_path(self, point_id: str) -> str:
         """Return the folder of all logs, because a point is not assigned to a specific worker."""
         return str(self.folder)
-
-    def note(self) -> str:
-        """Return an empty string: local workers cause no warnings."""
-        return ""
 
     def summary(self) -> str:
         """Return the number of workers that were started, as text."""

@@ -203,12 +203,13 @@ def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> 
     write_launch(prepared, profile, launch, backend.image, detach=True)
     backend.poll()
     todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
-    Scheduler(backend).assign_points(todo)
-    uncovered = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
-    if uncovered or backend.note():
-        reason = backend.note() or "throttle reached"
+    scheduler = Scheduler(backend)
+    scheduler.assign_points(todo)
+    unassigned = scheduler.without_worker(todo)
+    if unassigned or backend.warning():
+        reason = backend.warning() or "throttle reached"
         raise PointError(
-            f"{backend.summary()}; {len(uncovered) or len(todo)} points not submitted ({reason}); "
+            f"{backend.summary()}; {len(unassigned) or len(todo)} points not submitted ({reason}); "
             "run the same command again to submit them"
         )
     return backend.summary()
@@ -270,10 +271,10 @@ def follow(
                         continue
                     round_started = time.monotonic()
                     backend.poll()
-                    statuses = mark_queued(reader.read(), backend.waiting())
+                    statuses = mark_queued(reader.read(), backend.queued_points())
                     working |= any(s.state == "running" or s.launch == launch for s in statuses)
-                    note = backend.note() or _other_sweeps_note(statuses, backend, launch)
-                    if backend.ours and not working:
+                    note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
+                    if backend.stops_with_sweep and not working:
                         note = note or "starting workers ..."
                     shown = [_retried_as_waiting(s, launch) for s in statuses]
                     view.update(shown, note, decisions)
@@ -293,7 +294,7 @@ def follow(
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
-                if interrupted and backend.ours:
+                if interrupted and backend.stops_with_sweep:
                     _stop_workers(backend, reader, view, signals, stop_file)
                     statuses = reader.read()
             if not interrupted:
@@ -304,7 +305,7 @@ def follow(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         decisions=decisions,
         interrupted=interrupted,
-        jobs_continue=interrupted and not backend.ours and not stop_file.exists(),
+        jobs_continue=interrupted and not backend.stops_with_sweep and not stop_file.exists(),
     )
 
 
@@ -366,7 +367,7 @@ def _stop_workers(
 def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
     if status.state == "done" or (status.log and status.launch == launch):
         return status
-    return replace(status, log=backend.log(status.point.id) or status.log)
+    return replace(status, log=backend.log_path(status.point.id) or status.log)
 
 
 def _finished(status: PointStatus, launch: str) -> bool:
@@ -381,4 +382,8 @@ def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
 
 def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return f"points measured by another sweep: {elsewhere}" if elsewhere and backend.shared else ""
+    return (
+        f"points measured by another sweep: {elsewhere}"
+        if elsewhere and backend.workers_share_points
+        else ""
+    )

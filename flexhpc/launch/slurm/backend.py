@@ -10,11 +10,12 @@ from pathlib import Path
 
 from flexhpc.atomic import file_lock
 from flexhpc.errors import InputError
+from flexhpc.launch.backend import Backend
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
     array_records,
+    queued_points,
     tasks_in_queue,
-    waiting_points,
 )
 from flexhpc.launch.slurm.chunks import divide_into_arrays
 from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
@@ -30,7 +31,7 @@ _BETWEEN_SUBMISSIONS = 10.0
 _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 
 
-class SlurmBackend:
+class SlurmBackend(Backend):
     """Submits and monitors the array jobs of a run, including those of earlier launches.
 
     Results and job records are read from the run folder. The queue is only used to find the points
@@ -49,9 +50,9 @@ class SlurmBackend:
             version of Python or flexhpc than this process, or the path of the run contains ``%``.
     """
 
-    shared = False
-    ours = False
-    patience = 2
+    workers_share_points = False
+    stops_with_sweep = False
+    max_assignments = 2
 
     def __init__(
         self,
@@ -76,8 +77,7 @@ class SlurmBackend:
         self.records = array_records(run)
         self.unavailable = ""
         self._queue: Queue | None = None
-        self._waiting: dict[str, str] = {}
-        self._covered: set[str] = set()
+        self._queued: dict[str, str] = {}
         self._released: dict[str, tuple[int, float]] = {}
         self._polled = self._submitted = -1e9
 
@@ -94,10 +94,9 @@ class SlurmBackend:
 
     def _update(self, queue: Queue) -> None:
         self._queue = queue
-        self.records = [record.adopted(queue) for record in array_records(self.run)]
+        self.records = [record.find_job_id(queue) for record in array_records(self.run)]
         self._release(queue)
-        self._waiting = waiting_points(self.records, queue)
-        self._covered = set(self._waiting)
+        self._queued = queued_points(self.records, queue)
 
     def _release(self, queue: Queue) -> None:
         """Release tasks that SLURM holds because they could not be launched on a node.
@@ -116,23 +115,19 @@ class SlurmBackend:
                     with contextlib.suppress(NoAnswer):
                         self.slurm.release(name)
 
-    def covers(self, point_id: str) -> bool:
+    def has_worker_for(self, point_id: str) -> bool:
         """Return whether a task for this point is in the queue; True before the first query."""
-        return self._queue is None or point_id in self._covered
+        return self._queue is None or point_id in self._queued
 
     def has_workers(self) -> bool:
         """Return whether any task is queued or running; True before the first query."""
-        return self._queue is None or bool(self._covered)
+        return self._queue is None or bool(self._queued)
 
-    def crashed(self) -> bool:
-        """Return False, because one failed task does not imply that others will fail."""
-        return False
-
-    def waiting(self) -> Mapping[str, str]:
+    def queued_points(self) -> Mapping[str, str]:
         """Return the ids of the points in the queue, mapped to the reason why each point waits."""
-        return self._waiting
+        return self._queued
 
-    def note(self) -> str:
+    def warning(self) -> str:
         """Return a warning if the controller does not respond or rejects jobs; else empty."""
         return self.unavailable
 
@@ -160,12 +155,12 @@ class SlurmBackend:
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
                 self._update(self.slurm.queue())
-                return self._submit([point for point in points if point not in self._covered])
+                return self._submit([point for point in points if point not in self._queued])
         except NoAnswer as error:
             self.unavailable = f"SLURM does not respond: {error}"
             return False
         except Rejected as error:
-            if not self._covered:
+            if not self._queued:
                 hint = (
                     "; if this is a limit on submitted jobs, set max_array"
                     if _is_job_limit(error)
@@ -209,15 +204,15 @@ class SlurmBackend:
                 raise
             self.records.append(record)
             jobs.append(record.job)
-            self._covered |= set(chunk.points)
+            self._queued |= dict.fromkeys(chunk.points, "submitted")
         return True
 
-    def log(self, point_id: str) -> str:
+    def log_path(self, point_id: str) -> str:
         """Return the log path of the newest task with this point; empty if there is none."""
         for record in reversed(self.records):
-            for index, points in enumerate(record.points() if record.job else []):
+            for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:
-                    return str(record.log(index))
+                    return str(record.log_path(index))
         return ""
 
 

@@ -6,24 +6,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flexhpc.launch.slurm.arrays import array_records, waiting_points
+from flexhpc.launch.slurm.arrays import array_records, queued_points
 from flexhpc.launch.slurm.commands import NoAnswer, Slurm
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
-_ASK_EVERY = 5.0
+_QUERY_EVERY = 5.0
 
 
-def mark_queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[PointStatus]:
+def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> list[PointStatus]:
     """Mark the points that wait in the queue as queued.
 
     Args:
         statuses: status of each point.
-        waiting: reason why each queued point waits, by point id.
+        queued: reason why each queued point waits, by point id.
     """
     return [
-        replace(status, state="queued", message=waiting[status.point.id])
-        if status.state in ("waiting", "stopped") and status.point.id in waiting
+        replace(status, state="queued", message=queued[status.point.id])
+        if status.state in ("waiting", "stopped") and status.point.id in queued
         else status
         for status in statuses
     ]
@@ -41,20 +41,20 @@ class QueueStatus:
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.unavailable = ""
-        self._waiting: dict[str, str] = {}
+        self._queued: dict[str, str] = {}
         self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
         """Mark the queued points; clusters are queried at most every 5 s."""
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
-        if idle and time.monotonic() - self._polled >= _ASK_EVERY:
-            self._ask()
+        if idle and time.monotonic() - self._polled >= _QUERY_EVERY:
+            self._query()
             self._polled = time.monotonic()
-        return mark_queued(statuses, self._waiting)
+        return mark_queued(statuses, self._queued)
 
-    def _ask(self) -> None:
+    def _query(self) -> None:
         records = array_records(self.run)
-        self._waiting, self.unavailable = {}, ""
+        self._queued, self.unavailable = {}, ""
         for conf in dict.fromkeys(record.slurm_conf for record in records):
             try:
                 queue = Slurm(conf).queue()
@@ -62,6 +62,6 @@ class QueueStatus:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
             cluster_records = [
-                record.adopted(queue) for record in records if record.slurm_conf == conf
+                record.find_job_id(queue) for record in records if record.slurm_conf == conf
             ]
-            self._waiting |= waiting_points(cluster_records, queue)
+            self._queued |= queued_points(cluster_records, queue)

@@ -91,11 +91,11 @@ def submit_array(
         # Submit again only if the job is not in the queue.
         try:
             if no_answer is not None:
-                record = record.adopted(slurm.queue())
-            return record if record.job else record.accepted(slurm.submit(path))
+                record = record.find_job_id(slurm.queue())
+            return record if record.job else record.store_job_id(slurm.submit(path))
         except Rejected:
-            if (adopted := record.adopted(slurm.queue())).job is not None:
-                return adopted
+            if (submitted := record.find_job_id(slurm.queue())).job is not None:
+                return submitted
             raise
         except NoAnswer as error:
             no_answer = error
