@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, tasks_in_queue
-from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader, open_run
 
@@ -83,7 +83,7 @@ class _Jobs:
             cluster_records = [record for record in records if record.slurm_conf == conf]
             try:
                 remaining += self._end(Slurm(conf), cluster_records, everything)
-            except NoAnswer as error:
+            except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
                 remaining += sum(record.tasks for record in cluster_records)
         return remaining

@@ -13,9 +13,9 @@ from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
-from flexhpc.launch.slurm.backend import array_limit
+from flexhpc.launch.slurm.backend import max_array_size
 from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
-from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
+from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
 from flexhpc.launch.time_left import seconds_per_pass
 from flexhpc.search import at_once, cost_bound
 from flexhpc.store.status import PointStatus, StatusReader
@@ -134,9 +134,9 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     Assumes SLURM's default limit on the size of arrays if the controller does not respond.
     """
     try:
-        max_array = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
-    except NoAnswer:
-        max_array = min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
+        max_array = max_array_size(Slurm.of_profile(profile.slurm_conf), profile)
+    except SlurmUnavailable:
+        max_array = min(DEFAULT_MAX_ARRAY_SIZE, profile.max_array or DEFAULT_MAX_ARRAY_SIZE)
     return divide_into_arrays(
         points, per_task=profile.points_per_task, max_array=max_array, throttle=profile.throttle
     )

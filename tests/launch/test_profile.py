@@ -90,7 +90,7 @@ def max_running(chunks: list[Chunk]) -> int:
     first_of: list[int] = []
     running: Counter[int] = Counter()
     for number, chunk in enumerate(chunks):
-        first = number if chunk.after is None else first_of[chunk.after]
+        first = number if chunk.predecessor is None else first_of[chunk.predecessor]
         first_of.append(first)
         running[first] = max(running[first], chunk.throttle)
     return running.total()
@@ -112,7 +112,7 @@ def test_arrays_contain_every_point_once_within_the_limits(
         assert 1 <= chunk.tasks <= max_array
         assert (chunk.tasks - 1) * per_task < len(chunk.points) <= chunk.tasks * per_task
         assert 1 <= chunk.throttle <= chunk.tasks
-        assert chunk.after is None or 0 <= chunk.after < number
+        assert chunk.predecessor is None or 0 <= chunk.predecessor < number
     if throttle is not None:
         assert max_running(chunks) <= throttle
 

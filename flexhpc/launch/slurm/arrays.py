@@ -12,7 +12,7 @@ from pydantic import Field
 
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
-from flexhpc.launch.slurm.commands import Queue, Queued
+from flexhpc.launch.slurm.commands import Queue, QueuedTask
 from flexhpc.state_file import read_state
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TASK_FILE, TaskFile
@@ -77,7 +77,7 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
     return records
 
 
-def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
+def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, QueuedTask]]:
     """Yield (index, task) for each task of an array that is queued or running."""
     for index in range(record.tasks):
         task = queue.tasks.get((record.job, index)) if record.job is not None else None

@@ -18,7 +18,7 @@ from flexhpc.launch.slurm.arrays import (
     tasks_in_queue,
 )
 from flexhpc.launch.slurm.chunks import divide_into_arrays
-from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
+from flexhpc.launch.slurm.commands import Queue, Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.launch.slurm.submit import submit_array, write_array
@@ -68,12 +68,12 @@ class SlurmBackend(Backend):
         if "%" in str(run.path):
             raise InputError(f"{run.path}: SLURM expands % in paths; use another path")
         self.slurm = Slurm.of_profile(profile.slurm_conf)
-        self.slurm.require()
+        self.slurm.check_available()
         if container is not None:
             container.check(self.slurm)
         elif profile.python is not None:
             advice = "install the same versions"
-            self.slurm.check_python(profile.python, "python", advice, starts_here=False)
+            self.slurm.check_python(profile.python, "python", advice, must_start=False)
         self.records = array_records(run)
         self.unavailable = ""
         self._queue: Queue | None = None
@@ -89,7 +89,7 @@ class SlurmBackend(Backend):
             try:
                 self._update(self.slurm.queue())
                 self.unavailable = ""
-            except NoAnswer as error:
+            except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
 
     def _update(self, queue: Queue) -> None:
@@ -112,7 +112,7 @@ class SlurmBackend(Backend):
                 count, last = self._released.get(name, (0, -1e9))
                 if task.failed_launch and count < _RELEASES and now - last > _BETWEEN_RELEASES:
                     self._released[name] = (count + 1, now)
-                    with contextlib.suppress(NoAnswer):
+                    with contextlib.suppress(SlurmUnavailable):
                         self.slurm.release(name)
 
     def has_worker_for(self, point_id: str) -> bool:
@@ -156,10 +156,10 @@ class SlurmBackend(Backend):
             with file_lock(self.run.jobs / ".submit.lock"):
                 self._update(self.slurm.queue())
                 return self._submit([point for point in points if point not in self._queued])
-        except NoAnswer as error:
+        except SlurmUnavailable as error:
             self.unavailable = f"SLURM does not respond: {error}"
             return False
-        except Rejected as error:
+        except SubmissionRejected as error:
             if not self._queued:
                 hint = (
                     "; if this is a limit on submitted jobs, set max_array"
@@ -183,7 +183,7 @@ class SlurmBackend(Backend):
         chunks = divide_into_arrays(
             points,
             per_task=self.profile.points_per_task,
-            max_array=array_limit(self.slurm, self.profile),
+            max_array=max_array_size(self.slurm, self.profile),
             throttle=throttle,
         )
         number = len(list(self.launch.glob("array-*")))
@@ -195,11 +195,11 @@ class SlurmBackend(Backend):
             record = write_array(
                 folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.container
             )
-            after = None if chunk.after is None else jobs[chunk.after]
+            after = None if chunk.predecessor is None else jobs[chunk.predecessor]
             script = batch_script(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
-            except Rejected:
+            except SubmissionRejected:
                 shutil.rmtree(folder)
                 raise
             self.records.append(record)
@@ -216,16 +216,16 @@ class SlurmBackend(Backend):
         return ""
 
 
-def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
+def max_array_size(slurm: Slurm, profile: SlurmProfile) -> int:
     """Return the maximum number of tasks per array that the cluster and the profile allow.
 
     Raises:
-        NoAnswer: the controller does not respond.
+        SlurmUnavailable: the controller does not respond.
         InputError: the cluster does not accept array jobs.
     """
     size = slurm.max_array_size()
     return size if profile.max_array is None else min(size, profile.max_array)
 
 
-def _is_job_limit(error: Rejected) -> bool:
+def _is_job_limit(error: SubmissionRejected) -> bool:
     return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

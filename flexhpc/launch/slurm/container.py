@@ -93,7 +93,7 @@ class TaskContainer:
                 self.command(Path(folder)),
                 f"container: {self.image.name}",
                 "build the image again (docs/containers.md)",
-                starts_here=True,
+                must_start=True,
             )
 
     def script(self) -> str:

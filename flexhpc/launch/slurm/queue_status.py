@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flexhpc.launch.slurm.arrays import array_records, queued_points
-from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
@@ -58,7 +58,7 @@ class QueueStatus:
         for conf in dict.fromkeys(record.slurm_conf for record in records):
             try:
                 queue = Slurm(conf).queue()
-            except NoAnswer as error:
+            except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
             cluster_records = [
