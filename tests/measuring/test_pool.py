@@ -258,7 +258,7 @@ def test_task_requests_cores_for_its_probes(tmp_path: Path) -> None:
 
     def script(**keys: int) -> str:
         profile = SlurmProfile(cluster="slurm", cpus_per_process=2, gpus_per_node=4, **keys)
-        return batch_script(record, profile, tmp_path / "stop", after=None, container=None)
+        return batch_script(record, profile, tmp_path / "stop", previous_job=None, container=None)
 
     several = script(probes_at_once=4)
     assert "#SBATCH --cpus-per-task=8" in several
