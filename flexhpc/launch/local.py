@@ -53,7 +53,7 @@ class LocalBackend(Backend):
 
     def start(self, points: Sequence[str]) -> bool:
         """Start workers for these points; return True."""
-        count, at_once = self.profile.spread(len(points))
+        count, at_once = self.profile.workers_and_probes(len(points))
         processes = self.profile.processes_per_node
         per_worker = processes * at_once
         gpus = visible_gpus()

@@ -115,7 +115,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
         "cpus_per_process": profile.cpus_per_process,
     }
     if isinstance(profile, LocalProfile):
-        workers, probes_at_once = profile.spread(max(1, len(points)))
+        workers, probes_at_once = profile.workers_and_probes(max(1, len(points)))
         return {**each, "workers": workers, "probes_at_once": probes_at_once}
     chunks = planned_arrays(profile, points)
     return {

@@ -148,7 +148,7 @@ def make_task(
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
         beat=_CLUSTER_BEAT if cluster else 1.0,
-        stop_before=profile.notice if isinstance(profile, SlurmProfile) else 0.0,
+        stop_before=profile.stop_before_or_default if isinstance(profile, SlurmProfile) else 0.0,
     )
 
 
@@ -345,7 +345,9 @@ def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | Slurm
     """Return an upper bound on the cores of this machine that training uses now."""
     if isinstance(profile, SlurmProfile):
         return 0
-    _, at_once = profile.spread(max(1, sum(status.state != "done" for status in statuses)))
+    _, at_once = profile.workers_and_probes(
+        max(1, sum(status.state != "done" for status in statuses))
+    )
     per_point = profile.processes_per_node * at_once * profile.cpus_per_process
     return per_point * sum(status.state == "running" for status in statuses)
 

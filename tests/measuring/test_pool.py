@@ -242,15 +242,15 @@ def test_sweep_with_killed_processes_equals_an_undisturbed_one(
 
 
 @pytest.mark.parametrize(
-    ("profile", "points", "spread"),
+    ("profile", "points", "expected"),
     [({"workers": 8}, 2, (2, 4)), ({"workers": 8}, 3, (3, 2)), ({"workers": 4}, 9, (4, 1)),
      ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)), ({"probes_at_once": 8}, 9, (NARROW, 8)),
      ({"workers": 4, "processes_per_node": 2}, 1, (1, 1))],
 )  # fmt: skip
 def test_workers_and_probes_per_worker(
-    profile: dict[str, int], points: int, spread: tuple[int, int]
+    profile: dict[str, int], points: int, expected: tuple[int, int]
 ) -> None:
-    assert LocalProfile(cluster="local", **profile).spread(points) == spread
+    assert LocalProfile(cluster="local", **profile).workers_and_probes(points) == expected
 
 
 def test_task_requests_cores_for_its_probes(tmp_path: Path) -> None:

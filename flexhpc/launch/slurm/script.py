@@ -79,7 +79,7 @@ def batch_script(
         "cpus_per_task": cpus,
         "gpus_per_node": profile.gpus_per_node or None,
         "mem": None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
-        "signal_delay_s": round(profile.notice),
+        "signal_delay_s": round(profile.stop_before_or_default),
         "array_parallelism": record.throttle,
         "dependency": None if previous_job is None else f"afterany:{previous_job}",
         "wckey": None,
