@@ -41,7 +41,7 @@ def status(
 ) -> None:
     """Show the status of every point, from the run folder and the cluster's queue."""
     from flexhpc.analysis.tables import make_console, status_row, status_view
-    from flexhpc.launch.live import View
+    from flexhpc.launch.progress_view import ProgressView
     from flexhpc.launch.slurm.queue_status import QueueStatus
     from flexhpc.store.status import StatusReader, open_run
 
@@ -56,7 +56,7 @@ def status(
         return
     console = make_console()
     if watch:
-        with View(console, folder.name) as view:
+        with ProgressView(console, folder.name) as view:
             while any(s.state not in ("done", "failed") for s in statuses):
                 view.update(statuses)
                 time.sleep(0.5)

@@ -19,12 +19,12 @@ from flexhpc.atomic import FolderWatch, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
-from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
 from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
 from flexhpc.launch.slurm.container import container_of
@@ -254,7 +254,7 @@ def follow(
         task = write_launch(prepared, profile, launch, backend.image, detach=False, wanted=wanted)
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: signals.count):
-            with View(console, run.name) as view:
+            with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 working, folder = False, FolderWatch(stop_file.parent)
                 background, more_steps = iter(meanwhile), True
@@ -353,7 +353,11 @@ def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | Slurm
 
 
 def _stop_workers(
-    backend: Backend, reader: StatusReader, view: View, signals: _StopSignals, stop_file: Path
+    backend: Backend,
+    reader: StatusReader,
+    view: ProgressView,
+    signals: _StopSignals,
+    stop_file: Path,
 ) -> None:
     """Ask the workers to save and exit; wait up to 120 s, or until a second signal."""
     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from flexhpc.config import Point
-from flexhpc.launch.live import View
+from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.time_left import seconds_left, seconds_per_pass
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import planted_points, status
@@ -97,7 +97,7 @@ def test_points_without_probes_have_the_median_speed(points: list[Point]) -> Non
 
 def test_view_in_a_terminal(points: list[Point]) -> None:
     console = Console(width=100, height=12, file=io.StringIO(), force_terminal=True)
-    with View(console, "f") as view:
+    with ProgressView(console, "f") as view:
         for elapsed in (0.0, 3.0, 9.0, 15.0):
             note = "starting workers ..." if not elapsed else ""
             view.update(statuses_at(points, elapsed), note=note)
@@ -113,7 +113,7 @@ def test_view_without_a_terminal(points: list[Point]) -> None:
         PointStatus(point=p, state="failed", message="no data" if i else "other")
         for i, p in enumerate(points)
     ]
-    with View(console, "f") as view:
+    with ProgressView(console, "f") as view:
         view.update(unfinished(points))
         view.update(statuses_at(points, 15.0))
         view.update([statuses_at(points, 15.0)[0], *failed[1:]])

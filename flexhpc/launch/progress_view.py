@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _WIDEST_BAR = 32
 
 
-class View:
+class ProgressView:
     """Display of a sweep: a live table in a terminal, one line per finished point otherwise."""
 
     def __init__(self, console: Console, name: str) -> None:
@@ -36,7 +36,7 @@ class View:
         self._decided: set[tuple[str, ...]] = set()
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> ProgressView:
         if self.console.is_terminal:
             self._live.start()
         return self
