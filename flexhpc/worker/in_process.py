@@ -22,7 +22,7 @@ from flexhpc.worker.work import Worker
 _INTERRUPTED = "interrupted"
 
 
-def measure_here(
+def measure_in_process(
     task: TaskFile, point: Point, on_progress: Callable[[dict[str, Any]], None]
 ) -> None:
     """Measure a point in this process.
@@ -42,7 +42,7 @@ def measure_here(
     folder = Path(task.stop).parent
     environment = Environment(
         rank=0, world_size=1, local_rank=0, host="127.0.0.1", token="", job="", index=0,
-        log=str(folder / "here.log"), deadline=None,
+        log=str(folder / "in_process.log"), deadline=None,
     )  # fmt: skip
     with _stop_on_interrupt() as stop:
         worker = Worker(task, environment, stop, Group(device), on_progress, verbose=False)
