@@ -24,7 +24,7 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
 
     Raises:
         SystemExit: with status 1 if the task file is missing or damaged; otherwise as
-            :func:`flexhpc.worker.work.work`.
+            :func:`flexhpc.worker.worker.run_task`.
     """
     try:
         task = TaskFile.read(path)
@@ -32,9 +32,9 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
     with imports_without_gc():
-        from flexhpc.worker.work import work
+        from flexhpc.worker.worker import run_task
 
-    return work(task, environment, stop)
+    return run_task(task, environment, stop)
 
 
 @dataclass(frozen=True)

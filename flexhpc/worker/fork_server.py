@@ -32,7 +32,7 @@ from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
 
-WARM = "flexhpc.worker.work"
+WORKER_MODULE = "flexhpc.worker.worker"
 """Module that imports everything a worker needs, including torch; given by name, because processes
 that start a fork server must not import torch."""
 
@@ -115,9 +115,9 @@ class _Server:
 
 def _expand_spec(order: Order) -> None:
     """Expand the spec into the cache that forked workers inherit; workers report any error."""
-    work = importlib.import_module(WARM)
+    worker = importlib.import_module(WORKER_MODULE)
     with contextlib.suppress(PointError, InputError, OSError):
-        work.points_of(TaskFile.read(Path(order.task)).spec)
+        worker.points_of(TaskFile.read(Path(order.task)).spec)
 
 
 @contextlib.contextmanager
@@ -210,7 +210,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent by the terminal; the sweep stops the workers
     with imports_without_gc():
-        importlib.import_module(WARM)
+        importlib.import_module(WORKER_MODULE)
         gc.freeze()  # a garbage collection would copy pages shared with children
     _Server().serve()
     os._exit(0)  # skip the shutdown of torch, which would delay the exit of the sweep

@@ -17,7 +17,7 @@ from flexhpc.training import Group
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
-from flexhpc.worker.work import Worker
+from flexhpc.worker.worker import Worker
 
 _INTERRUPTED = "interrupted"
 
@@ -47,7 +47,7 @@ def measure_in_process(
     with _stop_on_interrupt() as stop:
         worker = Worker(task, environment, stop, Group(device), on_progress, verbose=False)
         try:
-            worker.work_on([point])
+            worker.measure_points([point])
         finally:
             worker.close()
     if stop.reason == _INTERRUPTED:

@@ -8,7 +8,7 @@ from pathlib import Path
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
 from flexhpc.state_file import read_state
-from flexhpc.store.claim import process_birth, process_lives
+from flexhpc.store.claim import process_birth, process_is_alive
 
 WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable with the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
@@ -36,7 +36,7 @@ class Owner:
 
     def alive(self) -> bool:
         """Return whether the process is still running."""
-        return process_lives(self.pid, self.birth)
+        return process_is_alive(self.pid, self.birth)
 
 
 @dataclass(frozen=True, kw_only=True)

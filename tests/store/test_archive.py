@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.errors import InputError
-from flexhpc.store import RunFolder, take
+from flexhpc.store import RunFolder, acquire_claim
 from flexhpc.store.archive import pack, unpack
 from tests.conftest import Cli
 from tests.sweeps import contents, probes_in
@@ -34,7 +34,7 @@ def test_unpack_restores_the_run(measured: Path, packed: Path, tmp_path: Path, c
 def test_pack_rejects_a_run_with_a_running_worker(measured: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(measured, run.path)
-    assert take(run.claim("ab" * 8), run.lock, launch="x")
+    assert acquire_claim(run.claim("ab" * 8), run.lock, launch="x")
     with pytest.raises(InputError, match="is measuring a point"):
         pack(run, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
