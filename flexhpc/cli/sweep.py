@@ -69,18 +69,18 @@ def sweep(
         except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
-    followed = launch.follow(prepared, settings, make_console(), report, prepare_report())
-    _conclude(prepared.run.path, followed, report_errors)
+    result = launch.run_sweep(prepared, settings, make_console(), report, prepare_report())
+    _conclude(prepared.run.path, result, report_errors)
 
 
 def _conclude(
-    path: Path, followed: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
+    path: Path, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
 ) -> None:
     """Print the results table and the failures; exit with the corresponding status.
 
     Args:
         path: the run folder.
-        followed: result of the sweep.
+        result: result of the sweep.
         report_errors: exceptions raised while the report was written.
 
     Raises:
@@ -94,17 +94,17 @@ def _conclude(
     from flexhpc.launch.logs import log_tail
     from flexhpc.store import RunFolder
 
-    statuses = followed.statuses
+    statuses = result.statuses
     run = RunFolder(path)
-    compare = [] if followed.interrupted else requested_comparisons(run.spec.read_text())
-    print_results(statuses, compare, reasons=followed.interrupted)
-    for decision in followed.decisions:
+    compare = [] if result.interrupted else requested_comparisons(run.spec.read_text())
+    print_results(statuses, compare, reasons=result.interrupted)
+    for decision in result.decisions:
         typer.echo(decision.text)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
-    if followed.interrupted:
+    if result.interrupted:
         line = "interrupted; the same command resumes the sweep"
-        if followed.jobs_continue:
+        if result.jobs_continue:
             line = f"interrupted; the jobs continue; `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)

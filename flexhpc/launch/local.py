@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flexhpc.launch.backend import Backend
-from flexhpc.launch.fork_server import ForkServer, OrderedWorker
+from flexhpc.launch.fork_server import ForkedWorker, ForkServer
 from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
-from flexhpc.worker.fork_server import Order
+from flexhpc.worker.fork_server import StartRequest
 from flexhpc.worker.task import PROBES_AT_ONCE, TASK_FILE, WORKER_GPU
 
 
@@ -31,7 +31,7 @@ class LocalBackend(Backend):
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
         self.image = image()
-        self._workers: list[OrderedWorker] = []
+        self._workers: list[ForkedWorker] = []
         self._started = 0
 
     def poll(self) -> None:
@@ -45,11 +45,11 @@ class LocalBackend(Backend):
 
     def has_workers(self) -> bool:
         """Return whether any worker is running."""
-        return any(worker.runs() for worker in self._workers)
+        return any(worker.is_running() for worker in self._workers)
 
     def has_crashed_worker(self) -> bool:
         """Return whether any of the workers started last has failed."""
-        return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
+        return any(not worker.is_running() and not worker.succeeded() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
         """Start workers for these points; return True."""
@@ -69,14 +69,14 @@ class LocalBackend(Backend):
             if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and GPUs in WSL
                 variables[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
-            order = Order(
+            request = StartRequest(
                 worker=str(self.folder / f"worker-{self._started}"),
                 task=str(self.folder / TASK_FILE),
                 processes=processes,
                 environment={**os.environ, **variables},
                 cwd=str(Path.cwd()),
             )
-            self._workers.append(server.start(order))
+            self._workers.append(server.start(request))
         return True
 
     def log_path(self, point_id: str) -> str:

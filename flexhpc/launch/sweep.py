@@ -33,7 +33,7 @@ from flexhpc.launch.slurm.submit import dry_run
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
 from flexhpc.versions import python_version
-from flexhpc.worker.task import TASK_FILE, Owner, TaskFile
+from flexhpc.worker.task import TASK_FILE, ProcessIdentity, TaskFile
 
 if TYPE_CHECKING:
     from flexhpc.analysis.decision import Decision
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _POLL_EVERY = 0.5
 _EXHAUSTED = object()
 _STOP_WITHIN = 120.0
-_CLUSTER_BEAT = 5.0
+_CLUSTER_HEARTBEAT_EVERY = 5.0
 
 
 class _StopSignals:
@@ -75,7 +75,7 @@ def _stop_signals() -> Iterator[_StopSignals]:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """Result of :func:`follow`.
+    """Result of :func:`run_sweep`.
 
     Attributes:
         statuses: status of every point.
@@ -107,7 +107,7 @@ def write_launch(
     image: str | None,
     *,
     detach: bool,
-    wanted: dict[str, bool] | None = None,
+    selection: dict[str, bool] | None = None,
 ) -> TaskFile:
     """Create the run folder, write the frozen spec and the task file of a launch; return the task.
 
@@ -117,13 +117,13 @@ def write_launch(
         launch: id of the launch.
         image: container image of the workers; None without a container.
         detach: whether the workers outlive this process.
-        wanted: see :class:`TaskFile`.
+        selection: see :class:`TaskFile`.
 
     Raises:
         InputError: the run folder cannot be written.
     """
     open_folder(prepared, launch, image)
-    task = replace(make_task(prepared, profile, launch, detach=detach), wanted=wanted)
+    task = replace(make_task(prepared, profile, launch, detach=detach), selection=selection)
     write_atomic(Path(task.spec), prepared.frozen)
     task.write(prepared.run.jobs / launch / TASK_FILE)
     return task
@@ -142,12 +142,12 @@ def make_task(
         stop=str(folder / "stop"),
         python=python_version(),
         flexhpc=version("flexhpc"),
-        owner=None if detach or cluster else Owner.of(os.getpid()),
+        owner=None if detach or cluster else ProcessIdentity.of(os.getpid()),
         threads=profile.cpus_per_process,
         probes_at_once=profile.probes_at_once or 1,
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
-        beat=_CLUSTER_BEAT if cluster else 1.0,
+        heartbeat_every=_CLUSTER_HEARTBEAT_EVERY if cluster else 1.0,
         stop_before=profile.stop_before_or_default if isinstance(profile, SlurmProfile) else 0.0,
     )
 
@@ -215,7 +215,7 @@ def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> 
     return backend.summary()
 
 
-def follow(
+def run_sweep(
     prepared: Prepared,
     profile: LocalProfile | SlurmProfile,
     console: Console,
@@ -241,9 +241,9 @@ def follow(
     if run.path.exists():
         clear_claims(run)
     reader = StatusReader(run, prepared.points)
-    decisions, wanted = _next_round(reader, prepared, profile, launch)
+    decisions, selection = _select_points(reader, prepared, profile, launch)
     statuses = reader.read()
-    finished = not wanted and all(status.state == "done" for status in statuses)
+    finished = not selection and all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
     tracked = uri == "none" or up_to_date(run, uri, statuses)
     if finished and prepared.again and tracked:
@@ -251,14 +251,16 @@ def follow(
         return SweepResult(statuses=statuses, decisions=decisions)
     with _stop_signals() as signals:
         backend = make_backend(prepared, profile, launch, lambda: bool(signals.count))
-        task = write_launch(prepared, profile, launch, backend.image, detach=False, wanted=wanted)
+        task = write_launch(
+            prepared, profile, launch, backend.image, detach=False, selection=selection
+        )
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: signals.count):
             with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
-                working, folder = False, FolderWatch(stop_file.parent)
+                has_started, folder = False, FolderWatch(stop_file.parent)
                 background, more_steps = iter(meanwhile), True
-                settled: set[str] = set()  # includes failed points that another sweep retries
+                finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.removed():
                         _stop_workers(backend, reader, view, signals, stop_file)
@@ -272,24 +274,24 @@ def follow(
                     round_started = time.monotonic()
                     backend.poll()
                     statuses = mark_queued(reader.read(), backend.queued_points())
-                    working |= any(s.state == "running" or s.launch == launch for s in statuses)
+                    has_started |= any(s.state == "running" or s.launch == launch for s in statuses)
                     note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
-                    if backend.stops_with_sweep and not working:
+                    if backend.stops_with_sweep and not has_started:
                         note = note or "starting workers ..."
-                    shown = [_retried_as_waiting(s, launch) for s in statuses]
+                    shown = [_with_retries_waiting(s, launch) for s in statuses]
                     view.update(shown, note, decisions)
-                    settled |= {s.point.id for s in statuses if _finished(s, launch)}
-                    ids = {s.point.id for s in statuses} if wanted is None else wanted.keys()
-                    todo = [s for s in statuses if s.point.id in ids - settled]
-                    if not todo and wanted:
-                        decisions, wanted = _next_round(reader, prepared, profile, launch)
-                        settled.difference_update(wanted or ())
-                        replace(task, wanted=wanted).write(stop_file.with_name(TASK_FILE))
+                    finished_ids |= {s.point.id for s in statuses if _finished(s, launch)}
+                    ids = {s.point.id for s in statuses} if selection is None else selection.keys()
+                    todo = [s for s in statuses if s.point.id in ids - finished_ids]
+                    if not todo and selection:
+                        decisions, selection = _select_points(reader, prepared, profile, launch)
+                        finished_ids.difference_update(selection or ())
+                        replace(task, selection=selection).write(stop_file.with_name(TASK_FILE))
                         continue
                     if not todo or not scheduler.assign_points(todo):
                         break
                     idle_core = _cores_in_use(statuses, profile) < available_cores()
-                    if working and more_steps and idle_core:
+                    if has_started and more_steps and idle_core:
                         more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
@@ -309,10 +311,10 @@ def follow(
     )
 
 
-def _next_round(
+def _select_points(
     reader: StatusReader, prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
-    """Return the state of the comparisons and the points that they need; see ``TaskFile.wanted``.
+    """Return the state of the comparisons and the selection of points that they need.
 
     If the profile has a throttle, a later round is filled up to it with points of the round after.
     From then on, the reader reads the status of the points with the precision that is needed.
@@ -324,21 +326,21 @@ def _next_round(
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
     reader.request(points)
-    statuses = [_retried_as_waiting(status, launch) for status in reader.read_all()]
+    statuses = [_with_retries_waiting(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
-    wanted: dict[str, bool] = {}
+    selection: dict[str, bool] = {}
     for decision in decisions:
         for status in decision.wanted:
-            wanted[status.point.id] = wanted.get(status.point.id, False) or decision.precise
+            selection[status.point.id] = selection.get(status.point.id, False) or decision.precise
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
-            wanted.setdefault(status.point.id, False)
+            selection.setdefault(status.point.id, False)
     for status in (status for decision in decisions for status in decision.later):
-        if len(wanted) < slots:
-            wanted.setdefault(status.point.id, True)
-    needed = [replace(p, optional=p.optional and p.id not in wanted) for p in points]
-    reader.request([point.precise() if wanted.get(point.id) else point for point in needed])
-    return decisions, wanted
+        if len(selection) < slots:
+            selection.setdefault(status.point.id, True)
+    needed = [replace(p, optional=p.optional and p.id not in selection) for p in points]
+    reader.request([point.precise() if selection.get(point.id) else point for point in needed])
+    return decisions, selection
 
 
 def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
@@ -380,7 +382,7 @@ def _finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
+def _with_retries_waiting(status: PointStatus, launch: str) -> PointStatus:
     """Mark a point that failed in an earlier launch as waiting, since it is retried."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")

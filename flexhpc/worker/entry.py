@@ -9,11 +9,11 @@ from pathlib import Path
 from flexhpc.errors import PointError
 from flexhpc.imports import imports_without_gc
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 
 
-def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
+def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     Args:
@@ -52,5 +52,5 @@ class Task:
 
         First replaces submitit's signal handlers, which would requeue or cancel the job.
         """
-        stop = Stop.on_signals()
+        stop = StopRequest.on_signals()
         return run_worker(Path(self.path), Environment.from_slurm(), stop)

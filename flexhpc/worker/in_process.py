@@ -15,7 +15,7 @@ from flexhpc.measuring.probe import choose_device
 from flexhpc.store import RunFolder, read_claim
 from flexhpc.training import Group
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 from flexhpc.worker.worker import Worker
 
@@ -64,9 +64,9 @@ def measure_in_process(
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt() -> Iterator[Stop]:
+def _stop_on_interrupt() -> Iterator[StopRequest]:
     """Convert Ctrl-C to a stop request; no effect outside the main thread."""
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

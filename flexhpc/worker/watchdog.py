@@ -9,7 +9,7 @@ from typing import Any
 from flexhpc.atomic import FolderWatch
 from flexhpc.store import Claim
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 
 
@@ -26,7 +26,7 @@ class Watchdog:
         claim_lost: set when another process took over the current claim.
     """
 
-    def __init__(self, task: TaskFile, environment: Environment, stop: Stop) -> None:
+    def __init__(self, task: TaskFile, environment: Environment, stop: StopRequest) -> None:
         self.task, self.environment, self.stop = task, environment, stop
         self.cancelled = False
         self.claim_lost = threading.Event()
@@ -58,7 +58,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         # Heartbeats continue after a stop request, until the worker has saved its state.
-        while not self._closed.wait(self.task.beat):
+        while not self._closed.wait(self.task.heartbeat_every):
             try:
                 self._check_stop()
             except OSError as error:

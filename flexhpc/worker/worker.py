@@ -26,7 +26,7 @@ from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source_hash
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, Stop
+from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
 from flexhpc.worker.watchdog import Watchdog
 
@@ -34,7 +34,7 @@ _EXIT_WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
 
 
-def run_task(task: TaskFile, environment: Environment, stop: Stop) -> int:
+def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     A failed point is recorded with one message and skipped. In a job with several processes, rank 0
@@ -62,7 +62,7 @@ def run_task(task: TaskFile, environment: Environment, stop: Stop) -> int:
             host=environment.host,
             token=environment.token,
         )
-        points = requested_points(points_of(task.spec), task.wanted)
+        points = select_points(points_of(task.spec), task.selection)
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
@@ -100,12 +100,12 @@ def points_of(spec: str) -> list[Point]:
     return checked(Path(spec))[1]
 
 
-def requested_points(points: list[Point], wanted: dict[str, bool] | None) -> list[Point]:
-    """Return the points to measure, with the requested precision; see ``TaskFile.wanted``."""
-    if wanted is None:
+def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
+    """Return the points to measure, with the requested precision; see ``TaskFile.selection``."""
+    if selection is None:
         return points
-    chosen = [point for point in points if point.id in wanted]
-    return [point.precise() if wanted[point.id] else point for point in chosen]
+    chosen = [point for point in points if point.id in selection]
+    return [point.precise() if selection[point.id] else point for point in chosen]
 
 
 def _check_versions(task: TaskFile) -> None:
@@ -169,7 +169,7 @@ class Worker:
     """
 
     def __init__(
-        self, task: TaskFile, environment: Environment, stop: Stop, group: Group,
+        self, task: TaskFile, environment: Environment, stop: StopRequest, group: Group,
         on_progress: Callable[[dict[str, Any]], None] = lambda _: None, *, verbose: bool = True,
     ) -> None:  # fmt: skip
         self.task, self.environment, self.stop, self.group = task, environment, stop, group
@@ -194,7 +194,7 @@ class Worker:
         still hold a claim. The task retries for the time after which a claim without heartbeats
         expires. It does not wait longer for a holder that still sends heartbeats.
         """
-        deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.beat
+        deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.heartbeat_every
         while points and not self.stop.is_set():
             claimed_elsewhere = []
             for point in points:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.launch.fork_server import OrderedWorker
+from flexhpc.launch.fork_server import ForkedWorker
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import make_task
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import EXIT_PEER_LOST, Stop
+from flexhpc.worker.signals import EXIT_PEER_LOST, StopRequest
 from flexhpc.worker.task import TaskFile
 from tests.barrier import Barrier
 from tests.faults.test_input import CONTENTS
@@ -34,7 +34,7 @@ def test_a_damaged_task_file_is_one_error_of_the_worker(
     if content is not None:
         path.write_text(content)
     with pytest.raises(SystemExit, match="1"):
-        run_worker(path, ENVIRONMENT, Stop())
+        run_worker(path, ENVIRONMENT, StopRequest())
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(
         "task.json: is corrupt or missing; run the same `flexhpc sweep` command again"
@@ -69,9 +69,9 @@ def test_ranks_that_all_lost_their_peers_did_not_crash(
     statuses: tuple[int, int], expected: bool
 ) -> None:
     """For example because a process of another user took the place of one."""
-    worker = OrderedWorker(None, 2)  # type: ignore[arg-type]  # the server is not used
-    worker.ended = dict(enumerate(statuses))
-    assert worker.ended_well() == expected
+    worker = ForkedWorker(None, 2)  # type: ignore[arg-type]  # the server is not used
+    worker.exit_statuses = dict(enumerate(statuses))
+    assert worker.succeeded() == expected
 
 
 def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
