@@ -103,7 +103,7 @@ def measure(
         spec = {"name": path.name, "seed": seed, "fixed": fixed}
         prepared = prepare(spec, (), path.parent)
         status = StatusReader(prepared.run, prepared.points).read()[0]
-        if status.state != "done" or not prepared.again:
+        if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
             task = write_launch(prepared, profile, launch_id(), image=None, detach=True)
             with _progress_bar(progress) as update, _restored_threads():

@@ -44,7 +44,7 @@ def sweep(
     from flexhpc.launch import sweep as launch
 
     prepared = prepare(spec, overrides or (), runs)
-    for name in prepared.edited:
+    for name in prepared.edited_code:
         typer.echo(f"{name} was edited since this run was started; its points are measured again")
     if detach and any(compare.decide for compare in prepared.compare):
         raise InputError(

@@ -22,7 +22,7 @@ from flexhpc.launch.follower import tracking
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
+from flexhpc.launch.prepare import PreparedRun, clear_claims, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
@@ -101,7 +101,7 @@ def launch_id() -> str:
 
 
 def write_launch(
-    prepared: Prepared,
+    prepared: PreparedRun,
     profile: LocalProfile | SlurmProfile,
     launch: str,
     image: str | None,
@@ -124,13 +124,13 @@ def write_launch(
     """
     open_folder(prepared, launch, image)
     task = replace(make_task(prepared, profile, launch, detach=detach), selection=selection)
-    write_atomic(Path(task.spec), prepared.frozen)
+    write_atomic(Path(task.spec), prepared.frozen_spec)
     task.write(prepared.run.jobs / launch / TASK_FILE)
     return task
 
 
 def make_task(
-    prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
+    prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
     """Return the task file of a launch, which configures its workers, without writing it."""
     folder = prepared.run.jobs / launch
@@ -153,7 +153,7 @@ def make_task(
 
 
 def make_backend(
-    prepared: Prepared,
+    prepared: PreparedRun,
     profile: LocalProfile | SlurmProfile,
     launch: str,
     interrupted: Callable[[], bool] = lambda: False,
@@ -176,7 +176,7 @@ def make_backend(
     return LocalBackend(folder, profile)
 
 
-def batch_scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
+def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     """Return the batch scripts of the remaining points; nothing is written or submitted."""
     launch = launch_id()
     statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
@@ -192,7 +192,7 @@ def batch_scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     )
 
 
-def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
+def start_detached(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) -> str:
     """Start workers that outlive this process; return a one-line description of them.
 
     Raises:
@@ -216,7 +216,7 @@ def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> 
 
 
 def run_sweep(
-    prepared: Prepared,
+    prepared: PreparedRun,
     profile: LocalProfile | SlurmProfile,
     console: Console,
     report: Callable[[list[PointStatus]], None] = lambda _: None,
@@ -246,7 +246,7 @@ def run_sweep(
     finished = not selection and all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
     tracked = uri == "none" or up_to_date(run, uri, statuses)
-    if finished and prepared.again and tracked:
+    if finished and prepared.is_unchanged and tracked:
         report(statuses)
         return SweepResult(statuses=statuses, decisions=decisions)
     with _stop_signals() as signals:
@@ -312,7 +312,7 @@ def run_sweep(
 
 
 def _select_points(
-    reader: StatusReader, prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str
+    reader: StatusReader, prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
     """Return the state of the comparisons and the selection of points that they need.
 

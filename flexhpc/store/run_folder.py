@@ -26,7 +26,7 @@ class RunFolder:
         return self.path / "sweep.yaml"
 
     @property
-    def record(self) -> Path:
+    def metadata(self) -> Path:
         """File with versions, hashes and launches."""
         return self.path / "run.json"
 

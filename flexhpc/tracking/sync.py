@@ -145,7 +145,7 @@ class Syncer:
 
     def _source(self) -> dict[str, str]:
         """Return MLflow's source tags (user, command, Git commit) from run.json."""
-        record = read_json(self.run.record) or {}
+        record = read_json(self.run.metadata) or {}
         launches = record.get("launches")
         last = launches[-1] if isinstance(launches, list) and launches else None
         user = last.get("user") if isinstance(last, dict) else None

@@ -55,9 +55,9 @@ def test_a_launch_is_recorded_in_a_damaged_run_json(
 ) -> None:
     prepared = prepare(small_spec, (), tmp_path / "runs")
     prepared.run.path.mkdir(parents=True)
-    prepared.run.record.write_text(content)
+    prepared.run.metadata.write_text(content)
     open_folder(prepared, "now", None)
-    launches = json.loads(prepared.run.record.read_text())["launches"]
+    launches = json.loads(prepared.run.metadata.read_text())["launches"]
     assert [launch["id"] for launch in launches] == [*(["a"] if "colour" in content else []), "now"]
 
 
