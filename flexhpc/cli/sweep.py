@@ -90,8 +90,8 @@ def _conclude(
     from flexhpc.analysis.comparison import requested_comparisons
     from flexhpc.analysis.reasons import failures_by_message, points_text
     from flexhpc.analysis.tables import print_results
-    from flexhpc.launch.follower import tracking_warnings
     from flexhpc.launch.logs import log_tail
+    from flexhpc.launch.tracking_process import tracking_warnings
     from flexhpc.store import RunFolder
 
     statuses = result.statuses

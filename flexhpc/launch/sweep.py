@@ -18,7 +18,6 @@ from rich.console import Console
 from flexhpc.atomic import FolderWatch, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
-from flexhpc.launch.follower import tracking
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
@@ -30,6 +29,7 @@ from flexhpc.launch.slurm.backend import SlurmBackend
 from flexhpc.launch.slurm.container import container_of
 from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
 from flexhpc.launch.slurm.submit import dry_run
+from flexhpc.launch.tracking_process import tracking
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
 from flexhpc.versions import python_version

@@ -30,8 +30,8 @@ from flexhpc.search.stages import training_runs
 from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
+from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.note import note_of
-from flexhpc.tracking.quiet import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.state import local_uri, sync_state, sync_state_path
 from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, view_state, was_moved
 

@@ -11,7 +11,7 @@ from tests.faults.site import Kind
 KINDS: dict[str, Kind] = {
     "killed worker": processes.killed_worker,
     "killed everything": processes.killed_everything,
-    "killed follower": processes.killed_follower,
+    "killed tracking process": processes.killed_tracking_process,
     "killed rank": processes.killed_rank,
     "interrupted ranks": processes.interrupted_ranks,
     "stopped worker": processes.stopped_worker,

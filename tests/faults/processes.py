@@ -26,7 +26,7 @@ def killed_worker(site: Site, faults: int) -> Outcome:
 
 
 def killed_everything(site: Site, faults: int) -> Outcome:
-    """Kill the sweep, its workers and its follower at once; run the command again."""
+    """Kill the sweep, its workers and its tracking process at once; run the command again."""
     for _ in range(faults):
         sweep = site.start()
         site.outcome.faults += bool(site.hold(sweep))
@@ -35,24 +35,24 @@ def killed_everything(site: Site, faults: int) -> Outcome:
     return site.resume_and_compare()
 
 
-def killed_follower(site: Site, faults: int) -> Outcome:
+def killed_tracking_process(site: Site, faults: int) -> Outcome:
     """Kill the process that logs to MLflow; the next command logs the rest, each probe once."""
     site.write_profile()
     for _ in range(faults):
         site.remove_run()
         sweep = site.start()
 
-        def followers(sweep: subprocess.Popen[str] = sweep) -> list[psutil.Process]:
+        def tracking_processes(sweep: subprocess.Popen[str] = sweep) -> list[psutil.Process]:
             children = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
-            return [child for child in children if _is_follower(child)]
+            return [child for child in children if _is_tracking_process(child)]
 
         site.hold(sweep)
-        site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
+        site.wait(sweep, lambda: tracking_processes() and (site.run / "mlflow.db").exists())
         before = site.outcome.faults
         with contextlib.suppress(psutil.Error):  # the process has ended
-            for follower in followers():
-                is_alive = follower.status() != psutil.STATUS_ZOMBIE
-                follower.kill()
+            for process in tracking_processes():
+                is_alive = process.status() != psutil.STATUS_ZOMBIE
+                process.kill()
                 site.outcome.faults += is_alive
         output = site.finish_with_status(sweep)
         warned = "warning: the MLflow process died" in output
@@ -62,9 +62,9 @@ def killed_follower(site: Site, faults: int) -> Outcome:
     return site.outcome
 
 
-def _is_follower(process: psutil.Process) -> bool:
+def _is_tracking_process(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):  # the process has ended
-        return "flexhpc.tracking.follow" in process.cmdline()
+        return "flexhpc.tracking.periodic_sync" in process.cmdline()
     return False
 
 

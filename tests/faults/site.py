@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from flexhpc.errors import PointError
-from flexhpc.tracking.quiet import mlflow_client
+from flexhpc.tracking.client import mlflow_client
 from tests.barrier import PATIENCE, Barrier
 from tests.conftest import FLEXHPC
 from tests.sweeps import contents, end, probes_in

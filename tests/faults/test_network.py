@@ -27,7 +27,7 @@ SERVER = "tracking.invalid"
 def test_connections_of_a_sweep(
     profile: str, workers: int, required: str, allowed: set[str], tmp_path: Path
 ) -> None:
-    """The addresses and names that the sweep, its workers and its follower request."""
+    """The addresses and names that the sweep, its workers and its tracking process request."""
     site = Site(tmp_path, np.random.default_rng())
     site.write_profile(profile, workers=workers)
     calls = tmp_path / "calls"

@@ -16,7 +16,7 @@ import pytest
 
 from flexhpc.store import read
 from flexhpc.store.status import open_run
-from flexhpc.tracking.quiet import mlflow_client
+from flexhpc.tracking.client import mlflow_client
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.sweeps import (
@@ -244,7 +244,7 @@ def test_a_killed_mlflow_process_is_reported(
     barrier.hold(PASSES)
     sweep = start(spec, tracking=True, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
-    child_of(sweep.pid, "flexhpc.tracking.follow").kill()
+    child_of(sweep.pid, "flexhpc.tracking.periodic_sync").kill()
     barrier.open()
     assert "warning: the MLflow process died (-9)" in finish_with_status(sweep)
     check_results()

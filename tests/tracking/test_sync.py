@@ -21,7 +21,7 @@ import sqlalchemy
 
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
-from flexhpc.tracking.quiet import existing_database_uri, mlflow_client
+from flexhpc.tracking.client import existing_database_uri, mlflow_client
 from flexhpc.tracking.state import local_uri, sync_state_path, up_to_date
 from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
@@ -50,11 +50,17 @@ def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
 
 
 def test_tracking_process_has_a_lower_priority(run: Path) -> None:
-    command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run), str(run / "sweep.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "flexhpc.tracking.periodic_sync",
+        str(run),
+        str(run / "sweep.yaml"),
+    ]
     lower = min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)  # the lowest priority is 19
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as follower:
-        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, follower.pid) == lower, "its priority")
-        follower.kill()
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == lower, "its priority")
+        process.kill()
 
 
 def check_logged(uri: str, run: Path) -> None:
