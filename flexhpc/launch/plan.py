@@ -13,10 +13,10 @@ from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.backend import max_array_size
 from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
-from flexhpc.launch.time_left import seconds_per_pass
 from flexhpc.search import at_once, cost_bound
 from flexhpc.store.status import PointStatus, StatusReader
 

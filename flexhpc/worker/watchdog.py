@@ -72,9 +72,9 @@ class Watchdog:
         if removed or Path(self.task.stop).exists() or (owner is not None and not owner.alive()):
             self.cancelled = True
             self.stop.set("the run folder was moved or removed" if removed else "cancelled")
-        seconds_left = self.environment.seconds_left()
-        if seconds_left is not None and seconds_left < self.task.stop_before:
-            self.stop.set(f"{seconds_left:.0f} s before the end of the allocation")
+        remaining_seconds = self.environment.remaining_seconds()
+        if remaining_seconds is not None and remaining_seconds < self.task.stop_before:
+            self.stop.set(f"{remaining_seconds:.0f} s before the end of the allocation")
 
     def _beat(self) -> None:
         try:
