@@ -12,8 +12,8 @@ import h5py
 
 from flexhpc.config import Point
 from flexhpc.store import RunFolder, read, read_masks
-from flexhpc.store.point_file import AS_TEXT
-from flexhpc.store.seal import add_checksum
+from flexhpc.store.checksum import add_checksum
+from flexhpc.store.point_file import JSON_ATTRIBUTE
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
@@ -48,4 +48,4 @@ def edited(path: Path) -> Iterator[h5py.File]:
 
 def change_fields(group: h5py.Group, **changes: Any) -> None:
     """Change fields that a group of a point file stores as JSON."""
-    group.attrs[AS_TEXT] = json.dumps({**json.loads(group.attrs[AS_TEXT]), **changes})
+    group.attrs[JSON_ATTRIBUTE] = json.dumps({**json.loads(group.attrs[JSON_ATTRIBUTE]), **changes})

@@ -93,7 +93,7 @@ FAULTS = (
         ("host returns",),
     ),
     Mutation(
-        "checksum of a point file", "store/seal.py",
+        "checksum of a point file", "store/checksum.py",
         "if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:", "if False:",
         ("damaged point file",),
     ),

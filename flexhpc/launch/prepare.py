@@ -117,7 +117,7 @@ def open_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
 def clear_claims(run: RunFolder) -> None:
     """Remove partially written claim files of killed processes; ignore errors."""
     with contextlib.suppress(OSError), FileLock(run.lock):
-        for path in run.unfinished_claims():
+        for path in run.temporary_claim_files():
             path.unlink(missing_ok=True)
 
 

@@ -325,7 +325,7 @@ def _select_points(
     from flexhpc.analysis.decision import decide  # takes a third of a second
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
-    reader.request(points)
+    reader.set_points(points)
     statuses = [_with_retries_waiting(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
@@ -339,7 +339,7 @@ def _select_points(
         if len(selection) < slots:
             selection.setdefault(status.point.id, True)
     needed = [replace(p, optional=p.optional and p.id not in selection) for p in points]
-    reader.request([point.precise() if selection.get(point.id) else point for point in needed])
+    reader.set_points([point.precise() if selection.get(point.id) else point for point in needed])
     return decisions, selection
 
 

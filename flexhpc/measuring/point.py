@@ -64,7 +64,7 @@ def measure(
     if point.evaluate is not None:
         evaluation_size(point.evaluate, samples)  # fail now, not after hours of search
     path = run.point(point.id)
-    for part in run.unfinished(point.id):
+    for part in run.temporary_files(point.id):
         part.unlink(missing_ok=True)
     header = _header(point, samples)
     record = read(path)
@@ -88,7 +88,7 @@ def measure(
         )
         _check_claim(callbacks)
         evaluation |= {"arm": estimate.arm, "stage": estimate.stage}
-        write_evaluation(path, evaluation, permitted=callbacks.owns_claim)
+        write_evaluation(path, evaluation, is_permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
@@ -116,7 +116,7 @@ def _search(
 
     def store(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
-        append(path, probe, permitted=callbacks.owns_claim)
+        append(path, probe, is_permitted=callbacks.owns_claim)
         checkpoint(probe).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
         if doubling is not None:
@@ -167,7 +167,7 @@ def _search(
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
     _check_claim(callbacks)
-    write_estimate(path, estimate, permitted=callbacks.owns_claim)
+    write_estimate(path, estimate, is_permitted=callbacks.owns_claim)
     return estimate
 
 

@@ -179,7 +179,7 @@ class Claim:
             if not self.is_held():
                 return False
             self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
-            write_json(self.path, vars(self.record), durable=False, makes_folder=False)
+            write_json(self.path, vars(self.record), durable=False, create_folder=False)
             return True
 
 
@@ -232,5 +232,5 @@ def acquire_claim(
             job=job,
             log=log,
         )
-        write_json(path, vars(record), durable=False, makes_folder=False)
+        write_json(path, vars(record), durable=False, create_folder=False)
         return Claim(path, lock, record)

@@ -88,16 +88,16 @@ class RunFolder:
         """Return the existing checkpoints of a point, sorted by path."""
         return sorted(self._path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
-    def unfinished(self, point_id: str) -> list[Path]:
+    def temporary_files(self, point_id: str) -> list[Path]:
         """Return a point's temporary HDF5 files and checkpoints that killed processes left behind.
 
         Temporary files of claims are excluded, because another process may be writing one under the
-        run's lock; see :meth:`unfinished_claims`.
+        run's lock; see :meth:`temporary_claim_files`.
         """
         parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
-    def unfinished_claims(self) -> Iterator[Path]:
+    def temporary_claim_files(self) -> Iterator[Path]:
         """Yield temporary files of claims left by killed processes; requires the run's lock."""
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 

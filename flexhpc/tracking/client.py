@@ -62,7 +62,7 @@ def make_database(path: Path) -> None:
     with TemporaryDirectory() as folder:
         created = Path(folder, path.name)
         mlflow_client(f"sqlite:///{created}", rebuildable=True)
-        write_atomic(path, created.read_bytes(), durable=False, makes_folder=False)
+        write_atomic(path, created.read_bytes(), durable=False, create_folder=False)
 
 
 def _disable_sync() -> None:

@@ -168,7 +168,7 @@ class Syncer:
                 if status.record is not None:
                     count += self._point(status)
             self._report()
-        write_json(sync_state_path(self.run), sync_state(self.uri, statuses), makes_folder=False)
+        write_json(sync_state_path(self.run), sync_state(self.uri, statuses), create_folder=False)
         return count
 
     def _report(self) -> None:

@@ -28,7 +28,7 @@ from flexhpc.store import (
     write_evaluation,
 )
 from flexhpc.store.bits import pack, unpack
-from flexhpc.store.point_file import AS_TEXT
+from flexhpc.store.point_file import JSON_ATTRIBUTE
 from tests.conftest import FULL, REPOSITORY
 from tests.contents import edited
 
@@ -176,7 +176,7 @@ def test_layout_can_be_read_with_h5py_alone(path: Path) -> None:
         assert json.loads(file.attrs["point"]) == {"seed": 0}
         assert file.attrs["params"] == 77
         group, estimate = file["probes/0000"], file["estimate"].attrs
-        seeds = json.loads(group.attrs[AS_TEXT])["seeds"]
+        seeds = json.loads(group.attrs[JSON_ATTRIBUTE])["seeds"]
         assert seeds == {"init": 2**62 + 1, "subset": 2, "labels": 3, "order": 4}
         expected = {
             "seed_init": 2**62 + 1, "metric.gradient_norm": 0.5, "machine.host": "h", "n": 200,
