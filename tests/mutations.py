@@ -111,7 +111,7 @@ FAULTS = (
     ),
     Mutation(
         "uncounted child runs", "tracking/sync.py",
-        "self._drop_uncounted(parent, status.point.id)", "pass", ("killed tracking process",),
+        "self._delete_uncounted(parent, status.point.id)", "pass", ("killed tracking process",),
     ),
     Mutation(
         "partial files of killed writers", "store/run_folder.py",
