@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Form, Format, Output, RunFolders, write_output
+from flexhpc.cli.options import Format, FormatOption, OutputOption, RunsArgument, write_output
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def masks(
-    runs: RunFolders,
+    runs: RunsArgument,
     by: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,8 +33,8 @@ def masks(
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
-    form: Form = Format.table,
-    output: Output = None,
+    form: FormatOption = Format.table,
+    output: OutputOption = None,
 ) -> None:
     """Show how often each sample was drawn and missed, and its hardness; hardest samples first.
 

@@ -19,7 +19,7 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 if TYPE_CHECKING:
     from flexhpc.config.sections.training import Procedure
 
-Spec = Annotated[
+SpecArgument = Annotated[
     Path,
     typer.Argument(
         metavar="SPEC",
@@ -29,7 +29,7 @@ Spec = Annotated[
 ]
 
 
-def run_folder(text: str) -> Path:
+def find_run_folder(text: str) -> Path:
     """Return a run folder from its path, or from its name in ``runs``.
 
     This is called while options are parsed, so that a wrong name fails before heavy imports.
@@ -43,20 +43,22 @@ def run_folder(text: str) -> Path:
     raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
 
 
-Run = Annotated[
+RunArgument = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="A run folder, or its name in runs/.", parser=run_folder),
+    typer.Argument(
+        metavar="RUN", help="A run folder, or its name in runs/.", parser=find_run_folder
+    ),
 ]
-RunFolders = Annotated[
+RunsArgument = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
+    typer.Argument(metavar="RUN...", help="One or several runs.", parser=find_run_folder),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
-Set = Annotated[
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
+SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
 ]
-ProfileFile = Annotated[
+ProfileOption = Annotated[
     Path | None,
     typer.Option(
         "--profile",
@@ -65,7 +67,7 @@ ProfileFile = Annotated[
         parser=lambda text: resolve("profiles", Path(text)),
     ),
 ]
-Eps = Annotated[
+EpsOption = Annotated[
     list[float] | None,
     typer.Option(
         "--eps",
@@ -73,7 +75,7 @@ Eps = Annotated[
         help="Also estimate EMC at this training error, from the stored probes; may be repeated.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def training_errors(eps: list[float] | None) -> list[float]:
@@ -124,8 +126,8 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-Form = Annotated[Format, typer.Option("--format", help="Output format.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 
 def write_output(content: bytes, form: Format, output: Path | None) -> None:

@@ -14,13 +14,13 @@ import typer
 
 from flexhpc.cli.options import (
     FAILED,
-    Eps,
-    Form,
+    EpsOption,
     Format,
-    Json,
-    Output,
-    Run,
-    RunFolders,
+    FormatOption,
+    JsonOption,
+    OutputOption,
+    RunArgument,
+    RunsArgument,
     check_budgets,
     training_errors,
     write_output,
@@ -35,8 +35,8 @@ _SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
 
 
 def status(
-    run: Run,
-    as_json: Json = False,
+    run: RunArgument,
+    as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Update the table continuously.")] = False,
 ) -> None:
     """Show the status of every point, from the run folder and the cluster's queue."""
@@ -66,10 +66,10 @@ def status(
 
 
 def results(
-    run: Run,
-    form: Form = Format.table,
-    output: Output = None,
-    eps: Eps = None,
+    run: RunArgument,
+    form: FormatOption = Format.table,
+    output: OutputOption = None,
+    eps: EpsOption = None,
     budget: Annotated[
         list[float] | None,
         typer.Option(
@@ -129,11 +129,11 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
 
 
 def report(
-    runs: RunFolders,
+    runs: RunsArgument,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Output folder; by default RUN/report.")
     ] = None,
-    eps: Eps = None,
+    eps: EpsOption = None,
 ) -> None:
     """Write an HTML report with figures about one or several runs."""
     from flexhpc.analysis.report import report_runs

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from flexhpc.cli.options import FAILED, Run, Runs, run_folder
+from flexhpc.cli.options import FAILED, RunArgument, RunsOption, find_run_folder
 from flexhpc.errors import InputError, one_line
 
 
-def cancel(run: Run) -> None:
+def cancel(run: RunArgument) -> None:
     """Stop all workers and jobs of a run; finished probes are kept, so it can be resumed."""
     from flexhpc.launch.cancel import cancel_run
 
@@ -24,7 +24,7 @@ def cancel(run: Run) -> None:
 
 
 def pack(
-    run: Run,
+    run: RunArgument,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Output file; by default NAME.zip.")
     ] = None,
@@ -45,7 +45,7 @@ def pack(
 
 def unpack(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="A packed run.")],
-    runs: Runs = Path("runs"),
+    runs: RunsOption = Path("runs"),
 ) -> None:
     """Restore a run folder from a packed run; an unfinished run can be resumed."""
     from flexhpc.store.archive import unpack as read
@@ -57,7 +57,7 @@ def unpack(
 
 
 def sync(
-    run: Run,
+    run: RunArgument,
     uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
 ) -> None:
     """Log the stored results of a run to MLflow; may be repeated."""
@@ -83,7 +83,7 @@ def ui(
         typer.Argument(
             metavar="[RUN]",
             help="A run folder, or its name; by default the newest.",
-            parser=run_folder,
+            parser=find_run_folder,
         ),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP port.")] = 5000,
@@ -91,7 +91,7 @@ def ui(
         bool,
         typer.Option("--socket", help="Serve on a Unix socket that only you can access."),
     ] = False,
-    runs: Runs = Path("runs"),
+    runs: RunsOption = Path("runs"),
 ) -> None:
     """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
     from flexhpc.store.status import open_run

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from flexhpc.cli.options import Json, ProfileFile, Runs, Set, Spec
+from flexhpc.cli.options import JsonOption, ProfileOption, RunsOption, SetOption, SpecArgument
 from flexhpc.errors import InputError
 from flexhpc.shipped import folder, names
 
 
 def validate(
-    spec: Spec,
-    overrides: Set = None,
+    spec: SpecArgument,
+    overrides: SetOption = None,
     load: Annotated[
         bool, typer.Option(help="Open the data, and build timm and custom networks.")
     ] = True,
@@ -39,12 +39,12 @@ def validate(
 
 
 def plan(
-    spec: Spec,
-    overrides: Set = None,
-    profile: ProfileFile = None,
-    runs: Runs = Path("runs"),
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    profile: ProfileOption = None,
+    runs: RunsOption = Path("runs"),
     params: Annotated[bool, typer.Option("--params", help="Show parameter counts.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the points of a sweep with ids and states, and an upper bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines

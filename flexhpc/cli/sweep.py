@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import FAILED, INTERRUPTED, ProfileFile, Runs, Set, Spec
+from flexhpc.cli.options import (
+    FAILED,
+    INTERRUPTED,
+    ProfileOption,
+    RunsOption,
+    SetOption,
+    SpecArgument,
+)
 from flexhpc.cli.results import prepare_report
 from flexhpc.cli.specs import plan
 from flexhpc.errors import InputError
@@ -19,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    spec: Spec,
-    overrides: Set = None,
-    profile: ProfileFile = None,
-    runs: Runs = Path("runs"),
+    spec: SpecArgument,
+    overrides: SetOption = None,
+    profile: ProfileOption = None,
+    runs: RunsOption = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the sweep.")] = False,
 ) -> None:
