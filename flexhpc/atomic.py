@@ -84,12 +84,8 @@ def write_json(path: Path, value: Any, **options: bool) -> None:
     write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
-def file_lock(path: Path, timeout: float = -1) -> FileLock:
+def file_lock(path: Path) -> FileLock:
     """Return a file lock to use as a context manager.
-
-    Args:
-        path: lock file.
-        timeout: time to wait for the lock (seconds); no limit if negative.
 
     Raises:
         FileNotFoundError: the folder does not exist, for example because the run was moved. Without
@@ -97,7 +93,7 @@ def file_lock(path: Path, timeout: float = -1) -> FileLock:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    return FileLock(path, timeout)
+    return FileLock(path)
 
 
 class FolderWatch:

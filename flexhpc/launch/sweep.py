@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +45,7 @@ _CLUSTER_HEARTBEAT_EVERY = 5.0
 
 
 class _StopSignals:
-    """Handler of SIGINT (Ctrl-C) and SIGTERM; counts the stop requests of the user.
+    """Handles SIGINT (Ctrl-C) and SIGTERM within a ``with`` block.
 
     Attributes:
         count: number of signals received.
@@ -56,21 +56,20 @@ class _StopSignals:
         self.count = 0
         self.raises = False
 
-    def __call__(self, *_: object) -> None:
+    def __enter__(self) -> _StopSignals:
+        self._previous = {
+            n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, *_: object) -> None:
         self.count += 1
         if self.raises:
             raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_StopSignals]:
-    signals = _StopSignals()
-    previous = {n: signal.signal(n, signals) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +248,7 @@ def run_sweep(
     if finished and prepared.is_unchanged and tracked:
         report(statuses)
         return SweepResult(statuses=statuses, decisions=decisions)
-    with _stop_signals() as signals:
+    with _StopSignals() as signals:
         backend = make_backend(prepared, profile, launch, lambda: bool(signals.count))
         task = write_launch(
             prepared, profile, launch, backend.image, detach=False, selection=selection
