@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,9 @@ from flexhpc.errors import InputError
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import SweepResult
     from flexhpc.store.status import PointStatus
+
+_BLOCK = 64 * 1024
+"""Size of the end of a log that is read (bytes)."""
 
 
 def sweep(
@@ -95,9 +99,7 @@ def _conclude(
         Exception: writing the report failed.
     """
     from flexhpc.analysis.comparison import requested_comparisons
-    from flexhpc.analysis.reasons import failures_by_message, points_text
     from flexhpc.analysis.tables import print_results
-    from flexhpc.launch.logs import log_tail
     from flexhpc.launch.tracking_process import tracking_warnings
     from flexhpc.store import RunFolder
 
@@ -121,23 +123,60 @@ def _conclude(
             raise typer.Exit(INTERRUPTED)
         raise error
     typer.echo(f"report: {run.report / 'index.html'}\nMLflow: flexhpc ui {path}")
-    quoted = set()
     failed = [replace(s, state="failed") for s in statuses if s.state != "done"]
-    for message, points in failures_by_message(failed).items():
-        status = points[0]
-        typer.echo(f"failed: {points_text(points)}: {message}", err=True)
-        if status.log and status.log not in quoted:
-            quoted.add(status.log)
-            log = Path(status.log)
-            lines = log_tail(log)
-            if not lines and log.name.startswith("worker-"):  # killed; other workers may have logs
-                log = log.parent
-                lines = [] if str(log) in quoted else log_tail(log)
-                quoted.add(str(log))
-            if lines and all(message in line for line in lines):
-                continue
-            typer.echo(f"  last lines of {log}:", err=True)
-            for line in lines or ["(empty)"]:
-                typer.echo(f"  | {line}", err=True)
+    _print_failures(failed)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _print_failures(failed: Sequence[PointStatus]) -> None:
+    """Print each distinct failure message with the last lines of the log of its first point."""
+    from flexhpc.analysis.reasons import failures_by_message, points_text
+
+    quoted: set[Path] = set()
+    for message, points in failures_by_message(failed).items():
+        typer.echo(f"failed: {points_text(points)}: {message}", err=True)
+        log = Path(points[0].log)
+        if not points[0].log or log in quoted:
+            continue
+        quoted.add(log)
+        lines = _last_lines(log)
+        if not lines and log.name.startswith("worker-"):  # killed; other workers may have logs
+            log = log.parent
+            lines = [] if log in quoted else _last_lines(log)
+            quoted.add(log)
+        if lines and all(message in line for line in lines):
+            continue
+        typer.echo(f"  last lines of {log}:", err=True)
+        for line in lines or ["(empty)"]:
+            typer.echo(f"  | {line}", err=True)
+
+
+def _last_lines(log: Path, count: int = 12) -> list[str]:
+    """Return the last non-empty lines of a log.
+
+    Args:
+        log: stderr log of rank 0 of a job (the logs of the other ranks are included), or a folder
+            of logs.
+        count: number of lines, divided equally among the logs, but at least 3 of each log. From a
+            folder, at most this number of lines is returned.
+    """
+    if log.is_dir():
+        paths = sorted(log.glob("*_log.err"))
+    else:
+        paths = sorted(log.parent.glob(log.name.replace("_0_log.err", "_*_log.err")))
+    count_each = max(3, count // max(1, len(paths)))
+    lines: list[str] = []
+    for path in paths:
+        lines += [line for line in _last_block(path).splitlines() if line.strip()][-count_each:]
+    return lines[-count:] if log.is_dir() else lines
+
+
+def _last_block(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _BLOCK))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
