@@ -77,6 +77,14 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
     return records
 
 
+def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[ArrayRecord]]:
+    """Group records by the slurm.conf of their clusters."""
+    groups: dict[str | None, list[ArrayRecord]] = {}
+    for record in records:
+        groups.setdefault(record.slurm_conf, []).append(record)
+    return groups
+
+
 def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, QueuedTask]]:
     """Yield (index, task) for each task of an array that is queued or running."""
     for index in range(record.tasks):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flexhpc.launch.slurm.arrays import array_records, queued_points
+from flexhpc.launch.slurm.arrays import array_records, queued_points, records_by_cluster
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
@@ -53,15 +53,12 @@ class QueueStatus:
         return mark_queued(statuses, self._queued)
 
     def _query(self) -> None:
-        records = array_records(self.run)
         self._queued, self.unavailable = {}, ""
-        for conf in dict.fromkeys(record.slurm_conf for record in records):
+        for conf, records in records_by_cluster(array_records(self.run)).items():
             try:
                 queue = Slurm(conf).queue()
             except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
-            cluster_records = [
-                record.find_job_id(queue) for record in records if record.slurm_conf == conf
-            ]
-            self._queued |= queued_points(cluster_records, queue)
+            records = [record.find_job_id(queue) for record in records]
+            self._queued |= queued_points(records, queue)
