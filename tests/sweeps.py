@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -41,27 +43,48 @@ def contents(run: Path) -> dict[str, object]:
 
 
 def measure_undisturbed(folder: Path, spec: str) -> Path:
-    """Run the sweep of a spec named ``small`` without interruptions; return its run folder."""
+    """Run a sweep without interruptions; return its run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     Barrier(folder)
-    (folder / "small.yaml").write_text(spec)
+    (folder / "spec.yaml").write_text(spec)
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
-    return folder / "runs" / "small"
+    succeeded(folder, "sweep", "spec.yaml", "--profile", "profile.yaml")
+    (run,) = (folder / "runs").iterdir()
+    return run
 
 
 def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
     """Start a sweep of a spec on this machine; ``keys`` are lines of its profile."""
     profile = spec.with_name("profile.yaml")
     profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
+    return start_command(spec, profile)
+
+
+def start_command(
+    spec: Path, profile: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start `flexhpc sweep` in the folder of the spec, with these additional variables."""
     return subprocess.Popen(
         [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        env={**os.environ, **(environment or {})},
     )  # fmt: skip
 
 
-def finish(sweep: subprocess.Popen[str]) -> str:
-    """Wait for a sweep; return its output."""
-    output, _ = sweep.communicate(timeout=500)
+def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
+    """Wait for a sweep, and kill it after a timeout; return its output."""
+    try:
+        output, _ = sweep.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        sweep.kill()
+        output, _ = sweep.communicate()
+    return output
+
+
+def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait until a sweep exits with a status; return its output."""
+    output = finish(sweep)
+    assert sweep.returncode == status, output
     return output
 
 

@@ -101,7 +101,7 @@ class _Jobs:
             for record in records
             if record.job
         }
-        if jobs := [job for job, tasks in tasks_by_job.items() if tasks]:
+        if jobs := [job for job, tasks in tasks_by_job.items() if job and tasks]:
             slurm.cancel(jobs, pending_only=pending_only)
         tasks = list(itertools.chain(*tasks_by_job.values()))
         pending = sum(task.state == "PENDING" for task in tasks)

@@ -12,10 +12,10 @@ from tests.barrier import Barrier, wait_for
 from tests.conftest import FULL
 from tests.container.conftest import Image, Site, images_of
 from tests.container.test_sif import sha256
-from tests.slurm.conftest import Cluster, finish
+from tests.slurm.conftest import Cluster
 from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
-from tests.slurm.test_sweeps import locally, submissions, write_spec
-from tests.sweeps import contents
+from tests.slurm.test_sweeps import measure_locally, submissions, write_spec
+from tests.sweeps import contents, finish_with_status
 
 __all__ = ["undisturbed"]
 RUNTIMES = ("apptainer", "podman")
@@ -70,14 +70,12 @@ def test_an_array_with_two_processes_per_task(
         container={**container, "binds": [str(data)]},
         setup=[f"export PYTHONPATH={python_path} HOME={home}"],
     )  # fmt: skip
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(cluster.sweep(spec, profile))
     in_working_directory.unlink()
     run = tmp_path / "runs" / "quick"
     (array,) = submissions(run)
     assert array["tasks"] == points
-    assert contents(run) == locally(spec)
+    assert contents(run) == measure_locally(spec)
     assert images_of(run) == {identity(container, image)}
     (launch,) = json.loads((run / "run.json").read_text())["launches"]
     assert launch["image"] == identity(container, image)
@@ -110,9 +108,7 @@ def test_tables_and_custom_networks_are_bound(
         "    data.name: [below, above]\n"
     )
     profile = cluster.profile(workdir, points_per_task=2, container=container)
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    output = finish_with_status(cluster.sweep(spec, profile))
     assert output.count("done") >= 2
 
 
@@ -132,8 +128,7 @@ def test_a_task_in_a_container_is_requeued_after_usr2(
     run = tmp_path / "runs" / "long"
     progress = disturb_again_and_again(run, [lambda: usr2(cluster)] * DISTURBANCES)
     barrier.open()
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(sweep)
     assert contents(run) == undisturbed
     assert progress.claim()["attempts"] == DISTURBANCES + 1
     assert len(submissions(run)) == 1
@@ -156,14 +151,12 @@ def test_tasks_in_containers_are_requeued_at_their_time_limit(
         tmp_path, time=1, stop_before=35,
         container={"runtime": "apptainer", "image": str(sif), "flags": site.apptainer_flags},
     )  # fmt: skip
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
     claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
     assert all(claim["attempts"] > 1 and claim["deaths"] == 0 for claim in claims)
     assert len(submissions(run)) == 1
-    assert contents(run) == locally(spec)
+    assert contents(run) == measure_locally(spec)
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
@@ -177,9 +170,7 @@ def test_an_image_with_other_source_code_is_rejected(
         file.write("CHANGED = True\n")
     spec = write_spec(tmp_path, "  seed: [0]\n")
     profile = cluster.profile(tmp_path, container=container)
-    sweep = cluster.sweep(spec, profile, PYTHONPATH=str(code))
-    output = finish(sweep)
-    assert sweep.returncode == 2, output
+    output = finish_with_status(cluster.sweep(spec, profile, PYTHONPATH=str(code)), 2)
     (line,) = output.splitlines()
     assert "profile: container: " in line
     assert "flexhpc 0.1.0 (source " in line
@@ -193,9 +184,7 @@ def test_a_missing_image_is_reported_with_one_line(
     spec = write_spec(tmp_path, "  seed: [0]\n")
     for runtime, image in (("apptainer", "no.sif"), ("podman", "localhost/no")):
         profile = cluster.profile(tmp_path, container={"runtime": runtime, "image": image})
-        sweep = cluster.sweep(spec, profile)
-        output = finish(sweep)
-        assert sweep.returncode == 2, output
+        output = finish_with_status(cluster.sweep(spec, profile), 2)
         (line,) = output.splitlines()
         assert line.startswith("profile: container.image: ")
 
@@ -208,8 +197,7 @@ def test_a_task_fails_if_its_image_was_removed_after_submission(
     site.run("cp", str(sif), str(copy))
     container = {"runtime": "apptainer", "image": str(copy), "flags": site.apptainer_flags}
     profile = cluster.profile(tmp_path, container=container, sbatch={"begin": "now+8"})
-    started = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
-    assert started.returncode == 0, started.stderr
+    cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--detach")
     copy.unlink()
     run = tmp_path / "runs" / "quick"
     wait_for(lambda: not cluster.queue(), "an empty queue")
@@ -223,8 +211,7 @@ def test_a_dry_run_prints_the_script_that_enters_the_container(
     spec = write_spec(tmp_path, "  seed: [0]\n")
     container = {"runtime": "apptainer", "image": str(sif), "binds": ["/scratch"]}
     profile = cluster.profile(tmp_path, container=container)
-    printed = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
-    assert printed.returncode == 0, printed.stderr
+    printed = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
     assert "exec apptainer" in printed.stdout
     assert "/scratch:/scratch" in printed.stdout
     assert "container.sh python -u -m submitit" in printed.stdout

@@ -16,7 +16,8 @@ import yaml
 
 from tests.barrier import alive, wait_for
 from tests.command import flexhpc
-from tests.conftest import FLEXHPC, REPOSITORY
+from tests.conftest import REPOSITORY
+from tests.sweeps import finish, start_command
 
 DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
 
@@ -26,8 +27,10 @@ class Cluster:
     """A devcluster.
 
     Attributes:
-        root: its folder; settings: environment variables of hpc/devcluster/up.sh.
-        environment: of commands that use the cluster; sweeps: those that were started.
+        root: folder of the cluster.
+        settings: environment variables of hpc/devcluster/up.sh.
+        environment: environment variables of commands that use the cluster.
+        sweeps: sweeps that were started.
     """
 
     root: Path
@@ -81,16 +84,18 @@ class Cluster:
         return path
 
     def sweep(self, spec: Path, profile: Path, **environment: str) -> subprocess.Popen[str]:
-        sweep = subprocess.Popen(
-            [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent,
-            env={**self.environment, **environment}, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        sweep = start_command(spec, profile, {**self.environment, **environment})
         self.sweeps.append(sweep)
         return sweep
 
-    def flexhpc(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return flexhpc(folder, *arguments, environment=self.environment)
+    def flexhpc(
+        self, folder: Path, *arguments: object, status: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the process of the test; check its exit status."""
+        done = flexhpc(folder, *arguments, environment=self.environment)
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
 
     def pid(self, daemon: str) -> int:
         return int((self.root / "run" / f"{daemon}.pid").read_text())
@@ -132,23 +137,6 @@ def _is_on(process: psutil.Process, node: str, conf: str) -> bool:
         is_stepd = process.name() == "slurmstepd"
         return is_stepd and any(_is_on(child, node, conf) for child in process.children())
     return False
-
-
-def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait until a sweep exits with a status; return its output."""
-    output = finish(sweep)
-    assert sweep.returncode == status, output
-    return output
-
-
-def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
-    """Wait for a sweep, and kill it after a timeout; return its output."""
-    try:
-        output, _ = sweep.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        sweep.kill()
-        output, _ = sweep.communicate()
-    return output
 
 
 def root_of(name: str) -> Path:

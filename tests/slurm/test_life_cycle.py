@@ -20,11 +20,10 @@ from flexhpc.errors import PointError
 from flexhpc.store import read
 from flexhpc.store.status import open_run
 from tests.barrier import Barrier, wait_for
-from tests.command import succeeded
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, finish, finish_with_status
-from tests.slurm.test_sweeps import submissions
-from tests.sweeps import contents
+from tests.slurm.conftest import Cluster
+from tests.slurm.test_sweeps import measure_locally, submissions
+from tests.sweeps import contents, finish, finish_with_status, measure_undisturbed
 
 LONG = """\
 name: long
@@ -63,11 +62,7 @@ def barrier(tmp_path: Path) -> Barrier:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    Barrier(folder)
-    (folder / "long.yaml").write_text(WITHOUT_PLATEAU)
-    (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", "long.yaml", "--profile", "profile.yaml")
-    return contents(folder / "runs" / "long")
+    return contents(measure_undisturbed(folder, WITHOUT_PLATEAU))
 
 
 class Progress:
@@ -205,11 +200,10 @@ def test_results_do_not_depend_on_repeated_disturbances(
 
 
 def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path) -> None:
-    spec, local = tmp_path / "long.yaml", tmp_path / "local.yaml"
+    spec = tmp_path / "long.yaml"
     spec.write_text(SATURATED)
-    local.write_text("tracking_uri: none\n")
     barrier = Barrier(tmp_path)
-    succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
+    expected = measure_locally(spec)
     folder, _, (point,) = open_run(tmp_path / "local" / "long")
     probes = read(folder.point(point.id)).probes
     continued = next(i for i, probe in enumerate(probes) if probe.stage)
@@ -226,7 +220,7 @@ def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path)
     wait_for(lambda: Progress(run).claim().get("attempts") == 2, "a second attempt")
     barrier.open()
     finish_with_status(sweep)
-    assert contents(run) == contents(tmp_path / "local" / "long")
+    assert contents(run) == expected
     assert not list(run.rglob("*.ckpt"))
 
 
@@ -254,10 +248,7 @@ def test_tasks_are_requeued_at_their_time_limit(
     output = finish(sweep, 800)
     assert sweep.returncode == 0, output
     assert sum(claim["deaths"] for claim in claims()) == 0
-    local = tmp_path / "local.yaml"
-    local.write_text("tracking_uri: none\n")
-    succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
-    assert contents(run) == contents(tmp_path / "local" / "long")
+    assert contents(run) == measure_locally(spec)
 
 
 def test_a_task_that_outlives_its_node_keeps_its_claim(
