@@ -12,6 +12,8 @@ import psutil
 
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
+from flexhpc.tracking.client import mlflow_client
+from flexhpc.tracking.state import local_uri
 from tests.barrier import Barrier
 from tests.command import succeeded
 from tests.conftest import FLEXHPC, SMALL
@@ -112,6 +114,15 @@ def running(run: Path) -> list[PointStatus]:
     if not (run / "sweep.yaml").is_file():
         return []
     return [status for status in statuses(run) if status.state == "running"]
+
+
+def logged_names(run: Path) -> list[str]:
+    """Return the id of the point or the name of the probe of each MLflow run of a local run."""
+    folder, sweep, _ = open_run(run)
+    client = mlflow_client(local_uri(folder))
+    experiment = client.get_experiment_by_name(sweep.name)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    return [run.data.tags.get("flexhpc.probe", run.data.tags["flexhpc.point_id"]) for run in runs]
 
 
 def probes_in(run: Path) -> set[tuple]:

@@ -42,7 +42,9 @@ from tests.conftest import REPOSITORY
 from tests.data.test_formats import write_formats
 from tests.data.test_packed import quiet, section, write_sources
 from tests.data.writers import written
+from tests.faults.checkpoints import saved_checkpoint
 from tests.faults.site import SPEC
+from tests.sweeps import measure_undisturbed
 
 MAX_SECONDS = 30
 """CPU seconds that reading one input may take."""
@@ -236,7 +238,7 @@ def point_files(run: Path) -> Fuzzer:
     return Fuzzer(make)
 
 
-def checkpoints(saved: Path) -> Fuzzer:
+def checkpoint_files(saved: Path) -> Fuzzer:
     """Damage a checkpoint: it is loaded as it was saved, or rejected."""
     content, expected = saved.read_bytes(), checkpoint.load(saved, "k")
 
@@ -339,14 +341,12 @@ def main() -> int:
 
 def fuzz(folder: Path, rng: np.random.Generator, count: int) -> dict[str, Fuzzer]:
     """Try ``count`` inputs of each kind, each kind in its own folder."""
-    from tests.faults.made import finished_run, saved_checkpoint
-
     fuzzers = {
         "spec": specs(),
         "--set": overrides(),
         "profile": profiles(),
-        "point file": point_files(finished_run(folder / "run")),
-        "checkpoint": checkpoints(saved_checkpoint(folder)),
+        "point file": point_files(measure_undisturbed(folder / "run", SPEC)),
+        "checkpoint": checkpoint_files(saved_checkpoint(folder)),
         "claim": claims(),
         "data file": data_files(folder / "data"),
     }

@@ -16,6 +16,7 @@ from tests.sweeps import (
     GATED,
     contents,
     finish,
+    finish_with_status,
     measure_undisturbed,
     probes_in,
     running,
@@ -87,8 +88,7 @@ def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed
     wait_for(lambda: not running(run), "the end of the workers")
     probes = probes_in(run)
     sweep = start(spec, keys=KEYS)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(sweep)
     assert probes <= probes_in(run), "a finished probe was repeated"
     assert contents(run) == contents(undisturbed_run)
     assert verdicts(run) == verdicts(undisturbed_run)
@@ -100,8 +100,7 @@ def test_two_sweeps_at_once_choose_the_same_points(
     Barrier(tmp_path)
     sweeps = [start(spec, keys="workers: 1\n") for _ in range(2)]
     for sweep in sweeps:
-        output = finish(sweep)
-        assert sweep.returncode == 0, output
+        finish_with_status(sweep)
     assert contents(tmp_path / "runs" / "small") == contents(undisturbed_run)
 
 

@@ -19,7 +19,7 @@ from flexhpc.worker.signals import EXIT_PEER_LOST, StopRequest
 from flexhpc.worker.task import TaskFile
 from tests.barrier import Barrier
 from tests.faults.test_input import CONTENTS
-from tests.sweeps import GATED, end, finish, start
+from tests.sweeps import GATED, end, finish_with_status, start
 
 ENVIRONMENT = Environment(
     rank=0, world_size=1, local_rank=0, host="", token="", job="", index=0, log="", deadline=None
@@ -85,8 +85,7 @@ def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
     (task,) = run.glob("jobs/*/task.json")
     task.write_text("{")
     os.kill(pid, signal.SIGKILL)
-    output = finish(sweep)
-    assert sweep.returncode == 1
+    output = finish_with_status(sweep, 1)
     assert "task.json: is corrupt or missing; run the same `flexhpc sweep` command again" in output
     assert "Traceback" not in output
     resumed = start(spec, keys="workers: 1\n")
