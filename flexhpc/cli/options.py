@@ -19,7 +19,7 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 if TYPE_CHECKING:
     from flexhpc.config.sections.training import Procedure
 
-SpecArgument = Annotated[
+Spec = Annotated[
     Path,
     typer.Argument(
         metavar="SPEC",
@@ -43,22 +43,22 @@ def find_run_folder(text: str) -> Path:
     raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
 
 
-RunArgument = Annotated[
+Run = Annotated[
     Path,
     typer.Argument(
         metavar="RUN", help="A run folder, or its name in runs/.", parser=find_run_folder
     ),
 ]
-RunsArgument = Annotated[
+RunList = Annotated[
     list[Path],
     typer.Argument(metavar="RUN...", help="One or several runs.", parser=find_run_folder),
 ]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
-SetOption = Annotated[
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
+Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
 ]
-ProfileOption = Annotated[
+Profile = Annotated[
     Path | None,
     typer.Option(
         "--profile",
@@ -67,7 +67,7 @@ ProfileOption = Annotated[
         parser=lambda text: resolve("profiles", Path(text)),
     ),
 ]
-EpsOption = Annotated[
+Eps = Annotated[
     list[float] | None,
     typer.Option(
         "--eps",
@@ -75,7 +75,7 @@ EpsOption = Annotated[
         help="Also estimate EMC at this training error, from the stored probes; may be repeated.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def training_errors(eps: list[float] | None) -> list[float]:
@@ -126,8 +126,8 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
+TableFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 
 def write_output(content: bytes, form: Format, output: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexhpc.cli.options import SetOption, SpecArgument
+from flexhpc.cli import options
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def probe(
-    spec: SpecArgument,
+    spec: options.Spec,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")],
     point: Annotated[str, typer.Option("--point", help="Id or index of the point.")] = "0",
     seed: Annotated[
@@ -29,7 +29,7 @@ def probe(
     arm: Annotated[
         int, typer.Option("--arm", min=0, help="Index of the combination of tuned values.")
     ] = 0,
-    overrides: SetOption = None,
+    overrides: options.Set = None,
 ) -> None:
     """Do one training run with verbose output, for debugging; store nothing."""
     from flexhpc.config import checked

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import (
-    FAILED,
-    INTERRUPTED,
-    ProfileOption,
-    RunsOption,
-    SetOption,
-    SpecArgument,
-)
+from flexhpc.cli import options
 from flexhpc.cli.results import prepare_report
 from flexhpc.cli.specs import plan
 from flexhpc.errors import InputError
@@ -30,10 +23,10 @@ _BLOCK = 64 * 1024
 
 
 def sweep(
-    spec: SpecArgument,
-    overrides: SetOption = None,
-    profile: ProfileOption = None,
-    runs: RunsOption = Path("runs"),
+    spec: options.Spec,
+    overrides: options.Set = None,
+    profile: options.Profile = None,
+    runs: options.RunsFolder = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the sweep.")] = False,
 ) -> None:
@@ -116,17 +109,17 @@ def _conclude(
         if result.jobs_continue:
             line = f"interrupted; the jobs continue; `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(options.INTERRUPTED)
     for error in report_errors:
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"the report was not finished; `flexhpc report {path}` writes it", err=True)
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(options.INTERRUPTED)
         raise error
     typer.echo(f"report: {run.report / 'index.html'}\nMLflow: flexhpc ui {path}")
     failed = [replace(s, state="failed") for s in statuses if s.state != "done"]
     _print_failures(failed)
     if failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _print_failures(failed: Sequence[PointStatus]) -> None:
