@@ -20,7 +20,7 @@ from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUn
 from flexhpc.search import at_once, cost_bound
 from flexhpc.store.status import PointStatus, StatusReader
 
-_SHOWN = 40
+_MAX_ROWS = 40
 
 
 def make_plan(
@@ -61,8 +61,8 @@ def make_plan(
         if params:
             row["params"] = _parameters(point)
         rows.append(row)
-    shown = {status.point.id for status in statuses}
-    further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in shown]
+    listed = {status.point.id for status in statuses}
+    further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
@@ -160,11 +160,11 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
             f"comparisons may need {count_text(planned['optional'], 'further point')} with other "
             "seeds, and may end the sweep before all points are measured precisely"
         )
-    for row in rows[:_SHOWN]:
+    for row in rows[:_MAX_ROWS]:
         count = f"  {row['params']:,} parameters" if row.get("params") else ""
         lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")
-    if len(rows) > _SHOWN:
-        lines.append(f"   ... {len(rows) - _SHOWN} more; --json lists all")
+    if len(rows) > _MAX_ROWS:
+        lines.append(f"   ... {len(rows) - _MAX_ROWS} more; --json lists all")
     return lines
 
 

@@ -21,7 +21,7 @@ from flexhpc.store.status import PointStatus
 if TYPE_CHECKING:
     from flexhpc.analysis.decision import Decision
 
-_WIDEST_BAR = 32
+_MAX_BAR_WIDTH = 32
 
 
 class ProgressView:
@@ -64,7 +64,7 @@ class ProgressView:
         self, statuses: Sequence[PointStatus], note: str, decisions: Sequence[Decision] = ()
     ) -> RenderableType:
         """Return the terminal view: progress, remaining time, comparisons and table of points."""
-        width = min(_WIDEST_BAR, max(8, self.console.width // 5))
+        width = min(_MAX_BAR_WIDTH, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self.name, style="bold", overflow="ellipsis", no_wrap=True),

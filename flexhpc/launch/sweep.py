@@ -226,7 +226,7 @@ def run_sweep(
     Args:
         prepared: the spec and its run folder.
         profile: where and how to run.
-        console: console on which the live table is shown.
+        console: console on which the live table is displayed.
         report: called when all points are finished, to write the report. Tracking is still active,
             so that the report is also logged to MLflow. SIGINT and SIGTERM raise KeyboardInterrupt
             in this function, which must handle it.
@@ -277,8 +277,8 @@ def run_sweep(
                     note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
                     if backend.stops_with_sweep and not has_started:
                         note = note or "starting workers ..."
-                    shown = [_with_retries_waiting(s, launch) for s in statuses]
-                    view.update(shown, note, decisions)
+                    displayed = [_with_retries_waiting(s, launch) for s in statuses]
+                    view.update(displayed, note, decisions)
                     finished_ids |= {s.point.id for s in statuses if _finished(s, launch)}
                     ids = {s.point.id for s in statuses} if selection is None else selection.keys()
                     todo = [s for s in statuses if s.point.id in ids - finished_ids]

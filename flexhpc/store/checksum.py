@@ -26,8 +26,8 @@ class CorruptFile(ValueError):
 
 def add_checksum(content: bytes) -> bytes:
     """Return ``content`` with the checksum of ``content[SIZE:]`` in its first ``SIZE`` bytes."""
-    rest = content[SIZE:]
-    return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
+    payload = content[SIZE:]
+    return (_NAME + hashlib.sha256(payload).digest()).ljust(SIZE, b"\0") + payload
 
 
 def read_verified(path: Path) -> bytes:

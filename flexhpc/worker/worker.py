@@ -104,8 +104,8 @@ def select_points(points: list[Point], selection: dict[str, bool] | None) -> lis
     """Return the points to measure, with the requested precision; see ``TaskFile.selection``."""
     if selection is None:
         return points
-    chosen = [point for point in points if point.id in selection]
-    return [point.precise() if selection[point.id] else point for point in chosen]
+    selected = [point for point in points if point.id in selection]
+    return [point.precise() if selection[point.id] else point for point in selected]
 
 
 def _check_versions(task: TaskFile) -> None:

@@ -63,20 +63,20 @@ class Site:
         self, *command: str, check: bool = True, cwd: Path | None = None, timeout: float = 900,
         **extra: str,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=cwd or self.checkout, env={**self.environment, **extra},
             capture_output=True, text=True, timeout=timeout, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        assert not check or done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        return done
+        assert not check or result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+        return result
 
     def make(self, target: str, *, check: bool = True, **variables: str) -> str:
         """Run a make target in the copy with the user's podman settings; return its output."""
         unset = () if "CONTAINERS_CONF" in os.environ else ("-u", "CONTAINERS_CONF")
         settings = [f"{key}={value}" for key, value in variables.items()]
-        done = self.run("env", *unset, "make", target, *settings, check=check)
-        return done.stdout + done.stderr
+        result = self.run("env", *unset, "make", target, *settings, check=check)
+        return result.stdout + result.stderr
 
 
 def _apptainer_flags() -> list[str]:

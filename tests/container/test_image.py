@@ -31,14 +31,14 @@ def test_results_are_the_same_as_without_a_container(
 ) -> None:
     """Without network access. The same command again measures nothing."""
     quickstart = {"SPEC": "sweeps/quickstart.yaml", "SET": QUICKSTART_WIDTHS}
-    printed = site.make("local", **quickstart, RUN_FLAGS="--network none")
-    assert ">= 1797" in printed
+    output = site.make("local", **quickstart, RUN_FLAGS="--network none")
+    assert ">= 1797" in output
     run = site.checkout / "runs" / "quickstart"
     assert contents(run) == results_without_container
     assert images_of(run) == {f"{image.name}@{image.id}"}
     assert (run / "report" / "index.html").is_file()
-    again = site.make("local", **quickstart)
-    assert ">= 1797" in again
+    repeated = site.make("local", **quickstart)
+    assert ">= 1797" in repeated
     status = subprocess.run(
         [str(FLEXHPC), "status", str(run), "--json"], capture_output=True, text=True, check=True
     )
@@ -73,10 +73,10 @@ def test_families_that_need_timm_are_rejected_and_others_are_trained(
     site: Site, image: Image
 ) -> None:
     write_small_spec(site.checkout, "vit", "family: vit, width: 8, depth: 1, heads: 2, patch: 4")
-    printed = site.make("local", SPEC="vit.yaml", check=False)
+    output = site.make("local", SPEC="vit.yaml", check=False)
     error = "model.family: this family needs timm and torchvision, which cannot be imported"
-    assert error in printed
-    assert "Traceback" not in printed
+    assert error in output
+    assert "Traceback" not in output
     write_small_spec(site.checkout, "cnn", "family: cnn, width: 2, depth: 2")
     site.make("local", SPEC="cnn.yaml")
 
@@ -159,8 +159,8 @@ def test_a_change_of_the_code_rebuilds_only_its_layers(site: Site, image: Image)
 
     def layers() -> list[str]:
         json_format = "{{json .RootFS.Layers}}"
-        printed = site.run("podman", "image", "inspect", "--format", json_format, tag).stdout
-        ids: list[str] = json.loads(printed)
+        output = site.run("podman", "image", "inspect", "--format", json_format, tag).stdout
+        ids: list[str] = json.loads(output)
         return ids
 
     without_secrets = build()  # the environment of a build does not affect the cache
@@ -181,17 +181,17 @@ def test_a_change_of_the_code_rebuilds_only_its_layers(site: Site, image: Image)
     rebuilt = layers()
     assert rebuilt[:-CODE_LAYERS] == original[:-CODE_LAYERS]
     assert rebuilt[-1] != original[-1]
-    printed = site.run(
+    output = site.run(
         "podman", "run", "--rm", "--entrypoint", "python", tag, "-c",
         "import flexhpc.seeds; print(flexhpc.seeds.CHANGED)",
     ).stdout  # fmt: skip
-    assert printed.strip() == "True"
+    assert output.strip() == "True"
     site.run("podman", "rmi", tag)
 
 
 def test_a_build_without_enough_disk_space_fails_at_once(site: Site) -> None:
-    printed = site.make("image", check=False, ROOM_GB="1000000")
-    assert re.search(r": \d+ GB free, 1000000 GB required", printed)
+    output = site.make("image", check=False, ROOM_GB="1000000")
+    assert re.search(r": \d+ GB free, 1000000 GB required", output)
 
 
 def test_docker_without_a_daemon_is_not_used(site: Site, tmp_path: Path) -> None:

@@ -211,8 +211,8 @@ def test_a_dry_run_prints_the_script_that_enters_the_container(
     spec = write_spec(tmp_path, "  seed: [0]\n")
     container = {"runtime": "apptainer", "image": str(sif), "binds": ["/scratch"]}
     profile = cluster.profile(tmp_path, container=container)
-    printed = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
-    assert "exec apptainer" in printed.stdout
-    assert "/scratch:/scratch" in printed.stdout
-    assert "container.sh python -u -m submitit" in printed.stdout
+    output = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
+    assert "exec apptainer" in output.stdout
+    assert "/scratch:/scratch" in output.stdout
+    assert "container.sh python -u -m submitit" in output.stdout
     assert not (tmp_path / "runs").exists()

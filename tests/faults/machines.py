@@ -25,11 +25,11 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def mount(options: str) -> None:
-        done = subprocess.run(
+        result = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=False,
             capture_output=True,
         )  # fmt: skip
-        if done.returncode:
+        if result.returncode:
             raise Unavailable("mounting needs root")
 
     mount(options)

@@ -48,18 +48,18 @@ BAD = {
 def test_an_invalid_profile_is_one_error(text: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(text)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         load_profile(path)
-    assert expected in str(caught.value)
-    assert len(caught.value.lines) == 1
+    assert expected in str(error.value)
+    assert len(error.value.lines) == 1
 
 
 def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text("cluster: slurm\nnodes: none\nthrotle: 3\ntime: x\n")
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         load_profile(path)
-    assert [line.split(":")[1] for line in caught.value.lines] == ["2", "3", "4"]
+    assert [line.split(":")[1] for line in error.value.lines] == ["2", "3", "4"]
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "hpc" / "profiles").glob("*.yaml")))

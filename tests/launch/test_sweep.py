@@ -81,9 +81,9 @@ def test_ctrl_c_interrupts_a_report_after_the_last_probe(
 
     with monkeypatch.context() as context:
         context.setattr("flexhpc.analysis.report.report_runs", interrupted_report)
-        done = cli("sweep", spec, "--profile", untracked, check=130)
-    assert "the report was not finished; `flexhpc report " in done.stderr
-    assert "EMC" in done.stdout
+        result = cli("sweep", spec, "--profile", untracked, check=130)
+    assert "the report was not finished; `flexhpc report " in result.stderr
+    assert "EMC" in result.stdout
     assert states(tmp_path / "runs" / "small") == ["done"]
     cli("report", tmp_path / "runs" / "small")
     assert (tmp_path / "runs" / "small" / "report" / "index.html").exists()
@@ -97,9 +97,9 @@ def test_errors_of_workers_that_cannot_start_are_reported(
     (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     monkeypatch.setattr("flexhpc.launch.fork_server.ForkServer._current", None)
-    done = cli("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]", check=1)
-    assert "its worker ended without a result" in done.stderr
-    assert "| ImportError: no torch here" in done.stderr
+    result = cli("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]", check=1)
+    assert "its worker ended without a result" in result.stderr
+    assert "| ImportError: no torch here" in result.stderr
     subprocess.run(
         [FLEXHPC, "sweep", small_spec, "--profile", untracked, "--runs", "detached", "--detach"],
         cwd=tmp_path, check=True, capture_output=True,
@@ -119,16 +119,16 @@ def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -
     )
     error = "data.root: /no is not a folder"
     for first in (True, False):
-        done = cli("sweep", spec, "--profile", untracked, check=1)
-        assert f"failed: image_folder /no random and 1 more: {error}" in done.stderr
-        assert done.stderr.count("failed: ") == 1
-        lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+        result = cli("sweep", spec, "--profile", untracked, check=1)
+        assert f"failed: image_folder /no random and 1 more: {error}" in result.stderr
+        assert result.stderr.count("failed: ") == 1
+        lines = [line for line in result.stdout.splitlines() if line.startswith("[")]
         assert sum(f": failed {error}" in line for line in lines) == 1
         assert sum("failed for the same reason as before" in line for line in lines) <= 1
         assert lines[-1].startswith("[3/3]")
         assert sum(": done " in line for line in lines) == first
-    done = cli("results", tmp_path / "runs" / "small", "--format", "json", check=1)
-    rows = json.loads(done.stdout)
+    result = cli("results", tmp_path / "runs" / "small", "--format", "json", check=1)
+    rows = json.loads(result.stdout)
     assert [row["status"] for row in rows] == ["done", "failed", "failed"]
     assert rows[0]["emc"] > 0
 
@@ -140,8 +140,8 @@ def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, untracked: P
     path = tmp_path / "runs" / "small" / "points" / corrupt[:2] / f"{corrupt}.h5"
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
-    done = cli("sweep", spec, "--profile", untracked, check=1)
-    assert "is corrupt (not a point file)" in done.stderr
+    result = cli("sweep", spec, "--profile", untracked, check=1)
+    assert "is corrupt (not a point file)" in result.stderr
     assert path.read_text() == "not HDF5"
     status = cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout
     by_point = {row["point_id"]: row["state"] for row in json.loads(status)}
@@ -164,12 +164,12 @@ def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, untracked
     (path,) = (tmp_path / "runs").rglob("*.h5")
     with edited(path) as file:
         del file["estimate"]
-    done = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
-    assert "was measured on other data" in done.stderr
+    result = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
+    assert "was measured on other data" in result.stderr
     with edited(path) as file:
         change_fields(file, params=7)
-    done = cli("sweep", spec, "--profile", untracked, check=1)
-    assert "was measured with 7 parameters" in done.stderr
+    result = cli("sweep", spec, "--profile", untracked, check=1)
+    assert "was measured with 7 parameters" in result.stderr
 
 
 def test_launch_ids_are_unique() -> None:

@@ -50,23 +50,23 @@ class Cluster:
 
     def _devcluster(self, *command: str) -> None:
         environment = {**os.environ, **self.settings, "DEVCLUSTER_ROOT": str(self.root)}
-        done = subprocess.run(
+        result = subprocess.run(
             [str(DEVCLUSTER / command[0]), *command[1:]], env=environment,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def run(self, *command: str, check: bool = True) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False
         )
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
+        assert not check or result.returncode == 0, result.stderr
+        return result.stdout
 
     def queue(self) -> list[list[str]]:
         """Return array job, index, state, node, job id and name of each task in the queue."""
-        printed = self.run("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
-        return [line.strip().split("|") for line in printed.splitlines()]
+        output = self.run("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
+        return [line.strip().split("|") for line in output.splitlines()]
 
     def running(self) -> int:
         return sum(row[2] == "RUNNING" for row in self.queue())
@@ -74,8 +74,8 @@ class Cluster:
     def nodes(self) -> dict[str, str]:
         """Return the state of each node, such as ``down*``."""
         # The state of a single node (`sinfo --nodes`) was outdated once.
-        printed = self.run("sinfo", "--noheader", "--Node", "--format=%N %T")
-        return dict(line.split() for line in printed.splitlines())
+        output = self.run("sinfo", "--noheader", "--Node", "--format=%N %T")
+        return dict(line.split() for line in output.splitlines())
 
     def profile(self, folder: Path, **keys: object) -> Path:
         path = folder / "profile.yaml"
@@ -92,10 +92,10 @@ class Cluster:
         self, folder: Path, *arguments: object, status: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the process of the test; check its exit status."""
-        done = flexhpc(folder, *arguments, environment=self.environment)
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        result = flexhpc(folder, *arguments, environment=self.environment)
+        assert result.returncode == status, result.stdout + result.stderr
+        assert "Traceback" not in result.stderr, result.stderr
+        return result
 
     def pid(self, daemon: str) -> int:
         return int((self.root / "run" / f"{daemon}.pid").read_text())

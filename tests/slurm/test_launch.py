@@ -68,12 +68,12 @@ def test_a_detached_sweep_reports_its_job(cluster: Cluster, tmp_path: Path) -> N
     """The key ``python`` of the profile may be a command with arguments."""
     spec = write_spec(tmp_path, "  seed: [0, 1]\n")
     profile = cluster.profile(tmp_path, python=f"env MARK=1 {sys.executable}")
-    done = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--detach")
+    result = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--detach")
     run = tmp_path / "runs" / "quick"
     (script,) = run.glob("jobs/*/array-000/array.sh")
     assert f"env MARK=1 {sys.executable} -u -m submitit" in script.read_text()
     (array,) = submissions(run)
-    assert f"2 tasks submitted as job {array['job']}" in done.stdout
+    assert f"2 tasks submitted as job {array['job']}" in result.stdout
     wait_for(lambda: states(cluster, run) == ["done", "done"], "the end of both tasks")
     assert "probes logged" in cluster.flexhpc(tmp_path, "sync", run).stdout
 
@@ -99,8 +99,8 @@ def test_rejected_submissions_are_one_line_errors(cluster: Cluster, tmp_path: Pa
         ({"python": str(other)}, ("has Python 3.99 with flexhpc 0.0.1",)),
     ):
         profile = cluster.profile(tmp_path, **keys)
-        done = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, status=2)
-        assert all(message in done.stderr for message in messages), done.stderr
+        result = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, status=2)
+        assert all(message in result.stderr for message in messages), result.stderr
         assert not list((tmp_path / "runs").rglob("array.json"))
         assert not cluster.queue()
 
@@ -111,8 +111,8 @@ def test_a_dry_run_only_prints_the_batch_script(cluster: Cluster, tmp_path: Path
         tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=1, time="1-00:00:00",
         sbatch={"mail-type": "FAIL"}, setup=["export FLEXHPC_DATA=/data"], points_per_task=2,
     )  # fmt: skip
-    done = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
-    script = done.stdout[done.stdout.index("#!/bin/bash") :]
+    result = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
+    script = result.stdout[result.stdout.index("#!/bin/bash") :]
     for line in (
         "#SBATCH --array=0-1%1", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2",
         "#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --mail-type=FAIL",
@@ -150,8 +150,10 @@ def test_a_detached_sweep_fails_if_slurm_does_not_respond(cluster: Cluster, tmp_
     profile = cluster.profile(tmp_path)
     os.kill(cluster.pid("slurmctld"), signal.SIGSTOP)
     try:
-        done = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--detach", status=1)
+        result = cluster.flexhpc(
+            tmp_path, "sweep", spec, "--profile", profile, "--detach", status=1
+        )
     finally:
         os.kill(cluster.pid("slurmctld"), signal.SIGCONT)
-    assert "SLURM does not respond" in done.stderr
-    assert "run the same command again to submit them" in done.stderr
+    assert "SLURM does not respond" in result.stderr
+    assert "run the same command again to submit them" in result.stderr

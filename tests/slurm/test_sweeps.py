@@ -54,12 +54,12 @@ def attempts(run: Path) -> list[int]:
 
 def max_running(cluster: Cluster, job: str) -> int:
     """Return the largest number of tasks that ran at once, from the accounting."""
-    printed = cluster.run(
+    output = cluster.run(
         "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
         "--starttime=now-2hours", "--format=Start,End", f"--jobs={job}",
     )  # fmt: skip
     changes = []
-    for line in printed.splitlines():
+    for line in output.splitlines():
         start, end = (datetime.fromisoformat(part) for part in line.split("|"))
         changes += [(start, 1), (end, -1)]
     return max(itertools.accumulate(change for _, change in sorted(changes)))

@@ -135,12 +135,12 @@ print(len(read(path).probes) == repeat, message)
 
 
 def test_out_of_memory_is_reported_before_hdf5_crashes(path: Path) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY, str(path)], cwd=REPOSITORY, capture_output=True,
         text=True, check=True,
     )  # fmt: skip
-    assert done.stderr == ""
-    assert done.stdout == (
+    assert result.stderr == ""
+    assert result.stdout == (
         f"True {path}: cannot be written (out of memory); its content is unchanged\n"
     )
     assert len(read(path).probes) > 1
@@ -232,10 +232,10 @@ def test_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: s
             else:
                 file.attrs["schema"] = 99
     for reader in (read, read_masks):
-        with pytest.raises(PointError) as caught:
+        with pytest.raises(PointError) as error:
             reader(path)
-        assert str(caught.value).startswith(f"{path}: {problem}")
-        assert "\n" not in str(caught.value)
+        assert str(error.value).startswith(f"{path}: {problem}")
+        assert "\n" not in str(error.value)
     if damage != "no probes":
         before = path.read_bytes()
         with pytest.raises(PointError):

@@ -278,9 +278,9 @@ def test_sync_to_a_tracking_server(run: Path, cli: Cli, tmp_path: Path) -> None:
 def test_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"tracking_uri: http://127.0.0.1:{free_port()}\n")
-    done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
-    assert "warning: MLflow at http://127.0.0.1" in done.stderr
-    assert done.stderr.count("warning: ") <= 2
+    result = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
+    assert "warning: MLflow at http://127.0.0.1" in result.stderr
+    assert result.stderr.count("warning: ") <= 2
     run = tmp_path / "runs" / "small"
     folder, _, points = open_run(run)
     assert all(status.state == "done" for status in StatusReader(folder, points).read())
@@ -300,8 +300,8 @@ def test_server_that_never_responds_does_not_block_a_sweep(
         silent.listen(50)
         profile = tmp_path / "profile.yaml"
         profile.write_text(f"tracking_uri: http://127.0.0.1:{silent.getsockname()[1]}\n")
-        done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
-    assert done.stderr.count("warning: MLflow") == 1
+        result = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
+    assert result.stderr.count("warning: MLflow") == 1
     assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
 
 

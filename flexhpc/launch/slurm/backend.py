@@ -133,10 +133,10 @@ class SlurmBackend(Backend):
 
     def summary(self) -> str:
         """Return the number of submitted tasks and their job ids, as text."""
-        fresh = [r for r in self.records if r.folder.parent == self.launch and r.job]
-        tasks = sum(record.tasks for record in fresh)
-        jobs = ", ".join(str(record.job) for record in fresh)
-        return f"{tasks} tasks submitted as job {jobs}" if fresh else "nothing to submit"
+        submitted = [r for r in self.records if r.folder.parent == self.launch and r.job]
+        tasks = sum(record.tasks for record in submitted)
+        jobs = ", ".join(str(record.job) for record in submitted)
+        return f"{tasks} tasks submitted as job {jobs}" if submitted else "nothing to submit"
 
     def start(self, points: Sequence[str]) -> bool:
         """Submit arrays for these points, at most every 10 s and within the throttle.
