@@ -69,13 +69,13 @@ def test_commands_without_training_import_neither_torch_nor_mlflow(
         assert verb in text
 
 
-def test_missing_run_is_reported_before_large_packages_are_imported(tmp_path: Path) -> None:
+def test_a_missing_run_is_reported_before_large_packages_are_imported(tmp_path: Path) -> None:
     run = tmp_path / "none"
     result = run_python(COMMAND, 2, "numpy,h5py,rich.console,scipy", "status", run)
     assert "not a run folder" in result.stderr
 
 
-def test_worker_imports_neither_the_torch_compiler_nor_mlflow(
+def test_a_worker_imports_neither_the_torch_compiler_nor_mlflow(
     small_spec: Path, tmp_path: Path
 ) -> None:
     run_python(MEASURE, small_spec, tmp_path / "run")
@@ -98,7 +98,7 @@ def test_plan_excludes_measured_points(measured: Path, cli: Cli) -> None:
     assert [p["state"] for p in larger["points"]] == ["done", "to measure"]
 
 
-def test_measured_cost_is_within_the_planned_bound(
+def test_the_measured_cost_is_within_the_planned_bound(
     measured: Path, tmp_path: Path, cli: Cli
 ) -> None:
     shutil.copytree(measured, tmp_path / "runs" / "small")
@@ -162,7 +162,7 @@ def test_version_help_and_completion(cli: Cli) -> None:
     assert "complete -o default" in completion
 
 
-def test_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
+def test_the_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flexhpc", "status", "none"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     expected = cli("status", "none", check=2)
@@ -170,7 +170,7 @@ def test_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == (expected.stdout, expected.stderr)
 
 
-def test_damaged_point_file_is_reported_with_status_one(
+def test_a_damaged_point_file_is_reported_with_status_one(
     measured: Path, tmp_path: Path, cli: Cli
 ) -> None:
     run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))

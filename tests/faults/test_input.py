@@ -156,7 +156,7 @@ def test_pipes_and_large_files_as_specs_are_rejected(tmp_path: Path) -> None:
         assert message in output.stderr
 
 
-def test_commands_in_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
+def test_commands_work_in_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     for command in (["results", measured], ["report", measured, "-o", tmp_path / "report"]):
         result = subprocess.run(

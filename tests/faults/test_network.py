@@ -24,7 +24,7 @@ SERVER = "tracking.invalid"
     ],
     ids=["ranks and a local database", "tracking server"],
 )
-def test_connections_of_a_sweep(
+def test_a_sweep_connects_only_to_its_processes_and_its_tracking_server(
     profile: str, workers: int, required: str, allowed: set[str], tmp_path: Path
 ) -> None:
     """The addresses and names that the sweep, its workers and its tracking process request."""

@@ -53,7 +53,7 @@ def verdicts(run: Path) -> list[tuple[str, int]]:
     return [(effect.verdict, effect.pairs) for effect in comparisons(statuses(run), [text])]
 
 
-def test_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
+def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
     """A network of twelve times the width fits more; the coarse EMCs of two seeds show it."""
     text = SPEC.replace("[8, 9]", "[2, 24]").replace("decide: {", "decide: {error: 0.2, ")
     Barrier(tmp_path)
@@ -104,7 +104,7 @@ def test_two_sweeps_at_once_choose_the_same_points(
     assert contents(tmp_path / "runs" / "small") == contents(undisturbed_run)
 
 
-def test_finished_run_goes_on_from_its_training_runs(
+def test_a_finished_run_is_refined_without_repeating_probes(
     spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli
 ) -> None:
     """The section is added to the spec of a run that was measured coarsely."""

@@ -77,8 +77,9 @@ def test_time_limits_follow_sbatch(text: int | str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(("time", "expected"), [(1, 15), (4, 60), ("04:00:00", 90), (None, 90)])
-def test_default_of_stop_before(time: int | str | None, expected: float) -> None:
-    """90 s, but at most a quarter of the time limit."""
+def test_stop_before_is_90_s_or_a_quarter_of_the_time_limit(
+    time: int | str | None, expected: float
+) -> None:
     assert SlurmProfile(cluster="slurm", time=time).stop_before_or_default == expected
 
 

@@ -74,7 +74,7 @@ def test_ranks_that_all_lost_their_peers_did_not_crash(
     assert worker.succeeded() == expected
 
 
-def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
+def test_a_task_file_damaged_during_a_sweep_affects_only_new_workers(tmp_path: Path) -> None:
     """Running workers are not affected, new workers fail; the same command writes it again."""
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
     spec.write_text(GATED)

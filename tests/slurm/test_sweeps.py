@@ -102,7 +102,7 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
 
 
 @pytest.mark.full_budget
-def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
     """A later round is filled up to the throttle with seeds of the round after it."""
     text = QUICK.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")
     grid = (

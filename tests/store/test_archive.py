@@ -73,7 +73,7 @@ def test_unpack_rejects_other_files(damage: str, packed: Path, tmp_path: Path, c
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_unfinished_run_can_be_resumed_after_unpacking(
+def test_an_unfinished_run_can_be_resumed_after_unpacking(
     measured: Path, untracked: Path, tmp_path: Path, cli: Cli
 ) -> None:
     run = tmp_path / "runs" / "small"

@@ -51,7 +51,7 @@ def holders(paths: tuple[Path, Path], count: int = 1) -> Iterator[list[bool]]:
             process.join()
 
 
-def test_claim_is_exclusive_until_its_release(paths: tuple[Path, Path]) -> None:
+def test_a_claim_is_exclusive_until_its_release(paths: tuple[Path, Path]) -> None:
     first = acquire_claim(*paths, launch="a")
     assert first.send_heartbeat({"n": 5})
     assert read_claim(paths[0]).progress == {"n": 5}
@@ -67,7 +67,7 @@ def test_one_of_several_concurrent_processes_acquires_a_claim(paths: tuple[Path,
         assert sorted(acquired) == [False] * 5 + [True]
 
 
-def test_claim_of_a_dead_process_is_taken_over_and_deaths_are_counted(
+def test_a_claim_of_a_dead_process_is_taken_over_and_deaths_are_counted(
     paths: tuple[Path, Path],
 ) -> None:
     for deaths in range(3):
@@ -84,7 +84,7 @@ def test_claim_of_a_dead_process_is_taken_over_and_deaths_are_counted(
     assert (resumed.record.deaths, resumed.record.attempts) == (1, 4), "progress was saved"
 
 
-def test_lost_claim_can_no_longer_be_written(paths: tuple[Path, Path]) -> None:
+def test_a_lost_claim_can_no_longer_be_written(paths: tuple[Path, Path]) -> None:
     first = acquire_claim(*paths, launch="a")
     write_json(paths[0], {**vars(first.record), "birth": 1.0})  # of a dead process
     second = acquire_claim(*paths, launch="b")
@@ -108,7 +108,7 @@ def set_age(path: Path, seconds: float) -> None:
     os.utime(path, (0, time.time() - seconds))
 
 
-def test_remote_process_is_dead_without_heartbeats(
+def test_a_remote_process_is_dead_without_heartbeats(
     paths: tuple[Path, Path], remote: dict[str, object]
 ) -> None:
     write_json(paths[0], remote)
@@ -120,7 +120,7 @@ def test_remote_process_is_dead_without_heartbeats(
 
 
 @pytest.mark.parametrize("offset", [-86_400, 86_400])
-def test_wrong_clock_of_a_host_does_not_affect_liveness(
+def test_a_wrong_clock_of_a_host_does_not_affect_liveness(
     paths: tuple[Path, Path], remote: dict[str, object], offset: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -140,7 +140,7 @@ def test_wrong_clock_of_a_host_does_not_affect_liveness(
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_wrong_local_clock_does_not_affect_the_count_of_deaths(
+def test_a_wrong_local_clock_does_not_affect_the_count_of_deaths(
     hours: int, paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether progress was saved after a claim depends on the file system's clock only."""
@@ -166,7 +166,7 @@ def save(paths: tuple[Path, Path]) -> float:
     return file.stat().st_mtime
 
 
-def test_claim_of_a_newer_version_is_valid(paths: tuple[Path, Path]) -> None:
+def test_a_claim_of_a_newer_version_is_valid(paths: tuple[Path, Path]) -> None:
     first = acquire_claim(*paths, launch="a")
     write_json(paths[0], {**vars(first.record), "colour": "red"})
     assert acquire_claim(*paths, launch="b") is None
@@ -176,7 +176,7 @@ def test_claim_of_a_newer_version_is_valid(paths: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"state": "running"}', '{"state": 3}', "[" * 10_000]
 )
-def test_damaged_claim_is_ignored(paths: tuple[Path, Path], content: str) -> None:
+def test_a_damaged_claim_is_ignored(paths: tuple[Path, Path], content: str) -> None:
     paths[0].write_text(content)
     assert read_claim(paths[0]) is None
     assert acquire_claim(*paths, launch="a") is not None

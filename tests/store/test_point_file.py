@@ -96,7 +96,7 @@ def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.part")) == []
 
 
-def test_evaluation_belongs_to_the_arm_of_the_estimate(path: Path) -> None:
+def test_an_evaluation_belongs_to_the_arm_of_the_estimate(path: Path) -> None:
     write_estimate(path, ESTIMATE)
     assert not read(path).has_evaluation({})
     write_evaluation(path, {"asked": {}, "arm": 0, "gap": 0.5})
@@ -134,7 +134,7 @@ print(len(read(path).probes) == repeat, message)
 """
 
 
-def test_out_of_memory_is_reported_before_hdf5_crashes(path: Path) -> None:
+def test_a_lack_of_memory_is_reported_before_hdf5_crashes(path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY, str(path)], cwd=REPOSITORY, capture_output=True,
         text=True, check=True,
@@ -161,13 +161,13 @@ def test_known_probes_are_reused_unless_the_file_was_replaced(path: Path) -> Non
         assert [p.n for p in read(path, after).probes] == sizes
 
 
-def test_long_list_of_conflict_groups_is_stored(tmp_path: Path) -> None:
+def test_a_long_list_of_conflict_groups_is_stored(tmp_path: Path) -> None:
     groups = json.dumps([[[2, 1], 30]] * 20_000)
     create(tmp_path / "p.h5", replace(HEADER, conflict_groups=groups))
     assert read(tmp_path / "p.h5").header.conflict_groups == groups
 
 
-def test_layout_can_be_read_with_h5py_alone(path: Path) -> None:
+def test_the_layout_can_be_read_with_h5py_alone(path: Path) -> None:
     written = probe(200)
     append(path, written)
     write_estimate(path, ESTIMATE)
@@ -214,7 +214,7 @@ def test_unpack_inverts_pack(ids: set[int], n_total: int) -> None:
         ("newer schema", "unsupported schema (99)"),
     ],
 )
-def test_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: str) -> None:
+def test_a_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: str) -> None:
     append(path, probe())
     content = path.read_bytes()
     if damage == "empty":
@@ -271,7 +271,7 @@ def test_no_probe_is_lost_if_the_writer_is_killed(tmp_path: Path) -> None:
         assert len(read(path).probes) == count + 1
 
 
-def test_file_is_unchanged_if_the_disk_is_full(small_disk: Callable[[str], Path]) -> None:
+def test_a_point_file_is_unchanged_if_the_disk_is_full(small_disk: Callable[[str], Path]) -> None:
     path = small_disk("300k") / "p.h5"
     create(path, HEADER)
     count, message = 0, None

@@ -49,7 +49,7 @@ def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
     return kinds["point"], kinds["probe"]
 
 
-def test_tracking_process_has_a_lower_priority(run: Path) -> None:
+def test_the_tracking_process_has_a_lower_priority(run: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -201,7 +201,7 @@ def killed_with_incomplete_database(run: Path, temporary: Path) -> bool:
     return incomplete
 
 
-def test_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli) -> None:
     copy = tmp_path / "different name"
     shutil.copytree(measured, copy)
     folder, _, _ = open_run(copy)
@@ -275,7 +275,7 @@ def test_sync_to_a_tracking_server(run: Path, cli: Cli, tmp_path: Path) -> None:
         check_logged(address, run)
 
 
-def test_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
+def test_an_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"tracking_uri: http://127.0.0.1:{free_port()}\n")
     result = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
@@ -291,7 +291,7 @@ def test_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cl
     check_logged(local_uri(folder), run)
 
 
-def test_server_that_never_responds_does_not_block_a_sweep(
+def test_a_server_that_never_responds_does_not_block_a_sweep(
     tmp_path: Path, small_spec: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
