@@ -95,7 +95,7 @@ def test_points_without_probes_have_the_median_speed(points: list[Point]) -> Non
     assert (speeds[~has_probes] == np.median(expected)).all()
 
 
-def test_the_view_in_a_terminal(points: list[Point]) -> None:
+def test_a_terminal_shows_progress_and_remaining_time(points: list[Point]) -> None:
     console = Console(width=100, height=12, file=io.StringIO(), force_terminal=True)
     with ProgressView(console, "f") as view:
         for elapsed in (0.0, 3.0, 9.0, 15.0):
@@ -106,7 +106,7 @@ def test_the_view_in_a_terminal(points: list[Point]) -> None:
     assert "/12 points" in output
 
 
-def test_the_view_without_a_terminal(points: list[Point]) -> None:
+def test_without_a_terminal_each_change_is_one_line(points: list[Point]) -> None:
     """Points that failed for the same reason share a line."""
     console = Console(width=100, file=io.StringIO())
     failed = [
