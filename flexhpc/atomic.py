@@ -32,7 +32,6 @@ def replacing(
     If the ``with`` block raises an exception, the existing file is unchanged.
 
     Args:
-        path: file to replace or create.
         durable: whether to call fsync for the file and its folder, so that the new file survives a
             power failure.
         is_permitted: called immediately before the final rename; if it returns False, the file is
@@ -138,7 +137,6 @@ def read_regular_file(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a regular file.
 
     Args:
-        path: file.
         max_bytes: maximum size; None for no limit.
 
     Raises:

@@ -82,11 +82,6 @@ def _conclude(
 ) -> None:
     """Print the results table and the failures; exit with the corresponding status.
 
-    Args:
-        path: the run folder.
-        result: result of the sweep.
-        report_errors: exceptions raised while the report was written.
-
     Raises:
         typer.Exit: the sweep or its report was interrupted, or points failed.
         Exception: writing the report failed.

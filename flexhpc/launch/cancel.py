@@ -73,7 +73,6 @@ class _Jobs:
         An array is skipped if all its points are measured: its cluster may no longer exist.
 
         Args:
-            measured: ids of the points that are done.
             pending_only: whether running tasks are not cancelled.
         """
         remaining = 0

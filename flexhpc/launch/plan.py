@@ -28,12 +28,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return the plan of a sweep as JSON-serializable values; nothing is started or written.
 
-    Args:
-        spec: path of the spec.
-        overrides: ``KEY=VALUE`` settings that replace values of the spec.
-        runs: folder that contains the run folders.
-        profile: path of the profile; None for the defaults of this machine.
-        params: whether to count the trainable parameters of each point.
+    With ``params``, the trainable parameters of each point are counted.
 
     Raises:
         InputError: the spec or the profile is invalid.

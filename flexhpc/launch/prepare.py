@@ -95,11 +95,6 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
 def open_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
     """Create the run folder, write the frozen spec and record this launch.
 
-    Args:
-        prepared: the spec and its run folder.
-        launch: id of the launch.
-        image: container image of the workers; None without a container.
-
     Raises:
         InputError: the folder cannot be written.
     """

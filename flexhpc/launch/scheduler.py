@@ -24,11 +24,7 @@ class Scheduler:
         self._assigned: dict[str, tuple[ProgressMark, int]] = {}
 
     def assign_points(self, todo: Sequence[PointStatus]) -> bool:
-        """Start workers where needed; return False if there is nothing left to wait for.
-
-        Args:
-            todo: status of the points that are not finished.
-        """
+        """Start workers where needed; return False if there is nothing left to wait for."""
         free = self.without_worker(todo)
         round_mark = tuple(map(_mark, todo)) if self.backend.workers_share_points else ()
         marks = {s.point.id: (_mark(s), round_mark) for s in free}

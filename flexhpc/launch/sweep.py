@@ -111,10 +111,6 @@ def write_launch(
     """Create the run folder, write the frozen spec and the task file of a launch; return the task.
 
     Args:
-        prepared: the spec and its run folder.
-        profile: where and how to run.
-        launch: id of the launch.
-        image: container image of the workers; None without a container.
         detach: whether the workers outlive this process.
         selection: see :class:`TaskFile`.
 
@@ -160,9 +156,6 @@ def make_backend(
     """Return the backend that runs the workers of a launch.
 
     Args:
-        prepared: the spec and its run folder.
-        profile: where and how to run.
-        launch: id of the launch.
         interrupted: returns whether the user requested a stop.
 
     Raises:
@@ -224,9 +217,6 @@ def run_sweep(
     """Measure every point that is not measured yet, and show the progress.
 
     Args:
-        prepared: the spec and its run folder.
-        profile: where and how to run.
-        console: console on which the live table is displayed.
         report: called when all points are finished, to write the report. Tracking is still active,
             so that the report is also logged to MLflow. SIGINT and SIGTERM raise KeyboardInterrupt
             in this function, which must handle it.

@@ -23,7 +23,6 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
     after 15 s, or if the run folder was moved.
 
     Args:
-        task: task file of the launch.
         uri: URI of an MLflow server; the text ``none`` disables tracking. By default, a database in
             the run folder is used.
         interruptions: returns the number of stop requests by the user.

@@ -95,11 +95,7 @@ class ClaimRecord:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def is_live(self, path: Path) -> bool:
-        """Return whether the holder is running, as far as this host can determine.
-
-        Args:
-            path: file that the claim was read from.
-        """
+        """Return whether the holder is running, as far as this host can determine."""
         if self.state != "running":
             return False
         if self.host == this_host():
@@ -196,11 +192,6 @@ def acquire_claim(
     """Claim a point; return None if a running process holds the claim.
 
     Args:
-        path: claim file.
-        lock: lock file of the run.
-        launch: id of the launch of this process.
-        job: job id of this process.
-        log: path of the log of this process.
         saved: time at which progress on the point was last saved (seconds since the epoch).
         preempted: whether the previous holder was preempted, which does not count as a death.
 

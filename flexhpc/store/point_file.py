@@ -68,8 +68,6 @@ def append(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lambda: T
     """Append one finished probe atomically, and remove an estimate made without this probe.
 
     Args:
-        path: point file.
-        probe: probe to append.
         is_permitted: called immediately before the final rename; if it returns False, the file is
             not changed.
 
@@ -109,11 +107,6 @@ def write_estimate(
 ) -> None:
     """Write the final estimate atomically.
 
-    Args:
-        path: point file.
-        estimate: estimate from all probes of the file.
-        is_permitted: see :func:`append`.
-
     Raises:
         PointError: the file cannot be read or written.
     """
@@ -126,11 +119,6 @@ def write_evaluation(
     path: Path, evaluation: Mapping[str, Any], is_permitted: IsPermitted = lambda: True
 ) -> None:
     """Write the evaluation of generalization atomically.
-
-    Args:
-        path: point file.
-        evaluation: eval metrics and settings by name.
-        is_permitted: see :func:`append`.
 
     Raises:
         PointError: the file cannot be read or written.
@@ -168,7 +156,6 @@ def read(path: Path, previous: PointRecord | None = None) -> PointRecord | None:
     """Read a point file; return None if it does not exist.
 
     Args:
-        path: point file.
         previous: result of an earlier read; its probes are not read again.
 
     Raises:

@@ -178,12 +178,7 @@ class PointRecord:
 
 
 def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
-    """Convert stored probes to a history, from which a search is resumed by replay.
-
-    Args:
-        probes: stored probes, in any order.
-        training: training procedure of these probes.
-    """
+    """Convert stored probes to a history, from which a search is resumed by replay."""
     timed, doubles = training.extends_smaller_budgets, training.doubling is not None
     return [
         ProbeResult(

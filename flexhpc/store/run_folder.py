@@ -79,7 +79,6 @@ class RunFolder:
         """Return the checkpoint path of a training run of a point.
 
         Args:
-            point_id: id of the point.
             training: name of the training run, unique within the point.
         """
         return self._path(point_id, f"{training}.ckpt")

@@ -124,7 +124,6 @@ class Syncer:
         """Set the description of the experiment and the view of its runs table.
 
         Args:
-            client: MLflow client.
             report_run_id: id of the MLflow run with the report as an artifact; empty if none.
         """
         note = (
@@ -314,8 +313,6 @@ class Syncer:
         """Log bracket and estimate after each new probe as metrics of the parent run.
 
         Args:
-            parent: parent run of the point.
-            status: status of the point.
             numbers: consecutive indices of the new probes.
         """
         from mlflow.entities import Metric, RunTag

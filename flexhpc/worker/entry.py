@@ -17,8 +17,6 @@ def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     Args:
-        path: task file.
-        environment: distributed environment of this process.
         stop: stop request. Signal handlers must be installed before the call, because importing
             torch takes seconds, during which signals must not be lost.
 

@@ -64,7 +64,6 @@ class StartRequest:
         """Return the log file of one process; the suffix is the same as in submitit's logs.
 
         Args:
-            rank: rank of the process.
             stream: ``out`` or ``err``.
         """
         return Path(f"{self.worker}_{rank}_log.{stream}")
@@ -146,8 +145,6 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     The child does not return from this function.
 
     Args:
-        request: worker to start.
-        rank: rank of the process within the worker.
         token: secret by which the processes of the worker authenticate each other.
     """
     if pid := os.fork():

@@ -30,8 +30,6 @@ def measure_in_process(
     On Ctrl-C the current training run is saved before KeyboardInterrupt is raised.
 
     Args:
-        task: task file of the launch.
-        point: point to measure.
         on_progress: called with the progress of a training run after every epoch.
 
     Raises:

@@ -40,11 +40,6 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
     A failed point is recorded with one message and skipped. In a job with several processes, rank 0
     claims points, and the other ranks only take part in training.
 
-    Args:
-        task: content of the task file.
-        environment: distributed environment of this process.
-        stop: stop request.
-
     Raises:
         SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if Python,
             flexhpc or its source has another version than in the submitting process, or if the
@@ -159,9 +154,6 @@ class Worker:
     """Claims and measures points; runs on rank 0 of a job, or in a single process.
 
     Args:
-        task: content of the task file.
-        environment: distributed environment of this process.
-        stop: stop request.
         group: process group that trains the probes.
         on_progress: called with the progress of a training run after every epoch; see
             :class:`Callbacks`.

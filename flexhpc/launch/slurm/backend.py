@@ -40,7 +40,6 @@ class SlurmBackend(Backend):
     Args:
         run: the run folder.
         launch: folder of this launch, with the task file.
-        profile: the resources to request.
         container: container of the tasks; None to run without one.
         interrupted: returns whether the user requested a stop; polled between submissions and while
             the controller does not respond.

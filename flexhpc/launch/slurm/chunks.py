@@ -33,8 +33,6 @@ def divide_into_arrays(
     ``throttle``, each array runs one task at a time, and array i starts after array i - throttle.
 
     Args:
-        points: point ids, in order.
-        per_task: number of points per task.
         max_array: maximum number of tasks of an array (MaxArraySize).
         throttle: maximum number of tasks running concurrently, or None.
     """

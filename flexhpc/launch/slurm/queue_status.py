@@ -15,12 +15,7 @@ _QUERY_EVERY = 5.0
 
 
 def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> list[PointStatus]:
-    """Mark the points that wait in the queue as queued.
-
-    Args:
-        statuses: status of each point.
-        queued: reason why each queued point waits, by point id.
-    """
+    """Mark points as queued; ``queued`` maps their ids to the reasons why they wait."""
     return [
         replace(status, state="queued", message=queued[status.point.id])
         if status.state in ("waiting", "stopped") and status.point.id in queued

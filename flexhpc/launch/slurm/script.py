@@ -57,10 +57,8 @@ def batch_script(
 
     Args:
         record: the array; its folder contains submitit's files, the pickle and the logs.
-        profile: the resources to request.
         stop: path of the stop file; tasks are not requeued once it exists.
         previous_job: id of the job that must end before this one starts, or None.
-        container: container of the tasks, or None.
     """
     python = profile.python or shlex.quote(sys.executable)
     if container is not None:
@@ -102,12 +100,7 @@ def batch_script(
 
 
 def write_pickle(folder: Path, task: Path) -> None:
-    """Write the pickle that starts every task of an array; it contains the path of the task file.
-
-    Args:
-        folder: folder of the array.
-        task: path of the task file.
-    """
+    """Write the pickle that starts the tasks of an array; it contains the path of the task file."""
     folder.mkdir(parents=True, exist_ok=True)
     delayed = DelayedSubmission(Task(str(task)))
     delayed.set_timeout(_NO_TIMEOUT, 0)

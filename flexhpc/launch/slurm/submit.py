@@ -31,9 +31,6 @@ def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> A
     """Return the record of an array that is not submitted yet, with a unique job name.
 
     Args:
-        folder: folder of the array.
-        chunk: its points.
-        run_name: name of the run.
         conf: path of the cluster's slurm.conf; None for the system default.
     """
     return ArrayRecord(
@@ -60,13 +57,8 @@ def write_array(
     The batch script is written later, because it may depend on the job id of a previous array.
 
     Args:
-        folder: folder of the array.
-        chunk: its points.
-        profile: the profile, for the number of points per task.
         task: task file of the launch, copied with the points of the array.
-        run_name: name of the run, for the job name.
         conf: path of the cluster's slurm.conf; None for the system default.
-        container: container of the tasks, or None.
     """
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_pickle(folder, folder / TASK_FILE)
