@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from flexhpc.store import read, read_masks
+from flexhpc.store import read_masks, read_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.client import mlflow_client
 from flexhpc.tracking.state import local_uri
@@ -34,7 +34,7 @@ def contents(run: Path) -> dict[str, object]:
         path = folder.point(point.id)
         if point.optional and not path.exists():
             continue
-        record, masks = read(path), read_masks(path)
+        record, masks = read_point_file(path), read_masks(path)
         assert record is not None
         results[point.id] = (
             [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
@@ -131,7 +131,7 @@ def probes_in(run: Path) -> set[tuple]:
     The time shows whether a probe was repeated.
     """
     folder, _, points = open_run(run)
-    records = {point.id: read(folder.point(point.id)) for point in points}
+    records = {point.id: read_point_file(folder.point(point.id)) for point in points}
     return {
         (point_id, p.n, p.repeat, p.arm, p.finished)
         for point_id, record in records.items() if record

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from flexhpc.store import read, read_claim
+from flexhpc.store import read_claim, read_point_file
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import open_run
 
@@ -74,7 +74,7 @@ def swept(points: int, workers: int, tracking: str) -> Swept:
         run, _, measured = open_run(Path(folder, "many"))
         by_worker: dict[str, list[ProbeSummary]] = defaultdict(list)
         for point in measured:
-            record, claim = read(run.point(point.id)), read_claim(run.claim(point.id))
+            record, claim = read_point_file(run.point(point.id)), read_claim(run.claim(point.id))
             assert record is not None
             assert claim is not None
             by_worker[claim.log] += record.probes

@@ -5,7 +5,13 @@ Does not import torch.
 
 from flexhpc.store.claim import HEARTBEAT_TIMEOUT, Claim, ClaimRecord, acquire_claim, read_claim
 from flexhpc.store.masks import Masks, read_masks
-from flexhpc.store.point_file import append, create, read, write_estimate, write_evaluation
+from flexhpc.store.point_file import (
+    append_probe,
+    create_point_file,
+    read_point_file,
+    write_estimate,
+    write_evaluation,
+)
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, history_of
 from flexhpc.store.run_folder import RunFolder
 
@@ -19,12 +25,12 @@ __all__ = [
     "ProbeRecord",
     "RunFolder",
     "acquire_claim",
-    "append",
-    "create",
+    "append_probe",
+    "create_point_file",
     "history_of",
-    "read",
     "read_claim",
     "read_masks",
+    "read_point_file",
     "write_estimate",
     "write_evaluation",
 ]  # fmt: skip

@@ -52,7 +52,7 @@ _MIN_MEMORY, _MEMORY_COPIES = 2**24, 4
 """Memory required by a change: a fixed part (bytes), and a number of copies of the file."""
 
 
-def create(path: Path, header: Header) -> None:
+def create_point_file(path: Path, header: Header) -> None:
     """Write a new point file without probes.
 
     Raises:
@@ -64,7 +64,7 @@ def create(path: Path, header: Header) -> None:
         file.create_group("probes")
 
 
-def append(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lambda: True) -> None:
+def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lambda: True) -> None:
     """Append one finished probe atomically, and remove an estimate made without this probe.
 
     Args:
@@ -152,7 +152,7 @@ def _to_plain(value: Any) -> Any:
     return value.tolist()  # a NumPy array or scalar
 
 
-def read(path: Path, previous: PointRecord | None = None) -> PointRecord | None:
+def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRecord | None:
     """Read a point file; return None if it does not exist.
 
     Args:

@@ -11,7 +11,7 @@ from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
 from flexhpc.search.stages import at_stage
-from flexhpc.store import PointRecord, RunFolder, history_of, read, read_claim
+from flexhpc.store import PointRecord, RunFolder, history_of, read_claim, read_point_file
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
@@ -193,7 +193,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
 
 def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> PointStatus:
     try:
-        record = read(path, previous)
+        record = read_point_file(path, previous)
     except PointError as error:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:

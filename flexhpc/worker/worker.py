@@ -21,7 +21,14 @@ from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
 from flexhpc.search import at_once
-from flexhpc.store import HEARTBEAT_TIMEOUT, Claim, RunFolder, acquire_claim, read, read_claim
+from flexhpc.store import (
+    HEARTBEAT_TIMEOUT,
+    Claim,
+    RunFolder,
+    acquire_claim,
+    read_claim,
+    read_point_file,
+)
 from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source_hash
@@ -354,7 +361,7 @@ def _log(text: str, stream: TextIO | None = None) -> None:
 def _is_measured(run: RunFolder, point: Point) -> bool:
     """Return whether a point is complete; False for a corrupt file (:func:`measure` reports it)."""
     try:
-        record = read(run.point(point.id))
+        record = read_point_file(run.point(point.id))
     except PointError:
         return False
     return record is not None and is_done(point, record)

@@ -19,13 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.store import read
-from flexhpc.store.status import open_run
 from tests.archives import copy_checkout
 from tests.command import succeeded
 from tests.conftest import FULL, REPOSITORY
 from tests.slurm.conftest import Cluster, _empty_queue, needs_slurm, running_cluster
-from tests.sweeps import contents
+from tests.sweeps import contents, statuses
 
 __all__ = ["_empty_queue"]
 STORAGE = Path(__file__).with_name("storage.conf")
@@ -207,9 +205,8 @@ def cluster(site: Site) -> Iterator[Cluster]:
 
 def images_of(run: Path) -> set[str]:
     """Return the images that the probes of a run record."""
-    folder, _, points = open_run(run)
-    records = [read(folder.point(point.id)) for point in points]
-    return {probe.machine.get("image", "") for record in records for probe in record.probes}
+    probes = [probe for status in statuses(run) for probe in status.record.probes]
+    return {probe.machine.get("image", "") for probe in probes}
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from flexhpc.data.packed import verify_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile
-from flexhpc.store import RunFolder, read, read_claim, read_masks
+from flexhpc.store import RunFolder, read_claim, read_masks, read_point_file
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.training import checkpoint
 from tests.barrier import Barrier
@@ -217,7 +217,8 @@ def point_files(run: Path) -> Fuzzer:
     """Damage a point file: it is read as it was written, or rejected."""
     folder, _, points = open_run(run)
     point: Point = points[0]
-    content, expected = folder.point(point.id).read_bytes(), read(folder.point(point.id))
+    content = folder.point(point.id).read_bytes()
+    expected = read_point_file(folder.point(point.id))
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         run = RunFolder(folder)
@@ -229,7 +230,8 @@ def point_files(run: Path) -> Fuzzer:
             (status,) = StatusReader(run, [point]).read()
             if status.state == "failed":
                 raise PointError(status.message)
-            assert comparable(read(path)) == comparable(expected), "damage was not detected"
+            record = read_point_file(path)
+            assert comparable(record) == comparable(expected), "damage was not detected"
             with contextlib.suppress(PointError):
                 read_masks(path).fitted()
 

@@ -13,8 +13,6 @@ import numpy as np
 import psutil
 import pytest
 
-from flexhpc.store import read
-from flexhpc.store.status import open_run
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.sweeps import (
@@ -28,6 +26,7 @@ from tests.sweeps import (
     running,
     start,
     states,
+    statuses,
 )
 
 PASSES = 20
@@ -87,8 +86,7 @@ def test_results_do_not_depend_on_repeated_kills(
 ) -> None:  # fmt: skip
     """SIGKILL after random numbers of updates."""
     rounds = 4 if FULL else 2
-    folder, _, points = open_run(undisturbed_run)
-    updates = min(sum(p.steps for p in read(folder.point(point.id)).probes) for point in points)
+    updates = min(sum(probe.steps for probe in s.record.probes) for s in statuses(undisturbed_run))
     rng = np.random.default_rng(1 if target == "sweep" else 2)
     probes: set[tuple] = set()
     for _ in range(rounds):

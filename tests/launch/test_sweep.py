@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.launch.sweep import launch_id
-from flexhpc.store import read
+from flexhpc.store import read_point_file
 from flexhpc.store.status import open_run
 from tests.barrier import PATIENCE
 from tests.conftest import FLEXHPC, SMALL, Cli
@@ -26,7 +26,7 @@ def test_a_sweep_writes_points_tracking_and_a_report(measured: Path) -> None:
     _, _, points = open_run(measured)
     assert len(points) == 3
     for point in points:
-        record = read(measured / "points" / point.id[:2] / f"{point.id}.h5")
+        record = read_point_file(measured / "points" / point.id[:2] / f"{point.id}.h5")
         assert record.estimate is not None
         assert record.estimate.probes == len(record.probes) >= 3
         assert record.header.point == point.canonical
@@ -187,5 +187,5 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, cli: C
         results.append(contents(tmp_path / f"with-{processes}" / "small"))
     assert results[0] == results[1]
     folder, _, points = open_run(tmp_path / "with-2" / "small")
-    record = read(folder.point(points[0].id))
+    record = read_point_file(folder.point(points[0].id))
     assert {probe.machine["processes"] for probe in record.probes} == {"2"}

@@ -24,7 +24,7 @@ from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
-from flexhpc.store import RunFolder, read, read_claim
+from flexhpc.store import RunFolder, read_claim, read_point_file
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
@@ -119,13 +119,13 @@ def test_stop_request_saves_all_probes_in_progress(
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
-        record = read(run.point(point.id))
+        record = read_point_file(run.point(point.id))
         assert record.estimate is None
         before = {(p.n, p.repeat): p.finished for p in record.probes}
         assert len(run.checkpoints(point.id)) + len(before) == 3
         measure(point, run, CPU, Callbacks(), pool)
     assert contents(point, run) == expected
-    after = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
+    after = {(p.n, p.repeat): p.finished for p in read_point_file(run.point(point.id)).probes}
     assert before.items() <= after.items(), "a finished probe was trained again"
 
 
@@ -171,7 +171,7 @@ def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
         measure(point, run, CPU, Callbacks())
-    record = read(run.point(point.id))
+    record = read_point_file(run.point(point.id))
     assert record.estimate is None
     assert [p.verdict for p in record.probes] == ["fit", "fit"]
 
@@ -180,7 +180,7 @@ def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) ->
     run = RunFolder(tmp_path)
 
     def owns_claim() -> bool:
-        record = read(run.point(point.id))
+        record = read_point_file(run.point(point.id))
         return record is None or len(record.probes) < 3
 
     callbacks = Callbacks(should_stop=lambda: not owns_claim(), owns_claim=owns_claim)
@@ -206,7 +206,7 @@ def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> No
     with pool_of(2) as pool:
         assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate
     assert estimate.censored == "left"
-    record = read(RunFolder(tmp_path / "pool").point(point.id))
+    record = read_point_file(RunFolder(tmp_path / "pool").point(point.id))
     assert min(probe.n for probe in record.probes) == 2
 
 

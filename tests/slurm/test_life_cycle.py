@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from flexhpc.errors import PointError
-from flexhpc.store import read
+from flexhpc.store import read_point_file
 from flexhpc.store.status import open_run
 from tests.barrier import Barrier, wait_for
 from tests.conftest import FULL
@@ -95,7 +95,7 @@ class Progress:
         return results[-1]
 
     def _finished(self) -> set[tuple[int, int]]:
-        record = read(self._folder.point(self._point.id))
+        record = read_point_file(self._folder.point(self._point.id))
         return {(p.n, p.repeat) for p in record.probes} if record else set()
 
     def _steps(self) -> int:
@@ -205,7 +205,7 @@ def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path)
     barrier = Barrier(tmp_path)
     expected = measure_locally(spec)
     folder, _, (point,) = open_run(tmp_path / "local" / "long")
-    probes = read(folder.point(point.id)).probes
+    probes = read_point_file(folder.point(point.id)).probes
     continued = next(i for i, probe in enumerate(probes) if probe.stage)
     assert (probes[continued].n, probes[continued].repeat) in {
         (probe.n, probe.repeat) for probe in probes[:continued]
