@@ -92,7 +92,7 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
 
 
-def open_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
+def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
     """Create the run folder, write the frozen spec and record this launch.
 
     Raises:
@@ -109,7 +109,7 @@ def open_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
 
 
-def clear_claims(run: RunFolder) -> None:
+def remove_partial_claims(run: RunFolder) -> None:
     """Remove partially written claim files of killed processes; ignore errors."""
     with contextlib.suppress(OSError), FileLock(run.lock):
         for path in run.temporary_claim_files():

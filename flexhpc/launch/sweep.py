@@ -21,14 +21,14 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import PreparedRun, clear_claims, open_folder
+from flexhpc.launch.prepare import PreparedRun, remove_partial_claims, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
-from flexhpc.launch.slurm.container import container_of
+from flexhpc.launch.slurm.container import task_container
 from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
-from flexhpc.launch.slurm.submit import dry_run
+from flexhpc.launch.slurm.submit import preview_scripts
 from flexhpc.launch.tracking_process import tracking
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
@@ -117,7 +117,7 @@ def write_launch(
     Raises:
         InputError: the run folder cannot be written.
     """
-    open_folder(prepared, launch, image)
+    write_run_folder(prepared, launch, image)
     task = replace(make_task(prepared, profile, launch, detach=detach), selection=selection)
     write_atomic(Path(task.spec), prepared.frozen_spec)
     task.write(prepared.run.jobs / launch / TASK_FILE)
@@ -163,7 +163,7 @@ def make_backend(
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
-        container = container_of(profile, prepared.points, prepared.run.path)
+        container = task_container(profile, prepared.points, prepared.run.path)
         return SlurmBackend(prepared.run, folder, profile, container, interrupted)
     return LocalBackend(folder, profile)
 
@@ -174,13 +174,13 @@ def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
-    return dry_run(
+    return preview_scripts(
         planned_arrays(profile, todo),
         prepared.run.jobs / launch,
         profile,
         task,
         prepared.run.name,
-        container_of(profile, prepared.points, prepared.run.path),
+        task_container(profile, prepared.points, prepared.run.path),
     )
 
 
@@ -228,7 +228,7 @@ def run_sweep(
     """
     run, launch = prepared.run, launch_id()
     if run.path.exists():
-        clear_claims(run)
+        remove_partial_claims(run)
     reader = StatusReader(run, prepared.points)
     decisions, selection = _select_points(reader, prepared, profile, launch)
     statuses = reader.read()

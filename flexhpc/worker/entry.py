@@ -36,7 +36,7 @@ def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
 
 
 @dataclass(frozen=True)
-class Task:
+class ArrayTask:
     """Callable that submitit pickles and runs in each task.
 
     Attributes:

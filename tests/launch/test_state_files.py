@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.launch.fork_server import ForkedWorker
-from flexhpc.launch.prepare import open_folder, prepare
+from flexhpc.launch.prepare import prepare, write_run_folder
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import make_task
 from flexhpc.worker.entry import run_worker
@@ -56,7 +56,7 @@ def test_a_launch_is_recorded_in_a_damaged_run_json(
     prepared = prepare(small_spec, (), tmp_path / "runs")
     prepared.run.path.mkdir(parents=True)
     prepared.run.metadata.write_text(content)
-    open_folder(prepared, "now", None)
+    write_run_folder(prepared, "now", None)
     launches = json.loads(prepared.run.metadata.read_text())["launches"]
     assert [launch["id"] for launch in launches] == [*(["a"] if "colour" in content else []), "now"]
 

@@ -121,7 +121,9 @@ class TaskContainer:
         )
 
 
-def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> TaskContainer | None:
+def task_container(
+    profile: SlurmProfile, points: Iterable[Point], run: Path
+) -> TaskContainer | None:
     """Return the container of a profile's tasks; None if the profile has none.
 
     The run folder is bound writable. The locations of the data and custom code of these points are

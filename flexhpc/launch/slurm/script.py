@@ -19,7 +19,7 @@ from submitit.core.utils import DelayedSubmission
 from flexhpc.launch.profile import SlurmProfile, option_name
 from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.worker.entry import Task
+from flexhpc.worker.entry import ArrayTask
 from flexhpc.worker.environment import DEADLINE
 from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 
@@ -102,7 +102,7 @@ def batch_script(
 def write_pickle(folder: Path, task: Path) -> None:
     """Write the pickle that starts the tasks of an array; it contains the path of the task file."""
     folder.mkdir(parents=True, exist_ok=True)
-    delayed = DelayedSubmission(Task(str(task)))
+    delayed = DelayedSubmission(ArrayTask(str(task)))
     delayed.set_timeout(_NO_TIMEOUT, 0)
     delayed.dump(folder / PICKLE)
 

@@ -103,7 +103,7 @@ def submit_array(
     raise unavailable or SlurmUnavailable("")
 
 
-def dry_run(
+def preview_scripts(
     chunks: Sequence[Chunk],
     launch: Path,
     profile: SlurmProfile,
