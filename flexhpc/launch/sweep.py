@@ -267,7 +267,7 @@ def run_sweep(
                     note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
                     if backend.stops_with_sweep and not has_started:
                         note = note or "starting workers ..."
-                    displayed = [_with_retries_waiting(s, launch) for s in statuses]
+                    displayed = [_waiting_if_retried(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
                     finished_ids |= {s.point.id for s in statuses if _finished(s, launch)}
                     ids = {s.point.id for s in statuses} if selection is None else selection.keys()
@@ -315,7 +315,7 @@ def _select_points(
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
     reader.set_points(points)
-    statuses = [_with_retries_waiting(status, launch) for status in reader.read_all()]
+    statuses = [_waiting_if_retried(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
     for decision in decisions:
@@ -371,7 +371,7 @@ def _finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _with_retries_waiting(status: PointStatus, launch: str) -> PointStatus:
+def _waiting_if_retried(status: PointStatus, launch: str) -> PointStatus:
     """Mark a point that failed in an earlier launch as waiting, since it is retried."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
