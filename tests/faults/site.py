@@ -230,4 +230,4 @@ class Site:
         self.outcome.lost += len(self._probes) + len(expected()) - len(set(names))
 
 
-Kind = Callable[[Site, int], Outcome]
+Fault = Callable[[Site, int], Outcome]
