@@ -51,17 +51,19 @@ def test_a_finished_sweep_is_not_repeated(measured: Path, cli: Cli, untracked: P
     assert len(json.loads((measured / "run.json").read_text())["launches"]) == 1
 
 
-def test_a_larger_grid_measures_only_new_points(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_a_larger_grid_measures_only_new_points(
+    small_spec: Path, tmp_path: Path, cli: Cli, untracked: Path
+) -> None:
     """A partially written claim is removed, whether or not there are points to measure."""
-    spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
-    cli("sweep", spec, "--profile", untracked)
+    run = tmp_path / "runs" / "small"
+    command = ("sweep", small_spec, "--profile", untracked, "--set")
+    cli(*command, "model.width=[4]")
     first = contents(run)
     (claim,) = run.glob("points/*/*.claim.json")
     partial = claim.with_name(f".{claim.name}.elsewhere.1.2.part")
-    for options in ((), ("--set", "model.width=[4,5]")):
+    for widths in ("[4]", "[4,5]"):
         partial.write_text("{")
-        cli("sweep", spec, "--profile", untracked, *options)
+        cli(*command, f"model.width={widths}")
         assert not partial.exists()
     second = contents(run)
     assert len(second) == 2
@@ -69,10 +71,9 @@ def test_a_larger_grid_measures_only_new_points(tmp_path: Path, cli: Cli, untrac
 
 
 def test_ctrl_c_interrupts_a_report_after_the_last_probe(
-    tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
+    small_spec: Path, tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    run = tmp_path / "runs" / "small"
 
     def interrupted_report(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -81,12 +82,13 @@ def test_ctrl_c_interrupts_a_report_after_the_last_probe(
 
     with monkeypatch.context() as context:
         context.setattr("flexhpc.analysis.report.report_runs", interrupted_report)
-        result = cli("sweep", spec, "--profile", untracked, check=130)
+        command = ("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]")
+        result = cli(*command, check=130)
     assert "the report was not finished; `flexhpc report " in result.stderr
     assert "EMC" in result.stdout
-    assert states(tmp_path / "runs" / "small") == ["done"]
-    cli("report", tmp_path / "runs" / "small")
-    assert (tmp_path / "runs" / "small" / "report" / "index.html").exists()
+    assert states(run) == ["done"]
+    cli("report", run)
+    assert (run / "report" / "index.html").exists()
 
 
 def test_errors_of_workers_that_cannot_start_are_reported(
@@ -133,22 +135,23 @@ def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -
     assert rows[0]["emc"] > 0
 
 
-def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4, 8]"))
-    corrupt = json.loads(cli("plan", spec, "--json").stdout)["points"][1]["id"]
-    path = tmp_path / "runs" / "small" / "points" / corrupt[:2] / f"{corrupt}.h5"
+def test_a_corrupt_point_file_is_reported(
+    small_spec: Path, tmp_path: Path, cli: Cli, untracked: Path
+) -> None:
+    run, widths = tmp_path / "runs" / "small", ("--set", "model.width=[4,8]")
+    corrupt = json.loads(cli("plan", small_spec, "--json", *widths).stdout)["points"][1]["id"]
+    path = run / "points" / corrupt[:2] / f"{corrupt}.h5"
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
-    result = cli("sweep", spec, "--profile", untracked, check=1)
+    result = cli("sweep", small_spec, "--profile", untracked, *widths, check=1)
     assert "is corrupt (not a point file)" in result.stderr
     assert path.read_text() == "not HDF5"
-    status = cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout
+    status = cli("status", run, "--json", check=1).stdout
     by_point = {row["point_id"]: row["state"] for row in json.loads(status)}
     assert by_point.pop(corrupt) == "failed"
     assert set(by_point.values()) == {"done"}
     path.unlink()
-    cli("sweep", spec, "--profile", untracked)
+    cli("sweep", small_spec, "--profile", untracked, *widths)
 
 
 def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, untracked: Path) -> None:
