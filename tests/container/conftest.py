@@ -44,7 +44,7 @@ def write_small_spec(folder: Path, name: str, model: str = "family: mlp, width: 
 
 
 @dataclass
-class Site:
+class BuildSite:
     """A copy of the checkout, and the settings for building and running images on this machine.
 
     Attributes:
@@ -103,7 +103,7 @@ def _needs_containers() -> None:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildSite]:
     """A site at which podman works and the base image is built."""
     _needs_containers()
     checkout = tmp_path_factory.mktemp("checkout")
@@ -112,7 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         **os.environ, "CONTAINERS_STORAGE_CONF": str(STORAGE), "RUNTIME": "podman", "TORCH": "cpu",
         "BASE": BASE, "IMAGE": IMAGE, "BUILD_FLAGS": "--network host",
     }  # fmt: skip
-    site = Site(environment, checkout)
+    site = BuildSite(environment, checkout)
     _remove_images(site)
     site.run("hpc/container/base.sh")
     default = site.run("podman", "run", "--rm", BASE, "true", check=False)
@@ -124,7 +124,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     shutil.rmtree(checkout)
 
 
-def _remove_images(site: Site) -> None:
+def _remove_images(site: BuildSite) -> None:
     """Remove all images of the tests except the base image."""
     base = site.run("podman", "images", "--quiet", "--no-trunc", BASE, check=False).stdout.split()
     for _ in range(10):  # an image cannot be removed before the images that are based on it
@@ -153,7 +153,7 @@ class Image:
 
 
 @pytest.fixture(scope="session")
-def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(site: BuildSite, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The image, built by `make image` with secrets in the settings of pip."""
     folder = tmp_path_factory.mktemp("secret-wheels-3f9c1")
     secrets = {"token": "secret-token-8d2e6", "folder": folder.name, "host": "secret.invalid"}
@@ -186,7 +186,7 @@ def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 @pytest.fixture(scope="session")
-def sif(site: Site, image: Image) -> Iterator[Path]:
+def sif(site: BuildSite, image: Image) -> Iterator[Path]:
     """The SIF file of the image, built by `make sif`."""
     path = site.checkout / "flexhpc.sif"
     output = site.make("sif", APPTAINER_FLAGS=" ".join(site.apptainer_flags))
@@ -196,7 +196,7 @@ def sif(site: Site, image: Image) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def cluster(site: Site) -> Iterator[Cluster]:
+def cluster(site: BuildSite) -> Iterator[Cluster]:
     """Four nodes, whose tasks use the storage of podman with the image."""
     with running_cluster("containers", 3) as cluster:
         cluster.environment = {**site.environment, **cluster.environment}

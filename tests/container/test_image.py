@@ -18,7 +18,13 @@ import pytest
 
 from tests.archives import unpack
 from tests.conftest import FLEXHPC
-from tests.container.conftest import QUICKSTART_WIDTHS, Image, Site, images_of, write_small_spec
+from tests.container.conftest import (
+    QUICKSTART_WIDTHS,
+    BuildSite,
+    Image,
+    images_of,
+    write_small_spec,
+)
 from tests.sweeps import contents
 
 CODE_LAYERS = 2
@@ -27,7 +33,7 @@ CODE_LAYERS = 2
 
 @pytest.mark.timeout(1800)  # includes the build of the image
 def test_results_are_the_same_as_without_a_container(
-    site: Site, image: Image, results_without_container: dict[str, object]
+    site: BuildSite, image: Image, results_without_container: dict[str, object]
 ) -> None:
     """Without network access. The same command again measures nothing."""
     quickstart = {"SPEC": "sweeps/quickstart.yaml", "SET": QUICKSTART_WIDTHS}
@@ -46,7 +52,7 @@ def test_results_are_the_same_as_without_a_container(
 
 
 def test_files_belong_to_the_user_of_the_container(
-    site: Site, image: Image, tmp_path: Path
+    site: BuildSite, image: Image, tmp_path: Path
 ) -> None:
     for folder in ("runs", "data"):
         (tmp_path / folder).mkdir()
@@ -58,7 +64,7 @@ def test_files_belong_to_the_user_of_the_container(
     assert owners == {12345}
 
 
-def test_commands_run_with_a_read_only_root_file_system(site: Site, image: Image) -> None:
+def test_commands_run_with_a_read_only_root_file_system(site: BuildSite, image: Image) -> None:
     container = ["podman", "run", "--rm", "--read-only", "--network", "none", "--no-healthcheck"]
     doctor = site.run(*container, image.name, "doctor")
     assert "without torchvision and timm, only linear, mlp and cnn" in doctor.stdout
@@ -70,7 +76,7 @@ def test_commands_run_with_a_read_only_root_file_system(site: Site, image: Image
 
 
 def test_families_that_need_timm_are_rejected_and_others_are_trained(
-    site: Site, image: Image
+    site: BuildSite, image: Image
 ) -> None:
     write_small_spec(site.checkout, "vit", "family: vit, width: 8, depth: 1, heads: 2, patch: 4")
     output = site.make("local", SPEC="vit.yaml", check=False)
@@ -81,7 +87,7 @@ def test_families_that_need_timm_are_rejected_and_others_are_trained(
     site.make("local", SPEC="cnn.yaml")
 
 
-def test_a_custom_network_next_to_the_spec_is_trained(site: Site, image: Image) -> None:
+def test_a_custom_network_next_to_the_spec_is_trained(site: BuildSite, image: Image) -> None:
     folder = site.checkout / "custom"
     write_small_spec(folder, "custom", "family: 'nets:net', kwargs: {width: 4}")
     (folder / "nets.py").write_text(
@@ -91,7 +97,7 @@ def test_a_custom_network_next_to_the_spec_is_trained(site: Site, image: Image) 
     assert "310" in site.make("local", SPEC="custom/custom.yaml"), "number of parameters"
 
 
-def test_labels_and_health_check(site: Site, image: Image) -> None:
+def test_labels_and_health_check(site: BuildSite, image: Image) -> None:
     (settings,) = json.loads(site.run("podman", "image", "inspect", image.name).stdout)
     labels = settings["Labels"]
     assert labels["org.opencontainers.image.title"] == "flexhpc"
@@ -101,7 +107,7 @@ def test_labels_and_health_check(site: Site, image: Image) -> None:
     assert settings["Healthcheck"]["Test"] == ["CMD", "flexhpc", "doctor"]
 
 
-def host_names(site: Site) -> set[str]:
+def host_names(site: BuildSite) -> set[str]:
     """Return the names of this host and of its package mirrors."""
     settings = site.run("python3", "-m", "pip", "config", "list").stdout
     apt = site.run("apt-get", "indextargets", "--format", "$(SITE)").stdout
@@ -117,7 +123,7 @@ def host_names(site: Site) -> set[str]:
 
 
 def test_the_image_contains_no_names_or_secrets_of_the_build_site(
-    site: Site, image: Image, tmp_path: Path
+    site: BuildSite, image: Image, tmp_path: Path
 ) -> None:
     """In its history, its settings and the files of all layers."""
     history = site.run("podman", "history", "--no-trunc", "--format", "json", image.name).stdout
@@ -149,7 +155,7 @@ def test_the_image_contains_no_names_or_secrets_of_the_build_site(
     shutil.rmtree(layers)
 
 
-def test_a_change_of_the_code_rebuilds_only_its_layers(site: Site, image: Image) -> None:
+def test_a_change_of_the_code_rebuilds_only_its_layers(site: BuildSite, image: Image) -> None:
     tag = "localhost/flexhpc-changed"
 
     def build() -> float:
@@ -189,12 +195,12 @@ def test_a_change_of_the_code_rebuilds_only_its_layers(site: Site, image: Image)
     site.run("podman", "rmi", tag)
 
 
-def test_a_build_without_enough_disk_space_fails_at_once(site: Site) -> None:
+def test_a_build_without_enough_disk_space_fails_at_once(site: BuildSite) -> None:
     output = site.make("image", check=False, ROOM_GB="1000000")
     assert re.search(r": \d+ GB free, 1000000 GB required", output)
 
 
-def test_docker_without_a_daemon_is_not_used(site: Site, tmp_path: Path) -> None:
+def test_docker_without_a_daemon_is_not_used(site: BuildSite, tmp_path: Path) -> None:
     client = tmp_path / "docker"
     client.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n")
     client.chmod(0o755)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.conftest import QUICKSTART_WIDTHS, Image, Site, images_of, write_small_spec
+from tests.container.conftest import (
+    QUICKSTART_WIDTHS,
+    BuildSite,
+    Image,
+    images_of,
+    write_small_spec,
+)
 from tests.sweeps import contents
 
 
@@ -19,7 +25,7 @@ def sha256(path: Path) -> str:
 
 @pytest.mark.timeout(1800)  # includes the build of the image
 def test_results_of_apptainer_exec_are_the_same_as_without_a_container(
-    site: Site, image: Image, sif: Path, results_without_container: dict[str, object],
+    site: BuildSite, image: Image, sif: Path, results_without_container: dict[str, object],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     """The probes record the image from which the SIF file was built."""
@@ -32,13 +38,13 @@ def test_results_of_apptainer_exec_are_the_same_as_without_a_container(
     assert images_of(tmp_path / "quickstart") == {f"{image.name}@{image.id}"}
 
 
-def test_the_test_of_the_image_passes(site: Site, sif: Path) -> None:
+def test_the_test_of_the_image_passes(site: BuildSite, sif: Path) -> None:
     output = site.run("apptainer", "test", *site.apptainer_flags, str(sif)).stdout
     assert "torch" in output
     assert not [line for line in output.splitlines() if line.startswith("bad")]
 
 
-def test_labels_of_the_image_are_kept(site: Site, image: Image, sif: Path) -> None:
+def test_labels_of_the_image_are_kept(site: BuildSite, image: Image, sif: Path) -> None:
     sif_settings = json.loads(site.run("apptainer", "inspect", "--json", str(sif)).stdout)
     labels = sif_settings["data"]["attributes"]["labels"]
     (settings,) = json.loads(site.run("podman", "image", "inspect", image.name).stdout)
@@ -48,7 +54,9 @@ def test_labels_of_the_image_are_kept(site: Site, image: Image, sif: Path) -> No
     assert labels["flexhpc.image"] == f"{image.name}@{image.id}"
 
 
-def test_make_local_records_the_hash_of_the_sif_file(site: Site, sif: Path, tmp_path: Path) -> None:
+def test_make_local_records_the_hash_of_the_sif_file(
+    site: BuildSite, sif: Path, tmp_path: Path
+) -> None:
     spec = write_small_spec(tmp_path, "small")
     flags = " ".join(site.apptainer_flags)
     site.make("local", SPEC=str(spec), RUNTIME="apptainer", RUN_FLAGS=flags)

@@ -10,10 +10,10 @@ import pytest
 
 from tests.barrier import Barrier, wait_for
 from tests.conftest import FULL
-from tests.container.conftest import Image, Site, images_of
+from tests.container.conftest import BuildSite, Image, images_of
 from tests.container.test_sif import sha256
 from tests.slurm.conftest import Cluster
-from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
+from tests.slurm.test_life_cycle import LONG, disturb_repeatedly, undisturbed, usr2
 from tests.slurm.test_sweeps import measure_locally, submissions, write_spec
 from tests.sweeps import contents, finish_with_status
 
@@ -33,7 +33,7 @@ FAILING_MODULE = "raise SystemExit('a module of the host was imported')\n"
 
 
 @pytest.fixture
-def container(request: pytest.FixtureRequest, site: Site, image: Image) -> dict[str, object]:
+def container(request: pytest.FixtureRequest, site: BuildSite, image: Image) -> dict[str, object]:
     """The ``container`` section of a profile for the runtime of the test."""
     if request.param == "podman":
         return {"runtime": "podman", "image": image.name}
@@ -126,7 +126,7 @@ def test_a_task_in_a_container_is_requeued_after_usr2(
     )
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    progress = disturb_again_and_again(run, [lambda: usr2(cluster)] * DISTURBANCES)
+    progress = disturb_repeatedly(run, [lambda: usr2(cluster)] * DISTURBANCES)
     barrier.open()
     finish_with_status(sweep)
     assert contents(run) == undisturbed
@@ -135,7 +135,7 @@ def test_a_task_in_a_container_is_requeued_after_usr2(
 
 
 def test_tasks_in_containers_are_requeued_at_their_time_limit(
-    site: Site, image: Image, sif: Path, cluster: Cluster, tmp_path: Path
+    site: BuildSite, image: Image, sif: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     """The 25 probes of a custom trainer take longer than the time limit of a task."""
     (tmp_path / "slow.py").write_text(SLOW)
@@ -161,7 +161,7 @@ def test_tasks_in_containers_are_requeued_at_their_time_limit(
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
 def test_an_image_with_other_source_code_is_rejected(
-    container: dict[str, object], site: Site, cluster: Cluster, tmp_path: Path
+    container: dict[str, object], site: BuildSite, cluster: Cluster, tmp_path: Path
 ) -> None:
     """The source changed after the image was built; the version is the same."""
     code = tmp_path / "code"
@@ -179,7 +179,7 @@ def test_an_image_with_other_source_code_is_rejected(
 
 
 def test_a_missing_image_is_reported_with_one_line(
-    site: Site, cluster: Cluster, tmp_path: Path
+    site: BuildSite, cluster: Cluster, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     for runtime, image in (("apptainer", "no.sif"), ("podman", "localhost/no")):
@@ -190,7 +190,7 @@ def test_a_missing_image_is_reported_with_one_line(
 
 
 def test_a_task_fails_if_its_image_was_removed_after_submission(
-    site: Site, sif: Path, cluster: Cluster, tmp_path: Path
+    site: BuildSite, sif: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     copy = tmp_path / "copy.sif"
@@ -206,7 +206,7 @@ def test_a_task_fails_if_its_image_was_removed_after_submission(
 
 
 def test_a_dry_run_prints_the_script_that_enters_the_container(
-    site: Site, sif: Path, cluster: Cluster, tmp_path: Path
+    site: BuildSite, sif: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     container = {"runtime": "apptainer", "image": str(sif), "binds": ["/scratch"]}

@@ -168,7 +168,7 @@ def kill_rank(cluster: Cluster) -> None:
 KINDS = (usr2, requeue, preempt, kill_node, kill_rank)
 
 
-def disturb_again_and_again(run: Path, disturbances: Sequence[Callable[[], None]]) -> Progress:
+def disturb_repeatedly(run: Path, disturbances: Sequence[Callable[[], None]]) -> Progress:
     """Disturb the only point of a run, each time after the probe in progress was resumed."""
     wait_for(lambda: (run / "sweep.yaml").exists(), "the run folder")
     progress, reached = Progress(run), (-1, 0)
@@ -189,7 +189,7 @@ def test_results_do_not_depend_on_repeated_disturbances(
     profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    progress = disturb_again_and_again(run, [partial(kind, cluster) for kind in kinds])
+    progress = disturb_repeatedly(run, [partial(kind, cluster) for kind in kinds])
     barrier.open()
     finish_with_status(sweep)
     assert contents(run) == undisturbed
