@@ -195,15 +195,9 @@ class Worker:
         """
         deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.heartbeat_every
         while points and not self.stop.is_set():
-            claimed_elsewhere = []
-            for point in points:
-                if self.stop.is_set():
-                    return
-                if not self._measure_if_free(point):
-                    claimed_elsewhere.append(point)
+            points = [point for point in points if not self._measure_unless_claimed(point)]
             if self.task.points is None or time.monotonic() >= deadline:
                 return
-            points = claimed_elsewhere
             if points:
                 time.sleep(_RETRY_EVERY)
 
@@ -223,7 +217,7 @@ class Worker:
         claim = read_claim(self.run.claim(point.id))
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
-    def _measure_if_free(self, point: Point) -> bool:
+    def _measure_unless_claimed(self, point: Point) -> bool:
         """Measure a point if necessary; return False if another process holds its claim."""
         if self.stop.is_set() or self._is_finished(point):
             return True
