@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from tests.faults import clusters, files, machines, processes, servers
+from tests.faults import files, machines, processes, servers
 from tests.faults.machines import failing_writes, on_small_disk
 from tests.faults.site import Fault
 
@@ -35,7 +35,7 @@ KINDS = {
     "interrupted ranks": Kind(processes.interrupted_ranks, 3),
     "stopped worker": Kind(processes.stopped_worker, 6, 2),
     "ten sweeps, five killed": Kind(processes.ten_sweeps, 1),
-    "twenty sweeps, half on SLURM": Kind(clusters.twenty_sweeps, 1),
+    "twenty sweeps, half on SLURM": Kind(processes.twenty_sweeps, 1),
     "two versions": Kind(processes.two_versions, 1),
     "out of memory": Kind(processes.out_of_memory),
     "damaged point file": Kind(files.damaged_point_file),

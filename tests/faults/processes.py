@@ -1,4 +1,4 @@
-"""Faults of processes: killed, stopped, out of memory, several sweeps of one run."""
+"""Faults of processes: killed, suspended, out of memory, several sweeps of one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import psutil
 
 from tests.archives import copy_checkout
 from tests.barrier import alive
-from tests.faults.site import Outcome, Site
+from tests.faults.site import Outcome, Site, Unavailable
+from tests.slurm.conftest import no_slurm, running_cluster
 from tests.sweeps import end, running
 
 
@@ -120,6 +121,25 @@ def ten_sweeps(site: Site, faults: int) -> Outcome:
             site.finish_with_status(sweep)
         site.check_probes()
     return site.resume_and_compare()
+
+
+def twenty_sweeps(site: Site, faults: int) -> Outcome:
+    """Start twenty sweeps of one run at once, half of them on SLURM; kill seven in turn."""
+    if reason := no_slurm():
+        raise Unavailable(reason)
+    with running_cluster("faults", 4) as cluster:
+        slurm = cluster.profile(site.folder, processes_per_node=1, checkpoint_every=0.1, retries=9)
+        slurm_profile = slurm.rename(site.folder / "slurm.yaml")
+        site.write_profile("tracking_uri: none", workers=1)
+        for _ in range(faults):
+            sweeps = [
+                cluster.sweep(site.spec, slurm_profile) if number % 2 else site.start()
+                for number in range(20)
+            ]
+            for sweep in kill_in_turn(site, sweeps, 3):
+                site.finish(sweep)
+            site.check_probes()
+        return site.resume_and_compare()
 
 
 def kill_in_turn(
