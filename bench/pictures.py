@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from bench.common import FLEXHPC
-from flexhpc.launch.live import View
+from flexhpc.launch.progress_view import ProgressView
 from flexhpc.store.status import StatusReader, open_run
 
 _SPEC = "quickstart"
@@ -43,7 +43,7 @@ def live_table(run: Path) -> str:
         force_terminal=True,
         file=io.StringIO(),
     )
-    view = View(console, folder.name)
+    view = ProgressView(console, folder.name)
     first_training = None
     statuses = reader.read()
     while first_training is None or time.monotonic() < first_training + _LIVE_TABLE_DELAY:

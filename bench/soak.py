@@ -41,7 +41,7 @@ LOCAL = "workers: 2\n"
 SLURM = (Path(__file__).parent.parent / "hpc/profiles/devcluster.yaml").read_text()
 SLURM += "points_per_task: 50\n"
 ROLES = {
-    "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow",
+    "flexhpc.worker": "worker", "flexhpc.tracking.periodic_sync": "MLflow",
     "flexhpc.custom.trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
 MAX_SYNCED = 1_000

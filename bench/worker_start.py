@@ -27,7 +27,7 @@ from flexhpc.config.variants import variants
 from flexhpc.training.optimizers import make_optimizer
 
 ROUNDS, STEPS, RATE = 5, 500, 1e-3
-MODULES = ("torch", "flexhpc.worker.work", "torch._dynamo", "timm", "mlflow.tracking")
+MODULES = ("torch", "flexhpc.worker.worker", "torch._dynamo", "timm", "mlflow.tracking")
 IMPORT_CODE = {
     "disabled": "from flexhpc import imports\nwith imports.imports_without_gc(): import ",
     "enabled": "import ",

@@ -5,8 +5,9 @@ Public names are imported lazily on first access, so that ``import flexhpc`` is 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from flexhpc.imports import lazy_getattr
 
 if TYPE_CHECKING:
     from flexhpc.api.measure import measure
@@ -18,11 +19,14 @@ __all__ = [
     "Comparison", "InputError", "Measurement", "PointError", "Run", "compare", "load", "measure",
     "sweep",
 ]  # fmt: skip
-_MODULES = {
-    "InputError": "errors", "PointError": "errors", "Measurement": "api.runs", "Run": "api.runs",
-    "Comparison": "api.runs", "compare": "api.runs", "load": "api.runs",
-    "measure": "api.measure", "sweep": "api.sweep",
-}  # fmt: skip
+_import_member = lazy_getattr(
+    __name__,
+    {
+        "InputError": "errors", "PointError": "errors", "Measurement": "api.runs",
+        "Run": "api.runs", "Comparison": "api.runs", "compare": "api.runs", "load": "api.runs",
+        "measure": "api.measure", "sweep": "api.sweep",
+    },
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -30,9 +34,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("flexhpc")
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+    return _import_member(name)
 
 
 def __dir__() -> list[str]:

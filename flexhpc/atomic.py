@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-_LARGEST_STATE = 2**28  # bytes
+_MAX_STATE_BYTES = 2**28
 _CHECKS_UNTIL_REMOVED = 3
 
 
@@ -24,26 +24,25 @@ def replacing(
     path: Path,
     *,
     durable: bool = True,
-    permitted: Callable[[], bool] = lambda: True,
-    makes_folder: bool = True,
+    is_permitted: Callable[[], bool] = lambda: True,
+    create_folder: bool = True,
 ) -> Iterator[Path]:
     """Yield a temporary path for the new content; at the end, atomically replace ``path`` by it.
 
     If the ``with`` block raises an exception, the existing file is unchanged.
 
     Args:
-        path: file to replace or create.
         durable: whether to call fsync for the file and its folder, so that the new file survives a
             power failure.
-        permitted: called immediately before the final rename; if it returns False, the file is not
-            replaced.
-        makes_folder: whether to create a missing parent folder; if False, raise OSError.
+        is_permitted: called immediately before the final rename; if it returns False, the file is
+            not replaced.
+        create_folder: whether to create a missing parent folder; if False, raise OSError.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, or ``path`` exists and is not a
             regular file.
     """
-    if makes_folder:
+    if create_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "is not a regular file and is not replaced", str(path))
@@ -53,15 +52,15 @@ def replacing(
         if durable:
             with part.open("rb+") as written:
                 os.fsync(written.fileno())
-        if permitted():
+        if is_permitted():
             part.replace(path)
             if durable:
-                _sync_names(path.parent)
+                _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _sync_names(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Call fsync for a folder, so that renames survive a power failure; ignore errors."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -72,10 +71,10 @@ def _sync_names(folder: Path) -> None:
 
 
 def write_atomic(
-    path: Path, content: str | bytes, *, durable: bool = True, makes_folder: bool = True
+    path: Path, content: str | bytes, *, durable: bool = True, create_folder: bool = True
 ) -> None:
     """Write a file atomically; for arguments and errors see :func:`replacing`."""
-    with replacing(path, durable=durable, makes_folder=makes_folder) as part:
+    with replacing(path, durable=durable, create_folder=create_folder) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -84,12 +83,8 @@ def write_json(path: Path, value: Any, **options: bool) -> None:
     write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
-def file_lock(path: Path, timeout: float = -1) -> FileLock:
+def file_lock(path: Path) -> FileLock:
     """Return a file lock to use as a context manager.
-
-    Args:
-        path: lock file.
-        timeout: time to wait for the lock (seconds); no limit if negative.
 
     Raises:
         FileNotFoundError: the folder does not exist, for example because the run was moved. Without
@@ -97,7 +92,7 @@ def file_lock(path: Path, timeout: float = -1) -> FileLock:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    return FileLock(path, timeout)
+    return FileLock(path)
 
 
 class FolderWatch:
@@ -142,8 +137,7 @@ def read_regular_file(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a regular file.
 
     Args:
-        path: file.
-        max_bytes: largest permitted size; None for no limit.
+        max_bytes: maximum size; None for no limit.
 
     Raises:
         OSError: as for :func:`open_regular_file`, or the file is larger than ``max_bytes``.
@@ -158,7 +152,7 @@ def read_regular_file(path: Path, max_bytes: int | None = None) -> bytes:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; return None if the file is unreadable or not a JSON object."""
     try:
-        value = json.loads(read_regular_file(path, _LARGEST_STATE))
+        value = json.loads(read_regular_file(path, _MAX_STATE_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -99,7 +99,6 @@ def main(function: str, descriptor: int, parent: int) -> None:
 
     Args:
         function: import path of the function, ``module:function``.
-        descriptor: file descriptor of the connection.
         parent: id of the parent process, which may have died already.
     """
     for number in _SIGNALS:

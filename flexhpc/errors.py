@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_LONGEST = 300
+_MAX_LENGTH = 300
 
 
 def one_line(error: BaseException) -> str:
     """Return the message of another library's exception as one line, truncated if long."""
-    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    return " ".join(str(error).split())[:_MAX_LENGTH] or type(error).__name__
 
 
 class InputError(Exception):

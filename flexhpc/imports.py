@@ -13,7 +13,6 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], An
     """Return a module-level ``__getattr__`` that imports members on first access (PEP 562).
 
     Args:
-        package: name of the package.
         modules: name of each member -> name of the submodule that defines it.
     """
 

@@ -25,7 +25,6 @@ def derive(seed: int, stream: str, *key: int) -> int:
     """Derive a 63-bit seed for ``stream`` that is independent of all other streams and keys.
 
     Args:
-        seed: seed of the point.
         stream: a key of ``_STREAMS``.
         key: further spawn keys, for example n and repeat.
     """
@@ -47,8 +46,6 @@ class ProbeSeeds:
         """Derive the seeds of one probe.
 
         Args:
-            seed: seed of the point.
-            n: number of samples in the subset.
             repeat: index of the probe among those with this n.
             nested: if true, the subset seed does not depend on n, so that subsets of growing n are
                 prefixes of one permutation.

@@ -22,8 +22,6 @@ def read_state(cls: type[T], path: Path, **extra_fields: Any) -> T | None:
     """Read a dataclass from a JSON file; return None if the file is missing or invalid.
 
     Args:
-        cls: the dataclass.
-        path: the file.
         extra_fields: values of fields that are not stored in the file.
     """
     value = read_json(path)

@@ -113,7 +113,7 @@ class Barrier:
     """
 
     def __init__(self, folder: Path) -> None:
-        (folder / "gated.py").write_text(NETWORK)
+        (folder / "barrier_net.py").write_text(NETWORK)
         self._folder = folder / "barrier"
         self._folder.mkdir(exist_ok=True)
         self._changes = 0

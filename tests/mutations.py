@@ -93,7 +93,7 @@ FAULTS = (
         ("host returns",),
     ),
     Mutation(
-        "checksum of a point file", "store/seal.py",
+        "checksum of a point file", "store/checksum.py",
         "if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:", "if False:",
         ("damaged point file",),
     ),
@@ -111,14 +111,14 @@ FAULTS = (
     ),
     Mutation(
         "uncounted child runs", "tracking/sync.py",
-        "self._drop_uncounted(parent, status.point.id)", "pass", ("killed follower",),
+        "self._delete_uncounted(parent, status.point.id)", "pass", ("killed tracking process",),
     ),
     Mutation(
         "partial files of killed writers", "store/run_folder.py",
         "return [path for path in parts if", "return [path for path in () if", ("slow disk",),
     ),
     Mutation(
-        "a server that does not respond", "tracking/follow.py", "except Exception as error:",
+        "a server that does not respond", "tracking/periodic_sync.py", "except Exception as error:",
         "except KeyError as error:", ("tracking server down, broken, slow",),
     ),
     Mutation(

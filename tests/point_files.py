@@ -11,14 +11,14 @@ from typing import Any
 import h5py
 
 from flexhpc.config import Point
-from flexhpc.store import RunFolder, read, read_masks
-from flexhpc.store.point_file import AS_TEXT
-from flexhpc.store.seal import add_checksum
+from flexhpc.store import RunFolder, read_masks, read_point_file
+from flexhpc.store.checksum import add_checksum
+from flexhpc.store.point_file import JSON_ATTRIBUTE
 
 
 def results_of_point(point: Point, run: RunFolder) -> dict[str, Any]:
     """Return all results of a point, sorted by arm and n: concurrent probes end in any order."""
-    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
+    record, masks = read_point_file(run.point(point.id)), read_masks(run.point(point.id))
     assert record is not None
     keys = [(probe.arm, probe.n, probe.repeat, probe.stage) for probe in record.probes]
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -48,4 +48,4 @@ def edited(path: Path) -> Iterator[h5py.File]:
 
 def change_fields(group: h5py.Group, **changes: Any) -> None:
     """Change fields that a group of a point file stores as JSON."""
-    group.attrs[AS_TEXT] = json.dumps({**json.loads(group.attrs[AS_TEXT]), **changes})
+    group.attrs[JSON_ATTRIBUTE] = json.dumps({**json.loads(group.attrs[JSON_ATTRIBUTE]), **changes})

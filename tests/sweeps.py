@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
-from flexhpc.store import read, read_masks
+from flexhpc.store import read_masks, read_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
+from flexhpc.tracking.client import mlflow_client
+from flexhpc.tracking.state import local_uri
 from tests.barrier import Barrier
 from tests.command import flexhpc_output
 from tests.conftest import FLEXHPC, SMALL_SPEC
@@ -30,7 +34,7 @@ def results_by_point(run: Path) -> dict[str, object]:
         path = folder.point(point.id)
         if point.optional and not path.exists():
             continue
-        record, masks = read(path), read_masks(path)
+        record, masks = read_point_file(path), read_masks(path)
         assert record is not None
         results[point.id] = (
             [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
@@ -41,27 +45,48 @@ def results_by_point(run: Path) -> dict[str, object]:
 
 
 def measure_undisturbed(folder: Path, spec: str) -> Path:
-    """Run the sweep of a spec named ``small`` without interruptions; return its run folder."""
+    """Run a sweep without interruptions; return its run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     Barrier(folder)
-    (folder / "small.yaml").write_text(spec)
+    (folder / "spec.yaml").write_text(spec)
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    flexhpc_output(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
-    return folder / "runs" / "small"
+    flexhpc_output(folder, "sweep", "spec.yaml", "--profile", "profile.yaml")
+    (run,) = (folder / "runs").iterdir()
+    return run
 
 
 def start_sweep(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
     """Start a sweep of a spec on this machine; ``keys`` are lines of its profile."""
     profile = spec.with_name("profile.yaml")
     profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
+    return start_command(spec, profile)
+
+
+def start_command(
+    spec: Path, profile: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start `flexhpc sweep` in the folder of the spec, with these additional variables."""
     return subprocess.Popen(
         [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        env={**os.environ, **(environment or {})},
     )  # fmt: skip
 
 
-def wait_for_sweep(sweep: subprocess.Popen[str]) -> str:
-    """Wait for a sweep; return its output."""
-    output, _ = sweep.communicate(timeout=500)
+def wait_for_sweep(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
+    """Wait for a sweep, and kill it after a timeout; return its output."""
+    try:
+        output, _ = sweep.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        sweep.kill()
+        output, _ = sweep.communicate()
+    return output
+
+
+def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait until a sweep exits with a status; return its output."""
+    output = wait_for_sweep(sweep)
+    assert sweep.returncode == status, output
     return output
 
 
@@ -91,13 +116,22 @@ def running_points(run: Path) -> list[PointStatus]:
     return [status for status in statuses(run) if status.state == "running"]
 
 
+def logged_names(run: Path) -> list[str]:
+    """Return the id of the point or the name of the probe of each MLflow run of a local run."""
+    folder, sweep, _ = open_run(run)
+    client = mlflow_client(local_uri(folder))
+    experiment = client.get_experiment_by_name(sweep.name)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    return [run.data.tags.get("flexhpc.probe", run.data.tags["flexhpc.point_id"]) for run in runs]
+
+
 def probes_in(run: Path) -> set[tuple]:
     """Return (point, n, repeat, arm, time of its end) of all probes.
 
     The time shows whether a probe was repeated.
     """
     folder, _, points = open_run(run)
-    records = {point.id: read(folder.point(point.id)) for point in points}
+    records = {point.id: read_point_file(folder.point(point.id)) for point in points}
     return {
         (point_id, p.n, p.repeat, p.arm, p.finished)
         for point_id, record in records.items() if record

@@ -56,7 +56,7 @@ def test_the_previous_file_remains_after_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="full"):
         write_to_full_disk()
-    with replacing(path, permitted=lambda: False) as part:
+    with replacing(path, is_permitted=lambda: False) as part:
         part.write_text("not permitted")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from bench.common import FLEXHPC, markdown_head, markdown_row
-from flexhpc.store import read, read_claim
+from flexhpc.store import read_claim, read_point_file
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import open_run
 
@@ -73,7 +73,7 @@ def run_sweep(points: int, workers: int, tracking: str) -> SweepTimes:
         run, _, run_points = open_run(Path(folder, "many"))
         by_worker: dict[str, list[ProbeSummary]] = defaultdict(list)
         for point in run_points:
-            record, claim = read(run.point(point.id)), read_claim(run.claim(point.id))
+            record, claim = read_point_file(run.point(point.id)), read_claim(run.claim(point.id))
             assert record is not None
             assert claim is not None
             by_worker[claim.log] += record.probes

@@ -47,7 +47,7 @@ _IN_FIRST_TABLE = {
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
     """Return the name, folder and command of a run, and facts from run.json by display name."""
-    record = read_json(run.record) or {}
+    record = read_json(run.metadata) or {}
     listed, packages = record.get("launches"), record.get("packages")
     launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
     facts = {

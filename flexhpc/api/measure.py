@@ -26,7 +26,7 @@ from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import launch_id, write_launch
 from flexhpc.store.status import StatusReader
-from flexhpc.worker.here import measure_here
+from flexhpc.worker.in_process import measure_in_process
 
 Values = Mapping[str, Any]
 
@@ -103,11 +103,11 @@ def measure(
         spec = {"name": path.name, "seed": seed, "fixed": fixed}
         prepared = prepare(spec, (), path.parent)
         status = StatusReader(prepared.run, prepared.points).read()[0]
-        if status.state != "done" or not prepared.again:
+        if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
             task = write_launch(prepared, profile, launch_id(), image=None, detach=True)
             with _progress_bar(progress) as update, _restored_threads():
-                measure_here(task, prepared.points[0], update)
+                measure_in_process(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measurement = run_of(prepared.run, statuses)[0]
         if folder is None:  # the run folder will be removed

@@ -14,7 +14,7 @@ from flexhpc.config.loading import VALUES_NAME
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
-from flexhpc.launch.sweep import follow
+from flexhpc.launch.sweep import run_sweep
 
 
 def sweep(
@@ -43,10 +43,10 @@ def sweep(
         settings = load_profile(Path(profile) if profile is not None else None)
         source = Path(spec) if isinstance(spec, (str, Path)) else spec
         prepared = prepare(source, overrides, Path(runs))
-        followed = follow(prepared, settings, make_console())
-    if followed.interrupted:
+        result = run_sweep(prepared, settings, make_console())
+    if result.interrupted:
         raise KeyboardInterrupt
-    return run_of(prepared.run, followed.statuses)
+    return run_of(prepared.run, result.statuses)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from flexhpc.cli import options
 from flexhpc.cli.compare import compare
 from flexhpc.cli.data import data_app
 from flexhpc.cli.doctor import doctor
 from flexhpc.cli.masks import masks
-from flexhpc.cli.options import FAILED, INTERRUPTED, WRONG_INPUT
 from flexhpc.cli.probe import probe
 from flexhpc.cli.results import report, results, status
 from flexhpc.cli.runs import cancel, pack, sync, ui, unpack
@@ -63,19 +63,19 @@ def main() -> None:
     except InputError as error:
         for line in error.lines:
             typer.echo(line, err=True)
-        sys.exit(WRONG_INPUT)
+        sys.exit(options.WRONG_INPUT)
     except PointError as error:
         typer.echo(str(error), err=True)
-        sys.exit(FAILED)
+        sys.exit(options.FAILED)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         typer.echo(
             f"{error.filename or 'writing'}: {error.strerror}; stored results are kept", err=True
         )
-        sys.exit(FAILED)
+        sys.exit(options.FAILED)
     except MemoryError:
         typer.echo("out of memory; use a smaller data set or more memory", err=True)
-        sys.exit(FAILED)
+        sys.exit(options.FAILED)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(options.INTERRUPTED)

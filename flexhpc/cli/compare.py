@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Json, RunFolders
+from flexhpc.cli import options
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    runs: RunFolders,
+    runs: options.RunList,
     by: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +50,7 @@ def compare(
             "--decide", help="Show verdicts that allow for stopping early, as with compare.decide."
         ),
     ] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare EMCs between the values of a key: ratio, interval, verdict.
 

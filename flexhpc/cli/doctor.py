@@ -13,7 +13,7 @@ from typing import Literal
 
 import typer
 
-from flexhpc.cli.options import FAILED
+from flexhpc.cli import options
 from flexhpc.errors import one_line
 from flexhpc.versions import image, packages
 
@@ -41,7 +41,7 @@ def doctor() -> None:
         typer.echo(f"{level:4}  {name:10}  {finding}")
         bad |= level == "bad"
     if bad:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _check_python() -> tuple[Level, str]:

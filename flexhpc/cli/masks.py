@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Form, Format, Output, RunFolders, write_output
+from flexhpc.cli import options
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def masks(
-    runs: RunFolders,
+    runs: options.RunList,
     by: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,8 +33,8 @@ def masks(
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
-    form: Form = Format.table,
-    output: Output = None,
+    form: options.TableFormat = options.Format.table,
+    output: options.Output = None,
 ) -> None:
     """Show how often each sample was drawn and missed, and its hardness; hardest samples first.
 
@@ -50,17 +50,17 @@ def masks(
             raise InputError("--agreement: requires --by KEY, whose values are compared")
         _print_agreements(agreements(groups))
         return
-    if form is Format.table and output is None:
+    if form is options.Format.table and output is None:
         for scores in groups:
             _print(scores, top)
         return
-    write_output(_bytes(frame_of(groups), form), form, output)
+    options.write_output(_bytes(frame_of(groups), form), form, output)
 
 
-def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
-    if form is Format.parquet:
+def _bytes(frame: pd.DataFrame, form: options.Format) -> bytes:
+    if form is options.Format.parquet:
         return bytes(frame.to_parquet(index=False))
-    if form is Format.json:
+    if form is options.Format.json:
         return (frame.to_json(orient="records") + "\n").encode()
     from flexhpc.analysis.results import cell_of
 

@@ -29,7 +29,7 @@ Spec = Annotated[
 ]
 
 
-def run_folder(text: str) -> Path:
+def find_run_folder(text: str) -> Path:
     """Return a run folder from its path, or from its name in ``runs``.
 
     This is called while options are parsed, so that a wrong name fails before heavy imports.
@@ -45,18 +45,20 @@ def run_folder(text: str) -> Path:
 
 Run = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="A run folder, or its name in runs/.", parser=run_folder),
+    typer.Argument(
+        metavar="RUN", help="A run folder, or its name in runs/.", parser=find_run_folder
+    ),
 ]
-RunFolders = Annotated[
+RunList = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
+    typer.Argument(metavar="RUN...", help="One or several runs.", parser=find_run_folder),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
 ]
-ProfileFile = Annotated[
+Profile = Annotated[
     Path | None,
     typer.Option(
         "--profile",
@@ -124,7 +126,7 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-Form = Annotated[Format, typer.Option("--format", help="Output format.")]
+TableFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 

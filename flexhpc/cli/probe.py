@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexhpc.cli.options import Set, Spec
+from flexhpc.cli import options
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def probe(
-    spec: Spec,
+    spec: options.Spec,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")],
     point: Annotated[str, typer.Option("--point", help="Id or index of the point.")] = "0",
     seed: Annotated[
@@ -29,17 +29,17 @@ def probe(
     arm: Annotated[
         int, typer.Option("--arm", min=0, help="Index of the combination of tuned values.")
     ] = 0,
-    overrides: Set = None,
+    overrides: options.Set = None,
 ) -> None:
     """Do one training run with verbose output, for debugging; store nothing."""
     from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())
-    chosen = find_point(points, point)
+    selected = find_point(points, point)
     if seed is not None:
-        chosen = replace(chosen, seed=seed)
-    if arm >= len(chosen.arms):
-        raise InputError(f"--arm {arm}: the point has arms 0 to {len(chosen.arms) - 1}")
+        selected = replace(selected, seed=seed)
+    if arm >= len(selected.arms):
+        raise InputError(f"--arm {arm}: the point has arms 0 to {len(selected.arms) - 1}")
 
     from flexhpc.data import load_samples
     from flexhpc.measuring.point import parameter_count
@@ -48,20 +48,22 @@ def probe(
     from flexhpc.training import Callbacks, Group
 
     device = choose_device(threads=1)
-    samples = load_samples(chosen.data, chosen.seed)
+    samples = load_samples(selected.data, selected.seed)
     if n > len(samples.pool):
         raise InputError(f"--n {n}: {samples.dataset.name} has only {len(samples.pool)} samples")
-    typer.echo(f"point {chosen.index} {chosen.id} {chosen.label}")
-    count = parameter_count(chosen, samples)
+    typer.echo(f"point {selected.index} {selected.id} {selected.label}")
+    count = parameter_count(selected, samples)
     size = f"{count:,} parameters, " if count else ""
-    typer.echo(f"{size}n={n}, seed {chosen.seed}, on {device}")
+    typer.echo(f"{size}n={n}, seed {selected.seed}, on {device}")
 
-    for key, value in chosen.arms[arm].values.items():
+    for key, value in selected.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
     with _progress(n) as update:
         callbacks = Callbacks(on_progress=update)
-        outcome = run_probe(chosen, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
+        outcome = run_probe(
+            selected, samples, Probe(n, repeat, arm), None, Group(device), callbacks
+        )
     typer.echo(
         f"verdict {outcome.verdict}: missed {outcome.n_errors} of {n} after {outcome.epochs} "
         f"epochs, {outcome.steps} steps, {outcome.cost:,} sample passes, {outcome.seconds:.1f} s"

@@ -12,19 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import (
-    FAILED,
-    Eps,
-    Form,
-    Format,
-    Json,
-    Output,
-    Run,
-    RunFolders,
-    check_budgets,
-    training_errors,
-    write_output,
-)
+from flexhpc.cli import options
 from flexhpc.imports import imports_without_gc
 
 if TYPE_CHECKING:
@@ -35,13 +23,13 @@ _SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
 
 
 def status(
-    run: Run,
-    as_json: Json = False,
+    run: options.Run,
+    as_json: options.Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Update the table continuously.")] = False,
 ) -> None:
     """Show the status of every point, from the run folder and the cluster's queue."""
     from flexhpc.analysis.tables import make_console, status_row, status_view
-    from flexhpc.launch.live import View
+    from flexhpc.launch.progress_view import ProgressView
     from flexhpc.launch.slurm.queue_status import QueueStatus
     from flexhpc.store.status import StatusReader, open_run
 
@@ -56,7 +44,7 @@ def status(
         return
     console = make_console()
     if watch:
-        with View(console, folder.name) as view:
+        with ProgressView(console, folder.name) as view:
             while any(s.state not in ("done", "failed") for s in statuses):
                 view.update(statuses)
                 time.sleep(0.5)
@@ -66,10 +54,10 @@ def status(
 
 
 def results(
-    run: Run,
-    form: Form = Format.table,
-    output: Output = None,
-    eps: Eps = None,
+    run: options.Run,
+    form: options.TableFormat = options.Format.table,
+    output: options.Output = None,
+    eps: options.Eps = None,
     budget: Annotated[
         list[float] | None,
         typer.Option(
@@ -93,21 +81,21 @@ def results(
     from flexhpc.analysis.tables import print_results
     from flexhpc.store.status import StatusReader, open_run
 
-    errors, budgets = training_errors(eps), budget or []
+    errors, budgets = options.training_errors(eps), budget or []
     folder, sweep, points = open_run(run)
-    check_budgets(budgets, [point.training for point in points])
+    options.check_budgets(budgets, [point.training for point in points])
     statuses = with_eps_estimates(StatusReader(folder, points).read(), errors)
     statuses = with_budget_estimates(statuses, budgets)
-    if form is Format.table:
+    if form is options.Format.table:
         print_results(statuses, sweep.compare, reasons=False)
         _exit_if_failed(statuses)
         return
     rows = [row_of(status) for status in statuses]
-    if form is Format.parquet:
+    if form is options.Format.parquet:
         content = as_parquet(rows)
     else:
-        content = (as_csv if form is Format.csv else as_json)(rows).encode()
-    write_output(content, form, output)
+        content = (as_csv if form is options.Format.csv else as_json)(rows).encode()
+    options.write_output(content, form, output)
     _exit_if_failed(statuses)
 
 
@@ -125,21 +113,21 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
     for line in lines:
         typer.echo(line, err=True)
     if lines:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def report(
-    runs: RunFolders,
+    runs: options.RunList,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Output folder; by default RUN/report.")
     ] = None,
-    eps: Eps = None,
+    eps: options.Eps = None,
 ) -> None:
     """Write an HTML report with figures about one or several runs."""
     from flexhpc.analysis.report import report_runs
     from flexhpc.store.status import read_runs
 
-    errors = training_errors(eps)
+    errors = options.training_errors(eps)
     read = [(folder, statuses) for folder, _, statuses in read_runs(runs)]
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
     typer.echo(report_runs(read, output or default, errors))

@@ -9,22 +9,22 @@ from typing import Annotated
 
 import typer
 
-from flexhpc.cli.options import FAILED, Run, Runs, run_folder
+from flexhpc.cli import options
 from flexhpc.errors import InputError, one_line
 
 
-def cancel(run: Run) -> None:
+def cancel(run: options.Run) -> None:
     """Stop all workers and jobs of a run; finished probes are kept, so it can be resumed."""
     from flexhpc.launch.cancel import cancel_run
 
     message, stopped = cancel_run(run)
     typer.echo(message)
     if not stopped:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def pack(
-    run: Run,
+    run: options.Run,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Output file; by default NAME.zip.")
     ] = None,
@@ -45,7 +45,7 @@ def pack(
 
 def unpack(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="A packed run.")],
-    runs: Runs = Path("runs"),
+    runs: options.RunsFolder = Path("runs"),
 ) -> None:
     """Restore a run folder from a packed run; an unfinished run can be resumed."""
     from flexhpc.store.archive import unpack as read
@@ -57,7 +57,7 @@ def unpack(
 
 
 def sync(
-    run: Run,
+    run: options.Run,
     uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
 ) -> None:
     """Log the stored results of a run to MLflow; may be repeated."""
@@ -73,7 +73,7 @@ def sync(
         count = Syncer(folder, target).sync()
     except Exception as error:
         typer.echo(f"MLflow at {target} cannot be written: {one_line(error)}", err=True)
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(options.FAILED) from None
     typer.echo(f"{count} probes logged to {target}")
 
 
@@ -83,7 +83,7 @@ def ui(
         typer.Argument(
             metavar="[RUN]",
             help="A run folder, or its name; by default the newest.",
-            parser=run_folder,
+            parser=options.find_run_folder,
         ),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP port.")] = 5000,
@@ -91,7 +91,7 @@ def ui(
         bool,
         typer.Option("--socket", help="Serve on a Unix socket that only you can access."),
     ] = False,
-    runs: Runs = Path("runs"),
+    runs: options.RunsFolder = Path("runs"),
 ) -> None:
     """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
     from flexhpc.store.status import open_run

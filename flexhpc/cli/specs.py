@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from flexhpc.cli.options import Json, ProfileFile, Runs, Set, Spec
+from flexhpc.cli import options
 from flexhpc.errors import InputError
 from flexhpc.shipped import folder, names
 
 
 def validate(
-    spec: Spec,
-    overrides: Set = None,
+    spec: options.Spec,
+    overrides: options.Set = None,
     load: Annotated[
         bool, typer.Option(help="Open the data, and build timm and custom networks.")
     ] = True,
@@ -39,12 +39,12 @@ def validate(
 
 
 def plan(
-    spec: Spec,
-    overrides: Set = None,
-    profile: ProfileFile = None,
-    runs: Runs = Path("runs"),
+    spec: options.Spec,
+    overrides: options.Set = None,
+    profile: options.Profile = None,
+    runs: options.RunsFolder = Path("runs"),
     params: Annotated[bool, typer.Option("--params", help="Show parameter counts.")] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show the points of a sweep with ids and states, and an upper bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines

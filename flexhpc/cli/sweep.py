@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import FAILED, INTERRUPTED, ProfileFile, Runs, Set, Spec
+from flexhpc.cli import options
 from flexhpc.cli.results import prepare_report
 from flexhpc.cli.specs import plan
 from flexhpc.errors import InputError
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
     from flexhpc.launch.sweep import SweepResult
     from flexhpc.store.status import PointStatus
 
+_BLOCK = 64 * 1024
+"""Size of the end of a log that is read (bytes)."""
+
 
 def sweep(
-    spec: Spec,
-    overrides: Set = None,
-    profile: ProfileFile = None,
-    runs: Runs = Path("runs"),
+    spec: options.Spec,
+    overrides: options.Set = None,
+    profile: options.Profile = None,
+    runs: options.RunsFolder = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the sweep.")] = False,
 ) -> None:
@@ -44,7 +48,7 @@ def sweep(
     from flexhpc.launch import sweep as launch
 
     prepared = prepare(spec, overrides or (), runs)
-    for name in prepared.edited:
+    for name in prepared.edited_code:
         typer.echo(f"{name} was edited since this run was started; its points are measured again")
     if detach and any(compare.decide for compare in prepared.compare):
         raise InputError(
@@ -69,68 +73,98 @@ def sweep(
         except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
-    followed = launch.follow(prepared, settings, make_console(), report, prepare_report())
-    _conclude(prepared.run.path, followed, report_errors)
+    result = launch.run_sweep(prepared, settings, make_console(), report, prepare_report())
+    _conclude(prepared.run.path, result, report_errors)
 
 
 def _conclude(
-    path: Path, followed: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
+    path: Path, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
 ) -> None:
     """Print the results table and the failures; exit with the corresponding status.
-
-    Args:
-        path: the run folder.
-        followed: result of the sweep.
-        report_errors: exceptions raised while the report was written.
 
     Raises:
         typer.Exit: the sweep or its report was interrupted, or points failed.
         Exception: writing the report failed.
     """
     from flexhpc.analysis.comparison import requested_comparisons
-    from flexhpc.analysis.reasons import failures_by_message, points_text
     from flexhpc.analysis.tables import print_results
-    from flexhpc.launch.follower import tracking_warnings
-    from flexhpc.launch.logs import log_tail
+    from flexhpc.launch.tracking_process import tracking_warnings
     from flexhpc.store import RunFolder
 
-    statuses = followed.statuses
+    statuses = result.statuses
     run = RunFolder(path)
-    compare = [] if followed.interrupted else requested_comparisons(run.spec.read_text())
-    print_results(statuses, compare, reasons=followed.interrupted)
-    for decision in followed.decisions:
+    compare = [] if result.interrupted else requested_comparisons(run.spec.read_text())
+    print_results(statuses, compare, reasons=result.interrupted)
+    for decision in result.decisions:
         typer.echo(decision.text)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
-    if followed.interrupted:
+    if result.interrupted:
         line = "interrupted; the same command resumes the sweep"
-        if followed.jobs_continue:
+        if result.jobs_continue:
             line = f"interrupted; the jobs continue; `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(options.INTERRUPTED)
     for error in report_errors:
         if isinstance(error, KeyboardInterrupt):
             typer.echo(f"the report was not finished; `flexhpc report {path}` writes it", err=True)
-            raise typer.Exit(INTERRUPTED)
+            raise typer.Exit(options.INTERRUPTED)
         raise error
     typer.echo(f"report: {run.report / 'index.html'}\nMLflow: flexhpc ui {path}")
-    quoted = set()
     failed = [replace(s, state="failed") for s in statuses if s.state != "done"]
-    for message, points in failures_by_message(failed).items():
-        status = points[0]
-        typer.echo(f"failed: {points_text(points)}: {message}", err=True)
-        if status.log and status.log not in quoted:
-            quoted.add(status.log)
-            log = Path(status.log)
-            lines = log_tail(log)
-            if not lines and log.name.startswith("worker-"):  # killed; other workers may have logs
-                log = log.parent
-                lines = [] if str(log) in quoted else log_tail(log)
-                quoted.add(str(log))
-            if lines and all(message in line for line in lines):
-                continue
-            typer.echo(f"  last lines of {log}:", err=True)
-            for line in lines or ["(empty)"]:
-                typer.echo(f"  | {line}", err=True)
+    _print_failures(failed)
     if failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
+
+
+def _print_failures(failed: Sequence[PointStatus]) -> None:
+    """Print each distinct failure message with the last lines of the log of its first point."""
+    from flexhpc.analysis.reasons import failures_by_message, points_text
+
+    quoted: set[Path] = set()
+    for message, points in failures_by_message(failed).items():
+        typer.echo(f"failed: {points_text(points)}: {message}", err=True)
+        log = Path(points[0].log)
+        if not points[0].log or log in quoted:
+            continue
+        quoted.add(log)
+        lines = _last_lines(log)
+        if not lines and log.name.startswith("worker-"):  # killed; other workers may have logs
+            log = log.parent
+            lines = [] if log in quoted else _last_lines(log)
+            quoted.add(log)
+        if lines and all(message in line for line in lines):
+            continue
+        typer.echo(f"  last lines of {log}:", err=True)
+        for line in lines or ["(empty)"]:
+            typer.echo(f"  | {line}", err=True)
+
+
+def _last_lines(log: Path, count: int = 12) -> list[str]:
+    """Return the last non-empty lines of a log.
+
+    Args:
+        log: stderr log of rank 0 of a job (the logs of the other ranks are included), or a folder
+            of logs.
+        count: number of lines, divided equally among the logs, but at least 3 of each log. From a
+            folder, at most this number of lines is returned.
+    """
+    if log.is_dir():
+        paths = sorted(log.glob("*_log.err"))
+    else:
+        paths = sorted(log.parent.glob(log.name.replace("_0_log.err", "_*_log.err")))
+    count_each = max(3, count // max(1, len(paths)))
+    lines: list[str] = []
+    for path in paths:
+        lines += [line for line in _last_block(path).splitlines() if line.strip()][-count_each:]
+    return lines[-count:] if log.is_dir() else lines
+
+
+def _last_block(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _BLOCK))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

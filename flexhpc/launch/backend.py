@@ -2,57 +2,59 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """Starts and monitors the workers of a sweep, on this machine or on a cluster.
 
     Attributes:
-        shared: whether every worker may claim any free point; a worker that makes progress on
-            one point may then still measure the others.
-        ours: whether an interrupted sweep stops the workers; otherwise they continue.
-        patience: maximum number of times that a point is assigned without making progress.
+        workers_share_points: whether every worker may claim any free point; a worker that makes
+            progress on one point may then still measure the others.
+        stops_with_sweep: whether an interrupted sweep stops the workers; otherwise they continue.
+        max_assignments: maximum number of times that a point is assigned without making progress.
         image: container image of the workers; None without a container.
     """
 
-    shared: bool
-    ours: bool
-    patience: int
+    workers_share_points: ClassVar[bool]
+    stops_with_sweep: ClassVar[bool]
+    max_assignments: ClassVar[int]
     image: str | None
 
+    @abstractmethod
     def poll(self) -> None:
         """Update the state of the workers; called before the status of the points is read."""
 
-    def covers(self, point_id: str) -> bool:
-        """Return whether an existing worker will measure this point."""
-        ...
-
+    @abstractmethod
     def has_workers(self) -> bool:
         """Return whether any worker is running or queued."""
-        ...
 
-    def crashed(self) -> bool:
-        """Return whether any worker has failed."""
-        ...
+    @abstractmethod
+    def has_worker_for(self, point_id: str) -> bool:
+        """Return whether an existing worker will measure this point."""
 
+    def has_crashed_worker(self) -> bool:
+        """Return whether a worker has failed in a way that suggests that others will fail too."""
+        return False
+
+    @abstractmethod
     def start(self, points: Sequence[str]) -> bool:
         """Start workers for these points; return False if the caller should retry later."""
-        ...
 
-    def waiting(self) -> Mapping[str, str]:
+    def queued_points(self) -> Mapping[str, str]:
         """Return the ids of the queued points, mapped to the reason why each point waits."""
-        ...
+        return {}
 
-    def log(self, point_id: str) -> str:
+    @abstractmethod
+    def log_path(self, point_id: str) -> str:
         """Return the path of this point's log, or of the folder of logs; empty if unknown."""
-        ...
 
-    def note(self) -> str:
+    def warning(self) -> str:
         """Return a warning about the state of the workers; an empty string if there is none."""
-        ...
+        return ""
 
+    @abstractmethod
     def summary(self) -> str:
         """Return a one-line description of the workers that were started."""
-        ...

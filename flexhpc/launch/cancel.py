@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
-from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, tasks_in_queue
-from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.launch.slurm.arrays import (
+    ArrayRecord,
+    array_records,
+    records_by_cluster,
+    tasks_in_queue,
+)
+from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader, open_run
 
-_WITHIN = 90.0
-_GRACE = 60.0
+_TIMEOUT = 90.0  # seconds
+_FORCE_AFTER = 60.0  # seconds
 
 
 def cancel_run(path: Path) -> tuple[str, bool]:
@@ -33,18 +39,18 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     while True:
         statuses = reader.read()
         running = sum(status.state == "running" for status in statuses)
-        waited = time.monotonic() - started
         measured = {status.point.id for status in statuses if status.state == "done"}
-        remaining = jobs.end(measured, everything=waited > _GRACE)
+        elapsed = time.monotonic() - started
+        remaining = jobs.cancel(measured, pending_only=elapsed <= _FORCE_AFTER)
         if not running and not remaining:
             break
-        if waited > _WITHIN:
+        if elapsed > _TIMEOUT:
             state = f"{running} points are still running and {remaining} tasks still queued"
             reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
-            return f"stop requested, but {state} after {_WITHIN:.0f} s{reason}", False
+            return f"stop requested, but {state} after {_TIMEOUT:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)
-    queue = f", {jobs.removed} tasks removed from the queue" if jobs.removed else ""
-    return f"{count} points stopped{queue}; finished probes are kept", True
+    removed = f", {jobs.removed} tasks removed from the queue" if jobs.removed else ""
+    return f"{count} points stopped{removed}; finished probes are kept", True
 
 
 class _Jobs:
@@ -60,39 +66,43 @@ class _Jobs:
         self.removed = 0
         self.unavailable = ""
 
-    def end(self, measured: set[str], *, everything: bool) -> int:
-        """Cancel the pending tasks, or all tasks; return how many may still be running.
+    def cancel(self, measured: set[str], *, pending_only: bool) -> int:
+        """Cancel tasks of the arrays; return how many may still be running.
 
         The records are read again on each call, because a sweep may submit more arrays meanwhile.
         An array is skipped if all its points are measured: its cluster may no longer exist.
 
         Args:
-            measured: ids of the points that are done.
-            everything: whether to cancel running tasks as well.
+            pending_only: whether running tasks are not cancelled.
         """
         remaining = 0
         self.unavailable = ""
-        records = [
+        unfinished = [
             record
             for record in array_records(self.run)
-            if not measured.issuperset(point for points in record.points() for point in points)
+            if not measured.issuperset(itertools.chain(*record.points_by_task()))
         ]
-        for conf in dict.fromkeys(record.slurm_conf for record in records):
-            cluster_records = [record for record in records if record.slurm_conf == conf]
+        for conf, records in records_by_cluster(unfinished).items():
             try:
-                remaining += self._end(Slurm(conf), cluster_records, everything)
-            except NoAnswer as error:
+                remaining += self._cancel_on_cluster(Slurm(conf), records, pending_only)
+            except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
-                remaining += sum(record.tasks for record in cluster_records)
+                remaining += sum(record.tasks for record in records)
         return remaining
 
-    def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
+    def _cancel_on_cluster(
+        self, slurm: Slurm, records: list[ArrayRecord], pending_only: bool
+    ) -> int:
         queue = slurm.queue()
-        records = [record.adopted(queue) for record in records]
-        queued = {r.job: [task for _, task in tasks_in_queue(r, queue)] for r in records if r.job}
-        busy = [job for job, tasks in queued.items() if tasks and job]
-        if busy:
-            slurm.cancel(busy, pending_only=not everything)
-        pending = [t for tasks in queued.values() for t in tasks if t.state == "PENDING"]
-        self.removed += len(pending)
-        return sum(len(tasks) for tasks in queued.values()) - len(pending)
+        records = [record.find_job_id(queue) for record in records]
+        tasks_by_job = {
+            record.job: [task for _, task in tasks_in_queue(record, queue)]
+            for record in records
+            if record.job
+        }
+        if jobs := [job for job, tasks in tasks_by_job.items() if job and tasks]:
+            slurm.cancel(jobs, pending_only=pending_only)
+        tasks = list(itertools.chain(*tasks_by_job.values()))
+        pending = sum(task.state == "PENDING" for task in tasks)
+        self.removed += pending
+        return len(tasks) - pending

@@ -10,43 +10,43 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flexhpc.worker.fork_server import Event, Order
+from flexhpc.worker.fork_server import ProcessEvent, StartRequest
 from flexhpc.worker.signals import EXIT_PEER_LOST
-from flexhpc.worker.task import Owner
+from flexhpc.worker.task import ProcessIdentity
 
 _CLOSE_WITHIN = 60.0
 
 
-class OrderedWorker:
+class ForkedWorker:
     """State of a worker, as reported by the fork server.
 
     Attributes:
         server: the server that forks the worker.
         processes: number of processes of the worker.
-        started: id and start time of each started process, by process id.
-        ended: exit statuses of the processes that have ended, by process id.
+        identities: identity of each process that was started, by process id.
+        exit_statuses: exit status of each process that has ended, by process id.
     """
 
     def __init__(self, server: ForkServer, processes: int) -> None:
         self.server, self.processes = server, processes
-        self.started: dict[int, Owner] = {}
-        self.ended: dict[int, int] = {}
+        self.identities: dict[int, ProcessIdentity] = {}
+        self.exit_statuses: dict[int, int] = {}
 
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Return whether any process of the worker is running or about to be started.
 
         If the server has died, it reports no further exits; the processes are then checked
         directly.
         """
         if self.server.alive():
-            return len(self.ended) < self.processes
+            return len(self.exit_statuses) < self.processes
         self.server.poll()  # read what the server reported just before it died
-        return any(p.alive() for pid, p in self.started.items() if pid not in self.ended)
+        return any(p.alive() for pid, p in self.identities.items() if pid not in self.exit_statuses)
 
-    def ended_well(self) -> bool:
+    def succeeded(self) -> bool:
         """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``."""
-        all_ended = len(self.ended) == self.processes
-        return all_ended and not any(set(self.ended.values()) - {0, EXIT_PEER_LOST})
+        all_ended = len(self.exit_statuses) == self.processes
+        return all_ended and not any(set(self.exit_statuses.values()) - {0, EXIT_PEER_LOST})
 
 
 class ForkServer:
@@ -67,10 +67,10 @@ class ForkServer:
             )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._orders, self._answers = self._process.stdin, self._process.stdout
-        os.set_blocking(self._answers.fileno(), False)
-        self._unread = b""
-        self._workers: dict[str, OrderedWorker] = {}
+        self._requests, self._events = self._process.stdin, self._process.stdout
+        os.set_blocking(self._events.fileno(), False)
+        self._partial_line = b""
+        self._workers: dict[str, ForkedWorker] = {}
         atexit.register(self._close)
 
     @classmethod
@@ -84,30 +84,30 @@ class ForkServer:
         """Return whether the server is running."""
         return self._process.poll() is None
 
-    def start(self, order: Order) -> OrderedWorker:
+    def start(self, request: StartRequest) -> ForkedWorker:
         """Ask the server to start a worker, which counts as crashed if the server is dead."""
-        self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
+        self._workers[request.worker] = worker = ForkedWorker(self, request.processes)
         with contextlib.suppress(BrokenPipeError):
-            self._orders.write(order.line())
+            self._requests.write(request.line())
         return worker
 
     def poll(self) -> None:
         """Process the events that the server has reported since the last call."""
-        while chunk := self._answers.read(1 << 16):
-            *lines, self._unread = (self._unread + chunk).split(b"\n")
+        while chunk := self._events.read(1 << 16):
+            *lines, self._partial_line = (self._partial_line + chunk).split(b"\n")
             for line in lines:
-                event = Event(**json.loads(line))
+                event = ProcessEvent(**json.loads(line))
                 worker = self._workers[event.worker]
                 if event.status is None:
-                    worker.started[event.pid] = Owner.of(event.pid)
+                    worker.identities[event.pid] = ProcessIdentity.of(event.pid)
                 else:
-                    worker.ended[event.pid] = event.status
+                    worker.exit_statuses[event.pid] = event.status
 
     def _close(self) -> None:
         """Let the server start all requested workers and exit; the workers outlive it."""
         if not self._workers:
             self._process.kill()
-        self._orders.close()
+        self._requests.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_CLOSE_WITHIN)
-        self._answers.close()
+        self._events.close()

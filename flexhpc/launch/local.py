@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from flexhpc.launch.fork_server import ForkServer, OrderedWorker
+from flexhpc.launch.backend import Backend
+from flexhpc.launch.fork_server import ForkedWorker, ForkServer
 from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
-from flexhpc.worker.fork_server import Order
+from flexhpc.worker.fork_server import StartRequest
 from flexhpc.worker.task import PROBES_AT_ONCE, TASK_FILE, WORKER_GPU
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """Local workers of one launch; each claims any free point of the run.
 
     Args:
@@ -22,15 +23,15 @@ class LocalBackend:
         profile: the profile, which sets the number of workers and of processes per worker.
     """
 
-    shared = True
-    ours = True
-    patience = 5
+    workers_share_points = True
+    stops_with_sweep = True
+    max_assignments = 5
     """More than 1, because workers exit if another sweep has claimed all points."""
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
         self.image = image()
-        self._workers: list[OrderedWorker] = []
+        self._workers: list[ForkedWorker] = []
         self._started = 0
 
     def poll(self) -> None:
@@ -38,21 +39,21 @@ class LocalBackend:
         for server in {worker.server for worker in self._workers}:
             server.poll()
 
-    def covers(self, point_id: str) -> bool:
+    def has_worker_for(self, point_id: str) -> bool:
         """Return whether any worker is running, because each may claim any free point."""
         return self.has_workers()
 
     def has_workers(self) -> bool:
         """Return whether any worker is running."""
-        return any(worker.runs() for worker in self._workers)
+        return any(worker.is_running() for worker in self._workers)
 
-    def crashed(self) -> bool:
+    def has_crashed_worker(self) -> bool:
         """Return whether any of the workers started last has failed."""
-        return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
+        return any(not worker.is_running() and not worker.succeeded() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
         """Start workers for these points; return True."""
-        count, at_once = self.profile.spread(len(points))
+        count, at_once = self.profile.workers_and_probes(len(points))
         processes = self.profile.processes_per_node
         per_worker = processes * at_once
         gpus = visible_gpus()
@@ -68,27 +69,19 @@ class LocalBackend:
             if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and GPUs in WSL
                 variables[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
-            order = Order(
+            request = StartRequest(
                 worker=str(self.folder / f"worker-{self._started}"),
                 task=str(self.folder / TASK_FILE),
                 processes=processes,
                 environment={**os.environ, **variables},
                 cwd=str(Path.cwd()),
             )
-            self._workers.append(server.start(order))
+            self._workers.append(server.start(request))
         return True
 
-    def waiting(self) -> Mapping[str, str]:
-        """Return an empty mapping, because local workers are not queued."""
-        return {}
-
-    def log(self, point_id: str) -> str:
+    def log_path(self, point_id: str) -> str:
         """Return the folder of all logs, because a point is not assigned to a specific worker."""
         return str(self.folder)
-
-    def note(self) -> str:
-        """Return an empty string: local workers cause no warnings."""
-        return ""
 
     def summary(self) -> str:
         """Return the number of workers that were started, as text."""

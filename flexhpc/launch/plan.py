@@ -13,14 +13,14 @@ from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
-from flexhpc.launch.slurm.backend import array_limit
+from flexhpc.launch.remaining_time import seconds_per_pass
+from flexhpc.launch.slurm.backend import max_array_size
 from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
-from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
-from flexhpc.launch.time_left import seconds_per_pass
+from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
 from flexhpc.search import at_once, cost_bound
 from flexhpc.store.status import PointStatus, StatusReader
 
-_SHOWN = 40
+_MAX_ROWS = 40
 
 
 def make_plan(
@@ -28,12 +28,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return the plan of a sweep as JSON-serializable values; nothing is started or written.
 
-    Args:
-        spec: path of the spec.
-        overrides: ``KEY=VALUE`` settings that replace values of the spec.
-        runs: folder that contains the run folders.
-        profile: path of the profile; None for the defaults of this machine.
-        params: whether to count the trainable parameters of each point.
+    With ``params``, the trainable parameters of each point are counted.
 
     Raises:
         InputError: the spec or the profile is invalid.
@@ -61,8 +56,8 @@ def make_plan(
         if params:
             row["params"] = _parameters(point)
         rows.append(row)
-    shown = {status.point.id for status in statuses}
-    further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in shown]
+    listed = {status.point.id for status in statuses}
+    further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
@@ -115,7 +110,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
         "cpus_per_process": profile.cpus_per_process,
     }
     if isinstance(profile, LocalProfile):
-        workers, probes_at_once = profile.spread(max(1, len(points)))
+        workers, probes_at_once = profile.workers_and_probes(max(1, len(points)))
         return {**each, "workers": workers, "probes_at_once": probes_at_once}
     chunks = planned_arrays(profile, points)
     return {
@@ -134,9 +129,9 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     Assumes SLURM's default limit on the size of arrays if the controller does not respond.
     """
     try:
-        max_array = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
-    except NoAnswer:
-        max_array = min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
+        max_array = max_array_size(Slurm.of_profile(profile.slurm_conf), profile)
+    except SlurmUnavailable:
+        max_array = min(DEFAULT_MAX_ARRAY_SIZE, profile.max_array or DEFAULT_MAX_ARRAY_SIZE)
     return divide_into_arrays(
         points, per_task=profile.points_per_task, max_array=max_array, throttle=profile.throttle
     )
@@ -160,11 +155,11 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
             f"comparisons may need {count_text(planned['optional'], 'further point')} with other "
             "seeds, and may end the sweep before all points are measured precisely"
         )
-    for row in rows[:_SHOWN]:
+    for row in rows[:_MAX_ROWS]:
         count = f"  {row['params']:,} parameters" if row.get("params") else ""
         lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")
-    if len(rows) > _SHOWN:
-        lines.append(f"   ... {len(rows) - _SHOWN} more; --json lists all")
+    if len(rows) > _MAX_ROWS:
+        lines.append(f"   ... {len(rows) - _MAX_ROWS} more; --json lists all")
     return lines
 
 

@@ -25,29 +25,29 @@ from flexhpc.versions import packages
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedRun:
     """A spec and its run folder.
 
     Attributes:
         run: the run folder.
-        points: points to measure, from the existing frozen spec if ``again``.
-        frozen: text of the frozen spec, with all defaults filled in.
-        request: hash of the spec without defaults, and of custom code.
-        again: whether the last launch of this run had the same ``request``.
+        points: points to measure, from the existing frozen spec if ``is_unchanged``.
+        frozen_spec: text of the frozen spec, with all defaults filled in.
+        request_hash: hash of the spec without defaults, and of custom code.
+        is_unchanged: whether the last launch of this run had the same ``request_hash``.
         compare: the comparisons that the spec requests.
-        edited: names of custom code that was changed since the last launch of this run.
+        edited_code: names of custom code that was changed since the last launch of this run.
     """
 
     run: RunFolder
     points: list[Point]
-    frozen: str
-    request: str
-    again: bool
+    frozen_spec: str
+    request_hash: str
+    is_unchanged: bool
     compare: Sequence[Compare] = ()
-    edited: tuple[str, ...] = ()
+    edited_code: tuple[str, ...] = ()
 
 
-def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
+def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
     """Read a spec and locate its run folder; nothing is written.
 
     If the spec has not changed since the last launch, its frozen spec is reused, so that points do
@@ -61,22 +61,25 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     run = RunFolder((runs / sweep.name).resolve())
     if any(character < " " for character in str(run.path)):
         raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
-    request = request_hash(sweep)
-    record = read_json(run.record)
-    if record and record.get("request") == request and run.spec.is_file():
-        _, frozen_points = checked(run.spec)
-        return Prepared(
-            run=run, points=frozen_points, frozen=run.spec.read_text(), request=request, again=True,
+    current_hash = request_hash(sweep)
+    metadata = read_json(run.metadata)
+    if metadata and metadata.get("request") == current_hash and run.spec.is_file():
+        return PreparedRun(
+            run=run,
+            points=checked(run.spec)[1],
+            frozen_spec=run.spec.read_text(),
+            request_hash=current_hash,
+            is_unchanged=True,
             compare=sweep.compare,
-        )  # fmt: skip
-    return Prepared(
+        )
+    return PreparedRun(
         run=run,
         points=points,
-        frozen=freeze(sweep, points),
-        request=request,
-        again=False,
+        frozen_spec=freeze(sweep, points),
+        request_hash=current_hash,
+        is_unchanged=False,
         compare=sweep.compare,
-        edited=_edited_code(run, sweep),
+        edited_code=_edited_code(run, sweep),
     )
 
 
@@ -89,13 +92,8 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
 
 
-def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
+def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
     """Create the run folder, write the frozen spec and record this launch.
-
-    Args:
-        prepared: the spec and its run folder.
-        launch: id of the launch.
-        image: container image of the workers; None without a container.
 
     Raises:
         InputError: the folder cannot be written.
@@ -104,39 +102,37 @@ def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
     try:
         run.lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(run.lock):
-            if not prepared.again:
-                write_atomic(run.spec, prepared.frozen)
-            write_json(run.record, _record(prepared, launch, image))
+            if not prepared.is_unchanged:
+                write_atomic(run.spec, prepared.frozen_spec)
+            write_json(run.metadata, _updated_metadata(prepared, launch, image))
     except OSError as error:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
 
 
-def clear_claims(run: RunFolder) -> None:
+def remove_partial_claims(run: RunFolder) -> None:
     """Remove partially written claim files of killed processes; ignore errors."""
     with contextlib.suppress(OSError), FileLock(run.lock):
-        for path in run.unfinished_claims():
+        for path in run.temporary_claim_files():
             path.unlink(missing_ok=True)
 
 
-def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any]:
-    """Return the updated content of run.json."""
+def _updated_metadata(prepared: PreparedRun, launch: str, image: str | None) -> dict[str, Any]:
+    """Return the content of run.json with this launch added."""
     run = prepared.run
-    record = read_json(run.record) or {"name": run.name}
-    record |= {
-        "request": prepared.request,
+    metadata = read_json(run.metadata) or {"name": run.name}
+    previous = metadata.get("launches")
+    launches = previous if isinstance(previous, list) else []
+    new = {
+        "id": launch, "time": time.time(), "host": platform.node(), "image": image, "user": _user(),
+    }  # fmt: skip
+    return {
+        **metadata,
+        "request": prepared.request_hash,
         "python": platform.python_version(),
         "packages": packages(),
         "git": _git_commit(),
+        "launches": [*launches, new],
     }
-    previous = record.get("launches")
-    record["launches"] = [
-        *(previous if isinstance(previous, list) else []),
-        {
-            "id": launch, "time": time.time(), "host": platform.node(), "image": image,
-            "user": _user(),
-        },
-    ]  # fmt: skip
-    return record
 
 
 def _user() -> str:

@@ -18,8 +18,7 @@ Name = Annotated[str, Field(pattern=r"^[^\s'\"]+$")]
 Option = Annotated[str, Field(pattern="^-{0,2}[a-zA-Z][a-zA-Z_-]*$")]
 
 _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
-
-_LONGEST = 10 * 366 * 86_400
+_MAX_SECONDS = 10 * 366 * 86_400
 
 
 def time_limit_minutes(time: int | str) -> int:
@@ -44,7 +43,7 @@ def time_limit_minutes(time: int | str) -> int:
         seconds = a * 60 + b
     if seconds == 0:
         raise ValueError("must be above zero")
-    if seconds > _LONGEST:
+    if seconds > _MAX_SECONDS:
         raise ValueError("must be at most ten years")
     return math.ceil(seconds / 60)
 
@@ -99,7 +98,7 @@ class LocalProfile(Profile):
     workers: Count | None = None
     """Points measured concurrently; the default uses all GPUs, or all cores without a GPU."""
 
-    def spread(self, points: int) -> tuple[int, int]:
+    def workers_and_probes(self, points: int) -> tuple[int, int]:
         """Return the number of workers for ``points`` points, and of concurrent probes of each."""
         per_worker = self.processes_per_node * (self.probes_at_once or 1)
         slots = len(visible_gpus()) or available_cores()
@@ -181,7 +180,7 @@ class SlurmProfile(Profile):
             problem = f"{self.gpus_per_node} GPUs for {users} processes would leave some GPUs idle"
             yield "gpus_per_node", f"{problem}; increase processes_per_node or probes_at_once"
         for name in self.sbatch:
-            if (fix := _OWN_OPTIONS.get(option_name(name))) is not None:
+            if (fix := _RESERVED_OPTIONS.get(option_name(name))) is not None:
                 yield f"sbatch.{name}", f"is set by flexhpc; {fix}"
             if (
                 key := _CONFLICTING_OPTIONS.get(option_name(name))
@@ -199,7 +198,7 @@ class SlurmProfile(Profile):
         return None if self.time is None else time_limit_minutes(self.time)
 
     @property
-    def notice(self) -> float:
+    def stop_before_or_default(self) -> float:
         """Seconds before the time limit at which a task stops."""
         if self.stop_before is not None:
             return self.stop_before
@@ -215,7 +214,7 @@ _CONFLICTING_OPTIONS = {
     **dict.fromkeys(("gres", "gpus", "gpus-per-task", "gpus-per-socket"), "gpus_per_node"),
     **dict.fromkeys(("mem-per-cpu", "mem-per-gpu"), "mem_gb"),
 }
-_OWN_OPTIONS = {
+_RESERVED_OPTIONS = {
     **{
         name: f"use the key {key}"
         for name, key in {

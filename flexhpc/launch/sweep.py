@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,22 +18,22 @@ from rich.console import Console
 from flexhpc.atomic import FolderWatch, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
-from flexhpc.launch.follower import tracking
-from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
+from flexhpc.launch.prepare import PreparedRun, remove_partial_claims, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
-from flexhpc.launch.slurm.container import container_of
+from flexhpc.launch.slurm.container import task_container
 from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
-from flexhpc.launch.slurm.submit import dry_run
+from flexhpc.launch.slurm.submit import preview_scripts
+from flexhpc.launch.tracking_process import tracking
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
 from flexhpc.versions import python_version
-from flexhpc.worker.task import TASK_FILE, Owner, TaskFile
+from flexhpc.worker.task import TASK_FILE, ProcessIdentity, TaskFile
 
 if TYPE_CHECKING:
     from flexhpc.analysis.decision import Decision
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 _POLL_EVERY = 0.5
 _EXHAUSTED = object()
 _STOP_WITHIN = 120.0
-_CLUSTER_BEAT = 5.0
+_CLUSTER_HEARTBEAT_EVERY = 5.0
 
 
 class _StopSignals:
-    """Handler of SIGINT (Ctrl-C) and SIGTERM; counts the stop requests of the user.
+    """Handles SIGINT (Ctrl-C) and SIGTERM within a ``with`` block.
 
     Attributes:
         count: number of signals received.
@@ -56,26 +56,25 @@ class _StopSignals:
         self.count = 0
         self.raises = False
 
-    def __call__(self, *_: object) -> None:
+    def __enter__(self) -> _StopSignals:
+        self._previous = {
+            n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, *_: object) -> None:
         self.count += 1
         if self.raises:
             raise KeyboardInterrupt
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_StopSignals]:
-    signals = _StopSignals()
-    previous = {n: signal.signal(n, signals) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """Result of :func:`follow`.
+    """Result of :func:`run_sweep`.
 
     Attributes:
         statuses: status of every point.
@@ -101,36 +100,32 @@ def launch_id() -> str:
 
 
 def write_launch(
-    prepared: Prepared,
+    prepared: PreparedRun,
     profile: LocalProfile | SlurmProfile,
     launch: str,
     image: str | None,
     *,
     detach: bool,
-    wanted: dict[str, bool] | None = None,
+    selection: dict[str, bool] | None = None,
 ) -> TaskFile:
     """Create the run folder, write the frozen spec and the task file of a launch; return the task.
 
     Args:
-        prepared: the spec and its run folder.
-        profile: where and how to run.
-        launch: id of the launch.
-        image: container image of the workers; None without a container.
         detach: whether the workers outlive this process.
-        wanted: see :class:`TaskFile`.
+        selection: see :class:`TaskFile`.
 
     Raises:
         InputError: the run folder cannot be written.
     """
-    open_folder(prepared, launch, image)
-    task = replace(make_task(prepared, profile, launch, detach=detach), wanted=wanted)
-    write_atomic(Path(task.spec), prepared.frozen)
+    write_run_folder(prepared, launch, image)
+    task = replace(make_task(prepared, profile, launch, detach=detach), selection=selection)
+    write_atomic(Path(task.spec), prepared.frozen_spec)
     task.write(prepared.run.jobs / launch / TASK_FILE)
     return task
 
 
 def make_task(
-    prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
+    prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
     """Return the task file of a launch, which configures its workers, without writing it."""
     folder = prepared.run.jobs / launch
@@ -142,18 +137,18 @@ def make_task(
         stop=str(folder / "stop"),
         python=python_version(),
         flexhpc=version("flexhpc"),
-        owner=None if detach or cluster else Owner.of(os.getpid()),
+        owner=None if detach or cluster else ProcessIdentity.of(os.getpid()),
         threads=profile.cpus_per_process,
         probes_at_once=profile.probes_at_once or 1,
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
-        beat=_CLUSTER_BEAT if cluster else 1.0,
-        stop_before=profile.notice if isinstance(profile, SlurmProfile) else 0.0,
+        heartbeat_every=_CLUSTER_HEARTBEAT_EVERY if cluster else 1.0,
+        stop_before=profile.stop_before_or_default if isinstance(profile, SlurmProfile) else 0.0,
     )
 
 
 def make_backend(
-    prepared: Prepared,
+    prepared: PreparedRun,
     profile: LocalProfile | SlurmProfile,
     launch: str,
     interrupted: Callable[[], bool] = lambda: False,
@@ -161,9 +156,6 @@ def make_backend(
     """Return the backend that runs the workers of a launch.
 
     Args:
-        prepared: the spec and its run folder.
-        profile: where and how to run.
-        launch: id of the launch.
         interrupted: returns whether the user requested a stop.
 
     Raises:
@@ -171,28 +163,28 @@ def make_backend(
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
-        container = container_of(profile, prepared.points, prepared.run.path)
+        container = task_container(profile, prepared.points, prepared.run.path)
         return SlurmBackend(prepared.run, folder, profile, container, interrupted)
     return LocalBackend(folder, profile)
 
 
-def batch_scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
+def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     """Return the batch scripts of the remaining points; nothing is written or submitted."""
     launch = launch_id()
     statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
-    return dry_run(
+    return preview_scripts(
         planned_arrays(profile, todo),
         prepared.run.jobs / launch,
         profile,
         task,
         prepared.run.name,
-        container_of(profile, prepared.points, prepared.run.path),
+        task_container(profile, prepared.points, prepared.run.path),
     )
 
 
-def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
+def start_detached(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) -> str:
     """Start workers that outlive this process; return a one-line description of them.
 
     Raises:
@@ -203,19 +195,20 @@ def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> 
     write_launch(prepared, profile, launch, backend.image, detach=True)
     backend.poll()
     todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
-    Scheduler(backend).assign_points(todo)
-    uncovered = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
-    if uncovered or backend.note():
-        reason = backend.note() or "throttle reached"
+    scheduler = Scheduler(backend)
+    scheduler.assign_points(todo)
+    unassigned = scheduler.without_worker(todo)
+    if unassigned or backend.warning():
+        reason = backend.warning() or "throttle reached"
         raise PointError(
-            f"{backend.summary()}; {len(uncovered) or len(todo)} points not submitted ({reason}); "
+            f"{backend.summary()}; {len(unassigned) or len(todo)} points not submitted ({reason}); "
             "run the same command again to submit them"
         )
     return backend.summary()
 
 
-def follow(
-    prepared: Prepared,
+def run_sweep(
+    prepared: PreparedRun,
     profile: LocalProfile | SlurmProfile,
     console: Console,
     report: Callable[[list[PointStatus]], None] = lambda _: None,
@@ -224,9 +217,6 @@ def follow(
     """Measure every point that is not measured yet, and show the progress.
 
     Args:
-        prepared: the spec and its run folder.
-        profile: where and how to run.
-        console: console on which the live table is shown.
         report: called when all points are finished, to write the report. Tracking is still active,
             so that the report is also logged to MLflow. SIGINT and SIGTERM raise KeyboardInterrupt
             in this function, which must handle it.
@@ -238,26 +228,28 @@ def follow(
     """
     run, launch = prepared.run, launch_id()
     if run.path.exists():
-        clear_claims(run)
+        remove_partial_claims(run)
     reader = StatusReader(run, prepared.points)
-    decisions, wanted = _next_round(reader, prepared, profile, launch)
+    decisions, selection = _select_points(reader, prepared, profile, launch)
     statuses = reader.read()
-    finished = not wanted and all(status.state == "done" for status in statuses)
+    finished = not selection and all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
     tracked = uri == "none" or up_to_date(run, uri, statuses)
-    if finished and prepared.again and tracked:
+    if finished and prepared.is_unchanged and tracked:
         report(statuses)
         return SweepResult(statuses=statuses, decisions=decisions)
-    with _stop_signals() as signals:
+    with _StopSignals() as signals:
         backend = make_backend(prepared, profile, launch, lambda: bool(signals.count))
-        task = write_launch(prepared, profile, launch, backend.image, detach=False, wanted=wanted)
+        task = write_launch(
+            prepared, profile, launch, backend.image, detach=False, selection=selection
+        )
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: signals.count):
-            with View(console, run.name) as view:
+            with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
-                working, folder = False, FolderWatch(stop_file.parent)
+                has_started, folder = False, FolderWatch(stop_file.parent)
                 background, more_steps = iter(meanwhile), True
-                settled: set[str] = set()  # includes failed points that another sweep retries
+                finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.removed():
                         _stop_workers(backend, reader, view, signals, stop_file)
@@ -270,30 +262,30 @@ def follow(
                         continue
                     round_started = time.monotonic()
                     backend.poll()
-                    statuses = mark_queued(reader.read(), backend.waiting())
-                    working |= any(s.state == "running" or s.launch == launch for s in statuses)
-                    note = backend.note() or _other_sweeps_note(statuses, backend, launch)
-                    if backend.ours and not working:
+                    statuses = mark_queued(reader.read(), backend.queued_points())
+                    has_started |= any(s.state == "running" or s.launch == launch for s in statuses)
+                    note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
+                    if backend.stops_with_sweep and not has_started:
                         note = note or "starting workers ..."
-                    shown = [_retried_as_waiting(s, launch) for s in statuses]
-                    view.update(shown, note, decisions)
-                    settled |= {s.point.id for s in statuses if _finished(s, launch)}
-                    ids = {s.point.id for s in statuses} if wanted is None else wanted.keys()
-                    todo = [s for s in statuses if s.point.id in ids - settled]
-                    if not todo and wanted:
-                        decisions, wanted = _next_round(reader, prepared, profile, launch)
-                        settled.difference_update(wanted or ())
-                        replace(task, wanted=wanted).write(stop_file.with_name(TASK_FILE))
+                    displayed = [_waiting_if_retried(s, launch) for s in statuses]
+                    view.update(displayed, note, decisions)
+                    finished_ids |= {s.point.id for s in statuses if _finished(s, launch)}
+                    ids = {s.point.id for s in statuses} if selection is None else selection.keys()
+                    todo = [s for s in statuses if s.point.id in ids - finished_ids]
+                    if not todo and selection:
+                        decisions, selection = _select_points(reader, prepared, profile, launch)
+                        finished_ids.difference_update(selection or ())
+                        replace(task, selection=selection).write(stop_file.with_name(TASK_FILE))
                         continue
                     if not todo or not scheduler.assign_points(todo):
                         break
                     idle_core = _cores_in_use(statuses, profile) < available_cores()
-                    if working and more_steps and idle_core:
+                    if has_started and more_steps and idle_core:
                         more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
-                if interrupted and backend.ours:
+                if interrupted and backend.stops_with_sweep:
                     _stop_workers(backend, reader, view, signals, stop_file)
                     statuses = reader.read()
             if not interrupted:
@@ -304,14 +296,14 @@ def follow(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         decisions=decisions,
         interrupted=interrupted,
-        jobs_continue=interrupted and not backend.ours and not stop_file.exists(),
+        jobs_continue=interrupted and not backend.stops_with_sweep and not stop_file.exists(),
     )
 
 
-def _next_round(
-    reader: StatusReader, prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str
+def _select_points(
+    reader: StatusReader, prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
-    """Return the state of the comparisons and the points that they need; see ``TaskFile.wanted``.
+    """Return the state of the comparisons and the selection of points that they need.
 
     If the profile has a throttle, a later round is filled up to it with points of the round after.
     From then on, the reader reads the status of the points with the precision that is needed.
@@ -322,35 +314,41 @@ def _next_round(
     from flexhpc.analysis.decision import decide  # takes a third of a second
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
-    reader.request(points)
-    statuses = [_retried_as_waiting(status, launch) for status in reader.read_all()]
+    reader.set_points(points)
+    statuses = [_waiting_if_retried(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
-    wanted: dict[str, bool] = {}
+    selection: dict[str, bool] = {}
     for decision in decisions:
         for status in decision.wanted:
-            wanted[status.point.id] = wanted.get(status.point.id, False) or decision.precise
+            selection[status.point.id] = selection.get(status.point.id, False) or decision.precise
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
-            wanted.setdefault(status.point.id, False)
+            selection.setdefault(status.point.id, False)
     for status in (status for decision in decisions for status in decision.later):
-        if len(wanted) < slots:
-            wanted.setdefault(status.point.id, True)
-    needed = [replace(p, optional=p.optional and p.id not in wanted) for p in points]
-    reader.request([point.precise() if wanted.get(point.id) else point for point in needed])
-    return decisions, wanted
+        if len(selection) < slots:
+            selection.setdefault(status.point.id, True)
+    needed = [replace(p, optional=p.optional and p.id not in selection) for p in points]
+    reader.set_points([point.precise() if selection.get(point.id) else point for point in needed])
+    return decisions, selection
 
 
 def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
     """Return an upper bound on the cores of this machine that training uses now."""
     if isinstance(profile, SlurmProfile):
         return 0
-    _, at_once = profile.spread(max(1, sum(status.state != "done" for status in statuses)))
+    _, at_once = profile.workers_and_probes(
+        max(1, sum(status.state != "done" for status in statuses))
+    )
     per_point = profile.processes_per_node * at_once * profile.cpus_per_process
     return per_point * sum(status.state == "running" for status in statuses)
 
 
 def _stop_workers(
-    backend: Backend, reader: StatusReader, view: View, signals: _StopSignals, stop_file: Path
+    backend: Backend,
+    reader: StatusReader,
+    view: ProgressView,
+    signals: _StopSignals,
+    stop_file: Path,
 ) -> None:
     """Ask the workers to save and exit; wait up to 120 s, or until a second signal."""
     with contextlib.suppress(OSError):
@@ -366,14 +364,14 @@ def _stop_workers(
 def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
     if status.state == "done" or (status.log and status.launch == launch):
         return status
-    return replace(status, log=backend.log(status.point.id) or status.log)
+    return replace(status, log=backend.log_path(status.point.id) or status.log)
 
 
 def _finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
+def _waiting_if_retried(status: PointStatus, launch: str) -> PointStatus:
     """Mark a point that failed in an earlier launch as waiting, since it is retried."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
@@ -381,4 +379,8 @@ def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
 
 def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return f"points measured by another sweep: {elsewhere}" if elsewhere and backend.shared else ""
+    return (
+        f"points measured by another sweep: {elsewhere}"
+        if elsewhere and backend.workers_share_points
+        else ""
+    )

@@ -22,10 +22,10 @@ from flexhpc.store import (
     Header,
     ProbeRecord,
     RunFolder,
-    append,
-    create,
+    append_probe,
+    create_point_file,
     history_of,
-    read,
+    read_point_file,
     write_estimate,
     write_evaluation,
 )
@@ -64,13 +64,13 @@ def measure(
     if point.evaluate is not None:
         evaluation_size(point.evaluate, samples)  # fail now, not after hours of search
     path = run.point(point.id)
-    for part in run.unfinished(point.id):
+    for part in run.temporary_files(point.id):
         part.unlink(missing_ok=True)
     header = _header(point, samples)
-    record = read(path)
+    record = read_point_file(path)
     if record is None:
         _check_claim(callbacks)  # opening the data may have taken minutes
-        create(path, header)
+        create_point_file(path, header)
     else:
         _check_same(path, record.header, header)
     if record is not None and record.estimate is not None and has_precise_estimate(point, record):
@@ -78,7 +78,7 @@ def measure(
     else:
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, callbacks, pool)
-    record = read(path)
+    record = read_point_file(path)
     assert record is not None
     if not record.has_evaluation(point.evaluation):
         group.broadcast_object(_message(point.id, None, estimate.arm, estimate.stage))
@@ -88,7 +88,7 @@ def measure(
         )
         _check_claim(callbacks)
         evaluation |= {"arm": estimate.arm, "stage": estimate.stage}
-        write_evaluation(path, evaluation, permitted=callbacks.owns_claim)
+        write_evaluation(path, evaluation, is_permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
@@ -116,7 +116,7 @@ def _search(
 
     def store(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
-        append(path, probe, permitted=callbacks.owns_claim)
+        append_probe(path, probe, is_permitted=callbacks.owns_claim)
         checkpoint(probe).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
         if doubling is not None:
@@ -167,7 +167,7 @@ def _search(
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
     _check_claim(callbacks)
-    write_estimate(path, estimate, permitted=callbacks.owns_claim)
+    write_estimate(path, estimate, is_permitted=callbacks.owns_claim)
     return estimate
 
 

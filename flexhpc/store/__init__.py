@@ -3,14 +3,20 @@
 Does not import torch.
 """
 
-from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
+from flexhpc.store.claim import HEARTBEAT_TIMEOUT, Claim, ClaimRecord, acquire_claim, read_claim
 from flexhpc.store.masks import Masks, read_masks
-from flexhpc.store.point_file import append, create, read, write_estimate, write_evaluation
+from flexhpc.store.point_file import (
+    append_probe,
+    create_point_file,
+    read_point_file,
+    write_estimate,
+    write_evaluation,
+)
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, history_of
 from flexhpc.store.run_folder import RunFolder
 
 __all__ = [
-    "SILENCE",
+    "HEARTBEAT_TIMEOUT",
     "Claim",
     "ClaimRecord",
     "Header",
@@ -18,13 +24,13 @@ __all__ = [
     "PointRecord",
     "ProbeRecord",
     "RunFolder",
-    "append",
-    "create",
+    "acquire_claim",
+    "append_probe",
+    "create_point_file",
     "history_of",
-    "read",
     "read_claim",
     "read_masks",
-    "take",
+    "read_point_file",
     "write_estimate",
     "write_evaluation",
 ]  # fmt: skip

@@ -64,7 +64,6 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
     """Unpack a run and verify its checksums.
 
     Args:
-        archive: file written by :func:`pack`.
         folder: parent folder in which the run folder is created under its original name.
 
     Raises:

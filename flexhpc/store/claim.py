@@ -2,9 +2,9 @@
 
 A claim is a small JSON file next to the point file. A process acquires it under a lock and renews
 it with a heartbeat. Another process takes it over when the holder is dead: immediately if the
-holder's process can be checked (same host and PID namespace), otherwise after ``SILENCE`` seconds
-without a heartbeat. The age of a heartbeat is measured with the file system's clock only, because
-the clocks of hosts may differ.
+holder's process can be checked (same host and PID namespace), otherwise ``HEARTBEAT_TIMEOUT``
+seconds after the last heartbeat. The age of a heartbeat is measured with the file system's clock
+only, because the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import psutil
 from flexhpc.atomic import file_lock, pid_namespace, write_json
 from flexhpc.state_file import read_state
 
-SILENCE = 120.0
+HEARTBEAT_TIMEOUT = 120.0
 """Time without a heartbeat after which a holder on another host is considered dead (seconds)."""
 
 State = Literal["running", "stopped", "failed", "done"]
@@ -47,7 +47,7 @@ def process_birth(pid: int) -> float | None:
         return None
 
 
-def process_lives(pid: int, birth: float) -> bool:
+def process_is_alive(pid: int, birth: float) -> bool:
     """Return whether the process ``pid`` is alive and started at ``birth``.
 
     The start time distinguishes it from a later process with the same id.
@@ -95,16 +95,12 @@ class ClaimRecord:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def is_live(self, path: Path) -> bool:
-        """Return whether the holder is running, as far as this host can determine.
-
-        Args:
-            path: file that the claim was read from.
-        """
+        """Return whether the holder is running, as far as this host can determine."""
         if self.state != "running":
             return False
         if self.host == this_host():
-            return process_lives(self.pid, self.birth)
-        return abs(_heartbeat_age(path)) < SILENCE
+            return process_is_alive(self.pid, self.birth)
+        return abs(_heartbeat_age(path)) < HEARTBEAT_TIMEOUT
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
@@ -118,7 +114,7 @@ def _heartbeat_age(path: Path) -> float:
     try:
         status = path.stat()
     except OSError:
-        return SILENCE
+        return HEARTBEAT_TIMEOUT
     return _clock(path.parent, status.st_dev) - status.st_mtime
 
 
@@ -153,12 +149,12 @@ class Claim:
         self.path, self.record = path, record
         self._lock = lock
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Return whether this process still holds the claim; False after a takeover."""
         current = read_claim(self.path)
         return current is not None and current.token == self.record.token
 
-    def beat(self, progress: dict[str, Any]) -> bool:
+    def send_heartbeat(self, progress: dict[str, Any]) -> bool:
         """Write a heartbeat; return False without writing if another process took over the claim.
 
         Raises:
@@ -176,14 +172,14 @@ class Claim:
 
     def _write(self, **changes: Any) -> bool:
         with file_lock(self._lock):
-            if not self.held():
+            if not self.is_held():
                 return False
             self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
-            write_json(self.path, vars(self.record), durable=False, makes_folder=False)
+            write_json(self.path, vars(self.record), durable=False, create_folder=False)
             return True
 
 
-def take(
+def acquire_claim(
     path: Path,
     lock: Path,
     *,
@@ -196,11 +192,6 @@ def take(
     """Claim a point; return None if a running process holds the claim.
 
     Args:
-        path: claim file.
-        lock: lock file of the run.
-        launch: id of the launch of this process.
-        job: job id of this process.
-        log: path of the log of this process.
         saved: time at which progress on the point was last saved (seconds since the epoch).
         preempted: whether the previous holder was preempted, which does not count as a death.
 
@@ -232,5 +223,5 @@ def take(
             job=job,
             log=log,
         )
-        write_json(path, vars(record), durable=False, makes_folder=False)
+        write_json(path, vars(record), durable=False, create_folder=False)
         return Claim(path, lock, record)

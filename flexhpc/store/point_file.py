@@ -5,7 +5,7 @@ concurrent reader therefore never results in a corrupt file; at most the newest 
 Files are small (two bits per sample and probe, plus one byte if forgetting is counted), so the copy
 takes milliseconds, which is negligible compared with a training run.
 
-A file whose checksum (:mod:`flexhpc.store.seal`) matches was written by this module, so its
+A file whose checksum (:mod:`flexhpc.store.checksum`) matches was written by this module, so its
 content is not validated again. Each group stores the fields of a dataclass of
 :mod:`flexhpc.store.record` twice: as JSON, which this module reads, and as attributes for other
 programs.
@@ -31,28 +31,28 @@ from numpy.typing import NDArray
 from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
 from flexhpc.search import Estimate
-from flexhpc.store import seal
+from flexhpc.store import checksum
 from flexhpc.store.bits import pack
+from flexhpc.store.checksum import CorruptFile
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
-from flexhpc.store.seal import CorruptFile
 
-Permitted = Callable[[], bool]
+IsPermitted = Callable[[], bool]
 
 SCHEMA = 1
 """Version of the file format."""
-AS_TEXT = "json"
+JSON_ATTRIBUTE = "json"
 """Attribute with the fields of a group as one JSON object; HDF5 takes about 40 microseconds to read
 each single attribute."""
 _POINT = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
 """Attribute prefixes of mappings; by default the prefix is the name of the mapping and a dot."""
-_PACKED_FROM = 4096
+_MIN_COMPRESSED_BYTES = 4096
 """Smallest array to compress (bytes); below, HDF5's chunk index is larger than the gain."""
-_LEAST_MEMORY, _COPIES = 2**24, 4
+_MIN_MEMORY, _MEMORY_COPIES = 2**24, 4
 """Memory required by a change: a fixed part (bytes), and a number of copies of the file."""
 
 
-def create(path: Path, header: Header) -> None:
+def create_point_file(path: Path, header: Header) -> None:
     """Write a new point file without probes.
 
     Raises:
@@ -64,19 +64,17 @@ def create(path: Path, header: Header) -> None:
         file.create_group("probes")
 
 
-def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) -> None:
+def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lambda: True) -> None:
     """Append one finished probe atomically, and remove an estimate made without this probe.
 
     Args:
-        path: point file.
-        probe: probe to append.
-        permitted: called immediately before the final rename; if it returns False, the file is not
-            changed.
+        is_permitted: called immediately before the final rename; if it returns False, the file is
+            not changed.
 
     Raises:
         PointError: the file cannot be read or written, for example because the disk is full.
     """
-    with _replacing(path, copy=True, permitted=permitted) as file:
+    with _replacing(path, copy=True, is_permitted=is_permitted) as file:
         if "estimate" in file:
             del file["estimate"]
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
@@ -96,42 +94,36 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
             arrays["forgotten"] = probe.forgotten.astype(smallest_dtype)
         for name, array in arrays.items():
             packed = {"compression": "gzip", "compression_opts": 1}
-            group.create_dataset(name, data=array, **packed if array.nbytes >= _PACKED_FROM else {})
+            group.create_dataset(
+                name, data=array, **packed if array.nbytes >= _MIN_COMPRESSED_BYTES else {}
+            )
 
 
 _SUMMARY = [field.name for field in fields(ProbeSummary) if field.name != "loss_curve"]
 
 
-def write_estimate(path: Path, estimate: Estimate, permitted: Permitted = lambda: True) -> None:
+def write_estimate(
+    path: Path, estimate: Estimate, is_permitted: IsPermitted = lambda: True
+) -> None:
     """Write the final estimate atomically.
-
-    Args:
-        path: point file.
-        estimate: estimate from all probes of the file.
-        permitted: see :func:`append`.
 
     Raises:
         PointError: the file cannot be read or written.
     """
-    with _replacing(path, copy=True, permitted=permitted) as file:
+    with _replacing(path, copy=True, is_permitted=is_permitted) as file:
         _replace_group(file, "estimate", asdict(estimate))
         _replace_group(file, f"estimates/{len(file['probes']):04d}", asdict(estimate))
 
 
 def write_evaluation(
-    path: Path, evaluation: Mapping[str, Any], permitted: Permitted = lambda: True
+    path: Path, evaluation: Mapping[str, Any], is_permitted: IsPermitted = lambda: True
 ) -> None:
     """Write the evaluation of generalization atomically.
-
-    Args:
-        path: point file.
-        evaluation: eval metrics and settings by name.
-        permitted: see :func:`append`.
 
     Raises:
         PointError: the file cannot be read or written.
     """
-    with _replacing(path, copy=True, permitted=permitted) as file:
+    with _replacing(path, copy=True, is_permitted=is_permitted) as file:
         _replace_group(file, "evaluation", evaluation)
 
 
@@ -143,7 +135,7 @@ def _replace_group(file: h5py.File, name: str, values: Mapping[str, Any]) -> Non
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
     """Write values as JSON and as attributes; None is omitted from the attributes."""
-    group.attrs[AS_TEXT] = json.dumps(values, default=_to_plain, sort_keys=True)
+    group.attrs[JSON_ATTRIBUTE] = json.dumps(values, default=_to_plain, sort_keys=True)
     for key, value in _flat_items(values):
         group.attrs[key] = value
 
@@ -160,12 +152,11 @@ def _to_plain(value: Any) -> Any:
     return value.tolist()  # a NumPy array or scalar
 
 
-def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
+def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRecord | None:
     """Read a point file; return None if it does not exist.
 
     Args:
-        path: point file.
-        known: result of an earlier read; its probes are not read again.
+        previous: result of an earlier read; its probes are not read again.
 
     Raises:
         PointError: the file is corrupt, or was written by another version of flexhpc.
@@ -174,7 +165,7 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
         return None
     with open_point_file(path) as file:
         groups = probe_groups(file)
-        probes = _unchanged_probes(known.probes if known else [], groups)
+        probes = _unchanged_probes(previous.probes if previous else [], groups)
         probes += [
             ProbeSummary(**_fields(group), loss_curve=group["loss_curve"][:])
             for group in groups[len(probes) :]
@@ -194,7 +185,7 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
 
 
 def _fields(group: h5py.Group) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(group.attrs[AS_TEXT])
+    values: dict[str, Any] = json.loads(group.attrs[JSON_ATTRIBUTE])
     return values
 
 
@@ -204,13 +195,13 @@ def probe_groups(file: h5py.File) -> list[h5py.Group]:
 
 
 def _unchanged_probes(
-    known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]
+    previous: Sequence[ProbeSummary], groups: Sequence[h5py.Group]
 ) -> list[ProbeSummary]:
-    """Return the known probes, or an empty list if the file does not start with them."""
-    if not 0 < len(known) <= len(groups):
+    """Return the previous probes, or an empty list if the file does not start with them."""
+    if not 0 < len(previous) <= len(groups):
         return []
-    last = groups[len(known) - 1].attrs["finished"]
-    return list(known) if last == known[-1].finished else []
+    last = groups[len(previous) - 1].attrs["finished"]
+    return list(previous) if last == previous[-1].finished else []
 
 
 @contextlib.contextmanager
@@ -252,7 +243,7 @@ def _content(path: Path) -> bytes:
         PointError: the file cannot be read or is corrupt.
     """
     try:
-        return seal.read_sealed(path)
+        return checksum.read_verified(path)
     except OSError as error:
         raise PointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except CorruptFile as error:
@@ -269,7 +260,7 @@ def corrupt(path: Path, problem: str) -> PointError:
 
 @contextlib.contextmanager
 def _replacing(
-    path: Path, *, copy: bool, permitted: Permitted = lambda: True
+    path: Path, *, copy: bool, is_permitted: IsPermitted = lambda: True
 ) -> Iterator[h5py.File]:
     """Open a copy of ``path`` (or a new file) for writing, and replace ``path`` at the end.
 
@@ -278,13 +269,13 @@ def _replacing(
     try:
         content = BytesIO(_content(path) if copy else b"")
         _check_memory(content.seek(0, os.SEEK_END))
-        new = {} if copy else {"userblock_size": seal.SIZE}
+        new = {} if copy else {"userblock_size": checksum.SIZE}
         with h5py.File(content, "r+" if copy else "w", **new) as file:
             if copy:
                 _check_schema(file, path)
             yield file
-        with replacing(path, permitted=permitted) as part:
-            part.write_bytes(seal.add_checksum(content.getvalue()))
+        with replacing(path, is_permitted=is_permitted) as part:
+            part.write_bytes(checksum.add_checksum(content.getvalue()))
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         problem = "out of memory" if isinstance(error, MemoryError) else one_line(error)
         raise PointError(
@@ -299,7 +290,7 @@ def _check_memory(size: int) -> None:
     control group is not checked; the kernel kills a process that exceeds it.
     """
     try:
-        size = _LEAST_MEMORY + _COPIES * size
+        size = _MIN_MEMORY + _MEMORY_COPIES * size
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # reserves address space only
     except OSError:
         raise MemoryError from None

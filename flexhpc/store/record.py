@@ -155,36 +155,30 @@ class PointRecord:
         """The last probe of each training run, which may have been continued."""
         return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
 
-    def has_evaluation(self, asked: Mapping[str, int] | None) -> bool:
+    def has_evaluation(self, requested: Mapping[str, int] | None) -> bool:
         """Return whether the requested evaluation of the estimate's arm is stored.
 
         Args:
-            asked: requested number of samples and budget; None if no evaluation is requested.
+            requested: requested number of samples and budget; None if no evaluation is requested.
         """
+        if requested is None:
+            return True
         stored, estimate = self.evaluation, self.estimate
-        return asked is None or (
-            stored is not None
-            and stored["asked"] == asked
-            and (estimate is None or stored["arm"] == estimate.arm)
-            and (
-                estimate is None
-                or not {"steps", "epochs"}.isdisjoint(asked)
-                or stored.get("stage", 0) == estimate.stage
-            )
-        )
+        if stored is None or stored["asked"] != requested:
+            return False
+        if estimate is None:
+            return True
+        has_fixed_budget = not {"steps", "epochs"}.isdisjoint(requested)
+        same_budget = has_fixed_budget or stored.get("stage", 0) == estimate.stage
+        return bool(stored["arm"] == estimate.arm and same_budget)
 
-    def without_outdated_evaluation(self, asked: Mapping[str, int] | None) -> PointRecord:
+    def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
         """Return the record, without its evaluation unless :meth:`has_evaluation` is true."""
-        return self if self.has_evaluation(asked) else replace(self, evaluation=None)
+        return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 
 def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
-    """Convert stored probes to a history, from which a search is resumed by replay.
-
-    Args:
-        probes: stored probes, in any order.
-        training: training procedure of these probes.
-    """
+    """Convert stored probes to a history, from which a search is resumed by replay."""
     timed, doubles = training.extends_smaller_budgets, training.doubling is not None
     return [
         ProbeResult(

@@ -26,7 +26,7 @@ class RunFolder:
         return self.path / "sweep.yaml"
 
     @property
-    def record(self) -> Path:
+    def metadata(self) -> Path:
         """File with versions, hashes and launches."""
         return self.path / "run.json"
 
@@ -79,7 +79,6 @@ class RunFolder:
         """Return the checkpoint path of a training run of a point.
 
         Args:
-            point_id: id of the point.
             training: name of the training run, unique within the point.
         """
         return self._path(point_id, f"{training}.ckpt")
@@ -88,16 +87,16 @@ class RunFolder:
         """Return the existing checkpoints of a point, sorted by path."""
         return sorted(self._path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
-    def unfinished(self, point_id: str) -> list[Path]:
+    def temporary_files(self, point_id: str) -> list[Path]:
         """Return a point's temporary HDF5 files and checkpoints that killed processes left behind.
 
         Temporary files of claims are excluded, because another process may be writing one under the
-        run's lock; see :meth:`unfinished_claims`.
+        run's lock; see :meth:`temporary_claim_files`.
         """
         parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
-    def unfinished_claims(self) -> Iterator[Path]:
+    def temporary_claim_files(self) -> Iterator[Path]:
         """Yield temporary files of claims left by killed processes; requires the run's lock."""
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 

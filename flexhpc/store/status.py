@@ -11,7 +11,7 @@ from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
 from flexhpc.search.stages import at_stage
-from flexhpc.store import PointRecord, RunFolder, history_of, read, read_claim
+from flexhpc.store import PointRecord, RunFolder, history_of, read_claim, read_point_file
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
@@ -103,7 +103,7 @@ class StatusReader:
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
         self.run, self.points = run, list(points)
-        self._seen: dict[str, tuple[tuple[int, int], PointStatus]] = {}
+        self._cache: dict[str, tuple[tuple[int, int], PointStatus]] = {}
 
     def read(self) -> list[PointStatus]:
         """Read the status of every point, in the order of the sweep.
@@ -122,9 +122,9 @@ class StatusReader:
             for point in self.points
         ]
 
-    def request(self, points: Sequence[Point]) -> None:
+    def set_points(self, points: Sequence[Point]) -> None:
         """Replace the points whose status is read, for example to request other precisions."""
-        self.points, self._seen = list(points), {}
+        self.points, self._cache = list(points), {}
 
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)
@@ -162,15 +162,15 @@ class StatusReader:
         except OSError:
             return PointStatus(point=point, state="waiting")
         key = (stat.st_mtime_ns, stat.st_ino)
-        if point.id in self._seen and self._seen[point.id][0] == key:
-            return self._seen[point.id][1]
-        previous = self._seen[point.id][1].record if point.id in self._seen else None
+        if point.id in self._cache and self._cache[point.id][0] == key:
+            return self._cache[point.id][1]
+        previous = self._cache[point.id][1].record if point.id in self._cache else None
         status = _status_of_file(point, path, previous)
         if status.state == "done" and (claim := read_claim(self.run.claim(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
             )
-        self._seen[point.id] = (key, status)
+        self._cache[point.id] = (key, status)
         return status
 
 
@@ -193,7 +193,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
 
 def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> PointStatus:
     try:
-        record = read(path, previous)
+        record = read_point_file(path, previous)
     except PointError as error:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:

@@ -58,8 +58,6 @@ def up_to_date(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus])
     """Return whether all results were already synced, without importing mlflow.
 
     Args:
-        run: run folder.
         uri: tracking URI; None for the database in the run folder.
-        statuses: current status of all points.
     """
     return read_json(sync_state_path(run)) == sync_state(uri or local_uri(run), statuses)

@@ -30,8 +30,8 @@ from flexhpc.search.stages import training_runs
 from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
-from flexhpc.tracking.note import note_of
-from flexhpc.tracking.quiet import existing_database_uri, make_database, mlflow_client
+from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
+from flexhpc.tracking.description import point_description
 from flexhpc.tracking.state import local_uri, sync_state, sync_state_path
 from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, view_state, was_moved
 
@@ -43,9 +43,9 @@ POINT, PROBE, LOGGED, EVALUATED, REPORT = (
     "flexhpc.report",
 )
 _CURVE_POINTS = 64
-_COUNTED_AT_ONCE = 100  # up to 9 metrics per probe; MLflow allows 1,000 metrics per batch
-_MOST_PARAMS = 100
-_LONGEST_VALUE = 500
+_PROBES_PER_BATCH = 100  # up to 9 metrics per probe; MLflow allows 1,000 metrics per batch
+_MAX_PARAMS = 100
+_MAX_VALUE_LENGTH = 500
 
 
 @dataclass
@@ -73,23 +73,23 @@ class Syncer:
     """Logs the results of a run to MLflow; keeps the state of parent runs between syncs.
 
     Attributes:
-        run: run folder.
+        folder: run folder.
         uri: tracking URI.
         spec: frozen spec whose points are synced; None for the spec of the run folder.
         parents: MLflow parent runs by point id.
     """
 
-    run: RunFolder
+    folder: RunFolder
     uri: str
     spec: Path | None = None
     parents: dict[str, _Parent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sweep, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
-        self.name, self.reader = sweep.name, StatusReader(self.run, points)
+        sweep, points = checked(self.spec) if self.spec else open_run(self.folder.path)[1:]
+        self.name, self.reader = sweep.name, StatusReader(self.folder, points)
         self.client: Any = None
-        self.reported = 0.0
-        self.source = self._source()
+        self.report_mtime = 0.0
+        self.source_tags = self._source_tags()
         self.experiment = ""
 
     def connect(self) -> None:
@@ -99,41 +99,42 @@ class Syncer:
             Exception: any exception of MLflow, for example if the server is not reachable.
         """
         with self._lock():
-            local = self.uri == local_uri(self.run)
+            local = self.uri == local_uri(self.folder)
             if local:
-                if was_moved(self.run, self.name):
-                    shutil.rmtree(self.run.artifacts, ignore_errors=True)
-                    self.run.database.unlink()  # both are recreated at the new location
-                make_database(self.run.database)
-            client_uri = existing_database_uri(self.run.database) if local else self.uri
+                if was_moved(self.folder, self.name):
+                    shutil.rmtree(self.folder.artifacts, ignore_errors=True)
+                    self.folder.database.unlink()  # both are recreated at the new location
+                make_database(self.folder.database)
+            client_uri = existing_database_uri(self.folder.database) if local else self.uri
             client = mlflow_client(client_uri, rebuildable=local)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
-                location = self.run.artifacts.as_uri() if local else None
+                location = self.folder.artifacts.as_uri() if local else None
                 self.experiment = client.create_experiment(self.name, artifact_location=location)
             else:
                 self.experiment = experiment.experiment_id
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(self.experiment)
-            self._describe(client)
+            self._set_description(client)
             for parent in _search_runs(client, self.experiment, f"tags.`{KIND}` = 'point'"):
                 self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
             self.client = client
 
-    def _describe(self, client: Any, with_report: str = "") -> None:
+    def _set_description(self, client: Any, report_run_id: str = "") -> None:
         """Set the description of the experiment and the view of its runs table.
 
         Args:
-            client: MLflow client.
-            with_report: id of the MLflow run with the report as an artifact; empty if none.
+            report_run_id: id of the MLflow run with the report as an artifact; empty if none.
         """
         note = (
             f"One run per point of the sweep `{self.name}`, with its EMC, and one nested run per "
             "probe. `flexhpc sync` recreates all runs from the run folder "
-            f"`{self.run.name}`; `flexhpc report` creates a report with figures"
+            f"`{self.folder.name}`; `flexhpc report` creates a report with figures"
         )
-        if with_report:
-            page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
+        if report_run_id:
+            page = (
+                f"#/experiments/{self.experiment}/runs/{report_run_id}/artifacts/report/index.html"
+            )
             note += f" ([report at the last sync]({page}))"
         note += "."
         for key, value in (
@@ -143,9 +144,9 @@ class Syncer:
         ):
             client.set_experiment_tag(self.experiment, key, value)
 
-    def _source(self) -> dict[str, str]:
+    def _source_tags(self) -> dict[str, str]:
         """Return MLflow's source tags (user, command, Git commit) from run.json."""
-        record = read_json(self.run.record) or {}
+        record = read_json(self.folder.metadata) or {}
         launches = record.get("launches")
         last = launches[-1] if isinstance(launches, list) and launches else None
         user = last.get("user") if isinstance(last, dict) else None
@@ -166,37 +167,39 @@ class Syncer:
             statuses = self.reader.read()
             for status in statuses:
                 if status.record is not None:
-                    count += self._point(status)
-            self._report()
-        write_json(sync_state_path(self.run), sync_state(self.uri, statuses), makes_folder=False)
+                    count += self._sync_point(status)
+            self._log_report()
+        write_json(
+            sync_state_path(self.folder), sync_state(self.uri, statuses), create_folder=False
+        )
         return count
 
-    def _report(self) -> None:
+    def _log_report(self) -> None:
         """Log the report as an artifact of the first point; experiments cannot have artifacts."""
-        page = self.run.report / "index.html"
+        page = self.folder.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
         changed = page.stat().st_mtime if page.is_file() else 0.0
-        if first is None or changed == self.reported:
+        if first is None or changed == self.report_mtime:
             return
-        self.reported = changed
+        self.report_mtime = changed
         run_id = self.parents[first].run_id
         content = hashlib.sha256(page.read_bytes()).hexdigest()
         if self.client.get_run(run_id).data.tags.get(REPORT) != content:
             self.client.log_artifact(run_id, str(page), "report")
             self.client.set_tag(run_id, REPORT, content)
-        self._describe(self.client, run_id)
+        self._set_description(self.client, run_id)
 
     def _lock(self) -> FileLock:
-        return file_lock(self.run.path / ".tracking.lock")
+        return file_lock(self.folder.path / ".tracking.lock")
 
-    def _point(self, status: PointStatus) -> int:
+    def _sync_point(self, status: PointStatus) -> int:
         assert status.record is not None
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
         evaluated = _evaluation_settings(status.record)
         done = is_done(status.point, status.record)
         if parent is None:
-            parent = self._new_parent(status)
+            parent = self._create_parent(status)
         elif (parent.logged, parent.finished, parent.evaluated) == (len(probes), done, evaluated):
             return 0
         else:
@@ -205,20 +208,20 @@ class Syncer:
             )
         unlogged = len(probes) - parent.logged
         if unlogged > 0:
-            self._drop_uncounted(parent, status.point.id)
-        for start in range(parent.logged, len(probes), _COUNTED_AT_ONCE):
-            numbers = range(len(probes))[start : start + _COUNTED_AT_ONCE]
+            self._delete_uncounted(parent, status.point.id)
+        for start in range(parent.logged, len(probes), _PROBES_PER_BATCH):
+            numbers = range(len(probes))[start : start + _PROBES_PER_BATCH]
             for number in numbers:
-                self._child(parent, status, number)
-            self._progress(parent, status, numbers)
+                self._log_probe(parent, status, number)
+            self._log_progress(parent, status, numbers)
         if done:
-            self._estimate(parent, status)
+            self._log_estimate(parent, status)
         elif parent.finished:  # a higher precision was requested since
             self.client.update_run(parent.run_id, status="RUNNING")
             parent.finished = False
         return max(unlogged, 0)
 
-    def _new_parent(self, status: PointStatus) -> _Parent:
+    def _create_parent(self, status: PointStatus) -> _Parent:
         point, record = status.point, status.record
         assert record is not None
         # Another process may have created the parent run after this one connected.
@@ -231,7 +234,7 @@ class Syncer:
             self.experiment,
             start_time=start,
             run_name=point.label or point.id,
-            tags={KIND: "point", POINT: point.id, LOGGED: "0", **self.source},
+            tags={KIND: "point", POINT: point.id, LOGGED: "0", **self.source_tags},
         )
         values = dict(flatten("", json.loads(point.canonical)))
         values |= {"n_total": record.header.n_total}
@@ -239,12 +242,12 @@ class Syncer:
             values["params"] = record.header.params
         from mlflow.entities import Param
 
-        params = [Param(k, str(v)[:_LONGEST_VALUE]) for k, v in values.items()][:_MOST_PARAMS]
+        params = [Param(k, str(v)[:_MAX_VALUE_LENGTH]) for k, v in values.items()][:_MAX_PARAMS]
         self.client.log_batch(run.info.run_id, params=params)
         parent = self.parents[point.id] = _Parent(run.info.run_id, 0)
         return parent
 
-    def _drop_uncounted(self, parent: _Parent, point_id: str) -> None:
+    def _delete_uncounted(self, parent: _Parent, point_id: str) -> None:
         """Delete child runs beyond the parent's count, which a killed process left behind.
 
         Children are created in the order of the probes, so usually one query is enough.
@@ -258,7 +261,7 @@ class Syncer:
                 self.client.delete_run(child.info.run_id)
             number += 1
 
-    def _child(self, parent: _Parent, status: PointStatus, number: int) -> None:
+    def _log_probe(self, parent: _Parent, status: PointStatus, number: int) -> None:
         assert status.record is not None
         probe = status.record.probes[number]
         end = int(probe.finished * 1000)
@@ -306,12 +309,10 @@ class Syncer:
         run_status = "FINISHED" if fitted else "FAILED"
         self.client.set_terminated(run.info.run_id, status=run_status, end_time=end)
 
-    def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
+    def _log_progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
         """Log bracket and estimate after each new probe as metrics of the parent run.
 
         Args:
-            parent: parent run of the point.
-            status: status of the point.
             numbers: consecutive indices of the new probes.
         """
         from mlflow.entities import Metric, RunTag
@@ -340,7 +341,7 @@ class Syncer:
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
         parent.logged = numbers[-1] + 1
 
-    def _estimate(self, parent: _Parent, status: PointStatus) -> None:
+    def _log_estimate(self, parent: _Parent, status: PointStatus) -> None:
         """Log the final estimate, its figure and the point file on the parent run."""
         from mlflow.entities import Metric, RunTag
 
@@ -356,7 +357,7 @@ class Syncer:
             values |= dict.fromkeys(("emc_hi", "hi"), math.nan)
         metrics = [Metric(k, v, now, last) for k, v in values.items()]
         tags = [
-            RunTag("mlflow.note.content", note_of(status)),
+            RunTag("mlflow.note.content", point_description(status)),
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
             RunTag(ENDED_BY, estimate.ended_by or ""),
@@ -367,7 +368,7 @@ class Syncer:
             figure = Path(folder) / "fit_curve.svg"
             fit_chart(status).save(figure)
             self.client.log_artifact(parent.run_id, str(figure))
-        self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
+        self.client.log_artifact(parent.run_id, str(self.folder.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
         parent.finished = True
         parent.evaluated = _evaluation_settings(record)

@@ -25,8 +25,6 @@ def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
     """Return the command that serves the UI.
 
     Args:
-        run: run folder.
-        port: port on the loopback interface.
         at: path of a Unix socket to serve on instead of the port.
     """
     socket_options = ["--uvicorn-opts", f"--uds {shlex.quote(str(at))}"] if at else []
@@ -48,10 +46,6 @@ def page_of(run: RunFolder, name: str) -> str:
     """Return the path of the UI page with the table of a sweep's points.
 
     The database is first created if it does not exist, or recreated if the run folder was moved.
-
-    Args:
-        run: run folder.
-        name: name of the sweep.
 
     Raises:
         InputError: the database is damaged or cannot be written.

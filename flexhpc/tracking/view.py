@@ -64,10 +64,6 @@ def experiment_of(database: Path, name: str) -> tuple[str, str] | None:
 
     The database is read with sqlite3, because importing mlflow takes seconds.
 
-    Args:
-        database: SQLite database of a run.
-        name: name of the experiment.
-
     Raises:
         sqlite3.Error: the database cannot be read.
     """
@@ -83,10 +79,6 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
     """Return whether the run folder was moved or copied after its database was created.
 
     MLflow stores absolute artifact locations and has no function to change them.
-
-    Args:
-        run: run folder.
-        name: name of the experiment.
 
     Returns:
         None if there is no database, or the experiment is not in it.

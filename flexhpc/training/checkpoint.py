@@ -26,7 +26,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
         key: identifies the training run.
         state: tensors and plain values.
     """
-    with replacing(path, makes_folder=False) as part, part.open("wb") as file:
+    with replacing(path, create_folder=False) as part, part.open("wb") as file:
         torch.save({"format": FORMAT, "key": key, **state}, file)
 
 

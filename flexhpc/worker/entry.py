@@ -9,22 +9,20 @@ from pathlib import Path
 from flexhpc.errors import PointError
 from flexhpc.imports import imports_without_gc
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 
 
-def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
+def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     Args:
-        path: task file.
-        environment: distributed environment of this process.
         stop: stop request. Signal handlers must be installed before the call, because importing
             torch takes seconds, during which signals must not be lost.
 
     Raises:
         SystemExit: with status 1 if the task file is missing or damaged; otherwise as
-            :func:`flexhpc.worker.work.work`.
+            :func:`flexhpc.worker.worker.run_task`.
     """
     try:
         task = TaskFile.read(path)
@@ -32,13 +30,13 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
     with imports_without_gc():
-        from flexhpc.worker.work import work
+        from flexhpc.worker.worker import run_task
 
-    return work(task, environment, stop)
+    return run_task(task, environment, stop)
 
 
 @dataclass(frozen=True)
-class Task:
+class ArrayTask:
     """Callable that submitit pickles and runs in each task.
 
     Attributes:
@@ -52,5 +50,5 @@ class Task:
 
         First replaces submitit's signal handlers, which would requeue or cancel the job.
         """
-        stop = Stop.on_signals()
+        stop = StopRequest.on_signals()
         return run_worker(Path(self.path), Environment.from_slurm(), stop)

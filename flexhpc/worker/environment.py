@@ -86,6 +86,6 @@ class Environment:
         """
         return Path(self.log).parent / f"{self.job}.failures"
 
-    def seconds_left(self) -> float | None:
+    def remaining_seconds(self) -> float | None:
         """Return the remaining time of the allocation (seconds), or None if unknown."""
         return None if self.deadline is None else self.deadline - time.time()

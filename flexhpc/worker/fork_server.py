@@ -2,8 +2,9 @@
 
 Usage: python -m flexhpc.worker.fork_server
 
-Each line of stdin is an :class:`Order`. When a worker process starts or ends, an :class:`Event` is
-written to stdout as one line. The server exits when stdin is closed; its workers keep running.
+Each line of stdin is a :class:`StartRequest`. When a worker process starts or ends, a
+:class:`ProcessEvent` is written to stdout as one line. The server exits when stdin is closed; its
+workers keep running.
 
 The fork server of multiprocessing is not used: it runs the caller's main script again in every
 process, and the caller cannot exit before the workers.
@@ -29,16 +30,16 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.imports import imports_without_gc
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 
-WARM = "flexhpc.worker.work"
+WORKER_MODULE = "flexhpc.worker.worker"
 """Module that imports everything a worker needs, including torch; given by name, because processes
 that start a fork server must not import torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class StartRequest:
     """Request to start one worker.
 
     Attributes:
@@ -56,25 +57,24 @@ class Order:
     cwd: str
 
     def line(self) -> bytes:
-        """Format the order as one line of JSON, which the fork server reads."""
+        """Format the request as one line of JSON, which the fork server reads."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     def log(self, rank: int, stream: str) -> Path:
         """Return the log file of one process; the suffix is the same as in submitit's logs.
 
         Args:
-            rank: rank of the process.
             stream: ``out`` or ``err``.
         """
         return Path(f"{self.worker}_{rank}_log.{stream}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class ProcessEvent:
     """A process of a worker was started or ended.
 
     Attributes:
-        worker: name of the worker; see :class:`Order`.
+        worker: name of the worker; see :class:`StartRequest`.
         pid: process id.
         status: exit status, or the negative number of the signal that killed the process; None if
             the process was started.
@@ -93,31 +93,31 @@ class _Server:
 
     def serve(self) -> None:
         """Fork the processes of a worker for each line of stdin, until stdin is closed."""
-        signal.signal(signal.SIGCHLD, self._report_endings)
+        signal.signal(signal.SIGCHLD, self._report_exits)
         for line in sys.stdin:
-            order, token = Order(**json.loads(line)), secrets.token_hex(16)
-            _expand_spec(order)
-            for rank in range(order.processes):
+            request, token = StartRequest(**json.loads(line)), secrets.token_hex(16)
+            _expand_spec(request)
+            for rank in range(request.processes):
                 with _blocked_sigchld():
-                    pid = _fork(order, rank, token)
-                    self._running[pid] = order.worker
-                    _send(Event(worker=order.worker, pid=pid))
+                    pid = _fork(request, rank, token)
+                    self._running[pid] = request.worker
+                    _send(ProcessEvent(worker=request.worker, pid=pid))
 
-    def _report_endings(self, *_: object) -> None:
+    def _report_exits(self, *_: object) -> None:
         """Report all children that have ended; one SIGCHLD may stand for several."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             status = os.waitstatus_to_exitcode(status)
-            _send(Event(worker=self._running.pop(pid), pid=pid, status=status))
+            _send(ProcessEvent(worker=self._running.pop(pid), pid=pid, status=status))
 
 
-def _expand_spec(order: Order) -> None:
+def _expand_spec(request: StartRequest) -> None:
     """Expand the spec into the cache that forked workers inherit; workers report any error."""
-    work = importlib.import_module(WARM)
+    worker = importlib.import_module(WORKER_MODULE)
     with contextlib.suppress(PointError, InputError, OSError):
-        work.points_of(TaskFile.read(Path(order.task)).spec)
+        worker.points_of(TaskFile.read(Path(request.task)).spec)
 
 
 @contextlib.contextmanager
@@ -130,7 +130,7 @@ def _blocked_sigchld() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _send(event: Event) -> None:
+def _send(event: ProcessEvent) -> None:
     """Write an event to stdout; ignore a closed pipe.
 
     The write is atomic, because a line is shorter than PIPE_BUF.
@@ -139,42 +139,40 @@ def _send(event: Event) -> None:
         os.write(1, json.dumps(asdict(event)).encode() + b"\n")
 
 
-def _fork(order: Order, rank: int, token: str) -> int:
+def _fork(request: StartRequest, rank: int, token: str) -> int:
     """Fork one process of a worker; return its process id in the parent.
 
     The child does not return from this function.
 
     Args:
-        order: worker to start.
-        rank: rank of the process within the worker.
         token: secret by which the processes of the worker authenticate each other.
     """
     if pid := os.fork():
         return pid
     status = 1
     try:
-        _become_worker(order, rank)
-        run_worker(Path(order.task), _environment(order, rank, token), Stop.on_signals())
+        _become_worker(request, rank)
+        run_worker(Path(request.task), _environment(request, rank, token), StopRequest.on_signals())
         status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
-        _end(status)
+        _exit(status)
 
 
-def _become_worker(order: Order, rank: int) -> None:
+def _become_worker(request: StartRequest, rank: int) -> None:
     """Detach a forked process from the server: session, signals, environment and streams."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     os.environ.clear()
-    os.environ.update(order.environment)
-    os.chdir(order.cwd)
+    os.environ.update(request.environment)
+    os.chdir(request.cwd)
     no_input = os.open(os.devnull, os.O_RDONLY)
     out, err = (
-        os.open(order.log(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.open(request.log(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in ("out", "err")
     )
     for source, target in ((no_input, 0), (out, 1), (err, 2)):
@@ -182,21 +180,21 @@ def _become_worker(order: Order, rank: int) -> None:
         os.close(source)
 
 
-def _environment(order: Order, rank: int, token: str) -> Environment:
+def _environment(request: StartRequest, rank: int, token: str) -> Environment:
     return Environment(
         rank=rank,
-        world_size=order.processes,
+        world_size=request.processes,
         local_rank=rank,
         host="127.0.0.1",
         token=token,
-        job=Path(order.worker).name,
+        job=Path(request.worker).name,
         index=0,
-        log=str(order.log(rank, "err")),
+        log=str(request.log(rank, "err")),
         deadline=None,
     )
 
 
-def _end(status: int) -> NoReturn:
+def _exit(status: int) -> NoReturn:
     """Exit a worker without running the exit handlers inherited from the server."""
     try:
         sys.stdout.flush()
@@ -206,11 +204,11 @@ def _end(status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Import the modules of a worker, then serve orders."""
+    """Import the modules of a worker, then serve requests."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent by the terminal; the sweep stops the workers
     with imports_without_gc():
-        importlib.import_module(WARM)
+        importlib.import_module(WORKER_MODULE)
         gc.freeze()  # a garbage collection would copy pages shared with children
     _Server().serve()
     os._exit(0)  # skip the shutdown of torch, which would delay the exit of the sweep

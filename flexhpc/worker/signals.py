@@ -23,7 +23,7 @@ EXIT_PEER_LOST = 200
 """Exit status of a process that lost the connection to its peers, or never connected to them."""
 
 
-class Stop:
+class StopRequest:
     """Stop request, set by a signal handler, the watchdog or the caller.
 
     The training loop polls it. It is a plain attribute instead of a threading.Event, because the
@@ -34,7 +34,7 @@ class Stop:
         self.reason = ""
 
     @classmethod
-    def on_signals(cls) -> Stop:
+    def on_signals(cls) -> StopRequest:
         """Create a stop request that SIGTERM and SIGUSR2 set."""
         stop = cls()
 

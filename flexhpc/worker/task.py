@@ -8,7 +8,7 @@ from pathlib import Path
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
 from flexhpc.state_file import read_state
-from flexhpc.store.claim import process_birth, process_lives
+from flexhpc.store.claim import process_birth, process_is_alive
 
 WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable with the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
@@ -18,7 +18,7 @@ PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owner:
+class ProcessIdentity:
     """Identity of a process. Workers stop when the owner in their task file ends.
 
     Attributes:
@@ -30,13 +30,13 @@ class Owner:
     birth: float
 
     @classmethod
-    def of(cls, pid: int) -> Owner:
+    def of(cls, pid: int) -> ProcessIdentity:
         """Look up the start time of a process."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 
     def alive(self) -> bool:
         """Return whether the process is still running."""
-        return process_lives(self.pid, self.birth)
+        return process_is_alive(self.pid, self.birth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ class TaskFile:
             ``FLEXHPC_PROBES_AT_ONCE``.
         retries: number of retries of a point after its worker died.
         checkpoint_every: time between checkpoints (seconds).
-        beat: time between heartbeats (seconds).
+        heartbeat_every: time between heartbeats (seconds).
         points: ids of the points of an array, ``per_task`` consecutive ids for each task; None for
             a worker that claims any free point of the run.
         per_task: number of points per task of the array.
-        wanted: ids of the points to measure, each with whether it is measured to the tolerance of
-            the spec; None for all points, as the spec requests.
+        selection: ids of the points to measure, each with whether it is measured to the tolerance
+            of the spec; None for all points, as the spec requests.
         stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
@@ -71,15 +71,15 @@ class TaskFile:
     stop: str
     python: str
     flexhpc: str
-    owner: Owner | None
+    owner: ProcessIdentity | None
     threads: int
     probes_at_once: int
     retries: int
     checkpoint_every: float
-    beat: float = 1.0
+    heartbeat_every: float = 1.0
     points: list[str] | None = None
     per_task: int = 1
-    wanted: dict[str, bool] | None = None
+    selection: dict[str, bool] | None = None
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:

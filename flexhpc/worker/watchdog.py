@@ -9,7 +9,7 @@ from typing import Any
 from flexhpc.atomic import FolderWatch
 from flexhpc.store import Claim
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 
 
@@ -23,32 +23,32 @@ class Watchdog:
             owner ends.
         cancelled: whether the job must not be requeued: the stop file exists, or the owner or the
             run folder is gone.
-        lost: set when another process took over the current claim.
+        claim_lost: set when another process took over the current claim.
     """
 
-    def __init__(self, task: TaskFile, environment: Environment, stop: Stop) -> None:
+    def __init__(self, task: TaskFile, environment: Environment, stop: StopRequest) -> None:
         self.task, self.environment, self.stop = task, environment, stop
         self.cancelled = False
-        self.lost = threading.Event()
+        self.claim_lost = threading.Event()
         self.claim: Claim | None = None
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._launch = FolderWatch(Path(task.stop).parent)
+        self._launch_folder = FolderWatch(Path(task.stop).parent)
         self._check_stop()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
-    def guard(self, claim: Claim | None) -> None:
+    def set_claim(self, claim: Claim | None) -> None:
         """Start sending heartbeats for a claim; None stops them."""
         with self._lock:
             self.claim, self.progress = claim, {}
-            self.lost.clear()
+            self.claim_lost.clear()
 
-    def stopping(self) -> bool:
+    def should_stop(self) -> bool:
         """Return whether the current measurement must stop."""
-        return self.stop.is_set() or self.lost.is_set()
+        return self.stop.is_set() or self.claim_lost.is_set()
 
-    def note(self, progress: dict[str, Any]) -> None:
+    def set_progress(self, progress: dict[str, Any]) -> None:
         """Set the progress that the next heartbeat writes."""
         self.progress = progress
 
@@ -58,7 +58,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         # Heartbeats continue after a stop request, until the worker has saved its state.
-        while not self._closed.wait(self.task.beat):
+        while not self._closed.wait(self.task.heartbeat_every):
             try:
                 self._check_stop()
             except OSError as error:
@@ -68,17 +68,17 @@ class Watchdog:
 
     def _check_stop(self) -> None:
         owner = self.task.owner
-        removed = self._launch.removed()
+        removed = self._launch_folder.removed()
         if removed or Path(self.task.stop).exists() or (owner is not None and not owner.alive()):
             self.cancelled = True
             self.stop.set("the run folder was moved or removed" if removed else "cancelled")
-        seconds_left = self.environment.seconds_left()
-        if seconds_left is not None and seconds_left < self.task.stop_before:
-            self.stop.set(f"{seconds_left:.0f} s before the end of the allocation")
+        remaining_seconds = self.environment.remaining_seconds()
+        if remaining_seconds is not None and remaining_seconds < self.task.stop_before:
+            self.stop.set(f"{remaining_seconds:.0f} s before the end of the allocation")
 
     def _beat(self) -> None:
         try:
-            if self.claim is not None and not self.claim.beat(self.progress):
-                self.lost.set()
+            if self.claim is not None and not self.claim.send_heartbeat(self.progress):
+                self.claim_lost.set()
         except OSError as error:
             print(f"cannot write the heartbeat: {error}", flush=True)

@@ -42,7 +42,7 @@ from flexhpc.analysis.results import (
 from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import ratio_text
 from flexhpc.store.status import PointStatus
-from flexhpc.tracking.note import note_of
+from flexhpc.tracking.description import point_description
 from flexhpc.training import Verdict
 from tests.analysis.made import BAYES, BISECTION, points, points_of, status, summary
 
@@ -93,7 +93,7 @@ def test_bounds_are_marked_in_table_note_and_report(
     assert ">= 10.000" in lines[1]
     assert "< 0.020" in lines[2]
     assert not {"<", ">"} & set(lines[3])
-    right, left, exact = map(note_of, three)
+    right, left, exact = map(point_description, three)
     assert right.startswith("**EMC >= 1000** (all fitted, n50, level 0.9), 100 parameters")
     assert "EMC per parameter >= 10.000, 7 probes" in right
     assert left.startswith("**EMC < 4** (none fitted, n50")
@@ -188,7 +188,7 @@ def test_bisection_with_one_training_run_per_n_gives_a_warning(tmp_path: Path) -
     assert ending_text(single) == "bracket (wide)"
     assert [text for text, _ in warnings([single])] == [WIDER, ONE_TRAINING]
     assert warning_lines([single])[1].startswith("1 of 1 points: one training run per n")
-    note = note_of(single)
+    note = point_description(single)
     assert "ended by: bracket (wide)" in note
     assert "One training run per n" in note
     page = write_report("test", [single], [], tmp_path).read_text()

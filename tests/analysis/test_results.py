@@ -23,7 +23,7 @@ from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interva
 from flexhpc.cli.options import check_budgets
 from flexhpc.errors import InputError
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
-from flexhpc.store import history_of, read
+from flexhpc.store import history_of, read_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import points, points_of, status, summary
 from tests.conftest import Cli
@@ -50,7 +50,7 @@ def test_every_format_agrees_with_the_point_files(
     table = cli("results", small_run).stdout
     folder, _, points = open_run(small_run)
     for point, row in zip(points, rows, strict=True):
-        record = read(folder.point(point.id))
+        record = read_point_file(folder.point(point.id))
         assert (row["point_id"], row["status"]) == (point.id, "done")
         assert str(row["emc"]) in table
         assert row["emc_lo"] <= row["emc"] <= row["emc_hi"]

@@ -44,9 +44,9 @@ assert not imported, imported
 
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
 
 
 def run_without_torch(*arguments: object) -> str:
@@ -69,13 +69,13 @@ def test_commands_without_training_import_neither_torch_nor_mlflow(
         assert verb in text
 
 
-def test_missing_run_is_reported_before_large_packages_are_imported(tmp_path: Path) -> None:
+def test_a_missing_run_is_reported_before_large_packages_are_imported(tmp_path: Path) -> None:
     run = tmp_path / "none"
-    done = run_python(COMMAND, 2, "numpy,h5py,rich.console,scipy", "status", run)
-    assert "not a run folder" in done.stderr
+    result = run_python(COMMAND, 2, "numpy,h5py,rich.console,scipy", "status", run)
+    assert "not a run folder" in result.stderr
 
 
-def test_worker_imports_neither_the_torch_compiler_nor_mlflow(
+def test_a_worker_imports_neither_the_torch_compiler_nor_mlflow(
     small_spec: Path, tmp_path: Path
 ) -> None:
     run_python(MEASURE, small_spec, tmp_path / "run")
@@ -98,7 +98,7 @@ def test_plan_excludes_measured_points(small_run: Path, cli: Cli) -> None:
     assert [p["state"] for p in larger["points"]] == ["done", "to measure"]
 
 
-def test_measured_cost_is_within_the_planned_bound(
+def test_the_measured_cost_is_within_the_planned_bound(
     small_run: Path, tmp_path: Path, cli: Cli
 ) -> None:
     shutil.copytree(small_run, tmp_path / "runs" / "small")
@@ -143,14 +143,14 @@ def test_doctor_and_schema(cli: Cli) -> None:
 
 def test_parquet_is_not_written_to_a_terminal(small_run: Path) -> None:
     inner, outer = pty.openpty()
-    done = subprocess.run(
+    result = subprocess.run(
         [str(FLEXHPC), "results", str(small_run), "--format", "parquet"],
         stdout=outer, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     os.close(outer)
     os.close(inner)
-    assert done.returncode == 2
-    assert "--output" in done.stderr
+    assert result.returncode == 2
+    assert "--output" in result.stderr
 
 
 def test_version_help_and_completion(cli: Cli) -> None:
@@ -162,15 +162,15 @@ def test_version_help_and_completion(cli: Cli) -> None:
     assert "complete -o default" in completion
 
 
-def test_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
+def test_the_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flexhpc", "status", "none"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     expected = cli("status", "none", check=2)
-    assert done.returncode == 2
-    assert (done.stdout, done.stderr) == (expected.stdout, expected.stderr)
+    assert result.returncode == 2
+    assert (result.stdout, result.stderr) == (expected.stdout, expected.stderr)
 
 
-def test_damaged_point_file_is_reported_with_status_one(
+def test_a_damaged_point_file_is_reported_with_status_one(
     small_run: Path, tmp_path: Path, cli: Cli
 ) -> None:
     run = Path(shutil.copytree(small_run, tmp_path / "runs" / "small"))
@@ -181,14 +181,14 @@ def test_damaged_point_file_is_reported_with_status_one(
         ("results", "--format", "csv"), ("results", "--format", "json"),
         ("results", "--format", "parquet", "-o", tmp_path / "r.parquet"),
     ):  # fmt: skip
-        done = cli(verb, run, *options, check=1)
-        (line,) = done.stderr.splitlines()
+        result = cli(verb, run, *options, check=1)
+        (line,) = result.stderr.splitlines()
         assert re.fullmatch(
             rf"failed: width=\d+: {path}: is corrupt \(checksum mismatch[^)]*\); move it elsewhere "
             "and repeat the sweep command, which measures the point again",
             line,
         ), line
         if "json" in str(options):
-            assert len(json.loads(done.stdout)) == 3
+            assert len(json.loads(result.stdout)) == 3
         if "csv" in options:
-            assert len(done.stdout.splitlines()) == 4
+            assert len(result.stdout.splitlines()) == 4

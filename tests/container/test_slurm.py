@@ -10,75 +10,72 @@ import pytest
 
 from tests.barrier import Barrier, wait_for
 from tests.conftest import FULL
-from tests.container.conftest import Built, Site, images_of
+from tests.container.conftest import BuildSite, Image, images_of
 from tests.container.test_sif import sha256
-from tests.slurm.conftest import Cluster, finish
-from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
-from tests.slurm.test_sweeps import locally, submissions, write_spec
-from tests.sweeps import results_by_point
+from tests.slurm.conftest import Cluster
+from tests.slurm.test_life_cycle import LONG, disturb_repeatedly, undisturbed, usr2
+from tests.slurm.test_sweeps import measure_locally, submissions, write_spec
+from tests.sweeps import finish_with_status, results_by_point
 
 __all__ = ["undisturbed"]
 RUNTIMES = ("apptainer", "podman")
-TIMES = 2
-
+DISTURBANCES = 2
 SLOW = """\
 import os, time
 
 
-def fit(inputs, labels, seed, most):
+def fit(inputs, labels, seed, capacity):
     if "SLURM_JOB_ID" in os.environ:
         time.sleep(1.2)
-    return {"right": [i < most for i in range(len(labels))]}
+    return {"right": [i < capacity for i in range(len(labels))]}
 """
-POISON = "raise SystemExit('the home of the host has leaked in')\n"
+FAILING_MODULE = "raise SystemExit('a module of the host was imported')\n"
 
 
 @pytest.fixture
-def container(request: pytest.FixtureRequest, site: Site, image: Built) -> dict[str, object]:
-    """The ``container`` section of a profile, for the runtime that the test is about."""
+def container(request: pytest.FixtureRequest, site: BuildSite, image: Image) -> dict[str, object]:
+    """The ``container`` section of a profile for the runtime of the test."""
     if request.param == "podman":
         return {"runtime": "podman", "image": image.name}
     path = request.getfixturevalue("sif")
     return {"runtime": "apptainer", "image": str(path), "flags": site.apptainer_flags}
 
 
-def identity(container: dict[str, object], image: Built) -> str:
+def identity(container: dict[str, object], image: Image) -> str:
     if container["runtime"] == "podman":
         return f"{image.name}@{image.id}"
     return f"flexhpc.sif@sha256:{sha256(Path(str(container['image'])))}"
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
-def test_an_array_of_points_of_two_processes_each(
-    container: dict[str, object], cluster: Cluster, image: Built, tmp_path: Path
+def test_an_array_with_two_processes_per_task(
+    container: dict[str, object], cluster: Cluster, image: Image, tmp_path: Path
 ) -> None:
-    """The same results as without; and no part of the host's home or Python gets in."""
+    """Python modules of the host are not visible: in the home, PYTHONPATH or working directory."""
     points = 8 if FULL else 4
     spec = write_spec(tmp_path, f"  model.width: [4, 8]\n  seed: {list(range(points // 2))}\n")
     home = tmp_path / "home"
     user_site = home / ".local" / "lib" / "python3.11" / "site-packages"
     user_site.mkdir(parents=True)
-    (user_site / "sitecustomize.py").write_text(POISON)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "torch.py").write_text(POISON)
-    beside = tmp_path / "numpy.py"  # in the folder where the sweep is started
-    beside.write_text(POISON)
-    data = tmp_path / "data"  # bound by itself, too: only one of the two can be
+    (user_site / "sitecustomize.py").write_text(FAILING_MODULE)
+    python_path = tmp_path / "python_path"
+    python_path.mkdir()
+    (python_path / "torch.py").write_text(FAILING_MODULE)
+    in_working_directory = tmp_path / "numpy.py"
+    in_working_directory.write_text(FAILING_MODULE)
+    data = tmp_path / "data"  # also bound by default
     data.mkdir()
     profile = cluster.profile(
         tmp_path, throttle=2, processes_per_node=2,
         container={**container, "binds": [str(data)]},
-        setup=[f"export PYTHONPATH={elsewhere} HOME={home}"],
+        setup=[f"export PYTHONPATH={python_path} HOME={home}"],
     )  # fmt: skip
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    beside.unlink()
+    finish_with_status(cluster.sweep(spec, profile))
+    in_working_directory.unlink()
     run = tmp_path / "runs" / "quick"
     (array,) = submissions(run)
     assert array["tasks"] == points
-    assert results_by_point(run) == locally(spec)
+    assert results_by_point(run) == measure_locally(spec)
     assert images_of(run) == {identity(container, image)}
     (launch,) = json.loads((run / "run.json").read_text())["launches"]
     assert launch["image"] == identity(container, image)
@@ -87,42 +84,39 @@ def test_an_array_of_points_of_two_processes_each(
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
-def test_tables_outside_of_data_are_seen(
+def test_tables_and_custom_networks_are_bound(
     container: dict[str, object], cluster: Cluster, tmp_path: Path
 ) -> None:
-    """One lies elsewhere, one beneath the folder where the sweep is started, as does a network."""
-    elsewhere = tmp_path / "elsewhere"
-    here = elsewhere / "here"
-    (here / "tables").mkdir(parents=True)
+    """In the working directory of the sweep, and in a folder above it."""
+    workdir = tmp_path / "parent" / "workdir"
+    (workdir / "tables").mkdir(parents=True)
     rows = "".join(f"{i % 7},{i % 11},{'yes' if i % 3 else 'no'}\n" for i in range(64))
-    for table in (elsewhere / "far.csv", here / "tables" / "near.csv"):
+    for table in (workdir.parent / "above.csv", workdir / "tables" / "below.csv"):
         table.write_text(f"one,two,answer\n{rows}")
-    (here / "nets.py").write_text(
+    (workdir / "nets.py").write_text(
         "from torch import nn\n\n\ndef net(shape, classes):\n"
         "    return nn.Linear(shape[0], classes)\n"
     )
-    spec = here / "quick.yaml"
+    spec = workdir / "quick.yaml"
     spec.write_text(
         "name: quick\nfixed:\n"
-        "  data: {source: table, path: tables/near.csv, target: answer}\n"
+        "  data: {source: table, path: tables/below.csv, target: answer}\n"
         "  model: {family: 'nets:net'}\n"
         "  training: {epochs: 20}\n"
         "  search: {policy: growth, start: 4, growth: 2.0}\n"
-        f"zip:\n  - data.path: [tables/near.csv, {elsewhere}/far.csv]\n"
-        "    data.name: [near, far]\n"
+        f"zip:\n  - data.path: [tables/below.csv, {workdir.parent}/above.csv]\n"
+        "    data.name: [below, above]\n"
     )
-    profile = cluster.profile(here, points_per_task=2, container=container)
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    profile = cluster.profile(workdir, points_per_task=2, container=container)
+    output = finish_with_status(cluster.sweep(spec, profile))
     assert output.count("done") >= 2
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
-def test_usr2_in_a_contained_task(
+def test_a_task_in_a_container_is_requeued_after_usr2(
     container: dict[str, object], cluster: Cluster, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    """It saves, ends, is requeued by the batch script on the host, and resumes."""
+    """The batch script, which runs on the host, requeues the task; it resumes the probe."""
     barrier = Barrier(tmp_path)
     barrier.continue_slowly()
     spec = tmp_path / "long.yaml"
@@ -132,25 +126,24 @@ def test_usr2_in_a_contained_task(
     )
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    watched = disturb_again_and_again(run, [lambda: usr2(cluster)] * TIMES)
+    progress = disturb_repeatedly(run, [lambda: usr2(cluster)] * DISTURBANCES)
     barrier.open()
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(sweep)
     assert results_by_point(run) == undisturbed
-    assert watched.claim()["attempts"] == TIMES + 1
+    assert progress.claim()["attempts"] == DISTURBANCES + 1
     assert len(submissions(run)) == 1
 
 
-def test_the_walltime_of_contained_tasks(
-    site: Site, image: Built, sif: Path, cluster: Cluster, tmp_path: Path
+def test_tasks_in_containers_are_requeued_at_their_time_limit(
+    site: BuildSite, image: Image, sif: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Two points of a trainer of the user's, whose 25 probes sleep longer than a task may run."""
+    """The 25 probes of a custom trainer take longer than the time limit of a task."""
     (tmp_path / "slow.py").write_text(SLOW)
     spec = tmp_path / "quick.yaml"
     spec.write_text(
         "name: quick\nfixed:\n"
         "  data: {source: gaussian, classes: 2, labels: random, size: 200, dims: 10}\n"
-        "  training: {trainer: 'slow:fit', kwargs: {most: 24}}\n"
+        "  training: {trainer: 'slow:fit', kwargs: {capacity: 24}}\n"
         "  search: {policy: growth, start: 1, growth: 1.05}\n"
         "grid: {seed: [0, 1]}\n"
     )
@@ -158,30 +151,26 @@ def test_the_walltime_of_contained_tasks(
         tmp_path, time=1, stop_before=35,
         container={"runtime": "apptainer", "image": str(sif), "flags": site.apptainer_flags},
     )  # fmt: skip
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
     claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
     assert all(claim["attempts"] > 1 and claim["deaths"] == 0 for claim in claims)
     assert len(submissions(run)) == 1
-    assert results_by_point(run) == locally(spec)
+    assert results_by_point(run) == measure_locally(spec)
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
-def test_another_flexhpc_inside_is_refused(
-    container: dict[str, object], site: Site, cluster: Cluster, tmp_path: Path
+def test_an_image_with_other_source_code_is_rejected(
+    container: dict[str, object], site: BuildSite, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Of the same version, but of another day: the code here has changed since it was built."""
+    """The source changed after the image was built; the version is the same."""
     code = tmp_path / "code"
     shutil.copytree(site.checkout / "flexhpc", code / "flexhpc")
     with (code / "flexhpc" / "seeds.py").open("a") as file:
         file.write("CHANGED = True\n")
     spec = write_spec(tmp_path, "  seed: [0]\n")
     profile = cluster.profile(tmp_path, container=container)
-    sweep = cluster.sweep(spec, profile, PYTHONPATH=str(code))
-    output = finish(sweep)
-    assert sweep.returncode == 2, output
+    output = finish_with_status(cluster.sweep(spec, profile, PYTHONPATH=str(code)), 2)
     (line,) = output.splitlines()
     assert "profile: container: " in line
     assert "flexhpc 0.1.0 (source " in line
@@ -189,43 +178,41 @@ def test_another_flexhpc_inside_is_refused(
     assert not cluster.queue()
 
 
-def test_an_image_that_is_not_there_is_one_line(
-    site: Site, cluster: Cluster, tmp_path: Path
+def test_a_missing_image_is_reported_with_one_line(
+    site: BuildSite, cluster: Cluster, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     for runtime, image in (("apptainer", "no.sif"), ("podman", "localhost/no")):
         profile = cluster.profile(tmp_path, container={"runtime": runtime, "image": image})
-        sweep = cluster.sweep(spec, profile)
-        output = finish(sweep)
-        assert sweep.returncode == 2, output
+        output = finish_with_status(cluster.sweep(spec, profile), 2)
         (line,) = output.splitlines()
         assert line.startswith("profile: container.image: ")
 
 
-def test_an_image_that_changes_after_submission_is_refused_by_the_task(
-    site: Site, sif: Path, cluster: Cluster, tmp_path: Path
+def test_a_task_fails_if_its_image_was_removed_after_submission(
+    site: BuildSite, sif: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
-    mine = tmp_path / "mine.sif"
-    site.run("cp", str(sif), str(mine))
-    container = {"runtime": "apptainer", "image": str(mine), "flags": site.apptainer_flags}
+    copy = tmp_path / "copy.sif"
+    site.run("cp", str(sif), str(copy))
+    container = {"runtime": "apptainer", "image": str(copy), "flags": site.apptainer_flags}
     profile = cluster.profile(tmp_path, container=container, sbatch={"begin": "now+8"})
-    started = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
-    assert started.returncode == 0, started.stderr
-    mine.unlink()
+    cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--detach")
+    copy.unlink()
     run = tmp_path / "runs" / "quick"
     wait_for(lambda: not cluster.queue(), "an empty queue")
     (log,) = run.glob("jobs/*/array-000/*_log.err")
-    assert "mine.sif: was removed or changed; submit the sweep again" in log.read_text()
+    assert "copy.sif: was removed or changed; submit the sweep again" in log.read_text()
 
 
-def test_dry_run_shows_the_way_in(site: Site, sif: Path, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_script_that_enters_the_container(
+    site: BuildSite, sif: Path, cluster: Cluster, tmp_path: Path
+) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     container = {"runtime": "apptainer", "image": str(sif), "binds": ["/scratch"]}
     profile = cluster.profile(tmp_path, container=container)
-    printed = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
-    assert printed.returncode == 0, printed.stderr
-    assert "exec apptainer" in printed.stdout
-    assert "/scratch:/scratch" in printed.stdout
-    assert "container.sh python -u -m submitit" in printed.stdout
+    output = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
+    assert "exec apptainer" in output.stdout
+    assert "/scratch:/scratch" in output.stdout
+    assert "container.sh python -u -m submitit" in output.stdout
     assert not (tmp_path / "runs").exists()

@@ -22,12 +22,6 @@ from tests import reaper
 from tests.faults.kinds import KINDS
 from tests.faults.site import Outcome, Site, Unavailable, expected
 
-FAULTS_PER_SWEEP = {
-    "killed worker": 30, "stopped worker": 6, "killed rank": 6, "interrupted ranks": 3,
-    "killed everything": 4, "ten sweeps, five killed": 1, "two versions": 1, "slow disk": 1,
-    "host returns": 1, "twenty sweeps, half on SLURM": 1,
-}  # fmt: skip
-"""By kind; 2 for the others."""
 _REPEATED = ("killed worker",) * 5  # a sweep with many kills takes little time
 _ON_SLURM = "twenty sweeps, half on SLURM"  # one at a time
 
@@ -81,7 +75,7 @@ def run_kind(kind: str, seed: list[int]) -> Outcome | str:
     with TemporaryDirectory(prefix="flexhpc-faults-", ignore_cleanup_errors=True) as folder:
         site = Site(Path(folder), np.random.default_rng(seed))
         try:
-            return KINDS[kind](site, FAULTS_PER_SWEEP.get(kind, 2))
+            return KINDS[kind].fault(site, KINDS[kind].count)
         except Unavailable as error:
             return str(error)
         except Exception:  # the other kinds continue

@@ -34,7 +34,7 @@ from flexhpc.data.packed import verify_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile
-from flexhpc.store import RunFolder, read, read_claim, read_masks
+from flexhpc.store import RunFolder, read_claim, read_masks, read_point_file
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.training import checkpoint
 from tests.barrier import Barrier
@@ -42,7 +42,9 @@ from tests.conftest import REPOSITORY
 from tests.data.test_formats import write_formats
 from tests.data.test_packed import quiet, section, write_sources
 from tests.data.writers import written
+from tests.faults.checkpoints import saved_checkpoint
 from tests.faults.site import SPEC
+from tests.sweeps import measure_undisturbed
 
 MAX_SECONDS = 30
 """CPU seconds that reading one input may take."""
@@ -215,7 +217,8 @@ def point_files(run: Path) -> Fuzzer:
     """Damage a point file: it is read as it was written, or rejected."""
     folder, _, points = open_run(run)
     point: Point = points[0]
-    content, expected = folder.point(point.id).read_bytes(), read(folder.point(point.id))
+    content = folder.point(point.id).read_bytes()
+    expected = read_point_file(folder.point(point.id))
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         run = RunFolder(folder)
@@ -227,7 +230,8 @@ def point_files(run: Path) -> Fuzzer:
             (status,) = StatusReader(run, [point]).read()
             if status.state == "failed":
                 raise PointError(status.message)
-            assert comparable(read(path)) == comparable(expected), "damage was not detected"
+            record = read_point_file(path)
+            assert comparable(record) == comparable(expected), "damage was not detected"
             with contextlib.suppress(PointError):
                 read_masks(path).fitted()
 
@@ -236,7 +240,7 @@ def point_files(run: Path) -> Fuzzer:
     return Fuzzer(make)
 
 
-def checkpoints(saved: Path) -> Fuzzer:
+def checkpoint_files(saved: Path) -> Fuzzer:
     """Damage a checkpoint: it is loaded as it was saved, or rejected."""
     content, expected = saved.read_bytes(), checkpoint.load(saved, "k")
 
@@ -339,14 +343,12 @@ def main() -> int:
 
 def fuzz(folder: Path, rng: np.random.Generator, count: int) -> dict[str, Fuzzer]:
     """Try ``count`` inputs of each kind, each kind in its own folder."""
-    from tests.faults.made import finished_run, saved_checkpoint
-
     fuzzers = {
         "spec": specs(),
         "--set": overrides(),
         "profile": profiles(),
-        "point file": point_files(finished_run(folder / "run")),
-        "checkpoint": checkpoints(saved_checkpoint(folder)),
+        "point file": point_files(measure_undisturbed(folder / "run", SPEC)),
+        "checkpoint": checkpoint_files(saved_checkpoint(folder)),
         "claim": claims(),
         "data file": data_files(folder / "data"),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.site import Kind, Outcome, Site, Unavailable
+from tests.faults.site import Fault, Outcome, Site, Unavailable
 
 
 @contextlib.contextmanager
@@ -25,11 +25,11 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def mount(options: str) -> None:
-        done = subprocess.run(
+        result = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=False,
             capture_output=True,
         )  # fmt: skip
-        if done.returncode:
+        if result.returncode:
             raise Unavailable("mounting needs root")
 
     mount(options)
@@ -39,7 +39,7 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
-def on_small_disk(too_small: Callable[[int], str], sufficient: str, error: str) -> Kind:
+def on_small_disk(too_small: Callable[[int], str], sufficient: str, error: str) -> Fault:
     """Return a fault in which a file system lacks space or inodes until it is remounted."""
 
     def fault(site: Site, faults: int) -> Outcome:
@@ -78,7 +78,7 @@ def read_only(site: Site, faults: int) -> Outcome:
         return site.resume_and_compare()
 
 
-def failing_writes(error: int | str, one_in: int = 40) -> Kind:
+def failing_writes(error: int | str, one_in: int = 40) -> Fault:
     """Return a fault in which one of ``one_in`` writes, syncs and renames fails.
 
     Args:

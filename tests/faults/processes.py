@@ -1,4 +1,4 @@
-"""Faults of processes: killed, stopped, out of memory, several sweeps of one run."""
+"""Faults of processes: killed, suspended, out of memory, several sweeps of one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import psutil
 
 from tests.archives import copy_checkout
 from tests.barrier import alive
-from tests.faults.site import Outcome, Site
+from tests.faults.site import Outcome, Site, Unavailable
+from tests.slurm.conftest import no_slurm, running_cluster
 from tests.sweeps import kill_sweep, running_points
 
 
@@ -26,7 +27,7 @@ def killed_worker(site: Site, faults: int) -> Outcome:
 
 
 def killed_everything(site: Site, faults: int) -> Outcome:
-    """Kill the sweep, its workers and its follower at once; run the command again."""
+    """Kill the sweep, its workers and its tracking process at once; run the command again."""
     for _ in range(faults):
         sweep = site.start()
         site.outcome.faults += bool(site.hold(sweep))
@@ -35,24 +36,24 @@ def killed_everything(site: Site, faults: int) -> Outcome:
     return site.resume_and_compare()
 
 
-def killed_follower(site: Site, faults: int) -> Outcome:
+def killed_tracking_process(site: Site, faults: int) -> Outcome:
     """Kill the process that logs to MLflow; the next command logs the rest, each probe once."""
     site.write_profile()
     for _ in range(faults):
         site.remove_run()
         sweep = site.start()
 
-        def followers(sweep: subprocess.Popen[str] = sweep) -> list[psutil.Process]:
+        def tracking_processes(sweep: subprocess.Popen[str] = sweep) -> list[psutil.Process]:
             children = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
-            return [child for child in children if _is_follower(child)]
+            return [child for child in children if _is_tracking_process(child)]
 
         site.hold(sweep)
-        site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
+        site.wait(sweep, lambda: tracking_processes() and (site.run / "mlflow.db").exists())
         before = site.outcome.faults
         with contextlib.suppress(psutil.Error):  # the process has ended
-            for follower in followers():
-                is_alive = follower.status() != psutil.STATUS_ZOMBIE
-                follower.kill()
+            for process in tracking_processes():
+                is_alive = process.status() != psutil.STATUS_ZOMBIE
+                process.kill()
                 site.outcome.faults += is_alive
         output = site.finish_with_status(sweep)
         warned = "warning: the MLflow process died" in output
@@ -62,9 +63,9 @@ def killed_follower(site: Site, faults: int) -> Outcome:
     return site.outcome
 
 
-def _is_follower(process: psutil.Process) -> bool:
+def _is_tracking_process(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):  # the process has ended
-        return "flexhpc.tracking.follow" in process.cmdline()
+        return "flexhpc.tracking.periodic_sync" in process.cmdline()
     return False
 
 
@@ -120,6 +121,25 @@ def ten_sweeps(site: Site, faults: int) -> Outcome:
             site.finish_with_status(sweep)
         site.check_probes()
     return site.resume_and_compare()
+
+
+def twenty_sweeps(site: Site, faults: int) -> Outcome:
+    """Start twenty sweeps of one run at once, half of them on SLURM; kill seven in turn."""
+    if reason := no_slurm():
+        raise Unavailable(reason)
+    with running_cluster("faults", 4) as cluster:
+        slurm = cluster.profile(site.folder, processes_per_node=1, checkpoint_every=0.1, retries=9)
+        slurm_profile = slurm.rename(site.folder / "slurm.yaml")
+        site.write_profile("tracking_uri: none", workers=1)
+        for _ in range(faults):
+            sweeps = [
+                cluster.sweep(site.spec, slurm_profile) if number % 2 else site.start()
+                for number in range(20)
+            ]
+            for sweep in kill_in_turn(site, sweeps, 3):
+                site.finish(sweep)
+            site.check_probes()
+        return site.resume_and_compare()
 
 
 def kill_in_turn(

@@ -17,10 +17,15 @@ import numpy as np
 import pytest
 
 from flexhpc.errors import PointError
-from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import TIMEOUT, Barrier
-from tests.conftest import FLEXHPC
-from tests.sweeps import kill_sweep, probes_in, results_by_point
+from tests.sweeps import (
+    kill_sweep,
+    logged_names,
+    measure_undisturbed,
+    probes_in,
+    results_by_point,
+    start_command,
+)
 
 SPEC = """\
 name: faults
@@ -38,12 +43,14 @@ _MAX_PASSES = 1000
 
 @dataclass
 class Outcome:
-    """The outcome of a sweep with faults of one kind.
+    """Outcome of a sweep with faults of one kind.
 
     Attributes:
-        faults: faults that occurred; survived: sweeps that ended as without faults.
-        lost: finished probes that were missing afterwards; duplicates: probes or files.
-        wrong: unexpected results and messages.
+        faults: number of faults that occurred.
+        survived: number of sweeps with the same results as without faults.
+        lost: number of finished probes that were missing afterwards.
+        duplicates: number of probes and files that exist twice.
+        wrong: number of unexpected results and messages.
         messages: error messages of failed points, and descriptions of wrong results.
     """
 
@@ -66,14 +73,12 @@ class Outcome:
 @lru_cache
 def expected() -> dict[str, object]:
     """Return the results of the sweep without faults."""
-    from tests.faults.made import finished_run
-
     with TemporaryDirectory() as folder:
-        return results_by_point(finished_run(Path(folder, "run")))
+        return results_by_point(measure_undisturbed(Path(folder), SPEC))
 
 
 class Unavailable(Exception):
-    """This machine cannot have such a fault."""
+    """This kind of fault cannot be caused on this machine."""
 
 
 def skip(reason: Unavailable) -> NoReturn:
@@ -112,11 +117,7 @@ class Site:
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """Start or resume the sweep."""
-        sweep = subprocess.Popen(
-            [str(FLEXHPC), "sweep", str(self.spec), "--profile", "profile.yaml"], cwd=self.folder,
-            env={**os.environ, **environment}, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        sweep = start_command(self.spec, self.folder / "profile.yaml", environment)
         self._started.append(sweep)
         return sweep
 
@@ -224,12 +225,9 @@ class Site:
 
     def check_tracking(self) -> None:
         """Check that MLflow contains every point and probe once."""
-        client = mlflow_client(f"sqlite:///{self.run}/mlflow.db")
-        experiment = client.get_experiment_by_name("faults")
-        logged = client.search_runs([experiment.experiment_id], max_results=1000)
-        tags = [r.data.tags.get("flexhpc.probe", r.data.tags["flexhpc.point_id"]) for r in logged]
-        self.outcome.duplicates += len(tags) - len(set(tags))
-        self.outcome.lost += len(self._probes) + len(expected()) - len(set(tags))
+        names = logged_names(self.run)
+        self.outcome.duplicates += len(names) - len(set(names))
+        self.outcome.lost += len(self._probes) + len(expected()) - len(set(names))
 
 
-Kind = Callable[[Site, int], Outcome]
+Fault = Callable[[Site, int], Outcome]

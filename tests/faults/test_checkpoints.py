@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flexhpc.training import Callbacks, Outcome, checkpoint
-from tests.faults.made import TRAINING, N, saved_checkpoint
+from tests.faults.checkpoints import TRAINING, N, saved_checkpoint
 from tests.training.helpers import run, same
 
 

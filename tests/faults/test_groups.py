@@ -85,17 +85,19 @@ def test_random_bytes_sent_to_open_ports_have_no_effect(
     wait_for_training(tmp_path, ranks)
 
 
-def test_a_stranger_cannot_read_the_secret_or_replace_a_rank(
+def test_another_user_cannot_read_the_secret_or_replace_a_rank(
     tmp_path: Path, start_ranks: StartRanks
 ) -> None:
     (first,) = start_ranks(0)
     ((_, port),) = listening_sockets(first)
-    command = [sys.executable, "-m", "tests.faults.stranger", str(port), str(tmp_path)]
-    stranger = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.faults.other_user", str(port), str(tmp_path)]
+    other_user = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     _, output = first.communicate()
     assert first.returncode == 17
     assert "process 1 did not authenticate (wrong token)" in output
-    assert "process 0 did not authenticate" in stranger.stderr, "the token was guessed"
+    assert "process 0 did not authenticate" in other_user.stderr, "the token was guessed"
     assert not (tmp_path / "training").exists()
     content = (tmp_path / "read").read_text()
     assert content

@@ -156,14 +156,14 @@ def test_pipes_and_large_files_as_specs_are_rejected(tmp_path: Path) -> None:
         assert message in output.stderr
 
 
-def test_commands_in_an_ascii_locale(small_run: Path, tmp_path: Path) -> None:
+def test_commands_work_in_an_ascii_locale(small_run: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     for command in (["results", small_run], ["report", small_run, "-o", tmp_path / "report"]):
-        done = subprocess.run(
+        result = subprocess.run(
             [str(FLEXHPC), *map(str, command)], env=environment, capture_output=True, text=True,
             cwd=tmp_path, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
 
 
 CONTENTS = ["", "{", "[]", '{"launches": 3}', '{"state": "running"}', "null", "[" * 5000]

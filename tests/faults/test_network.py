@@ -24,10 +24,10 @@ SERVER = "tracking.invalid"
     ],
     ids=["ranks and a local database", "tracking server"],
 )
-def test_connections_of_a_sweep(
+def test_a_sweep_connects_only_to_its_processes_and_its_tracking_server(
     profile: str, workers: int, required: str, allowed: set[str], tmp_path: Path
 ) -> None:
-    """The addresses and names that the sweep, its workers and its follower request."""
+    """The addresses and names that the sweep, its workers and its tracking process request."""
     site = Site(tmp_path, np.random.default_rng())
     site.write_profile(profile, workers=workers)
     calls = tmp_path / "calls"

@@ -27,9 +27,9 @@ def files(run: Path) -> list[Path]:
     return [folder.point(point.id) for point in points]
 
 
-def statuses(run: Path, *more: list[Any]) -> list[dict[str, Any]]:
+def statuses(run: Path, *commands: list[Any]) -> list[dict[str, Any]]:
     """Return the output of `flexhpc status`; check that commands that read a run do not fail."""
-    for command in (["results", run], ["status", run], *more, ["status", run, "--json"]):
+    for command in (["results", run], ["status", run], *commands, ["status", run, "--json"]):
         output = run_flexhpc(run.parent, *command)
         allowed = (0, 1) if command[0] in ("results", "status") else (0,)  # 1: a point failed
         assert output.returncode in allowed, output.stdout + output.stderr

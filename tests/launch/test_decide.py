@@ -14,6 +14,7 @@ from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
     WITH_BARRIER,
+    finish_with_status,
     measure_undisturbed,
     probes_in,
     results_by_point,
@@ -52,7 +53,7 @@ def verdicts(run: Path) -> list[tuple[str, int]]:
     return [(effect.verdict, effect.pairs) for effect in comparisons(statuses(run), [text])]
 
 
-def test_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
+def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
     """A network of twelve times the width fits more; the coarse EMCs of two seeds show it."""
     text = SPEC.replace("[8, 9]", "[2, 24]").replace("decide: {", "decide: {error: 0.2, ")
     Barrier(tmp_path)
@@ -87,8 +88,7 @@ def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed
     wait_for(lambda: not running_points(run), "the end of the workers")
     probes = probes_in(run)
     sweep = start_sweep(spec, keys=KEYS)
-    output = wait_for_sweep(sweep)
-    assert sweep.returncode == 0, output
+    finish_with_status(sweep)
     assert probes <= probes_in(run), "a finished probe was repeated"
     assert results_by_point(run) == results_by_point(undisturbed_run)
     assert verdicts(run) == verdicts(undisturbed_run)
@@ -100,12 +100,11 @@ def test_two_sweeps_at_once_choose_the_same_points(
     Barrier(tmp_path)
     sweeps = [start_sweep(spec, keys="workers: 1\n") for _ in range(2)]
     for sweep in sweeps:
-        output = wait_for_sweep(sweep)
-        assert sweep.returncode == 0, output
+        finish_with_status(sweep)
     assert results_by_point(tmp_path / "runs" / "small") == results_by_point(undisturbed_run)
 
 
-def test_finished_run_goes_on_from_its_training_runs(
+def test_a_finished_run_is_refined_without_repeating_probes(
     spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli
 ) -> None:
     """The section is added to the spec of a run that was measured coarsely."""

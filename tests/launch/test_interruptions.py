@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,19 +13,19 @@ import numpy as np
 import psutil
 import pytest
 
-from flexhpc.store import read
-from flexhpc.store.status import open_run
-from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.sweeps import (
     WITH_BARRIER,
+    finish_with_status,
+    logged_names,
     measure_undisturbed,
     probes_in,
     results_by_point,
     running_points,
     start_sweep,
     states,
+    statuses,
     wait_for_sweep,
 )
 
@@ -80,13 +79,6 @@ def resume(spec: Path, barrier: Barrier, check_results: Callable[[], None]) -> C
     return resume_and_check
 
 
-def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait until a sweep exits with a status; return its output without line breaks."""
-    output = " ".join(wait_for_sweep(sweep).split())
-    assert sweep.returncode == status, output
-    return output
-
-
 @pytest.mark.parametrize("target", ["sweep", "everything"])
 def test_results_do_not_depend_on_repeated_kills(
     target: str, spec: Path, run: Path, barrier: Barrier, undisturbed_run: Path,
@@ -94,8 +86,7 @@ def test_results_do_not_depend_on_repeated_kills(
 ) -> None:  # fmt: skip
     """SIGKILL after random numbers of updates."""
     rounds = 4 if FULL else 2
-    folder, _, points = open_run(undisturbed_run)
-    updates = min(sum(p.steps for p in read(folder.point(point.id)).probes) for point in points)
+    updates = min(sum(probe.steps for probe in s.record.probes) for s in statuses(undisturbed_run))
     rng = np.random.default_rng(1 if target == "sweep" else 2)
     probes: set[tuple] = set()
     for _ in range(rounds):
@@ -165,14 +156,11 @@ def test_two_sweeps_at_once_measure_every_point_once(
     sweeps = [start_sweep(spec, tracking=True, keys="workers: 1\n") for _ in range(2)]
     barrier.wait(2, sweeps[0])
     barrier.open()
-    outputs = [wait_for_sweep(sweep) for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    for sweep in sweeps:
+        finish_with_status(sweep)
     check_results()
-    client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
-    logged = client.search_runs([experiment.experiment_id], max_results=1000)
-    tags = [run.data.tags.get("flexhpc.probe", run.data.tags["flexhpc.point_id"]) for run in logged]
-    assert len(tags) == len(set(tags))
+    names = logged_names(tmp_path / "runs" / "small")
+    assert len(names) == len(set(names))
 
 
 def test_detached_workers_can_be_cancelled(
@@ -246,7 +234,7 @@ def test_a_killed_mlflow_process_is_reported(
     barrier.hold(PASSES)
     sweep = start_sweep(spec, tracking=True, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
-    child_of(sweep.pid, "flexhpc.tracking.follow").kill()
+    child_of(sweep.pid, "flexhpc.tracking.periodic_sync").kill()
     barrier.open()
     assert "warning: the MLflow process died (-9)" in finish_with_status(sweep)
     check_results()

@@ -48,18 +48,18 @@ BAD = {
 def test_an_invalid_profile_is_one_error(text: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(text)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         load_profile(path)
-    assert expected in str(caught.value)
-    assert len(caught.value.lines) == 1
+    assert expected in str(error.value)
+    assert len(error.value.lines) == 1
 
 
 def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text("cluster: slurm\nnodes: none\nthrotle: 3\ntime: x\n")
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error:
         load_profile(path)
-    assert [line.split(":")[1] for line in caught.value.lines] == ["2", "3", "4"]
+    assert [line.split(":")[1] for line in error.value.lines] == ["2", "3", "4"]
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "hpc" / "profiles").glob("*.yaml")))
@@ -77,9 +77,10 @@ def test_time_limits_follow_sbatch(text: int | str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(("time", "expected"), [(1, 15), (4, 60), ("04:00:00", 90), (None, 90)])
-def test_default_of_stop_before(time: int | str | None, expected: float) -> None:
-    """90 s, but at most a quarter of the time limit."""
-    assert SlurmProfile(cluster="slurm", time=time).notice == expected
+def test_stop_before_is_90_s_or_a_quarter_of_the_time_limit(
+    time: int | str | None, expected: float
+) -> None:
+    assert SlurmProfile(cluster="slurm", time=time).stop_before_or_default == expected
 
 
 def max_running(chunks: list[Chunk]) -> int:
@@ -90,7 +91,7 @@ def max_running(chunks: list[Chunk]) -> int:
     first_of: list[int] = []
     running: Counter[int] = Counter()
     for number, chunk in enumerate(chunks):
-        first = number if chunk.after is None else first_of[chunk.after]
+        first = number if chunk.predecessor is None else first_of[chunk.predecessor]
         first_of.append(first)
         running[first] = max(running[first], chunk.throttle)
     return running.total()
@@ -112,7 +113,7 @@ def test_arrays_contain_every_point_once_within_the_limits(
         assert 1 <= chunk.tasks <= max_array
         assert (chunk.tasks - 1) * per_task < len(chunk.points) <= chunk.tasks * per_task
         assert 1 <= chunk.throttle <= chunk.tasks
-        assert chunk.after is None or 0 <= chunk.after < number
+        assert chunk.predecessor is None or 0 <= chunk.predecessor < number
     if throttle is not None:
         assert max_running(chunks) <= throttle
 

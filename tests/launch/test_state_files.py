@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.launch.fork_server import OrderedWorker
-from flexhpc.launch.prepare import open_folder, prepare
+from flexhpc.launch.fork_server import ForkedWorker
+from flexhpc.launch.prepare import prepare, write_run_folder
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import make_task
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import EXIT_PEER_LOST, Stop
+from flexhpc.worker.signals import EXIT_PEER_LOST, StopRequest
 from flexhpc.worker.task import TaskFile
 from tests.barrier import Barrier
 from tests.faults.test_input import CONTENTS
-from tests.sweeps import WITH_BARRIER, kill_sweep, start_sweep, wait_for_sweep
+from tests.sweeps import WITH_BARRIER, finish_with_status, kill_sweep, start_sweep
 
 ENVIRONMENT = Environment(
     rank=0, world_size=1, local_rank=0, host="", token="", job="", index=0, log="", deadline=None
@@ -34,7 +34,7 @@ def test_a_damaged_task_file_is_one_error_of_the_worker(
     if content is not None:
         path.write_text(content)
     with pytest.raises(SystemExit, match="1"):
-        run_worker(path, ENVIRONMENT, Stop())
+        run_worker(path, ENVIRONMENT, StopRequest())
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(
         "task.json: is corrupt or missing; run the same `flexhpc sweep` command again"
@@ -55,9 +55,9 @@ def test_a_launch_is_recorded_in_a_damaged_run_json(
 ) -> None:
     prepared = prepare(small_spec, (), tmp_path / "runs")
     prepared.run.path.mkdir(parents=True)
-    prepared.run.record.write_text(content)
-    open_folder(prepared, "now", None)
-    launches = json.loads(prepared.run.record.read_text())["launches"]
+    prepared.run.metadata.write_text(content)
+    write_run_folder(prepared, "now", None)
+    launches = json.loads(prepared.run.metadata.read_text())["launches"]
     assert [launch["id"] for launch in launches] == [*(["a"] if "colour" in content else []), "now"]
 
 
@@ -69,12 +69,12 @@ def test_ranks_that_all_lost_their_peers_did_not_crash(
     statuses: tuple[int, int], expected: bool
 ) -> None:
     """For example because a process of another user took the place of one."""
-    worker = OrderedWorker(None, 2)  # type: ignore[arg-type]  # the server is not used
-    worker.ended = dict(enumerate(statuses))
-    assert worker.ended_well() == expected
+    worker = ForkedWorker(None, 2)  # type: ignore[arg-type]  # the server is not used
+    worker.exit_statuses = dict(enumerate(statuses))
+    assert worker.succeeded() == expected
 
 
-def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
+def test_a_task_file_damaged_during_a_sweep_affects_only_new_workers(tmp_path: Path) -> None:
     """Running workers are not affected, new workers fail; the same command writes it again."""
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
     spec.write_text(WITH_BARRIER)
@@ -85,8 +85,7 @@ def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
     (task,) = run.glob("jobs/*/task.json")
     task.write_text("{")
     os.kill(pid, signal.SIGKILL)
-    output = wait_for_sweep(sweep)
-    assert sweep.returncode == 1
+    output = finish_with_status(sweep, 1)
     assert "task.json: is corrupt or missing; run the same `flexhpc sweep` command again" in output
     assert "Traceback" not in output
     resumed = start_sweep(spec, keys="workers: 1\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.launch.sweep import launch_id
-from flexhpc.store import read
+from flexhpc.store import read_point_file
 from flexhpc.store.status import open_run
 from tests.barrier import TIMEOUT
 from tests.conftest import FLEXHPC, SMALL_SPEC, Cli
@@ -26,7 +26,7 @@ def test_a_sweep_writes_points_tracking_and_a_report(small_run: Path) -> None:
     _, _, points = open_run(small_run)
     assert len(points) == 3
     for point in points:
-        record = read(small_run / "points" / point.id[:2] / f"{point.id}.h5")
+        record = read_point_file(small_run / "points" / point.id[:2] / f"{point.id}.h5")
         assert record.estimate is not None
         assert record.estimate.probes == len(record.probes) >= 3
         assert record.header.point == point.canonical
@@ -51,17 +51,19 @@ def test_a_finished_sweep_is_not_repeated(small_run: Path, cli: Cli, profile: Pa
     assert len(json.loads((small_run / "run.json").read_text())["launches"]) == 1
 
 
-def test_a_larger_grid_measures_only_new_points(tmp_path: Path, cli: Cli, profile: Path) -> None:
+def test_a_larger_grid_measures_only_new_points(
+    small_spec: Path, tmp_path: Path, cli: Cli, profile: Path
+) -> None:
     """A partially written claim is removed, whether or not there are points to measure."""
-    spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
-    spec.write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4]"))
-    cli("sweep", spec, "--profile", profile)
+    run = tmp_path / "runs" / "small"
+    command = ("sweep", small_spec, "--profile", profile, "--set")
+    cli(*command, "model.width=[4]")
     first = results_by_point(run)
     (claim,) = run.glob("points/*/*.claim.json")
     partial = claim.with_name(f".{claim.name}.elsewhere.1.2.part")
-    for options in ((), ("--set", "model.width=[4,5]")):
+    for widths in ("[4]", "[4,5]"):
         partial.write_text("{")
-        cli("sweep", spec, "--profile", profile, *options)
+        cli(*command, f"model.width={widths}")
         assert not partial.exists()
     second = results_by_point(run)
     assert len(second) == 2
@@ -69,10 +71,9 @@ def test_a_larger_grid_measures_only_new_points(tmp_path: Path, cli: Cli, profil
 
 
 def test_ctrl_c_interrupts_a_report_after_the_last_probe(
-    tmp_path: Path, cli: Cli, profile: Path, monkeypatch: pytest.MonkeyPatch
+    small_spec: Path, tmp_path: Path, cli: Cli, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4]"))
+    run = tmp_path / "runs" / "small"
 
     def interrupted_report(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -81,12 +82,13 @@ def test_ctrl_c_interrupts_a_report_after_the_last_probe(
 
     with monkeypatch.context() as context:
         context.setattr("flexhpc.analysis.report.report_runs", interrupted_report)
-        done = cli("sweep", spec, "--profile", profile, check=130)
-    assert "the report was not finished; `flexhpc report " in done.stderr
-    assert "EMC" in done.stdout
-    assert states(tmp_path / "runs" / "small") == ["done"]
-    cli("report", tmp_path / "runs" / "small")
-    assert (tmp_path / "runs" / "small" / "report" / "index.html").exists()
+        command = ("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
+        result = cli(*command, check=130)
+    assert "the report was not finished; `flexhpc report " in result.stderr
+    assert "EMC" in result.stdout
+    assert states(run) == ["done"]
+    cli("report", run)
+    assert (run / "report" / "index.html").exists()
 
 
 def test_errors_of_workers_that_cannot_start_are_reported(
@@ -97,9 +99,9 @@ def test_errors_of_workers_that_cannot_start_are_reported(
     (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     monkeypatch.setattr("flexhpc.launch.fork_server.ForkServer._current", None)
-    done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]", check=1)
-    assert "its worker ended without a result" in done.stderr
-    assert "| ImportError: no torch here" in done.stderr
+    result = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]", check=1)
+    assert "its worker ended without a result" in result.stderr
+    assert "| ImportError: no torch here" in result.stderr
     subprocess.run(
         [FLEXHPC, "sweep", small_spec, "--profile", profile, "--runs", "detached", "--detach"],
         cwd=tmp_path, check=True, capture_output=True,
@@ -119,36 +121,37 @@ def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, profile: Path) -> 
     )
     error = "data.root: /no is not a folder"
     for first in (True, False):
-        done = cli("sweep", spec, "--profile", profile, check=1)
-        assert f"failed: image_folder /no random and 1 more: {error}" in done.stderr
-        assert done.stderr.count("failed: ") == 1
-        lines = [line for line in done.stdout.splitlines() if line.startswith("[")]
+        result = cli("sweep", spec, "--profile", profile, check=1)
+        assert f"failed: image_folder /no random and 1 more: {error}" in result.stderr
+        assert result.stderr.count("failed: ") == 1
+        lines = [line for line in result.stdout.splitlines() if line.startswith("[")]
         assert sum(f": failed {error}" in line for line in lines) == 1
         assert sum("failed for the same reason as before" in line for line in lines) <= 1
         assert lines[-1].startswith("[3/3]")
         assert sum(": done " in line for line in lines) == first
-    done = cli("results", tmp_path / "runs" / "small", "--format", "json", check=1)
-    rows = json.loads(done.stdout)
+    result = cli("results", tmp_path / "runs" / "small", "--format", "json", check=1)
+    rows = json.loads(result.stdout)
     assert [row["status"] for row in rows] == ["done", "failed", "failed"]
     assert rows[0]["emc"] > 0
 
 
-def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, profile: Path) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL_SPEC.replace("[4, 8, 12]", "[4, 8]"))
-    corrupt = json.loads(cli("plan", spec, "--json").stdout)["points"][1]["id"]
-    path = tmp_path / "runs" / "small" / "points" / corrupt[:2] / f"{corrupt}.h5"
+def test_a_corrupt_point_file_is_reported(
+    small_spec: Path, tmp_path: Path, cli: Cli, profile: Path
+) -> None:
+    run, widths = tmp_path / "runs" / "small", ("--set", "model.width=[4,8]")
+    corrupt = json.loads(cli("plan", small_spec, "--json", *widths).stdout)["points"][1]["id"]
+    path = run / "points" / corrupt[:2] / f"{corrupt}.h5"
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
-    done = cli("sweep", spec, "--profile", profile, check=1)
-    assert "is corrupt (not a point file)" in done.stderr
+    result = cli("sweep", small_spec, "--profile", profile, *widths, check=1)
+    assert "is corrupt (not a point file)" in result.stderr
     assert path.read_text() == "not HDF5"
-    status = cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout
+    status = cli("status", run, "--json", check=1).stdout
     by_point = {row["point_id"]: row["state"] for row in json.loads(status)}
     assert by_point.pop(corrupt) == "failed"
     assert set(by_point.values()) == {"done"}
     path.unlink()
-    cli("sweep", spec, "--profile", profile)
+    cli("sweep", small_spec, "--profile", profile, *widths)
 
 
 def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, profile: Path) -> None:
@@ -164,12 +167,12 @@ def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, profile: 
     (path,) = (tmp_path / "runs").rglob("*.h5")
     with edited(path) as file:
         del file["estimate"]
-    done = cli("sweep", spec, "--profile", profile, "--set", "data.root=two", check=1)
-    assert "was measured on other data" in done.stderr
+    result = cli("sweep", spec, "--profile", profile, "--set", "data.root=two", check=1)
+    assert "was small_run on other data" in result.stderr
     with edited(path) as file:
         change_fields(file, params=7)
-    done = cli("sweep", spec, "--profile", profile, check=1)
-    assert "was measured with 7 parameters" in done.stderr
+    result = cli("sweep", spec, "--profile", profile, check=1)
+    assert "was small_run with 7 parameters" in result.stderr
 
 
 def test_launch_ids_are_unique() -> None:
@@ -189,5 +192,5 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, cli: C
         results.append(results_by_point(tmp_path / f"with-{processes}" / "small"))
     assert results[0] == results[1]
     folder, _, points = open_run(tmp_path / "with-2" / "small")
-    record = read(folder.point(points[0].id))
+    record = read_point_file(folder.point(points[0].id))
     assert {probe.machine["processes"] for probe in record.probes} == {"2"}

@@ -24,7 +24,7 @@ from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
-from flexhpc.store import RunFolder, read, read_claim
+from flexhpc.store import RunFolder, read_claim, read_point_file
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
@@ -119,13 +119,13 @@ def test_stop_request_saves_all_probes_in_progress(
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
-        record = read(run.point(point.id))
+        record = read_point_file(run.point(point.id))
         assert record.estimate is None
         before = {(p.n, p.repeat): p.finished for p in record.probes}
         assert len(run.checkpoints(point.id)) + len(before) == 3
         measure(point, run, CPU, Callbacks(), pool)
     assert results_of_point(point, run) == expected
-    after = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
+    after = {(p.n, p.repeat): p.finished for p in read_point_file(run.point(point.id)).probes}
     assert before.items() <= after.items(), "a finished probe was trained again"
 
 
@@ -171,7 +171,7 @@ def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
         measure(point, run, CPU, Callbacks())
-    record = read(run.point(point.id))
+    record = read_point_file(run.point(point.id))
     assert record.estimate is None
     assert [p.verdict for p in record.probes] == ["fit", "fit"]
 
@@ -180,7 +180,7 @@ def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) ->
     run = RunFolder(tmp_path)
 
     def owns_claim() -> bool:
-        record = read(run.point(point.id))
+        record = read_point_file(run.point(point.id))
         return record is None or len(record.probes) < 3
 
     callbacks = Callbacks(should_stop=lambda: not owns_claim(), owns_claim=owns_claim)
@@ -206,7 +206,7 @@ def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> No
     with pool_of(2) as pool:
         assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate
     assert estimate.censored == "left"
-    record = read(RunFolder(tmp_path / "pool").point(point.id))
+    record = read_point_file(RunFolder(tmp_path / "pool").point(point.id))
     assert min(probe.n for probe in record.probes) == 2
 
 
@@ -242,15 +242,15 @@ def test_sweep_with_killed_processes_equals_an_undisturbed_one(
 
 
 @pytest.mark.parametrize(
-    ("profile", "points", "spread"),
+    ("profile", "points", "expected"),
     [({"workers": 8}, 2, (2, 4)), ({"workers": 8}, 3, (3, 2)), ({"workers": 4}, 9, (4, 1)),
      ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)), ({"probes_at_once": 8}, 9, (NARROW, 8)),
      ({"workers": 4, "processes_per_node": 2}, 1, (1, 1))],
 )  # fmt: skip
 def test_workers_and_probes_per_worker(
-    profile: dict[str, int], points: int, spread: tuple[int, int]
+    profile: dict[str, int], points: int, expected: tuple[int, int]
 ) -> None:
-    assert LocalProfile(cluster="local", **profile).spread(points) == spread
+    assert LocalProfile(cluster="local", **profile).workers_and_probes(points) == expected
 
 
 def test_task_requests_cores_for_its_probes(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_task_requests_cores_for_its_probes(tmp_path: Path) -> None:
 
     def script(**keys: int) -> str:
         profile = SlurmProfile(cluster="slurm", cpus_per_process=2, gpus_per_node=4, **keys)
-        return batch_script(record, profile, tmp_path / "stop", after=None, container=None)
+        return batch_script(record, profile, tmp_path / "stop", previous_job=None, container=None)
 
     several = script(probes_at_once=4)
     assert "#SBATCH --cpus-per-task=8" in several

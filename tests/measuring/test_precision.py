@@ -9,7 +9,7 @@ import torch
 
 from flexhpc.config import Point, checked
 from flexhpc.measuring.point import measure
-from flexhpc.store import ProbeRecord, RunFolder, read
+from flexhpc.store import ProbeRecord, RunFolder, read_point_file
 from flexhpc.store.status import StatusReader
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
@@ -45,18 +45,18 @@ def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     assert wide.id == narrow.id
     path = run.point(wide.id)
     assert measure(wide, run, CPU, Callbacks()).tolerance == 0.5
-    before = read(path).probes
+    before = read_point_file(path).probes
     assert (state(run, wide), state(run, narrow)) == ("done", "stopped")
     estimate = measure(narrow, run, CPU, Callbacks())
-    after = read(path).probes
+    after = read_point_file(path).probes
     assert estimate.tolerance == 0.2
     assert len(after) > len(before)
     assert [p.finished for p in after[: len(before)]] == [p.finished for p in before]
     assert (state(run, wide), state(run, narrow)) == ("done", "done")
     assert measure(wide, run, CPU, Callbacks()) == estimate
-    assert [p.finished for p in read(path).probes] == [p.finished for p in after]
+    assert [p.finished for p in read_point_file(path).probes] == [p.finished for p in after]
     assert measure(narrow, scratch, CPU, Callbacks()) == estimate
-    assert training_runs(read(scratch.point(narrow.id)).probes) == training_runs(after)
+    assert training_runs(read_point_file(scratch.point(narrow.id)).probes) == training_runs(after)
 
 
 def test_sweep_continues_to_a_smaller_tolerance(tmp_path: Path, cli: Cli, profile: Path) -> None:

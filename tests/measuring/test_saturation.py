@@ -19,7 +19,7 @@ from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Probe
-from flexhpc.store import RunFolder, read
+from flexhpc.store import RunFolder, read_point_file
 from flexhpc.store.status import StatusReader
 from flexhpc.tracking.state import local_uri
 from flexhpc.training import Callbacks, Group
@@ -74,7 +74,7 @@ def test_failed_training_runs_are_continued(
     point: Point, undisturbed: tuple[RunFolder, int]
 ) -> None:
     run, updates = undisturbed
-    record = read(run.point(point.id))
+    record = read_point_file(run.point(point.id))
     assert record.estimate.stage >= 2
     assert record.estimate.ended_by in ("saturation", "max_budget")
     entries = Counter((p.n, p.repeat) for p in record.probes)
@@ -226,7 +226,9 @@ def test_two_processes_equal_one_process(
     (at_half,) = json.loads(rows)
     assert 0 < at_half[f"emc_budget_{budget // 2}"] <= row["emc"]
     run = RunFolder(tmp_path / "runs" / "saturated")
-    assert row["cost"] == sum(run.cost for run in read(run.point(point.id)).training_runs)
+    assert row["cost"] == sum(
+        run.cost for run in read_point_file(run.point(point.id)).training_runs
+    )
     stages: dict[tuple[str, str], list[Any]] = {}
     _, children = logged(local_uri(run), "saturated")
     for child in sorted(children, key=lambda child: child.info.run_name):
@@ -246,11 +248,11 @@ def test_larger_budget_continues_a_measured_point(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     estimate = measure(small, run, CPU, Callbacks())
     assert (estimate.stage, estimate.ended_by, estimate.saturated) == (1, "max_budget", "no")
-    before = read(run.point(small.id)).probes
+    before = read_point_file(run.point(small.id)).probes
     (status,) = StatusReader(run, [large]).read()
     assert status.state == "stopped"
     assert measure(large, run, CPU, Callbacks()).stage > 1
-    after = read(run.point(small.id)).probes
+    after = read_point_file(run.point(small.id)).probes
     assert [p.finished for p in after[: len(before)]] == [p.finished for p in before]
     (status,) = StatusReader(run, [large]).read()
     assert status.state == "done"

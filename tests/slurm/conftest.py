@@ -16,7 +16,8 @@ import yaml
 
 from tests.barrier import alive, wait_for
 from tests.command import run_flexhpc
-from tests.conftest import FLEXHPC, REPOSITORY
+from tests.conftest import REPOSITORY
+from tests.sweeps import start_command, wait_for_sweep
 
 DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
 
@@ -26,8 +27,10 @@ class Cluster:
     """A devcluster.
 
     Attributes:
-        root: its folder; settings: environment variables of hpc/devcluster/up.sh.
-        environment: of commands that use the cluster; sweeps: those that were started.
+        root: folder of the cluster.
+        settings: environment variables of hpc/devcluster/up.sh.
+        environment: environment variables of commands that use the cluster.
+        sweeps: sweeps that were started.
     """
 
     root: Path
@@ -47,23 +50,23 @@ class Cluster:
 
     def _devcluster(self, *command: str) -> None:
         environment = {**os.environ, **self.settings, "DEVCLUSTER_ROOT": str(self.root)}
-        done = subprocess.run(
+        result = subprocess.run(
             [str(DEVCLUSTER / command[0]), *command[1:]], env=environment,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
 
     def run(self, *command: str, check: bool = True) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False
         )
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
+        assert not check or result.returncode == 0, result.stderr
+        return result.stdout
 
     def queue(self) -> list[list[str]]:
         """Return array job, index, state, node, job id and name of each task in the queue."""
-        printed = self.run("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
-        return [line.strip().split("|") for line in printed.splitlines()]
+        output = self.run("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
+        return [line.strip().split("|") for line in output.splitlines()]
 
     def running(self) -> int:
         return sum(row[2] == "RUNNING" for row in self.queue())
@@ -71,8 +74,8 @@ class Cluster:
     def nodes(self) -> dict[str, str]:
         """Return the state of each node, such as ``down*``."""
         # The state of a single node (`sinfo --nodes`) was outdated once.
-        printed = self.run("sinfo", "--noheader", "--Node", "--format=%N %T")
-        return dict(line.split() for line in printed.splitlines())
+        output = self.run("sinfo", "--noheader", "--Node", "--format=%N %T")
+        return dict(line.split() for line in output.splitlines())
 
     def profile(self, folder: Path, **keys: object) -> Path:
         path = folder / "profile.yaml"
@@ -81,16 +84,18 @@ class Cluster:
         return path
 
     def sweep(self, spec: Path, profile: Path, **environment: str) -> subprocess.Popen[str]:
-        sweep = subprocess.Popen(
-            [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent,
-            env={**self.environment, **environment}, text=True, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        sweep = start_command(spec, profile, {**self.environment, **environment})
         self.sweeps.append(sweep)
         return sweep
 
-    def flexhpc(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_flexhpc(folder, *arguments, environment=self.environment)
+    def run_flexhpc(
+        self, folder: Path, *arguments: object, status: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the process of the test; check its exit status."""
+        result = run_flexhpc(folder, *arguments, environment=self.environment)
+        assert result.returncode == status, result.stdout + result.stderr
+        assert "Traceback" not in result.stderr, result.stderr
+        return result
 
     def pid(self, daemon: str) -> int:
         return int((self.root / "run" / f"{daemon}.pid").read_text())
@@ -132,23 +137,6 @@ def _is_on(process: psutil.Process, node: str, conf: str) -> bool:
         is_stepd = process.name() == "slurmstepd"
         return is_stepd and any(_is_on(child, node, conf) for child in process.children())
     return False
-
-
-def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait until a sweep exits with a status; return its output."""
-    output = finish(sweep)
-    assert sweep.returncode == status, output
-    return output
-
-
-def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
-    """Wait for a sweep, and kill it after a timeout; return its output."""
-    try:
-        output, _ = sweep.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        sweep.kill()
-        output, _ = sweep.communicate()
-    return output
 
 
 def root_of(name: str) -> Path:
@@ -215,7 +203,7 @@ def _empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
     for name in {"cluster", "small_cluster"} & {*request.fixturenames}:
         cluster: Cluster = request.getfixturevalue(name)
         for sweep in cluster.sweeps:
-            finish(sweep, seconds=0)
+            wait_for_sweep(sweep, seconds=0)
         cluster.sweeps.clear()
         cluster.run("scancel", "--user=root", check=False)
         wait_for(lambda cluster=cluster: not cluster.queue(), "an empty queue")

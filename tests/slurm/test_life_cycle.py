@@ -17,14 +17,13 @@ import pytest
 import torch
 
 from flexhpc.errors import PointError
-from flexhpc.store import read
+from flexhpc.store import read_point_file
 from flexhpc.store.status import open_run
 from tests.barrier import Barrier, wait_for
-from tests.command import flexhpc_output
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, finish, finish_with_status
-from tests.slurm.test_sweeps import submissions
-from tests.sweeps import results_by_point
+from tests.slurm.conftest import Cluster
+from tests.slurm.test_sweeps import measure_locally, submissions
+from tests.sweeps import finish_with_status, measure_undisturbed, results_by_point, wait_for_sweep
 
 LONG = """\
 name: long
@@ -63,11 +62,7 @@ def barrier(tmp_path: Path) -> Barrier:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    Barrier(folder)
-    (folder / "long.yaml").write_text(WITHOUT_PLATEAU)
-    (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    flexhpc_output(folder, "sweep", "long.yaml", "--profile", "profile.yaml")
-    return results_by_point(folder / "runs" / "long")
+    return results_by_point(measure_undisturbed(folder, WITHOUT_PLATEAU))
 
 
 class Progress:
@@ -100,7 +95,7 @@ class Progress:
         return results[-1]
 
     def _finished(self) -> set[tuple[int, int]]:
-        record = read(self._folder.point(self._point.id))
+        record = read_point_file(self._folder.point(self._point.id))
         return {(p.n, p.repeat) for p in record.probes} if record else set()
 
     def _steps(self) -> int:
@@ -173,7 +168,7 @@ def kill_rank(cluster: Cluster) -> None:
 KINDS = (usr2, requeue, preempt, kill_node, kill_rank)
 
 
-def disturb_again_and_again(run: Path, disturbances: Sequence[Callable[[], None]]) -> Progress:
+def disturb_repeatedly(run: Path, disturbances: Sequence[Callable[[], None]]) -> Progress:
     """Disturb the only point of a run, each time after the probe in progress was resumed."""
     wait_for(lambda: (run / "sweep.yaml").exists(), "the run folder")
     progress, reached = Progress(run), (-1, 0)
@@ -194,7 +189,7 @@ def test_results_do_not_depend_on_repeated_disturbances(
     profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    progress = disturb_again_and_again(run, [partial(kind, cluster) for kind in kinds])
+    progress = disturb_repeatedly(run, [partial(kind, cluster) for kind in kinds])
     barrier.open()
     finish_with_status(sweep)
     assert results_by_point(run) == undisturbed
@@ -205,13 +200,12 @@ def test_results_do_not_depend_on_repeated_disturbances(
 
 
 def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path) -> None:
-    spec, local = tmp_path / "long.yaml", tmp_path / "local.yaml"
+    spec = tmp_path / "long.yaml"
     spec.write_text(SATURATED)
-    local.write_text("tracking_uri: none\n")
     barrier = Barrier(tmp_path)
-    flexhpc_output(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
+    expected = measure_locally(spec)
     folder, _, (point,) = open_run(tmp_path / "local" / "long")
-    probes = read(folder.point(point.id)).probes
+    probes = read_point_file(folder.point(point.id)).probes
     continued = next(i for i, probe in enumerate(probes) if probe.stage)
     assert (probes[continued].n, probes[continued].repeat) in {
         (probe.n, probe.repeat) for probe in probes[:continued]
@@ -226,7 +220,7 @@ def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path)
     wait_for(lambda: Progress(run).claim().get("attempts") == 2, "a second attempt")
     barrier.open()
     finish_with_status(sweep)
-    assert results_by_point(run) == results_by_point(tmp_path / "local" / "long")
+    assert results_by_point(run) == expected
     assert not list(run.rglob("*.ckpt"))
 
 
@@ -251,13 +245,10 @@ def test_tasks_are_requeued_at_their_time_limit(
 
     wait_for(lambda: sum(c["attempts"] > 1 for c in claims()) == 5, "second allocations", 800)
     barrier.open()
-    output = finish(sweep, 800)
+    output = wait_for_sweep(sweep, 800)
     assert sweep.returncode == 0, output
     assert sum(claim["deaths"] for claim in claims()) == 0
-    local = tmp_path / "local.yaml"
-    local.write_text("tracking_uri: none\n")
-    flexhpc_output(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
-    assert results_by_point(run) == results_by_point(tmp_path / "local" / "long")
+    assert results_by_point(run) == measure_locally(spec)
 
 
 def test_a_task_that_outlives_its_node_keeps_its_claim(
@@ -279,7 +270,7 @@ def test_a_task_that_outlives_its_node_keeps_its_claim(
     cluster.kill_daemon(f"slurmd.{node}")
     wait_for(lambda: any(p.pid != task.pid for p in cluster.job_processes(job)), cluster.queue)
     barrier.open()
-    output = finish(sweep)
+    output = wait_for_sweep(sweep)
     cluster.up()
     assert sweep.returncode == 0, output
     assert results_by_point(run) == undisturbed

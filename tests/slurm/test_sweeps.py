@@ -12,8 +12,8 @@ import pytest
 
 from tests.command import flexhpc_output
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, finish_with_status
-from tests.sweeps import results_by_point
+from tests.slurm.conftest import Cluster
+from tests.sweeps import finish_with_status, results_by_point
 
 QUICK = """\
 name: quick
@@ -36,12 +36,12 @@ def write_spec(folder: Path, grid: str, text: str = QUICK) -> Path:
     return path
 
 
-def locally(spec: Path) -> dict[str, object]:
-    """Return the results of a sweep on this machine."""
+def measure_locally(spec: Path) -> dict[str, object]:
+    """Run a sweep on this machine; return its results. The name of the file is that of the spec."""
     profile = spec.with_name("local.yaml")
     profile.write_text("tracking_uri: none\n")
     flexhpc_output(spec.parent, "sweep", spec, "--profile", profile, "--runs", "local")
-    return results_by_point(spec.parent / "local" / "quick")
+    return results_by_point(spec.parent / "local" / spec.stem)
 
 
 def submissions(run: Path) -> list[dict]:
@@ -54,12 +54,12 @@ def attempts(run: Path) -> list[int]:
 
 def max_running(cluster: Cluster, job: str) -> int:
     """Return the largest number of tasks that ran at once, from the accounting."""
-    printed = cluster.run(
+    output = cluster.run(
         "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
         "--starttime=now-2hours", "--format=Start,End", f"--jobs={job}",
     )  # fmt: skip
     changes = []
-    for line in printed.splitlines():
+    for line in output.splitlines():
         start, end = (datetime.fromisoformat(part) for part in line.split("|"))
         changes += [(start, 1), (end, -1)]
     return max(itertools.accumulate(change for _, change in sorted(changes)))
@@ -76,12 +76,12 @@ def test_an_array_with_two_processes_and_two_points_per_task(
     run = tmp_path / "runs" / "quick"
     measured = results_by_point(run)
     assert len(measured) == len(seeds)
-    assert measured == locally(spec)
+    assert measured == measure_locally(spec)
     (array,) = submissions(run)
     assert array["tasks"] == (len(seeds) + 1) // 2
     assert len(list(run.glob("jobs/*/array-*/*_submitted.pkl"))) == array["tasks"]
     assert max_running(cluster, array["job"]) == 2
-    rows = json.loads(cluster.flexhpc(tmp_path, "status", str(run), "--json").stdout)
+    rows = json.loads(cluster.flexhpc(tmp_path, "status", run, "--json").stdout)
     assert {row["state"] for row in rows} == {"done"}
     modes = {stat.S_IMODE(path.stat().st_mode) for path in run.rglob(".secret")}
     assert modes == {0o600}, "other users can read the secret of the job"
@@ -93,7 +93,7 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
     profile = cluster.profile(tmp_path, nodes=2, processes_per_node=2, gpus_per_node=2)
     finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
-    assert results_by_point(run) == locally(spec)
+    assert results_by_point(run) == measure_locally(spec)
     logs = sorted(path.read_text() for path in run.glob("jobs/*/array-000/*_log.out"))
     assert len(logs) == 4
     assert sum("node=0(2)" in text for text in logs) == 2
@@ -102,7 +102,7 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
 
 
 @pytest.mark.full_budget
-def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
     """A later round is filled up to the throttle with seeds of the round after it."""
     text = QUICK.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")
     grid = (
@@ -112,7 +112,7 @@ def test_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> No
     spec = write_spec(tmp_path, grid, text)
     finish_with_status(cluster.sweep(spec, cluster.profile(tmp_path, throttle=4)))
     run = tmp_path / "runs" / "quick"
-    measured, local = results_by_point(run), locally(spec)
+    measured, local = results_by_point(run), measure_locally(spec)
     assert local.items() <= measured.items(), "the same points to the same precision"
     assert len(measured) in (4, 8), "two seeds more in one round"
     assert sum(attempts(run)) == sum(array["tasks"] for array in submissions(run))

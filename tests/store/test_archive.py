@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.errors import InputError
-from flexhpc.store import RunFolder, take
+from flexhpc.store import RunFolder, acquire_claim
 from flexhpc.store.archive import pack, unpack
 from tests.conftest import Cli
 from tests.sweeps import probes_in, results_by_point
@@ -34,7 +34,7 @@ def test_unpack_restores_the_run(small_run: Path, packed: Path, tmp_path: Path, 
 def test_pack_rejects_a_run_with_a_running_worker(small_run: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(small_run, run.path)
-    assert take(run.claim("ab" * 8), run.lock, launch="x")
+    assert acquire_claim(run.claim("ab" * 8), run.lock, launch="x")
     with pytest.raises(InputError, match="is measuring a point"):
         pack(run, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
@@ -73,7 +73,7 @@ def test_unpack_rejects_other_files(damage: str, packed: Path, tmp_path: Path, c
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_unfinished_run_can_be_resumed_after_unpacking(
+def test_an_unfinished_run_can_be_resumed_after_unpacking(
     small_run: Path, profile: Path, tmp_path: Path, cli: Cli
 ) -> None:
     run = tmp_path / "runs" / "small"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from flexhpc.atomic import write_json
+from flexhpc.store import acquire_claim, read_claim
 from flexhpc.store import claim as claims
-from flexhpc.store import read_claim, take
 
 FORK = multiprocessing.get_context("fork")
 
@@ -28,7 +28,7 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
 def hold(paths: tuple[Path, Path], start: Barrier, acquired: Connection) -> None:
     """Try to acquire a claim, send the result, and wait for SIGKILL."""
     start.wait()
-    claim = take(*paths, launch="a")
+    claim = acquire_claim(*paths, launch="a")
     acquired.send(claim is not None)
     signal.pause()
 
@@ -51,14 +51,14 @@ def holders(paths: tuple[Path, Path], count: int = 1) -> Iterator[list[bool]]:
             process.join()
 
 
-def test_claim_is_exclusive_until_its_release(paths: tuple[Path, Path]) -> None:
-    first = take(*paths, launch="a")
-    assert first.beat({"n": 5})
+def test_a_claim_is_exclusive_until_its_release(paths: tuple[Path, Path]) -> None:
+    first = acquire_claim(*paths, launch="a")
+    assert first.send_heartbeat({"n": 5})
     assert read_claim(paths[0]).progress == {"n": 5}
-    assert take(*paths, launch="b") is None
+    assert acquire_claim(*paths, launch="b") is None
     first.release("stopped")
     assert read_claim(paths[0]).state == "stopped"
-    second = take(*paths, launch="b")
+    second = acquire_claim(*paths, launch="b")
     assert second.record.deaths == 0
 
 
@@ -67,29 +67,29 @@ def test_one_of_several_concurrent_processes_acquires_a_claim(paths: tuple[Path,
         assert sorted(acquired) == [False] * 5 + [True]
 
 
-def test_claim_of_a_dead_process_is_taken_over_and_deaths_are_counted(
+def test_a_claim_of_a_dead_process_is_taken_over_and_deaths_are_counted(
     paths: tuple[Path, Path],
 ) -> None:
     for deaths in range(3):
         with holders(paths) as acquired:
             assert acquired == [True]
             assert read_claim(paths[0]).deaths == deaths
-            assert take(*paths, launch="a") is None
+            assert acquire_claim(*paths, launch="a") is None
     dead = read_claim(paths[0])
-    assert take(*paths, launch="b").record.deaths == 0
+    assert acquire_claim(*paths, launch="b").record.deaths == 0
     write_json(paths[0], vars(dead))
-    assert take(*paths, launch="a", saved=dead.taken - 1).record.deaths == 3
+    assert acquire_claim(*paths, launch="a", saved=dead.taken - 1).record.deaths == 3
     write_json(paths[0], vars(dead))
-    resumed = take(*paths, launch="a", saved=dead.taken + 1)
+    resumed = acquire_claim(*paths, launch="a", saved=dead.taken + 1)
     assert (resumed.record.deaths, resumed.record.attempts) == (1, 4), "progress was saved"
 
 
-def test_lost_claim_can_no_longer_be_written(paths: tuple[Path, Path]) -> None:
-    first = take(*paths, launch="a")
+def test_a_lost_claim_can_no_longer_be_written(paths: tuple[Path, Path]) -> None:
+    first = acquire_claim(*paths, launch="a")
     write_json(paths[0], {**vars(first.record), "birth": 1.0})  # of a dead process
-    second = take(*paths, launch="b")
-    assert not first.held()
-    assert not first.beat({})
+    second = acquire_claim(*paths, launch="b")
+    assert not first.is_held()
+    assert not first.send_heartbeat({})
     first.release("done")
     assert read_claim(paths[0]).token == second.record.token
     assert read_claim(paths[0]).state == "running"
@@ -98,7 +98,7 @@ def test_lost_claim_can_no_longer_be_written(paths: tuple[Path, Path]) -> None:
 @pytest.fixture
 def remote(paths: tuple[Path, Path]) -> Iterator[dict[str, object]]:
     """A claim of a process on a different host, without cached clocks."""
-    first = take(*paths, launch="a")
+    first = acquire_claim(*paths, launch="a")
     claims._CLOCKS.clear()
     yield {**vars(first.record), "host": "elsewhere:1", "pid": 1}
     claims._CLOCKS.clear()
@@ -108,39 +108,39 @@ def set_age(path: Path, seconds: float) -> None:
     os.utime(path, (0, time.time() - seconds))
 
 
-def test_remote_process_is_dead_after_silence(
+def test_a_remote_process_is_dead_without_heartbeats(
     paths: tuple[Path, Path], remote: dict[str, object]
 ) -> None:
     write_json(paths[0], remote)
-    assert take(*paths, launch="b") is None
-    set_age(paths[0], claims.SILENCE - 10)
-    assert take(*paths, launch="b") is None
-    set_age(paths[0], claims.SILENCE + 1)
-    assert take(*paths, launch="b") is not None
+    assert acquire_claim(*paths, launch="b") is None
+    set_age(paths[0], claims.HEARTBEAT_TIMEOUT - 10)
+    assert acquire_claim(*paths, launch="b") is None
+    set_age(paths[0], claims.HEARTBEAT_TIMEOUT + 1)
+    assert acquire_claim(*paths, launch="b") is not None
 
 
 @pytest.mark.parametrize("offset", [-86_400, 86_400])
-def test_wrong_clock_of_a_host_does_not_affect_liveness(
+def test_a_wrong_clock_of_a_host_does_not_affect_liveness(
     paths: tuple[Path, Path], remote: dict[str, object], offset: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Neither the clock of the holder nor the local clock is compared with the heartbeat."""
     write_json(paths[0], {**remote, "beat": time.time() + offset})
-    assert take(*paths, launch="b") is None
-    set_age(paths[0], claims.SILENCE + 1)
+    assert acquire_claim(*paths, launch="b") is None
+    set_age(paths[0], claims.HEARTBEAT_TIMEOUT + 1)
     assert read_claim(paths[0]).is_live(paths[0]) is False
     write_json(paths[0], remote)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + offset)
     claims._CLOCKS.clear()
-    assert take(*paths, launch="b") is None
+    assert acquire_claim(*paths, launch="b") is None
     monkeypatch.undo()
     set_age(paths[0], -86_400)  # the clock of the file system was set back
-    assert take(*paths, launch="b") is not None
+    assert acquire_claim(*paths, launch="b") is not None
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_wrong_local_clock_does_not_affect_the_count_of_deaths(
+def test_a_wrong_local_clock_does_not_affect_the_count_of_deaths(
     hours: int, paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether progress was saved after a claim depends on the file system's clock only."""
@@ -149,10 +149,10 @@ def test_wrong_local_clock_does_not_affect_the_count_of_deaths(
     for saved_after_claims, deaths in ((False, 2), (True, 1)):
         saved = 0.0 if saved_after_claims else save(paths)
         for _ in range(2):
-            claim = take(*paths, launch="a")
+            claim = acquire_claim(*paths, launch="a")
             write_json(paths[0], {**vars(claim.record), "pid": 2**22 + 1})  # of a dead process
         saved = save(paths) if saved_after_claims else saved
-        resumed = take(*paths, launch="a", saved=saved)
+        resumed = acquire_claim(*paths, launch="a", saved=saved)
         assert resumed.record.deaths == deaths
         resumed.release("done")
 
@@ -166,17 +166,17 @@ def save(paths: tuple[Path, Path]) -> float:
     return file.stat().st_mtime
 
 
-def test_claim_of_a_newer_version_is_valid(paths: tuple[Path, Path]) -> None:
-    first = take(*paths, launch="a")
+def test_a_claim_of_a_newer_version_is_valid(paths: tuple[Path, Path]) -> None:
+    first = acquire_claim(*paths, launch="a")
     write_json(paths[0], {**vars(first.record), "colour": "red"})
-    assert take(*paths, launch="b") is None
-    assert first.held()
+    assert acquire_claim(*paths, launch="b") is None
+    assert first.is_held()
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"state": "running"}', '{"state": 3}', "[" * 10_000]
 )
-def test_damaged_claim_is_ignored(paths: tuple[Path, Path], content: str) -> None:
+def test_a_damaged_claim_is_ignored(paths: tuple[Path, Path], content: str) -> None:
     paths[0].write_text(content)
     assert read_claim(paths[0]) is None
-    assert take(*paths, launch="a") is not None
+    assert acquire_claim(*paths, launch="a") is not None

@@ -20,15 +20,15 @@ from flexhpc.search import EmcInterval, Estimate
 from flexhpc.store import (
     Header,
     ProbeRecord,
-    append,
-    create,
-    read,
+    append_probe,
+    create_point_file,
     read_masks,
+    read_point_file,
     write_estimate,
     write_evaluation,
 )
 from flexhpc.store.bits import pack, unpack
-from flexhpc.store.point_file import AS_TEXT
+from flexhpc.store.point_file import JSON_ATTRIBUTE
 from tests.conftest import FULL, REPOSITORY
 from tests.point_files import edited
 
@@ -63,20 +63,20 @@ def probe(n: int = 50, repeat: int = 0) -> ProbeRecord:
 def path(tmp_path: Path) -> Path:
     """A point file without probes."""
     path = tmp_path / "ab12.h5"
-    create(path, HEADER)
+    create_point_file(path, HEADER)
     return path
 
 
 def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "ab" / "ab12.h5"
-    assert read(path) is None
-    create(path, HEADER)
-    assert read(path).probes == []
+    assert read_point_file(path) is None
+    create_point_file(path, HEADER)
+    assert read_point_file(path).probes == []
     assert read_masks(path).drawn().shape == (0, N_TOTAL)
     probes = [probe(50), probe(80), probe(80, 1)]
     for written in probes:
-        append(path, written)
-    record, masks = read(path), read_masks(path)
+        append_probe(path, written)
+    record, masks = read_point_file(path), read_masks(path)
     assert record.header == HEADER
     assert record.estimate is None
     for stored, written in zip(record.probes, probes, strict=True):
@@ -87,34 +87,35 @@ def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
     assert masks.n.tolist() == masks.drawn().sum(axis=1).tolist() == [50, 80, 80]
     assert masks.fitted().sum(axis=1).tolist() == [p.fitted.sum() for p in probes]
     write_estimate(path, ESTIMATE)
-    assert read(path).estimate == ESTIMATE
-    assert len(read(path).probes) == 3
-    append(path, probe(90))
-    assert read(path).estimate is None, "a further probe removes the estimate"
+    assert read_point_file(path).estimate == ESTIMATE
+    assert len(read_point_file(path).probes) == 3
+    append_probe(path, probe(90))
+    assert read_point_file(path).estimate is None, "a further probe removes the estimate"
     write_estimate(path, replace(ESTIMATE, emc=80, tolerance=0.1))
-    assert (read(path).estimate.emc, read(path).estimate.tolerance) == (80, 0.1)
+    refined = read_point_file(path).estimate
+    assert (refined.emc, refined.tolerance) == (80, 0.1)
     assert list(tmp_path.rglob("*.part")) == []
 
 
-def test_evaluation_belongs_to_the_arm_of_the_estimate(path: Path) -> None:
+def test_an_evaluation_belongs_to_the_arm_of_the_estimate(path: Path) -> None:
     write_estimate(path, ESTIMATE)
-    assert not read(path).has_evaluation({})
+    assert not read_point_file(path).has_evaluation({})
     write_evaluation(path, {"asked": {}, "arm": 0, "gap": 0.5})
-    assert read(path).has_evaluation({})
-    assert not read(path).has_evaluation({"n": 5})
+    assert read_point_file(path).has_evaluation({})
+    assert not read_point_file(path).has_evaluation({"n": 5})
     write_estimate(path, replace(ESTIMATE, arm=1))
-    assert not read(path).has_evaluation({})
-    assert read(path).has_evaluation(None), "no evaluation is requested"
+    assert not read_point_file(path).has_evaluation({})
+    assert read_point_file(path).has_evaluation(None), "no evaluation is requested"
 
 
 OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 from flexhpc.errors import PointError
-from flexhpc.store import append, read
+from flexhpc.store import append_probe, read_point_file
 from tests.store.test_point_file import probe
 path, message = Path(sys.argv[1]), None
-append(path, probe(60, 0))
+append_probe(path, probe(60, 0))
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + 2**26
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -122,7 +123,7 @@ allocated = []
 for repeat in range(1, 400):
     try:
         allocated.append(bytearray(2**18))
-        append(path, probe(60, repeat))
+        append_probe(path, probe(60, repeat))
     except PointError as error:
         allocated[-2:] = []
         message = str(error)
@@ -130,53 +131,53 @@ for repeat in range(1, 400):
     except MemoryError:
         break
 allocated.clear()
-print(len(read(path).probes) == repeat, message)
+print(len(read_point_file(path).probes) == repeat, message)
 """
 
 
-def test_out_of_memory_is_reported_before_hdf5_crashes(path: Path) -> None:
-    done = subprocess.run(
+def test_a_lack_of_memory_is_reported_before_hdf5_crashes(path: Path) -> None:
+    result = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY, str(path)], cwd=REPOSITORY, capture_output=True,
         text=True, check=True,
     )  # fmt: skip
-    assert done.stderr == ""
-    assert done.stdout == (
+    assert result.stderr == ""
+    assert result.stdout == (
         f"True {path}: cannot be written (out of memory); its content is unchanged\n"
     )
-    assert len(read(path).probes) > 1
+    assert len(read_point_file(path).probes) > 1
 
 
 def test_known_probes_are_reused_unless_the_file_was_replaced(path: Path) -> None:
-    append(path, probe(50))
-    before = read(path)
-    append(path, probe(80))
-    after = read(path, before)
+    append_probe(path, probe(50))
+    before = read_point_file(path)
+    append_probe(path, probe(80))
+    after = read_point_file(path, before)
     assert [p.n for p in after.probes] == [50, 80]
     assert after.probes[0] is before.probes[0]
     for sizes in ([], [60], [60, 90, 70]):
         path.unlink()
-        create(path, HEADER)
+        create_point_file(path, HEADER)
         for position, n in enumerate(sizes):
-            append(path, replace(probe(n), finished=2e9 + position))
-        assert [p.n for p in read(path, after).probes] == sizes
+            append_probe(path, replace(probe(n), finished=2e9 + position))
+        assert [p.n for p in read_point_file(path, after).probes] == sizes
 
 
-def test_long_list_of_conflict_groups_is_stored(tmp_path: Path) -> None:
+def test_a_long_list_of_conflict_groups_is_stored(tmp_path: Path) -> None:
     groups = json.dumps([[[2, 1], 30]] * 20_000)
-    create(tmp_path / "p.h5", replace(HEADER, conflict_groups=groups))
-    assert read(tmp_path / "p.h5").header.conflict_groups == groups
+    create_point_file(tmp_path / "p.h5", replace(HEADER, conflict_groups=groups))
+    assert read_point_file(tmp_path / "p.h5").header.conflict_groups == groups
 
 
-def test_layout_can_be_read_with_h5py_alone(path: Path) -> None:
+def test_the_layout_can_be_read_with_h5py_alone(path: Path) -> None:
     written = probe(200)
-    append(path, written)
+    append_probe(path, written)
     write_estimate(path, ESTIMATE)
     with h5py.File(path) as file:
         assert {"schema", "point_id", "data_fingerprint", "n_total"} <= set(file.attrs)
         assert json.loads(file.attrs["point"]) == {"seed": 0}
         assert file.attrs["params"] == 77
         group, estimate = file["probes/0000"], file["estimate"].attrs
-        seeds = json.loads(group.attrs[AS_TEXT])["seeds"]
+        seeds = json.loads(group.attrs[JSON_ATTRIBUTE])["seeds"]
         assert seeds == {"init": 2**62 + 1, "subset": 2, "labels": 3, "order": 4}
         expected = {
             "seed_init": 2**62 + 1, "metric.gradient_norm": 0.5, "machine.host": "h", "n": 200,
@@ -214,8 +215,8 @@ def test_unpack_inverts_pack(ids: set[int], n_total: int) -> None:
         ("newer schema", "unsupported schema (99)"),
     ],
 )
-def test_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: str) -> None:
-    append(path, probe())
+def test_a_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: str) -> None:
+    append_probe(path, probe())
     content = path.read_bytes()
     if damage == "empty":
         path.write_bytes(b"")
@@ -231,23 +232,23 @@ def test_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: s
                 del file["probes"]
             else:
                 file.attrs["schema"] = 99
-    for reader in (read, read_masks):
-        with pytest.raises(PointError) as caught:
+    for reader in (read_point_file, read_masks):
+        with pytest.raises(PointError) as error:
             reader(path)
-        assert str(caught.value).startswith(f"{path}: {problem}")
-        assert "\n" not in str(caught.value)
+        assert str(error.value).startswith(f"{path}: {problem}")
+        assert "\n" not in str(error.value)
     if damage != "no probes":
         before = path.read_bytes()
         with pytest.raises(PointError):
-            append(path, probe())
+            append_probe(path, probe())
         assert path.read_bytes() == before
 
 
 def write_probes(path: Path, output: int) -> None:
     """Append probes until SIGKILL; write the index of each to a pipe."""
-    create(path, HEADER)
+    create_point_file(path, HEADER)
     for i in range(10_000):
-        append(path, probe(400, i))
+        append_probe(path, probe(400, i))
         os.write(output, f"{i}\n".encode())
 
 
@@ -265,19 +266,19 @@ def test_no_probe_is_lost_if_the_writer_is_killed(tmp_path: Path) -> None:
             writer.kill()
             written += map(int, lines.read().split())
         writer.join()
-        count = len(read(path).probes)
+        count = len(read_point_file(path).probes)
         assert count in (written[-1] + 1, written[-1] + 2)
-        append(path, probe(10, 0))
-        assert len(read(path).probes) == count + 1
+        append_probe(path, probe(10, 0))
+        assert len(read_point_file(path).probes) == count + 1
 
 
-def test_file_is_unchanged_if_the_disk_is_full(small_disk: Callable[[str], Path]) -> None:
+def test_a_point_file_is_unchanged_if_the_disk_is_full(small_disk: Callable[[str], Path]) -> None:
     path = small_disk("300k") / "p.h5"
-    create(path, HEADER)
+    create_point_file(path, HEADER)
     count, message = 0, None
     while message is None and count < 1000:
         try:
-            append(path, probe(400, count))
+            append_probe(path, probe(400, count))
             count += 1
         except PointError as error:
             message = str(error)
@@ -285,5 +286,5 @@ def test_file_is_unchanged_if_the_disk_is_full(small_disk: Callable[[str], Path]
     assert "its content is unchanged" in message
     assert "\n" not in message
     assert count > 3
-    assert len(read(path).probes) == count
+    assert len(read_point_file(path).probes) == count
     assert [p.name for p in path.parent.iterdir()] == ["p.h5"]

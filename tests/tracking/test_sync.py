@@ -19,9 +19,9 @@ import psutil
 import pytest
 import sqlalchemy
 
-from flexhpc.store import read
+from flexhpc.store import read_point_file
 from flexhpc.store.status import StatusReader, open_run
-from flexhpc.tracking.quiet import existing_database_uri, mlflow_client
+from flexhpc.tracking.client import existing_database_uri, mlflow_client
 from flexhpc.tracking.state import local_uri, sync_state_path, up_to_date
 from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
@@ -49,12 +49,18 @@ def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
     return kinds["point"], kinds["probe"]
 
 
-def test_tracking_process_has_a_lower_priority(run: Path) -> None:
-    command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run), str(run / "sweep.yaml")]
+def test_the_tracking_process_has_a_lower_priority(run: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "flexhpc.tracking.periodic_sync",
+        str(run),
+        str(run / "sweep.yaml"),
+    ]
     lower = min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)  # the lowest priority is 19
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as follower:
-        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, follower.pid) == lower, "its priority")
-        follower.kill()
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == lower, "its priority")
+        process.kill()
 
 
 def check_logged(uri: str, run: Path) -> None:
@@ -66,7 +72,7 @@ def check_logged(uri: str, run: Path) -> None:
     assert len(by_tag) == len(children)
     for parent in parents:
         point_id = parent.data.tags["flexhpc.point_id"]
-        record = read(folder.point(point_id))
+        record = read_point_file(folder.point(point_id))
         assert parent.info.status == "FINISHED"
         assert parent.data.metrics["emc"] == record.estimate.emc
         assert parent.data.metrics["emc_lo"] == record.estimate.emc_lo
@@ -105,7 +111,7 @@ def test_curves_brackets_artifacts_and_tags_are_logged(small_run: Path) -> None:
             values = client.get_metric_history(run_id, metric)
             return [value.value for value in sorted(values, key=lambda value: value.step)]
 
-        assert history("n") == [probe.n for probe in read(folder.point(point_id)).probes]
+        assert history("n") == [probe.n for probe in read_point_file(folder.point(point_id)).probes]
         assert history("largest_fit") == sorted(history("largest_fit"))
         assert history("emc_hi")[-1] == parent.data.metrics["emc_hi"]
         assert tags["mlflow.source.name"] == "flexhpc sweep small"
@@ -195,7 +201,7 @@ def killed_with_incomplete_database(run: Path, temporary: Path) -> bool:
     return incomplete
 
 
-def test_run_can_be_copied_and_renamed(small_run: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_run_can_be_copied_and_renamed(small_run: Path, tmp_path: Path, cli: Cli) -> None:
     copy = tmp_path / "different name"
     shutil.copytree(small_run, copy)
     folder, _, _ = open_run(copy)
@@ -269,12 +275,12 @@ def test_sync_to_a_tracking_server(run: Path, cli: Cli, tmp_path: Path) -> None:
         check_logged(address, run)
 
 
-def test_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
+def test_an_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"tracking_uri: http://127.0.0.1:{free_port()}\n")
-    done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
-    assert "warning: MLflow at http://127.0.0.1" in done.stderr
-    assert done.stderr.count("warning: ") <= 2
+    result = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
+    assert "warning: MLflow at http://127.0.0.1" in result.stderr
+    assert result.stderr.count("warning: ") <= 2
     run = tmp_path / "runs" / "small"
     folder, _, points = open_run(run)
     assert all(status.state == "done" for status in StatusReader(folder, points).read())
@@ -285,7 +291,7 @@ def test_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cl
     check_logged(local_uri(folder), run)
 
 
-def test_server_that_never_responds_does_not_block_a_sweep(
+def test_a_server_that_never_responds_does_not_block_a_sweep(
     tmp_path: Path, small_spec: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
@@ -294,8 +300,8 @@ def test_server_that_never_responds_does_not_block_a_sweep(
         silent.listen(50)
         profile = tmp_path / "profile.yaml"
         profile.write_text(f"tracking_uri: http://127.0.0.1:{silent.getsockname()[1]}\n")
-        done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
-    assert done.stderr.count("warning: MLflow") == 1
+        result = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
+    assert result.stderr.count("warning: MLflow") == 1
     assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
 
 

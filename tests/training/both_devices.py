@@ -26,7 +26,7 @@ from flexhpc.measuring import probe
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import choose_device, run_training
 from flexhpc.search import Probe
-from flexhpc.store import RunFolder, read, read_masks
+from flexhpc.store import RunFolder, read_masks, read_point_file
 from flexhpc.training import Callbacks, Group, Outcome, manual_backprop
 from tests.stand_in_device import available
 
@@ -105,7 +105,7 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     run.path.mkdir()
     with device_of_type(kind) as device:
         estimate = measure(point, run, Group(device), Callbacks())
-    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
+    record, masks = read_point_file(run.point(point.id)), read_masks(run.point(point.id))
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
     return {
         "estimate": asdict(estimate),

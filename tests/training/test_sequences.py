@@ -18,7 +18,7 @@ from flexhpc.errors import InputError
 from flexhpc.measuring.probe import run_training
 from flexhpc.models import build, count_parameters
 from flexhpc.search import Probe
-from flexhpc.store import RunFolder, read
+from flexhpc.store import RunFolder, read_point_file
 from flexhpc.training import Callbacks, Group
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from tests.conftest import Cli
@@ -110,7 +110,7 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
     cli("sweep", spec, "--profile", profile)
     (row,) = json.loads(cli("results", "runs/tokens", "--format", "json").stdout)
     (point,) = checked(spec)[1]
-    record = read(RunFolder(spec.parent / "runs" / "tokens").point(point.id))
+    record = read_point_file(RunFolder(spec.parent / "runs" / "tokens").point(point.id))
     assert row["emc"] >= 4
     bits = [p.n * 6 * (3 - p.loss / math.log(2)) for p in record.probes]
     assert 0 < row["bits_per_param"] * row["params"] <= max(bits) + 1e-6

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
-from flexhpc.launch.slurm.commands import Queue, Queued
+from flexhpc.launch.slurm.commands import Queue, QueuedTask
 from flexhpc.state_file import read_state
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TASK_FILE, TaskFile
@@ -46,23 +46,23 @@ class ArrayRecord:
         del values["folder"]
         write_json(self.folder / _FILE, values)
 
-    def accepted(self, job: str) -> ArrayRecord:
-        """Add the job id of an accepted submission, write the record and return it."""
-        accepted = replace(self, job=job)
-        accepted.write()
-        return accepted
+    def store_job_id(self, job: str) -> ArrayRecord:
+        """Add the job id of an accepted submission and write the record; return the new record."""
+        record = replace(self, job=job)
+        record.write()
+        return record
 
-    def adopted(self, queue: Queue) -> ArrayRecord:
-        """Add a missing job id if the job name is in the queue; return the record."""
+    def find_job_id(self, queue: Queue) -> ArrayRecord:
+        """Store a missing job id if the job name is in the queue; return the new record."""
         if self.job is not None or self.name not in queue.names:
             return self
-        return self.accepted(queue.names[self.name])
+        return self.store_job_id(queue.names[self.name])
 
-    def points(self) -> list[list[str]]:
+    def points_by_task(self) -> list[list[str]]:
         """Return the point ids of each task; empty lists if the task file cannot be read."""
         return _points_of(self.folder / TASK_FILE, self.tasks)
 
-    def log(self, index: int) -> Path:
+    def log_path(self, index: int) -> Path:
         """Return the path of the stderr log of process 0 of task ``index``."""
         return self.folder / f"{self.job}_{index}_0_log.err"
 
@@ -77,7 +77,15 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
     return records
 
 
-def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
+def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[ArrayRecord]]:
+    """Group records by the slurm.conf of their clusters."""
+    groups: dict[str | None, list[ArrayRecord]] = {}
+    for record in records:
+        groups.setdefault(record.slurm_conf, []).append(record)
+    return groups
+
+
+def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, QueuedTask]]:
     """Yield (index, task) for each task of an array that is queued or running."""
     for index in range(record.tasks):
         task = queue.tasks.get((record.job, index)) if record.job is not None else None
@@ -85,16 +93,16 @@ def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Que
             yield index, task
 
 
-def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
+def queued_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
     """Return the ids of the points in the queue, mapped to the reason why each point waits."""
-    waiting: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for record in records:
-        queued = list(tasks_in_queue(record, queue))
-        points = record.points() if queued else []
-        for index, task in queued:
+        tasks = list(tasks_in_queue(record, queue))
+        points = record.points_by_task() if tasks else []
+        for index, task in tasks:
             reason = "its task has started" if task.state == "RUNNING" else task.reason
-            waiting |= dict.fromkeys(points[index], reason)
-    return waiting
+            reasons |= dict.fromkeys(points[index], reason)
+    return reasons
 
 
 @lru_cache(maxsize=4096)

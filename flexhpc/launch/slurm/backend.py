@@ -10,14 +10,15 @@ from pathlib import Path
 
 from flexhpc.atomic import file_lock
 from flexhpc.errors import InputError
+from flexhpc.launch.backend import Backend
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
     array_records,
+    queued_points,
     tasks_in_queue,
-    waiting_points,
 )
 from flexhpc.launch.slurm.chunks import divide_into_arrays
-from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
+from flexhpc.launch.slurm.commands import Queue, Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.launch.slurm.submit import submit_array, write_array
@@ -30,7 +31,7 @@ _BETWEEN_SUBMISSIONS = 10.0
 _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 
 
-class SlurmBackend:
+class SlurmBackend(Backend):
     """Submits and monitors the array jobs of a run, including those of earlier launches.
 
     Results and job records are read from the run folder. The queue is only used to find the points
@@ -39,7 +40,6 @@ class SlurmBackend:
     Args:
         run: the run folder.
         launch: folder of this launch, with the task file.
-        profile: the resources to request.
         container: container of the tasks; None to run without one.
         interrupted: returns whether the user requested a stop; polled between submissions and while
             the controller does not respond.
@@ -49,9 +49,9 @@ class SlurmBackend:
             version of Python or flexhpc than this process, or the path of the run contains ``%``.
     """
 
-    shared = False
-    ours = False
-    patience = 2
+    workers_share_points = False
+    stops_with_sweep = False
+    max_assignments = 2
 
     def __init__(
         self,
@@ -67,17 +67,16 @@ class SlurmBackend:
         if "%" in str(run.path):
             raise InputError(f"{run.path}: SLURM expands % in paths; use another path")
         self.slurm = Slurm.of_profile(profile.slurm_conf)
-        self.slurm.require()
+        self.slurm.check_available()
         if container is not None:
             container.check(self.slurm)
         elif profile.python is not None:
             advice = "install the same versions"
-            self.slurm.check_python(profile.python, "python", advice, starts_here=False)
+            self.slurm.check_python(profile.python, "python", advice, must_start=False)
         self.records = array_records(run)
         self.unavailable = ""
         self._queue: Queue | None = None
-        self._waiting: dict[str, str] = {}
-        self._covered: set[str] = set()
+        self._queued: dict[str, str] = {}
         self._released: dict[str, tuple[int, float]] = {}
         self._polled = self._submitted = -1e9
 
@@ -89,15 +88,14 @@ class SlurmBackend:
             try:
                 self._update(self.slurm.queue())
                 self.unavailable = ""
-            except NoAnswer as error:
+            except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
 
     def _update(self, queue: Queue) -> None:
         self._queue = queue
-        self.records = [record.adopted(queue) for record in array_records(self.run)]
+        self.records = [record.find_job_id(queue) for record in array_records(self.run)]
         self._release(queue)
-        self._waiting = waiting_points(self.records, queue)
-        self._covered = set(self._waiting)
+        self._queued = queued_points(self.records, queue)
 
     def _release(self, queue: Queue) -> None:
         """Release tasks that SLURM holds because they could not be launched on a node.
@@ -113,35 +111,31 @@ class SlurmBackend:
                 count, last = self._released.get(name, (0, -1e9))
                 if task.failed_launch and count < _RELEASES and now - last > _BETWEEN_RELEASES:
                     self._released[name] = (count + 1, now)
-                    with contextlib.suppress(NoAnswer):
+                    with contextlib.suppress(SlurmUnavailable):
                         self.slurm.release(name)
 
-    def covers(self, point_id: str) -> bool:
+    def has_worker_for(self, point_id: str) -> bool:
         """Return whether a task for this point is in the queue; True before the first query."""
-        return self._queue is None or point_id in self._covered
+        return self._queue is None or point_id in self._queued
 
     def has_workers(self) -> bool:
         """Return whether any task is queued or running; True before the first query."""
-        return self._queue is None or bool(self._covered)
+        return self._queue is None or bool(self._queued)
 
-    def crashed(self) -> bool:
-        """Return False, because one failed task does not imply that others will fail."""
-        return False
-
-    def waiting(self) -> Mapping[str, str]:
+    def queued_points(self) -> Mapping[str, str]:
         """Return the ids of the points in the queue, mapped to the reason why each point waits."""
-        return self._waiting
+        return self._queued
 
-    def note(self) -> str:
+    def warning(self) -> str:
         """Return a warning if the controller does not respond or rejects jobs; else empty."""
         return self.unavailable
 
     def summary(self) -> str:
         """Return the number of submitted tasks and their job ids, as text."""
-        fresh = [r for r in self.records if r.folder.parent == self.launch and r.job]
-        tasks = sum(record.tasks for record in fresh)
-        jobs = ", ".join(str(record.job) for record in fresh)
-        return f"{tasks} tasks submitted as job {jobs}" if fresh else "nothing to submit"
+        submitted = [r for r in self.records if r.folder.parent == self.launch and r.job]
+        tasks = sum(record.tasks for record in submitted)
+        jobs = ", ".join(str(record.job) for record in submitted)
+        return f"{tasks} tasks submitted as job {jobs}" if submitted else "nothing to submit"
 
     def start(self, points: Sequence[str]) -> bool:
         """Submit arrays for these points, at most every 10 s and within the throttle.
@@ -160,12 +154,12 @@ class SlurmBackend:
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
                 self._update(self.slurm.queue())
-                return self._submit([point for point in points if point not in self._covered])
-        except NoAnswer as error:
+                return self._submit([point for point in points if point not in self._queued])
+        except SlurmUnavailable as error:
             self.unavailable = f"SLURM does not respond: {error}"
             return False
-        except Rejected as error:
-            if not self._covered:
+        except SubmissionRejected as error:
+            if not self._queued:
                 hint = (
                     "; if this is a limit on submitted jobs, set max_array"
                     if _is_job_limit(error)
@@ -188,7 +182,7 @@ class SlurmBackend:
         chunks = divide_into_arrays(
             points,
             per_task=self.profile.points_per_task,
-            max_array=array_limit(self.slurm, self.profile),
+            max_array=max_array_size(self.slurm, self.profile),
             throttle=throttle,
         )
         number = len(list(self.launch.glob("array-*")))
@@ -200,37 +194,37 @@ class SlurmBackend:
             record = write_array(
                 folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.container
             )
-            after = None if chunk.after is None else jobs[chunk.after]
+            after = None if chunk.predecessor is None else jobs[chunk.predecessor]
             script = batch_script(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
-            except Rejected:
+            except SubmissionRejected:
                 shutil.rmtree(folder)
                 raise
             self.records.append(record)
             jobs.append(record.job)
-            self._covered |= set(chunk.points)
+            self._queued |= dict.fromkeys(chunk.points, "submitted")
         return True
 
-    def log(self, point_id: str) -> str:
+    def log_path(self, point_id: str) -> str:
         """Return the log path of the newest task with this point; empty if there is none."""
         for record in reversed(self.records):
-            for index, points in enumerate(record.points() if record.job else []):
+            for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:
-                    return str(record.log(index))
+                    return str(record.log_path(index))
         return ""
 
 
-def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
+def max_array_size(slurm: Slurm, profile: SlurmProfile) -> int:
     """Return the maximum number of tasks per array that the cluster and the profile allow.
 
     Raises:
-        NoAnswer: the controller does not respond.
+        SlurmUnavailable: the controller does not respond.
         InputError: the cluster does not accept array jobs.
     """
     size = slurm.max_array_size()
     return size if profile.max_array is None else min(size, profile.max_array)
 
 
-def _is_job_limit(error: Rejected) -> bool:
+def _is_job_limit(error: SubmissionRejected) -> bool:
     return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

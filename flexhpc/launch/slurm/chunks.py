@@ -14,13 +14,13 @@ class Chunk:
         points: point ids, ``per_task`` of them for each task.
         tasks: number of tasks; their indices start at 0.
         throttle: maximum number of tasks running concurrently.
-        after: index of the chunk that must end before this one starts, or None.
+        predecessor: index of the chunk that must end before this one starts, or None.
     """
 
     points: list[str]
     tasks: int
     throttle: int
-    after: int | None = None
+    predecessor: int | None = None
 
 
 def divide_into_arrays(
@@ -33,22 +33,22 @@ def divide_into_arrays(
     ``throttle``, each array runs one task at a time, and array i starts after array i - throttle.
 
     Args:
-        points: point ids, in order.
-        per_task: number of points per task.
         max_array: maximum number of tasks of an array (MaxArraySize).
         throttle: maximum number of tasks running concurrently, or None.
     """
     size = max_array * per_task
-    cuts = [list(points[start : start + size]) for start in range(0, len(points), size)]
+    parts = [list(points[start : start + size]) for start in range(0, len(points), size)]
     chunks = []
-    for number, cut in enumerate(cuts):
-        tasks = -(-len(cut) // per_task)
+    for number, part in enumerate(parts):
+        tasks = -(-len(part) // per_task)
         if throttle is None:
-            share, after = tasks, None
-        elif throttle >= len(cuts):
-            share = throttle // len(cuts) + (number < throttle % len(cuts))
-            after = None
+            limit, predecessor = tasks, None
+        elif throttle >= len(parts):
+            limit = throttle // len(parts) + (number < throttle % len(parts))
+            predecessor = None
         else:
-            share, after = 1, number - throttle if number >= throttle else None
-        chunks.append(Chunk(points=cut, tasks=tasks, throttle=min(share, tasks), after=after))
+            limit, predecessor = 1, number - throttle if number >= throttle else None
+        chunks.append(
+            Chunk(points=part, tasks=tasks, throttle=min(limit, tasks), predecessor=predecessor)
+        )
     return chunks

@@ -15,24 +15,24 @@ from pathlib import Path
 from flexhpc.errors import InputError
 from flexhpc.versions import python_version, source_hash
 
-_WITHIN = 30.0
-_START_WITHIN = 600.0
+_TIMEOUT = 30.0  # seconds
+_START_TIMEOUT = 600.0
 """Timeout in seconds for starting a container; the image may have to be unpacked first."""
-DEFAULT_ARRAY = 1_001
+DEFAULT_MAX_ARRAY_SIZE = 1_001
 """SLURM's default of MaxArraySize."""
-_ACCEPTED = re.compile(r"\bjob (\d+)")
+_JOB_ID = re.compile(r"\bjob (\d+)")
 
 
-class NoAnswer(Exception):
+class SlurmUnavailable(Exception):
     """The SLURM controller did not respond; the state of the queue is unknown."""
 
 
-class Rejected(Exception):
+class SubmissionRejected(Exception):
     """SLURM rejected a submission."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Queued:
+class QueuedTask:
     """An array task in the queue.
 
     Attributes:
@@ -60,7 +60,7 @@ class Queue:
         names: array job ids by job name.
     """
 
-    tasks: Mapping[tuple[str, int], Queued] = field(default_factory=dict)
+    tasks: Mapping[tuple[str, int], QueuedTask] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +86,7 @@ class Slurm:
         """Path of the slurm.conf in use; None for the system default."""
         return self.environment.get("SLURM_CONF")
 
-    def require(self) -> None:
+    def check_available(self) -> None:
         """Check that jobs can be submitted from this machine.
 
         Raises:
@@ -102,28 +102,28 @@ class Slurm:
                 f"profile: {self.conf}: file not found; correct slurm_conf, or start the devcluster"
             )
 
-    def check_python(self, command: str, setting: str, advice: str, *, starts_here: bool) -> None:
+    def check_python(self, command: str, setting: str, advice: str, *, must_start: bool) -> None:
         """Check that the tasks use the same Python version and flexhpc as this process.
 
         Args:
             command: shell command that starts Python.
             setting: profile key that sets the command, for messages.
             advice: how to fix a difference, for messages.
-            starts_here: whether the command must work on this machine. Otherwise a failure to
+            must_start: whether the command must work on this machine. Otherwise a failure to
                 start is ignored, because Python may be installed only on the compute nodes.
 
         Raises:
             InputError: the version of Python or flexhpc differs, or Python does not start.
         """
         try:
-            within = _START_WITHIN if starts_here else _WITHIN
-            result = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], within)
-        except NoAnswer as error:
-            if starts_here:
+            timeout = _START_TIMEOUT if must_start else _TIMEOUT
+            result = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], timeout)
+        except SlurmUnavailable as error:
+            if must_start:
                 raise InputError(f"profile: {setting}: failed to start: {error}") from None
             return
         lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
-        if (result.returncode or not lines) and not starts_here:
+        if (result.returncode or not lines) and not must_start:
             return
         if result.returncode or not lines:
             reason = " ".join(" ".join(lines).split()) or f"exit status {result.returncode}"
@@ -140,12 +140,12 @@ class Slurm:
         """Return the maximum size of an array: MaxArraySize, or max_array_tasks if smaller.
 
         Raises:
-            NoAnswer: the controller does not respond.
+            SlurmUnavailable: the controller does not respond.
             InputError: the cluster does not accept array jobs.
         """
-        config = self._ask(["scontrol", "show", "config"])
+        config = self._run_checked(["scontrol", "show", "config"])
         limits = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", config)
-        size = min(map(int, limits), default=DEFAULT_ARRAY)
+        size = min(map(int, limits), default=DEFAULT_MAX_ARRAY_SIZE)
         if size < 1:
             raise InputError("flexhpc needs array jobs, which this cluster does not accept")
         return size
@@ -154,11 +154,13 @@ class Slurm:
         """Return the user's flexhpc tasks in the queue.
 
         Raises:
-            NoAnswer: the controller does not respond.
+            SlurmUnavailable: the controller does not respond.
         """
         columns = "--format=%F|%K|%T|%r|%j"
-        output = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns])
-        tasks: dict[tuple[str, int], Queued] = {}
+        output = self._run_checked(
+            ["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns]
+        )
+        tasks: dict[tuple[str, int], QueuedTask] = {}
         names: dict[str, str] = {}
         for line in output.splitlines():
             parts = line.strip().split("|", 4)
@@ -167,7 +169,7 @@ class Slurm:
                 continue
             array, index, state, reason, name = parts
             if name.startswith("flexhpc-"):
-                tasks[array, int(index)] = Queued(name=name, state=state, reason=reason)
+                tasks[array, int(index)] = QueuedTask(name=name, state=state, reason=reason)
                 names[name] = array
         return Queue(tasks, names)
 
@@ -175,56 +177,58 @@ class Slurm:
         """Submit a batch script; return the job id.
 
         Raises:
-            NoAnswer: it is unknown whether the job was accepted.
-            Rejected: SLURM rejected the job.
+            SlurmUnavailable: it is unknown whether the job was accepted.
+            SubmissionRejected: SLURM rejected the job.
         """
         result = self._run(["sbatch", str(script)])
-        match = _ACCEPTED.search(result.stdout)
+        match = _JOB_ID.search(result.stdout)
         if result.returncode == 0 and match:
             return match[1]
         message = (
             " ".join((result.stderr or result.stdout).split()) or f"exit status {result.returncode}"
         )
         if any(text in message for text in _TRANSIENT):
-            raise NoAnswer(message)
-        raise Rejected(message)
+            raise SlurmUnavailable(message)
+        raise SubmissionRejected(message)
 
     def release(self, task: str) -> None:
         """Release a task that SLURM holds.
 
         Raises:
-            NoAnswer: the controller does not respond, or does not permit the release.
+            SlurmUnavailable: the controller does not respond, or does not permit the release.
         """
-        self._ask(["scontrol", "release", task])
+        self._run_checked(["scontrol", "release", task])
 
     def cancel(self, arrays: Sequence[str], *, pending_only: bool) -> None:
         """Cancel array jobs, or only their pending tasks.
 
         Raises:
-            NoAnswer: the controller does not respond.
+            SlurmUnavailable: the controller does not respond.
         """
         for start in range(0, len(arrays), 500):
             states = ["--state=PENDING"] if pending_only else []
             result = self._run(["scancel", *states, *arrays[start : start + 500]])
             if result.returncode and "Invalid job id" not in result.stderr:
-                raise NoAnswer(" ".join(result.stderr.split()))
+                raise SlurmUnavailable(" ".join(result.stderr.split()))
 
-    def _ask(self, command: list[str]) -> str:
+    def _run_checked(self, command: list[str]) -> str:
         result = self._run(command)
         if result.returncode:
-            raise NoAnswer(" ".join(result.stderr.split()) or f"{command[0]} failed")
+            raise SlurmUnavailable(" ".join(result.stderr.split()) or f"{command[0]} failed")
         return result.stdout
 
-    def _run(self, command: list[str], within: float = _WITHIN) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], timeout: float = _TIMEOUT
+    ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=within,
+                command, env=self.environment, capture_output=True, text=True, timeout=timeout,
                 check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise NoAnswer(f"{command[0]} did not respond within {within:.0f} s") from None
+            raise SlurmUnavailable(f"{command[0]} did not respond within {timeout:.0f} s") from None
         except OSError as error:
-            raise NoAnswer(f"{command[0]}: {error.strerror}") from None
+            raise SlurmUnavailable(f"{command[0]}: {error.strerror}") from None
 
 
 _VERSIONS = """

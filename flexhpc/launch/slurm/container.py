@@ -36,18 +36,18 @@ class Image:
     Attributes:
         name: name as passed to the runtime; the absolute path of a SIF file.
         digest: ``sha256:...``: hash of the SIF file, or image id.
-        mark: size and modification time of the SIF file, to detect changes without reading it;
+        file_stamp: size and modification time of the SIF file, by which changes are detected;
             empty for other images.
     """
 
     name: str
     digest: str
-    mark: str = ""
+    file_stamp: str = ""
 
     @property
     def identity(self) -> str:
         """Name of the image in records: ``NAME@DIGEST``; for a SIF file, NAME is its file name."""
-        return f"{Path(self.name).name if self.mark else self.name}@{self.digest}"
+        return f"{Path(self.name).name if self.file_stamp else self.name}@{self.digest}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,14 @@ class TaskContainer:
         container: settings of the profile.
         python: command that starts Python inside.
         image: the image.
-        work: working directory, also in the container; relative paths in a spec start here.
+        workdir: working directory, also in the container; relative paths in a spec start here.
         binds: bind mounts ``HOST:INSIDE[:ro]``; those that do not exist on a node are skipped.
     """
 
     container: Container
     python: str
     image: Image
-    work: Path
+    workdir: Path
     binds: Sequence[str]
 
     def write(self, folder: Path) -> None:
@@ -93,7 +93,7 @@ class TaskContainer:
                 self.command(Path(folder)),
                 f"container: {self.image.name}",
                 "build the image again (docs/containers.md)",
-                starts_here=True,
+                must_start=True,
             )
 
     def script(self) -> str:
@@ -102,9 +102,9 @@ class TaskContainer:
             "image": self.image.name,
             "digest": self.image.digest,
             "identity": self.image.identity,
-            "mark": self.image.mark,
+            "file_stamp": self.image.file_stamp,
             "source": source_hash(),
-            "work": str(self.work),
+            "workdir": str(self.workdir),
             "runtime": self.container.runtime,
         }
         flags = [word for line in self.container.flags for word in shlex.split(line)]
@@ -121,7 +121,9 @@ class TaskContainer:
         )
 
 
-def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> TaskContainer | None:
+def task_container(
+    profile: SlurmProfile, points: Iterable[Point], run: Path
+) -> TaskContainer | None:
     """Return the container of a profile's tasks; None if the profile has none.
 
     The run folder is bound writable. The locations of the data and custom code of these points are
@@ -133,7 +135,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     container = profile.container
     if container is None:
         return None
-    work = Path.cwd()
+    workdir = Path.cwd()
     points = list(points)
     locations = {point.data.location for point in points}
     for point in points:
@@ -141,9 +143,10 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
             if isinstance(section, CustomCode):
                 locations.add(section.folder)
     data = sorted(
-        {work / Path(location).expanduser() for location in locations if location} | {work / "data"}
+        {workdir / Path(location).expanduser() for location in locations if location}
+        | {workdir / "data"}
     )
-    for path in (run, work, *data):
+    for path in (run, workdir, *data):
         if any(character in str(path) for character in ":,"):
             raise InputError(
                 f"{path}: cannot be bound into a container because of : or , in the path"
@@ -155,7 +158,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
         container=container,
         python=profile.python or "python",
         image=_image(container),
-        work=work,
+        workdir=workdir,
         binds=binds,
     )
 
@@ -175,13 +178,13 @@ def _image(container: Container) -> Image:
         raise InputError(
             f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
         )
-    mark = f"{stat.st_size} {int(stat.st_mtime)}"
-    return Image(name=str(path), digest=_hash(path, mark), mark=mark)
+    file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
+    return Image(name=str(path), digest=_hash(path, file_stamp), file_stamp=file_stamp)
 
 
 @lru_cache
-def _hash(path: Path, mark: str) -> str:
-    """Return the hash of a file, cached until its ``mark`` changes."""
+def _hash(path: Path, file_stamp: str) -> str:
+    """Return the hash of a file, cached until its ``file_stamp`` changes."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

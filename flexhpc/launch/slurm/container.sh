@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154
 # Runs a command in the container image with which an array was submitted; called once per process
 # of a task, on its node. container.py prepends assignments of runtime, image, digest, identity,
-# mark, source, work, binds and flags.
+# file_stamp, source, workdir, binds and flags.
 options=()
-refuse() { echo "$(hostname): $image: $1" >&2; exit 78; }
+fail() { echo "$(hostname): $image: $1" >&2; exit 78; }
 if [ "$runtime" = apptainer ]; then
   bind() { options+=(--bind "$1"); }
   pass_variable() { export "APPTAINERENV_$1=${!1}"; }
@@ -25,28 +25,33 @@ if [ -n "${FLEXHPC_DATA:-}" ]; then
 fi
 binds+=(/usr/share/datasets:/usr/share/datasets:ro)
 # In the container, the working directory is an empty folder with mount points for binds below it.
-here=$(cd "$(dirname "$0")" && pwd)/here
+mount_points=$(cd "$(dirname "$0")" && pwd)/mount_points
 contains() { case "$2/" in "${1%/}"/*) return 0 ;; *) return 1 ;; esac; }
-declare -A taken=()
-chosen=()
-work_is_bound=no
+declare -A targets=()
+selected=()
+workdir_is_bound=no
 for spec in "${binds[@]}"; do
-  IFS=: read -r outside inside _ <<<"$spec"
-  inside=${inside%/}
-  if [ ! -e "$outside" ] || [ -n "${taken[$inside]:-}" ]; then continue; fi
-  taken[$inside]=yes
-  chosen+=("$spec")
-  ! contains "$inside" "$work" || work_is_bound=yes
-  if contains "$work" "$inside"; then
-    point=$here${inside#"$work"}
-    if [ -d "$outside" ]; then mkdir -p "$point"; else mkdir -p "${point%/*}" && : >>"$point"; fi
+  IFS=: read -r source_path target_path _ <<<"$spec"
+  target_path=${target_path%/}
+  if [ ! -e "$source_path" ] || [ -n "${targets[$target_path]:-}" ]; then continue; fi
+  targets[$target_path]=yes
+  selected+=("$spec")
+  ! contains "$target_path" "$workdir" || workdir_is_bound=yes
+  if contains "$workdir" "$target_path"; then
+    mount_point=$mount_points${target_path#"$workdir"}
+    if [ -d "$source_path" ]; then
+      mkdir -p "$mount_point"
+    else
+      mkdir -p "${mount_point%/*}"
+      : >>"$mount_point"
+    fi
   fi
 done
-if [ $work_is_bound = no ] && [ "$work" != / ]; then
-  mkdir -p "$here"
-  bind "$here:$work"
+if [ $workdir_is_bound = no ] && [ "$workdir" != / ]; then
+  mkdir -p "$mount_points"
+  bind "$mount_points:$workdir"
 fi
-for spec in "${chosen[@]}"; do bind "$spec"; done
+for spec in "${selected[@]}"; do bind "$spec"; done
 
 if [ "$runtime" != apptainer ]; then
   # Podman and docker run outside of SLURM's cgroup, where all GPUs are visible, so the GPUs of this
@@ -71,18 +76,18 @@ for name in $(compgen -e); do
 done
 
 if [ "$runtime" = apptainer ]; then
-  [ "$(stat -L -c '%s %Y' "$image" 2>/dev/null)" = "$mark" ] ||
-    refuse "was removed or changed; submit the sweep again"
+  [ "$(stat -L -c '%s %Y' "$image" 2>/dev/null)" = "$file_stamp" ] ||
+    fail "was removed or changed; submit the sweep again"
   [ ! -e /dev/nvidiactl ] || options+=(--nv)
-  exec apptainer --silent exec --cleanenv --no-mount home,cwd --pwd "$work" \
+  exec apptainer --silent exec --cleanenv --no-mount home,cwd --pwd "$workdir" \
     "${options[@]}" "${flags[@]}" "$image" "$@"
 fi
 
 image_id() { "$runtime" image inspect --format '{{.Id}}' "$image" 2>/dev/null; }
 actual=$(image_id) || { "$runtime" pull --quiet "$image" >&2 && actual=$(image_id); } ||
-  refuse "image not found; load it on every node, or use a registry"
+  fail "image not found; load it on every node, or use a registry"
 [ "${actual#sha256:}" = "${digest#sha256:}" ] ||
-  refuse "is not the image with which the sweep was submitted ($digest); submit it again"
+  fail "is not the image with which the sweep was submitted ($digest); submit it again"
 user=(--user "$(id -u):$(id -g)")
 if [ "$runtime" = podman ]; then
   user+=(--security-opt label=disable)
@@ -93,10 +98,10 @@ fi
 # A previous attempt of this process may have left a container running, which SLURM cannot kill.
 if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
   task=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}-$SLURM_PROCID
-  name=flexhpc-$(cksum <<<"$here" | cut -d ' ' -f 1)-$task
+  name=flexhpc-$(cksum <<<"$mount_points" | cut -d ' ' -f 1)-$task
   "$runtime" rm --force "$name" >/dev/null 2>&1 || true
   options+=(--name "$name")
 fi
 exec "$runtime" run --rm --network host --ipc host --read-only --tmpfs /tmp --no-healthcheck \
-  --log-driver none --env HOME --workdir "$work" "${user[@]}" \
+  --log-driver none --env HOME --mount_points "$workdir" "${user[@]}" \
   "${options[@]}" "${flags[@]}" --entrypoint "" "$image" "$@"

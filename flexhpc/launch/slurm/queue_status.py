@@ -6,24 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flexhpc.launch.slurm.arrays import array_records, waiting_points
-from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.launch.slurm.arrays import array_records, queued_points, records_by_cluster
+from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
-_ASK_EVERY = 5.0
+_QUERY_EVERY = 5.0
 
 
-def mark_queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[PointStatus]:
-    """Mark the points that wait in the queue as queued.
-
-    Args:
-        statuses: status of each point.
-        waiting: reason why each queued point waits, by point id.
-    """
+def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> list[PointStatus]:
+    """Mark points as queued; ``queued`` maps their ids to the reasons why they wait."""
     return [
-        replace(status, state="queued", message=waiting[status.point.id])
-        if status.state in ("waiting", "stopped") and status.point.id in waiting
+        replace(status, state="queued", message=queued[status.point.id])
+        if status.state in ("waiting", "stopped") and status.point.id in queued
         else status
         for status in statuses
     ]
@@ -41,27 +36,24 @@ class QueueStatus:
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.unavailable = ""
-        self._waiting: dict[str, str] = {}
+        self._queued: dict[str, str] = {}
         self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
         """Mark the queued points; clusters are queried at most every 5 s."""
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
-        if idle and time.monotonic() - self._polled >= _ASK_EVERY:
-            self._ask()
+        if idle and time.monotonic() - self._polled >= _QUERY_EVERY:
+            self._query()
             self._polled = time.monotonic()
-        return mark_queued(statuses, self._waiting)
+        return mark_queued(statuses, self._queued)
 
-    def _ask(self) -> None:
-        records = array_records(self.run)
-        self._waiting, self.unavailable = {}, ""
-        for conf in dict.fromkeys(record.slurm_conf for record in records):
+    def _query(self) -> None:
+        self._queued, self.unavailable = {}, ""
+        for conf, records in records_by_cluster(array_records(self.run)).items():
             try:
                 queue = Slurm(conf).queue()
-            except NoAnswer as error:
+            except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
-            cluster_records = [
-                record.adopted(queue) for record in records if record.slurm_conf == conf
-            ]
-            self._waiting |= waiting_points(cluster_records, queue)
+            records = [record.find_job_id(queue) for record in records]
+            self._queued |= queued_points(records, queue)

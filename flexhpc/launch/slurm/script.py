@@ -19,13 +19,13 @@ from submitit.core.utils import DelayedSubmission
 from flexhpc.launch.profile import SlurmProfile, option_name
 from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.worker.entry import Task
+from flexhpc.worker.entry import ArrayTask
 from flexhpc.worker.environment import DEADLINE
 from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 
 PICKLE = "task.pkl"
 _NO_TIMEOUT = 10**9
-_STOPS = 10
+_MAX_STOPS = 10
 """Maximum number of requeues of a task that was stopped each time before it claimed a point."""
 
 
@@ -47,7 +47,7 @@ def batch_script(
     record: ArrayRecord,
     profile: SlurmProfile,
     stop: Path,
-    after: str | None,
+    previous_job: str | None,
     container: TaskContainer | None,
 ) -> str:
     """Return the text of the batch script for sbatch.
@@ -57,10 +57,8 @@ def batch_script(
 
     Args:
         record: the array; its folder contains submitit's files, the pickle and the logs.
-        profile: the resources to request.
         stop: path of the stop file; tasks are not requeued once it exists.
-        after: id of the job that must end before this one starts, or None.
-        container: container of the tasks, or None.
+        previous_job: id of the job that must end before this one starts, or None.
     """
     python = profile.python or shlex.quote(sys.executable)
     if container is not None:
@@ -79,9 +77,9 @@ def batch_script(
         "cpus_per_task": cpus,
         "gpus_per_node": profile.gpus_per_node or None,
         "mem": None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
-        "signal_delay_s": round(profile.notice),
+        "signal_delay_s": round(profile.stop_before_or_default),
         "array_parallelism": record.throttle,
-        "dependency": None if after is None else f"afterany:{after}",
+        "dependency": None if previous_job is None else f"afterany:{previous_job}",
         "wckey": None,
         "setup": [*profile.setup, *_lines_before_srun(record.folder, profile)],
         "teardown": _lines_after_srun(profile, stop),
@@ -102,14 +100,9 @@ def batch_script(
 
 
 def write_pickle(folder: Path, task: Path) -> None:
-    """Write the pickle that starts every task of an array; it contains the path of the task file.
-
-    Args:
-        folder: folder of the array.
-        task: path of the task file.
-    """
+    """Write the pickle that starts the tasks of an array; it contains the path of the task file."""
     folder.mkdir(parents=True, exist_ok=True)
-    delayed = DelayedSubmission(Task(str(task)))
+    delayed = DelayedSubmission(ArrayTask(str(task)))
     delayed.set_timeout(_NO_TIMEOUT, 0)
     delayed.dump(folder / PICKLE)
 
@@ -126,10 +119,11 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
         *([f"export {DEADLINE}=$(( $(date +%s) + {limit * 60} ))"] if limit is not None else []),
         "set +e",  # a setup line may have set -e, which would prevent the requeue
         "export SLURM_EXPORT_ENV=ALL",  # undo sbatch --export: srun must pass on the variables
-        'me="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
-        f'mine={shlex.quote(str(folder))}/"$me"',
-        f'cp "${{mine%/*}}"/{PICKLE} "$mine".new && mv "$mine".new "$mine"_submitted.pkl',
-        'rm -f "$mine"_*.save_tmp',
+        'array_task="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
+        f'log_prefix={shlex.quote(str(folder))}/"$array_task"',
+        f'cp {shlex.quote(str(folder / PICKLE))} "$log_prefix".new'
+        ' && mv "$log_prefix".new "$log_prefix"_submitted.pkl',
+        'rm -f "$log_prefix"_*.save_tmp',
     ]
 
 
@@ -141,19 +135,19 @@ def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
     """
     return [
         "status=$?",
-        "again=no",
+        "requeue=no",
         f"if [ $status -eq {EXIT_REQUEUE} ] || [ $status -eq {EXIT_PEER_LOST} ]"
         " || [ $status -ge 128 ]; then",
-        '  echo $status >> "$mine".failures',
-        f"  most={profile.retries}",
-        f"  if [ $status -eq {EXIT_REQUEUE} ]; then most={_STOPS}; fi",
-        '  [ "$(wc -l < "$mine".failures)" -gt $most ] || again=yes',
-        f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.restarts} ] || again=no',
+        '  echo $status >> "$log_prefix".failures',
+        f"  max_failures={profile.retries}",
+        f"  if [ $status -eq {EXIT_REQUEUE} ]; then max_failures={_MAX_STOPS}; fi",
+        '  [ "$(wc -l < "$log_prefix".failures)" -gt $max_failures ] || requeue=yes',
+        f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.restarts} ] || requeue=no',
         "fi",
-        f"if [ $again = yes ] && [ ! -e {shlex.quote(str(stop))} ]; then",
-        '  echo "flexhpc: task $me exited with status $status; requeueing it"',
+        f"if [ $requeue = yes ] && [ ! -e {shlex.quote(str(stop))} ]; then",
+        '  echo "flexhpc: task $array_task exited with status $status; requeueing it"',
         "  for pause in 1 2 4 8 15 30 60 60 60 60; do",
-        '    scontrol requeue "$me" && sleep 60',
+        '    scontrol requeue "$array_task" && sleep 60',
         "    sleep $pause",
         "  done",
         "fi",

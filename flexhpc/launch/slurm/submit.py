@@ -17,7 +17,7 @@ from flexhpc.atomic import write_atomic
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.chunks import Chunk
-from flexhpc.launch.slurm.commands import NoAnswer, Rejected, Slurm
+from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.script import batch_script, write_pickle
 from flexhpc.worker.environment import write_secret
@@ -27,9 +27,20 @@ SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)
 
 
-def job_name(run: str) -> str:
-    """Return a unique job name for one submission of a run."""
-    return f"flexhpc-{run[:40]}-{uuid.uuid4().hex[:10]}"
+def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> ArrayRecord:
+    """Return the record of an array that is not submitted yet, with a unique job name.
+
+    Args:
+        conf: path of the cluster's slurm.conf; None for the system default.
+    """
+    return ArrayRecord(
+        folder=folder,
+        name=f"flexhpc-{run_name[:40]}-{uuid.uuid4().hex[:10]}",
+        tasks=chunk.tasks,
+        throttle=chunk.throttle,
+        job=None,
+        slurm_conf=conf,
+    )
 
 
 def write_array(
@@ -37,7 +48,7 @@ def write_array(
     chunk: Chunk,
     profile: SlurmProfile,
     task: TaskFile,
-    run: str,
+    run_name: str,
     conf: str | None,
     container: TaskContainer | None,
 ) -> ArrayRecord:
@@ -46,33 +57,21 @@ def write_array(
     The batch script is written later, because it may depend on the job id of a previous array.
 
     Args:
-        folder: folder of the array.
-        chunk: its points.
-        profile: the profile, for the number of points per task.
         task: task file of the launch, copied with the points of the array.
-        run: name of the run, for the job name.
         conf: path of the cluster's slurm.conf; None for the system default.
-        container: container of the tasks, or None.
     """
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_pickle(folder, folder / TASK_FILE)
     write_secret(folder)
     if container is not None:
         container.write(folder)
-    record = ArrayRecord(
-        folder=folder,
-        name=job_name(run),
-        tasks=chunk.tasks,
-        throttle=chunk.throttle,
-        job=None,
-        slurm_conf=conf,
-    )
+    record = new_record(folder, chunk, run_name, conf)
     record.write()
     return record
 
 
 def submit_array(
-    slurm: Slurm, record: ArrayRecord, script: str, cancelled: Callable[[], bool] = lambda: False
+    slurm: Slurm, record: ArrayRecord, script: str, interrupted: Callable[[], bool] = lambda: False
 ) -> ArrayRecord:
     """Submit an array; retry for one minute while the controller does not respond.
 
@@ -80,37 +79,36 @@ def submit_array(
         The record with the job id.
 
     Raises:
-        Rejected: SLURM rejected the job.
-        NoAnswer: the controller does not respond. The job may have been accepted; its name then
-            appears in the queue.
+        SubmissionRejected: SLURM rejected the job.
+        SlurmUnavailable: the controller does not respond. The job may have been accepted; its name
+            then appears in the queue.
     """
     path = record.folder / SCRIPT
     write_atomic(path, script)
-    no_answer: NoAnswer | None = None
+    unavailable: SlurmUnavailable | None = None
     for pause in _PAUSES:
-        # Submit again only if the job is not in the queue.
         try:
-            if no_answer is not None:
-                record = record.adopted(slurm.queue())
-            return record if record.job else record.accepted(slurm.submit(path))
-        except Rejected:
-            if (adopted := record.adopted(slurm.queue())).job is not None:
-                return adopted
+            if unavailable is not None:  # submit again only if the job is not in the queue
+                record = record.find_job_id(slurm.queue())
+            return record if record.job else record.store_job_id(slurm.submit(path))
+        except SubmissionRejected:
+            if (submitted := record.find_job_id(slurm.queue())).job is not None:
+                return submitted
             raise
-        except NoAnswer as error:
-            no_answer = error
-        if cancelled():
+        except SlurmUnavailable as error:
+            unavailable = error
+        if interrupted():
             break
         time.sleep(pause)
-    raise no_answer or NoAnswer("")
+    raise unavailable or SlurmUnavailable("")
 
 
-def dry_run(
+def preview_scripts(
     chunks: Sequence[Chunk],
     launch: Path,
     profile: SlurmProfile,
     task: TaskFile,
-    run: str,
+    run_name: str,
     container: TaskContainer | None,
 ) -> list[str]:
     """Return the batch scripts that would be submitted; nothing is written.
@@ -120,14 +118,8 @@ def dry_run(
     """
     scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
-        record = ArrayRecord(
-            folder=launch / f"array-{number:03d}",
-            name=job_name(run),
-            tasks=chunk.tasks,
-            throttle=chunk.throttle,
-            job=None,
-            slurm_conf=profile.slurm_conf,
-        )
-        after = None if chunk.after is None else f"JOB_OF_ARRAY_{chunk.after:03d}"
+        folder = launch / f"array-{number:03d}"
+        record = new_record(folder, chunk, run_name, profile.slurm_conf)
+        after = None if chunk.predecessor is None else f"JOB_OF_ARRAY_{chunk.predecessor:03d}"
         scripts.append(batch_script(record, profile, Path(task.stop), after, container))
     return scripts

@@ -12,7 +12,7 @@ from pathlib import Path
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TaskFile
 
-_SYNC_AFTER_FAILURE = 15.0
+_SYNC_TIMEOUT = 15.0  # seconds
 
 
 @contextlib.contextmanager
@@ -23,7 +23,6 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
     after 15 s, or if the run folder was moved.
 
     Args:
-        task: task file of the launch.
         uri: URI of an MLflow server; the text ``none`` disables tracking. By default, a database in
             the run folder is used.
         interruptions: returns the number of stop requests by the user.
@@ -32,32 +31,31 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
         yield
         return
     log = Path(task.spec).with_name("tracking.log")
-    command = [sys.executable, "-m", "flexhpc.tracking.follow", task.run, task.spec]
+    command = [sys.executable, "-m", "flexhpc.tracking.periodic_sync", task.run, task.spec]
     if uri:
         command.append(uri)
     with log.open("w") as output:
-        follower = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
         )
     try:
         yield
     finally:
-        assert follower.stdin is not None
-        follower.stdin.close()
-        closed_at, interruptions_before, given_up = time.monotonic(), interruptions(), False
-        while follower.poll() is None:
-            failing = "warning: " in _text_of(log)
-            late = time.monotonic() - closed_at > _SYNC_AFTER_FAILURE
-            interrupted = interruptions() > interruptions_before
-            given_up = interrupted or (failing and late) or not log.exists()
-            if given_up:
-                follower.kill()
-                follower.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+        deadline = time.monotonic() + _SYNC_TIMEOUT
+        interruptions_before, was_killed = interruptions(), False
+        while process.poll() is None:
+            is_failing = "warning: " in _text_of(log) and time.monotonic() > deadline
+            was_killed = is_failing or interruptions() > interruptions_before or not log.exists()
+            if was_killed:
+                process.kill()
+                process.wait()
             time.sleep(0.1)
-        if follower.returncode and not given_up:
+        if process.returncode and not was_killed:
             with contextlib.suppress(OSError), log.open("a", errors="replace") as output:
                 output.write(
-                    f"\nwarning: the MLflow process died ({follower.returncode}); run "
+                    f"\nwarning: the MLflow process died ({process.returncode}); run "
                     f"`flexhpc sync {task.run}` to log the results, which are in the point files\n"
                 )
 

@@ -15,16 +15,16 @@ from rich.text import Text
 from flexhpc.analysis.reasons import failures_by_message, points_text
 from flexhpc.analysis.tables import decision_view, status_view
 from flexhpc.analysis.text import duration_text, emc_text
-from flexhpc.launch.time_left import seconds_left
+from flexhpc.launch.remaining_time import remaining_seconds
 from flexhpc.store.status import PointStatus
 
 if TYPE_CHECKING:
     from flexhpc.analysis.decision import Decision
 
-_WIDEST_BAR = 32
+_MAX_BAR_WIDTH = 32
 
 
-class View:
+class ProgressView:
     """Display of a sweep: a live table in a terminal, one line per finished point otherwise."""
 
     def __init__(self, console: Console, name: str) -> None:
@@ -36,7 +36,7 @@ class View:
         self._decided: set[tuple[str, ...]] = set()
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> ProgressView:
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -64,13 +64,13 @@ class View:
         self, statuses: Sequence[PointStatus], note: str, decisions: Sequence[Decision] = ()
     ) -> RenderableType:
         """Return the terminal view: progress, remaining time, comparisons and table of points."""
-        width = min(_WIDEST_BAR, max(8, self.console.width // 5))
+        width = min(_MAX_BAR_WIDTH, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self.name, style="bold", overflow="ellipsis", no_wrap=True),
             ProgressBar(total=len(statuses), completed=_finished(statuses), width=width),
             Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
-            Text(self._elapsed_and_left(statuses), no_wrap=True),
+            Text(self._elapsed_and_remaining(statuses), no_wrap=True),
         )
         header: list[RenderableType] = [Text(note, style="yellow")] if note else []
         header += [decision_view(decision, self.console.width) for decision in decisions]
@@ -78,10 +78,10 @@ class View:
         rows = max(4, self.console.height - 4 - used)
         return Group(head, *header, status_view(statuses, self.console.width, rows))
 
-    def _elapsed_and_left(self, statuses: Sequence[PointStatus]) -> str:
+    def _elapsed_and_remaining(self, statuses: Sequence[PointStatus]) -> str:
         """Format the elapsed time, and a range for the remaining time once it can be estimated."""
         elapsed = duration_text(time.monotonic() - self.started)
-        remaining = seconds_left(statuses)
+        remaining = remaining_seconds(statuses)
         if remaining is None or remaining[1] == 0:
             return elapsed
         low, high = map(duration_text, remaining)

@@ -18,7 +18,6 @@ def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
     """Create an MlflowClient; imports mlflow, which takes seconds.
 
     Args:
-        uri: tracking URI.
         rebuildable: whether the SQLite database at ``uri`` can be recreated from other files.
             Writes, ten per MLflow run, are then not synchronised to disk. The database stays
             consistent if this process is killed, but may be corrupt after a power failure.
@@ -62,7 +61,7 @@ def make_database(path: Path) -> None:
     with TemporaryDirectory() as folder:
         created = Path(folder, path.name)
         mlflow_client(f"sqlite:///{created}", rebuildable=True)
-        write_atomic(path, created.read_bytes(), durable=False, makes_folder=False)
+        write_atomic(path, created.read_bytes(), durable=False, create_folder=False)
 
 
 def _disable_sync() -> None:

@@ -21,29 +21,31 @@ from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
 from flexhpc.search import at_once
-from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
+from flexhpc.store import (
+    HEARTBEAT_TIMEOUT,
+    Claim,
+    RunFolder,
+    acquire_claim,
+    read_claim,
+    read_point_file,
+)
 from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source_hash
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, Stop
+from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
 from flexhpc.worker.watchdog import Watchdog
 
-_WRONG_VERSION = 78
+_EXIT_WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
 
 
-def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
+def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     A failed point is recorded with one message and skipped. In a job with several processes, rank 0
     claims points, and the other ranks only take part in training.
-
-    Args:
-        task: content of the task file.
-        environment: distributed environment of this process.
-        stop: stop request.
 
     Raises:
         SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if Python,
@@ -62,7 +64,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
             host=environment.host,
             token=environment.token,
         )
-        points = requested_points(points_of(task.spec), task.wanted)
+        points = select_points(points_of(task.spec), task.selection)
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
@@ -72,11 +74,11 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
         assigned = list(points) if ids is None else [by_id[point_id] for point_id in ids]
         worker = Worker(task, environment, stop, group)
         try:
-            worker.work_on(assigned)
+            worker.measure_points(assigned)
         finally:
             worker.close()
         dismiss(group)
-        requeue = worker.leaves_work(assigned)
+        requeue = worker.must_requeue(assigned)
         _exit_at_end(group, EXIT_REQUEUE if requeue else 0)
     except PeerLost as error:
         _exit_immediately(f"a process of this job died: {error}")
@@ -88,7 +90,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
     if requeue:
         _log(f"stopped: {stop.reason}")
         raise SystemExit(EXIT_REQUEUE)
-    return worker.failed
+    return worker.failed_count
 
 
 @lru_cache(maxsize=1)
@@ -100,12 +102,12 @@ def points_of(spec: str) -> list[Point]:
     return checked(Path(spec))[1]
 
 
-def requested_points(points: list[Point], wanted: dict[str, bool] | None) -> list[Point]:
-    """Return the points to measure, with the requested precision; see ``TaskFile.wanted``."""
-    if wanted is None:
+def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
+    """Return the points to measure, with the requested precision; see ``TaskFile.selection``."""
+    if selection is None:
         return points
-    chosen = [point for point in points if point.id in wanted]
-    return [point.precise() if wanted[point.id] else point for point in chosen]
+    selected = [point for point in points if point.id in selection]
+    return [point.precise() if selection[point.id] else point for point in selected]
 
 
 def _check_versions(task: TaskFile) -> None:
@@ -117,14 +119,14 @@ def _check_versions(task: TaskFile) -> None:
             f"source {source_hash()}; build the image again (docs/containers.md)",
             file=sys.stderr,
         )
-        raise SystemExit(_WRONG_VERSION)
+        raise SystemExit(_EXIT_WRONG_VERSION)
     if (python, flexhpc) != (task.python, task.flexhpc):
         print(
             f"this job was submitted by Python {task.python} with flexhpc {task.flexhpc}, but "
             f"{platform.node()} has Python {python} with flexhpc {flexhpc}; use the same versions",
             file=sys.stderr,
         )
-        raise SystemExit(_WRONG_VERSION)
+        raise SystemExit(_EXIT_WRONG_VERSION)
 
 
 def _exit_at_end(group: Group, status: int) -> None:
@@ -159,9 +161,6 @@ class Worker:
     """Claims and measures points; runs on rank 0 of a job, or in a single process.
 
     Args:
-        task: content of the task file.
-        environment: distributed environment of this process.
-        stop: stop request.
         group: process group that trains the probes.
         on_progress: called with the progress of a training run after every epoch; see
             :class:`Callbacks`.
@@ -169,16 +168,16 @@ class Worker:
     """
 
     def __init__(
-        self, task: TaskFile, environment: Environment, stop: Stop, group: Group,
+        self, task: TaskFile, environment: Environment, stop: StopRequest, group: Group,
         on_progress: Callable[[dict[str, Any]], None] = lambda _: None, *, verbose: bool = True,
     ) -> None:  # fmt: skip
         self.task, self.environment, self.stop, self.group = task, environment, stop, group
         self.on_progress, self.verbose = on_progress, verbose
         self.run = RunFolder(Path(task.run))
         self.watchdog = Watchdog(task, environment, stop)
-        self.failed = 0
-        self._no_data: dict[str, str] = {}
-        self._at_once = int(os.environ.get(PROBES_AT_ONCE, task.probes_at_once))
+        self.failed_count = 0
+        self._data_errors: dict[str, str] = {}
+        self._probes_at_once = int(os.environ.get(PROBES_AT_ONCE, task.probes_at_once))
         self._pool: ProbePool | None = None
 
     def close(self) -> None:
@@ -187,67 +186,63 @@ class Worker:
         if self._pool is not None:
             self._pool.close()
 
-    def work_on(self, points: list[Point]) -> None:
+    def measure_points(self, points: list[Point]) -> None:
         """Measure every point that no other process measures.
 
         No other task has the points of an array task, but a node that SLURM considers failed may
         still hold a claim. The task retries for the time after which a claim without heartbeats
         expires. It does not wait longer for a holder that still sends heartbeats.
         """
-        end = time.monotonic() + SILENCE + 2 * self.task.beat
+        deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.heartbeat_every
         while points and not self.stop.is_set():
-            queue, held = list(points), []
-            while queue and not self.stop.is_set():
-                point = queue.pop(0)
-                if not self._try(point):
-                    held.append(point)
-            points = held if self.task.points is not None and time.monotonic() < end else []
+            points = [point for point in points if not self._measure_unless_claimed(point)]
+            if self.task.points is None or time.monotonic() >= deadline:
+                return
             if points:
                 time.sleep(_RETRY_EVERY)
 
-    def leaves_work(self, points: list[Point]) -> bool:
+    def must_requeue(self, points: list[Point]) -> bool:
         """Return whether an array task was stopped with points left and must be requeued."""
         return (
             self.task.points is not None
             and self.stop.is_set()
             and not self.watchdog.cancelled
-            and not all(self._is_settled(point) for point in points)
+            and not all(self._is_finished(point) for point in points)
         )
 
-    def _is_settled(self, point: Point) -> bool:
-        measured = _is_measured(self.run, point)
-        return measured or self._has_failed(point)
-
-    def _has_failed(self, point: Point) -> bool:
+    def _is_finished(self, point: Point) -> bool:
+        """Return whether a point is measured, or has failed in this launch."""
+        if _is_measured(self.run, point):
+            return True
         claim = read_claim(self.run.claim(point.id))
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
-    def _try(self, point: Point) -> bool:
+    def _measure_unless_claimed(self, point: Point) -> bool:
         """Measure a point if necessary; return False if another process holds its claim."""
-        if self.stop.is_set() or self._is_settled(point):
+        if self.stop.is_set() or self._is_finished(point):
             return True
-        claim = self._take(point)
+        claim = self._claim(point)
         if claim is None:
             return False
         # From now on, the claim counts the deaths.
         self.environment.failures.unlink(missing_ok=True)
-        self.watchdog.guard(claim)
+        self.watchdog.set_claim(claim)
         try:
             if claim.record.deaths > self.task.retries:
                 raise PointError(
                     f"its worker died {claim.record.deaths} times without any progress "
                     "(killed, or out of memory?)"
                 )
-            if (reason := self._no_data.get(_data_key(point))) is not None:
+            if (reason := self._data_errors.get(_data_key(point))) is not None:
                 raise PointError(reason)  # do not repeat a failed download for every point
             self._measure(point)
         except Interrupted:
-            if not self.watchdog.lost.is_set():
+            if not self.watchdog.claim_lost.is_set():
                 self.stop.set("another process of this job received a stop request")
             self._release(claim, "stopped")
         except PointError as error:
             if isinstance(error, NoData):
-                self._no_data.setdefault(_data_key(point), str(error))
+                self._data_errors.setdefault(_data_key(point), str(error))
             self._print(f"{point.id} {point.label}: {error}", sys.stderr)
             self._fail(claim, str(error))
         except PeerLost:
@@ -261,14 +256,14 @@ class Worker:
             self._release(claim, "done")
         return True
 
-    def _take(self, point: Point) -> Claim | None:
+    def _claim(self, point: Point) -> Claim | None:
         """Claim a point; return None if another process measures it.
 
         Raises:
             PointError: the run folder cannot be written.
         """
         try:
-            return take(
+            return acquire_claim(
                 self.run.claim(point.id),
                 self.run.lock,
                 launch=self.task.launch,
@@ -300,7 +295,7 @@ class Worker:
         return max(times)
 
     def _fail(self, claim: Claim, message: str) -> None:
-        self.failed += 1
+        self.failed_count += 1
         self._release(claim, "failed", message)
 
     def _measure(self, point: Point) -> None:
@@ -308,8 +303,8 @@ class Worker:
             return
         assert self.watchdog.claim is not None
         callbacks = Callbacks(
-            should_stop=self.watchdog.stopping,
-            owns_claim=self.watchdog.claim.held,
+            should_stop=self.watchdog.should_stop,
+            owns_claim=self.watchdog.claim.is_held,
             on_progress=self._progress,
             checkpoint_every=self.task.checkpoint_every,
         )
@@ -321,16 +316,16 @@ class Worker:
             _log(text, stream)
 
     def _progress(self, state: dict[str, Any]) -> None:
-        self.watchdog.note(state)
+        self.watchdog.set_progress(state)
         self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
         """Return the pool of probe processes; None if probes are trained one at a time."""
-        if self._at_once == 1 or self.group.size > 1 or at_once(point.search) == 1:
+        if self._probes_at_once == 1 or self.group.size > 1 or at_once(point.search) == 1:
             return None
         if self._pool is None:
             self._pool = ProbePool(
-                self._at_once, self.task.threads, checkpoint_every=self.task.checkpoint_every
+                self._probes_at_once, self.task.threads, checkpoint_every=self.task.checkpoint_every
             )
         return self._pool
 
@@ -339,7 +334,7 @@ class Worker:
 
         Heartbeats are stopped first, because one would reset the state to ``running``.
         """
-        self.watchdog.guard(None)
+        self.watchdog.set_claim(None)
         try:
             claim.release(state, message)
         except OSError as error:
@@ -360,7 +355,7 @@ def _log(text: str, stream: TextIO | None = None) -> None:
 def _is_measured(run: RunFolder, point: Point) -> bool:
     """Return whether a point is complete; False for a corrupt file (:func:`measure` reports it)."""
     try:
-        record = read(run.point(point.id))
+        record = read_point_file(run.point(point.id))
     except PointError:
         return False
     return record is not None and is_done(point, record)

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from flexhpc.config import Point
-from flexhpc.launch.live import View
-from flexhpc.launch.time_left import seconds_left, seconds_per_pass
+from flexhpc.launch.progress_view import ProgressView
+from flexhpc.launch.remaining_time import remaining_seconds, seconds_per_pass
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import planted_points, status
 
@@ -58,30 +58,30 @@ def test_remaining_time_is_estimated_from_similar_points(points: list[Point]) ->
     """Points of width 4 take 1.8 s, or 3.6 s with tanh, as with the finished seeds."""
     half = len(points) // 2
     statuses = statuses_at(points, total_seconds(points[:half]) + 0.1)
-    low, high = seconds_left(statuses)
+    low, high = remaining_seconds(statuses)
     assert 0 < low <= high
     finished = statuses_at(points, 1e9)
     expected = total_seconds(points[half:]) - 0.1
-    assert seconds_left([*statuses, *finished]) == pytest.approx((expected, expected), rel=0.1)
+    assert remaining_seconds([*statuses, *finished]) == pytest.approx((expected, expected), rel=0.1)
 
 
 def test_remaining_time_is_divided_by_the_number_of_workers(points: list[Point]) -> None:
     finished = statuses_at(points, 1e9)
     (one_low, _), (two_low, _) = (
-        seconds_left([*unfinished(points[:k], "running"), *unfinished(points[k:]), *finished])
+        remaining_seconds([*unfinished(points[:k], "running"), *unfinished(points[k:]), *finished])
         for k in (1, 2)
     )
     assert two_low == pytest.approx(one_low / 2)
-    _, all_high = seconds_left([*unfinished(points, "running"), *finished])
+    _, all_high = remaining_seconds([*unfinished(points, "running"), *finished])
     assert all_high == pytest.approx(total_seconds(points[-1:])), "the longest point"
 
 
 def test_remaining_time_requires_two_finished_points(points: list[Point]) -> None:
     waiting, finished = unfinished(points), statuses_at(points, 1e9)
-    assert seconds_left(waiting) is None
+    assert remaining_seconds(waiting) is None
     assert seconds_per_pass(waiting) is None
-    assert seconds_left([finished[0], *waiting[1:]]) is None
-    assert seconds_left(finished) == (0.0, 0.0)
+    assert remaining_seconds([finished[0], *waiting[1:]]) is None
+    assert remaining_seconds(finished) == (0.0, 0.0)
 
 
 def test_points_without_probes_have_the_median_speed(points: list[Point]) -> None:
@@ -95,9 +95,9 @@ def test_points_without_probes_have_the_median_speed(points: list[Point]) -> Non
     assert (speeds[~has_probes] == np.median(expected)).all()
 
 
-def test_view_in_a_terminal(points: list[Point]) -> None:
+def test_a_terminal_shows_progress_and_remaining_time(points: list[Point]) -> None:
     console = Console(width=100, height=12, file=io.StringIO(), force_terminal=True)
-    with View(console, "f") as view:
+    with ProgressView(console, "f") as view:
         for elapsed in (0.0, 3.0, 9.0, 15.0):
             note = "starting workers ..." if not elapsed else ""
             view.update(statuses_at(points, elapsed), note=note)
@@ -106,14 +106,14 @@ def test_view_in_a_terminal(points: list[Point]) -> None:
     assert "/12 points" in output
 
 
-def test_view_without_a_terminal(points: list[Point]) -> None:
+def test_without_a_terminal_each_change_is_one_line(points: list[Point]) -> None:
     """Points that failed for the same reason share a line."""
     console = Console(width=100, file=io.StringIO())
     failed = [
         PointStatus(point=p, state="failed", message="no data" if i else "other")
         for i, p in enumerate(points)
     ]
-    with View(console, "f") as view:
+    with ProgressView(console, "f") as view:
         view.update(unfinished(points))
         view.update(statuses_at(points, 15.0))
         view.update([statuses_at(points, 15.0)[0], *failed[1:]])

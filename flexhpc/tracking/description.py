@@ -8,7 +8,7 @@ from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
 
-def note_of(status: PointStatus) -> str:
+def point_description(status: PointStatus) -> str:
     """Return the description of a finished point in Markdown: estimate, interval and warnings."""
     record, estimate = status.record, status.estimate
     assert record is not None

@@ -1,6 +1,6 @@
 """A process of another user that tries to join two processes that train together.
 
-Usage: python -m tests.faults.stranger PORT FOLDER
+Usage: python -m tests.faults.other_user PORT FOLDER
 
 Connects to their store at PORT, writes everything that it can read there to the file ``read`` in
 FOLDER, and registers as rank 1 before the real process does.

@@ -16,29 +16,23 @@ from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
 from flexhpc.tracking.sync import Syncer
 
-_EVERY = 2.0  # seconds
-_AFTER_FAILURE = 20.0  # seconds
+_SYNC_EVERY = 2.0  # seconds
+_RETRY_AFTER = 20.0  # seconds
 _NICE = 10
 """Niceness: training runs have priority, but MLflow is still updated on a busy machine."""
 
 
-def follow(run: RunFolder, spec: Path, uri: str) -> None:
-    """Sync the points of a launch repeatedly until stdin is closed, then once more.
-
-    Args:
-        run: run folder.
-        spec: frozen spec of the launch.
-        uri: tracking URI.
-    """
+def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:
+    """Sync the points of a launch repeatedly until stdin is closed, then once more."""
     syncer = Syncer(run, uri, spec)
     warned = False
     closed = False
     while True:
-        wait = _EVERY
+        wait = _SYNC_EVERY
         try:
             syncer.sync()
         except Exception as error:
-            wait = _AFTER_FAILURE
+            wait = _RETRY_AFTER
             message = one_line(error)
             if closed or not warned:
                 print(
@@ -56,4 +50,4 @@ if __name__ == "__main__":
     os.nice(_NICE)
     folder = RunFolder(Path(sys.argv[1]))
     target = sys.argv[3] if len(sys.argv) > 3 else local_uri(folder)
-    follow(folder, Path(sys.argv[2]), target)
+    sync_periodically(folder, Path(sys.argv[2]), target)

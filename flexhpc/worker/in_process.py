@@ -15,14 +15,14 @@ from flexhpc.measuring.probe import choose_device
 from flexhpc.store import RunFolder, read_claim
 from flexhpc.training import Group
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
-from flexhpc.worker.work import Worker
+from flexhpc.worker.worker import Worker
 
 _INTERRUPTED = "interrupted"
 
 
-def measure_here(
+def measure_in_process(
     task: TaskFile, point: Point, on_progress: Callable[[dict[str, Any]], None]
 ) -> None:
     """Measure a point in this process.
@@ -30,8 +30,6 @@ def measure_here(
     On Ctrl-C the current training run is saved before KeyboardInterrupt is raised.
 
     Args:
-        task: task file of the launch.
-        point: point to measure.
         on_progress: called with the progress of a training run after every epoch.
 
     Raises:
@@ -42,12 +40,12 @@ def measure_here(
     folder = Path(task.stop).parent
     environment = Environment(
         rank=0, world_size=1, local_rank=0, host="127.0.0.1", token="", job="", index=0,
-        log=str(folder / "here.log"), deadline=None,
+        log=str(folder / "in_process.log"), deadline=None,
     )  # fmt: skip
     with _stop_on_interrupt() as stop:
         worker = Worker(task, environment, stop, Group(device), on_progress, verbose=False)
         try:
-            worker.work_on([point])
+            worker.measure_points([point])
         finally:
             worker.close()
     if stop.reason == _INTERRUPTED:
@@ -64,9 +62,9 @@ def measure_here(
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt() -> Iterator[Stop]:
+def _stop_on_interrupt() -> Iterator[StopRequest]:
     """Convert Ctrl-C to a stop request; no effect outside the main thread."""
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from flexhpc.atomic import read_regular_file
 
 SIZE = 512
-MOST = 2**30
+MAX_BYTES = 2**30
 """Size limit of files that are read (bytes); a point with 1 million samples has about 10 MB."""
 _NAME = b"flexhpc sealed point file\n"
 _DIGEST = slice(len(_NAME), len(_NAME) + 32)
@@ -26,18 +26,18 @@ class CorruptFile(ValueError):
 
 def add_checksum(content: bytes) -> bytes:
     """Return ``content`` with the checksum of ``content[SIZE:]`` in its first ``SIZE`` bytes."""
-    rest = content[SIZE:]
-    return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
+    payload = content[SIZE:]
+    return (_NAME + hashlib.sha256(payload).digest()).ljust(SIZE, b"\0") + payload
 
 
-def read_sealed(path: Path) -> bytes:
+def read_verified(path: Path) -> bytes:
     """Read a file and verify its checksum.
 
     Raises:
-        OSError: the file cannot be read, is not a regular file, or is larger than ``MOST``.
+        OSError: the file cannot be read, is not a regular file, or is larger than ``MAX_BYTES``.
         CorruptFile: the content has no checksum, or does not match it.
     """
-    content = read_regular_file(path, MOST)
+    content = read_regular_file(path, MAX_BYTES)
     if not content.startswith(_NAME):
         raise CorruptFile("not a point file" if content else "empty file")
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from flexhpc.store.status import PointStatus
 
 _DRAWS = 200
-_FEWEST = 2
-_AT_LEAST = 0.25
+_MIN_FINISHED = 2
+_MIN_REMAINING = 0.25
 """Minimum remaining time of an unfinished point, as a fraction of its elapsed time."""
 
 
-def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
+def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     """Estimate a range for the remaining seconds of a sweep; None until two points are done.
 
     The total time of each unfinished point is drawn from the times of the finished points with the
@@ -26,7 +26,7 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     take longest are measured last.
     """
     finished = [s for s in statuses if s.state == "done" and _seconds(s) > 0]
-    if len(finished) < _FEWEST:
+    if len(finished) < _MIN_FINISHED:
         return None
     rng = np.random.default_rng(0)  # fixed seed, so that the range does not jitter between calls
     by_values: dict[str, list[float]] = {}
@@ -38,7 +38,7 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
         if status.state not in ("done", "failed"):
             spent = _seconds(status)
             totals = rng.choice(by_values.get(_swept_values(status), all_seconds), _DRAWS)
-            rows.append(np.maximum(totals - spent, _AT_LEAST * spent))
+            rows.append(np.maximum(totals - spent, _MIN_REMAINING * spent))
     if not rows:
         return 0.0, 0.0
     workers = max(1, sum(status.state == "running" for status in statuses))
