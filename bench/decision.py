@@ -34,7 +34,7 @@ from flexhpc.analysis.comparison import (
     requested_comparisons,
 )
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import Estimate, advance
 from flexhpc.search.evidence import Floats
@@ -123,7 +123,7 @@ def points_of(values: int) -> tuple[list[Point], Compare]:
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "decision.yaml"
         spec.write_text(SPEC.format(values=", ".join(VALUES[:values])))
-        sweep, points = checked(spec)
+        sweep, points = load_points(spec)
     return points, sweep.compare[0]
 
 

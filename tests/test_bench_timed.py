@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from bench.search.timed.record import HERE, VERDICTS, extended, seen_at
-from flexhpc.config import Point, Training, checked
+from flexhpc.config import Point, Training, load_points
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
@@ -15,7 +15,7 @@ from flexhpc.training import Callbacks, Group, Outcome
 
 
 def test_a_long_training_run_gives_the_outcomes_of_smaller_budgets() -> None:
-    _, (point,) = checked(HERE / "mlp_relu.yaml")
+    _, (point,) = load_points(HERE / "mlp_relu.yaml")
     samples = load_samples(point.data, point.seed)
     group = Group(torch.device("cpu"))
 

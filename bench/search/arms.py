@@ -23,7 +23,7 @@ import numpy as np
 from bench.search.record import MODELS as SPECS
 from bench.search.replay import start_of, unit_of
 from bench.search.tables import RATES, Table, middle
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance
 
@@ -40,7 +40,7 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
         best arm; held: whether the interval contains the EMC of the chosen arm; chance: reported
         probability that the chosen arm is the best.
     """
-    (point,) = checked(SPECS / f"{name}.yaml")[1]
+    (point,) = load_points(SPECS / f"{name}.yaml")[1]
     tables = {arm: Table(name, arm) for arm in arms}
     truth = {arm: middle(table) for arm, table in tables.items()}
     best = max(truth, key=lambda arm: truth[arm])

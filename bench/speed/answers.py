@@ -27,7 +27,7 @@ import yaml
 from torch import nn
 
 from bench.speed.contestants import data_loader_fits
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.data import load_samples
@@ -55,7 +55,7 @@ def spec_of(model: str, seed: int, folder: Path) -> Path:
 
 def by_hand(spec: Path) -> float:
     """Run the hand-written bisection; return the middle of the bracket."""
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     samples = load_samples(point.data, point.seed)
     generator = torch.Generator().manual_seed(point.seed)
     steps, batch = point.training.steps, getattr(point.training, "batch_size", 0)

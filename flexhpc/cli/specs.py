@@ -22,10 +22,10 @@ def validate(
     ] = True,
 ) -> None:
     """Check a sweep spec; print all errors at once."""
-    from flexhpc.config import checked
+    from flexhpc.config import load_points
     from flexhpc.launch.plan import count_text
 
-    _, points = checked(spec, overrides or ())
+    _, points = load_points(spec, overrides or ())
     if load:
         from flexhpc.measuring.validate import validate as validate_points
 

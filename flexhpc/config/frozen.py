@@ -36,7 +36,7 @@ def request_hash(sweep: Sweep) -> str:
 
 
 def freeze(sweep: Sweep, points: list[Point]) -> str:
-    """Return the frozen spec as YAML text that :func:`flexhpc.config.loading.load` reads."""
+    """Return the frozen spec as YAML text that :func:`flexhpc.config.loading.load_sweep` reads."""
     defaults: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEYS}
     for point in points:
         for name in KEYS:

@@ -28,7 +28,7 @@ Spec = Path | Mapping[str, Any]
 """A sweep spec: its YAML file, or the equivalent nested values."""
 
 
-def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep spec without expanding its points.
 
     Args:
@@ -59,13 +59,13 @@ def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     return sweep
 
 
-def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
+def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
     """Read a sweep spec and expand it to points.
 
     Raises:
         InputError: the spec is invalid; contains all errors, sorted by line.
     """
-    sweep = load(spec, overrides)
+    sweep = load_sweep(spec, overrides)
     points = list(sweep.points())
     _check_ids(sweep, points)
     if sweep.checked:

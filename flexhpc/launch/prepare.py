@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.atomic import read_json, write_atomic, write_json
-from flexhpc.config import Point, Sweep, checked, freeze, load, request_hash
+from flexhpc.config import Point, Sweep, freeze, load_points, load_sweep, request_hash
 from flexhpc.config.loading import Spec
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
@@ -57,14 +57,14 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     Raises:
         InputError: the spec is invalid, or the path of the run contains a control character.
     """
-    sweep, points = checked(spec, overrides)
+    sweep, points = load_points(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
     if any(character < " " for character in str(run.path)):
         raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
     request = request_hash(sweep)
     record = read_json(run.record)
     if record and record.get("request") == request and run.spec.is_file():
-        _, frozen_points = checked(run.spec)
+        _, frozen_points = load_points(run.spec)
         return Prepared(
             run=run, points=frozen_points, frozen=run.spec.read_text(), request=request, again=True,
             compare=sweep.compare,
@@ -84,7 +84,7 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     """Return the names of custom code whose hash differs from that in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
-    previous = load(run.spec).frozen
+    previous = load_sweep(run.spec).frozen
     hashed = previous.code if previous is not None else {}
     return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
 

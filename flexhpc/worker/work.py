@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
 from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
@@ -97,7 +97,7 @@ def points_of(spec: str) -> list[Point]:
 
     The fork server calls this before it forks, so that its workers do not expand the spec again.
     """
-    return checked(Path(spec))[1]
+    return load_points(Path(spec))[1]
 
 
 def requested_points(points: list[Point], wanted: dict[str, bool] | None) -> list[Point]:

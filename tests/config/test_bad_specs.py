@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from tests.command import flexhpc
 
 HEAD = "name: x\nfixed:\n"
@@ -209,7 +209,7 @@ def test_bad_spec(kind: str, tmp_path: Path) -> None:
 
 def test_good_spec_is_valid(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(spec())
-    assert len(checked(tmp_path / "good.yaml")[1]) == 1
+    assert len(load_points(tmp_path / "good.yaml")[1]) == 1
 
 
 def test_all_errors_are_reported_at_once_in_order_of_lines(tmp_path: Path) -> None:

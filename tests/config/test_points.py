@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.config import checked, freeze, load, request_hash
+from flexhpc.config import freeze, load_points, load_sweep, request_hash
 from flexhpc.config.identity import canonical_json
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.variants import DEFAULT_VARIANT, choice
@@ -28,7 +28,7 @@ NO_MODEL = BASE.replace("  model: {family: mlp, width: 8}\n", "")
 def points(tmp_path: Path, text: str, *overrides: str) -> list:
     path = tmp_path / "spec.yaml"
     path.write_text(text)
-    return checked(path, overrides)[1]
+    return load_points(path, overrides)[1]
 
 
 def freeze_spec(tmp_path: Path, spec: str | Path, *overrides: str) -> tuple[list, list]:
@@ -41,9 +41,9 @@ def freeze_spec(tmp_path: Path, spec: str | Path, *overrides: str) -> tuple[list
         path = spec
     else:
         path.write_text(spec)
-    sweep, before = checked(path, overrides)
+    sweep, before = load_points(path, overrides)
     frozen.write_text(freeze(sweep, before))
-    frozen_sweep, after = checked(frozen)
+    frozen_sweep, after = load_points(frozen)
     assert request_hash(frozen_sweep) == request_hash(sweep)
     assert [p.id for p in after] == [p.id for p in before]
     return before, after
@@ -123,7 +123,7 @@ def test_frozen_spec_of_a_different_version_is_rejected(tmp_path: Path) -> None:
     newer = frozen.read_text().replace("frozen:\n  version: 1\n", "frozen:\n  version: 2\n")
     frozen.write_text(newer)
     with pytest.raises(InputError, match=r"frozen: unsupported version \(2\)"):
-        checked(frozen)
+        load_points(frozen)
 
 
 def test_tuned_values_are_arms_of_one_point(tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_points_of_a_frozen_spec_do_not_depend_on_defaults(
     Mlp.model_rebuild(force=True)
     choice.cache_clear()
     try:
-        frozen = checked(tmp_path / "frozen.yaml")[1]
+        frozen = load_points(tmp_path / "frozen.yaml")[1]
         assert [p.canonical for p in frozen] == [p.canonical for p in before]
-        assert any('"depth":77' in p.canonical for p in checked(tmp_path / "spec.yaml")[1])
+        assert any('"depth":77' in p.canonical for p in load_points(tmp_path / "spec.yaml")[1])
     finally:
         monkeypatch.undo()
         Mlp.model_rebuild(force=True)
@@ -217,8 +217,8 @@ def test_frozen_spec_keeps_the_default_variants(
     assert (before[0].search.policy, before[0].training.until) == ("bayes", None)
     monkeypatch.setitem(DEFAULT_VARIANT, "search", "growth")
     monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
-    assert checked(tmp_path / "spec.yaml")[1][0].search.policy == "growth"
-    assert checked(tmp_path / "frozen.yaml")[1] == before
+    assert load_points(tmp_path / "spec.yaml")[1][0].search.policy == "growth"
+    assert load_points(tmp_path / "frozen.yaml")[1] == before
 
 
 def test_default_budget_of_an_older_frozen_spec_is_kept(tmp_path: Path) -> None:
@@ -297,8 +297,8 @@ def test_overrides_of_a_frozen_spec_are_validated(tmp_path: Path) -> None:
         "training.steps=5", "data.corruption=0.5", "model.width=null", "data.merge=random"
     ):  # fmt: skip
         with pytest.raises(InputError):
-            checked(frozen, [override])
-    assert checked(frozen, ["training.lr=0.5"])[1][0].training.lr == 0.5
+            load_points(frozen, [override])
+    assert load_points(frozen, ["training.lr=0.5"])[1][0].training.lr == 0.5
 
 
 def test_evaluation_is_not_part_of_an_id_and_is_kept_in_a_frozen_spec(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_evaluation_is_not_part_of_an_id_and_is_kept_in_a_frozen_spec(tmp_path: 
         assert before.id == plain.id
         assert before.evaluation == after.evaluation == settings
         assert before.evaluate == after.evaluate
-        requests.add(request_hash(load(tmp_path / "spec.yaml")))
+        requests.add(request_hash(load_sweep(tmp_path / "spec.yaml")))
     assert len(requests) == len(evaluations), "each evaluation is a different request"
     (changed,) = points(
         tmp_path, f"{text}evaluate: {{n: 5, steps: 7}}\n", "evaluate.n=null",

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import flexhpc.measuring.evaluate
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.training import Adam, Gd, Sgd
 from flexhpc.data import draw_subset, load_samples
@@ -123,7 +123,7 @@ def evaluated_point(folder: Path, evaluate: str, text: str = SHORT) -> Point:
     """Return the point with original labels."""
     path = folder / "spec.yaml"
     path.write_text(f"{text}evaluate: {{{evaluate}}}\n")
-    return checked(path)[1][0]
+    return load_points(path)[1][0]
 
 
 @pytest.mark.full_budget

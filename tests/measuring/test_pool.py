@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -65,7 +65,7 @@ def barrier(spec: Path) -> Iterator[Barrier]:
 
 @pytest.fixture(scope="module")
 def point(spec: Path) -> Point:
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     return point
 
 
@@ -167,7 +167,7 @@ def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     path.write_text(
         PLAIN.replace("depth: 1", "depth: 1, norm: batch").replace("start: 16", "start: 1")
     )
-    (point,) = checked(path)[1]
+    (point,) = load_points(path)[1]
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
         measure(point, run, CPU, Callbacks())
@@ -201,7 +201,7 @@ def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> No
         .replace("epochs: 300", "epochs: 3")
         .replace("start: 16", "start: 4")
     )
-    (point,) = checked(path)[1]
+    (point,) = load_points(path)[1]
     estimate = measure(point, RunFolder(tmp_path / "serial"), CPU, Callbacks())
     with pool_of(2) as pool:
         assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.measuring.point import measure
 from flexhpc.store import ProbeRecord, RunFolder, read
 from flexhpc.store.status import StatusReader
@@ -28,7 +28,7 @@ CPU = Group(torch.device("cpu"))
 def point(folder: Path, *overrides: str) -> Point:
     path = folder / "spec.yaml"
     path.write_text(SPEC)
-    return checked(path, overrides)[1][0]
+    return load_points(path, overrides)[1][0]
 
 
 def state(run: RunFolder, point: Point) -> str:

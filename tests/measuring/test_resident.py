@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.measuring import probe
 from flexhpc.measuring.probe import run_training
@@ -54,7 +54,7 @@ def test_uint8_inputs_train_bitwise_like_float32(
         f"name: s\nfixed:\n  data: {{source: digits, labels: random, {data}}}\n  model: {model}\n"
         f"  training: {{{training}}}\n"
     )
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     batch = Resident.batch
     is_bytes: list[bool] = []
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.point import measure
@@ -44,7 +44,7 @@ CPU = Group(torch.device("cpu"))
 def point_of(folder: Path, *overrides: str) -> Point:
     spec = folder / "saturated.yaml"
     spec.write_text(SPEC)
-    (point,) = checked(spec, ["training.max_budget=400", *overrides])[1]
+    (point,) = load_points(spec, ["training.max_budget=400", *overrides])[1]
     return point
 
 

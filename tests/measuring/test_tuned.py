@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
@@ -36,7 +36,7 @@ CPU = Group(torch.device("cpu"))
 def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
     spec = tmp_path_factory.mktemp("tuned") / "tuned.yaml"
     spec.write_text(SPEC)
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     return point
 
 

@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Estimate, ProbeResult, advance
@@ -80,7 +80,7 @@ def _point(recipe: Recipe) -> Iterator[Point]:
         fixed["search"] = {"policy": "bayes", "tolerance": TOLERANCE}
         spec = folder / "spec.yaml"
         spec.write_text(yaml.safe_dump({"name": recipe.name, "fixed": fixed}))
-        _, (point,) = checked(spec)
+        _, (point,) = load_points(spec)
         yield point
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config import Point, Training, checked
+from flexhpc.config import Point, Training, load_points
 from flexhpc.config.sections.gates import Gates, GradientGate, PlateauGate
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
@@ -93,7 +93,7 @@ def _pilot(point: Point, samples: Samples, group: Group) -> int:
 def record(name: str) -> None:
     """Record the missing training runs of a model; write the file after each pass over all n."""
     group = Group(choose_device(threads=1))
-    _, (point,) = checked(HERE / f"{name}.yaml")
+    _, (point,) = load_points(HERE / f"{name}.yaml")
     samples = load_samples(point.data, point.seed)
     training = point.training
     assert isinstance(training, Training)
