@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flexhpc.config.entry import Entry
 from flexhpc.config.sections.base import Problems
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.data import Data, Images
@@ -13,6 +12,7 @@ from flexhpc.config.sections.model import Model, NoModel, Sized
 from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Procedure, Training
+from flexhpc.config.tuned_section import TunedSection
 from flexhpc.config.variants import choice, variants
 
 
@@ -54,10 +54,10 @@ def check_point(
         yield from _training(model, training)
 
 
-def check_search(search: Search, model: Entry, training: Entry) -> Problems:
+def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
     """Yield (key, problem) if the search cannot tune the tuned keys, or cannot double the budget
     as ``until: saturation`` requires."""
-    keys = [*model.tried, *training.tried]
+    keys = [*model.candidates, *training.candidates]
     if keys and not search.tunes:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
     elif keys and getattr(search, "eps", None) is not None:

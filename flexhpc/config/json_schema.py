@@ -22,7 +22,7 @@ def sweep_schema() -> dict[str, Any]:
     spec: Any = create_model("SweepSpec", __base__=SweepSpec, fixed=(fixed, None))
     schema: dict[str, Any] = spec.model_json_schema()
     definitions, top = schema["$defs"], schema["properties"]
-    del top["frozen"], definitions["Frozen"], definitions["Code"]
+    del top["frozen"], definitions["FrozenDefaults"], definitions["Code"]
     for name, definition in definitions.items():
         if name != "Compare":
             definition.pop("required", None)

@@ -12,15 +12,15 @@ from typing import Annotated, Any, cast
 from pydantic import BeforeValidator, Field
 
 from flexhpc.config.checks import can_generalize, check_point, check_search
-from flexhpc.config.entry import Entry, Frozen, arms_of, entry
 from flexhpc.config.identity import digest, point_json
 from flexhpc.config.nested import Keys, value_at, with_value, without_none
 from flexhpc.config.point import Point
-from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.record import Record
+from flexhpc.config.tuned_section import FrozenDefaults, TunedSection, arms_of, build_section
 from flexhpc.config.validation import SWEEP_NAME, validate
 from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, choice, with_default
 from flexhpc.config.yaml_reader import Document, Path_
@@ -58,7 +58,7 @@ class SweepSpec(Seed):
         list[Compare], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
     ] = Field(default_factory=list)
     """Comparisons of EMCs in the results and the report."""
-    frozen: Annotated[Frozen | None, FILLED] = None
+    frozen: Annotated[FrozenDefaults | None, INTERNAL] = None
     """The defaults of a frozen spec, which later versions do not change."""
 
 
@@ -126,7 +126,7 @@ class Sweep:
         return self.spec.compare
 
     @property
-    def frozen(self) -> Frozen | None:
+    def frozen(self) -> FrozenDefaults | None:
         """The defaults stored in a frozen spec; None for a spec that a user wrote."""
         return self.spec.frozen
 
@@ -161,9 +161,7 @@ class Sweep:
             for name in (*KEYS, "seed"):
                 key = (name, *(position[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = (
-                        self._seed(position) if name == "seed" else self._entry(name, position)
-                    )
+                    sections[key] = self._build(name, position)
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
@@ -173,7 +171,9 @@ class Sweep:
                 combined[ids] = self._check_combined(position, data, model, training, search)
             if not combined[ids] or training is None or search is None or seed is None:
                 continue
-            text = point_json(data.text, model.text, search.text, seed.seed, training.text)
+            text = point_json(
+                data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
+            )  # fmt: skip
             evaluate = self.spec.evaluate
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data.section,
@@ -207,7 +207,7 @@ class Sweep:
                     self.document.report(("fixed", section, *inner), problem, key)
 
             values = with_value(self._values(section, first), path, value)
-            entry(section, values, report, folder=self.folder)
+            build_section(section, values, report, folder=self.folder)
 
     def _values(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section, including the default variant."""
@@ -223,9 +223,12 @@ class Sweep:
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
         return with_default(section, without_none(values), defaults.get(section))
 
-    def _entry(self, name: str, position: tuple[int, ...]) -> Entry | None:
+    def _build(self, name: str, position: tuple[int, ...]) -> TunedSection | Seed | None:
+        """Build a section or the seed for a position on each axis; None if it is invalid."""
+        if name == "seed":
+            return self._seed(position)
         values = self._values(name, position)
-        result = entry(
+        result = build_section(
             name,
             values,
             lambda path, problem: self._report((name, *path), problem, position),
@@ -247,8 +250,8 @@ class Sweep:
         return validate(Seed, values, lambda path, problem: self._report(path, problem, position))
 
     def _check_combined(
-        self, position: tuple[int, ...], data: Entry, model: Entry, training: Entry | None,
-        search: Entry | None,
+        self, position: tuple[int, ...], data: TunedSection, model: TunedSection,
+        training: TunedSection | None, search: TunedSection | None,
     ) -> bool:  # fmt: skip
         """Check combinations of keys across sections; return False if there are problems."""
         procedure: Any = training and training.section

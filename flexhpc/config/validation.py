@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.variants import ENTRY_POINTS, Choice
 from flexhpc.config.yaml_reader import Path_
@@ -235,7 +235,7 @@ def _unknown_key(
     for part in path[:-1]:
         field = inner.model_fields.get(str(part))
         inner = (field and inner_section(field)) or inner
-    names = [name for name, field in inner.model_fields.items() if FILLED not in field.metadata]
+    names = [name for name, field in inner.model_fields.items() if INTERNAL not in field.metadata]
     return f"unknown key; use one of {', '.join(names)}{closest(key, names)}"
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Problems, Section
+from flexhpc.config.sections.base import INTERNAL, LIMIT, LOCATION, Count, Problems, Section
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Network, json_problems
 from flexhpc.config.sections.training import Procedure
@@ -29,9 +29,9 @@ class CustomCode(Section):
     edit of the code does not cause new measurements."""
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), LIMIT] = 3600.0
     """Time limit of one call of the code (s). A call that takes longer fails the point."""
-    code: Annotated[str | None, FILLED] = None
+    code: Annotated[str | None, INTERNAL] = None
     """Hash of the source."""
-    folder: Annotated[str | None, FILLED, LOCATION] = None
+    folder: Annotated[str | None, INTERNAL, LOCATION] = None
     """Folder that contains the source."""
 
     @property
