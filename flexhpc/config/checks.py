@@ -13,7 +13,7 @@ from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Procedure, Training
 from flexhpc.config.tuned_section import TunedSection
-from flexhpc.config.variants import choice, variants
+from flexhpc.config.variants import variant_union, variants
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
@@ -83,7 +83,7 @@ def _training(model: Model, training: Procedure) -> Problems:
     if getattr(model, "init", "") == "mup" and not training.supports_mup:
         classes = variants("training").items()
         names = [name for name, cls in classes if getattr(cls, "supports_mup", False)]
-        _, variant = choice("training").variant(dict(training))
+        _, variant = variant_union("training").variant(dict(training))
         yield "model.init", f"mup is not implemented for {variant}; use one of {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
         problem = "requires matrices, but a subspace is trained as one vector; use adamw"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from flexhpc.config.nested import as_mapping
-from flexhpc.config.validation import show
+from flexhpc.config.validation import format_value
 from flexhpc.config.yaml_reader import parse, raise_problems
 from flexhpc.errors import InputError
 
@@ -29,7 +29,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     if not equals or not key:
         raise InputError(f"--set {text}: must have the form key=value, such as model.width=64")
     if len(text.splitlines()) > 1:
-        raise InputError(f"--set {show(text)}: must be one line")
+        raise InputError(f"--set {format_value(text)}: must be one line")
     parsed = parse("value: " + value_text, f"--set {text}")
     raise_problems(parsed.problems)
     value = parsed.value.get("value")

@@ -22,8 +22,8 @@ from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.record import Record
 from flexhpc.config.tuned_section import FrozenDefaults, TunedSection, arms_of, build_section
 from flexhpc.config.validation import SWEEP_NAME, validate
-from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, choice, with_default
-from flexhpc.config.yaml_reader import Document, Path_
+from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variant_union, with_default
+from flexhpc.config.yaml_reader import Document, KeyPath
 from flexhpc.custom.code import Code
 
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -82,12 +82,12 @@ class Axis:
             need.
     """
 
-    document_path: Path_
+    document_path: KeyPath
     keys: tuple[Keys, ...]
     values: tuple[tuple[Any, ...], ...]
     listed: int
 
-    def path(self, key: int, position: int) -> Path_:
+    def path(self, key: int, position: int) -> KeyPath:
         """Return the document path of the value of a key (by its index) at a position."""
         return (*self.document_path, ".".join(self.keys[key]), position)
 
@@ -200,7 +200,7 @@ class Sweep:
                 continue
 
             def report(
-                inner: Path_, problem: str, section: str = section, path: Keys = path
+                inner: KeyPath, problem: str, section: str = section, path: Keys = path
             ) -> None:
                 if inner[: len(path)] == path and not problem.startswith("has no effect"):
                     key = ".".join(map(str, (section, *inner)))
@@ -237,7 +237,7 @@ class Sweep:
             folder=self.folder,
         )
         if result is not None and isinstance(result.section, CustomCode):
-            _, variant = choice(name).variant(values)
+            _, variant = variant_union(name).variant(values)
             if (code := result.section.place).hash or variant not in self.code:
                 self.code[variant] = code  # a section with a version has no hash
         return result
@@ -267,9 +267,9 @@ class Sweep:
             self._report(tuple(key.split(".")), problem, position)
         return not problems
 
-    def _report(self, keys: Path_, problem: str, position: tuple[int, ...]) -> None:
+    def _report(self, keys: KeyPath, problem: str, position: tuple[int, ...]) -> None:
         """Report a problem at the line that sets the key for a position on each axis."""
-        location: Path_ = ("fixed", *keys) if keys[0] in KEYS else keys
+        location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:
                 location = ("tune", ".".join(path))

@@ -19,8 +19,8 @@ from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import BUDGETS, Procedure
 from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
-from flexhpc.config.validation import Report, show, validate
-from flexhpc.config.variants import choice
+from flexhpc.config.validation import Report, format_value, validate
+from flexhpc.config.variants import variant_union
 from flexhpc.custom.code import NAME, Code, find_code
 from flexhpc.errors import one_line
 
@@ -79,16 +79,17 @@ def build_section(
         check: whether to check combinations of keys.
         folder: folder to search for user code.
     """
+    union = variant_union(name)
     untuned, requests = split_tuned(values)
-    cls = choice(name).select(untuned)
+    cls = union.select(untuned)
     if cls is None:
-        validate(choice(name), untuned, report)
+        validate(union, untuned, report)
         return None
     candidates = _values_to_try(name, cls, requests, report)
     if candidates is None:
         return None
     names = [".".join((name, *path)) for path in candidates]
-    key, variant = choice(name).variant(untuned)
+    key, variant = union.variant(untuned)
     defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
     internal: dict[str, Any] = {}
     valid = True
@@ -114,8 +115,8 @@ def build_section(
             arm_values = with_value(arm_values, path, value)
         full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
         if check and defaults:  # check() must not see defaults as keys that the user wrote
-            validate(choice(name), arm_values | internal, invalid)
-        section = validate(choice(name), full | internal, invalid, check=check and not defaults)
+            validate(union, arm_values | internal, invalid)
+        section = validate(union, full | internal, invalid, check=check and not defaults)
         if section is None or not valid:
             return None
         arms.append((dict(zip(names, combination, strict=True)), section))
@@ -153,7 +154,8 @@ def _values_to_try(
     for path, request in requests.items():
         if path not in tunable:
             keys = ", ".join(f"{name}.{'.'.join(key)}" for key in tunable) or "none"
-            report(path, f"cannot be tuned ({show(request)}); tunable keys of {name}: {keys}")
+            problem = f"cannot be tuned ({format_value(request)})"
+            report(path, f"{problem}; tunable keys of {name}: {keys}")
             continue
         values = values_to_try(request, tunable[path])
         if isinstance(values, str):

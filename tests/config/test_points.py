@@ -8,7 +8,7 @@ import pytest
 from flexhpc.config import freeze, load_points, load_sweep, request_hash
 from flexhpc.config.identity import canonical_json
 from flexhpc.config.sections.model import Mlp
-from flexhpc.config.variants import DEFAULT_VARIANT, choice
+from flexhpc.config.variants import DEFAULT_VARIANT, variant_union
 from flexhpc.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -196,7 +196,7 @@ def test_points_of_a_frozen_spec_do_not_depend_on_defaults(
     before, _ = freeze_spec(tmp_path, text)
     monkeypatch.setattr(Mlp.model_fields["depth"], "default", 77)
     Mlp.model_rebuild(force=True)
-    choice.cache_clear()
+    variant_union.cache_clear()
     try:
         frozen = load_points(tmp_path / "frozen.yaml")[1]
         assert [p.canonical for p in frozen] == [p.canonical for p in before]
@@ -204,7 +204,7 @@ def test_points_of_a_frozen_spec_do_not_depend_on_defaults(
     finally:
         monkeypatch.undo()
         Mlp.model_rebuild(force=True)
-        choice.cache_clear()
+        variant_union.cache_clear()
 
 
 def test_frozen_spec_keeps_the_default_variants(
