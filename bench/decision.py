@@ -250,7 +250,7 @@ def replay_finding(path: Path, orders: int) -> Iterator[str]:
         points = [
             replace(
                 s.point, seed=int(order[s.point.seed]), optional=bool(order[s.point.seed] >= 2),
-                refined=s.point.search, search=s.point.search.coarse(),
+                precise_search=s.point.search, search=s.point.search.coarse(),
             )
             for s in sorted(statuses, key=lambda s: order[s.point.seed])
         ]  # fmt: skip

@@ -184,7 +184,7 @@ class Sweep:
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
                 swept={path: self.axes[a].values[position[a]][k] for a, k, path in swept},
-                refined=search.section if decided else None,
+                precise_search=search.section if decided else None,
                 optional=any(
                     i >= axis.listed for axis, i in zip(self.axes, position, strict=True)
                 ),
@@ -238,7 +238,7 @@ class Sweep:
         )
         if result is not None and isinstance(result.section, CustomCode):
             _, variant = variant_union(name).variant(values)
-            if (code := result.section.place).hash or variant not in self.code:
+            if (code := result.section.user_code).hash or variant not in self.code:
                 self.code[variant] = code  # a section with a version has no hash
         return result
 

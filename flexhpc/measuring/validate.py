@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from flexhpc.config import Data, Point
-from flexhpc.config.checks import known_shape
+from flexhpc.config.checks import processed_info
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.custom import CustomModel, CustomTrainer
 from flexhpc.config.sections.data import ImageSet, KnownTable
@@ -85,9 +85,9 @@ def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
 
 def _shape(data: Data, seed: int) -> _Shape:
     """Return the sample shape and the number of classes of a data set, before relabelling."""
-    shape = known_shape(data)
-    if shape is not None and isinstance(data, ImageSet):
-        return shape[0], shape[1]
+    info = processed_info(data)
+    if info is not None and isinstance(data, ImageSet):
+        return info.shape, info.classes
     source = open_source(data, seed)
     return source.train.shape, source.classes
 

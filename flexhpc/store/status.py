@@ -129,7 +129,7 @@ class StatusReader:
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)
         path = self.run.claim(point.id)
-        final = stored.state == "done" and point.refined is None
+        final = stored.state == "done" and point.precise_search is None
         claim = None if final else read_claim(path)
         if claim is None:
             return stored

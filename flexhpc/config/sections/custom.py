@@ -35,7 +35,7 @@ class CustomCode(Section):
     """Folder that contains the source."""
 
     @property
-    def place(self) -> Code:
+    def user_code(self) -> Code:
         """Location and version of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
@@ -91,7 +91,7 @@ class CustomTrainer(CustomCode, Procedure):
         """The trainer to call."""
         return Trainer(
             name=self.trainer,
-            code=self.place,
+            code=self.user_code,
             pinned=self.version is not None,
             kwargs=self.kwargs,
         )
