@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexhpc.config.sections.search import Level
+from flexhpc.config.sections.search import QuantileSearch
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import LEVEL, TAILS
@@ -78,7 +78,7 @@ def _between(status: PointStatus, seed: int) -> tuple[Floats, Floats]:
     if estimate.censored == "left":
         return same * 0.0, same * (estimate.smallest_fail or 1)
     search = status.point.search
-    if not isinstance(search, Level):
+    if not isinstance(search, QuantileSearch):
         raise ValueError(f"{status.point.label}: estimand has no level; set search.policy: bayes")
     training = status.point.at(estimate.arm).training
     history = [r for r in history_of(record.probes, training) if r.arm == estimate.arm]

@@ -59,7 +59,7 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
     """Yield (key, problem) if the search cannot tune the tuned keys, or cannot double the budget
     as ``until: saturation`` requires."""
     keys = [*model.candidates, *training.candidates]
-    if keys and not search.tunes:
+    if keys and not search.supports_tuning:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
     elif keys and getattr(search, "eps", None) is not None:
         problem = "cannot be tuned with search.eps; remove eps and use `flexhpc results --eps`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import cycle, islice
 
-from flexhpc.config.sections.search import Bayes, Level, eps_name
+from flexhpc.config.sections.search import Bayes, QuantileSearch, eps_name
 from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
 from flexhpc.search.design import CostModel, Draws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
@@ -164,7 +164,7 @@ def _error_levels(search: Bayes) -> list[float | None]:
     return [None, *sorted(search.eps or ())]
 
 
-def _estimand_level(search: Level, eps: float | None) -> float:
+def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
     """Return the fraction of passing training runs that defines the estimand."""
     return search.quantile if eps is None else _HALF
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flexhpc.config.sections.search import Walk
+from flexhpc.config.sections.search import MajoritySearch
 from flexhpc.search.history import (
     MOST_REJECTED,
     Bracket,
@@ -42,7 +42,7 @@ def decide_by_quorum(history: History, seeds_per_n: int) -> Decide:
     return lambda n: quorum(groups.get(n, []), seeds_per_n)
 
 
-def max_probes_per_n(search: Walk, rejects: bool) -> int:
+def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
     """Return the largest number of probes at one n, including a tie-break and rejected probes."""
     return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
 

@@ -24,7 +24,7 @@ class Search(Section):
     ``import_path`` names a flexhpc.search.policy.Policy.
     """
 
-    tunes: ClassVar[bool] = False
+    supports_tuning: ClassVar[bool] = False
     """Whether the policy supports tuned keys."""
 
     def coarse(self) -> Search:
@@ -46,7 +46,7 @@ class Search(Section):
     doubled if keys are tuned."""
 
 
-class Level(Search):
+class QuantileSearch(Search):
     """Keys of all searches for the n that a given fraction of the training runs fits."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
@@ -67,12 +67,12 @@ class Level(Search):
             yield "eps", "contains a value twice (rounded to 6 digits); remove one of them"
 
 
-class Bayes(Level):
+class Bayes(QuantileSearch):
     """Bayesian search: choose the probe with the highest information per cost, until the 90 %
     interval is within the tolerance."""
 
     import_path: ClassVar[str] = "flexhpc.search.bayes:POLICY"
-    tunes: ClassVar[bool] = True
+    supports_tuning: ClassVar[bool] = True
 
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
@@ -87,14 +87,14 @@ class Bayes(Level):
     free (profile: `probes_at_once`). The cap is checked when all of them have ended."""
 
 
-class Walk(Search):
+class MajoritySearch(Search):
     """Keys of all searches that test one n at a time."""
 
     seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of probes at one n; the majority decides, and one more probe breaks a tie."""
 
 
-class Bisection(Walk, Level):
+class Bisection(MajoritySearch, QuantileSearch):
     """Double n until a failure, then bisect in log n."""
 
     import_path: ClassVar[str] = "flexhpc.search.bisection:POLICY"
@@ -104,7 +104,7 @@ class Bisection(Walk, Level):
     """Relative width of the bracket at which the search ends."""
 
 
-class Growth(Walk):
+class Growth(MajoritySearch):
     """Increase n until the first failure, as in the EMC paper."""
 
     import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
