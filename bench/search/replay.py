@@ -13,7 +13,7 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
+from flexhpc.search.next_n import SearchState, ascending_ns, bisection, first_failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[fl
         if step is None:
             at = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
         else:
-            at = first_failure(verdicts.get, ladder(start, step, world.n_limit))
+            at = first_failure(verdicts.get, ascending_ns(start, step, world.n_limit))
         if at.next_n is None:
             break
         training = world.draw(at.next_n, rng)
@@ -128,7 +128,7 @@ def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[fl
     return math.log(_end(at, step) / truth), cost / unit_of(world, truth)
 
 
-def _end(at: WalkState, step: float | None) -> float:
+def _end(at: SearchState, step: float | None) -> float:
     low, high = at.bracket.largest_fit, at.bracket.smallest_fail
     if low is None or high is None or step is not None:
         return low or 0.5

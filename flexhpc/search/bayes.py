@@ -114,11 +114,11 @@ def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
     halves = (first // 2**i for i in range(1, search.at_once))
-    ladder = [*doubles, *(n for n in halves if n > 1)]
+    multiples = [*doubles, *(n for n in halves if n > 1)]
     order = sorted(range(arms), key=lambda arm: abs(arm - (arms - 1) // 2))
     if arms > 1:
         return [(arm, first) for arm in islice(cycle(order), search.at_once)]
-    return [(0, n) for n in islice(cycle(ladder), search.at_once)]
+    return [(0, n) for n in islice(cycle(multiples), search.at_once)]
 
 
 def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:

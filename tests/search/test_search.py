@@ -23,7 +23,7 @@ from flexhpc.search import (
 )
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
-from flexhpc.search.walk import ladder
+from flexhpc.search.next_n import ascending_ns
 from tests.search import helpers
 from tests.search.helpers import result
 
@@ -80,7 +80,7 @@ def test_searches_find_a_hard_threshold(search: Search, n_limit: int, threshold:
     elif threshold < min(search.start, n_limit):
         assert (estimate.censored, low) == ("left", None)
     else:
-        rungs = ladder(search.start, search.growth, n_limit, search.step)
+        rungs = ascending_ns(search.start, search.growth, n_limit, search.step)
         assert estimate.emc == max(n for n in rungs if n <= threshold)
     assert estimate.probes == len(history)
     assert estimate.cost == sum(r.cost for r in history)
@@ -135,11 +135,11 @@ def test_a_majority_outvotes_a_lapse() -> None:
 
 
 def test_ladder() -> None:
-    assert ladder(64, 2.0, 600) == [64, 128, 256, 512, 600]
-    assert ladder(64, 2, 600) == ladder(64, 2.0, 600)
-    assert ladder(10, 2.0, 30, step=5) == [10, 15, 20, 25, 30]
-    assert ladder(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
-    assert ladder(100, 2.0, 50) == [50]
+    assert ascending_ns(64, 2.0, 600) == [64, 128, 256, 512, 600]
+    assert ascending_ns(64, 2, 600) == ascending_ns(64, 2.0, 600)
+    assert ascending_ns(10, 2.0, 30, step=5) == [10, 15, 20, 25, 30]
+    assert ascending_ns(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
+    assert ascending_ns(100, 2.0, 50) == [50]
 
 
 def test_max_cost_ends_the_search() -> None:
