@@ -17,7 +17,7 @@ from flexhpc.launch.slurm.backend import array_limit
 from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
 from flexhpc.launch.time_left import seconds_per_pass
-from flexhpc.search import at_once, cost_bound
+from flexhpc.search import cost_bound, round_size
 from flexhpc.store.status import PointStatus, StatusReader
 
 _SHOWN = 40
@@ -65,7 +65,7 @@ def make_plan(
     further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in shown]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _layout(settings, [row["id"] for row in open_rows])
-    layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
+    layout["planned_at_once"] = max((round_size(p.search) for p in prepared.points), default=1)
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),

@@ -17,7 +17,7 @@ from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import final_state_path, run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
-from flexhpc.search.stages import without_state
+from flexhpc.search.stages import runs_without_state
 from flexhpc.store import (
     Header,
     ProbeRecord,
@@ -126,7 +126,7 @@ def _search(
             with contextlib.suppress(OSError):  # no state was saved
                 size = final_state_path(checkpoint(probe)).stat().st_size
                 keep = min(keep, STATE_BYTES // max(size, 1))
-            for result in without_state(history, emc, keep):
+            for result in runs_without_state(history, emc, keep):
                 final_state_path(checkpoint(result)).unlink(missing_ok=True)
 
     def one_by_one(probes: list[Probe]) -> None:
@@ -157,7 +157,7 @@ def _search(
             )
             if final is None or final.largest_fit or all(probe.n > 1 for probe in step):
                 raise
-            if doubling is not None and step[0].stage < doubling.last:
+            if doubling is not None and step[0].stage < doubling.max_doublings:
                 raise PointError(
                     "no training run fitted even two samples within the budget, and a network with "
                     "BatchNorm cannot be trained on one; use a larger first budget"

@@ -39,7 +39,7 @@ def propose(
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
-    spent = costs.trainings(history)
+    spent = costs.in_full_runs(history)
     ended: EndedBy = "tolerance"
     for number, eps in enumerate(_error_levels(search), start=1):
         curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)

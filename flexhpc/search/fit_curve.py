@@ -87,7 +87,7 @@ class FitCurve:
         weight = self.weight * np.exp(log_weight - log_weight.max())
         return replace(self, weight=weight / weight.sum())
 
-    def thin(self, size: int, values: Floats | None = None) -> FitCurve:
+    def resample(self, size: int, values: Floats | None = None) -> FitCurve:
         """Draw ``size`` equally weighted cells by systematic resampling.
 
         With ``values`` (shape (cells,)), the draws are sorted by them.

@@ -77,7 +77,7 @@ def _stopping_interval(
     ns = np.array(_all_ns(search, n_limit), dtype=np.float64)
     needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(ns) + 1)
-    for chance in curve.thin(_CURVES).chance(ns):
+    for chance in curve.resample(_CURVES).chance(ns):
         passes = binom.sf(needed - 1, 2 * needed - 1, chance)
         survival = np.concatenate(([1.0], np.cumprod(passes)))
         total += survival - np.concatenate((survival[1:], [0.0]))

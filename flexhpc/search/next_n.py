@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flexhpc.config.sections.search import MajoritySearch
 from flexhpc.search.history import (
-    MOST_REJECTED,
+    MAX_REJECTED,
     Bracket,
     History,
     accepted_probes,
@@ -44,7 +44,7 @@ def decide_by_quorum(history: History, seeds_per_n: int) -> FitDecision:
 
 def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
     """Return the largest number of probes at one n, including a tie-break and rejected probes."""
-    return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
+    return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
 
 
 def bisection(decide: FitDecision, *, start: int, tolerance: float, n_limit: int) -> SearchState:

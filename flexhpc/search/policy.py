@@ -66,7 +66,7 @@ def policy_of(search: Search) -> Policy:
     return policy
 
 
-def at_once(search: Search) -> int:
+def round_size(search: Search) -> int:
     """Return the number of probes that a search proposes per round (1 by default)."""
     return int(getattr(search, "at_once", 1))
 
@@ -103,8 +103,8 @@ def advance(
         coordinates: coordinates of the arms, if keys are tuned.
         doubling: when to stop doubling the budget; None for a single budget.
     """
-    round_size = at_once(search)
-    completed = len(history) // round_size * round_size
+    size = round_size(search)
+    completed = len(history) // size * size
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm, r.stage))
     stage = max((result.stage for result in rounds), default=0)
     while True:
@@ -118,7 +118,7 @@ def advance(
         assert estimate is not None, "a search that has ended has an estimate"
         return estimate
     done = {Probe(r.n, r.repeat, r.arm, r.stage) for r in history[completed:]}
-    return [p for p in _numbered(proposal, results, stage) if p not in done]
+    return [p for p in _assign_repeats(proposal, results, stage) if p not in done]
 
 
 def _propose(
@@ -130,10 +130,10 @@ def _propose(
     Return ``doubling`` if the stage has ended and the search continues with twice its budget.
     """
     if doubling is None:
-        return _propose_once(search, n_limit, history, coordinates)
+        return _propose_at_stage(search, n_limit, history, coordinates)
     assert isinstance(search, Bayes), "checked with the spec"
-    last = stage >= doubling.last
-    proposal = _propose_once(search if last else search.coarse(), n_limit, history, coordinates)
+    last = stage >= doubling.max_doublings
+    proposal = _propose_at_stage(search if last else search.coarse(), n_limit, history, coordinates)
     if isinstance(proposal, list):
         return proposal
     if proposal == "data" and not any(result.fit for result in history):
@@ -144,7 +144,7 @@ def _propose(
     saturated = stage > 0 and high <= doubling.saturation
     undecided = stage > 0 and low <= doubling.saturation
     if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
-        proposal = _propose_once(search, n_limit, history, coordinates)
+        proposal = _propose_at_stage(search, n_limit, history, coordinates)
         if isinstance(proposal, list):
             return proposal
     if proposal == "data":
@@ -169,19 +169,19 @@ def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
     return 1 / high, 1 / middle, 1 / low
 
 
-def _propose_once(
+def _propose_at_stage(
     search: Search, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
     """Propose the next probes with one budget, or return why the search has ended."""
     proposal = policy_of(search).propose(search, n_limit, history, coordinates)
-    spent = CostModel.from_history(history).trainings(history)
+    spent = CostModel.from_history(history).in_full_runs(history)
     if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
         return proposal
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
     return proposal if estimate is None else "max_cost"
 
 
-def _numbered(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
+def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
     """Assign the first ``repeat`` that is not finished at this stage to each proposed probe.
 
     The finished ones have gaps if ``at_once`` was changed in the middle of a round.
@@ -285,4 +285,4 @@ def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
     """Return whether a final estimate needs no further doubling of the budget."""
     if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
         return True
-    return estimate.stage >= doubling.last or estimate.censored == "right"
+    return estimate.stage >= doubling.max_doublings or estimate.censored == "right"

@@ -71,14 +71,14 @@ class Times:
 
     Attributes:
         log_n, log_time: log n and log time of fits with an exact time, shape (fits,).
-        between: log n, log time of the last failure and log time of the fit, if the exact time is
-            unknown, shape (3, fits).
+        interval_censored: log n, log time of the last failure and log time of the fit, if the exact
+            time is unknown, shape (3, fits).
         unfinished: log n and log training time of unfinished training runs, shape (2, unfinished).
     """
 
     log_n: Floats
     log_time: Floats
-    between: Floats
+    interval_censored: Floats
     unfinished: Floats
 
     @classmethod
@@ -94,12 +94,12 @@ class Times:
         ]
         log_n, log_time = _logs(exact, 2)
         return cls(
-            log_n=log_n, log_time=log_time, between=_logs(between, 3),
+            log_n=log_n, log_time=log_time, interval_censored=_logs(between, 3),
             unfinished=_logs(unfinished, 2),
         )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self.log_n) + len(self.between.T)
+        return len(self.log_n) + len(self.interval_censored.T)
 
     def by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times, given that these training runs fitted.
@@ -128,7 +128,7 @@ class Times:
                 density += np.float32(UNEXPLAINED * BROAD)
                 product *= density
             total += np.log(product)
-        for log_n, failed, fitted in self.between.T:
+        for log_n, failed, fitted in self.interval_censored.T:
             distance = threshold - log_n
             scale = width * (1 + WIDENING * np.maximum(distance, 0))
             before, after = (
@@ -145,10 +145,10 @@ class Times:
         return total
 
     def log_weight(self, threshold: Floats, width: Floats) -> Floats:
-        """Return the bounded log-likelihood of the times, shape (curves,); see :meth:`bounded`."""
-        return self.bounded(self.by_law(threshold, width))
+        """Return :meth:`bounded_likelihood` of :meth:`by_law`, shape (curves,)."""
+        return self.bounded_likelihood(self.by_law(threshold, width))
 
-    def bounded(self, by_law: Floats) -> Floats:
+    def bounded_likelihood(self, by_law: Floats) -> Floats:
         """Average the likelihood of the times over the laws and bound it, shape (curves,).
 
         A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds by a
@@ -156,7 +156,7 @@ class Times:
         better than a broad distribution.
         """
         likelihood = np.exp(by_law - by_law.max()).sum(axis=1)
-        _, failed, fitted = self.between
+        _, failed, fitted = self.interval_censored
         broad = len(self) * math.log(BROAD) + np.log(fitted - failed).sum() - by_law.max()
         floor = likelihood.max() / MAX_TIME_FACTOR + NO_LAW * math.exp(min(broad, 50.0))
         return np.asarray(np.log(likelihood + floor))

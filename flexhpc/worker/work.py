@@ -20,7 +20,7 @@ from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
 from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
-from flexhpc.search import at_once
+from flexhpc.search import round_size
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
@@ -326,7 +326,7 @@ class Worker:
 
     def _pool_for(self, point: Point) -> ProbePool | None:
         """Return the pool of probe processes; None if probes are trained one at a time."""
-        if self._at_once == 1 or self.group.size > 1 or at_once(point.search) == 1:
+        if self._at_once == 1 or self.group.size > 1 or round_size(point.search) == 1:
             return None
         if self._pool is None:
             self._pool = ProbePool(

@@ -108,7 +108,7 @@ def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:
     deviance of the counts is compared with the deviance of binomial counts drawn from the curve.
     """
     rng = np.random.default_rng(seed)
-    cells = curve.thin(_DRAWS, curve.threshold)
+    cells = curve.resample(_DRAWS, curve.threshold)
     n = np.array([count.n for count in counts], np.float64)
     of = np.array([count.of for count in counts])
     fitted = np.array([count.fitted for count in counts])

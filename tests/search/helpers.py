@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flexhpc.config.sections.search import Search
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, at_once
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, round_size
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 
 
@@ -26,7 +26,7 @@ def play(
     """Run a search to its end; check that every proposed probe is valid and new."""
     history: list[ProbeResult] = []
     while isinstance(step := advance(search, n_limit, history, coordinates), list):
-        assert len(step) == at_once(search)
+        assert len(step) == round_size(search)
         assert not {(r.n, r.repeat, r.arm) for r in history} & set(step)
         assert all(1 <= probe.n <= n_limit for probe in step)
         assert all(0 <= probe.arm < len(coordinates) for probe in step)

@@ -124,9 +124,11 @@ def test_arms_predict_each_other() -> None:
     posteriors = arm_posteriors([*probes(0, 100), *probes(1, 300)], 50_000, 0.5, LINE)
     assert posteriors.probed == [True, True, False, False, False]
     assert posteriors.best == 1
-    near, far = np.median(posteriors.level[:, 2]), np.median(posteriors.level[:, 4])
+    near, far = np.median(posteriors.log_emc[:, 2]), np.median(posteriors.log_emc[:, 4])
     assert math.log(100) < near < math.log(1500)
-    assert posteriors.level[:, 2].std() < posteriors.level[:, 4].std() < prior.level[:, 4].std()
+    assert (
+        posteriors.log_emc[:, 2].std() < posteriors.log_emc[:, 4].std() < prior.log_emc[:, 4].std()
+    )
     assert abs(far - math.log(200)) < 1.5
     assert 0 < posteriors.best_chance < 1
     assert posteriors.regret > 0.1, "three arms without probes may be better"

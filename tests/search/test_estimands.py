@@ -16,7 +16,7 @@ from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam, Sam
 from flexhpc.search import Probe, ProbeResult, cost_bound, estimate_at, estimate_so_far
 from flexhpc.search.fit_curve import posterior
-from flexhpc.search.history import MOST_REJECTED, accepted_probes
+from flexhpc.search.history import MAX_REJECTED, accepted_probes
 from tests.search.helpers import play, result
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
@@ -133,7 +133,7 @@ def rejecting(times: int):
     return oracle
 
 
-@pytest.mark.parametrize("times", [0, 1, MOST_REJECTED])
+@pytest.mark.parametrize("times", [0, 1, MAX_REJECTED])
 def test_rejected_probes_are_repeated_and_do_not_count(times: int) -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(times))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
@@ -147,7 +147,7 @@ def test_rejected_probes_are_repeated_and_do_not_count(times: int) -> None:
 def test_a_search_ends_if_all_failures_are_rejected() -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(10**9))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
-    assert max(r.repeat for r in history) == MOST_REJECTED
+    assert max(r.repeat for r in history) == MAX_REJECTED
 
 
 def test_the_posterior_ignores_rejected_probes() -> None:
@@ -165,7 +165,7 @@ def test_the_cost_bound_includes_every_factor() -> None:
     for change, factor in (
         ({"sam": Sam()}, 2),
         ({"unconverged": "extend", "extend_to": 4.0}, 4),
-        ({"gates": Gates(plateau=PlateauGate(mode="reject"))}, 1 + MOST_REJECTED),
+        ({"gates": Gates(plateau=PlateauGate(mode="reject"))}, 1 + MAX_REJECTED),
     ):
         assert cost_bound(SEARCH, plain.model_copy(update=change), 1_000) == factor * base
     assert cost_bound(SEARCH, plain.model_copy(update={"until": "convergence"}), 1_000) is None

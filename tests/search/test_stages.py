@@ -21,14 +21,14 @@ from flexhpc.search import (
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
 from flexhpc.search.policy import last_gain
-from flexhpc.search.stages import at_stage, training_runs, without_state
+from flexhpc.search.stages import at_stage, runs_without_state, training_runs
 from flexhpc.search.times import Times
 from tests.conftest import FULL
 from tests.search.helpers import result
 
 N_LIMIT = 20_000
 SEARCH = Bayes(policy="bayes", start=16, tolerance=0.2)
-DOUBLING = Doubling(saturation=1.1, last=6)
+DOUBLING = Doubling(saturation=1.1, max_doublings=6)
 EMC, WIDTH = 300.0, 0.1
 
 
@@ -101,13 +101,13 @@ def test_budget_is_doubled_until_the_emc_is_saturated(exact: bool) -> None:
 
 
 def test_search_ends_at_the_largest_budget() -> None:
-    estimate, _ = search(simulated(0, saturates=9.0), Doubling(saturation=1.1, last=2))
+    estimate, _ = search(simulated(0, saturates=9.0), Doubling(saturation=1.1, max_doublings=2))
     assert (estimate.stage, estimate.ended_by, estimate.saturated) == (2, "max_budget", "no")
     assert estimate.emc == pytest.approx(math.exp(log_emc(2, 9.0)), rel=0.3)
 
 
 def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
-    train, doubling = simulated(1, saturates=0.0), Doubling(saturation=1.1, last=2)
+    train, doubling = simulated(1, saturates=0.0), Doubling(saturation=1.1, max_doublings=2)
     estimate, history = search(train, doubling, at_once=3)
     policy = SEARCH.model_copy(update={"at_once": 3})
     for end in range(0, len(history), 5):
@@ -116,7 +116,7 @@ def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
         expected = {(r.n, r.repeat, r.arm, r.stage) for r in history[end : done + 3]}
         assert set(missing) == expected
     assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling)
-    larger = Doubling(saturation=1.0001, last=4)
+    larger = Doubling(saturation=1.0001, max_doublings=4)
     assert not is_precise(policy, N_LIMIT, history, ((),), estimate, larger)
     assert is_precise(SEARCH, N_LIMIT, history, ((),), estimate, doubling)
 
@@ -166,7 +166,7 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
     at_third = at_stage([failed, fitted, first], 3)
     assert [(r.failed_after, r.time) for r in at_third] == [(0.125, 0.5), (0.0, 0.125)]
     times = Times.from_history([*at_third, first])
-    assert times.between.shape == (3, 2)
+    assert times.interval_censored.shape == (3, 2)
     assert len(times) == 2
     curve = budget_curve([*at_third, result(40, 2, share=1.0, stage=3)], N_LIMIT)
     assert curve.smallest_factor == 0.125
@@ -180,8 +180,8 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
 def test_states_far_from_the_emc_are_not_kept() -> None:
     failed = [result(n, 1, share=1.0) for n in (50, 90, 110, 400)]
     ended = [result(10, share=0.5, time=0.5), result(99, 9, "diverged", share=0.1)]
-    assert without_state([*failed, *ended], 100, keep=9) == ended
-    dropped = without_state([*failed, *ended], 100, keep=2)
+    assert runs_without_state([*failed, *ended], 100, keep=9) == ended
+    dropped = runs_without_state([*failed, *ended], 100, keep=2)
     assert sorted(r.n for r in dropped) == [10, 50, 99, 400]
 
 
