@@ -27,9 +27,9 @@ def validate(
 
     _, points = load_points(spec, overrides or ())
     if load:
-        from flexhpc.measuring.validate import validate as validate_points
+        from flexhpc.measuring.point_checks import check_points
 
-        problems = list(validate_points(points))
+        problems = list(check_points(points))
         if errors := [f"{spec}: {message}" for error, message in problems if error]:
             raise InputError(errors)
         for _, message in problems:

@@ -12,7 +12,7 @@ from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
-from flexhpc.measuring.evaluate import evaluate, evaluation_size
+from flexhpc.measuring.evaluation import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import final_state_path, run_probe
 from flexhpc.models import count_bits, count_parameters

@@ -125,7 +125,7 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_urgency)
+            raise min(errors, key=_priority)
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -150,7 +150,7 @@ def _report(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None
         callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
-def _urgency(error: Exception) -> int:
+def _priority(error: Exception) -> int:
     """Return the priority of an error; of several errors, the lowest number is raised."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 

@@ -144,12 +144,10 @@ class Times:
             total += np.log1p((LAPSED - 1) * expit(late / scale[:, None]))
         return total
 
-    def log_weight(self, threshold: Floats, width: Floats) -> Floats:
-        """Return :meth:`bounded_likelihood` of :meth:`by_law`, shape (curves,)."""
-        return self.bounded_likelihood(self.by_law(threshold, width))
-
     def bounded_likelihood(self, by_law: Floats) -> Floats:
-        """Average the likelihood of the times over the laws and bound it, shape (curves,).
+        """Return the log of the bounded mean likelihood of all laws, shape (curves,).
+
+        ``by_law`` is the result of :meth:`by_law`.
 
         A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds by a
         factor of at most ``MAX_TIME_FACTOR``, and the times are ignored if no curve explains them

@@ -15,13 +15,13 @@ import pandas
 import pytest
 import torch
 
-import flexhpc.measuring.evaluate
+import flexhpc.measuring.evaluation
 from flexhpc.config import Point, load_points
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.training import Adam, Gd, Sgd
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted, PointError
-from flexhpc.measuring.evaluate import calibration_error, evaluate, evaluation_procedure
+from flexhpc.measuring.evaluation import calibration_error, evaluate, evaluation_procedure
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
@@ -166,7 +166,7 @@ def test_evaluation_subsets_are_nested_and_independent_of_probes(
         subsets.append(result[1])
         return result
 
-    monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", recorded)
+    monkeypatch.setattr(flexhpc.measuring.evaluation, "run_training", recorded)
     for n, seed in ((64, 0), (100, 0), (100, 1)):
         changed = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
         evaluate(changed, samples, 0, None, CPU, Callbacks())

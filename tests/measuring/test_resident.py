@@ -66,6 +66,6 @@ def test_uint8_inputs_train_bitwise_like_float32(
     floats = trained(point, 150)
     assert not any(is_bytes)
     is_bytes.clear()
-    monkeypatch.setattr(probe, "_MOST_FLOATS", 150 * 64 * 4 - 1)
+    monkeypatch.setattr(probe, "_MAX_FLOAT_BYTES", 150 * 64 * 4 - 1)
     same(floats, trained(point, 150))
     assert set(is_bytes) == {"inputs:" not in data}

@@ -19,7 +19,7 @@ from flexhpc.errors import PointError
 _Shape = tuple[tuple[int, ...], int]
 
 
-def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
+def check_points(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     """Check data, models and trainers on this machine; yield each distinct problem once.
 
     Data sets are opened, except for standard image sets, which a sweep may download. timm and
