@@ -55,7 +55,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
         document.report(("grid",), problem)
         raise_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
-    sweep.checked = sweep.frozen is None or bool(overrides)
+    sweep.check_combinations = sweep.frozen is None or bool(overrides)
     return sweep
 
 
@@ -68,7 +68,7 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
     sweep = load_sweep(spec, overrides)
     points = list(sweep.points())
     _check_ids(sweep, points)
-    if sweep.checked:
+    if sweep.check_combinations:
         for i, compare in enumerate(sweep.compare):
             for key, problem in _check_compare(compare, sweep):
                 _report(sweep.document, ("compare", i, *key.split(".")), problem)

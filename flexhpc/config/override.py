@@ -36,13 +36,13 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     if (section := key.split(".")[0]) in top_keys:
         if key != section and isinstance(top.get(section), list):
             raise InputError(f"--set {text}: {section} is a list; set it as a whole")
-        _put(top, key, value)
+        _set_value(top, key, value)
         return
     grid = top.get("grid")
     for axes in (grid, top.get("tune")):
         if isinstance(axes, dict):
             axes.pop(key, None)
-    if _replaced_in_zip(top, key, value):
+    if _replace_in_zip(top, key, value):
         return
     if isinstance(value, list):
         if not isinstance(grid, dict):
@@ -53,10 +53,10 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     else:
         if not isinstance(top.get("fixed"), dict):
             top["fixed"] = {}
-        _put(top["fixed"], key, value)
+        _set_value(top["fixed"], key, value)
 
 
-def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
+def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
     """Replace ``key`` by a list in its zip entry, or remove it; return whether it was replaced."""
     entries = top.get("zip")
     if not isinstance(entries, list):
@@ -73,7 +73,7 @@ def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
     return False
 
 
-def _put(target: dict[str, Any], key: str, value: Any) -> None:
+def _set_value(target: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for part in parents:
         target[part] = as_mapping(target.get(part))

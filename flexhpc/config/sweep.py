@@ -101,8 +101,8 @@ class Sweep:
         document: the values and line numbers of the file, and its errors.
         fixed: section -> key -> value, including the tuned keys.
         axes: the axes in the order of the file; the last one varies fastest.
-        checked: whether invalid combinations of keys are errors. False for an unmodified frozen
-            spec, because a later version may reject more combinations.
+        check_combinations: whether invalid combinations of keys are errors. False for an unmodified
+            frozen spec, because a later version may reject more combinations.
         folder: folder of the spec, which is searched for user code.
         code: import path of user code -> its location and version; filled by ``points()``.
     """
@@ -111,7 +111,7 @@ class Sweep:
     document: Document
     fixed: dict[str, dict[str, Any]]
     axes: list[Axis]
-    checked: bool = True
+    check_combinations: bool = True
     folder: Path | None = None
     code: dict[str, Code] = field(default_factory=dict)
 
@@ -141,13 +141,13 @@ class Sweep:
         A section is validated once per combination of the axes that affect it, so the cost per
         point is a few look-ups and one hash.
         """
-        self._check_overridden()
+        self._check_unused_values()
         affecting = {
             name: [a for a, axis in enumerate(self.axes) if any(k[0] == name for k in axis.keys)]
             for name in (*KEYS, "seed")
         }
         sections: dict[tuple[Any, ...], Any] = {}
-        combined: dict[tuple[int, ...], bool] = {}
+        compatible: dict[tuple[int, ...], bool] = {}
         swept = [
             (a, k, ".".join(key))
             for a, axis in enumerate(self.axes)
@@ -167,9 +167,9 @@ class Sweep:
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
-            if ids not in combined:
-                combined[ids] = self._check_combined(position, data, model, training, search)
-            if not combined[ids] or training is None or search is None or seed is None:
+            if ids not in compatible:
+                compatible[ids] = self._check_compatibility(position, data, model, training, search)
+            if not compatible[ids] or training is None or search is None or seed is None:
                 continue
             text = point_json(
                 data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
@@ -190,13 +190,13 @@ class Sweep:
                 ),
             )  # fmt: skip
 
-    def _check_overridden(self) -> None:
+    def _check_unused_values(self) -> None:
         """Report errors in fixed values that no point uses, because their key is swept."""
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)
             value = value_at(self.fixed.get(section, {}), path)
-            if value is None or not self.checked:
+            if value is None or not self.check_combinations:
                 continue
 
             def report(
@@ -233,7 +233,7 @@ class Sweep:
             values,
             lambda path, problem: self._report((name, *path), problem, position),
             frozen=self.frozen,
-            check=self.checked,
+            check=self.check_combinations,
             folder=self.folder,
         )
         if result is not None and isinstance(result.section, CustomCode):
@@ -249,7 +249,7 @@ class Sweep:
                        if k == ("seed",)}  # fmt: skip
         return validate(Seed, values, lambda path, problem: self._report(path, problem, position))
 
-    def _check_combined(
+    def _check_compatibility(
         self, position: tuple[int, ...], data: TunedSection, model: TunedSection,
         training: TunedSection | None, search: TunedSection | None,
     ) -> bool:  # fmt: skip
