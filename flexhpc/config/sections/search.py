@@ -9,8 +9,8 @@ from pydantic import Field
 from flexhpc.config.sections.base import PRECISION, Count, Problems, Section
 
 Cap = Annotated[float, Field(ge=1, le=1e6)]
-COARSE = 0.5
-"""Tolerance of estimates that only decide how to go on."""
+COARSE_TOLERANCE = 0.5
+"""Tolerance of a first estimate, if comparisons decide whether a more precise one is needed."""
 
 
 def eps_name(eps: object) -> str:
@@ -28,9 +28,11 @@ class Search(Section):
     """Whether the policy supports tuned keys."""
 
     def coarse(self) -> Search:
-        """Return the search with a tolerance of at least ``COARSE``; itself if it has none."""
-        tolerance = getattr(self, "tolerance", COARSE)
-        return self if tolerance >= COARSE else self.model_copy(update={"tolerance": COARSE})
+        """Return the search with at least ``COARSE_TOLERANCE``; itself if it has no tolerance."""
+        tolerance = getattr(self, "tolerance", COARSE_TOLERANCE)
+        if tolerance >= COARSE_TOLERANCE:
+            return self
+        return self.model_copy(update={"tolerance": COARSE_TOLERANCE})
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         estimand: str
