@@ -59,7 +59,7 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
     assert recorded == without
 
 
-def test_frozen_spec_keeps_unseen_and_invalid_values_are_refused(spec: Path) -> None:
+def test_frozen_spec_keeps_unseen_and_invalid_values_are_rejected(spec: Path) -> None:
     sweep, points = load_points(spec)
     frozen = spec.with_name("frozen.yaml")
     frozen.write_text(freeze(sweep, points))
