@@ -154,8 +154,8 @@ class Sweep:
             for k, key in enumerate(axis.keys)
         ]
         positions = [range(len(axis.values)) for axis in self.axes]
-        decided = any(compare.decide for compare in self.compare)
-        coarse: dict[int, Any] = {}
+        has_decision = any(compare.decide for compare in self.compare)
+        coarse_searches: dict[int, Any] = {}
         for index, position in enumerate(itertools.product(*positions)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
@@ -178,13 +178,13 @@ class Sweep:
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data.section,
                 model=model.section, training=training.section,
-                search=coarse.setdefault(id(search), search.section.coarse())
-                if decided else search.section,
+                search=coarse_searches.setdefault(id(search), search.section.coarse())
+                if has_decision else search.section,
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
                 swept={path: self.axes[a].values[position[a]][k] for a, k, path in swept},
-                precise_search=search.section if decided else None,
+                precise_search=search.section if has_decision else None,
                 optional=any(
                     i >= axis.listed for axis, i in zip(self.axes, position, strict=True)
                 ),

@@ -40,7 +40,7 @@ def propose(
     compared = arms if arms and arms.regret > _REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
     spent = costs.in_full_runs(history)
-    ended: EndedBy = "tolerance"
+    ended_by: EndedBy = "tolerance"
     for number, eps in enumerate(_error_levels(search), start=1):
         curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
         lower, upper = _interval(curve, search, n_limit, eps)
@@ -49,10 +49,10 @@ def propose(
         if narrow and missing is None and compared is None:
             emc = _emc_interval(curve, _estimand_level(search, eps), n_limit, results, eps)
             if number == 1 and emc.censored != "none":
-                ended = "data"
+                ended_by = "data"
             continue
         if spent >= cost_cap(search, len(coordinates), number):
-            ended = "max_cost"
+            ended_by = "max_cost"
             continue
         if compared is None:
             candidates, draws = [arm], Draws.from_curve(curve, _estimand_level(search, eps))
@@ -75,7 +75,7 @@ def propose(
             ],
         )
         return [(candidates[i], n) for i, n in chosen]
-    return ended
+    return ended_by
 
 
 def _best_arm(
@@ -213,9 +213,7 @@ def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
     return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
 
 
-def probe_bound(
-    search: Bayes, n_limit: int, *, rejects: bool, tuned: bool
-) -> list[tuple[int, float]]:
+def probe_bound(search: Bayes, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an infinite bound, because only ``max_cost`` limits this policy."""
     return [(n_limit, math.inf)]
 

@@ -54,9 +54,7 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
     return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
-def probe_bound(
-    search: Bisection, n_limit: int, *, rejects: bool, tuned: bool
-) -> list[tuple[int, float]]:
+def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes, as pairs of n and number of probes."""
     larger = ascending_ns(search.start, 2.0, n_limit)
     smaller = ascending_ns(1, 2.0, min(search.start, n_limit))

@@ -154,8 +154,8 @@ def choose_probes(
         started = {n: share for run_arm, n, share in unfinished if run_arm == arm}
         low = float(np.quantile(curve.threshold - 2 * curve.width, 0.05))
         high = float(np.quantile(curve.threshold + 2 * curve.width, 0.95))
-        spaced = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
-        candidates = np.unique([*np.clip(np.round(spaced), *ends), *started]).astype(np.float64)
+        log_spaced = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
+        candidates = np.unique([*np.clip(np.round(log_spaced), *ends), *started]).astype(np.float64)
         used += [started.get(n, 0.0) for n in candidates]
         arms += [arm] * len(candidates)
         ns.append(candidates)

@@ -51,9 +51,7 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
     return make_estimate(search, history, curve, fit, bracket)
 
 
-def probe_bound(
-    search: Growth, n_limit: int, *, rejects: bool, tuned: bool
-) -> list[tuple[int, float]]:
+def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes, as pairs of n and number of probes."""
     count = max_probes_per_n(search, rejects)
     return [(n, count) for n in _all_ns(search, n_limit)]

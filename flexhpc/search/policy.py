@@ -49,10 +49,9 @@ class Policy:
             search has ended.
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, or None if the history is not sufficient.
-        probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
-            pairs of n and number of probes, without regard to ``max_cost`` (inf if there is no
-            other bound). ``rejects``: whether a convergence gate may reject probes; ``tuned``:
-            whether keys are tuned.
+        probe_bound: (section, n_limit, *, rejects) -> upper bound on the proposed probes, as pairs
+            of n and number of probes, without regard to ``max_cost`` (inf if there is no other
+            bound). ``rejects``: whether a convergence gate may reject probes.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -60,7 +59,7 @@ class Policy:
     probe_bound: Callable[..., Iterable[tuple[int, float]]]
 
 
-def policy_of(search: Search) -> Policy:
+def load_policy(search: Search) -> Policy:
     """Import the policy that a ``search`` section selects."""
     policy: Policy = load_implementation(search)
     return policy
@@ -138,7 +137,7 @@ def _propose(
         return proposal
     if proposal == "data" and not any(result.fit for result in history):
         return proposal if last else "doubling"
-    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
     low, _, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
     saturated = stage > 0 and high <= doubling.saturation
@@ -173,11 +172,11 @@ def _propose_at_stage(
     search: Search, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
     """Propose the next probes with one budget, or return why the search has ended."""
-    proposal = policy_of(search).propose(search, n_limit, history, coordinates)
+    proposal = load_policy(search).propose(search, n_limit, history, coordinates)
     spent = CostModel.from_history(history).in_full_runs(history)
     if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
         return proposal
-    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     return proposal if estimate is None else "max_cost"
 
 
@@ -214,7 +213,7 @@ def estimate_so_far(
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
-    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     if estimate is None or ended_by is None:
         return None if estimate is None else replace(estimate, stage=stage)
     doubling = gain = None

@@ -44,7 +44,7 @@ MAX_TIME_FACTOR = 50.0
 WIDENING = 0.75
 """Relative increase of the width per unit of log n below the threshold: times of training runs far
 below it vary more and follow the laws less exactly."""
-LAPSED = 0.05
+LAPSE_FRACTION = 0.05
 """Fraction of unfinished training runs that lapsed."""
 SHORTEST = math.exp(-1 / BROAD)
 """Shortest time of a fit (fraction of the budget) if only an upper bound is known."""
@@ -141,7 +141,7 @@ class Times:
         for log_n, log_time in self.unfinished.T:
             scale = width * (1 + WIDENING * np.maximum(threshold - log_n, 0))
             late = threshold[:, None] + shift(log_time) - log_n
-            total += np.log1p((LAPSED - 1) * expit(late / scale[:, None]))
+            total += np.log1p((LAPSE_FRACTION - 1) * expit(late / scale[:, None]))
         return total
 
     def bounded_likelihood(self, by_law: Floats) -> Floats:

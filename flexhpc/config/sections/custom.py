@@ -41,7 +41,7 @@ class CustomCode(Section):
 
     def check(self) -> Problems:
         yield from super().check()
-        yield from json_problems("kwargs", self.kwargs, depth=0)
+        yield from json_problems("kwargs", self.kwargs)
 
 
 class CustomModel(CustomCode, Network):

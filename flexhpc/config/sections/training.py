@@ -129,8 +129,8 @@ class Training(Procedure):
     epochs: Count | None = None
     """Budget in passes over the subset."""
     until: Literal["convergence", "saturation"] | None = Field(
-        default_factory=lambda given: (
-            None if any(given.get(key) for key in BUDGETS[:-1]) else "saturation"
+        default_factory=lambda values: (
+            None if any(values.get(key) for key in BUDGETS[:-1]) else "saturation"
         )
     )
     """`saturation` (the default without a budget): the search doubles the budget and continues its
