@@ -29,10 +29,10 @@ def validate(
     if load:
         from flexhpc.measuring.point_checks import check_points
 
-        problems = list(check_points(points))
-        if errors := [f"{spec}: {message}" for error, message in problems if error]:
+        problems = check_points(points)
+        if errors := [f"{spec}: {message}" for message, is_error in problems.items() if is_error]:
             raise InputError(errors)
-        for _, message in problems:
+        for message in problems:
             typer.echo(f"not on this machine: {message}")
     count = sum(not point.optional for point in points)
     typer.echo(f"{spec}: valid, {count_text(count, 'point')}")
