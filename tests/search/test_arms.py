@@ -95,7 +95,7 @@ def test_width_is_inferred_from_all_arms() -> None:
     assert widths[1] > 0.25
 
 
-def test_arms_predict_each_other() -> None:
+def test_threshold_of_an_arm_is_predicted_from_other_arms() -> None:
     def probes(arm: int, emc: int) -> list[ProbeResult]:
         return [
             result(round(emc * f), 0 if f < 1 else 5, arm=arm)

@@ -1,4 +1,4 @@
-"""Evaluations and other results next to the EMC, from spec to report."""
+"""Evaluations of generalization and other results in addition to the EMC, from spec to report."""
 
 from __future__ import annotations
 
