@@ -28,7 +28,8 @@ def misses(count: Callable[[int, int], int | None]) -> Train:
     def train(probe: Probe) -> ProbeResult:
         missed = count(probe.n, probe.repeat)
         verdict = "not_fit" if missed is None else ""
-        return result(probe.n, missed or 0, verdict, repeat=probe.repeat, cost=10 * probe.n)
+        values = {"repeat": probe.repeat, "arm": probe.arm, "stage": probe.stage}
+        return result(probe.n, missed or 0, verdict, cost=10 * probe.n, **values)
 
     return train
 
