@@ -83,7 +83,7 @@ def processes(parent: int | None = None) -> set[int]:
     return {child.pid for child in children if "flexhpc.measuring.pool:serve" in child.cmdline()}
 
 
-def act_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
+def call_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
     """Call a function in a thread when this number of processes waits at the barrier."""
 
     def run() -> None:
@@ -104,7 +104,7 @@ def test_stop_request_saves_all_probes_in_progress(
 
     barrier.hold(PASSES)
     with pool_of(3) as pool:
-        act_at_barrier(barrier, 3, request_stop)
+        call_at_barrier(barrier, 3, request_stop)
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
@@ -124,7 +124,7 @@ def test_killed_process_ends_the_attempt_and_loses_nothing(
     run = RunFolder(tmp_path)
     barrier.hold(PASSES)
     with pool_of(2, checkpoint_every=0.05) as pool:
-        act_at_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
+        call_at_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
         with pytest.raises(PeerLost, match="a process that trains probes died"):
             measure(point, run, CPU, Callbacks(), pool)
     barrier.open()

@@ -137,7 +137,6 @@ def test_n_is_at_most_halved_after_failures() -> None:
     _, history = play(SEARCH, 50_000, fails_above(9, lambda n: n - 9))
     smallest = np.minimum.accumulate([r.n for r in history])
     assert (smallest[1:] >= smallest[:-1] // 2).all()
-    assert history[1].n == 64 // 2 or history[1].n >= 32
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
@@ -212,8 +211,8 @@ def test_n_is_one_only_if_no_probe_fits(at_once: int) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once, "start": 3})
     _, history = play(search, 1797, fails_above(2, lambda n: n - 2))
     fitted = [i for i, r in enumerate(history) if r.n > 1 and r.verdict == "fit"]
-    last_batch = (fitted[0] // at_once + 1) * at_once
-    assert all(r.n > 1 for r in history[last_batch:])
+    end_of_round = (fitted[0] // at_once + 1) * at_once
+    assert all(r.n > 1 for r in history[end_of_round:])
 
 
 def test_several_probes_per_round_need_fewer_rounds() -> None:
