@@ -50,17 +50,12 @@ class CostModel:
         Without a budget, every failing probe is taken as a full training run.
         """
         known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
-        fractions = {
-            fit: [r.share for r in known if r.fit == fit and r.share is not None]
-            for fit in (True, False)
-        }
-        fit, fail = (
-            (guess * _PRIOR_WEIGHT + sum(values)) / (_PRIOR_WEIGHT + len(values))
-            for guess, values in (
-                (_FIT_FRACTION, fractions[True]),
-                (_FAIL_FRACTION, fractions[False]),
-            )
-        )
+
+        def mean_share(prior: float, fit: bool) -> float:
+            shares = [r.share for r in known if r.fit == fit and r.share is not None]
+            return (prior * _PRIOR_WEIGHT + sum(shares)) / (_PRIOR_WEIGHT + len(shares))
+
+        fit, fail = mean_share(_FIT_FRACTION, True), mean_share(_FAIL_FRACTION, False)
         full_runs = known or [r for r in history if not r.fit and r.cost > 0]
         n = np.log([r.n for r in full_runs])
         full = np.log([r.cost / (r.share or 1) for r in full_runs])

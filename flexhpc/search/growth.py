@@ -46,7 +46,7 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
-    lower, upper = _stopping_interval(curve, search, n_limit, (TAILS[0], TAILS[2]))
+    lower, upper = _stopping_interval(curve, search, n_limit)
     fit = EmcInterval.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
     return make_estimate(search, history, curve, fit, bracket)
 
@@ -57,10 +57,8 @@ def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[in
     return [(n, count) for n in _all_ns(search, n_limit)]
 
 
-def _stopping_interval(
-    curve: FitCurve, search: Growth, n_limit: int, levels: tuple[float, float]
-) -> tuple[float, float]:
-    """Return quantiles (samples) of the n at which a repeated run of the growth policy would end.
+def _stopping_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
+    """Return the interval of the n (samples) at which another run of the policy would end.
 
     The last n before the first failure is random. Given a fit curve its distribution is exact,
     P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that n_i passes its
@@ -70,7 +68,6 @@ def _stopping_interval(
         curve: posterior of the fit curve.
         search: settings of the growth policy.
         n_limit: largest available n (samples).
-        levels: probabilities of the two quantiles, in (0, 1).
     """
     ns = np.array(_all_ns(search, n_limit), dtype=np.float64)
     needed = search.seeds_per_n // 2 + 1
@@ -81,7 +78,7 @@ def _stopping_interval(
         total += survival - np.concatenate((survival[1:], [0.0]))
     below = np.cumsum(total) / total.sum()
     ends = np.concatenate(([0.0], ns))
-    lower, upper = (float(ends[np.searchsorted(below, level)]) for level in levels)
+    lower, upper = (float(ends[np.searchsorted(below, level)]) for level in (TAILS[0], TAILS[2]))
     return lower, upper
 
 

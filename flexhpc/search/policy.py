@@ -214,8 +214,10 @@ def estimate_so_far(
             return None
         history = [replace(result, rejected=False) for result in history]
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
-    if estimate is None or ended_by is None:
-        return None if estimate is None else replace(estimate, stage=stage)
+    if estimate is None:
+        return None
+    if ended_by is None:
+        return replace(estimate, stage=stage)
     doubling = gain = None
     if estimate.censored == "none":
         results = [r for r in history if r.arm == estimate.arm]
