@@ -29,7 +29,7 @@ from bench.search.replay import clear_cache, draw_start
 from bench.search.worlds import MODELS, RecordedWorld, true_emc
 from flexhpc.analysis import decision, effect
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate, advance
 from flexhpc.search.evidence import Floats
@@ -118,7 +118,7 @@ def simulated_points(values: int) -> tuple[list[Point], Compare]:
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "decision.yaml"
         spec.write_text(SPEC.format(values=", ".join(VALUES[:values])))
-        sweep, points = checked(spec)
+        sweep, points = load_points(spec)
     return points, sweep.compare[0]
 
 

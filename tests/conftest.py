@@ -54,7 +54,7 @@ settings.load_profile("flexhpc")
 
 SWEEPS = (
     "launch/test_sweep.py", "launch/test_interruptions.py",
-    "measuring/test_pool.py", "measuring/test_point.py", "measuring/test_tuned.py",
+    "measuring/test_pool.py", "measuring/test_evaluation.py", "measuring/test_tuned.py",
     "tracking/test_sync.py", "training/test_group.py", "search/test_bayes.py",
     "test_bench_search.py", "test_bench_recipe.py", "test_extending.py", "test_known_answers.py",
     "test_package.py", "faults/test_fuzz.py", "faults/test_groups.py", "faults/test_input.py",

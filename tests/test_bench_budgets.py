@@ -6,13 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from bench.search.budgets.record import (
-    MODELS,
-    VERDICTS,
-    outcome_at_budget,
-    with_largest_budget,
-)
-from flexhpc.config import Point, Training, checked
+from bench.search.budgets.record import MODELS, VERDICTS, outcome_at_budget, with_largest_budget
+from flexhpc.config import Point, Training, load_points
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
@@ -20,7 +15,7 @@ from flexhpc.training import Callbacks, Group, Outcome
 
 
 def test_a_long_training_run_gives_the_outcomes_of_smaller_budgets() -> None:
-    _, (point,) = checked(MODELS / "mlp_relu.yaml")
+    _, (point,) = load_points(MODELS / "mlp_relu.yaml")
     samples = load_samples(point.data, point.seed)
     group = Group(torch.device("cpu"))
 

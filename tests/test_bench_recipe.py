@@ -18,7 +18,7 @@ from bench.recipe.choices import choice, network
 from bench.recipe.tables import excludes_one, markdown, ratio, ratio_text, study
 from flexhpc.analysis.text import emc_text
 from flexhpc.api.runs import Comparison, Measurement
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
@@ -65,7 +65,7 @@ def test_every_point_of_the_specs_differs_from_its_base_in_one_choice() -> None:
     choices_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     bases: dict[tuple[str, str], Point] = {}
     for name in ("recipe.yaml", "recipe_mup.yaml"):
-        for point in checked(REPOSITORY / "sweeps" / name)[1]:
+        for point in load_points(REPOSITORY / "sweeps" / name)[1]:
             base = bases.setdefault(network(point), point)
             if base is not point:
                 choices_of[network(point)].append(choice(point, base))

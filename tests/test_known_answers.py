@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.measuring.point import measure
 from flexhpc.store import RunFolder
 from flexhpc.training import Callbacks, Group
@@ -27,7 +27,7 @@ fixed:
 def emc(tmp_path: Path, dims: int, labels: str, epochs: int, size: int):
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs, size=size))
-    (point,) = checked(path)[1]
+    (point,) = load_points(path)[1]
     return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Callbacks())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.search import Estimate
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -59,7 +59,7 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     spec.write_text(stored["spec"])
     none = np.empty(0, np.float32)
     statuses = []
-    for point in checked(spec)[1]:
+    for point in load_points(spec)[1]:
         content = stored["points"][point.id]
         probes = [
             ProbeSummary(**{**dict(probe), "seeds": {}, "loss_curve": none})

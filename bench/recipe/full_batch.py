@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from bench.common import markdown_head, markdown_row
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.config.sections.training import Gd
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_probe
@@ -36,7 +36,7 @@ Case = tuple[Point, Probe]
 def cases() -> dict[str, list[Case]]:
     """Return all training runs, grouped by rate and budget."""
     groups: dict[str, list[Case]] = {}
-    for point in checked(SPEC)[1]:
+    for point in load_points(SPEC)[1]:
         for number, arm in enumerate(point.arms):
             gd = arm.training
             assert isinstance(gd, Gd)

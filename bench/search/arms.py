@@ -21,7 +21,7 @@ from bench.common import markdown_head, markdown_row
 from bench.search.record import MODELS as SPECS
 from bench.search.replay import draw_start, unit_cost
 from bench.search.worlds import RATES, RecordedWorld, true_emc
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance
 
@@ -38,7 +38,7 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
         the best arm; covered: whether the interval contains the EMC of the chosen arm; probability:
         reported probability that the chosen arm is the best.
     """
-    (point,) = checked(SPECS / f"{name}.yaml")[1]
+    (point,) = load_points(SPECS / f"{name}.yaml")[1]
     worlds = {arm: RecordedWorld(name, arm) for arm in arms}
     emcs = {arm: true_emc(world) for arm, world in worlds.items()}
     best = max(emcs, key=lambda arm: emcs[arm])

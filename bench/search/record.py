@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, advance
@@ -68,7 +68,7 @@ def pilot_emc(point: Point, samples: Samples, group: Group, arm: int = 0) -> int
 @cache
 def _load(name: str) -> tuple[Point, Samples, Group]:
     group = Group(choose_device(threads=1))
-    _, (point,) = checked(MODELS / f"{name}.yaml")
+    _, (point,) = load_points(MODELS / f"{name}.yaml")
     return point, load_samples(point.data, point.seed), group
 
 

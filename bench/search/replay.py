@@ -13,7 +13,7 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
+from flexhpc.search.next_n import SearchState, ascending_ns, bisection, first_failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def replay_walk(
         if growth is None:
             state = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
         else:
-            state = first_failure(verdicts.get, ladder(start, growth, world.n_limit))
+            state = first_failure(verdicts.get, ascending_ns(start, growth, world.n_limit))
         if state.next_n is None:
             break
         run = world.draw(state.next_n, rng)
@@ -127,7 +127,7 @@ def replay_walk(
     return math.log(_estimate(state, growth) / emc), cost / unit_cost(world, emc)
 
 
-def _estimate(state: WalkState, growth: float | None) -> float:
+def _estimate(state: SearchState, growth: float | None) -> float:
     low, high = state.bracket.largest_fit, state.bracket.smallest_fail
     if low is None or high is None or growth is not None:
         return low or 0.5

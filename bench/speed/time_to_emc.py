@@ -29,7 +29,7 @@ from torch import nn
 
 from bench.common import FLEXHPC, markdown_head, markdown_row
 from bench.speed.loops import data_loader_epochs
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Adam
 from flexhpc.data import load_samples
@@ -57,7 +57,7 @@ def write_spec(model: str, seed: int, folder: Path) -> Path:
 
 def by_hand(spec: Path) -> float:
     """Run the hand-written bisection; return the middle of the bracket."""
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     samples = load_samples(point.data, point.seed)
     generator = torch.Generator().manual_seed(point.seed)
     training, model = point.training, point.model

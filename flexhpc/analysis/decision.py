@@ -333,4 +333,4 @@ def trainings_of(status: PointStatus) -> float:
         return 0.0
     history = history_of(status.record.probes, status.point.training)
     history = at_stage(history, max(result.stage for result in history))
-    return CostModel.from_history(history).trainings(history)
+    return CostModel.from_history(history).in_full_runs(history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexhpc.config import Search
-from flexhpc.config.sections.search import Walk
+from flexhpc.config.sections.search import MajoritySearch
 from flexhpc.search import Estimate
 from flexhpc.search.history import accepted_probes
 from flexhpc.store.status import PointStatus
@@ -93,7 +93,7 @@ def ending_text(status: PointStatus) -> str:
     if estimate is None or estimate.ended_by is None:
         return ""
     ending: str = estimate.ended_by
-    if ending == "tolerance" and isinstance(status.point.search, Walk):
+    if ending == "tolerance" and isinstance(status.point.search, MajoritySearch):
         ending = "bracket"
     return f"{ending} (wide)" if exceeds_tolerance(status.point.search, estimate) else ending
 
@@ -107,7 +107,7 @@ def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatu
             search = status.point.search
             if exceeds_tolerance(search, status.estimate):
                 groups[WIDER].append(status)
-            if isinstance(search, Walk) and search.seeds_per_n == 1:
+            if isinstance(search, MajoritySearch) and search.seeds_per_n == 1:
                 groups[ONE_TRAINING].append(status)
             if at_edge(status):
                 groups[AT_EDGE].append(status)

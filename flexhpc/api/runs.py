@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flexhpc.analysis.figures.chart import Chart
 
 _DRAWS, _RATIO_DRAWS = 1_000, 20_000
-_NOTHING_YET = "nothing has been measured yet"
+_NO_RESULT = "nothing has been measured yet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class Measurement:
             PointError: the point has no estimate yet, or failed without one.
         """
         if self.status.estimate is None:
-            raise PointError(self.status.message or _NOTHING_YET)
+            raise PointError(self.status.message or _NO_RESULT)
         return self.status.estimate
 
     @property
@@ -175,7 +175,7 @@ class Measurement:
         from flexhpc.analysis.figures.point import fit_chart
 
         if not self.status.probes:
-            raise PointError(self.status.message or _NOTHING_YET)
+            raise PointError(self.status.message or _NO_RESULT)
         return fit_chart(self.status)
 
     def __repr__(self) -> str:

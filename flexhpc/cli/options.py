@@ -102,7 +102,7 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 
     known = [
-        (t.budget[0], t.budget[1] << (t.doubling.last if t.doubling else 0))
+        (t.budget[0], t.budget[1] << (t.doubling.max_doublings if t.doubling else 0))
         for t in trainings
         if t.knows_other_budgets and t.budget
     ]

@@ -32,9 +32,9 @@ def probe(
     overrides: options.Set = None,
 ) -> None:
     """Do one training run with verbose output, for debugging; store nothing."""
-    from flexhpc.config import checked
+    from flexhpc.config import load_points
 
-    _, points = checked(spec, overrides or ())
+    _, points = load_points(spec, overrides or ())
     selected = find_point(points, point)
     if seed is not None:
         selected = replace(selected, seed=seed)

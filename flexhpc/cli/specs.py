@@ -22,17 +22,17 @@ def validate(
     ] = True,
 ) -> None:
     """Check a sweep spec; print all errors at once."""
-    from flexhpc.config import checked
+    from flexhpc.config import load_points
     from flexhpc.launch.plan import count_text
 
-    _, points = checked(spec, overrides or ())
+    _, points = load_points(spec, overrides or ())
     if load:
-        from flexhpc.measuring.validate import validate as validate_points
+        from flexhpc.measuring.point_checks import check_points
 
-        problems = list(validate_points(points))
-        if errors := [f"{spec}: {message}" for error, message in problems if error]:
+        problems = check_points(points)
+        if errors := [f"{spec}: {message}" for message, is_error in problems.items() if is_error]:
             raise InputError(errors)
-        for _, message in problems:
+        for message in problems:
             typer.echo(f"not on this machine: {message}")
     count = sum(not point.optional for point in points)
     typer.echo(f"{spec}: valid, {count_text(count, 'point')}")

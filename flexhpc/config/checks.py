@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flexhpc.config.entry import Entry
 from flexhpc.config.sections.base import Problems
 from flexhpc.config.sections.custom import CustomModel
-from flexhpc.config.sections.data import Data, Images
+from flexhpc.config.sections.data import Data, Images, StaticInfo
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.model import Model, NoModel, Sized
 from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.config.variants import choice, variants
+from flexhpc.config.tuned_section import TunedSection
+from flexhpc.config.variants import variant_union, variants
 
 
-def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
-    """Return (shape of a sample, number of classes, number of training samples) after the changes
-    that keys of ``data`` make; None if files must be read."""
+def processed_info(data: Data) -> StaticInfo | None:
+    """Return the static info after the changes that keys of ``data`` make to samples and labels;
+    None if files must be read."""
     info = data.static_info
     if info is None:
         return None
@@ -32,7 +32,8 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
         classes = len(set(data.class_map))
     else:
         classes = data.classes or classes
-    return shape, classes, info.size - round(info.size * data.test_fraction)
+    size = info.size - round(info.size * data.test_fraction)
+    return StaticInfo(shape=shape, classes=classes, size=size)
 
 
 def can_generalize(data: Data) -> bool:
@@ -54,11 +55,11 @@ def check_point(
         yield from _training(model, training)
 
 
-def check_search(search: Search, model: Entry, training: Entry) -> Problems:
+def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
     """Yield (key, problem) if the search cannot tune the tuned keys, or cannot double the budget
     as ``until: saturation`` requires."""
-    keys = [*model.tried, *training.tried]
-    if keys and not search.tunes:
+    keys = [*model.candidates, *training.candidates]
+    if keys and not search.supports_tuning:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
     elif keys and getattr(search, "eps", None) is not None:
         problem = "cannot be tuned with search.eps; remove eps and use `flexhpc results --eps`"
@@ -83,7 +84,7 @@ def _training(model: Model, training: Procedure) -> Problems:
     if getattr(model, "init", "") == "mup" and not training.supports_mup:
         classes = variants("training").items()
         names = [name for name, cls in classes if getattr(cls, "supports_mup", False)]
-        _, variant = choice("training").variant(dict(training))
+        _, variant = variant_union("training").variant(dict(training))
         yield "model.init", f"mup is not implemented for {variant}; use one of {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
         problem = "requires matrices, but a subspace is trained as one vector; use adamw"
@@ -92,9 +93,9 @@ def _training(model: Model, training: Procedure) -> Problems:
 
 def _exceeds_data(n: int, data: Data) -> Iterator[str]:
     """Yield a problem if the training set has fewer than n samples."""
-    known = known_shape(data)
-    if known is not None and n > known[2]:
-        yield f"{n} is more than the {known[2]} training samples of {data.source}; use fewer"
+    info = processed_info(data)
+    if info is not None and n > info.size:
+        yield f"{n} is more than the {info.size} training samples of {data.source}; use fewer"
 
 
 def _evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Problems:
@@ -153,15 +154,16 @@ def _shapes(data: Data, model: Model) -> Problems:
     if data.n_max is not None:
         for problem in _exceeds_data(data.n_max, data):
             yield "data.n_max", f"{problem}, or remove it"
-    if (known := known_shape(data)) is None:
+    if (info := processed_info(data)) is None:
         return
-    shape, _, size = known
+    shape = info.shape
     patch = getattr(model, "patch", None)
     if len(shape) == 3 and patch is not None and not compound:
         sides = [p for p in range(1, shape[1] + 1) if all(s % p == 0 for s in shape[1:])]
         if patch not in sides:
             problem = f"{patch} does not divide the {shape[1]}x{shape[2]} images of {data.source}"
             yield "model.patch", f"{problem}; use one of {', '.join(map(str, sides))}"
-    if data.test_fraction and known_shape(data.model_copy(update={"test_fraction": 0.0})) == known:
-        problem = f"holds out less than one of the {size} samples of {data.source}"
+    without_test_set = data.model_copy(update={"test_fraction": 0.0})
+    if data.test_fraction and processed_info(without_test_set) == info:
+        problem = f"holds out less than one of the {info.size} samples of {data.source}"
         yield "data.test_fraction", f"{problem}; use more"

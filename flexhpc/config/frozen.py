@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from flexhpc.config.entry import Frozen
 from flexhpc.config.identity import HASH_VERSION, canonical_json, digest
 from flexhpc.config.nested import merge_defaults
 from flexhpc.config.point import Point
-from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sweep import Sweep
+from flexhpc.config.tuned_section import FrozenDefaults
 from flexhpc.config.variants import DEFAULT_VARIANT, KEYS
 from flexhpc.config.yaml_reader import Dumper
 
@@ -36,7 +36,7 @@ def request_hash(sweep: Sweep) -> str:
 
 
 def freeze(sweep: Sweep, points: list[Point]) -> str:
-    """Return the frozen spec as YAML text that :func:`flexhpc.config.loading.load` reads."""
+    """Return the frozen spec as YAML text that :func:`flexhpc.config.loading.load_sweep` reads."""
     defaults: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in KEYS}
     for point in points:
         for name in KEYS:
@@ -45,7 +45,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
             if (variant := getattr(section, key)) not in defaults[name]:
                 cls = type(section)
                 defaults[name][variant] = _defaults(cls)
-    frozen = Frozen(
+    frozen = FrozenDefaults(
         version=HASH_VERSION,
         variants=sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT,
         defaults=merge_defaults(defaults, sweep.frozen.defaults) if sweep.frozen else defaults,
@@ -63,6 +63,6 @@ def _defaults(cls: type[Section]) -> dict[str, Any]:
         value = field.get_default(call_default_factory=True, validated_data={})
         if (inner := inner_section(field)) is not None:
             values[name] = _defaults(inner)
-        elif FILLED not in field.metadata and value is not None and not field.is_required():
+        elif INTERNAL not in field.metadata and value is not None and not field.is_required():
             values[name] = value
     return values

@@ -8,7 +8,7 @@ from pydantic import create_model
 
 from flexhpc.config.sections.base import Section
 from flexhpc.config.sweep import SweepSpec
-from flexhpc.config.variants import KEYS, choice
+from flexhpc.config.variants import KEYS, variant_union
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -17,12 +17,12 @@ def sweep_schema() -> dict[str, Any]:
     A key may be swept instead of fixed, so the schema marks no key of a section as required;
     ``flexhpc validate`` reports missing keys.
     """
-    sections: dict[str, Any] = {name: (choice(name).union, None) for name in KEYS}
+    sections: dict[str, Any] = {name: (variant_union(name).union, None) for name in KEYS}
     fixed = create_model("Fixed", __base__=Section, **sections)
     spec: Any = create_model("SweepSpec", __base__=SweepSpec, fixed=(fixed, None))
     schema: dict[str, Any] = spec.model_json_schema()
     definitions, top = schema["$defs"], schema["properties"]
-    del top["frozen"], definitions["Frozen"], definitions["Code"]
+    del top["frozen"], definitions["FrozenDefaults"], definitions["Code"]
     for name, definition in definitions.items():
         if name != "Compare":
             definition.pop("required", None)

@@ -15,9 +15,9 @@ from flexhpc.config.override import apply_override
 from flexhpc.config.point import Point, plain_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
-from flexhpc.config.validation import closest, show, validate_partly
+from flexhpc.config.validation import format_value, suggestion, validate_partly
 from flexhpc.config.variants import KEYS
-from flexhpc.config.yaml_reader import Document, Dumper, Path_, parse, raise_problems, read
+from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_problems, read
 from flexhpc.errors import InputError, one_line
 
 _MAX_POINTS = 100_000
@@ -28,7 +28,7 @@ Spec = Path | Mapping[str, Any]
 """A sweep spec: its YAML file, or the equivalent nested values."""
 
 
-def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep spec without expanding its points.
 
     Args:
@@ -55,20 +55,20 @@ def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
         document.report(("grid",), problem)
         raise_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
-    sweep.checked = sweep.frozen is None or bool(overrides)
+    sweep.check_combinations = sweep.frozen is None or bool(overrides)
     return sweep
 
 
-def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
+def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
     """Read a sweep spec and expand it to points.
 
     Raises:
         InputError: the spec is invalid; contains all errors, sorted by line.
     """
-    sweep = load(spec, overrides)
+    sweep = load_sweep(spec, overrides)
     points = list(sweep.points())
     _check_ids(sweep, points)
-    if sweep.checked:
+    if sweep.check_combinations:
         for i, compare in enumerate(sweep.compare):
             for key, problem in _check_compare(compare, sweep):
                 _report(sweep.document, ("compare", i, *key.split(".")), problem)
@@ -106,10 +106,10 @@ def _sweep(document: Document) -> Sweep:
         if name not in KEYS:
             document.report(("fixed", name), _unknown_section(name))
         elif not isinstance(values, dict):
-            document.report(("fixed", name), f"must be a mapping, not {show(values)}")
+            document.report(("fixed", name), f"must be a mapping, not {format_value(values)}")
         else:
             fixed[name] = values
-    swept: list[tuple[Path_, dict[str, list[Any]]]] = [
+    swept: list[tuple[KeyPath, dict[str, list[Any]]]] = [
         *((("grid",), {key: values}) for key, values in spec.grid.items()),
         *((("zip", i), entry) for i, entry in enumerate(spec.zip)),
     ]
@@ -130,7 +130,7 @@ def _sweep(document: Document) -> Sweep:
     return Sweep(spec=spec, document=document, fixed=all_fixed, axes=axes)
 
 
-def _report(document: Document, path: Path_, problem: str) -> None:
+def _report(document: Document, path: KeyPath, problem: str) -> None:
     """Report a validation error in a top-level key, at the path that pydantic gives."""
     if path[0] == "frozen":
         path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
@@ -146,10 +146,10 @@ def _report(document: Document, path: Path_, problem: str) -> None:
 def _unknown_section(name: str) -> str:
     if name == "seed":
         return "belongs at the top level, next to fixed"
-    return f"unknown section; use one of {', '.join(KEYS)}{closest(name, list(KEYS))}"
+    return f"unknown section; use one of {', '.join(KEYS)}{suggestion(name, list(KEYS))}"
 
 
-def _axis(path: Path_, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
+def _axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
     """Return an axis; an axis of seeds is extended by further ones, to at most ``max_seeds``."""
     keys = tuple(tuple(key.split(".")) for key in entry)
     values = list(zip(*entry.values(), strict=True))
@@ -160,7 +160,7 @@ def _axis(path: Path_, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
     return Axis(document_path=path, keys=keys, values=tuple(values), listed=listed)
 
 
-def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) -> bool:
+def _is_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
     """Return whether keys can be swept together; report the problems if not."""
     valid = True
     for key, values in entry.items():
@@ -175,7 +175,7 @@ def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) ->
             if key in KEYS:
                 for i, value in enumerate(values):
                     if not isinstance(value, dict):
-                        text = f"must be a mapping of keys, not {show(value)}"
+                        text = f"must be a mapping of keys, not {format_value(value)}"
                         document.report((*path, key, i), text, key)
             continue
         document.report((*path, key), problem, key)
@@ -237,7 +237,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         for name in names:
             if name not in swept:
                 keys = ", ".join(swept) or "none"
-                yield key, f"{name} is not swept; swept keys: {keys}{closest(name, list(swept))}"
+                yield key, f"{name} is not swept; swept keys: {keys}{suggestion(name, list(swept))}"
     if compare.by in (compare.within or []):
         yield "within", f"{compare.by} is the compared key; remove it"
     if compare.decide is not None:

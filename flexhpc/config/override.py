@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from flexhpc.config.nested import as_mapping
-from flexhpc.config.validation import show
+from flexhpc.config.validation import format_value
 from flexhpc.config.yaml_reader import parse, raise_problems
 from flexhpc.errors import InputError
 
@@ -29,20 +29,20 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     if not equals or not key:
         raise InputError(f"--set {text}: must have the form key=value, such as model.width=64")
     if len(text.splitlines()) > 1:
-        raise InputError(f"--set {show(text)}: must be one line")
+        raise InputError(f"--set {format_value(text)}: must be one line")
     parsed = parse("value: " + value_text, f"--set {text}")
     raise_problems(parsed.problems)
     value = parsed.value.get("value")
     if (section := key.split(".")[0]) in top_keys:
         if key != section and isinstance(top.get(section), list):
             raise InputError(f"--set {text}: {section} is a list; set it as a whole")
-        _put(top, key, value)
+        _set_value(top, key, value)
         return
     grid = top.get("grid")
     for axes in (grid, top.get("tune")):
         if isinstance(axes, dict):
             axes.pop(key, None)
-    if _replaced_in_zip(top, key, value):
+    if _replace_in_zip(top, key, value):
         return
     if isinstance(value, list):
         if not isinstance(grid, dict):
@@ -53,10 +53,10 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     else:
         if not isinstance(top.get("fixed"), dict):
             top["fixed"] = {}
-        _put(top["fixed"], key, value)
+        _set_value(top["fixed"], key, value)
 
 
-def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
+def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
     """Replace ``key`` by a list in its zip entry, or remove it; return whether it was replaced."""
     entries = top.get("zip")
     if not isinstance(entries, list):
@@ -73,7 +73,7 @@ def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
     return False
 
 
-def _put(target: dict[str, Any], key: str, value: Any) -> None:
+def _set_value(target: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for part in parents:
         target[part] = as_mapping(target.get(part))

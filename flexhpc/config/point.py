@@ -29,7 +29,7 @@ class Point:
         evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
-        refined: the search to the tolerance of the spec, if ``search`` is coarser because
+        precise_search: the search to the tolerance of the spec, if ``search`` is coarser because
             comparisons decide how precisely the point is measured; else None.
         optional: whether it has a seed that is not listed in the spec, so that it is measured only
             if a comparison needs it.
@@ -47,12 +47,14 @@ class Point:
     evaluate: Evaluate | None
     record: Record
     swept: dict[str, Any]
-    refined: Search | None = None
+    precise_search: Search | None = None
     optional: bool = False
 
     def precise(self) -> Point:
         """Return the point with the tolerance of the spec."""
-        return self if self.refined is None else replace(self, search=self.refined, refined=None)
+        if self.precise_search is None:
+            return self
+        return replace(self, search=self.precise_search, precise_search=None)
 
     @property
     def coordinates(self) -> tuple[tuple[float, ...], ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sweep import EXTRA_SECTIONS
 from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variants
 
@@ -65,7 +65,7 @@ def _section(section: str) -> Iterator[str]:
 
 def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
     for name, field in cls.model_fields.items():
-        if name == skip or FILLED in field.metadata:
+        if name == skip or INTERNAL in field.metadata:
             continue
         if (inner := inner_section(field)) is not None:
             yield from _rows(inner, f"{prefix}{name}.", "")

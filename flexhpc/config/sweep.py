@@ -12,18 +12,18 @@ from typing import Annotated, Any, cast
 from pydantic import BeforeValidator, Field
 
 from flexhpc.config.checks import can_generalize, check_point, check_search
-from flexhpc.config.entry import Entry, Frozen, arms_of, entry
 from flexhpc.config.identity import digest, point_json
 from flexhpc.config.nested import Keys, value_at, with_value, without_none
 from flexhpc.config.point import Point
-from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.record import Record
+from flexhpc.config.tuned_section import FrozenDefaults, TunedSection, arms_of, build_section
 from flexhpc.config.validation import SWEEP_NAME, validate
-from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, choice, with_default
-from flexhpc.config.yaml_reader import Document, Path_
+from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variant_union, with_default
+from flexhpc.config.yaml_reader import Document, KeyPath
 from flexhpc.custom.code import Code
 
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -58,7 +58,7 @@ class SweepSpec(Seed):
         list[Compare], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
     ] = Field(default_factory=list)
     """Comparisons of EMCs in the results and the report."""
-    frozen: Annotated[Frozen | None, FILLED] = None
+    frozen: Annotated[FrozenDefaults | None, INTERNAL] = None
     """The defaults of a frozen spec, which later versions do not change."""
 
 
@@ -82,12 +82,12 @@ class Axis:
             need.
     """
 
-    document_path: Path_
+    document_path: KeyPath
     keys: tuple[Keys, ...]
     values: tuple[tuple[Any, ...], ...]
     listed: int
 
-    def path(self, key: int, position: int) -> Path_:
+    def path(self, key: int, position: int) -> KeyPath:
         """Return the document path of the value of a key (by its index) at a position."""
         return (*self.document_path, ".".join(self.keys[key]), position)
 
@@ -101,8 +101,8 @@ class Sweep:
         document: the values and line numbers of the file, and its errors.
         fixed: section -> key -> value, including the tuned keys.
         axes: the axes in the order of the file; the last one varies fastest.
-        checked: whether invalid combinations of keys are errors. False for an unmodified frozen
-            spec, because a later version may reject more combinations.
+        check_combinations: whether invalid combinations of keys are errors. False for an unmodified
+            frozen spec, because a later version may reject more combinations.
         folder: folder of the spec, which is searched for user code.
         code: import path of user code -> its location and version; filled by ``points()``.
     """
@@ -111,7 +111,7 @@ class Sweep:
     document: Document
     fixed: dict[str, dict[str, Any]]
     axes: list[Axis]
-    checked: bool = True
+    check_combinations: bool = True
     folder: Path | None = None
     code: dict[str, Code] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ class Sweep:
         return self.spec.compare
 
     @property
-    def frozen(self) -> Frozen | None:
+    def frozen(self) -> FrozenDefaults | None:
         """The defaults stored in a frozen spec; None for a spec that a user wrote."""
         return self.spec.frozen
 
@@ -141,73 +141,73 @@ class Sweep:
         A section is validated once per combination of the axes that affect it, so the cost per
         point is a few look-ups and one hash.
         """
-        self._check_overridden()
+        self._check_unused_values()
         affecting = {
             name: [a for a, axis in enumerate(self.axes) if any(k[0] == name for k in axis.keys)]
             for name in (*KEYS, "seed")
         }
         sections: dict[tuple[Any, ...], Any] = {}
-        combined: dict[tuple[int, ...], bool] = {}
+        compatible: dict[tuple[int, ...], bool] = {}
         swept = [
             (a, k, ".".join(key))
             for a, axis in enumerate(self.axes)
             for k, key in enumerate(axis.keys)
         ]
         positions = [range(len(axis.values)) for axis in self.axes]
-        decided = any(compare.decide for compare in self.compare)
-        coarse: dict[int, Any] = {}
+        has_decision = any(compare.decide for compare in self.compare)
+        coarse_searches: dict[int, Any] = {}
         for index, position in enumerate(itertools.product(*positions)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
                 key = (name, *(position[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = (
-                        self._seed(position) if name == "seed" else self._entry(name, position)
-                    )
+                    sections[key] = self._build(name, position)
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
-            if ids not in combined:
-                combined[ids] = self._check_combined(position, data, model, training, search)
-            if not combined[ids] or training is None or search is None or seed is None:
+            if ids not in compatible:
+                compatible[ids] = self._check_compatibility(position, data, model, training, search)
+            if not compatible[ids] or training is None or search is None or seed is None:
                 continue
-            text = point_json(data.text, model.text, search.text, seed.seed, training.text)
+            text = point_json(
+                data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
+            )  # fmt: skip
             evaluate = self.spec.evaluate
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data.section,
                 model=model.section, training=training.section,
-                search=coarse.setdefault(id(search), search.section.coarse())
-                if decided else search.section,
+                search=coarse_searches.setdefault(id(search), search.section.coarse())
+                if has_decision else search.section,
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
                 swept={path: self.axes[a].values[position[a]][k] for a, k, path in swept},
-                refined=search.section if decided else None,
+                precise_search=search.section if has_decision else None,
                 optional=any(
                     i >= axis.listed for axis, i in zip(self.axes, position, strict=True)
                 ),
             )  # fmt: skip
 
-    def _check_overridden(self) -> None:
+    def _check_unused_values(self) -> None:
         """Report errors in fixed values that no point uses, because their key is swept."""
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)
             value = value_at(self.fixed.get(section, {}), path)
-            if value is None or not self.checked:
+            if value is None or not self.check_combinations:
                 continue
 
             def report(
-                inner: Path_, problem: str, section: str = section, path: Keys = path
+                inner: KeyPath, problem: str, section: str = section, path: Keys = path
             ) -> None:
                 if inner[: len(path)] == path and not problem.startswith("has no effect"):
                     key = ".".join(map(str, (section, *inner)))
                     self.document.report(("fixed", section, *inner), problem, key)
 
             values = with_value(self._values(section, first), path, value)
-            entry(section, values, report, folder=self.folder)
+            build_section(section, values, report, folder=self.folder)
 
     def _values(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section, including the default variant."""
@@ -223,19 +223,22 @@ class Sweep:
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
         return with_default(section, without_none(values), defaults.get(section))
 
-    def _entry(self, name: str, position: tuple[int, ...]) -> Entry | None:
+    def _build(self, name: str, position: tuple[int, ...]) -> TunedSection | Seed | None:
+        """Build a section or the seed for a position on each axis; None if it is invalid."""
+        if name == "seed":
+            return self._seed(position)
         values = self._values(name, position)
-        result = entry(
+        result = build_section(
             name,
             values,
             lambda path, problem: self._report((name, *path), problem, position),
             frozen=self.frozen,
-            check=self.checked,
+            check=self.check_combinations,
             folder=self.folder,
         )
         if result is not None and isinstance(result.section, CustomCode):
-            _, variant = choice(name).variant(values)
-            if (code := result.section.place).hash or variant not in self.code:
+            _, variant = variant_union(name).variant(values)
+            if (code := result.section.user_code).hash or variant not in self.code:
                 self.code[variant] = code  # a section with a version has no hash
         return result
 
@@ -246,9 +249,9 @@ class Sweep:
                        if k == ("seed",)}  # fmt: skip
         return validate(Seed, values, lambda path, problem: self._report(path, problem, position))
 
-    def _check_combined(
-        self, position: tuple[int, ...], data: Entry, model: Entry, training: Entry | None,
-        search: Entry | None,
+    def _check_compatibility(
+        self, position: tuple[int, ...], data: TunedSection, model: TunedSection,
+        training: TunedSection | None, search: TunedSection | None,
     ) -> bool:  # fmt: skip
         """Check combinations of keys across sections; return False if there are problems."""
         procedure: Any = training and training.section
@@ -264,9 +267,9 @@ class Sweep:
             self._report(tuple(key.split(".")), problem, position)
         return not problems
 
-    def _report(self, keys: Path_, problem: str, position: tuple[int, ...]) -> None:
+    def _report(self, keys: KeyPath, problem: str, position: tuple[int, ...]) -> None:
         """Report a problem at the line that sets the key for a position on each axis."""
-        location: Path_ = ("fixed", *keys) if keys[0] in KEYS else keys
+        location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:
                 location = ("tune", ".".join(path))

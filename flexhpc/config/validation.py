@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
-from flexhpc.config.variants import ENTRY_POINTS, Choice
-from flexhpc.config.yaml_reader import Path_
+from flexhpc.config.variants import ENTRY_POINTS, VariantUnion
+from flexhpc.config.yaml_reader import KeyPath
 from flexhpc.custom.code import NAME, registered_names
 
 S = TypeVar("S", bound=Section)
 
-Report = Callable[[Path_, str], None]
+Report = Callable[[KeyPath, str], None]
 """Callback with the path of a key in the section, and the problem."""
 
 _TYPES = {
@@ -51,7 +51,7 @@ _SYNONYMS = {"learning_rate": "lr"}
 
 
 def validate(
-    kind: type[S] | Choice[S], values: Any, report: Report, *, check: bool = True
+    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check: bool = True
 ) -> S | None:
     """Validate values; report every problem, and return None if there is one.
 
@@ -66,7 +66,7 @@ def validate(
 
 
 def validate_partly(
-    kind: type[S] | Choice[S], values: Any, report: Report, *, check: bool = True
+    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check: bool = True
 ) -> tuple[S | None, bool]:
     """Validate values as :func:`validate` does; return a section even if values are invalid.
 
@@ -74,20 +74,20 @@ def validate_partly(
         The section, and whether it is valid. An invalid section contains the valid values, and None
         for missing required keys. The section is None if the values select no variant.
     """
-    invalid: list[Path_] = []
+    invalid: list[KeyPath] = []
     try:
-        if isinstance(kind, Choice):
+        if isinstance(kind, VariantUnion):
             section = kind.adapter.validate_python(values)
         else:
             section = kind.model_validate(values)
     except ValidationError as error:
-        cls = kind.select(values) if isinstance(kind, Choice) else kind
+        cls = kind.select(values) if isinstance(kind, VariantUnion) else kind
         if cls is None:
-            assert isinstance(kind, Choice)
+            assert isinstance(kind, VariantUnion)
             _report_unknown_variant(kind, values, report)
             return None, False
         details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
-        skip = 1 if isinstance(kind, Choice) else 0  # the path starts with the tag of the union
+        skip = 1 if isinstance(kind, VariantUnion) else 0  # the tag of the union
         for path, same in groupby(details, lambda detail: _path(detail, skip)):
             report(path, _explain(kind, cls, values, path, list(same)))
             invalid.append(path)
@@ -100,7 +100,7 @@ def validate_partly(
     return section, valid
 
 
-def _check(section: Section) -> Iterator[tuple[Path_, str]]:
+def _check(section: Section) -> Iterator[tuple[KeyPath, str]]:
     """Check combinations of keys of a section and of the sections inside it."""
     for key, problem in section.check():
         yield tuple(key.split(".")), problem
@@ -110,7 +110,7 @@ def _check(section: Section) -> Iterator[tuple[Path_, str]]:
                 yield (name, *path), problem
 
 
-def _partial(cls: type[S], values: Any, invalid: list[Path_]) -> S:
+def _partial(cls: type[S], values: Any, invalid: list[KeyPath]) -> S:
     """Return a section with the valid values only."""
     optional: type[S] = _optional(cls)
     rest = values if isinstance(values, Mapping) else {}
@@ -123,7 +123,7 @@ def _partial(cls: type[S], values: Any, invalid: list[Path_]) -> S:
         return optional.model_validate({k: v for k, v in rest.items() if k not in outer})
 
 
-def _without(values: Mapping[str, Any], path: Path_) -> dict[str, Any]:
+def _without(values: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
     """Return a copy of nested mappings without the value at a path."""
     key, *inner = path or ("",)
     rest = dict(values)
@@ -145,32 +145,33 @@ def _optional(cls: type[S]) -> type[S]:
     return create_model(cls.__name__, __base__=cls, **required)  # type: ignore[call-overload,no-any-return]
 
 
-def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report: Report) -> None:
+def _report_unknown_variant(
+    kind: VariantUnion[Any], values: Mapping[str, Any], report: Report
+) -> None:
     """Report that values select no variant, and the problems of their other keys."""
     key, variant = kind.variant(values)
+    text = format_value(variant)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
     names += [name for name in registered_names(ENTRY_POINTS.get(key, "")) if name not in names]
     if variant is None:
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:
-        problem = f"must have the form module:name, not {show(variant)}"
+        problem = f"must have the form module:name, not {text}"
     elif name := kind.name(variant):
-        problem = (
-            f"{show(variant)} is custom code; use {kind.classes[name].discriminator}: {variant}"
-        )
+        problem = f"{text} is custom code; use {kind.classes[name].discriminator}: {variant}"
     else:
-        problem = f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
+        problem = f"{text} is not one of {', '.join(names)}{suggestion(variant, names)}"
     report((key,), problem)
     other_values = {name: value for name, value in values.items() if name != key}
 
-    def report_present(path: Path_, problem: str) -> None:
+    def report_present(path: KeyPath, problem: str) -> None:
         if path[0] in other_values:
             report(path, problem)
 
     validate(kind.any_variant, other_values, report_present, check=False)
 
 
-def _path(detail: ErrorDetails, skip: int) -> Path_:
+def _path(detail: ErrorDetails, skip: int) -> KeyPath:
     """Return the key path of an error, without the type names that pydantic adds in unions."""
     types = ("int", "float", "str", "bool")
     return tuple(
@@ -181,10 +182,10 @@ def _path(detail: ErrorDetails, skip: int) -> Path_:
 
 
 def _explain(
-    kind: type[Section] | Choice[Any],
+    kind: type[Section] | VariantUnion[Any],
     cls: type[Section],
     values: Any,
-    path: Path_,
+    path: KeyPath,
     details: list[ErrorDetails],
 ) -> str:
     """Convert the errors of pydantic at one key to a message: problem and fix."""
@@ -195,37 +196,37 @@ def _explain(
         if "a number" in types:
             types.pop("a whole number", None)
         fix = ""
-        if error == "list_type" and isinstance(kind, Choice):
+        if error == "list_type" and isinstance(kind, VariantUnion):
             fix = "; under grid and in --set, write [[...]], because a list sweeps the key"
         elif error == "string_type" and isinstance(value, int | float):
             fix = "; quote it"
-        return f"must be {' or '.join(types)}, not {show(value)}{fix}"
+        return f"must be {' or '.join(types)}, not {format_value(value)}{fix}"
     if error == "extra_forbidden":
         return _unknown_key(kind, cls, values, path)
     if error == "missing":
         return "is required"
     if error == "literal_error":
         names = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{show(value)} is not one of {', '.join(names)}{closest(value, names)}"
+        return f"{format_value(value)} is not one of {', '.join(names)}{suggestion(value, names)}"
     if error == "string_pattern_mismatch":
         pattern = context["pattern"]
-        return f"must {_PATTERNS.get(pattern, f'match {pattern}')}, not {show(value)}"
+        return f"must {_PATTERNS.get(pattern, f'match {pattern}')}, not {format_value(value)}"
     if error in _BOUNDS:
         bound = next(context[k] for k in ("ge", "gt", "le", "lt", "multiple_of") if k in context)
-        return f"must be {_BOUNDS[error]} {bound:g}, not {show(value)}"
+        return f"must be {_BOUNDS[error]} {bound:g}, not {format_value(value)}"
     if error == "too_short":
         return "must not be empty"
     if error == "value_error":
-        return f"{show(value)} {context['error']}"
-    return f"{detail['msg'].lower()}, not {show(value)}"
+        return f"{format_value(value)} {context['error']}"
+    return f"{detail['msg'].lower()}, not {format_value(value)}"
 
 
 def _unknown_key(
-    kind: type[Section] | Choice[Any], cls: type[Section], values: Any, path: Path_
+    kind: type[Section] | VariantUnion[Any], cls: type[Section], values: Any, path: KeyPath
 ) -> str:
     """Return why a key is invalid: it has no effect with this variant, or does not exist."""
     key, inner = path[-1], cls
-    if len(path) == 1 and isinstance(kind, Choice):
+    if len(path) == 1 and isinstance(kind, VariantUnion):
         users = [name for name, other in kind.classes.items() if key in other.model_fields]
         if users:
             key_name, variant = kind.variant(values)
@@ -235,17 +236,17 @@ def _unknown_key(
     for part in path[:-1]:
         field = inner.model_fields.get(str(part))
         inner = (field and inner_section(field)) or inner
-    names = [name for name, field in inner.model_fields.items() if FILLED not in field.metadata]
-    return f"unknown key; use one of {', '.join(names)}{closest(key, names)}"
+    names = [name for name, field in inner.model_fields.items() if INTERNAL not in field.metadata]
+    return f"unknown key; use one of {', '.join(names)}{suggestion(key, names)}"
 
 
-def closest(value: object, names: list[str]) -> str:
+def suggestion(value: object, names: list[str]) -> str:
     """Return ``; did you mean X?`` if one of ``names`` is similar to ``value``."""
     near = difflib.get_close_matches(_SYNONYMS.get(str(value), str(value)), names, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def show(value: object) -> str:
+def format_value(value: object) -> str:
     """Return a value as the user may have written it, truncated to 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)

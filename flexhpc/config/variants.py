@@ -50,7 +50,7 @@ S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True, eq=False)
-class Choice(Generic[S]):
+class VariantUnion(Generic[S]):
     """The variants of a section: a union of classes that is discriminated by a key.
 
     Attributes:
@@ -111,9 +111,9 @@ class Choice(Generic[S]):
 
 
 @cache
-def choice(section: str) -> Choice[Section]:
+def variant_union(section: str) -> VariantUnion[Section]:
     """Return the variants of a section as a union."""
-    return Choice(KEYS[section], variants(section))
+    return VariantUnion(KEYS[section], variants(section))
 
 
 @cache
@@ -134,10 +134,11 @@ def with_default(section: str, values: dict[str, Any], default: str | None) -> d
 
     Replace a name that an installed package registers by its ``module:name``.
     """
-    key, variant = choice(section).variant(values)
+    union = variant_union(section)
+    key, variant = union.variant(values)
     if variant is None:
         return values if default is None else {key: default, **values}
-    if key in ENTRY_POINTS and isinstance(variant, str) and choice(section).name(variant) is None:
+    if key in ENTRY_POINTS and isinstance(variant, str) and union.name(variant) is None:
         return {**values, key: registered_names(ENTRY_POINTS[key]).get(variant, variant)}
     return values
 

@@ -27,12 +27,12 @@ _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
 ]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-_LONGEST_NUMBER = 300
+_MAX_DIGITS = 300
 """Maximum number of digits of a number, because larger integers may exceed float64."""
-_LARGEST_FILE = 4_000_000  # bytes
-_MOST_VALUES = 1_000_000
+_MAX_FILE_BYTES = 4_000_000  # bytes
+_MAX_VALUES = 1_000_000
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,16 +68,16 @@ class Document:
 
     file: str
     value: Any
-    lines: dict[Path_, int]
+    lines: dict[KeyPath, int]
     problems: dict[Problem, None] = field(default_factory=dict)
 
-    def line_number(self, path: Path_) -> int:
+    def line_number(self, path: KeyPath) -> int:
         """Return the line number of ``path``, or of its nearest ancestor in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def report(self, path: Path_, problem: str, key: str = "") -> None:
+    def report(self, path: KeyPath, problem: str, key: str = "") -> None:
         """Add a problem of the value at ``path``; the message names ``key``, or else the path."""
         key = key or ".".join(map(str, path)) or "(top)"
         self.add(Problem(file=self.file, line=self.line_number(path), key=key, text=problem))
@@ -93,7 +93,7 @@ def scalar(text: str) -> Any:
         return None
     if text in _BOOL:
         return _BOOL[text]
-    numbers = _NUMBERS if len(text) <= _LONGEST_NUMBER else []
+    numbers = _NUMBERS if len(text) <= _MAX_DIGITS else []
     return next((convert(text) for form, convert in numbers if re.fullmatch(form, text)), text)
 
 
@@ -130,7 +130,7 @@ def read(path: Path) -> Document:
         InputError: the file cannot be read, or is not valid YAML.
     """
     try:
-        text = read_regular_file(path, _LARGEST_FILE).decode()
+        text = read_regular_file(path, _MAX_FILE_BYTES).decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}:1: not a text file in UTF-8") from None
     except OSError as error:
@@ -144,10 +144,10 @@ class _Builder:
     def __init__(self, document: Document) -> None:
         self.document, self.lines = document, document.lines
 
-    def build(self, node: yaml.Node, path: Path_, ancestors: tuple[int, ...]) -> Any:
+    def build(self, node: yaml.Node, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
         self.lines[path] = node.start_mark.line + 1
-        if len(self.lines) > _MOST_VALUES:
-            raise InputError(f"{self.document.file}:1: contains more than {_MOST_VALUES} values")
+        if len(self.lines) > _MAX_VALUES:
+            raise InputError(f"{self.document.file}:1: contains more than {_MAX_VALUES} values")
         if not node.tag.startswith("tag:yaml.org,2002:"):
             self.document.report(path, f"the tag {node.tag} is not supported; write a plain value")
         if id(node) in ancestors:
@@ -162,7 +162,7 @@ class _Builder:
             self.document.report(path, "contains a control character or line break; remove it")
         return scalar(node.value) if getattr(node, "style", None) is None else node.value
 
-    def mapping(self, node: yaml.MappingNode, path: Path_, ancestors: tuple[int, ...]) -> Any:
+    def mapping(self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)

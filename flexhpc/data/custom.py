@@ -23,7 +23,7 @@ def open_custom(data: CustomData) -> Source:
     """
     key = f"data.source: {data.source}"
     loaded = import_object(
-        data.source, data.place, pinned=data.version is not None, key="data.source"
+        data.source, data.user_code, pinned=data.version is not None, key="data.source"
     )
 
     def samples() -> list[Array]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.config.entry import entry
 from flexhpc.config.nested import with_value
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
+from flexhpc.config.tuned_section import build_section
 from flexhpc.config.variants import variants, with_default
 from flexhpc.config.yaml_reader import parse
 from flexhpc.data.packed import Packed, Progress, is_packed, open_packed, write_packed
@@ -116,13 +116,13 @@ def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str
         problems += [str(problem) for problem in parsed.problems]
         values = with_value(values, name, parsed.value.get("value"))
     if not problems:
-        checked = entry(
+        built = build_section(
             "data",
             with_default("data", values | {"source": source}, None),
             lambda path, problem: problems.append(f"data.{'.'.join(map(str, path))}: {problem}"),
             folder=Path.cwd(),
         )
-        section = checked.section if checked is not None else None
+        section = built.section if built is not None else None
         if isinstance(section, Data) and section.seeded:
             problems = [f"data.source: {source} is generated from the seed and cannot be packed"]
         if isinstance(section, Data) and not problems:

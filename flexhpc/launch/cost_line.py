@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from flexhpc.atomic import write_atomic
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.launch.plan import make_plan
 
 _LINE = re.compile(r"^# Cost: .*$", re.MULTILINE)
@@ -51,7 +51,7 @@ def cost_line(spec: Path) -> str:
     count, bound = cost_of(spec)
     if bound is not None:
         return f"# Cost: {count} points, at most {bound_text(bound)} sample passes."
-    points = checked(spec)[1]
+    points = load_points(spec)[1]
     unbounded = any(getattr(point.training, "until", None) == "convergence" for point in points)
     reason = "some train until they converge" if unbounded else "the amount of data is unknown"
     return f"# Cost: {count} points; {reason}, so the cost has no known bound."

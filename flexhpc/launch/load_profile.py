@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from flexhpc.config.validation import validate
-from flexhpc.config.variants import Choice
+from flexhpc.config.variants import VariantUnion
 from flexhpc.config.yaml_reader import raise_problems, read
 from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
 
-_PROFILES: Choice[Profile] = Choice("cluster", {"local": LocalProfile, "slurm": SlurmProfile})
+_PROFILES: VariantUnion[Profile] = VariantUnion(
+    "cluster", {"local": LocalProfile, "slurm": SlurmProfile}
+)
 
 
 def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:

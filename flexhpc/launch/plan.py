@@ -8,7 +8,7 @@ from typing import Any
 
 from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
-from flexhpc.config.checks import known_shape
+from flexhpc.config.checks import processed_info
 from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
@@ -17,7 +17,7 @@ from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.backend import max_array_size
 from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
-from flexhpc.search import at_once, cost_bound
+from flexhpc.search import cost_bound, round_size
 from flexhpc.store.status import PointStatus, StatusReader
 
 _MAX_ROWS = 40
@@ -60,7 +60,7 @@ def make_plan(
     further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _layout(settings, [row["id"] for row in open_rows])
-    layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
+    layout["planned_at_once"] = max((round_size(p.search) for p in prepared.points), default=1)
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),
@@ -203,8 +203,8 @@ def count_text(number: int, noun: str) -> str:
 
 def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
     """Return the largest cost bound of the arms, None if any has none; see :func:`cost_bound`."""
-    shape, tuned = known_shape(point.data), len(point.arms) > 1
-    n_limit = point.data.n_max or (shape[2] if shape else None)
+    info, tuned = processed_info(point.data), len(point.arms) > 1
+    n_limit = point.data.n_max or (info.size if info else None)
     if n_limit is None:
         return None
     bounds = [
@@ -220,10 +220,10 @@ def _parameters(point: Point) -> int | None:
 
     if not isinstance(point.model, Network):
         return None
-    known = known_shape(point.data)
-    if known is None:
+    info = processed_info(point.data)
+    if info is None:
         from flexhpc.data import load_samples
 
         samples = load_samples(point.data, point.seed)
         return count_parameters(point.model, samples.shape, samples.classes)
-    return count_parameters(point.model, known[0], known[1])
+    return count_parameters(point.model, info.shape, info.classes)

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.atomic import read_json, write_atomic, write_json
-from flexhpc.config import Point, Sweep, checked, freeze, load, request_hash
+from flexhpc.config import Point, Sweep, freeze, load_points, load_sweep, request_hash
 from flexhpc.config.loading import Spec
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
@@ -57,7 +57,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
     Raises:
         InputError: the spec is invalid, or the path of the run contains a control character.
     """
-    sweep, points = checked(spec, overrides)
+    sweep, points = load_points(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
     if any(character < " " for character in str(run.path)):
         raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
@@ -66,7 +66,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
     if metadata and metadata.get("request") == current_hash and run.spec.is_file():
         return PreparedRun(
             run=run,
-            points=checked(run.spec)[1],
+            points=load_points(run.spec)[1],
             frozen_spec=run.spec.read_text(),
             request_hash=current_hash,
             is_unchanged=True,
@@ -87,7 +87,7 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     """Return the names of custom code whose hash differs from that in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
-    previous = load(run.spec).frozen
+    previous = load_sweep(run.spec).frozen
     hashed = previous.code if previous is not None else {}
     return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
 

@@ -12,12 +12,12 @@ from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
-from flexhpc.measuring.evaluate import evaluate, evaluation_size
+from flexhpc.measuring.evaluation import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import final_state_path, run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
-from flexhpc.search.stages import without_state
+from flexhpc.search.stages import runs_without_state
 from flexhpc.store import (
     Header,
     ProbeRecord,
@@ -81,7 +81,7 @@ def measure(
     record = read_point_file(path)
     assert record is not None
     if not record.has_evaluation(point.evaluation):
-        group.broadcast_object(_message(point.id, None, estimate.arm, estimate.stage))
+        group.broadcast_object((point.id, None, estimate.arm, estimate.stage))
         saved = run.checkpoint(point.id, f"evaluate-{estimate.arm}")
         evaluation = evaluate(
             point.at(estimate.arm), samples, estimate.stage, saved, group, callbacks
@@ -107,14 +107,13 @@ def _search(
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search proposes, until it returns an estimate."""
     path = run.point(point.id)
-
     doubling = point.training.doubling
 
     def checkpoint(probe: Probe | ProbeRecord | ProbeResult) -> Path:
         arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
-    def store(probe: ProbeRecord) -> None:
+    def store_probe(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
         append_probe(path, probe, is_permitted=callbacks.owns_claim)
         checkpoint(probe).unlink(missing_ok=True)
@@ -126,46 +125,46 @@ def _search(
             with contextlib.suppress(OSError):  # no state was saved
                 size = final_state_path(checkpoint(probe)).stat().st_size
                 keep = min(keep, STATE_BYTES // max(size, 1))
-            for result in without_state(history, emc, keep):
+            for result in runs_without_state(history, emc, keep):
                 final_state_path(checkpoint(result)).unlink(missing_ok=True)
 
-    def one_by_one(probes: list[Probe]) -> None:
+    def train_serially(probes: list[Probe]) -> None:
         batch_of_one: BatchOfOne | None = None
         for probe in probes:
-            group.broadcast_object(_message(point.id, probe))
+            group.broadcast_object((point.id, tuple(probe), 0, 0))
             try:
-                store(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
+                store_probe(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
             except BatchOfOne as error:
                 batch_of_one = error
         if batch_of_one is not None:
             raise batch_of_one
 
     while True:
-        step = advance(point.search, samples.n_limit, history, point.coordinates, doubling)
-        if isinstance(step, Estimate):
-            return _finished(step, path, callbacks)
+        proposal = advance(point.search, samples.n_limit, history, point.coordinates, doubling)
+        if isinstance(proposal, Estimate):
+            return _store_estimate(proposal, path, callbacks)
         try:
-            if pool is None or len(step) == 1:
-                one_by_one(step)
+            if pool is None or len(proposal) == 1:
+                train_serially(proposal)
             else:
-                pool.run(point, step, checkpoint, callbacks, store)
+                pool.run(point, proposal, checkpoint, callbacks, store_probe)
         except BatchOfOne:
             # BatchNorm cannot be trained on a batch of one sample. If no probe has fitted, the
             # search has reached its lower end, and its current estimate is final.
             final = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
-            if final is None or final.largest_fit or all(probe.n > 1 for probe in step):
+            if final is None or final.largest_fit or all(probe.n > 1 for probe in proposal):
                 raise
-            if doubling is not None and step[0].stage < doubling.last:
+            if doubling is not None and proposal[0].stage < doubling.max_doublings:
                 raise PointError(
                     "no training run fitted even two samples within the budget, and a network with "
                     "BatchNorm cannot be trained on one; use a larger first budget"
                 ) from None
-            return _finished(final, path, callbacks)
+            return _store_estimate(final, path, callbacks)
 
 
-def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
+def _store_estimate(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
     _check_claim(callbacks)
     write_estimate(path, estimate, is_permitted=callbacks.owns_claim)
     return estimate
@@ -174,10 +173,6 @@ def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
 _Message = tuple[str, tuple[int, ...] | None, int, int]
 """Next training run, broadcast by rank 0: point id, the fields of the probe (None for the
 evaluation), and the arm and stage of the evaluation."""
-
-
-def _message(point_id: str, probe: Probe | None, arm: int = 0, stage: int = 0) -> _Message:
-    return point_id, None if probe is None else tuple(probe), arm, stage
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:

@@ -27,21 +27,6 @@ _STOP, _DISCARD = "save and stop", "stop without saving"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """First message to a child process.
-
-    Attributes:
-        number: index of the process, which selects its GPU.
-        threads: CPU threads.
-        checkpoint_every: time between checkpoints (seconds).
-    """
-
-    number: int
-    threads: int
-    checkpoint_every: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Request:
     """Request to train one probe of a point."""
 
@@ -60,10 +45,7 @@ class ProbePool:
     """
 
     def __init__(self, size: int, threads: int, checkpoint_every: float) -> None:
-        self._settings = [
-            _Settings(number=number, threads=threads, checkpoint_every=checkpoint_every)
-            for number in range(size)
-        ]
+        self._size, self._threads, self._checkpoint_every = size, threads, checkpoint_every
         self._children: list[Child] = []
 
     def run(
@@ -125,7 +107,7 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_urgency)
+            raise min(errors, key=_priority)
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -137,9 +119,9 @@ class ProbePool:
 
     def _idle(self, busy: dict[Child, dict[str, Any]], count: int) -> list[Child]:
         """Return at most ``count`` idle children; start new ones if necessary."""
-        while len(self._children) < min(len(busy) + count, len(self._settings)):
+        while (number := len(self._children)) < min(len(busy) + count, self._size):
             child = Child(f"{__name__}:serve")
-            child.connection.send(self._settings[len(self._children)])
+            child.connection.send((number, self._threads, self._checkpoint_every))
             self._children.append(child)
         return [child for child in self._children if child not in busy][:count]
 
@@ -150,7 +132,7 @@ def _report(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None
         callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
-def _urgency(error: Exception) -> int:
+def _priority(error: Exception) -> int:
     """Return the priority of an error; of several errors, the lowest number is raised."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
@@ -158,11 +140,12 @@ def _urgency(error: Exception) -> int:
 def serve(connection: Connection) -> None:
     """Train the probes that a :class:`ProbePool` requests, one after the other.
 
-    Runs in a child process. Sends the progress of each probe as dicts, and then its record or the
-    exception that ended it.
+    Runs in a child process. The first message to it is the index of the process, which selects its
+    GPU, the number of CPU threads and the seconds between checkpoints. Sends the progress of each
+    probe as dicts, and then its record or the exception that ended it.
     """
-    settings = connection.recv()
-    group = Group(choose_device(settings.threads, settings.number))
+    number, threads, checkpoint_every = connection.recv()
+    group = Group(choose_device(threads, number))
     requests: SimpleQueue[_Request | None] = SimpleQueue()
     stop, discard = threading.Event(), threading.Event()
     last_sent = 0.0
@@ -191,7 +174,7 @@ def serve(connection: Connection) -> None:
         should_stop=stop.is_set,
         owns_claim=lambda: not discard.is_set(),
         on_progress=send_progress,
-        checkpoint_every=settings.checkpoint_every,
+        checkpoint_every=checkpoint_every,
     )
     threading.Thread(target=receive, daemon=True).start()
     samples: dict[str, Samples] = {}  # of the last point

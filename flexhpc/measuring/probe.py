@@ -24,7 +24,7 @@ from flexhpc.custom.code import time_limit_as_point_error
 from flexhpc.custom.trainer import Budget, TrainerCall
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
-from flexhpc.measuring.scores import Unseen
+from flexhpc.measuring.predictions import UnseenPredictions
 from flexhpc.measuring.trainer import UNSUPPORTED, run_trainer
 from flexhpc.models import build
 from flexhpc.search import Probe
@@ -33,7 +33,7 @@ from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source_hash
 
-_MOST_FLOATS = 2**30
+_MAX_FLOAT_BYTES = 2**30
 """Maximum size in bytes of a probe's inputs as float32; larger image inputs are kept as uint8."""
 
 
@@ -117,11 +117,11 @@ def _resident_inputs(
     """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        The standardised inputs as float32, and None. If these would exceed ``_MOST_FLOATS`` and the
-        data set consists of uint8 images: the uint8 inputs, and the mean and standard deviation
+        The standardised inputs as float32, and None. If these would exceed ``_MAX_FLOAT_BYTES`` and
+        the data set consists of uint8 images: the uint8 inputs, and the mean and standard deviation
         with which to standardise them.
     """
-    if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
+    if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
         pixels = samples.inputs.bytes_of(subset)
         if pixels is not None:
             rows, *moments = pixels
@@ -143,7 +143,7 @@ def run_probe(
     """
     n, repeat, arm, stage = probe
     doubles = point.training.doubling is not None
-    unseen = Unseen(point, samples, group.device)
+    unseen = UnseenPredictions(point, samples, group.device)
     callbacks = replace(
         callbacks, on_train_end=unseen.record_predictions, checkpoint=checkpoint,
         final_state=final_state_path(checkpoint) if checkpoint and doubles else None,

@@ -22,7 +22,7 @@ def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
     """
     key = f"model.family: {model.family}"
     make = import_object(
-        model.family, model.place, pinned=model.version is not None, key="model.family"
+        model.family, model.user_code, pinned=model.version is not None, key="model.family"
     )
     options = accepted_arguments(make, {"shape": shape, "classes": classes}) | model.kwargs
     result = call_user_code(key, lambda: make(**options), model.seconds)

@@ -13,9 +13,9 @@ from flexhpc.search.history import (
     Probe,
     ProbeResult,
 )
-from flexhpc.search.policy import advance, at_once, estimate_so_far, is_precise
+from flexhpc.search.policy import advance, estimate_so_far, is_precise, round_size
 
 __all__ = [
     "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "advance",
-    "at_once", "cost_bound", "estimate_at", "estimate_so_far", "is_precise",
+    "cost_bound", "estimate_at", "estimate_so_far", "is_precise", "round_size",
 ]  # fmt: skip

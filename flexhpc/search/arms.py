@@ -52,30 +52,30 @@ class ArmPosteriors:
             of its width.
         pooled: posterior of each arm given the probes of all arms, as ``draws`` cells; joint draw i
             consists of cell i of every curve.
-        level: log EMC, clipped to [0, log n_limit], shape (draws, arms).
+        log_emc: log EMC, clipped to [0, log n_limit], shape (draws, arms).
         probed: whether each arm has probes, length (arms,).
     """
 
     separate: Sequence[FitCurve]
     pooled: Sequence[FitCurve]
-    level: Floats
+    log_emc: Floats
     probed: Sequence[bool]
 
     @property
     def best(self) -> int:
         """The arm with the largest posterior mean of log EMC, among those with probes."""
-        mean = np.where(self.probed, self.level.mean(axis=0), -math.inf)
+        mean = np.where(self.probed, self.log_emc.mean(axis=0), -math.inf)
         return int(np.argmax(mean))
 
     @property
     def best_chance(self) -> float:
         """Posterior probability that :attr:`best` has the largest EMC of all arms."""
-        return float(np.mean(self.level.argmax(axis=1) == self.best))
+        return float(np.mean(self.log_emc.argmax(axis=1) == self.best))
 
     @property
     def regret(self) -> float:
         """Posterior mean of log(largest EMC of all arms / EMC of :attr:`best`)."""
-        return float((self.level.max(axis=1) - self.level[:, self.best]).mean())
+        return float((self.log_emc.max(axis=1) - self.log_emc[:, self.best]).mean())
 
 
 def arm_posteriors(
@@ -98,11 +98,11 @@ def arm_posteriors(
         if prior is not None:
             curve = curve.reweight(_log_weight(curve.threshold, *prior))
         order = np.random.default_rng(arm).permutation(_DRAWS)
-        pooled.append(curve.thin(_DRAWS).take(order))
-    level = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
+        pooled.append(curve.resample(_DRAWS).take(order))
+    log_emc = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
     # Posterior mass outside of [1, n_limit] must not make one arm appear better than another.
-    level = np.clip(level, 0.0, math.log(n_limit))
-    return ArmPosteriors(separate=separate, pooled=pooled, level=level, probed=probed)
+    log_emc = np.clip(log_emc, 0.0, math.log(n_limit))
+    return ArmPosteriors(separate=separate, pooled=pooled, log_emc=log_emc, probed=probed)
 
 
 def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:

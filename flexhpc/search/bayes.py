@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import cycle, islice
 
-from flexhpc.config.sections.search import Bayes, Level, eps_name
+from flexhpc.config.sections.search import Bayes, QuantileSearch, eps_name
 from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
 from flexhpc.search.design import CostModel, Draws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
@@ -39,8 +39,8 @@ def propose(
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
-    spent = costs.trainings(history)
-    ended: EndedBy = "tolerance"
+    spent = costs.in_full_runs(history)
+    ended_by: EndedBy = "tolerance"
     for number, eps in enumerate(_error_levels(search), start=1):
         curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
         lower, upper = _interval(curve, search, n_limit, eps)
@@ -49,10 +49,10 @@ def propose(
         if narrow and missing is None and compared is None:
             emc = _emc_interval(curve, _estimand_level(search, eps), n_limit, results, eps)
             if number == 1 and emc.censored != "none":
-                ended = "data"
+                ended_by = "data"
             continue
         if spent >= cost_cap(search, len(coordinates), number):
-            ended = "max_cost"
+            ended_by = "max_cost"
             continue
         if compared is None:
             candidates, draws = [arm], Draws.from_curve(curve, _estimand_level(search, eps))
@@ -75,7 +75,7 @@ def propose(
             ],
         )
         return [(candidates[i], n) for i, n in chosen]
-    return ended
+    return ended_by
 
 
 def _best_arm(
@@ -114,11 +114,11 @@ def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
     halves = (first // 2**i for i in range(1, search.at_once))
-    ladder = [*doubles, *(n for n in halves if n > 1)]
+    multiples = [*doubles, *(n for n in halves if n > 1)]
     order = sorted(range(arms), key=lambda arm: abs(arm - (arms - 1) // 2))
     if arms > 1:
         return [(arm, first) for arm in islice(cycle(order), search.at_once)]
-    return [(0, n) for n in islice(cycle(ladder), search.at_once)]
+    return [(0, n) for n in islice(cycle(multiples), search.at_once)]
 
 
 def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
@@ -164,7 +164,7 @@ def _error_levels(search: Bayes) -> list[float | None]:
     return [None, *sorted(search.eps or ())]
 
 
-def _estimand_level(search: Level, eps: float | None) -> float:
+def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
     """Return the fraction of passing training runs that defines the estimand."""
     return search.quantile if eps is None else _HALF
 
@@ -213,9 +213,7 @@ def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
     return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
 
 
-def probe_bound(
-    search: Bayes, n_limit: int, *, rejects: bool, tuned: bool
-) -> list[tuple[int, float]]:
+def probe_bound(search: Bayes, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an infinite bound, because only ``max_cost`` limits this policy."""
     return [(n_limit, math.inf)]
 

@@ -18,56 +18,56 @@ from flexhpc.search.history import (
     accepted_probes,
     group_by_n,
 )
-from flexhpc.search.policy import Policy, Proposal, make_estimate
-from flexhpc.search.walk import (
-    Decide,
-    WalkState,
+from flexhpc.search.next_n import (
+    FitDecision,
+    SearchState,
+    ascending_ns,
     bisection,
     decide_by_quorum,
-    ladder,
     max_probes_per_n,
 )
+from flexhpc.search.policy import Policy, Proposal, make_estimate
 
 
 def propose(
     search: Bisection, n_limit: int, history: History, _: Coordinates
 ) -> Proposal | EndedBy:
     """Propose the next probe, or return why the search has ended."""
-    walks = list(_replay_walks(search, n_limit, history))
-    if walks[-1].next_n is not None:
-        return [(0, walks[-1].next_n)]
-    return "tolerance" if walks[0].bracket.censored == "none" else "data"
+    states = list(_replay(search, n_limit, history))
+    if states[-1].next_n is not None:
+        return [(0, states[-1].next_n)]
+    return "tolerance" if states[0].bracket.censored == "none" else "data"
 
 
 def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the EMC for a perfect fit and for each eps; None until one n has enough probes."""
-    walks = _replay_walks(search, n_limit, history)
-    first = next(walks)
+    states = _replay(search, n_limit, history)
+    first = next(states)
     if first.bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
     by_eps = {}
-    for eps, walk in zip(sorted(search.eps or ()), walks, strict=False):
-        if walk.bracket != Bracket():
-            by_eps[eps_name(eps)] = _eps_estimate(eps, walk.bracket, n_limit, history)
+    for eps, state in zip(sorted(search.eps or ()), states, strict=False):
+        if state.bracket != Bracket():
+            by_eps[eps_name(eps)] = _eps_estimate(eps, state.bracket, n_limit, history)
     fit = _fit_estimate(search, n_limit, curve, first.bracket)
     return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
-def probe_bound(
-    search: Bisection, n_limit: int, *, rejects: bool, tuned: bool
-) -> list[tuple[int, float]]:
+def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes, as pairs of n and number of probes."""
-    rungs = ladder(search.start, 2.0, n_limit) + ladder(1, 2.0, min(search.start, n_limit))
+    larger = ascending_ns(search.start, 2.0, n_limit)
+    smaller = ascending_ns(1, 2.0, min(search.start, n_limit))
     ratio = min(2.0, n_limit)
     narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
-    walks = 1 + len(search.eps or ())
-    ns = rungs + [n_limit] * ((narrowing + 2) * walks + (walks - 1) * len(rungs))
+    doubled = [*larger, *smaller]
+    bisections = 1 + len(search.eps or ())
+    ns = doubled + [n_limit] * ((narrowing + 2) * bisections + (bisections - 1) * len(doubled))
     count = max_probes_per_n(search, rejects)
     return [(n, count) for n in ns]
 
 
-def _replay_walks(search: Bisection, n_limit: int, history: History) -> Iterator[WalkState]:
+def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
     """Replay the bisection for a perfect fit, then one for each eps in ascending order.
 
     All bisections share their probes, and each one starts at the result of the previous one. The
@@ -79,14 +79,14 @@ def _replay_walks(search: Bisection, n_limit: int, history: History) -> Iterator
     ]
     start = search.start
     for decide in decisions:
-        walk = bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
-        yield walk
-        if walk.next_n is not None:
+        state = bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
+        yield state
+        if state.next_n is not None:
             return
-        start = walk.bracket.largest_fit or 1
+        start = state.bracket.largest_fit or 1
 
 
-def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> Decide:
+def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
     This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over the probes

@@ -96,11 +96,11 @@ def _budget_curve(history: tuple[ProbeResult, ...], n_limit: int) -> BudgetCurve
     curve, times = posterior(history, n_limit), Times.from_history(history)
     shapes, index = np.unique(np.stack([curve.threshold, curve.width]), axis=1, return_inverse=True)
     by_law = times.by_law(*shapes)
-    log_weight = np.log(np.bincount(index.ravel(), curve.weight)) - times.bounded(by_law)
+    log_weight = np.log(np.bincount(index.ravel(), curve.weight)) - times.bounded_likelihood(by_law)
     joint = log_weight[:, None] + by_law
     below = np.cumsum(np.exp(joint - joint.max()))
     drawn = np.searchsorted(below, (np.arange(_DRAWS) + 0.5) / _DRAWS * below[-1])
     law = np.minimum(drawn, joint.size - 1) % joint.shape[1]
     return BudgetCurve(
-        curve=curve.thin(_DRAWS, curve.threshold), law=law, history=history, n_limit=n_limit
+        curve=curve.resample(_DRAWS, curve.threshold), law=law, history=history, n_limit=n_limit
     )

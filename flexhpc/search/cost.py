@@ -6,7 +6,7 @@ import math
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.search.policy import at_once, cost_cap, policy_of
+from flexhpc.search.policy import cost_cap, load_policy, round_size
 
 
 def cost_bound(
@@ -29,10 +29,12 @@ def cost_bound(
     if not isinstance(training, Training) or training.until == "convergence":
         return None
     if training.doubling is not None:
-        training = training.at_stage(training.doubling.last if doublings is None else doublings)
-    probes = policy_of(search).probe_bound(search, n_limit, rejects=training.rejects, tuned=tuned)
+        training = training.at_stage(
+            training.doubling.max_doublings if doublings is None else doublings
+        )
+    probes = load_policy(search).probe_bound(search, n_limit, rejects=training.rejects)
     # A round of `at_once` probes starts below the cap and may end above it.
-    cap = cost_cap(search, 2 if tuned else 1) + at_once(search) - 1
+    cap = cost_cap(search, 2 if tuned else 1) + round_size(search) - 1
     bound = min(
         sum(count * _full_cost(training, n) for n, count in probes),
         cap * _full_cost(training, n_limit),

@@ -21,7 +21,7 @@ _BINS_OF_ARM = 6
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
-_LEAST_SHARE = 0.05
+_MIN_SHARE = 0.05
 """Smallest expected cost of continuing a training run, in whole training runs."""
 _PRIOR_WEIGHT = 3
 """Number of observed probes that have the same weight as a prior guess."""
@@ -35,13 +35,13 @@ class CostModel:
         fit, fail: expected fraction of its budget that a fitting (failing) probe uses.
         growth: exponent g of the cost of a full budget, which is proportional to n**g: 1 for a
             budget in epochs, 0 for one in updates.
-        level: log of the sample passes of a full budget at n = 1; None before any cost is known.
+        log_cost: log of the sample passes of a full budget at n = 1; None before any cost is known.
     """
 
     fit: float
     fail: float
     growth: float
-    level: float | None
+    log_cost: float | None
 
     @classmethod
     def from_history(cls, history: History) -> CostModel:
@@ -50,25 +50,20 @@ class CostModel:
         Without a budget, every failing probe is taken as a full training run.
         """
         known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
-        fractions = {
-            fit: [r.share for r in known if r.fit == fit and r.share is not None]
-            for fit in (True, False)
-        }
-        fit, fail = (
-            (guess * _PRIOR_WEIGHT + sum(values)) / (_PRIOR_WEIGHT + len(values))
-            for guess, values in (
-                (_FIT_FRACTION, fractions[True]),
-                (_FAIL_FRACTION, fractions[False]),
-            )
-        )
+
+        def mean_share(prior: float, fit: bool) -> float:
+            shares = [r.share for r in known if r.fit == fit and r.share is not None]
+            return (prior * _PRIOR_WEIGHT + sum(shares)) / (_PRIOR_WEIGHT + len(shares))
+
+        fit, fail = mean_share(_FIT_FRACTION, True), mean_share(_FAIL_FRACTION, False)
         full_runs = known or [r for r in history if not r.fit and r.cost > 0]
         n = np.log([r.n for r in full_runs])
         full = np.log([r.cost / (r.share or 1) for r in full_runs])
         growth = 1.0
         if len(n) and np.ptp(n) > math.log(1.5):
             growth = float(np.clip(np.polyfit(n, full, 1)[0], 0, 1))
-        level = float(np.mean(full - growth * n)) if len(n) else None
-        return cls(fit=fit, fail=fail, growth=growth, level=level)
+        log_cost = float(np.mean(full - growth * n)) if len(n) else None
+        return cls(fit=fit, fail=fail, growth=growth, log_cost=log_cost)
 
     def expected(self, n: Floats, chance: Floats, used: Floats) -> Floats:
         """Return the expected relative cost of probes at ``n`` with P(fit) = ``chance``.
@@ -80,10 +75,10 @@ class CostModel:
             used: fraction of the budget that each probe has used already; 0 for new training runs.
         """
         share = np.maximum(self.fit, used) * chance + self.fail * (1 - chance)
-        remaining = np.where(used > 0, np.maximum(share - used, _LEAST_SHARE), share)
+        remaining = np.where(used > 0, np.maximum(share - used, _MIN_SHARE), share)
         return np.asarray(n**self.growth * remaining)
 
-    def trainings(self, history: History) -> float:
+    def in_full_runs(self, history: History) -> float:
         """Return the cost of all probes in full training runs: the sum of used budget fractions.
 
         If training has no budget, the fraction is the cost divided by the estimated cost of a full
@@ -93,10 +88,10 @@ class CostModel:
         for result in history:
             if result.share is not None:
                 used += result.share
-            elif self.level is None:
+            elif self.log_cost is None:
                 used += 1.0
             else:
-                full = math.exp(self.level + self.growth * math.log(result.n))
+                full = math.exp(self.log_cost + self.growth * math.log(result.n))
                 used += min(1.0, result.cost / full)
         return round(used, 6)  # rounding errors must not start one more training
 
@@ -118,13 +113,13 @@ class Draws:
     @classmethod
     def from_curve(cls, curve: FitCurve, q: float) -> Draws:
         """Group draws by the n at which P(fit) = q, in bins of equal probability."""
-        thin = curve.thin(_CELLS, curve.level_set(q))
-        return cls(curves=[thin], starts=np.arange(0, _CELLS, _CELLS // _BINS))
+        resampled = curve.resample(_CELLS, curve.level_set(q))
+        return cls(curves=[resampled], starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
     def from_arms(cls, arms: ArmPosteriors) -> Draws:
         """Group draws by the best arm and, within it, by quantiles of its EMC."""
-        best, top = arms.level.argmax(axis=1), arms.level.max(axis=1)
+        best, top = arms.log_emc.argmax(axis=1), arms.log_emc.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_OF_ARM + 1)[1:-1])
         group = best * _BINS_OF_ARM + np.searchsorted(ends, top)
         order = np.argsort(group, kind="stable")
@@ -154,8 +149,8 @@ def choose_probes(
         started = {n: share for run_arm, n, share in unfinished if run_arm == arm}
         low = float(np.quantile(curve.threshold - 2 * curve.width, 0.05))
         high = float(np.quantile(curve.threshold + 2 * curve.width, 0.95))
-        ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
-        candidates = np.unique([*np.clip(np.round(ladder), *ends), *started]).astype(np.float64)
+        log_spaced = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
+        candidates = np.unique([*np.clip(np.round(log_spaced), *ends), *started]).astype(np.float64)
         used += [started.get(n, 0.0) for n in candidates]
         arms += [arm] * len(candidates)
         ns.append(candidates)

@@ -87,7 +87,7 @@ class FitCurve:
         weight = self.weight * np.exp(log_weight - log_weight.max())
         return replace(self, weight=weight / weight.sum())
 
-    def thin(self, size: int, values: Floats | None = None) -> FitCurve:
+    def resample(self, size: int, values: Floats | None = None) -> FitCurve:
         """Draw ``size`` equally weighted cells by systematic resampling.
 
         With ``values`` (shape (cells,)), the draws are sorted by them.
@@ -151,7 +151,8 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
         weight = weight * np.exp(evidence.missed(threshold[new], width[new], curve_index, lapse))
     times = Times.from_history(history if eps is None else ())
     if len(times):
-        weight = weight * np.exp(times.log_weight(threshold[new], width[new])[curve_index])
+        by_law = times.by_law(threshold[new], width[new])
+        weight = weight * np.exp(times.bounded_likelihood(by_law)[curve_index])
     return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
 
 

@@ -12,26 +12,32 @@ from flexhpc.config.sections.search import Growth
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Bracket, EmcInterval, EndedBy, Estimate, History
+from flexhpc.search.next_n import (
+    SearchState,
+    ascending_ns,
+    decide_by_quorum,
+    first_failure,
+    max_probes_per_n,
+)
 from flexhpc.search.policy import Policy, Proposal, make_estimate
-from flexhpc.search.walk import WalkState, decide_by_quorum, first_failure, ladder, max_probes_per_n
 
 _CURVES = 200
 
 
-def _replay(search: Growth, n_limit: int, history: History) -> WalkState:
-    return first_failure(decide_by_quorum(history, search.seeds_per_n), _rungs(search, n_limit))
+def _replay(search: Growth, n_limit: int, history: History) -> SearchState:
+    return first_failure(decide_by_quorum(history, search.seeds_per_n), _all_ns(search, n_limit))
 
 
-def _rungs(search: Growth, n_limit: int) -> list[int]:
-    return ladder(search.start, search.growth, n_limit, search.step)
+def _all_ns(search: Growth, n_limit: int) -> list[int]:
+    return ascending_ns(search.start, search.growth, n_limit, search.step)
 
 
 def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
     """Propose the next probe, or return why the search has ended."""
-    walk = _replay(search, n_limit, history)
-    if walk.next_n is not None:
-        return [(0, walk.next_n)]
-    return "failure" if walk.bracket.censored == "none" else "data"
+    state = _replay(search, n_limit, history)
+    if state.next_n is not None:
+        return [(0, state.next_n)]
+    return "failure" if state.bracket.censored == "none" else "data"
 
 
 def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
@@ -40,23 +46,19 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
-    lower, upper = _stopping_interval(curve, search, n_limit, (TAILS[0], TAILS[2]))
+    lower, upper = _stopping_interval(curve, search, n_limit)
     fit = EmcInterval.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
     return make_estimate(search, history, curve, fit, bracket)
 
 
-def probe_bound(
-    search: Growth, n_limit: int, *, rejects: bool, tuned: bool
-) -> list[tuple[int, float]]:
+def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes, as pairs of n and number of probes."""
     count = max_probes_per_n(search, rejects)
-    return [(n, count) for n in _rungs(search, n_limit)]
+    return [(n, count) for n in _all_ns(search, n_limit)]
 
 
-def _stopping_interval(
-    curve: FitCurve, search: Growth, n_limit: int, levels: tuple[float, float]
-) -> tuple[float, float]:
-    """Return quantiles (samples) of the n at which a repeated run of the growth policy would end.
+def _stopping_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
+    """Return the interval of the n (samples) at which another run of the policy would end.
 
     The last n before the first failure is random. Given a fit curve its distribution is exact,
     P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that n_i passes its
@@ -66,18 +68,17 @@ def _stopping_interval(
         curve: posterior of the fit curve.
         search: settings of the growth policy.
         n_limit: largest available n (samples).
-        levels: probabilities of the two quantiles, in (0, 1).
     """
-    ns = np.array(_rungs(search, n_limit), dtype=np.float64)
+    ns = np.array(_all_ns(search, n_limit), dtype=np.float64)
     needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(ns) + 1)
-    for chance in curve.thin(_CURVES).chance(ns):
+    for chance in curve.resample(_CURVES).chance(ns):
         passes = binom.sf(needed - 1, 2 * needed - 1, chance)
         survival = np.concatenate(([1.0], np.cumprod(passes)))
         total += survival - np.concatenate((survival[1:], [0.0]))
     below = np.cumsum(total) / total.sum()
     ends = np.concatenate(([0.0], ns))
-    lower, upper = (float(ends[np.searchsorted(below, level)]) for level in levels)
+    lower, upper = (float(ends[np.searchsorted(below, level)]) for level in (TAILS[0], TAILS[2]))
     return lower, upper
 
 

@@ -21,7 +21,7 @@ TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Probabilities of the quantiles that are the lower end, median and upper end of an interval."""
 UNINFORMATIVE = ("diverged", "unstable")
 """Verdicts whose number of missed samples carries no information about capacity."""
-MOST_REJECTED = 4
+MAX_REJECTED = 4
 """Maximum number of rejected probes per n and arm that are ignored; if more are rejected, all of
 them count as failures."""
 
@@ -74,12 +74,12 @@ History = Sequence[ProbeResult]
 def accepted_probes(history: History) -> list[ProbeResult]:
     """Return the probes that are evidence of capacity: all but rejected and unfinished ones.
 
-    If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they count as failures,
+    If more than ``MAX_REJECTED`` probes at one n and arm were rejected, they count as failures,
     because otherwise a search in which no training run converges would not end.
     """
     finished = [r for r in history if not r.unfinished]
     rejected = Counter((r.n, r.arm) for r in finished if r.rejected)
-    return [r for r in finished if not r.rejected or rejected[r.n, r.arm] > MOST_REJECTED]
+    return [r for r in finished if not r.rejected or rejected[r.n, r.arm] > MAX_REJECTED]
 
 
 def evidence_of(history: History) -> tuple[ProbeResult, ...]:

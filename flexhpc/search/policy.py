@@ -49,10 +49,9 @@ class Policy:
             search has ended.
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, or None if the history is not sufficient.
-        probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
-            pairs of n and number of probes, without regard to ``max_cost`` (inf if there is no
-            other bound). ``rejects``: whether a convergence gate may reject probes; ``tuned``:
-            whether keys are tuned.
+        probe_bound: (section, n_limit, *, rejects) -> upper bound on the proposed probes, as pairs
+            of n and number of probes, without regard to ``max_cost`` (inf if there is no other
+            bound). ``rejects``: whether a convergence gate may reject probes.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -60,13 +59,13 @@ class Policy:
     probe_bound: Callable[..., Iterable[tuple[int, float]]]
 
 
-def policy_of(search: Search) -> Policy:
+def load_policy(search: Search) -> Policy:
     """Import the policy that a ``search`` section selects."""
     policy: Policy = load_implementation(search)
     return policy
 
 
-def at_once(search: Search) -> int:
+def round_size(search: Search) -> int:
     """Return the number of probes that a search proposes per round (1 by default)."""
     return int(getattr(search, "at_once", 1))
 
@@ -103,8 +102,8 @@ def advance(
         coordinates: coordinates of the arms, if keys are tuned.
         doubling: when to stop doubling the budget; None for a single budget.
     """
-    round_size = at_once(search)
-    completed = len(history) // round_size * round_size
+    size = round_size(search)
+    completed = len(history) // size * size
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm, r.stage))
     stage = max((result.stage for result in rounds), default=0)
     while True:
@@ -118,7 +117,7 @@ def advance(
         assert estimate is not None, "a search that has ended has an estimate"
         return estimate
     done = {Probe(r.n, r.repeat, r.arm, r.stage) for r in history[completed:]}
-    return [p for p in _numbered(proposal, results, stage) if p not in done]
+    return [p for p in _assign_repeats(proposal, results, stage) if p not in done]
 
 
 def _propose(
@@ -130,21 +129,21 @@ def _propose(
     Return ``doubling`` if the stage has ended and the search continues with twice its budget.
     """
     if doubling is None:
-        return _propose_once(search, n_limit, history, coordinates)
+        return _propose_at_stage(search, n_limit, history, coordinates)
     assert isinstance(search, Bayes), "checked with the spec"
-    last = stage >= doubling.last
-    proposal = _propose_once(search if last else search.coarse(), n_limit, history, coordinates)
+    last = stage >= doubling.max_doublings
+    proposal = _propose_at_stage(search if last else search.coarse(), n_limit, history, coordinates)
     if isinstance(proposal, list):
         return proposal
     if proposal == "data" and not any(result.fit for result in history):
         return proposal if last else "doubling"
-    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
     low, _, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
     saturated = stage > 0 and high <= doubling.saturation
     undecided = stage > 0 and low <= doubling.saturation
     if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
-        proposal = _propose_once(search, n_limit, history, coordinates)
+        proposal = _propose_at_stage(search, n_limit, history, coordinates)
         if isinstance(proposal, list):
             return proposal
     if proposal == "data":
@@ -169,19 +168,19 @@ def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
     return 1 / high, 1 / middle, 1 / low
 
 
-def _propose_once(
+def _propose_at_stage(
     search: Search, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
     """Propose the next probes with one budget, or return why the search has ended."""
-    proposal = policy_of(search).propose(search, n_limit, history, coordinates)
-    spent = CostModel.from_history(history).trainings(history)
+    proposal = load_policy(search).propose(search, n_limit, history, coordinates)
+    spent = CostModel.from_history(history).in_full_runs(history)
     if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
         return proposal
-    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     return proposal if estimate is None else "max_cost"
 
 
-def _numbered(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
+def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
     """Assign the first ``repeat`` that is not finished at this stage to each proposed probe.
 
     The finished ones have gaps if ``at_once`` was changed in the middle of a round.
@@ -214,9 +213,11 @@ def estimate_so_far(
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
-    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
-    if estimate is None or ended_by is None:
-        return None if estimate is None else replace(estimate, stage=stage)
+    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
+    if estimate is None:
+        return None
+    if ended_by is None:
+        return replace(estimate, stage=stage)
     doubling = gain = None
     if estimate.censored == "none":
         results = [r for r in history if r.arm == estimate.arm]
@@ -285,4 +286,4 @@ def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
     """Return whether a final estimate needs no further doubling of the budget."""
     if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
         return True
-    return estimate.stage >= doubling.last or estimate.censored == "right"
+    return estimate.stage >= doubling.max_doublings or estimate.censored == "right"

@@ -39,7 +39,7 @@ def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
     return list(runs.values())
 
 
-def without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
+def runs_without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
     """Return the training runs whose final states (weights and optimizer) are not kept.
 
     These are all training runs that cannot be continued and, of the others, all but the ``keep``

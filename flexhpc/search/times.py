@@ -44,7 +44,7 @@ MAX_TIME_FACTOR = 50.0
 WIDENING = 0.75
 """Relative increase of the width per unit of log n below the threshold: times of training runs far
 below it vary more and follow the laws less exactly."""
-LAPSED = 0.05
+LAPSE_FRACTION = 0.05
 """Fraction of unfinished training runs that lapsed."""
 SHORTEST = math.exp(-1 / BROAD)
 """Shortest time of a fit (fraction of the budget) if only an upper bound is known."""
@@ -71,14 +71,14 @@ class Times:
 
     Attributes:
         log_n, log_time: log n and log time of fits with an exact time, shape (fits,).
-        between: log n, log time of the last failure and log time of the fit, if the exact time is
-            unknown, shape (3, fits).
+        interval_censored: log n, log time of the last failure and log time of the fit, if the exact
+            time is unknown, shape (3, fits).
         unfinished: log n and log training time of unfinished training runs, shape (2, unfinished).
     """
 
     log_n: Floats
     log_time: Floats
-    between: Floats
+    interval_censored: Floats
     unfinished: Floats
 
     @classmethod
@@ -94,12 +94,12 @@ class Times:
         ]
         log_n, log_time = _logs(exact, 2)
         return cls(
-            log_n=log_n, log_time=log_time, between=_logs(between, 3),
+            log_n=log_n, log_time=log_time, interval_censored=_logs(between, 3),
             unfinished=_logs(unfinished, 2),
         )  # fmt: skip
 
     def __len__(self) -> int:
-        return len(self.log_n) + len(self.between.T)
+        return len(self.log_n) + len(self.interval_censored.T)
 
     def by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times, given that these training runs fitted.
@@ -128,7 +128,7 @@ class Times:
                 density += np.float32(UNEXPLAINED * BROAD)
                 product *= density
             total += np.log(product)
-        for log_n, failed, fitted in self.between.T:
+        for log_n, failed, fitted in self.interval_censored.T:
             distance = threshold - log_n
             scale = width * (1 + WIDENING * np.maximum(distance, 0))
             before, after = (
@@ -141,22 +141,20 @@ class Times:
         for log_n, log_time in self.unfinished.T:
             scale = width * (1 + WIDENING * np.maximum(threshold - log_n, 0))
             late = threshold[:, None] + shift(log_time) - log_n
-            total += np.log1p((LAPSED - 1) * expit(late / scale[:, None]))
+            total += np.log1p((LAPSE_FRACTION - 1) * expit(late / scale[:, None]))
         return total
 
-    def log_weight(self, threshold: Floats, width: Floats) -> Floats:
-        """Return the bounded log-likelihood of the times, shape (curves,); see :meth:`bounded`."""
-        return self.bounded(self.by_law(threshold, width))
+    def bounded_likelihood(self, by_law: Floats) -> Floats:
+        """Return the log of the bounded mean likelihood of all laws, shape (curves,).
 
-    def bounded(self, by_law: Floats) -> Floats:
-        """Average the likelihood of the times over the laws and bound it, shape (curves,).
+        ``by_law`` is the result of :meth:`by_law`.
 
         A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds by a
         factor of at most ``MAX_TIME_FACTOR``, and the times are ignored if no curve explains them
         better than a broad distribution.
         """
         likelihood = np.exp(by_law - by_law.max()).sum(axis=1)
-        _, failed, fitted = self.between
+        _, failed, fitted = self.interval_censored
         broad = len(self) * math.log(BROAD) + np.log(fitted - failed).sum() - by_law.max()
         floor = likelihood.max() / MAX_TIME_FACTOR + NO_LAW * math.exp(min(broad, 50.0))
         return np.asarray(np.log(likelihood + floor))

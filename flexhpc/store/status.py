@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from flexhpc.config import Point, Sweep, checked
+from flexhpc.config import Point, Sweep, load_points
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
 from flexhpc.search.stages import at_stage
@@ -129,7 +129,7 @@ class StatusReader:
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)
         path = self.run.claim(point.id)
-        final = stored.state == "done" and point.refined is None
+        final = stored.state == "done" and point.precise_search is None
         claim = None if final else read_claim(path)
         if claim is None:
             return stored
@@ -247,5 +247,5 @@ def open_run(path: Path) -> tuple[RunFolder, Sweep, list[Point]]:
     run = RunFolder(path.resolve())
     if not run.spec.is_file():
         raise InputError(f"{path}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
-    sweep, points = checked(run.spec)
+    sweep, points = load_points(run.spec)
     return run, sweep, points

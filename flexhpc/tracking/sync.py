@@ -24,7 +24,7 @@ from filelock import FileLock
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.results import numeric_columns, row_of
 from flexhpc.atomic import file_lock, read_json, write_json
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.search import estimate_so_far
 from flexhpc.search.stages import training_runs
 from flexhpc.store import RunFolder
@@ -85,7 +85,7 @@ class Syncer:
     parents: dict[str, _Parent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sweep, points = checked(self.spec) if self.spec else open_run(self.folder.path)[1:]
+        sweep, points = load_points(self.spec) if self.spec else open_run(self.folder.path)[1:]
         self.name, self.reader = sweep.name, StatusReader(self.folder, points)
         self.client: Any = None
         self.report_mtime = 0.0

@@ -15,12 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
 from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
-from flexhpc.search import at_once
+from flexhpc.search import round_size
 from flexhpc.store import (
     HEARTBEAT_TIMEOUT,
     Claim,
@@ -99,7 +99,7 @@ def points_of(spec: str) -> list[Point]:
 
     The fork server calls this before it forks, so that its workers do not expand the spec again.
     """
-    return checked(Path(spec))[1]
+    return load_points(Path(spec))[1]
 
 
 def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
@@ -321,7 +321,7 @@ class Worker:
 
     def _pool_for(self, point: Point) -> ProbePool | None:
         """Return the pool of probe processes; None if probes are trained one at a time."""
-        if self._probes_at_once == 1 or self.group.size > 1 or at_once(point.search) == 1:
+        if self._probes_at_once == 1 or self.group.size > 1 or round_size(point.search) == 1:
             return None
         if self._pool is None:
             self._pool = ProbePool(

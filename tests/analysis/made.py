@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.search import estimate_so_far
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
@@ -29,7 +29,7 @@ def points_of(folder: Path, text: str) -> list[Point]:
     """Return the points of a spec; ``text`` is the spec without the key ``name``."""
     spec = folder / "test.yaml"
     spec.write_text(f"name: test\n{text}")
-    return checked(spec)[1]
+    return load_points(spec)[1]
 
 
 def points(folder: Path, search: str = BISECTION, data: str = "labels: random") -> list[Point]:

@@ -32,10 +32,10 @@ MEASURE = """
 import sys, torch
 from pathlib import Path
 from flexhpc.measuring.point import measure
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.store import RunFolder
 from flexhpc.training import Group, Callbacks
-(point, *_) = checked(Path(sys.argv[1]))[1]
+(point, *_) = load_points(Path(sys.argv[1]))[1]
 measure(point, RunFolder(Path(sys.argv[2])), Group(torch.device("cpu")), Callbacks())
 imported = sorted({"torch._dynamo", "torch._inductor", "sklearn", "mlflow"} & set(sys.modules))
 assert not imported, imported

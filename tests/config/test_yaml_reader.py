@@ -64,7 +64,7 @@ def test_recursive_aliases_and_merge_keys_are_reported() -> None:
 
 
 def test_alias_bombs_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexhpc.config.yaml_reader._MOST_VALUES", 1_000)
+    monkeypatch.setattr("flexhpc.config.yaml_reader._MAX_VALUES", 1_000)
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
     with pytest.raises(InputError, match="contains more than 1000 values"):

@@ -72,7 +72,7 @@ def test_measure_equals_a_recorded_measurement(
 
 
 @pytest.mark.sweeps
-def test_moved_run_folder_is_an_error_but_no_interrupt(tmp_path: Path) -> None:
+def test_moved_run_folder_raises_a_point_error(tmp_path: Path) -> None:
     run, target = tmp_path / "run", tmp_path / "target"
 
     def move() -> None:
@@ -89,7 +89,7 @@ def test_moved_run_folder_is_an_error_but_no_interrupt(tmp_path: Path) -> None:
 
 
 @pytest.mark.sweeps
-def test_compare_is_the_ratio_of_posteriors() -> None:
+def test_compare_returns_the_ratio_of_posteriors() -> None:
     """The interval is open if one EMC is a bound."""
     narrow = measure()
     wide = measure(lambda: make_network(16))

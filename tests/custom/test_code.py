@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexhpc.config import checked, freeze
+from flexhpc.config import freeze, load_points
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom.code import find_code
@@ -33,7 +33,7 @@ from tests.sweeps import results_by_point
 
 
 def ids(folder: Path, *overrides: str) -> list[str]:
-    return [point.id for point in checked(folder / "custom.yaml", overrides)[1]]
+    return [point.id for point in load_points(folder / "custom.yaml", overrides)[1]]
 
 
 def test_id_depends_on_imported_source_or_version(folder: Path) -> None:
@@ -59,17 +59,17 @@ def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
     )
     (folder / "custom.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
     frozen = folder / "frozen.yaml"
-    frozen.write_text(freeze(*checked(folder / "custom.yaml")))
-    assert [point.id for point in checked(frozen)[1]] == ids(folder)
+    frozen.write_text(freeze(*load_points(folder / "custom.yaml")))
+    assert [point.id for point in load_points(frozen)[1]] == ids(folder)
 
 
 def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Path) -> None:
     frozen = tmp_path / "elsewhere" / "sweep.yaml"
     frozen.parent.mkdir()
-    frozen.write_text(freeze(*checked(folder / "custom.yaml")))
+    frozen.write_text(freeze(*load_points(folder / "custom.yaml")))
     before = ids(folder)
     (folder / "nets.py").write_text("edited")
-    points = checked(frozen)[1]
+    points = load_points(frozen)[1]
     assert [point.id for point in points] == before
     assert points[0].model.folder == str(folder)
 
@@ -87,7 +87,7 @@ def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Pa
 )  # fmt: skip
 def test_invalid_keys_are_refused(change: str, message: str, folder: Path) -> None:
     with pytest.raises(InputError, match=message):
-        checked(folder / "custom.yaml", [change])
+        load_points(folder / "custom.yaml", [change])
 
 
 def test_modules_are_found_and_hashed_with_their_imports(
@@ -407,9 +407,9 @@ def test_entry_point_is_equivalent_to_its_import_path(
         plain = ids(folder)
         assert ids(folder, "model.family=nice", "data.source=good") == plain
         with pytest.raises(InputError, match=r"model\.kwargs: has no effect with family: mlp"):
-            checked(folder / "custom.yaml", ["model.family=mlp"])
+            load_points(folder / "custom.yaml", ["model.family=mlp"])
         with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
-            checked(folder / "custom.yaml", ["model.family=nicer"])
+            load_points(folder / "custom.yaml", ["model.family=nicer"])
     finally:
         custom_code.registered_names.cache_clear()
 
@@ -426,7 +426,7 @@ fixed:
   search: {policy: bays, start: 0}
 """)
     with pytest.raises(InputError) as caught:
-        checked(spec)
+        load_points(spec)
     message = str(caught.value)
     for expected in (
         "data.source: nowhere:load: no module named", "data.labels: ", "data.n_max: must be",

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import flexhpc
-from flexhpc.config import checked, freeze
+from flexhpc.config import freeze, load_points
 from flexhpc.custom.code import find_code
 from flexhpc.custom.trainer import Budget, Trainer, TrainerCall, parse_result, train
 from flexhpc.errors import InputError, Interrupted, PointError
@@ -263,28 +263,28 @@ def test_invalid_keys_are_refused(change: str, message: str, folder: Path) -> No
     if change.startswith("evaluate"):
         changes += ["data.labels=original", "data.test_fraction=0.2"]
     with pytest.raises(InputError, match=message):
-        checked(folder / "custom.yaml", changes)
+        load_points(folder / "custom.yaml", changes)
 
 
 def test_model_is_optional_only_with_a_trainer(folder: Path) -> None:
-    (point,) = checked(folder / "custom.yaml")[1]
+    (point,) = load_points(folder / "custom.yaml")[1]
     assert point.model.family == "none"
     text = SPEC.replace('trainer: "trainers:fits_first"', "optimizer: adam")
     (folder / "custom.yaml").write_text(text)
     with pytest.raises(InputError, match="family: is required"):
-        checked(folder / "custom.yaml")
+        load_points(folder / "custom.yaml")
     with pytest.raises(InputError, match=r"family: none requires training\.trainer"):
-        checked(folder / "custom.yaml", ["model.family=none"])
+        load_points(folder / "custom.yaml", ["model.family=none"])
 
 
 def test_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
-    sweep, points = checked(folder / "custom.yaml")
+    sweep, points = load_points(folder / "custom.yaml")
     frozen = tmp_path / "frozen.yaml"
     frozen.write_text(freeze(sweep, points))
-    again = checked(frozen)[1]
+    again = load_points(frozen)[1]
     assert [p.id for p in again] == [p.id for p in points]
     assert again[0].training.trainer == "trainers:fits_first"
-    longer = checked(folder / "custom.yaml", ["training.seconds=7200"])[1]
+    longer = load_points(folder / "custom.yaml", ["training.seconds=7200"])[1]
     assert longer[0].id == points[0].id, "an id does not depend on the time limit"
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import flexhpc
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.data import load_samples, load_test
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
@@ -118,7 +118,7 @@ SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"
 
 def samples(folder: Path, data: str) -> flexhpc.data.Samples:
     """Load the data section of a spec in this folder."""
-    (point,) = checked(written(folder / "spec.yaml", SPEC.format(data)))[1]
+    (point,) = load_points(written(folder / "spec.yaml", SPEC.format(data)))[1]
     return load_samples(point.data, point.seed)
 
 
@@ -145,7 +145,7 @@ def test_formats_give_equal_samples(
     assert n in (30, 40, 60)
     np.testing.assert_array_equal(loaded.dataset.inputs, IMAGES[:n].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(loaded.labels, LABELS[:n])
-    (point,) = checked(folder / "spec.yaml")[1]
+    (point,) = load_points(folder / "spec.yaml")[1]
     if has_test_set:
         test = load_test(point.data, 0)
         np.testing.assert_array_equal(test.labels, LABELS[: len(test)])

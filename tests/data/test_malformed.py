@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
 from flexhpc.data.cifar5m import open_cifar5m
@@ -40,7 +40,7 @@ LARGE = "9" * 400
 def message(folder: Path, data: str) -> str:
     """Return the error message of a data section, in which {} is replaced by the folder."""
     spec = SPEC.format(data.replace("{}", str(folder)))
-    (point,) = checked(written(folder / "spec.yaml", spec))[1]
+    (point,) = load_points(written(folder / "spec.yaml", spec))[1]
     with pytest.raises(PointError) as caught:
         load_samples(point.data, point.seed)
     assert "\n" not in str(caught.value)

@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 import yaml
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.data.packed import verify_packed
 from flexhpc.data.prepare import prepare
@@ -175,7 +175,7 @@ def specs() -> Fuzzer:
         content = mutate_bytes(text.encode(), rng) if rng.random() < 0.3 else dumped
         path = folder / "spec.yaml"
         path.write_bytes(content)
-        return content, lambda: checked(path)
+        return content, lambda: load_points(path)
 
     return Fuzzer(make)
 
@@ -191,7 +191,7 @@ def overrides() -> Fuzzer:
         value = choose(rng, EDGE_CASES)
         text = json.dumps(value) if rng.random() < 0.5 else str(value)
         options = [f"{choose(rng, keys)}={text}" for _ in range(int(rng.integers(1, 3)))]
-        return options, lambda: checked(path, options)
+        return options, lambda: load_points(path, options)
 
     return Fuzzer(make)
 

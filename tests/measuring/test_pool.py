@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -14,9 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -25,9 +23,10 @@ from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.store import RunFolder, read_claim, read_point_file
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Callbacks
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
+from tests.measuring.helpers import CPU, load_point, pool_of
 from tests.point_files import results_of_point
 from tests.sweeps import kill_sweep, start_sweep, wait_for_sweep
 
@@ -44,7 +43,6 @@ grid:
 PLAIN = SPEC.replace('family: "barrier_net:Net"', "family: mlp, width: 8, depth: 1")
 PASSES = 20
 NARROW = max(1, (len(visible_gpus()) or available_cores()) // 8)
-CPU = Group(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def barrier(spec: Path) -> Iterator[Barrier]:
 
 @pytest.fixture(scope="module")
 def point(spec: Path) -> Point:
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     return point
 
 
@@ -79,22 +77,13 @@ def expected(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return measured
 
 
-@contextlib.contextmanager
-def pool_of(size: int, checkpoint_every: float = 60.0) -> Iterator[ProbePool]:
-    pool = ProbePool(size, 1, checkpoint_every)
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
 def processes(parent: int | None = None) -> set[int]:
     """Return the ids of the processes of a pool."""
     children = psutil.Process(parent).children()
     return {child.pid for child in children if "flexhpc.measuring.pool:serve" in child.cmdline()}
 
 
-def act_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
+def call_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
     """Call a function in a thread when this number of processes waits at the barrier."""
 
     def run() -> None:
@@ -115,7 +104,7 @@ def test_stop_request_saves_all_probes_in_progress(
 
     barrier.hold(PASSES)
     with pool_of(3) as pool:
-        act_at_barrier(barrier, 3, request_stop)
+        call_at_barrier(barrier, 3, request_stop)
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
@@ -135,7 +124,7 @@ def test_killed_process_ends_the_attempt_and_loses_nothing(
     run = RunFolder(tmp_path)
     barrier.hold(PASSES)
     with pool_of(2, checkpoint_every=0.05) as pool:
-        act_at_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
+        call_at_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
         with pytest.raises(PeerLost, match="a process that trains probes died"):
             measure(point, run, CPU, Callbacks(), pool)
     barrier.open()
@@ -163,11 +152,7 @@ def test_process_killed_while_idle_ends_the_next_attempt(point: Point, tmp_path:
 def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     """n = 1, 2 and 4 are planned together; n = 1 is impossible, so the fits at 2 and 4 are no
     bound."""
-    path = tmp_path / "spec.yaml"
-    path.write_text(
-        PLAIN.replace("depth: 1", "depth: 1, norm: batch").replace("start: 16", "start: 1")
-    )
-    (point,) = checked(path)[1]
+    point = load_point(tmp_path, PLAIN, "model.norm=batch", "search.start=1")
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
         measure(point, run, CPU, Callbacks())
@@ -194,14 +179,10 @@ def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) ->
 
 def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> None:
     """n = 1 is impossible with batch norm; the other probes of the round count."""
-    path = tmp_path / "spec.yaml"
-    path.write_text(
-        PLAIN.replace("depth: 1", "depth: 1, norm: batch")
-        .replace("lr: 1e-2", "lr: 1e-12")
-        .replace("epochs: 300", "epochs: 3")
-        .replace("start: 16", "start: 4")
-    )
-    (point,) = checked(path)[1]
+    point = load_point(
+        tmp_path, PLAIN, "model.norm=batch", "training.lr=1e-12", "training.epochs=3",
+        "search.start=4",
+    )  # fmt: skip
     estimate = measure(point, RunFolder(tmp_path / "serial"), CPU, Callbacks())
     with pool_of(2) as pool:
         assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate

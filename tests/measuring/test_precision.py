@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
-from flexhpc.config import Point, checked
+from flexhpc.config import Point
 from flexhpc.measuring.point import measure
 from flexhpc.store import ProbeRecord, RunFolder, read_point_file
 from flexhpc.store.status import StatusReader
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Callbacks
 from tests.conftest import Cli
+from tests.measuring.helpers import CPU, load_point
 
 SPEC = """\
 name: precise
@@ -22,13 +21,6 @@ fixed:
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 60}
   search: {policy: bisection, start: 16, tolerance: 0.5}
 """
-CPU = Group(torch.device("cpu"))
-
-
-def point(folder: Path, *overrides: str) -> Point:
-    path = folder / "spec.yaml"
-    path.write_text(SPEC)
-    return checked(path, overrides)[1][0]
 
 
 def state(run: RunFolder, point: Point) -> str:
@@ -41,7 +33,8 @@ def training_runs(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
 
 def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     run, scratch = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "scratch")
-    wide, narrow = point(tmp_path), point(tmp_path, "search.tolerance=0.2")
+    wide = load_point(tmp_path, SPEC)
+    narrow = load_point(tmp_path, SPEC, "search.tolerance=0.2")
     assert wide.id == narrow.id
     path = run.point(wide.id)
     assert measure(wide, run, CPU, Callbacks()).tolerance == 0.5

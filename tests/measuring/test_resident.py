@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point
 from flexhpc.data import load_samples
 from flexhpc.measuring import probe
 from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
-from flexhpc.training import Callbacks, Group, Outcome
+from flexhpc.training import Callbacks, Outcome
 from flexhpc.training.resident import Resident
+from tests.measuring.helpers import CPU, load_point
 from tests.training.helpers import same
 
 MLP, CNN = "{family: mlp, width: 16, depth: 2}", "{family: cnn, width: 4, depth: 2}"
@@ -41,7 +42,7 @@ CASES = {
 
 def trained(point: Point, n: int) -> Outcome:
     samples = load_samples(point.data, point.seed)
-    return run_training(point, samples, Probe(n, 0), Group(torch.device("cpu")), Callbacks())[0]
+    return run_training(point, samples, Probe(n, 0), CPU, Callbacks())[0]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,12 +50,11 @@ def test_uint8_inputs_train_bitwise_like_float32(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data, training = CASES[case]
-    spec = tmp_path / "s.yaml"
-    spec.write_text(
+    point = load_point(
+        tmp_path,
         f"name: s\nfixed:\n  data: {{source: digits, labels: random, {data}}}\n  model: {model}\n"
-        f"  training: {{{training}}}\n"
+        f"  training: {{{training}}}\n",
     )
-    (point,) = checked(spec)[1]
     batch = Resident.batch
     is_bytes: list[bool] = []
 
@@ -66,6 +66,6 @@ def test_uint8_inputs_train_bitwise_like_float32(
     floats = trained(point, 150)
     assert not any(is_bytes)
     is_bytes.clear()
-    monkeypatch.setattr(probe, "_MOST_FLOATS", 150 * 64 * 4 - 1)
+    monkeypatch.setattr(probe, "_MAX_FLOAT_BYTES", 150 * 64 * 4 - 1)
     same(floats, trained(point, 150))
     assert set(is_bytes) == {"inputs:" not in data}

@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.point import measure
-from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read_point_file
 from flexhpc.store.status import StatusReader
 from flexhpc.tracking.state import local_uri
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Callbacks
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
+from tests.measuring.helpers import CPU, load_point, measure_and_count, pool_of, stop_after
 from tests.point_files import results_of_point
 from tests.sweeps import (
     kill_sweep,
@@ -46,28 +45,20 @@ fixed:
   training: {optimizer: adam, lr: 1e-2, batch_size: 24, until: saturation, steps: 50}
   search: {policy: bayes, start: 8, at_once: 2, tolerance: 0.5}
 """
-CPU = Group(torch.device("cpu"))
-
-
-def point_of(folder: Path, *overrides: str) -> Point:
-    spec = folder / "saturated.yaml"
-    spec.write_text(SPEC)
-    (point,) = checked(spec, ["training.max_budget=400", *overrides])[1]
-    return point
+MAX_BUDGET = "training.max_budget=400"
 
 
 @pytest.fixture(scope="module", params=["constant", "wsd"])
 def point(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Point:
     folder = tmp_path_factory.mktemp("spec")
-    return point_of(folder, f"training.schedule={request.param}")
+    return load_point(folder, SPEC, MAX_BUDGET, f"training.schedule={request.param}")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, int]:
     """Run of the point measured in one process, and the number of its updates."""
-    run, updates = RunFolder(tmp_path_factory.mktemp("undisturbed")), itertools.count()
-    measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
-    return run, next(updates)
+    run = RunFolder(tmp_path_factory.mktemp("undisturbed"))
+    return run, measure_and_count(point, run)
 
 
 def test_failed_training_runs_are_continued(
@@ -86,9 +77,8 @@ def test_failed_training_runs_are_continued(
         for earlier, later in itertools.pairwise(stages):
             assert earlier.steps == 50 * 2**earlier.stage
             assert 45 * 2**earlier.stage < later.steps <= 50 * 2**later.stage
-    # With wsd, the decay to zero is trained again with every budget.
     expected = sum(p.steps for p in record.training_runs)
-    if point.training.schedule == "wsd":  # each budget has a decay of its own
+    if point.training.schedule == "wsd":  # the decay to zero is trained again with every budget
         continued = Counter(p.stage for p in record.probes) - Counter(
             p.stage for p in record.training_runs
         )
@@ -102,12 +92,11 @@ def test_training_runs_without_a_state_are_repeated(
 ) -> None:
     """The results are bitwise equal to the results of continued training runs."""
     schedule = f"training.schedule={point.training.schedule}"
-    repeated, updates = point_of(tmp_path, schedule, "training.keep_states=0"), itertools.count()
+    repeated = load_point(tmp_path, SPEC, MAX_BUDGET, schedule, "training.keep_states=0")
     assert repeated.id == point.id
     run = RunFolder(tmp_path)
-    measure(repeated, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
+    assert measure_and_count(repeated, run) > undisturbed[1]
     assert results_of_point(point, run) == results_of_point(point, undisturbed[0])
-    assert next(updates) > undisturbed[1]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +108,9 @@ def test_interrupted_search_is_resumed_bitwise(
     fraction: float, damage: bytes | None, point: Point, undisturbed: tuple[RunFolder, int],
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    expected, count = undisturbed
-    run, updates, stop = RunFolder(tmp_path), itertools.count(1), round(fraction * count)
+    run, (expected, updates) = RunFolder(tmp_path), undisturbed
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == stop))
+        measure(point, run, CPU, stop_after(round(fraction * updates)))
     states = [path for path in run.checkpoints(point.id) if ".final." in path.name]
     assert states
     if damage is not None:
@@ -134,7 +122,7 @@ def test_interrupted_search_is_resumed_bitwise(
 
 
 def test_sweep_killed_in_a_continued_training_run_is_resumed_bitwise(tmp_path: Path) -> None:
-    """SIGKILL of the sweep and its worker, in the middle of the first continued training run."""
+    """The sweep and its worker are killed in the middle of the first continued training run."""
     text = SPEC.replace("name: saturated", "name: small").replace("at_once: 2", "at_once: 1")
     text = text.replace("family: mlp, width: 4, depth: 1", 'family: "barrier_net:Net"')
     text = text.replace("steps: 50", "steps: 50, max_budget: 200")
@@ -166,12 +154,10 @@ def test_sweep_killed_in_a_continued_training_run_is_resumed_bitwise(tmp_path: P
 
 
 def test_checkpoint_of_a_decay_is_not_continued_with_a_larger_budget(tmp_path: Path) -> None:
-    point = point_of(tmp_path, "training.schedule=wsd")
+    point = load_point(tmp_path, SPEC, MAX_BUDGET, "training.schedule=wsd")
     samples, path = load_samples(point.data, point.seed), tmp_path / "run.ckpt"
-    updates = itertools.count(1)
-    stopped = Callbacks(should_stop=lambda: next(updates) == 48)  # the rate decays from update 45
-    with pytest.raises(Interrupted):
-        run_probe(point, samples, Probe(400, 0), path, CPU, stopped)
+    with pytest.raises(Interrupted):  # the learning rate decays from update 45
+        run_probe(point, samples, Probe(400, 0), path, CPU, stop_after(48))
     assert path.exists()
     probe = Probe(400, 0, stage=1)
     continued, fresh = (
@@ -184,7 +170,7 @@ def test_full_disk_loses_no_result(
     small_disk: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A state (900 kB) does not fit on the disk; training runs are repeated instead."""
-    point = point_of(tmp_path, "model.width=1000", "training.max_budget=100")
+    point = load_point(tmp_path, SPEC, "model.width=1000", "training.max_budget=100")
     run, full = RunFolder(tmp_path / "run"), RunFolder(small_disk("700k"))
     measure(point, run, CPU, Callbacks())
     assert not capsys.readouterr().out
@@ -198,11 +184,9 @@ def test_full_disk_loses_no_result(
 def test_pool_equals_one_process(
     point: Point, undisturbed: tuple[RunFolder, int], tmp_path: Path
 ) -> None:
-    run, pool = RunFolder(tmp_path), ProbePool(2, 1, 60.0)
-    try:
+    run = RunFolder(tmp_path)
+    with pool_of(2) as pool:
         measure(point, run, CPU, Callbacks(), pool)
-    finally:
-        pool.close()
     assert results_of_point(point, run) == results_of_point(point, undisturbed[0])
 
 
@@ -212,8 +196,7 @@ def test_two_processes_equal_one_process(
 ) -> None:
     (tmp_path / "saturated.yaml").write_text(SPEC)
     (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
-    change = ("--set", "training.max_budget=400")
-    cli("sweep", "saturated.yaml", "--profile", "profile.yaml", *change)
+    cli("sweep", "saturated.yaml", "--profile", "profile.yaml", "--set", MAX_BUDGET)
     measured = results_of_point(point, RunFolder(tmp_path / "runs" / "saturated"))
     assert measured["probes"] == results_of_point(point, undisturbed[0])["probes"]
     (row,) = json.loads(cli("results", "runs/saturated", "--format", "json").stdout)
@@ -243,7 +226,7 @@ def test_two_processes_equal_one_process(
 
 
 def test_larger_budget_continues_a_measured_point(tmp_path: Path) -> None:
-    small, large = (point_of(tmp_path, f"training.max_budget={b}") for b in (100, 800))
+    small, large = (load_point(tmp_path, SPEC, f"training.max_budget={b}") for b in (100, 800))
     assert small.id == large.id
     run = RunFolder(tmp_path / "run")
     estimate = measure(small, run, CPU, Callbacks())

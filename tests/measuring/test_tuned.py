@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.point import measure
-from flexhpc.measuring.pool import ProbePool
 from flexhpc.store import RunFolder
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Callbacks
 from tests.conftest import Cli
+from tests.measuring.helpers import CPU, load_point, measure_and_count, pool_of, stop_after
 from tests.point_files import results_of_point
 from tests.tracking.test_sync import logged
 
@@ -29,28 +27,26 @@ fixed:
   training: {optimizer: adam, lr: {tune: [1e-4, 1e-2]}, batch_size: 32, steps: 200}
   search: {policy: bayes, start: 16, at_once: 3, tolerance: 0.5, max_cost: 10}
 """
-CPU = Group(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
-    spec = tmp_path_factory.mktemp("tuned") / "tuned.yaml"
-    spec.write_text(SPEC)
-    (point,) = checked(spec)[1]
-    return point
+    return load_point(tmp_path_factory.mktemp("tuned"), SPEC)
 
 
 @pytest.fixture(scope="module")
-def serial(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
-    """Contents of the point measured in one process without a pool, and the number of updates."""
-    run, updates = RunFolder(tmp_path_factory.mktemp("serial")), itertools.count()
-    measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
-    return results_of_point(point, run), next(updates)
+def undisturbed(
+    point: Point, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], int]:
+    """Contents of the point measured in one process, and the number of updates."""
+    run = RunFolder(tmp_path_factory.mktemp("undisturbed"))
+    updates = measure_and_count(point, run)
+    return results_of_point(point, run), updates
 
 
 @pytest.fixture(scope="module")
-def expected(serial: tuple[dict[str, Any], int]) -> dict[str, Any]:
-    return serial[0]
+def expected(undisturbed: tuple[dict[str, Any], int]) -> dict[str, Any]:
+    return undisturbed[0]
 
 
 @pytest.mark.full_budget
@@ -65,23 +61,21 @@ def test_best_learning_rate_is_found_and_evaluated(expected: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("fraction", [0.06, 0.99], ids=["in a probe", "in the evaluation"])
 def test_interrupted_point_is_resumed_bitwise(
-    fraction: float, point: Point, serial: tuple[dict[str, Any], int], tmp_path: Path
+    fraction: float, point: Point, undisturbed: tuple[dict[str, Any], int], tmp_path: Path
 ) -> None:
-    run, updates, stop = RunFolder(tmp_path), itertools.count(1), round(fraction * serial[1])
+    run, (expected, updates) = RunFolder(tmp_path), undisturbed
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == stop))
+        measure(point, run, CPU, stop_after(round(fraction * updates)))
     assert run.checkpoints(point.id)
     measure(point, run, CPU, Callbacks())
-    assert results_of_point(point, run) == serial[0]
+    assert results_of_point(point, run) == expected
     assert not run.checkpoints(point.id)
 
 
 def test_pool_equals_one_process(point: Point, expected: dict[str, Any], tmp_path: Path) -> None:
-    run, pool = RunFolder(tmp_path), ProbePool(3, 1, 60.0)
-    try:
+    run = RunFolder(tmp_path)
+    with pool_of(3) as pool:
         measure(point, run, CPU, Callbacks(), pool)
-    finally:
-        pool.close()
     assert results_of_point(point, run) == expected
     assert not run.checkpoints(point.id)
 

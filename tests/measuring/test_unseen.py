@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import flexhpc
-from flexhpc.config import checked, freeze
+from flexhpc.config import freeze, load_points
 from flexhpc.errors import InputError
 from tests.conftest import Cli
 
@@ -38,7 +38,7 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
     """The recording changes no other result."""
     plain = spec.with_name("plain.yaml")
     plain.write_text(SPEC.replace("record: {unseen: 300}\n", "").replace("unseen", "plain"))
-    assert checked(plain)[1][0].id == checked(spec)[1][0].id
+    assert load_points(plain)[1][0].id == load_points(spec)[1][0].id
     runs = []
     for path in (spec, plain):
         cli("sweep", path, "--profile", profile)
@@ -59,16 +59,16 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
     assert recorded == without
 
 
-def test_frozen_spec_keeps_unseen_and_invalid_values_are_refused(spec: Path) -> None:
-    sweep, points = checked(spec)
+def test_frozen_spec_keeps_unseen_and_invalid_values_are_rejected(spec: Path) -> None:
+    sweep, points = load_points(spec)
     frozen = spec.with_name("frozen.yaml")
     frozen.write_text(freeze(sweep, points))
-    assert checked(frozen)[1][0].record.unseen == 300
-    assert checked(spec, ["record.unseen=20"])[1][0].record.unseen == 20
+    assert load_points(frozen)[1][0].record.unseen == 300
+    assert load_points(spec, ["record.unseen=20"])[1][0].record.unseen == 20
     for change, message in (
         ("record.unseen=0", "record.unseen: must be at least 1"),
         ("record.unseen=5000", "5000 is more than the 1797 training samples of digits"),
         ("record.masks=1", "record.masks: unknown key; use one of unseen, forgetting"),
     ):
         with pytest.raises(InputError, match=message):
-            checked(spec, [change])
+            load_points(spec, [change])

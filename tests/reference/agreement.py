@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Estimate, ProbeResult, advance
@@ -80,7 +80,7 @@ def _point(recipe: Recipe) -> Iterator[Point]:
         fixed["search"] = {"policy": "bayes", "tolerance": TOLERANCE}
         spec = folder / "spec.yaml"
         spec.write_text(yaml.safe_dump({"name": recipe.name, "fixed": fixed}))
-        _, (point,) = checked(spec)
+        _, (point,) = load_points(spec)
         yield point
 
 
@@ -108,7 +108,7 @@ def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:
     deviance of the counts is compared with the deviance of binomial counts drawn from the curve.
     """
     rng = np.random.default_rng(seed)
-    cells = curve.thin(_DRAWS, curve.threshold)
+    cells = curve.resample(_DRAWS, curve.threshold)
     n = np.array([count.n for count in counts], np.float64)
     of = np.array([count.of for count in counts])
     fitted = np.array([count.fitted for count in counts])

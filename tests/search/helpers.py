@@ -1,13 +1,18 @@
-"""Searches with simulated training runs (oracles)."""
+"""Searches with simulated training runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from flexhpc.config.sections.search import Search
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, at_once
+from flexhpc.config.sections.training import Doubling
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, round_size
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
+
+Train = Callable[[Probe], ProbeResult]
 
 
 def result(n: int, missed: int = 0, verdict: str = "", **values: Any) -> ProbeResult:
@@ -17,19 +22,50 @@ def result(n: int, missed: int = 0, verdict: str = "", **values: Any) -> ProbeRe
     return ProbeResult(n=n, verdict=verdict, n_errors=missed, **values)
 
 
+def misses(count: Callable[[int, int], int | None]) -> Train:
+    """Return training runs that miss ``count(n, repeat)`` samples; None: failed, count unknown."""
+
+    def train(probe: Probe) -> ProbeResult:
+        missed = count(probe.n, probe.repeat)
+        verdict = "not_fit" if missed is None else ""
+        values = {"repeat": probe.repeat, "arm": probe.arm, "stage": probe.stage}
+        return result(probe.n, missed or 0, verdict, cost=10 * probe.n, **values)
+
+    return train
+
+
+def fits(predicate: Callable[[int, int], bool]) -> Train:
+    """Return training runs that fit if ``predicate(n, repeat)``, with unknown counts if not."""
+    return misses(lambda n, repeat: 0 if predicate(n, repeat) else None)
+
+
+def fits_with(
+    chance: Callable[[int], float], rng: np.random.Generator,
+    missed: Callable[[int], int | None] = lambda _: None,
+) -> Train:  # fmt: skip
+    """Return training runs that fit with probability ``chance(n)``, and else miss ``missed(n)``."""
+    return misses(lambda n, _: 0 if rng.random() < chance(n) else missed(n))
+
+
 def play(
     search: Search,
     n_limit: int,
-    oracle: Callable[[Probe], ProbeResult],
+    train: Train,
     coordinates: Coordinates = SINGLE_ARM,
+    doubling: Doubling | None = None,
+    history: Sequence[ProbeResult] = (),
 ) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search to its end; check that every proposed probe is valid and new."""
-    history: list[ProbeResult] = []
-    while isinstance(step := advance(search, n_limit, history, coordinates), list):
-        assert len(step) == at_once(search)
-        assert not {(r.n, r.repeat, r.arm) for r in history} & set(step)
+    """Run a search to its end, by default from its start; check all proposed probes.
+
+    The probes of a round end in the reverse order.
+    """
+    results = list(history)
+    while isinstance(step := advance(search, n_limit, results, coordinates, doubling), list):
+        assert history or len(step) == round_size(search)
+        assert not {Probe(r.n, r.repeat, r.arm, r.stage) for r in results} & set(step)
+        assert not {(r.n, r.repeat, r.arm) for r in results if r.fit} & {p[:3] for p in step}
         assert all(1 <= probe.n <= n_limit for probe in step)
         assert all(0 <= probe.arm < len(coordinates) for probe in step)
-        history += [oracle(probe) for probe in step]
-        assert len(history) < 5_000
-    return step, history
+        results += [train(probe) for probe in reversed(step)]
+        assert len(results) < 5_000
+    return step, results

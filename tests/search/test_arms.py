@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import math
-import random as stdlib_random
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
+from flexhpc.search import Estimate, Probe, ProbeResult, estimate_so_far
 from flexhpc.search.arms import arm_posteriors
-from tests.search import helpers
-from tests.search.helpers import result
+from tests.search.helpers import play, result
 
 SEARCH = Bayes(policy="bayes", start=16)
 LINE = [(float(i),) for i in range(5)]
 EMC = (30, 200, 500, 150, 20)
 
 
-def play(
+def play_arms(
     search: Bayes, n_limit: int, fits: Callable[[int, int], bool]
 ) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search over five arms on an oracle of (arm, n)."""
+    """Run a search over five arms, whose training runs fit if ``fits(arm, n)``."""
 
-    def oracle(probe: Probe) -> ProbeResult:
+    def train(probe: Probe) -> ProbeResult:
         n, repeat, arm, _ = probe
         if fits(arm, n):
             return result(n, repeat=repeat, arm=arm, cost=35 * n, share=0.35)
         return result(n, max(1, round(0.2 * n)), repeat=repeat, arm=arm, cost=100 * n, share=1.0)
 
-    return helpers.play(search, n_limit, oracle, LINE)
+    return play(search, n_limit, train, LINE)
 
 
 def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
@@ -43,7 +39,7 @@ def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
 
 
 def test_searches_find_the_best_arm_at_a_bounded_cost() -> None:
-    searches = [play(SEARCH, 50_000, noisy(seed)) for seed in range(12)]
+    searches = [play_arms(SEARCH, 50_000, noisy(seed)) for seed in range(12)]
     assert np.mean([e.arm == 2 for e, _ in searches]) > 0.8
     covered = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in searches]
     assert np.mean(covered) > 0.6
@@ -59,17 +55,17 @@ def test_searches_find_the_best_arm_at_a_bounded_cost() -> None:
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_searches_are_censored_if_all_fit_or_all_fail(at_once: int) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once})
-    all_fit, _ = play(search, 1000, lambda *_: True)
+    all_fit, _ = play_arms(search, 1000, lambda *_: True)
     assert (all_fit.censored, all_fit.emc, all_fit.ended_by) == ("right", 1000, "data")
-    none_fit, _ = play(search, 1000, lambda *_: False)
+    none_fit, _ = play_arms(search, 1000, lambda *_: False)
     assert (none_fit.censored, none_fit.emc) == ("left", 0)
-    one_arm, _ = play(search, 1000, lambda arm, _: arm == 4)
+    one_arm, _ = play_arms(search, 1000, lambda arm, _: arm == 4)
     assert (one_arm.arm, one_arm.censored, one_arm.emc) == (4, "right", 1000)
 
 
-def test_the_estimate_uses_the_probes_of_the_best_arm() -> None:
+def test_estimate_uses_the_probes_of_the_best_arm() -> None:
     """The probes of the other arms affect only the width."""
-    estimate, history = play(SEARCH, 50_000, noisy(3))
+    estimate, history = play_arms(SEARCH, 50_000, noisy(3))
     probes = [r for r in history if r.arm == estimate.arm]
     alone = estimate_so_far(SEARCH, 50_000, [replace(r, arm=0) for r in probes])
     for key in ("largest_fit", "smallest_fail"):
@@ -81,7 +77,7 @@ def test_the_estimate_uses_the_probes_of_the_best_arm() -> None:
     assert estimate.cost == sum(r.cost for r in history)
 
 
-def test_the_width_is_inferred_from_all_arms() -> None:
+def test_width_is_inferred_from_all_arms() -> None:
     """The curve of an arm with three probes is steep or flat as those of the other arms."""
     few = [result(80), result(100), result(130, 3)]
     coordinates = [(float(arm),) for arm in range(6)]
@@ -99,21 +95,7 @@ def test_the_width_is_inferred_from_all_arms() -> None:
     assert widths[1] > 0.25
 
 
-@settings(max_examples=3)
-@given(st.integers(1, 4), st.randoms(use_true_random=False))
-def test_searches_do_not_depend_on_the_order_within_a_round(
-    at_once: int, random: stdlib_random.Random
-) -> None:
-    search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 6.0})
-    straight, history = play(search, 5000, lambda arm, n: n <= EMC[arm])
-    replayed: list[ProbeResult] = []
-    while isinstance(step := advance(search, 5000, replayed, LINE), list):
-        for probe in random.sample(step, random.randint(1, len(step))):
-            replayed += [r for r in history if (r.n, r.repeat, r.arm) == probe[:3]]
-    assert step == straight
-
-
-def test_arms_predict_each_other() -> None:
+def test_threshold_of_an_arm_is_predicted_from_other_arms() -> None:
     def probes(arm: int, emc: int) -> list[ProbeResult]:
         return [
             result(round(emc * f), 0 if f < 1 else 5, arm=arm)
@@ -124,9 +106,11 @@ def test_arms_predict_each_other() -> None:
     posteriors = arm_posteriors([*probes(0, 100), *probes(1, 300)], 50_000, 0.5, LINE)
     assert posteriors.probed == [True, True, False, False, False]
     assert posteriors.best == 1
-    near, far = np.median(posteriors.level[:, 2]), np.median(posteriors.level[:, 4])
+    near, far = np.median(posteriors.log_emc[:, 2]), np.median(posteriors.log_emc[:, 4])
     assert math.log(100) < near < math.log(1500)
-    assert posteriors.level[:, 2].std() < posteriors.level[:, 4].std() < prior.level[:, 4].std()
+    assert (
+        posteriors.log_emc[:, 2].std() < posteriors.log_emc[:, 4].std() < prior.log_emc[:, 4].std()
+    )
     assert abs(far - math.log(200)) < 1.5
     assert 0 < posteriors.best_chance < 1
     assert posteriors.regret > 0.1, "three arms without probes may be better"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from flexhpc.search import Probe, ProbeResult
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.fit_curve import posterior
 from tests.conftest import FULL
-from tests.search.helpers import play, result
+from tests.search.helpers import Train, fits, play, result
 
 N_LIMIT = 20_000
 SEARCH = Bayes(policy="bayes", start=16, tolerance=0.2)
@@ -27,10 +26,10 @@ def growth(u: np.ndarray, early: float, saturates: float) -> np.ndarray:
     return early * -np.logaddexp(0, saturates - u)
 
 
-def oracle(
+def simulated(
     rng: np.random.Generator, emc: float, early: float, saturates: float, width: float = 0.1
-) -> Callable[[Probe], ProbeResult]:
-    """Return an oracle with this EMC at the whole budget; other arguments as of :func:`growth`."""
+) -> Train:
+    """Return training runs with this EMC at the whole budget; other arguments: :func:`growth`."""
     log_emc = math.log(emc) + growth(GRID, early, saturates) - growth(GRID[-1:], early, saturates)
 
     def train(probe: Probe) -> ProbeResult:
@@ -44,13 +43,13 @@ def oracle(
 
 
 @pytest.mark.parametrize(("early", "saturates"), [(0.6, 4.0), (1.0, 0.0), (1.0, -4.0)])
-def test_emc_at_other_budgets(early: float, saturates: float) -> None:
+def test_emc_at_other_budgets_is_covered_and_unbiased(early: float, saturates: float) -> None:
     rng = np.random.default_rng(1)
     searches = 60 if FULL else 12
     covered = dict.fromkeys((0.25, 0.5, 2.0), 0)
     errors: dict[float, list[float]] = {factor: [] for factor in covered}
     for _ in range(searches):
-        _, history = play(SEARCH, N_LIMIT, oracle(rng, 300.0, early, saturates))
+        _, history = play(SEARCH, N_LIMIT, simulated(rng, 300.0, early, saturates))
         curve = budget_curve(history, N_LIMIT)
         assert curve is not None
         for factor in covered:
@@ -63,11 +62,11 @@ def test_emc_at_other_budgets(early: float, saturates: float) -> None:
     assert max(abs(np.mean(errors[factor])) for factor in (0.25, 0.5)) < 0.15
 
 
-def test_a_saturated_point_is_recognized() -> None:
+def test_saturated_point_is_recognized() -> None:
     rng = np.random.default_rng(2)
-    saturated, _ = play(SEARCH, N_LIMIT, oracle(rng, 300.0, 1.0, -5.0, width=0.05))
+    saturated, _ = play(SEARCH, N_LIMIT, simulated(rng, 300.0, 1.0, -5.0, width=0.05))
     assert saturated.doubling[1] < 1.1
-    growing, _ = play(SEARCH, N_LIMIT, oracle(rng, 300.0, 1.0, 3.0, width=0.05))
+    growing, _ = play(SEARCH, N_LIMIT, simulated(rng, 300.0, 1.0, 3.0, width=0.05))
     assert growing.saturated == "no"
     unknown = replace(growing, doubling=(1.0, 1.08, 1.3))
     assert unknown.saturated == "unknown"
@@ -75,7 +74,7 @@ def test_a_saturated_point_is_recognized() -> None:
     assert replace(growing, doubling=None).saturated is None
 
 
-def test_times_that_do_not_follow_the_law_are_ignored() -> None:
+def test_times_that_no_growth_law_describes_are_ignored() -> None:
     rng = np.random.default_rng(3)
     history = []
     for repeat in range(30):
@@ -90,7 +89,7 @@ def test_times_that_do_not_follow_the_law_are_ignored() -> None:
     assert with_times == pytest.approx(without_times, rel=0.1)
 
 
-def test_bounds_at_other_budgets() -> None:
+def test_emc_at_other_budgets_is_censored_without_fits_or_failures() -> None:
     fits = [result(n, time=n / 1000, repeat=n) for n in (50, 100, 200, 400)]
     curve = budget_curve([*fits, result(800, missed=80)], 1000)
     assert curve.emc(0.5, 0.01).censored == "left"
@@ -101,8 +100,7 @@ def test_bounds_at_other_budgets() -> None:
     assert all_fit.emc(0.5, 0.1).censored == "left"
 
 
-def test_without_times_there_is_no_curve() -> None:
+def test_there_is_no_budget_curve_without_times() -> None:
     assert budget_curve([result(10), result(20, missed=3)], 100) is None
-    estimate, _ = play(SEARCH, N_LIMIT, lambda probe: result(probe.n, missed=int(probe.n > 90),
-                                                             repeat=probe.repeat))  # fmt: skip
+    estimate, _ = play(SEARCH, N_LIMIT, fits(lambda n, _: n <= 90))
     assert (estimate.doubling, estimate.saturated) == (None, None)

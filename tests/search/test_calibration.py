@@ -12,15 +12,13 @@ from bench.search.calibration import PriorWorld, search_once, summary
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_coverage_of_the_interval() -> None:
-    """Searches to the default tolerance on curves drawn from the prior: 0.90 to within 0.02."""
+def test_interval_covers_the_emc_of_curves_drawn_from_the_prior() -> None:
     with ProcessPoolExecutor(2) as pool:
         result = summary(list(pool.map(search_once, range(1200), chunksize=8)))
     assert result["coverage"] == pytest.approx(0.90, abs=0.02), result
 
 
-def test_worlds_drawn_from_the_prior_have_a_known_emc() -> None:
-    """Half of the training runs fit at the EMC of the drawn curve."""
+def test_half_of_the_training_runs_fit_at_the_emc_of_a_drawn_curve() -> None:
     for seed in range(3):
         rng = np.random.default_rng(seed)
         world = PriorWorld.of(rng)

@@ -16,27 +16,24 @@ from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam, Sam
 from flexhpc.search import Probe, ProbeResult, cost_bound, estimate_at, estimate_so_far
 from flexhpc.search.fit_curve import posterior
-from flexhpc.search.history import MOST_REJECTED, accepted_probes
-from tests.search.helpers import play, result
+from flexhpc.search.history import MAX_REJECTED, accepted_probes
+from tests.search.helpers import Train, misses, play, result
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
 
 
-def with_errors(errors_of):
-    def oracle(probe: Probe) -> ProbeResult:
-        return result(probe.n, errors_of(probe.n), repeat=probe.repeat)
-
-    return oracle
+def fits_up_to(capacity: int) -> Train:
+    """Return training runs that fit ``capacity`` samples and miss the others."""
+    return misses(lambda n, _: max(0, n - capacity))
 
 
 @given(st.integers(50, 3_000))
 def test_each_training_error_is_estimated_from_shared_probes(capacity: int) -> None:
-    """The network fits ``capacity`` samples and misses the others."""
     eps = [0.1, 0.01, 0.5]
     search = SEARCH.model_copy(update={"eps": eps})
-    probe = with_errors(lambda n: max(0, n - capacity))
-    estimate, history = play(search, 100_000, probe)
-    alone, shorter = play(SEARCH, 100_000, probe)
+    train = fits_up_to(capacity)
+    estimate, history = play(search, 100_000, train)
+    alone, shorter = play(SEARCH, 100_000, train)
     assert (estimate.emc, estimate.censored) == (alone.emc, "none")
     assert history[: len(shorter)] == shorter
     assert list(estimate.by_eps) == ["0.01", "0.1", "0.5"]
@@ -54,8 +51,8 @@ def test_each_training_error_is_estimated_from_shared_probes(capacity: int) -> N
 @given(st.integers(50, 3_000), st.sampled_from([0.01, 0.1, 0.5]))
 def test_estimate_at_equals_the_estimate_of_a_bayesian_search(capacity: int, eps: float) -> None:
     search = Bayes(policy="bayes", start=32)
-    probe = with_errors(lambda n: max(0, n - capacity))
-    before, history = play(search.model_copy(update={"eps": [eps]}), 100_000, probe)
+    train = fits_up_to(capacity)
+    before, history = play(search.model_copy(update={"eps": [eps]}), 100_000, train)
     assert estimate_at(eps, 100_000, history) == before.by_eps[f"{eps:g}"]
 
 
@@ -63,7 +60,7 @@ def test_estimate_at_equals_the_estimate_of_a_bayesian_search(capacity: int, eps
     "search", [Bayes(policy="bayes", start=32), SEARCH, Growth(policy="growth", start=32)]
 )
 def test_estimate_at_for_every_policy(search: Search) -> None:
-    _, history = play(search, 100_000, with_errors(lambda n: max(0, n - 700)))
+    _, history = play(search, 100_000, fits_up_to(700))
     at_eps = estimate_at(0.05, 100_000, history)
     assert at_eps.emc_lo <= 1.05 * 700 / 0.95
     assert (at_eps.emc_hi or math.inf) >= 700 / 0.95
@@ -87,7 +84,7 @@ def test_estimate_at_is_none_without_accepted_probes() -> None:
 
 def test_eps_is_censored_if_all_samples_pass() -> None:
     search = SEARCH.model_copy(update={"eps": [0.5]})
-    estimate, _ = play(search, 100, with_errors(lambda n: max(0, n - 60)))
+    estimate, _ = play(search, 100, fits_up_to(60))
     assert estimate.censored == "none"
     at_eps = estimate.by_eps["0.5"]
     assert (at_eps.emc, at_eps.emc_hi, at_eps.censored) == (100, None, "right")
@@ -95,15 +92,14 @@ def test_eps_is_censored_if_all_samples_pass() -> None:
 
 def test_eps_of_an_unfinished_search() -> None:
     search = SEARCH.model_copy(update={"eps": [0.1]})
-    _, history = play(search, 10_000, with_errors(lambda n: max(0, n - 500)))
-    _, shorter = play(SEARCH, 10_000, with_errors(lambda n: max(0, n - 500)))
+    _, history = play(search, 10_000, fits_up_to(500))
+    _, shorter = play(SEARCH, 10_000, fits_up_to(500))
     assert estimate_so_far(search, 10_000, history[: len(shorter) + 1]) is not None
     assert estimate_so_far(search, 10_000, history[:3]).by_eps == {}
 
 
 @pytest.mark.parametrize("q", [10, 25, 75, 90])
-def test_quantiles_of_the_fit_curve(q: int) -> None:
-    """Of a logistic curve, whose quantiles are exact."""
+def test_quantiles_of_a_logistic_fit_curve_are_estimated(q: int) -> None:
     width, middle = 0.3, 400
     rng = np.random.default_rng(q)
     history = [
@@ -120,20 +116,20 @@ def test_quantiles_of_the_fit_curve(q: int) -> None:
     assert estimate.emc_hi / estimate.emc_lo < 1.5
 
 
-def rejecting(times: int):
+def rejecting(times: int) -> Train:
     """Fit up to 300; above, reject the first ``times`` probes at each n and fail the others."""
 
-    def oracle(probe: Probe) -> ProbeResult:
+    def train(probe: Probe) -> ProbeResult:
         n, repeat, *_ = probe
         if n <= 300:
             return result(n, repeat=repeat, cost=5)
         rejected = repeat < times
         return result(n, 3, "unconverged", repeat=repeat, cost=5, rejected=rejected)
 
-    return oracle
+    return train
 
 
-@pytest.mark.parametrize("times", [0, 1, MOST_REJECTED])
+@pytest.mark.parametrize("times", [0, 1, MAX_REJECTED])
 def test_rejected_probes_are_repeated_and_do_not_count(times: int) -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(times))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
@@ -144,13 +140,13 @@ def test_rejected_probes_are_repeated_and_do_not_count(times: int) -> None:
     assert estimate.cost == 5 * len(history)
 
 
-def test_a_search_ends_if_all_failures_are_rejected() -> None:
+def test_search_ends_if_all_failures_are_rejected() -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(10**9))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
-    assert max(r.repeat for r in history) == MOST_REJECTED
+    assert max(r.repeat for r in history) == MAX_REJECTED
 
 
-def test_the_posterior_ignores_rejected_probes() -> None:
+def test_posterior_ignores_rejected_probes() -> None:
     counting = [result(50), result(100), result(200, 9)]
     rejected = result(100, 1, "saddle", repeat=1, rejected=True)
     before, after = posterior(counting, 9_000), posterior([*counting, rejected], 9_000)
@@ -159,13 +155,13 @@ def test_the_posterior_ignores_rejected_probes() -> None:
     assert not np.array_equal(before.weight, accepted.weight)
 
 
-def test_the_cost_bound_includes_every_factor() -> None:
+def test_cost_bound_includes_every_factor() -> None:
     plain = Adam(optimizer="adam", epochs=10)
     base = cost_bound(SEARCH, plain, 1_000)
     for change, factor in (
         ({"sam": Sam()}, 2),
         ({"unconverged": "extend", "extend_to": 4.0}, 4),
-        ({"gates": Gates(plateau=PlateauGate(mode="reject"))}, 1 + MOST_REJECTED),
+        ({"gates": Gates(plateau=PlateauGate(mode="reject"))}, 1 + MAX_REJECTED),
     ):
         assert cost_bound(SEARCH, plain.model_copy(update=change), 1_000) == factor * base
     assert cost_bound(SEARCH, plain.model_copy(update={"until": "convergence"}), 1_000) is None

@@ -5,22 +5,18 @@ from __future__ import annotations
 import pytest
 
 from flexhpc.config.sections.search import Bayes, Bisection, Search
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, is_precise
+from flexhpc.search import Probe, ProbeResult, advance, is_precise
 from flexhpc.search.arms import SINGLE_ARM
-from tests.search.helpers import result
+from tests.search.helpers import play, result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.2)
 BAYES = Bayes(policy="bayes", start=64, tolerance=0.2)
 CAPPED = BAYES.model_copy(update={"tolerance": 0.05, "max_cost": 12.0})
 
 
-def play(search: Search, history: list[ProbeResult]) -> Estimate:
-    """Continue a search from a history, which is extended."""
-    while isinstance(step := advance(search, 60_000, history), list):
-        for n, repeat, *_ in step:
-            assert (n, repeat) not in {(r.n, r.repeat) for r in history}
-            history.append(result(n, max(0, n - 1000), repeat=repeat, cost=n, share=1.0))
-    return step
+def train(probe: Probe) -> ProbeResult:
+    n, repeat, *_ = probe
+    return result(n, max(0, n - 1000), repeat=repeat, cost=n, share=1.0)
 
 
 @pytest.mark.parametrize(
@@ -43,25 +39,22 @@ def play(search: Search, history: list[ProbeResult]) -> Estimate:
 def test_only_stricter_settings_continue_a_search(
     search: Search, change: dict, is_sufficient: bool
 ) -> None:
-    history: list[ProbeResult] = []
-    estimate = play(search, history)
+    estimate, history = play(search, 60_000, train)
     other = search.model_copy(update=change)
     assert is_precise(other, 60_000, history, SINGLE_ARM, estimate) is is_sufficient
-    count = len(history)
-    after = play(other, history)
+    after, continued = play(other, 60_000, train, history=history)
     if not is_sufficient:
-        assert len(history) > count
-        assert is_precise(search, 60_000, history, SINGLE_ARM, after)
+        assert len(continued) > len(history)
+        assert is_precise(search, 60_000, continued, SINGLE_ARM, after)
         assert after.emc_hi / after.emc_lo <= estimate.emc_hi / estimate.emc_lo
 
 
-def test_a_larger_max_cost_continues_the_estimate_of_a_training_error() -> None:
-    history: list[ProbeResult] = []
+def test_larger_max_cost_continues_the_estimate_of_a_training_error() -> None:
     search = CAPPED.model_copy(update={"eps": [0.3]})
-    estimate = play(search, history)
+    estimate, history = play(search, 60_000, train)
     assert estimate.ended_by == "max_cost"
-    more = search.model_copy(update={"max_cost": 60.0})
-    assert not is_precise(more, 60_000, history, SINGLE_ARM, estimate)
+    uncapped = search.model_copy(update={"max_cost": 60.0})
+    assert not is_precise(uncapped, 60_000, history, SINGLE_ARM, estimate)
 
 
 def test_missing_repeats_are_trained_first() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,20 +11,11 @@ from hypothesis import strategies as st
 
 from flexhpc.config.sections.search import Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam
-from flexhpc.search import (
-    Bracket,
-    Estimate,
-    Probe,
-    ProbeResult,
-    advance,
-    cost_bound,
-    estimate_so_far,
-)
+from flexhpc.search import Bracket, Probe, advance, cost_bound, estimate_so_far
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
-from flexhpc.search.walk import ladder
-from tests.search import helpers
-from tests.search.helpers import result
+from flexhpc.search.next_n import ascending_ns
+from tests.search.helpers import Train, fits, fits_with, play, result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)
@@ -49,23 +39,9 @@ searches = st.one_of(
 )
 
 
-def play(
-    search: Search, n_limit: int, fits: Callable[[int, int], bool]
-) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search on an oracle of (n, repeat)."""
-
-    def oracle(probe: Probe) -> ProbeResult:
-        n, repeat, *_ = probe
-        return result(
-            n, verdict="fit" if fits(n, repeat) else "not_fit", repeat=repeat, cost=10 * n
-        )
-
-    return helpers.play(search, n_limit, oracle)
-
-
 @given(searches, st.integers(1, 20_000), st.integers(0, 25_000))
-def test_searches_find_a_hard_threshold(search: Search, n_limit: int, threshold: int) -> None:
-    estimate, history = play(search, n_limit, lambda n, _: n <= threshold)
+def test_search_finds_a_sharp_threshold(search: Search, n_limit: int, threshold: int) -> None:
+    estimate, history = play(search, n_limit, fits(lambda n, _: n <= threshold))
     low, high = estimate.largest_fit, estimate.smallest_fail
     if threshold >= n_limit:
         assert (estimate.censored, estimate.emc, estimate.emc_hi) == ("right", n_limit, None)
@@ -80,15 +56,15 @@ def test_searches_find_a_hard_threshold(search: Search, n_limit: int, threshold:
     elif threshold < min(search.start, n_limit):
         assert (estimate.censored, low) == ("left", None)
     else:
-        rungs = ladder(search.start, search.growth, n_limit, search.step)
-        assert estimate.emc == max(n for n in rungs if n <= threshold)
+        ns = ascending_ns(search.start, search.growth, n_limit, search.step)
+        assert estimate.emc == max(n for n in ns if n <= threshold)
     assert estimate.probes == len(history)
     assert estimate.cost == sum(r.cost for r in history)
 
 
 @given(searches, st.integers(1, 20_000), st.randoms(use_true_random=False))
-def test_random_verdicts_end_in_a_valid_estimate(search: Search, n_limit: int, random) -> None:
-    estimate, _ = play(search, n_limit, lambda *_: random.random() < 0.5)
+def test_random_verdicts_give_a_valid_estimate(search: Search, n_limit: int, random) -> None:
+    estimate, _ = play(search, n_limit, fits(lambda *_: random.random() < 0.5))
     assert 0 <= estimate.emc <= n_limit
     assert estimate.emc_lo <= estimate.emc
     assert estimate.emc_hi is None or estimate.emc_hi >= estimate.emc
@@ -97,9 +73,9 @@ def test_random_verdicts_end_in_a_valid_estimate(search: Search, n_limit: int, r
 
 @settings(max_examples=30)
 @given(searches, st.integers(100, 20_000), st.randoms(use_true_random=False))
-def test_steps_depend_on_the_history_only(search: Search, n_limit: int, random) -> None:
-    """Any prefix of a history, in any order, gives the same proposal: a resume needs no state."""
-    estimate, history = play(search, n_limit, lambda n, _: random.random() < 500 / (n + 1))
+def test_proposal_depends_only_on_the_history(search: Search, n_limit: int, random) -> None:
+    """The order of the probes has no effect, so that a resumed search needs no other state."""
+    estimate, history = play(search, n_limit, fits(lambda n, _: random.random() < 500 / (n + 1)))
     for length in range(len(history)):
         shuffled = history[:length]
         random.shuffle(shuffled)
@@ -120,37 +96,39 @@ def test_steps_depend_on_the_history_only(search: Search, n_limit: int, random) 
         ("xxf", 5, None), ("xxx", 5, False),
     ],
 )  # fmt: skip
-def test_quorum(verdicts: str, seeds: int, expected: bool | None) -> None:
+def test_majority_of_probes_decides_whether_n_fits(
+    verdicts: str, seeds: int, expected: bool | None
+) -> None:
     named = {"f": "fit", "x": "diverged"}
     results = [result(9, verdict=named[v], repeat=i) for i, v in enumerate(verdicts)]
     assert quorum(results, seeds) is expected
 
 
-def test_a_majority_outvotes_a_lapse() -> None:
+def test_lapse_does_not_change_the_decision_of_a_majority() -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
-    estimate, _ = play(search, 60_000, lambda n, repeat: n <= 1000 and repeat != 0)
+    estimate, _ = play(search, 60_000, fits(lambda n, repeat: n <= 1000 and repeat != 0))
     assert estimate.largest_fit <= 1000 < estimate.smallest_fail
-    single, _ = play(BISECTION, 60_000, lambda n, _: n <= 1000 and n != 64)
+    single, _ = play(BISECTION, 60_000, fits(lambda n, _: n <= 1000 and n != 64))
     assert single.emc < 64
 
 
-def test_ladder() -> None:
-    assert ladder(64, 2.0, 600) == [64, 128, 256, 512, 600]
-    assert ladder(64, 2, 600) == ladder(64, 2.0, 600)
-    assert ladder(10, 2.0, 30, step=5) == [10, 15, 20, 25, 30]
-    assert ladder(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
-    assert ladder(100, 2.0, 50) == [50]
+def test_ascending_ns_end_at_the_number_of_samples() -> None:
+    assert ascending_ns(64, 2.0, 600) == [64, 128, 256, 512, 600]
+    assert ascending_ns(64, 2, 600) == ascending_ns(64, 2.0, 600)
+    assert ascending_ns(10, 2.0, 30, step=5) == [10, 15, 20, 25, 30]
+    assert ascending_ns(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
+    assert ascending_ns(100, 2.0, 50) == [50]
 
 
 def test_max_cost_ends_the_search() -> None:
     search = BISECTION.model_copy(update={"max_cost": 3.0})
-    estimate, history = play(search, 60_000, lambda n, _: n <= 1000)
+    estimate, history = play(search, 60_000, fits(lambda n, _: n <= 1000))
     assert (estimate.censored, estimate.ended_by) == ("right", "max_cost")
     assert estimate.emc == estimate.largest_fit == 256
     assert len(history) == 3
 
 
-def test_unfinished_estimates_are_censored() -> None:
+def test_estimate_of_an_unfinished_search_is_censored() -> None:
     up = estimate_so_far(BISECTION, 60_000, [result(64)])
     assert (up.censored, up.emc, up.emc_hi) == ("right", 64, None)
     down = estimate_so_far(BISECTION, 60_000, [result(64, 1, "unconverged")])
@@ -161,7 +139,7 @@ def test_unfinished_estimates_are_censored() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_an_undecided_quorum_gives_no_estimate(seeds: int) -> None:
+def test_undecided_majority_gives_no_estimate(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 1.0})
     history = [result(64, cost=100)]
     assert estimate_so_far(search, 60_000, history) is None
@@ -171,51 +149,36 @@ def test_an_undecided_quorum_gives_no_estimate(seeds: int) -> None:
     assert (estimate.censored, estimate.emc) == ("right", 64)
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_an_even_number_of_seeds_does_not_bias_the_estimate(seeds: int) -> None:
+def logistic(width: float) -> Train:
+    rng = np.random.default_rng(int(width * 1000))
+    return fits_with(lambda n: 1 / (1 + (n / 1000) ** (1 / width)), rng)
+
+
+@pytest.mark.parametrize(
+    ("width", "seeds", "max_bias"),
+    [(0.02, 1, 0.05), (0.02, 3, 0.05), (0.1, 1, 0.05), (0.1, 2, 0.035), (0.1, 3, 0.035)],
+)
+def test_interval_covers_n50_without_lapses(width: float, seeds: int, max_bias: float) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds})
-    fits = logistic(0.1)
-    logs = [math.log(play(search, 60_000, fits)[0].emc / 1000) for _ in range(200)]
-    assert abs(np.mean(logs)) < 0.035
-
-
-def logistic(width: float, lapse: float = 0.0, n50: float = 1000) -> Callable[[int, int], bool]:
-    rng = np.random.default_rng(int(width * 1000 + lapse * 100))
-
-    def fits(n: int, _: int) -> bool:
-        chance = (1 - lapse) / (1 + math.exp((math.log(n) - math.log(n50)) / width))
-        return bool(rng.random() < chance)
-
-    return fits
-
-
-@pytest.mark.parametrize("width", [0.02, 0.1])
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_the_interval_covers_n50(width: float, seeds: int) -> None:
-    """Without lapses; docs/search.md describes the coverage with lapses."""
-    search = BISECTION.model_copy(update={"seeds_per_n": seeds})
-    fits = logistic(width)
-    estimates = [play(search, 60_000, fits)[0] for _ in range(150)]
+    train = logistic(width)
+    estimates = [play(search, 60_000, train)[0] for _ in range(150)]
     covered = np.mean([e.emc_lo <= 1000 <= (e.emc_hi or math.inf) for e in estimates])
     assert covered >= 0.85
-    assert abs(np.mean([math.log(e.emc / 1000) for e in estimates])) < 0.05
+    assert abs(np.mean([math.log(e.emc / 1000) for e in estimates])) < max_bias
 
 
-def test_the_growth_interval_contains_the_emcs_of_other_runs() -> None:
-    fits = logistic(0.1)
-    runs = [play(GROWTH, 60_000, fits)[0] for _ in range(60)]
+def test_growth_interval_contains_the_emcs_of_other_runs() -> None:
+    train = logistic(0.1)
+    runs = [play(GROWTH, 60_000, train)[0] for _ in range(60)]
     emcs = np.array([e.emc for e in runs])
     covered = np.mean([np.mean((e.emc_lo <= emcs) & (emcs <= e.emc_hi)) for e in runs])
     assert covered >= 0.85
 
 
-def test_the_posterior_concentrates_at_the_truth() -> None:
-    fits = logistic(0.1)
+def test_posterior_concentrates_at_the_true_curve() -> None:
+    train = logistic(0.1)
     ns = [200, 400, 700, 900, 1100, 1400, 2000, 4000] * 25
-    history = [
-        result(n, verdict="fit" if fits(n, i) else "not_fit", repeat=i) for i, n in enumerate(ns)
-    ]
-    curve = posterior(history, 60_000)
+    curve = posterior([train(Probe(n, i)) for i, n in enumerate(ns)], 60_000)
     low, middle, high = curve.quantiles(curve.level_set(0.5), (0.05, 0.5, 0.95))
     assert low < 1000 < high
     assert high / low < 1.15
@@ -225,19 +188,19 @@ def test_the_posterior_concentrates_at_the_truth() -> None:
     assert (np.diff(curve.mean_chance(np.geomspace(10, 1e5, 50))) <= 1e-12).all()
 
 
-def test_the_cost_bound_holds() -> None:
+def test_no_search_costs_more_than_its_bound() -> None:
     training = Adam(optimizer="adam", epochs=10)
     rng = np.random.default_rng(0)
     for search in (BISECTION, GROWTH, BISECTION.model_copy(update={"seeds_per_n": 3})):
         bound = cost_bound(search, training, 5_000)
         for _ in range(40):
             threshold = int(rng.integers(0, 6_000))
-            estimate, _ = play(search, 5_000, lambda n, _, t=threshold: n <= t)
+            estimate, _ = play(search, 5_000, fits(lambda n, _, t=threshold: n <= t))
             assert estimate.cost <= bound
 
 
-def test_ended_by() -> None:
+def test_reason_why_a_search_ended() -> None:
     for search, expected in ((BISECTION, "tolerance"), (GROWTH, "failure")):
-        assert play(search, 60_000, lambda n, _: n <= 1000)[0].ended_by == expected
-        assert play(search, 500, lambda n, _: n <= 1000)[0].ended_by == "data"
-    assert play(BISECTION, 500, lambda *_: False)[0].ended_by == "data"
+        assert play(search, 60_000, fits(lambda n, _: n <= 1000))[0].ended_by == expected
+        assert play(search, 500, fits(lambda n, _: n <= 1000))[0].ended_by == "data"
+    assert play(BISECTION, 500, fits(lambda *_: False))[0].ended_by == "data"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,14 +20,14 @@ from flexhpc.search import (
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
 from flexhpc.search.policy import last_gain
-from flexhpc.search.stages import at_stage, training_runs, without_state
+from flexhpc.search.stages import at_stage, runs_without_state, training_runs
 from flexhpc.search.times import Times
 from tests.conftest import FULL
-from tests.search.helpers import result
+from tests.search.helpers import Train, play, result
 
 N_LIMIT = 20_000
 SEARCH = Bayes(policy="bayes", start=16, tolerance=0.2)
-DOUBLING = Doubling(saturation=1.1, last=6)
+DOUBLING = Doubling(saturation=1.1, max_doublings=6)
 EMC, WIDTH = 300.0, 0.1
 
 
@@ -37,9 +36,7 @@ def log_emc(stage: float, saturates: float) -> float:
     return math.log(EMC) - math.log1p(2.0 ** (saturates - stage))
 
 
-def simulated(
-    seed: int, saturates: float, *, exact: bool = True, emc: float = EMC
-) -> Callable[[Probe], ProbeResult]:
+def simulated(seed: int, saturates: float, *, exact: bool = True, emc: float = EMC) -> Train:
     """Return training runs whose difficulty does not depend on the budget.
 
     Args:
@@ -65,50 +62,43 @@ def simulated(
     return train
 
 
-def search(
-    train: Callable[[Probe], ProbeResult], doubling: Doubling = DOUBLING, at_once: int = 1
+def play_doubling(
+    train: Train, doubling: Doubling = DOUBLING, n_limit: int = N_LIMIT, **changes: object
 ) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search; check that it proposes no probe twice and continues what it started."""
-    policy = SEARCH.model_copy(update={"at_once": at_once})
-    history: list[ProbeResult] = []
-    while isinstance(step := advance(policy, N_LIMIT, history, doubling=doubling), list):
-        done = {(r.n, r.repeat, r.arm, r.stage) for r in history}
-        fitted = {(r.n, r.repeat) for r in history if r.fit}
-        assert not done & set(step)
-        assert not fitted & {(p.n, p.repeat) for p in step}
-        history += [train(probe) for probe in reversed(step)]
-        assert len(history) < 500
-    return step, history
+    """Run a search with changed settings that doubles the budget."""
+    return play(SEARCH.model_copy(update=changes), n_limit, train, doubling=doubling)
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["times known", "budgets known"])
 def test_budget_is_doubled_until_the_emc_is_saturated(exact: bool) -> None:
     searches = 20 if FULL else 3
-    held, costs = 0, []
+    covered, costs = 0, []
     for seed in range(searches):
-        estimate, history = search(simulated(seed, saturates=1.5, exact=exact))
+        estimate, history = play_doubling(simulated(seed, saturates=1.5, exact=exact))
         assert estimate.stage >= 3
         assert (estimate.saturated == "yes") == (estimate.ended_by == "saturation")
         assert (estimate.gain[2] <= 1.1) == (estimate.ended_by == "saturation")
-        held += estimate.emc_lo <= math.exp(log_emc(estimate.stage, 1.5)) <= estimate.emc_hi
+        covered += estimate.emc_lo <= math.exp(log_emc(estimate.stage, 1.5)) <= estimate.emc_hi
         costs.append(sum(run.share for run in at_stage(history, estimate.stage)))
         continued = {(r.n, r.repeat) for r in history if r.stage} & {
             (r.n, r.repeat) for r in history if not r.stage
         }
         assert continued
-    assert held >= 0.65 * searches
+    assert covered >= 0.65 * searches
     assert np.mean(costs) < 20, "more whole training runs than a search at the last budget"
 
 
 def test_search_ends_at_the_largest_budget() -> None:
-    estimate, _ = search(simulated(0, saturates=9.0), Doubling(saturation=1.1, last=2))
+    estimate, _ = play_doubling(
+        simulated(0, saturates=9.0), Doubling(saturation=1.1, max_doublings=2)
+    )
     assert (estimate.stage, estimate.ended_by, estimate.saturated) == (2, "max_budget", "no")
     assert estimate.emc == pytest.approx(math.exp(log_emc(2, 9.0)), rel=0.3)
 
 
-def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
-    train, doubling = simulated(1, saturates=0.0), Doubling(saturation=1.1, last=2)
-    estimate, history = search(train, doubling, at_once=3)
+def test_search_is_resumed_after_any_probe_of_a_round() -> None:
+    train, doubling = simulated(1, saturates=0.0), Doubling(saturation=1.1, max_doublings=2)
+    estimate, history = play_doubling(train, doubling, at_once=3)
     policy = SEARCH.model_copy(update={"at_once": 3})
     for end in range(0, len(history), 5):
         missing = advance(policy, N_LIMIT, history[:end], doubling=doubling)
@@ -116,7 +106,7 @@ def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
         expected = {(r.n, r.repeat, r.arm, r.stage) for r in history[end : done + 3]}
         assert set(missing) == expected
     assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling)
-    larger = Doubling(saturation=1.0001, last=4)
+    larger = Doubling(saturation=1.0001, max_doublings=4)
     assert not is_precise(policy, N_LIMIT, history, ((),), estimate, larger)
     assert is_precise(SEARCH, N_LIMIT, history, ((),), estimate, doubling)
 
@@ -124,21 +114,17 @@ def test_concurrent_probes_are_resumed_whatever_ends_first() -> None:
 def test_search_with_too_few_samples_is_as_precise_as_requested() -> None:
     """The interval is measured to the tolerance before the search ends for lack of data."""
     limit, policy = 250, SEARCH.model_copy(update={"tolerance": 0.1})
-    train, history = simulated(0, saturates=-3.0), []
-    while isinstance(step := advance(policy, limit, history, doubling=DOUBLING), list):
-        history += [train(probe) for probe in step]
-    assert (step.censored, step.ended_by) == ("right", "data")
-    assert step.emc_lo >= limit / 1.2
-    assert is_precise(policy, limit, history, ((),), step, DOUBLING)
+    train = simulated(0, saturates=-3.0)
+    estimate, history = play_doubling(train, n_limit=limit, tolerance=0.1)
+    assert (estimate.censored, estimate.ended_by) == ("right", "data")
+    assert estimate.emc_lo >= limit / 1.2
+    assert is_precise(policy, limit, history, ((),), estimate, DOUBLING)
 
 
 def test_cap_of_a_stage_does_not_end_the_search() -> None:
-    policy = SEARCH.model_copy(update={"tolerance": 0.02, "max_cost": 6.0})
-    train, history = simulated(0, saturates=4.0), []
-    while isinstance(step := advance(policy, N_LIMIT, history, doubling=DOUBLING), list):
-        history += [train(probe) for probe in step]
-    assert step.stage > 2
-    assert step.ended_by == "max_cost"
+    estimate, _ = play_doubling(simulated(0, saturates=4.0), tolerance=0.02, max_cost=6.0)
+    assert estimate.stage > 2
+    assert estimate.ended_by == "max_cost"
 
 
 def test_training_runs_at_a_later_stage() -> None:
@@ -166,7 +152,7 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
     at_third = at_stage([failed, fitted, first], 3)
     assert [(r.failed_after, r.time) for r in at_third] == [(0.125, 0.5), (0.0, 0.125)]
     times = Times.from_history([*at_third, first])
-    assert times.between.shape == (3, 2)
+    assert times.interval_censored.shape == (3, 2)
     assert len(times) == 2
     curve = budget_curve([*at_third, result(40, 2, share=1.0, stage=3)], N_LIMIT)
     assert curve.smallest_factor == 0.125
@@ -180,8 +166,8 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
 def test_states_far_from_the_emc_are_not_kept() -> None:
     failed = [result(n, 1, share=1.0) for n in (50, 90, 110, 400)]
     ended = [result(10, share=0.5, time=0.5), result(99, 9, "diverged", share=0.1)]
-    assert without_state([*failed, *ended], 100, keep=9) == ended
-    dropped = without_state([*failed, *ended], 100, keep=2)
+    assert runs_without_state([*failed, *ended], 100, keep=9) == ended
+    dropped = runs_without_state([*failed, *ended], 100, keep=2)
     assert sorted(r.n for r in dropped) == [10, 50, 99, 400]
 
 

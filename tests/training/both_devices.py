@@ -19,7 +19,7 @@ from torch import nn
 
 import flexhpc
 from flexhpc.cli.doctor import _check_gpu
-from flexhpc.config import Point, checked
+from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring import probe
@@ -54,7 +54,7 @@ def point_of(spec: str) -> Point:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s.yaml"
         path.write_text(spec)
-        (point,) = checked(path)[1]
+        (point,) = load_points(path)[1]
     return point
 
 

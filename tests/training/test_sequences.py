@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from flexhpc.analysis.information import max_token_information
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.data import load_samples
 from flexhpc.errors import InputError
 from flexhpc.measuring.probe import run_training
@@ -57,7 +57,7 @@ def test_loss_and_errors_of_sequences() -> None:
 
 
 def test_predictions_do_not_depend_on_later_tokens(spec: Path) -> None:
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     torch.manual_seed(1)
     network = build(point.model, (6,), 8).eval()
     tokens = torch.randint(8, (3, 6)).float()
@@ -73,7 +73,7 @@ def test_predictions_do_not_depend_on_later_tokens(spec: Path) -> None:
 
 
 def test_parameters_are_counted(spec: Path) -> None:
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     block = (3 * 16 * 16 + 3 * 16) + (16 * 16 + 16) + 2 * 64 * 16 + 64 + 16 + 4 * 16
     assert count_parameters(point.model, (6,), 8) == 9 * 16 + 6 * 16 + block + 32 + 16 * 8 + 8
 
@@ -81,7 +81,7 @@ def test_parameters_are_counted(spec: Path) -> None:
 @pytest.mark.parametrize("shards", [None, 3])
 def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
     changes = [] if shards is None else [f"training.shards={shards}"]
-    (point,) = checked(spec, changes)[1]
+    (point,) = load_points(spec, changes)[1]
     samples = load_samples(point.data, point.seed)
     assert samples.dataset.inputs.shape == (60, 6)
     networks: list[torch.nn.Module] = []
@@ -109,7 +109,7 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
 def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Path) -> None:
     cli("sweep", spec, "--profile", profile)
     (row,) = json.loads(cli("results", "runs/tokens", "--format", "json").stdout)
-    (point,) = checked(spec)[1]
+    (point,) = load_points(spec)[1]
     record = read_point_file(RunFolder(spec.parent / "runs" / "tokens").point(point.id))
     assert row["emc"] >= 4
     bits = [p.n * 6 * (3 - p.loss / math.log(2)) for p in record.probes]
@@ -134,13 +134,13 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
 )
 def test_invalid_combinations(change: str, message: str, spec: Path) -> None:
     with pytest.raises(InputError, match=message):
-        checked(spec, [change])
+        load_points(spec, [change])
 
 
 def test_seeds_draw_different_tokens(spec: Path) -> None:
     drawn = [
         load_samples(point.data, point.seed).dataset.inputs
-        for point in checked(spec, ["seed=[0, 1]"])[1]
+        for point in load_points(spec, ["seed=[0, 1]"])[1]
     ]
     assert set(np.unique(drawn[0])) == set(range(8))
     assert not np.array_equal(drawn[0], drawn[1])

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.search.record import FIRST_REPEAT, pilot_emc
-from flexhpc.config import Training, checked
+from flexhpc.config import Training, load_points
 from flexhpc.config.sections.gates import Gates, GradientGate, PlateauGate
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
@@ -83,7 +83,7 @@ def outcome_at_budget(
 def record(name: str) -> None:
     """Record the missing training runs of a model; write the file after each pass over all n."""
     group = Group(choose_device(threads=1))
-    _, (point,) = checked(MODELS / f"{name}.yaml")
+    _, (point,) = load_points(MODELS / f"{name}.yaml")
     samples = load_samples(point.data, point.seed)
     training = point.training
     assert isinstance(training, Training)

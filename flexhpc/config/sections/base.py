@@ -22,7 +22,7 @@ change of precision reuses the stored training runs."""
 DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""
-FILLED = "filled"
+INTERNAL = "internal"
 """Marks a field that flexhpc sets when it reads a spec; users cannot set it."""
 
 

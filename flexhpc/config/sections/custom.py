@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Problems, Section
+from flexhpc.config.sections.base import INTERNAL, LIMIT, LOCATION, Count, Problems, Section
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Network, json_problems
 from flexhpc.config.sections.training import Procedure
@@ -29,19 +29,19 @@ class CustomCode(Section):
     edit of the code does not cause new measurements."""
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), LIMIT] = 3600.0
     """Time limit of one call of the code (s). A call that takes longer fails the point."""
-    code: Annotated[str | None, FILLED] = None
+    code: Annotated[str | None, INTERNAL] = None
     """Hash of the source."""
-    folder: Annotated[str | None, FILLED, LOCATION] = None
+    folder: Annotated[str | None, INTERNAL, LOCATION] = None
     """Folder that contains the source."""
 
     @property
-    def place(self) -> Code:
+    def user_code(self) -> Code:
         """Location and version of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
     def check(self) -> Problems:
         yield from super().check()
-        yield from json_problems("kwargs", self.kwargs, depth=0)
+        yield from json_problems("kwargs", self.kwargs)
 
 
 class CustomModel(CustomCode, Network):
@@ -91,7 +91,7 @@ class CustomTrainer(CustomCode, Procedure):
         """The trainer to call."""
         return Trainer(
             name=self.trainer,
-            code=self.place,
+            code=self.user_code,
             pinned=self.version is not None,
             kwargs=self.kwargs,
         )

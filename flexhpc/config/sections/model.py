@@ -9,7 +9,7 @@ from pydantic import Field
 
 from flexhpc.config.sections.base import NUISANCE, Count, Problems, Rate, Section
 
-_DEEPEST = 10
+_MAX_DEPTH = 10
 _PRETRAINED_KEYS = (
     "checkpoint_path",
     "pretrained",
@@ -357,7 +357,7 @@ class Timm(Network):
 
     def check(self) -> Problems:
         yield from super().check()
-        yield from json_problems("kwargs", self.kwargs, depth=0)
+        yield from json_problems("kwargs", self.kwargs)
         for key in self.kwargs:
             if key in _PRETRAINED_KEYS:
                 yield f"kwargs.{key}", "loads pretrained weights, which is not supported; remove it"
@@ -369,10 +369,10 @@ class NoModel(Model):
     family: Literal["none"]
 
 
-def json_problems(key: str, value: Any, depth: int) -> Problems:
+def json_problems(key: str, value: Any, depth: int = 0) -> Problems:
     """Yield (key, problem) for each number that is not finite, and each value nested too deeply."""
-    if depth > _DEEPEST:
-        yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
+    if depth > _MAX_DEPTH:
+        yield key.split(".")[0], f"is nested more than {_MAX_DEPTH} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):
         yield key, f"must be a finite number, not {value}"
     elif isinstance(value, dict):

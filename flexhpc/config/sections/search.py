@@ -9,8 +9,8 @@ from pydantic import Field
 from flexhpc.config.sections.base import PRECISION, Count, Problems, Section
 
 Cap = Annotated[float, Field(ge=1, le=1e6)]
-COARSE = 0.5
-"""Tolerance of estimates that only decide how to go on."""
+COARSE_TOLERANCE = 0.5
+"""Tolerance of a first estimate, if comparisons decide whether a more precise one is needed."""
 
 
 def eps_name(eps: object) -> str:
@@ -24,13 +24,15 @@ class Search(Section):
     ``import_path`` names a flexhpc.search.policy.Policy.
     """
 
-    tunes: ClassVar[bool] = False
+    supports_tuning: ClassVar[bool] = False
     """Whether the policy supports tuned keys."""
 
     def coarse(self) -> Search:
-        """Return the search with a tolerance of at least ``COARSE``; itself if it has none."""
-        tolerance = getattr(self, "tolerance", COARSE)
-        return self if tolerance >= COARSE else self.model_copy(update={"tolerance": COARSE})
+        """Return the search with at least ``COARSE_TOLERANCE``; itself if it has no tolerance."""
+        tolerance = getattr(self, "tolerance", COARSE_TOLERANCE)
+        if tolerance >= COARSE_TOLERANCE:
+            return self
+        return self.model_copy(update={"tolerance": COARSE_TOLERANCE})
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         estimand: str
@@ -46,7 +48,7 @@ class Search(Section):
     doubled if keys are tuned."""
 
 
-class Level(Search):
+class QuantileSearch(Search):
     """Keys of all searches for the n that a given fraction of the training runs fits."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
@@ -67,12 +69,12 @@ class Level(Search):
             yield "eps", "contains a value twice (rounded to 6 digits); remove one of them"
 
 
-class Bayes(Level):
+class Bayes(QuantileSearch):
     """Bayesian search: choose the probe with the highest information per cost, until the 90 %
     interval is within the tolerance."""
 
     import_path: ClassVar[str] = "flexhpc.search.bayes:POLICY"
-    tunes: ClassVar[bool] = True
+    supports_tuning: ClassVar[bool] = True
 
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
@@ -87,14 +89,14 @@ class Bayes(Level):
     free (profile: `probes_at_once`). The cap is checked when all of them have ended."""
 
 
-class Walk(Search):
+class MajoritySearch(Search):
     """Keys of all searches that test one n at a time."""
 
     seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of probes at one n; the majority decides, and one more probe breaks a tie."""
 
 
-class Bisection(Walk, Level):
+class Bisection(MajoritySearch, QuantileSearch):
     """Double n until a failure, then bisect in log n."""
 
     import_path: ClassVar[str] = "flexhpc.search.bisection:POLICY"
@@ -104,7 +106,7 @@ class Bisection(Walk, Level):
     """Relative width of the bracket at which the search ends."""
 
 
-class Growth(Walk):
+class Growth(MajoritySearch):
     """Increase n until the first failure, as in the EMC paper."""
 
     import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"

@@ -32,12 +32,12 @@ class Doubling:
 
     Attributes:
         saturation: doubling ends when the last doubling raised the EMC by at most this factor.
-        last: maximum number of doublings.
+        max_doublings: maximum number of doublings.
         keep_states: number of final states that are kept to continue training runs.
     """
 
     saturation: float
-    last: int
+    max_doublings: int
     keep_states: int = 32
 
 
@@ -129,8 +129,8 @@ class Training(Procedure):
     epochs: Count | None = None
     """Budget in passes over the subset."""
     until: Literal["convergence", "saturation"] | None = Field(
-        default_factory=lambda given: (
-            None if any(given.get(key) for key in BUDGETS[:-1]) else "saturation"
+        default_factory=lambda values: (
+            None if any(values.get(key) for key in BUDGETS[:-1]) else "saturation"
         )
     )
     """`saturation` (the default without a budget): the search doubles the budget and continues its
@@ -200,7 +200,9 @@ class Training(Procedure):
             return None
         _, first = self.budget
         last = int(math.log2((self.max_budget or _MAX_FACTOR * first) / first))
-        return Doubling(saturation=self.saturation, last=last, keep_states=self.keep_states)
+        return Doubling(
+            saturation=self.saturation, max_doublings=last, keep_states=self.keep_states
+        )
 
     def at_stage(self, stage: int) -> Training:
         """Return the procedure with its budget doubled ``stage`` times."""

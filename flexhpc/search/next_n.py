@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flexhpc.config.sections.search import Walk
+from flexhpc.config.sections.search import MajoritySearch
 from flexhpc.search.history import (
-    MOST_REJECTED,
+    MAX_REJECTED,
     Bracket,
     History,
     accepted_probes,
@@ -19,12 +19,12 @@ from flexhpc.search.history import (
     quorum,
 )
 
-Decide = Callable[[int], bool | None]
+FitDecision = Callable[[int], bool | None]
 """Function that decides whether an n fits; returns None if more probes are needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WalkState:
+class SearchState:
     """State of a search after replaying its history.
 
     Attributes:
@@ -36,18 +36,18 @@ class WalkState:
     next_n: int | None = None
 
 
-def decide_by_quorum(history: History, seeds_per_n: int) -> Decide:
+def decide_by_quorum(history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether n fits by the majority of its accepted probes."""
     groups = group_by_n(accepted_probes(history))
     return lambda n: quorum(groups.get(n, []), seeds_per_n)
 
 
-def max_probes_per_n(search: Walk, rejects: bool) -> int:
+def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
     """Return the largest number of probes at one n, including a tie-break and rejected probes."""
-    return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
+    return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
 
 
-def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> WalkState:
+def bisection(decide: FitDecision, *, start: int, tolerance: float, n_limit: int) -> SearchState:
     """Double n from ``start`` until a failure (or halve until a fit), then bisect in log n.
 
     Args:
@@ -63,24 +63,24 @@ def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> 
         bracket = Bracket(largest_fit=low, smallest_fail=high)
         fits = decide(n)
         if fits is None:
-            return WalkState(bracket=bracket, next_n=n)
+            return SearchState(bracket=bracket, next_n=n)
         low, high = (n, high) if fits else (low, n)
         bracket = Bracket(largest_fit=low, smallest_fail=high)
         if low is None:
             if n == 1:
-                return WalkState(bracket=bracket)
+                return SearchState(bracket=bracket)
             n = n // 2
         elif high is None:
             if low == n_limit:
-                return WalkState(bracket=bracket)
+                return SearchState(bracket=bracket)
             n = min(2 * low, n_limit)
         elif high - low == 1 or high <= low * (1 + tolerance):
-            return WalkState(bracket=bracket)
+            return SearchState(bracket=bracket)
         else:
             n = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
 
-def ladder(start: int, growth: float, n_limit: int, step: int | None = None) -> list[int]:
+def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = None) -> list[int]:
     """Return an increasing sequence of n from ``start`` to ``n_limit``.
 
     Args:
@@ -89,29 +89,29 @@ def ladder(start: int, growth: float, n_limit: int, step: int | None = None) -> 
         n_limit: last n (samples).
         step: difference between neighbours (samples), instead of a factor.
     """
-    rungs = [min(start, n_limit)]
-    while rungs[-1] < n_limit:
-        n = rungs[-1]
+    ns = [min(start, n_limit)]
+    while ns[-1] < n_limit:
+        n = ns[-1]
         larger = max(n + 1, round(n * growth)) if step is None else n + step
-        rungs.append(min(larger, n_limit))
-    return rungs
+        ns.append(min(larger, n_limit))
+    return ns
 
 
-def first_failure(decide: Decide, rungs: Sequence[int]) -> WalkState:
+def first_failure(decide: FitDecision, ns: Sequence[int]) -> SearchState:
     """Raise n until the first failure (arXiv 2406.11463, section "EMC").
 
     The result is left-censored if the first n already fails, and right-censored if the last fits.
 
     Args:
         decide: function that decides whether an n fits.
-        rungs: the n to try, in ascending order.
+        ns: the n to try, in ascending order.
     """
     low: int | None = None
-    for n in rungs:
+    for n in ns:
         fits = decide(n)
         if fits is None:
-            return WalkState(bracket=Bracket(largest_fit=low), next_n=n)
+            return SearchState(bracket=Bracket(largest_fit=low), next_n=n)
         if not fits:
-            return WalkState(bracket=Bracket(largest_fit=low, smallest_fail=n))
+            return SearchState(bracket=Bracket(largest_fit=low, smallest_fail=n))
         low = n
-    return WalkState(bracket=Bracket(largest_fit=low))
+    return SearchState(bracket=Bracket(largest_fit=low))

@@ -19,8 +19,8 @@ from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
+from flexhpc.measuring.predictions import logits_of
 from flexhpc.measuring.probe import run_training
-from flexhpc.measuring.scores import logits_of
 from flexhpc.search import Probe
 from flexhpc.seeds import derive
 from flexhpc.training import Callbacks, Group
@@ -136,22 +136,22 @@ def metrics_on_test_set(
     }
 
 
-def calibration_error(chances: Tensor, labels: Tensor) -> float:
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
     This is the mean of |accuracy - confidence| over 15 bins of equal width in confidence, weighted
     by the number of samples in each bin.
 
     Args:
-        chances: predicted probabilities, float (m, classes).
+        probabilities: predicted probabilities, float (m, classes).
         labels: true classes, int64 (m,).
 
     Returns:
         The error in [0, 1]; nan if any probability is not finite.
     """
-    if not chances.isfinite().all():
+    if not probabilities.isfinite().all():
         return math.nan
-    confidence, predicted = chances.max(dim=1)
+    confidence, predicted = probabilities.max(dim=1)
     correct = (predicted == labels).double()
     bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
     differences = torch.zeros(_BINS, dtype=torch.float64)

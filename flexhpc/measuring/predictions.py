@@ -13,7 +13,7 @@ from flexhpc.data.dataset import Ints
 from flexhpc.seeds import derive
 from flexhpc.training.resident import chunk_size
 
-_AT_ONCE = 512
+_BATCH_SIZE = 512
 
 
 def logits_of(
@@ -27,14 +27,14 @@ def logits_of(
     dtype = next(network.parameters()).dtype
     logits = []
     with torch.no_grad():
-        batch_size = chunk_size(samples.inputs.rows.shape[1:], _AT_ONCE)
+        batch_size = chunk_size(samples.inputs.rows.shape[1:], _BATCH_SIZE)
         for batch in np.array_split(ids, -(-len(ids) // batch_size)):
             inputs = torch.from_numpy(samples.standardised(batch)).to(device, dtype)
             logits.append(network(inputs).double().cpu())
     return torch.cat(logits)
 
 
-class Unseen:
+class UnseenPredictions:
     """Predictions of a trained network on a random set of samples.
 
     All probes of a point use the same set. Samples outside a probe's training subset are unseen.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from flexhpc.config import Data, Point
-from flexhpc.config.checks import known_shape
+from flexhpc.config.checks import processed_info
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.custom import CustomModel, CustomTrainer
 from flexhpc.config.sections.data import ImageSet, KnownTable
@@ -19,29 +19,30 @@ from flexhpc.errors import PointError
 _Shape = tuple[tuple[int, ...], int]
 
 
-def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
-    """Check data, models and trainers on this machine; yield each distinct problem once.
+def check_points(points: Sequence[Point]) -> dict[str, bool]:
+    """Check data, models and trainers on this machine.
 
     Data sets are opened, except for standard image sets, which a sweep may download. timm and
     custom models are built and run once on two samples of zeros, because the spec alone does not
     show whether they are valid; only this imports torch. Custom trainers are imported.
 
-    Yields:
-        Whether the problem is an error, and its message. A missing UCI table is not an error,
-            because it may exist on the machine that runs the sweep.
+    Returns:
+        Message -> whether it is an error. A missing UCI table is not an error, because it may exist
+        on the machine that runs the sweep.
     """
+    problems: dict[str, bool] = {}
+    checked: set[tuple[object, ...]] = set()
     shapes: dict[str, _Shape | None] = {}
-    reported: set[str] = set()
-    seen: set[tuple[str, int, str]] = set()
-    trainers = {
-        point.training.model_dump_json(): point.training.custom_trainer
-        for point in points
-        if isinstance(point.training, CustomTrainer)
-    }
-    for trainer in trainers.values():
-        if (message := _error_of(trainer.import_it)) and message not in reported:
-            reported.add(message)
-            yield True, message
+
+    def check(key: tuple[object, ...], call: Callable[[], object]) -> None:
+        if key not in checked:
+            checked.add(key)
+            if message := _error_of(call):
+                problems[message] = True
+
+    for training in (point.training for point in points):
+        if isinstance(training, CustomTrainer):
+            check((training.model_dump_json(),), training.custom_trainer.import_it)
     for point in points:
         data, model = point.data, point.model
         source_key = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})
@@ -51,21 +52,16 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
                     shapes[source_key] = _shape(data, point.seed)
             except PointError as error:
                 shapes[source_key] = None
-                yield not isinstance(data, KnownTable), str(error)
+                problems[str(error)] = not isinstance(data, KnownTable)
         shape = shapes[source_key]
         if shape is None or not isinstance(model, (CustomModel, Timm)):
             continue
-        classes = _classes(data, shape[1])
-        key = (source_key, classes, model.model_dump_json())
-        if key in seen:
-            continue
-        seen.add(key)
         from flexhpc.models import count_parameters
 
-        message = _error_of(partial(count_parameters, model, shape[0], classes))
-        if message and message not in reported:
-            reported.add(message)
-            yield True, message
+        classes = _classes(data, shape[1])
+        key = (source_key, classes, model.model_dump_json())
+        check(key, partial(count_parameters, model, shape[0], classes))
+    return problems
 
 
 def _error_of(call: Callable[[], object]) -> str | None:
@@ -85,9 +81,9 @@ def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
 
 def _shape(data: Data, seed: int) -> _Shape:
     """Return the sample shape and the number of classes of a data set, before relabelling."""
-    shape = known_shape(data)
-    if shape is not None and isinstance(data, ImageSet):
-        return shape[0], shape[1]
+    info = processed_info(data)
+    if info is not None and isinstance(data, ImageSet):
+        return info.shape, info.classes
     source = open_source(data, seed)
     return source.train.shape, source.classes
 

@@ -1,10 +1,9 @@
-"""Evaluations and other results next to the EMC, from spec to report."""
+"""Evaluations of generalization and other results in addition to the EMC, from spec to report."""
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -15,20 +14,21 @@ import pandas
 import pytest
 import torch
 
-import flexhpc.measuring.evaluate
-from flexhpc.config import Point, checked
+import flexhpc.measuring.evaluation
+from flexhpc.config import Point
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.training import Adam, Gd, Sgd
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted, PointError
-from flexhpc.measuring.evaluate import calibration_error, evaluate, evaluation_procedure
+from flexhpc.measuring.evaluation import calibration_error, evaluate, evaluation_procedure
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.store import RunFolder, read_point_file
 from flexhpc.store.status import is_done
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Callbacks
 from tests.conftest import Cli
+from tests.measuring.helpers import CPU, load_point, stop_after
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -41,7 +41,6 @@ fixed:
 grid:
   data.labels: [original, random]
 """
-CPU = Group(torch.device("cpu"))
 
 
 def test_requested_quantities_are_in_results_report_and_mlflow(cli: Cli, tmp_path: Path) -> None:
@@ -107,7 +106,7 @@ def test_requested_quantities_are_in_results_report_and_mlflow(cli: Cli, tmp_pat
         assert text in page
 
 
-def test_evaluation_without_a_test_set_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_evaluation_without_a_test_set_is_rejected(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.replace(", test_fraction: 0.2", "") + "evaluate: {full: true}\n")
     output = cli("validate", spec, check=2).stderr
@@ -121,9 +120,7 @@ SHORT = SPEC.replace(", gates: {curvature: report}", "").replace(", eps: [0.2]",
 
 def evaluated_point(folder: Path, evaluate: str, text: str = SHORT) -> Point:
     """Return the point with original labels."""
-    path = folder / "spec.yaml"
-    path.write_text(f"{text}evaluate: {{{evaluate}}}\n")
-    return checked(path)[1][0]
+    return load_point(folder, f"{text}evaluate: {{{evaluate}}}\n")
 
 
 @pytest.mark.full_budget
@@ -166,7 +163,7 @@ def test_evaluation_subsets_are_nested_and_independent_of_probes(
         subsets.append(result[1])
         return result
 
-    monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", recorded)
+    monkeypatch.setattr(flexhpc.measuring.evaluation, "run_training", recorded)
     for n, seed in ((64, 0), (100, 0), (100, 1)):
         changed = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
         evaluate(changed, samples, 0, None, CPU, Callbacks())
@@ -186,12 +183,9 @@ def test_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
     point = evaluated_point(tmp_path, "n: 1000, steps: 400", cosine)
     undisturbed, stopped = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "stopped")
     estimate = measure(point, undisturbed, CPU, Callbacks())
-    stop_at = (
-        sum(probe.steps for probe in read_point_file(undisturbed.point(point.id)).probes) + 100
-    )
-    updates = itertools.count(1)
+    updates = sum(probe.steps for probe in read_point_file(undisturbed.point(point.id)).probes)
     with pytest.raises(Interrupted):
-        measure(point, stopped, CPU, Callbacks(should_stop=lambda: next(updates) == stop_at))
+        measure(point, stopped, CPU, stop_after(updates + 100))
     record = read_point_file(stopped.point(point.id))
     assert (record.estimate, record.evaluation) == (estimate, None)
     assert not record.has_evaluation({})
@@ -247,8 +241,8 @@ def test_evaluation_on_too_many_samples_fails_before_the_search(tmp_path: Path) 
     assert read_point_file(run.point(point.id)) is None
 
 
-def test_calibration_error_by_hand() -> None:
-    """Two bins: confidence 0.9 with accuracy 0.5, confidence 0.6 with accuracy 1."""
+def test_calibration_error_of_two_bins() -> None:
+    """Confidence 0.9 with accuracy 0.5, and confidence 0.6 with accuracy 1."""
     probabilities = torch.tensor(
         [[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]], dtype=torch.float64
     )

@@ -14,18 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flexhpc.config.identity import canonical_json, id_values
 from flexhpc.config.nested import Keys, merge_defaults, with_value
-from flexhpc.config.sections.base import FILLED, Section
+from flexhpc.config.sections.base import INTERNAL, Section
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import BUDGETS, Procedure
 from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
-from flexhpc.config.validation import Report, show, validate
-from flexhpc.config.variants import choice
+from flexhpc.config.validation import Report, format_value, validate
+from flexhpc.config.variants import variant_union
 from flexhpc.custom.code import NAME, Code, find_code
 from flexhpc.errors import one_line
 
 
-class Frozen(BaseModel):
+class FrozenDefaults(BaseModel):
     """The defaults that are stored in a frozen spec.
 
     Attributes:
@@ -44,31 +44,31 @@ class Frozen(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class TunedSection:
     """A section of a point and its tuned keys.
 
     Attributes:
         section: the section with the first value of every tuned key.
-        text: canonical JSON of its values and of the values to try, for the id of the point.
-        tried: dotted path of a tuned key -> the values to try.
+        canonical: canonical JSON of its values and of the values to try, for the id of the point.
+        candidates: dotted path of a tuned key -> the values to try.
         arms: (values by dotted path, section with these values) for each combination.
     """
 
     section: Section
-    text: str
-    tried: dict[str, list[float]]
+    canonical: str
+    candidates: dict[str, list[float]]
     arms: list[tuple[dict[str, float], Section]]
 
 
-def entry(
+def build_section(
     name: str,
     values: dict[str, Any],
     report: Report,
     *,
-    frozen: Frozen | None = None,
+    frozen: FrozenDefaults | None = None,
     check: bool = True,
     folder: Path | None = None,
-) -> Entry | None:
+) -> TunedSection | None:
     """Build a section from unvalidated values; report problems and return None if there are any.
 
     Args:
@@ -79,18 +79,19 @@ def entry(
         check: whether to check combinations of keys.
         folder: folder to search for user code.
     """
+    union = variant_union(name)
     untuned, requests = split_tuned(values)
-    cls = choice(name).select(untuned)
+    cls = union.select(untuned)
     if cls is None:
-        validate(choice(name), untuned, report)
+        validate(union, untuned, report)
         return None
-    tried = _values_to_try(name, cls, requests, report)
-    if tried is None:
+    candidates = _values_to_try(name, cls, requests, report)
+    if candidates is None:
         return None
-    names = [".".join((name, *path)) for path in tried]
-    key, variant = choice(name).variant(untuned)
+    names = [".".join((name, *path)) for path in candidates]
+    key, variant = union.variant(untuned)
     defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
-    filled: dict[str, Any] = {}
+    internal: dict[str, Any] = {}
     valid = True
 
     def invalid(path: tuple[str | int, ...], problem: str) -> None:
@@ -98,33 +99,35 @@ def entry(
         valid = False
         report(path, problem)
 
-    for filled_key in (k for k in cls.marked(FILLED) if k in untuned):
-        invalid((filled_key,), "is set by flexhpc; remove it")
+    for internal_key in (k for k in cls.marked(INTERNAL) if k in untuned):
+        invalid((internal_key,), "is set by flexhpc; remove it")
     if issubclass(cls, CustomCode) and re.match(NAME, variant):
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = untuned.get("version") is not None
-            filled = {"folder": code.folder, "code": None if pinned else code.hash}
+            internal = {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
             invalid((key,), f"{variant}: {one_line(error)}")
     arms = []
-    for combination in itertools.product(*tried.values()):
-        chosen = untuned
-        for path, value in zip(tried, combination, strict=True):
-            chosen = with_value(chosen, path, value)
-        full = _with_defaults(cls, chosen, defaults) if defaults else chosen
+    for combination in itertools.product(*candidates.values()):
+        arm_values = untuned
+        for path, value in zip(candidates, combination, strict=True):
+            arm_values = with_value(arm_values, path, value)
+        full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
         if check and defaults:  # check() must not see defaults as keys that the user wrote
-            validate(choice(name), chosen | filled, invalid)
-        section = validate(choice(name), full | filled, invalid, check=check and not defaults)
+            validate(union, arm_values | internal, invalid)
+        section = validate(union, full | internal, invalid, check=check and not defaults)
         if section is None or not valid:
             return None
         arms.append((dict(zip(names, combination, strict=True)), section))
     first = arms[0][1]
     content = id_values(first)
-    for path, tried_values in tried.items():
-        content = with_value(content, path, {"tune": tried_values})
-    dotted = dict(zip(names, tried.values(), strict=True))
-    return Entry(section=first, text=canonical_json(content), tried=dotted, arms=arms)
+    for path, tuned_values in candidates.items():
+        content = with_value(content, path, {"tune": tuned_values})
+    dotted = dict(zip(names, candidates.values(), strict=True))
+    return TunedSection(
+        section=first, canonical=canonical_json(content), candidates=dotted, arms=arms
+    )
 
 
 def _with_defaults(
@@ -147,33 +150,35 @@ def _values_to_try(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
     """Return the values to try for each tuned key; report problems and return None if any."""
-    tunable, tried = tunable_keys(cls), {}
+    tunable, candidates = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:
             keys = ", ".join(f"{name}.{'.'.join(key)}" for key in tunable) or "none"
-            report(path, f"cannot be tuned ({show(request)}); tunable keys of {name}: {keys}")
+            problem = f"cannot be tuned ({format_value(request)})"
+            report(path, f"{problem}; tunable keys of {name}: {keys}")
             continue
         values = values_to_try(request, tunable[path])
         if isinstance(values, str):
             report(path, values)
         else:
-            tried[path] = values
-    if len(tried) < len(requests):
+            candidates[path] = values
+    if len(candidates) < len(requests):
         return None
-    if (count := math.prod(map(len, tried.values()))) > MAX_ARMS:
-        report(next(iter(tried)), f"{count} combinations of tuned values; use at most {MAX_ARMS}")
+    if (count := math.prod(map(len, candidates.values()))) > MAX_ARMS:
+        problem = f"{count} combinations of tuned values; use at most {MAX_ARMS}"
+        report(next(iter(candidates)), problem)
         return None
-    return tried
+    return candidates
 
 
-def arms_of(model: Entry, training: Entry) -> tuple[Arm, ...]:
+def arms_of(model: TunedSection, training: TunedSection) -> tuple[Arm, ...]:
     """Return the arms of a point: all combinations of the tuned values of its two sections."""
-    tried, arms = model.tried | training.tried, []
+    candidates, arms = model.candidates | training.candidates, []
     for (of_model, network), (of_training, procedure) in itertools.product(
         model.arms, training.arms
     ):
         values = of_model | of_training
-        edges = (key for key, value in values.items() if value in (tried[key][0], tried[key][-1]))
+        edges = [key for key, x in values.items() if x in (candidates[key][0], candidates[key][-1])]
         arms.append(
             Arm(
                 values=values, edges=tuple(edges), model=cast(Model, network),
