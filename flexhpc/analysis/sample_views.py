@@ -15,8 +15,8 @@ from PIL import Image
 from flexhpc.analysis.samples import SampleScores, group_title
 from flexhpc.config.sections.data import Images
 from flexhpc.data import load_samples
-from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
+from flexhpc.data.standard_files import no_downloads
 from flexhpc.errors import PointError
 
 _SHOWN = 10

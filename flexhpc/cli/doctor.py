@@ -157,7 +157,7 @@ def _check_tracking() -> tuple[Level, str]:
 
 
 def _check_data() -> tuple[Level, str]:
-    from flexhpc.data.places import search_folders
+    from flexhpc.data.standard_files import search_folders
 
     locations = ["digits (built in)"]
     for source, pattern in _FILES.items():

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.places import find_files, find_or_download
 from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.standard_files import find_files, find_or_download
 from flexhpc.errors import PointError
 
 _FOLDERS = {

@@ -13,8 +13,8 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.places import not_found, search_folders
 from flexhpc.data.raw_files import array_blocks, check_memory, convert_read_errors, open_array
+from flexhpc.data.standard_files import not_found, search_folders
 from flexhpc.errors import PointError
 
 _SHAPE = (32, 32, 3)

@@ -16,7 +16,7 @@ from flexhpc.data.dataset import Part, Source
 from flexhpc.data.idx import open_mnist
 from flexhpc.data.images import with_size_and_colour
 from flexhpc.data.packed import check_not_a_file, is_packed, open_packed
-from flexhpc.data.places import search_folders
+from flexhpc.data.standard_files import search_folders
 from flexhpc.errors import PointError
 
 

@@ -21,8 +21,8 @@ from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.encode import fit_encoding
-from flexhpc.data.places import find_table
 from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
+from flexhpc.data.standard_files import find_table
 from flexhpc.data.table_reader import normalise_column, read_csv
 from flexhpc.errors import PointError
 

@@ -1,4 +1,4 @@
-"""Search for and download standard data sets."""
+"""Find the files of standard data sets; download missing sets with torchvision."""
 
 from __future__ import annotations
 
