@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors, open_decompressed
 from flexhpc.data.standard_files import find_files, find_or_download
 from flexhpc.errors import PointError
 
@@ -86,7 +86,7 @@ def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
     """Return pixels, classes and super-classes; a row starts with 1 label byte (2 in CIFAR-100)."""
     labels = 2 if classes == 100 else 1
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
-        rows = np.frombuffer(file.read(MOST_BYTES), np.uint8).reshape(
+        rows = np.frombuffer(file.read(MAX_BYTES), np.uint8).reshape(
             -1, labels + int(np.prod(_SHAPE))
         )
         coarse, fine = rows[:, 0], rows[:, labels - 1]
@@ -106,7 +106,7 @@ def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
 def _published(path: Path) -> Any:
     """Load a pickle if it is a published file; reject any other, because loading could run code."""
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
-        content = file.read(MOST_BYTES)
+        content = file.read(MAX_BYTES)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED[path.name]:
         raise PointError(
             f"{path}: is not the published file (MD5 mismatch); download it again, or use "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-_VALUES_AT_ONCE = 2**22
+_VALUES_PER_BLOCK = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def rows_per_block(shape: tuple[int, ...]) -> int:
     It depends only on the shape, so that floating-point sums do not depend on how the samples are
     stored.
     """
-    return max(1, _VALUES_AT_ONCE // int(np.prod(shape, dtype=np.int64)))
+    return max(1, _VALUES_PER_BLOCK // int(np.prod(shape, dtype=np.int64)))
 
 
 def in_blocks(inputs: Array) -> Iterator[Array]:

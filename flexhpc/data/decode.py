@@ -23,7 +23,7 @@ from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-_AT_ONCE = 64
+_IMAGES_PER_BLOCK = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may detect; for some others it would start external programs."""
 
@@ -92,7 +92,7 @@ def image_part(
     def blocks() -> Iterator[Array]:
         remaining = iter(images())
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            while chunk := list(islice(remaining, _AT_ONCE)):
+            while chunk := list(islice(remaining, _IMAGES_PER_BLOCK)):
                 yield np.stack(list(pool.map(decode, chunk)))
 
     return Part(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)

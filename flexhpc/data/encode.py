@@ -19,11 +19,11 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CATEGORIES = 1_000
-_MOST_NUMBERS = 2**31
+_MAX_CATEGORIES = 1_000
+_MAX_VALUES = 2**31
 """Maximum number of values of an encoded table: 8 GB."""
-_FEW, _MANY = 0.05, 20
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_TEXT_FRACTION, _MIN_DISTINCT_NUMBERS = 0.05, 20
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,10 @@ class Encoding:
         import pandas as pd
 
         width = sum(column.width for column in self.columns)
-        if len(frame) * width > _MOST_NUMBERS:
+        if len(frame) * width > _MAX_VALUES:
             raise PointError(
                 f"{path}: {len(frame):,} rows of {width:,} features are more than "
-                f"{_MOST_NUMBERS:,} numbers; remove columns with data.drop"
+                f"{_MAX_VALUES:,} numbers; remove columns with data.drop"
             )
         encoded = np.zeros((len(frame), width), dtype=np.float32)
         start = 0
@@ -121,8 +121,8 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
             if not numeric and (kind := inferred_type(series)) not in ("string", "empty"):
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
-            if len(categories) > _MOST_CATEGORIES:
-                problem = f"has {len(categories)} categories, at most {_MOST_CATEGORIES} are"
+            if len(categories) > _MAX_CATEGORIES:
+                problem = f"has {len(categories)} categories, at most {_MAX_CATEGORIES} are"
                 raise _column_error(series, path, f"{problem} supported")
         marked = bool(series.isna().any())
         columns.append(Column(name=name, categories=categories, marked=marked, offset=offset))
@@ -145,7 +145,10 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
     except OverflowError:
         raise _too_large(series, path) from None
     not_numbers = numbers.isna()
-    if 0 < not_numbers.sum() <= _FEW * len(cells) and numbers.nunique() > _MANY:
+    if (
+        0 < not_numbers.sum() <= _MAX_TEXT_FRACTION * len(cells)
+        and numbers.nunique() > _MIN_DISTINCT_NUMBERS
+    ):
         row = int(np.flatnonzero(series.notna())[np.flatnonzero(not_numbers)[0]])
         raise PointError(
             f"{path}: column {series.name} is numeric except for {int(not_numbers.sum())} cells "
@@ -162,7 +165,7 @@ def _to_float64(series: pd.Series[Any], path: Path) -> Array:
         raise _column_error(series, path, "must contain only numbers") from None
     except OverflowError:
         raise _too_large(series, path) from None
-    if np.any(np.abs(values) > _LARGEST):
+    if np.any(np.abs(values) > _FLOAT32_MAX):
         raise _too_large(series, path)
     return values
 
@@ -183,7 +186,7 @@ def _offset(values: Array) -> float:
         return 0.0
     middle = distinct[len(distinct) // 2]
     shifted = distinct - middle
-    if np.abs(shifted).max() > _LARGEST:
+    if np.abs(shifted).max() > _FLOAT32_MAX:
         return 0.0
     still_lost = len(distinct) - len(np.unique(shifted.astype(np.float32)))
     return float(middle) if 2 * still_lost < lost else 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.data.dataset import Array, Part, Source
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors, open_decompressed
 from flexhpc.data.standard_files import find_files, find_or_download
 from flexhpc.errors import PointError
 
@@ -29,7 +29,7 @@ def read_idx(path: Path) -> Array:
         PointError: the file is unreadable, truncated or not IDX.
     """
     with convert_read_errors(path, "an IDX file of bytes"), open_decompressed(path) as file:
-        content = file.read(MOST_BYTES)
+        content = file.read(MAX_BYTES)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):
             raise ValueError(f"its header {content[:4]!r} does not declare unsigned bytes")

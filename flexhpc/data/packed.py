@@ -30,7 +30,7 @@ _HEADER = "header.json"
 _LOCAL_HEADER = 30
 """Size of the header that precedes the name of a member in a zip file (bytes)."""
 _ALIGNMENT = 64
-_BYTES_AT_ONCE = 2**22
+_BYTES_PER_READ = 2**22
 Progress = Callable[[str, int, int], None]
 """Called with the current step, the amount done and the total (samples, or bytes if checking)."""
 
@@ -131,7 +131,7 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
         size, done = path.stat().st_size, 0
         for member in archive.infolist():
             with archive.open(member) as content:
-                while block := content.read(_BYTES_AT_ONCE):
+                while block := content.read(_BYTES_PER_READ):
                     done += len(block)
                     progress("checking", done, size)
     return open_packed(path)

@@ -20,7 +20,7 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 """Maximum size, also after decompression, of a file that is read into memory at once; far above the
 size of any data set distributed as a single file."""
 _TAR, _USTAR = slice(257, 262), b"ustar"
@@ -60,7 +60,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
     Raises:
         Exception: of any type, if the file is damaged, too large, or not a regular file.
     """
-    max_bytes = max_bytes or MOST_BYTES
+    max_bytes = max_bytes or MAX_BYTES
     file = open_regular_file(path)
     start = file.read(_TAR.stop)
     file.seek(0)

@@ -25,9 +25,9 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CELLS = 2**30
+_MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table: 8 GB of float64, three times the size of HIGGS."""
-_MOST_COLUMNS = 2**15
+_MAX_COLUMNS = 2**15
 """Maximum number of columns: pandas takes up to 2 ms per column, a minute for this many text
 columns."""
 
@@ -78,8 +78,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
     metadata = read_metadata(path)
     rows, columns = metadata.num_rows, metadata.num_columns
-    check_columns(path, columns, _MOST_COLUMNS)
-    if rows * columns > _MOST_CELLS:
+    check_columns(path, columns, _MAX_COLUMNS)
+    if rows * columns > _MAX_CELLS:
         raise ValueError(f"{rows:,} rows of {columns:,} columns are too many")
     return pd.read_parquet(path)
 
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file; ignore blanks around all cells, including numbers and missing values."""
     import pandas as pd
 
-    frame = read_csv(path, _MOST_COLUMNS)
+    frame = read_csv(path, _MAX_COLUMNS)
     texts = {
         name: frame[name].str.strip() for name in frame if inferred_type(frame[name]) == "string"
     }

@@ -11,7 +11,7 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import WebDataset
 from flexhpc.data.dataset import Source
 from flexhpc.data.decode import SUFFIXES, LabelledImages, NamedImage, image_source
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -77,7 +77,7 @@ def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str,
             extension = (dot + ending).lower()
             if not member.isfile() or extension not in named:
                 continue
-            if member.size > MOST_BYTES:  # a sparse file is small in the archive
+            if member.size > MAX_BYTES:  # a sparse file is small in the archive
                 raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
             content = tar.extractfile(member) if extension in read else None
             yield folder + slash + stem, extension, content.read() if content is not None else b""

@@ -13,7 +13,7 @@ from flexhpc.config.sections.model import Network, Sized
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape, network
 
-_WIDEST = 10**6
+_MAX_WIDTH = 10**6
 
 
 def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
@@ -130,7 +130,7 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
         return with_width(first)
     high = low
     while (above := count(high := 2 * high)) < target:
-        if 2 * high > _WIDEST:
+        if 2 * high > _MAX_WIDTH:
             raise PointError(
                 f"model.match_params: cannot match {target}: {model.family} of this depth has only "
                 f"{above} parameters at width {high}; use a smaller number or a larger depth"

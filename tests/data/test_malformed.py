@@ -124,12 +124,12 @@ def test_too_many_columns_or_cells_are_refused(
         )
     (tmp_path / "adult.data").write_text(text)
     assert "has 100,001 columns" in message(tmp_path, "source: adult, root: '{}'")
-    monkeypatch.setattr("flexhpc.data.table._MOST_COLUMNS", 2)
+    monkeypatch.setattr("flexhpc.data.table._MAX_COLUMNS", 2)
     pd.DataFrame({"a": [1, 2], "b": [1, 2], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     parquet = "source: table, path: '{}/t.parquet', target: y"
     assert "t.parquet: has 3 columns, at most 2 are supported" in message(tmp_path, parquet)
     monkeypatch.undo()
-    monkeypatch.setattr("flexhpc.data.table._MOST_CELLS", 5)
+    monkeypatch.setattr("flexhpc.data.table._MAX_CELLS", 5)
     assert "2 rows of 3 columns are too many" in message(tmp_path, parquet)
 
 
@@ -147,19 +147,19 @@ def test_compressed_covtype_is_limited_in_bytes_and_rows(
 ) -> None:
     row = b"0," * 54 + b"0\n"
     path = tmp_path / "covtype.data.gz"
-    monkeypatch.setattr("flexhpc.data.uci._MOST_BYTES", 2**20)
+    monkeypatch.setattr("flexhpc.data.uci._MAX_BYTES", 2**20)
     for content in (bytes(2**20 + 1), row * 10_000):
         path.write_bytes(gzip.compress(content))
         assert "larger than 1,048,576 bytes after decompression" in message(
             tmp_path, "source: covtype, root: '{}'"
         )
-    monkeypatch.setattr("flexhpc.data.uci._MOST_ROWS", 100)
+    monkeypatch.setattr("flexhpc.data.uci._MAX_ROWS", 100)
     path.write_bytes(gzip.compress(row * 101))
     assert "has more than 100 rows" in message(tmp_path, "source: covtype, root: '{}'")
 
 
 def test_zlib_bomb_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexhpc.data.uci.MOST_BYTES", 2**22)
+    monkeypatch.setattr("flexhpc.data.uci.MAX_BYTES", 2**22)
     path = tmp_path / "samples"
     path.write_bytes(zlib.compress(bytes(2**26)))
     tracemalloc.start()
@@ -229,7 +229,7 @@ def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
         with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
             open_csv(path)
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(raw_files, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(raw_files, "MAX_BYTES", 2**20)
     path.write_bytes(PACKERS[suffix](b"x,y\n" + b"0,1\n" * 2**20))
     with pytest.raises(PointError, match="larger than 1,048,576 bytes"):
         open_csv(path)
