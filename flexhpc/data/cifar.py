@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.data.dataset import Array, Ints, Part, Source
+from flexhpc.data.dataset import Array, Ints, Source, Split
 from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors, open_decompressed
 from flexhpc.data.standard_files import find_files, find_or_download
 from flexhpc.errors import PointError
@@ -51,7 +51,7 @@ def open_cifar(source: str, root: str | None) -> Source:
     paths = find_or_download(source, root, _candidates(source, _TRAIN))
     train, coarse = _read(paths, classes)
 
-    def test() -> Part | None:
+    def test() -> Split | None:
         files = find_files(source, root, _candidates(source, _TEST))
         return _read(files, classes)[0] if files else None
 
@@ -72,14 +72,16 @@ def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
     ]
 
 
-def _read(paths: list[Path], classes: int) -> tuple[Part, Ints | None]:
+def _read(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
     """Return the samples of files, and the super-class of each sample (None for CIFAR-10)."""
     batches = [(_read_binary if path.suffix else _read_pickle)(path, classes) for path in paths]
     images = [images.reshape(-1, *_SHAPE) for images, *_ in batches]
     labels = np.concatenate([fine for _, fine, _ in batches]).astype(np.int64)
-    part = Part(labels=labels, shape=_SHAPE, dtype=np.dtype(np.uint8), blocks=partial(iter, images))
+    split = Split(
+        labels=labels, shape=_SHAPE, dtype=np.dtype(np.uint8), blocks=partial(iter, images)
+    )
     coarse = batches[0][2] if classes == 100 else None
-    return part, coarse
+    return split, coarse
 
 
 def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:

@@ -12,7 +12,7 @@ from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
-from flexhpc.data.dataset import Array, Ints, Part, Source
+from flexhpc.data.dataset import Array, Ints, Source, Split
 from flexhpc.data.raw_files import array_blocks, check_memory, convert_read_errors, open_array
 from flexhpc.data.standard_files import not_found, search_folders
 from flexhpc.errors import PointError
@@ -31,7 +31,7 @@ def open_cifar5m(source: str, root: str | None) -> Source:
         PointError: there are no parts, a part is missing, or a part is damaged.
     """
     paths = _parts(source, root)
-    train = Part(
+    train = Split(
         labels=np.concatenate([_labels(path) for path in paths]),
         shape=(3, 32, 32),
         dtype=np.dtype(np.uint8),

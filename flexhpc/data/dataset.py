@@ -35,7 +35,7 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Split:
     """The training or test samples of a source, which need not be in memory.
 
     Attributes:
@@ -52,8 +52,8 @@ class Part:
     blocks: Callable[[], Iterator[Array]]
 
     @classmethod
-    def of(cls, inputs: Array, labels: Array) -> Part:
-        """Create a part from arrays of samples (n, ...) and labels (n,)."""
+    def from_arrays(cls, inputs: Array, labels: Array) -> Split:
+        """Create a split from arrays of samples (n, ...) and labels (n,)."""
         return cls(
             labels=labels.astype(np.int64, copy=False),
             shape=tuple(int(side) for side in inputs.shape[1:]),
@@ -94,8 +94,8 @@ class Source:
 
     name: str
     classes: int
-    train: Part
-    test: Callable[[], Part | None] = lambda: None
+    train: Split
+    test: Callable[[], Split | None] = lambda: None
     coarse: Ints | None = None
     scaled: Mask | None = None
     summary: Summary | None = None

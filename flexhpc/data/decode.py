@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.classes import class_names_of, encode_labels
-from flexhpc.data.dataset import Array, Ints, Part, Source
+from flexhpc.data.dataset import Array, Ints, Source, Split
 from flexhpc.data.images import resize_and_crop
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
@@ -55,24 +55,25 @@ def image_source(
         PointError: a label is invalid, or the first image cannot be read.
     """
     codes, order = encode_labels(train.name, train.labels)
-    part = image_part(train.images, codes, side)
+    split = image_split(train.images, codes, side)
 
-    def test_part() -> Part | None:
+    def test_split() -> Split | None:
         if (labelled := test()) is None:
             return None
         codes, _ = encode_labels(labelled.name, labelled.labels, order)
-        return image_part(labelled.images, codes, side, part.shape)
+        return image_split(labelled.images, codes, side, split.shape)
 
     return Source(
-        name=name, classes=len(order), train=part, test=test_part, class_names=class_names_of(order)
-    )
+        name=name, classes=len(order), train=split, test=test_split,
+        class_names=class_names_of(order),
+    )  # fmt: skip
 
 
-def image_part(
+def image_split(
     images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
     shape: tuple[int, ...] | None = None,
-) -> Part:  # fmt: skip
-    """Create a part that decodes images while it is read: uint8 (n, 3, height, width).
+) -> Split:  # fmt: skip
+    """Create a split that decodes images while it is read: uint8 (n, 3, height, width).
 
     Args:
         images: see :class:`LabelledImages`.
@@ -83,7 +84,7 @@ def image_part(
 
     Raises:
         PointError: the first image cannot be read. If another image cannot be read or has a
-            different size, reading the blocks of the part raises the error.
+            different size, reading the blocks of the split raises the error.
     """
     if shape is None:
         shape = decode_image(next(iter(images())), side, None).shape
@@ -95,7 +96,7 @@ def image_part(
             while chunk := list(islice(remaining, _IMAGES_PER_BLOCK)):
                 yield np.stack(list(pool.map(decode, chunk)))
 
-    return Part(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
+    return Split(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
 
 
 def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from flexhpc.data.dataset import Array, Part, in_blocks
+from flexhpc.data.dataset import Array, Split, in_blocks
 
 _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601 weights x 2^16
 
@@ -25,22 +25,22 @@ def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
     return scaled.crop((left, top, left + side, top + side))
 
 
-def with_size_and_colour(part: Part, side: int | None, colour: str | None) -> Part:
-    """Return the part with its images resized, then converted to grey or RGB.
+def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> Split:
+    """Return the split with its images resized, then converted to grey or RGB.
 
-    Return ``part`` itself if its images already have this size and colour.
+    Return ``split`` itself if its images already have this size and colour.
     """
-    channels = {None: part.shape[0], "grey": 1, "rgb": 3}[colour]
-    shape = (channels, side or part.shape[1], side or part.shape[2])
-    if shape == part.shape:
-        return part
+    channels = {None: split.shape[0], "grey": 1, "rgb": 3}[colour]
+    shape = (channels, side or split.shape[1], side or split.shape[2])
+    if shape == split.shape:
+        return split
 
     def blocks() -> Iterator[Array]:
-        for large in part.blocks():
+        for large in split.blocks():
             for block in in_blocks(large):
                 yield _convert_colour(_resize_all(block, side), channels)
 
-    return replace(part, shape=shape, blocks=blocks)
+    return replace(split, shape=shape, blocks=blocks)
 
 
 def _resize_all(images: Array, side: int | None) -> Array:

@@ -24,7 +24,7 @@ class Inputs:
             and 1 by default. The spread of constant features is 0.
         kind: the key ``data.inputs``.
         seed: seed of noise and permutations.
-        part: TRAIN or TEST, which use different random streams.
+        split: TRAIN or TEST, which use different random streams.
     """
 
     rows: Array
@@ -34,7 +34,7 @@ class Inputs:
     spread: Array
     kind: Kind
     seed: int
-    part: int
+    split: int
 
     def of(self, ids: Ints) -> Array:
         """Return the inputs of samples, float32 (len(ids), ...).
@@ -78,4 +78,4 @@ class Inputs:
     def _rng(self, identity: np.int64) -> np.random.Generator:
         """Create the random generator of a sample; Philox is counter-based, so this is cheap."""
         key = np.array([self.seed, identity], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.part]))
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.split]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
+from flexhpc.data.dataset import Array, Dataset, Ints, Split, Summary, in_blocks
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import (
     conflict_groups,
@@ -99,7 +99,7 @@ class TestSet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
-    test: Callable[[], Part | None]
+    test: Callable[[], Split | None]
     dataset: Dataset
     summary: Summary
     mean: Array
@@ -107,7 +107,7 @@ class _Loaded:
     train: Ints
     held_out: Ints
 
-    def inputs(self, data: Data, seed: int, rows: Array, part: int) -> Inputs:
+    def inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
         """Return rows of the training or test set as network inputs."""
         mean, deviation = self._standard(data)
         return Inputs(
@@ -118,7 +118,7 @@ class _Loaded:
             spread=self.deviation / deviation,
             kind=data.inputs,
             seed=derive(seed, "inputs"),
-            part=part,
+            split=split,
         )
 
     def _standard(self, data: Data) -> tuple[Array, Array]:
@@ -187,18 +187,18 @@ def load_test(data: Data, seed: int) -> TestSet:
         rows, labels = loaded.held_out, dataset.labels[loaded.held_out]
         inputs = loaded.inputs(data, seed, dataset.inputs, TRAIN)
     else:
-        part = loaded.test()
-        if part is None:
+        split = loaded.test()
+        if split is None:
             raise PointError(
                 f"data.source: {dataset.name} has no test set; give data.test_fraction"
             )
-        if part.shape != dataset.shape or part.labels.max(initial=0) >= dataset.classes:
+        if split.shape != dataset.shape or split.labels.max(initial=0) >= dataset.classes:
             raise PointError(
-                f"{dataset.name}: shapes {part.shape} and {dataset.shape} or classes of test and "
+                f"{dataset.name}: shapes {split.shape} and {dataset.shape} or classes of test and "
                 "training samples do not match; replace the test set"
             )
-        rows, labels = np.arange(len(part.labels), dtype=np.int64), part.labels
-        inputs = loaded.inputs(data, seed, part.gather(), TEST)
+        rows, labels = np.arange(len(split.labels), dtype=np.int64), split.labels
+        inputs = loaded.inputs(data, seed, split.gather(), TEST)
     return TestSet(
         name=dataset.name,
         labels=merge_labels(labels, mapping).copy(),  # torch needs a writable array

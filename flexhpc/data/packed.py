@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flexhpc.atomic import open_regular_file, replacing
-from flexhpc.data.dataset import Array, Part, Source, Summary
+from flexhpc.data.dataset import Array, Source, Split, Summary
 from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
 from flexhpc.data.summary import summary_of
 from flexhpc.errors import PointError
@@ -177,12 +177,12 @@ def write_packed(
 
 
 def _write_part(
-    archive: zipfile.ZipFile, prefix: str, part: Part, step: str, progress: Progress
+    archive: zipfile.ZipFile, prefix: str, split: Split, step: str, progress: Progress
 ) -> None:
-    _write_array(archive, f"{prefix}labels", part.labels)
-    shape = (len(part.labels), *part.shape)
-    blocks = _report_progress(part.blocks(), step, len(part.labels), progress)
-    _write_blocks(archive, f"{prefix}inputs", part.dtype, shape, blocks)
+    _write_array(archive, f"{prefix}labels", split.labels)
+    shape = (len(split.labels), *split.shape)
+    blocks = _report_progress(split.blocks(), step, len(split.labels), progress)
+    _write_blocks(archive, f"{prefix}inputs", split.dtype, shape, blocks)
 
 
 def _report_progress(
@@ -237,16 +237,16 @@ def _check_labels(labels: Array, count: int, classes: int) -> None:
 
 
 def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
-    def test() -> Part | None:
+    def test() -> Split | None:
         if "test_inputs" not in arrays:
             return None
-        return Part.of(arrays["test_inputs"], arrays["test_labels"])
+        return Split.from_arrays(arrays["test_inputs"], arrays["test_labels"])
 
     statistics = {name: arrays[name] for name in ("mean", "deviation", "twins", "groups")}
     return Source(
         name=f"{header.name} ({path})",
         classes=header.classes,
-        train=Part.of(arrays["inputs"], arrays["labels"]),
+        train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
         test=test,
         coarse=arrays.get("coarse"),
         scaled=arrays.get("scaled"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.data import Table
-from flexhpc.data.dataset import Ints, Part, Source
+from flexhpc.data.dataset import Ints, Source, Split
 from flexhpc.data.encode import fit_encoding
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.data.table_reader import (
@@ -63,7 +63,7 @@ def open_table(data: Table) -> Source:
     return Source(
         name=f"table {path}",
         classes=classes,
-        train=Part.of(encoding.encode(features, path), labels),
+        train=Split.from_arrays(encoding.encode(features, path), labels),
         scaled=encoding.scaled,
     )
 

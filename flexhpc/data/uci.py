@@ -19,7 +19,7 @@ import numpy as np
 
 from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
-from flexhpc.data.dataset import Array, Part, Source
+from flexhpc.data.dataset import Array, Source, Split
 from flexhpc.data.encode import fit_encoding
 from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.data.standard_files import find_table
@@ -81,7 +81,7 @@ def _open_covtype(root: str | None) -> Source:
     return Source(
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
-        train=Part.of(inputs, labels.astype(np.int64) - 1),
+        train=Split.from_arrays(inputs, labels.astype(np.int64) - 1),
         scaled=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
     )
 
@@ -127,17 +127,17 @@ def _open_adult(root: str | None) -> Source:
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), path)
 
-    def test() -> Part | None:
+    def test() -> Split | None:
         for file in path.parent.glob("*"):
             if file.name.lower() == "adult.test":
                 frame, labels = _read_adult(file)
-                return Part.of(encoding.encode(frame, file), labels)
+                return Split.from_arrays(encoding.encode(frame, file), labels)
         return None
 
     return Source(
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
-        train=Part.of(encoding.encode(frame, path), labels),
+        train=Split.from_arrays(encoding.encode(frame, path), labels),
         test=test,
         scaled=encoding.scaled,
     )
@@ -185,7 +185,7 @@ def _open_credit(root: str | None) -> Source:
     return Source(
         name=f"credit {path}",
         classes=2,
-        train=Part.of(encoding.encode(table, path), labels),
+        train=Split.from_arrays(encoding.encode(table, path), labels),
         scaled=encoding.scaled,
     )
 

@@ -27,7 +27,7 @@ def write_mnist_with_test_set(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     images = RNG.integers(0, 256, (30, 28, 28), dtype=np.uint8)
     labels = RNG.integers(0, 10, 30, dtype=np.uint8)
     write_mnist(folder, zipped=True, images=images[:20], labels=labels[:20])
-    write_mnist(folder, zipped=False, images=images[20:], labels=labels[20:], part="t10k")
+    write_mnist(folder, zipped=False, images=images[20:], labels=labels[20:], split="t10k")
     return images, labels
 
 

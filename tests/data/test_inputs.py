@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flexhpc.data.dataset import Part
+from flexhpc.data.dataset import Split
 from flexhpc.data.images import resize_and_crop, with_size_and_colour
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from tests.data.test_tables import table
@@ -91,9 +91,9 @@ def test_training_and_test_set_share_only_the_fixed_permutation(kind: str) -> No
     train, test = (
         Inputs(
             rows=rows, mean=zero, deviation=one, centre=zero, spread=one, kind=kind, seed=1,
-            part=part,
+            split=split,
         ).of(np.arange(2))
-        for part in (TRAIN, TEST)
+        for split in (TRAIN, TEST)
     )  # fmt: skip
     assert np.array_equal(train, test) == (kind == "permuted")
 
@@ -111,8 +111,8 @@ def test_resized_images_are_square_and_centred(width: int, height: int, side: in
 
 def test_downscaling_averages_pixels() -> None:
     board = np.indices((32, 32)).sum(axis=0) % 2 * 255
-    part = Part.of(board.astype(np.uint8)[None, None], np.zeros(1))
-    small = with_size_and_colour(part, 8, None).gather()
+    split = Split.from_arrays(board.astype(np.uint8)[None, None], np.zeros(1))
+    small = with_size_and_colour(split, 8, None).gather()
     assert small.shape == (1, 1, 8, 8)
     assert np.all(np.abs(small.astype(int) - 127) < 10)
 

@@ -16,7 +16,7 @@ import pytest
 
 from flexhpc.config.sections.data import Data
 from flexhpc.data import load_samples, load_test
-from flexhpc.data.dataset import Part, Source
+from flexhpc.data.dataset import Source, Split
 from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
@@ -41,11 +41,11 @@ def quiet(*_: object) -> None:
 
 def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
     """Write a small data set for each source; return the keys of its ``data`` section."""
-    for part in ("train", "t10k"):
+    for split in ("train", "t10k"):
         images = RNG.integers(0, 3, (40, 28, 28), dtype=np.uint8)
         labels = RNG.integers(0, 10, 40, dtype=np.uint8)
         images[5], labels[5], images[7] = images[3], (labels[3] + 1) % 10, images[3]
-        write_mnist(folder / "mnist", zipped=False, images=images, labels=labels, part=part)
+        write_mnist(folder / "mnist", zipped=False, images=images, labels=labels, split=split)
     batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
     write_cifar10(folder / "cifar10", batches[:5], batches[5])
     fine = cifar_batch(50, "fine_labels", 100)
@@ -106,8 +106,8 @@ def test_packed_file_is_bitwise_equal_to_its_source(
         for name in ("labels", "pool"):
             np.testing.assert_array_equal(getattr(samples, name), getattr(plain, name))
         for name in ("mean", "deviation"):
-            packed, original = (getattr(part.inputs, name) for part in (samples, plain))
-            np.testing.assert_array_equal(packed, original)
+            moment, original = (getattr(s.inputs, name) for s in (samples, plain))
+            np.testing.assert_array_equal(moment, original)
         ids = np.arange(len(samples.dataset))
         np.testing.assert_array_equal(samples.standardised(ids), plain.standardised(ids))
         assert np.array_equal(_test_of(data), test)
@@ -288,8 +288,8 @@ def test_failed_packing_keeps_the_existing_file_and_no_part(packed: Path) -> Non
         yield np.zeros((1, 2), np.float32)
         raise PointError("the third image is unreadable")
 
-    part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=blocks)
-    source = Source(name="x", classes=2, train=part)
+    split = Split(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=blocks)
+    source = Source(name="x", classes=2, train=split)
     with pytest.raises(PointError, match="third image"):
         write_packed(source, {"source": "x"}, packed)
     assert packed.read_bytes() == before
@@ -299,11 +299,11 @@ def test_failed_packing_keeps_the_existing_file_and_no_part(packed: Path) -> Non
 def test_memory_of_packing_does_not_depend_on_the_size(tmp_path: Path) -> None:
     block = RNG.integers(0, 256, (1_000, 3, 32, 32), dtype=np.uint8)
     count = 40_000
-    part = Part(
+    split = Split(
         labels=np.zeros(count, np.int64), shape=(3, 32, 32), dtype=np.dtype("u1"),
         blocks=lambda: itertools.repeat(block, count // len(block)),
     )  # fmt: skip
-    source = Source(name="x", classes=2, train=part)
+    source = Source(name="x", classes=2, train=split)
     tracemalloc.start()
     packed = write_packed(source, {"source": "x"}, tmp_path / "x")
     _, peak = tracemalloc.get_traced_memory()

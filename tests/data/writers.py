@@ -45,12 +45,12 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def write_mnist(
-    folder: Path, *, zipped: bool, images: np.ndarray, labels: np.ndarray, part: str = "train"
+    folder: Path, *, zipped: bool, images: np.ndarray, labels: np.ndarray, split: str = "train"
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("images-idx3", images), ("labels-idx1", labels)):
         content = idx(array)
-        path = folder / f"{part}-{name}-ubyte{'.gz' if zipped else ''}"
+        path = folder / f"{split}-{name}-ubyte{'.gz' if zipped else ''}"
         path.write_bytes(gzip.compress(content) if zipped else content)
 
 
