@@ -171,7 +171,7 @@ def load_samples(data: Data, seed: int) -> Samples:
     )
 
 
-def load_test(data: Data, seed: int) -> TestSet:
+def load_test_set(data: Data, seed: int) -> TestSet:
     """Load the test set of a point.
 
     It consists of the samples held out by ``data.test_fraction``, or else of the source's test

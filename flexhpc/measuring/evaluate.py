@@ -17,7 +17,7 @@ from flexhpc.config import Point, Training
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
-from flexhpc.data import Samples, TestSet, load_test
+from flexhpc.data import Samples, TestSet, load_test_set
 from flexhpc.errors import PointError
 from flexhpc.measuring.probe import run_training
 from flexhpc.measuring.scores import logits_of
@@ -88,7 +88,7 @@ def evaluate(
     if (config := point.evaluate) is None:
         raise ValueError(f"{point.id}: has no evaluate section")
     n = evaluation_size(config, samples)
-    test = load_test(point.data, point.seed)
+    test = load_test_set(point.data, point.seed)
 
     def test_network(network: nn.Module) -> dict[str, float]:
         return metrics_on_test_set(network, test, group.device)

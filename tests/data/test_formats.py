@@ -16,7 +16,7 @@ from PIL import Image
 
 import flexhpc
 from flexhpc.config import checked
-from flexhpc.data import load_samples, load_test
+from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
@@ -147,11 +147,11 @@ def test_formats_give_equal_samples(
     np.testing.assert_array_equal(loaded.labels, LABELS[:n])
     (point,) = checked(folder / "spec.yaml")[1]
     if has_test_set:
-        test = load_test(point.data, 0)
+        test = load_test_set(point.data, 0)
         np.testing.assert_array_equal(test.labels, LABELS[: len(test)])
     else:
         with pytest.raises(PointError, match="no test set"):
-            load_test(point.data, 0)
+            load_test_set(point.data, 0)
 
 
 def test_npy_files_are_memory_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

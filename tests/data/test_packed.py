@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from flexhpc.config.sections.data import Data
-from flexhpc.data import load_samples, load_test
+from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.dataset import Source, Split
 from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
@@ -116,7 +116,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
 def _test_of(data: Data) -> np.ndarray:
     """Return labels and inputs of a test set as one array; an empty array if there is none."""
     try:
-        test = load_test(data, 3)
+        test = load_test_set(data, 3)
     except PointError:
         return np.empty(0)
     inputs = test.standardised(np.arange(len(test)))

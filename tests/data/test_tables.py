@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flexhpc.data import Samples, load_test
+from flexhpc.data import Samples, load_test_set
 from flexhpc.errors import PointError
 from tests.data.writers import RNG, load, section, written
 
@@ -40,7 +40,7 @@ def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> 
     rows = "".join(f"{i * i if i % 5 else ''},{i % 2}\n" for i in range(100))
     path = written(tmp_path / "t.csv", "x,y\n" + rows)
     samples = table(path, test_fraction=0.4)
-    test = load_test(section(source="table", path=path, target="y", test_fraction=0.4), 0)
+    test = load_test_set(section(source="table", path=path, target="y", test_fraction=0.4), 0)
     train = np.array([i * i for i in samples.pool if i % 5], dtype=np.float64)
     np.testing.assert_allclose(samples.inputs.mean[0], train.mean(), rtol=1e-6)
     np.testing.assert_allclose(samples.inputs.deviation[0], train.std(), rtol=1e-6)

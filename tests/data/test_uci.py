@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 import pytest
 
-from flexhpc.data import load_test
+from flexhpc.data import load_test_set
 from flexhpc.errors import PointError
 from tests.conftest import SHARED
 from tests.data.writers import CALLED, RNG, Evil, load, section, written, xls
@@ -125,7 +125,7 @@ def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
     assert inputs.shape == (3, 26)
     assert not np.isnan(inputs).any()
     np.testing.assert_array_equal(inputs[:, 1:4], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
-    test = load_test(section(source="adult", root=tmp_path), 0)
+    test = load_test_set(section(source="adult", root=tmp_path), 0)
     assert test.labels.tolist() == [0, 1]
     test_inputs = test.standardised(np.arange(2))
     np.testing.assert_array_equal(test_inputs[:, 1:4], [[1, 0, 0], [0, 1, 0]])
