@@ -26,7 +26,7 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.variants import load_implementation
 from flexhpc.errors import PointError, one_line
 from flexhpc.imports import imports_without_gc
-from flexhpc.models.initialise import (
+from flexhpc.models.initialisation import (
     BASE_WIDTH,
     apply_mup,
     initialise_network,

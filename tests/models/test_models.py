@@ -19,7 +19,7 @@ from flexhpc.config.sections.training import Adam, Sgd
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
 from flexhpc.models.families import ACTIVATIONS
-from flexhpc.models.initialise import layers_of
+from flexhpc.models.initialisation import layers_of
 from flexhpc.training.optimizers import make_optimizer
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
