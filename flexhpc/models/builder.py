@@ -12,7 +12,7 @@ from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
 from flexhpc.custom.code import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line
-from flexhpc.models.families import Shape, network
+from flexhpc.models.families import Shape, build_family
 from flexhpc.models.reparameterizations import (
     LowRank,
     Quantised,
@@ -52,7 +52,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
 def plain_network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build the network without its reparameterization; see :func:`build`."""
     size = resolution(model, shape)
-    inner = network(resolve_size(model, shape, classes), size, classes)
+    inner = build_family(resolve_size(model, shape, classes), size, classes)
     return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
 
 

@@ -11,7 +11,7 @@ from flexhpc.errors import PointError
 from flexhpc.models.families import Shape
 
 
-def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
+def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
     """Build a network with custom code.
 
     ``shape`` and ``classes`` are passed if the code has parameters with these names.

@@ -11,7 +11,7 @@ from torch import nn
 
 from flexhpc.config.sections.model import Network, Sized
 from flexhpc.errors import PointError
-from flexhpc.models.families import Shape, network
+from flexhpc.models.families import Shape, build_family
 
 _MAX_WIDTH = 10**6
 
@@ -148,7 +148,7 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
 def _count(model: Sized, shape: Shape, classes: int) -> int:
     # fork_rng, because the random state must not depend on whether a count was cached
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return sum(p.numel() for p in network(model, shape, classes).parameters())
+        return sum(p.numel() for p in build_family(model, shape, classes).parameters())
 
 
 def _nearest(value: float, multiple: int) -> int:
