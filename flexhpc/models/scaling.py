@@ -25,7 +25,7 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
 
     - ``width``, ``depth``, ``both``: ``scale``.
     - ``compound``: 1.1^scale (width), 1.2^scale (depth) and 1.15^scale (images, see
-      :func:`resolution`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
+      :func:`scaled_shape`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
     - ``vit_shape``: scale^0.22 (width), scale^0.45 (depth) and scale^0.6 (hidden units of the
       MLPs); Alabdulmohsin et al. 2023, arXiv 2305.13035.
 
@@ -49,7 +49,7 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     return _apply_scaling(model, model.scaling, model.scale)
 
 
-def resolution(model: Network, shape: Shape) -> Shape:
+def scaled_shape(model: Network, shape: Shape) -> Shape:
     """Return the shape of a sample after the resize that ``compound`` scaling requires, if any.
 
     Sides are multiplied by 1.15^scale and rounded to the nearest positive multiple of the patch
