@@ -24,7 +24,7 @@ from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
 from flexhpc.data.summary import summary_of
 from flexhpc.errors import PointError
 
-MARK = "flexhpc packed data 002"
+MAGIC = "flexhpc packed data 002"
 _KIND = "a file written by `flexhpc data prepare`"
 _HEADER = "header.json"
 _LOCAL_HEADER = 30
@@ -74,10 +74,10 @@ def is_packed(path: Path) -> bool:
     """Return whether a path is a file with the first bytes of a packed file."""
     try:
         with open_regular_file(path) as file:
-            start = file.read(_LOCAL_HEADER + len(MARK))
+            start = file.read(_LOCAL_HEADER + len(MAGIC))
     except OSError:
         return False
-    return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MARK.encode()
+    return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MAGIC.encode()
 
 
 def check_not_a_file(root: str | None) -> None:
@@ -99,7 +99,7 @@ def open_packed(path: Path) -> Packed:
         zipfile.ZipFile(file) as archive,
     ):
         members = archive.infolist()
-        if members[0].filename != MARK or any(member.compress_type for member in members):
+        if members[0].filename != MAGIC or any(member.compress_type for member in members):
             raise ValueError("unknown format")
         try:
             header = _Header.model_validate_json(archive.read(_HEADER))
@@ -151,7 +151,7 @@ def write_packed(
     train, test = source.train, source.test()
     with replacing(out) as part:
         with zipfile.ZipFile(part, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(MARK), b"")
+            archive.writestr(zipfile.ZipInfo(MAGIC), b"")
             _write_part(archive, "", train, "training samples", progress)
             if test is not None:
                 _write_part(archive, "test_", test, "test samples", progress)

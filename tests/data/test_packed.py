@@ -17,7 +17,7 @@ import pytest
 from flexhpc.config.sections.data import Data
 from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.dataset import Source, Split
-from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
+from flexhpc.data.packed import MAGIC, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
@@ -248,7 +248,7 @@ def test_damage_is_detected_when_a_file_is_opened_or_verified(packed: Path) -> N
         (lambda path: path.write_bytes(good[:900]), "not a zip file"),
         (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
         (lambda path: flip_bit(path, 0), "neither a folder nor a file written"),
-        (flip_bit_in(MARK), "neither a folder nor a file written"),
+        (flip_bit_in(MAGIC), "neither a folder nor a file written"),
         (flip_bit_in("header.json"), "Bad CRC-32 for file 'header.json'"),
     ):
         packed.write_bytes(good)
