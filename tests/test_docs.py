@@ -14,7 +14,7 @@ import pytest
 
 from tests.command import succeeded
 from tests.conftest import FLEXHPC, REPOSITORY, SMALL
-from tests.data.writers import cifar_batch, write_cifar10, write_images, written
+from tests.data.writers import cifar_batch, write_cifar10, write_images, write_text
 
 PAGES = [
     REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
@@ -156,7 +156,7 @@ def folder(measured: Path, tmp_path: Path) -> Path:
     shutil.copytree(measured, tmp_path / "runs" / "small")
     write_images(tmp_path / "data" / "imagenet", {"a": 4, "b": 4})
     write_cifar10(tmp_path / "home" / "cifar", [cifar_batch(20, "labels", 10) for _ in range(5)])
-    written(
+    write_text(
         tmp_path / "credit.csv", "id,x,y\n" + "".join(f"{k},{k % 7},{k % 2}\n" for k in range(20))
     )
     return tmp_path

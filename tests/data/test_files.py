@@ -19,9 +19,9 @@ from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from tests.conftest import FASHION_MNIST
 from tests.data.writers import (
-    CALLED,
     RNG,
-    Evil,
+    UNPICKLED,
+    Malicious,
     cifar_batch,
     idx,
     load,
@@ -135,7 +135,7 @@ def test_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.Monkey
     assert source.class_names[99] == "thing 99"
 
 
-@pytest.mark.parametrize("content", [Evil(), cifar_batch(4, "labels", 10)])
+@pytest.mark.parametrize("content", [Malicious(), cifar_batch(4, "labels", 10)])
 def test_unpublished_pickles_are_not_loaded(tmp_path: Path, content: object) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -143,7 +143,7 @@ def test_unpublished_pickles_are_not_loaded(tmp_path: Path, content: object) -> 
         (folder / f"data_batch_{i}").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(PointError, match=r"data_batch_1: is not the published file .*\.bin"):
         load("cifar10", root=tmp_path)
-    assert not CALLED.exists()
+    assert not UNPICKLED.exists()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
         (savez(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"shape \(2, .*Y has shape \(3,\)"),
         (savez(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
         (savez(images=CHANNELS_LAST, Y=np.array([0, 1])), r"no item named 'X\.npy'"),
-        (savez(X=CHANNELS_LAST, Y=np.array([Evil()], object)), "Object arrays cannot be loaded"),
+        (savez(X=CHANNELS_LAST, Y=np.array([Malicious()], object)), "Object arrays cannot be"),
         (Path.unlink, "part 1 of CIFAR-5m is missing"),
     ],
 )
@@ -207,7 +207,7 @@ def test_damaged_cifar5m_is_refused(
     with pytest.raises(PointError, match=expected) as caught:
         load("cifar5m", root=tmp_path)
     assert "\n" not in str(caught.value)
-    assert not CALLED.exists()
+    assert not UNPICKLED.exists()
 
 
 @pytest.mark.parametrize("inner", ["train", "."])

@@ -20,7 +20,7 @@ from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
-from tests.data.writers import written
+from tests.data.writers import write_text
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (60, 6, 8, 3), dtype=np.uint8)
 LABELS = np.arange(60) % 3
@@ -118,7 +118,7 @@ SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"
 
 def samples(folder: Path, data: str) -> flexhpc.data.Samples:
     """Load the data section of a spec in this folder."""
-    (point,) = checked(written(folder / "spec.yaml", SPEC.format(data)))[1]
+    (point,) = checked(write_text(folder / "spec.yaml", SPEC.format(data)))[1]
     return load_samples(point.data, point.seed)
 
 

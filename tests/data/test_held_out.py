@@ -18,7 +18,7 @@ from tests.data.writers import (
     write_cifar100,
     write_images,
     write_mnist,
-    written,
+    write_text,
 )
 
 
@@ -144,7 +144,7 @@ def test_sources_without_test_set_require_test_fraction(tmp_path: Path) -> None:
     write_mnist(tmp_path, zipped=False, images=images, labels=np.arange(4, dtype=np.uint8))
     write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
     write_images(tmp_path / "folder", {"a": 2, "b": 2})
-    path = written(tmp_path / "t.csv", "x,y\n1,2\n2,3\n")
+    path = write_text(tmp_path / "t.csv", "x,y\n1,2\n2,3\n")
     for keys in (
         {"source": "digits"}, {"source": "gaussian", "size": 10},
         {"source": "mnist", "root": tmp_path}, {"source": "cifar10", "root": tmp_path},

@@ -32,7 +32,7 @@ from flexhpc.errors import PointError
 from tests.conftest import Cli
 from tests.data.test_formats import SPEC
 from tests.data.test_uci import CREDIT_HEADER, covtype_rows, write_covtype_cache
-from tests.data.writers import write_cifar5m, write_images, written
+from tests.data.writers import write_cifar5m, write_images, write_text
 
 LARGE = "9" * 400
 
@@ -40,7 +40,7 @@ LARGE = "9" * 400
 def message(folder: Path, data: str) -> str:
     """Return the error message of a data section, in which {} is replaced by the folder."""
     spec = SPEC.format(data.replace("{}", str(folder)))
-    (point,) = checked(written(folder / "spec.yaml", spec))[1]
+    (point,) = checked(write_text(folder / "spec.yaml", spec))[1]
     with pytest.raises(PointError) as caught:
         load_samples(point.data, point.seed)
     assert "\n" not in str(caught.value)
@@ -177,10 +177,10 @@ def open_csv(path: Path, **keys: Any) -> Any:
 
 
 def test_numeric_column_with_few_non_numbers_is_refused(tmp_path: Path) -> None:
-    assert open_csv(written(tmp_path / "good.csv", ROWS)).train.shape == (1,)
+    assert open_csv(write_text(tmp_path / "good.csv", ROWS)).train.shape == (1,)
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
-    path = written(tmp_path / "t.csv", "\n".join(rows))
+    path = write_text(tmp_path / "t.csv", "\n".join(rows))
     with pytest.raises(PointError, match=r"except for 1 cells .'12.3.4' in row 42.; correct them"):
         open_csv(path)
     assert open_csv(path, categorical=["x"]).train.shape == (100,), "if requested"
@@ -216,7 +216,7 @@ def zip_of(files: dict[str, bytes]) -> bytes:
 def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, path = open_csv(written(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{suffix}"
+    plain, path = open_csv(write_text(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{suffix}"
     good = PACKERS[suffix](ROWS.encode())
     path.write_bytes(good)
     np.testing.assert_array_equal(plain.train.gather(), open_csv(path).train.gather())

@@ -14,7 +14,7 @@ import pytest
 from flexhpc.errors import PointError
 from tests.data.test_tables import table
 from tests.data.test_uci import ADULT, covtype_rows
-from tests.data.writers import load, written
+from tests.data.writers import load, write_text
 
 BOOLEANS = [True, False, True, False]
 
@@ -26,13 +26,13 @@ def test_first_row_of_covtype_is_not_a_header(tmp_path: Path, number_format: str
     text = "".join(
         ",".join([number_format.format(row[0]), *map(str, row[1:])]) + "\n" for row in rows
     )
-    samples = load("covtype", root=written(tmp_path / "covtype.data", text))
+    samples = load("covtype", root=write_text(tmp_path / "covtype.data", text))
     np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
 
 
 @pytest.mark.parametrize("age", ["39.0", "39 ", "3.9e1", "39", "?", "? ", ""])
 def test_first_row_of_adult_is_not_a_header(tmp_path: Path, age: str) -> None:
-    samples = load("adult", root=written(tmp_path / "adult.data", age + ADULT[2:]))
+    samples = load("adult", root=write_text(tmp_path / "adult.data", age + ADULT[2:]))
     assert len(samples.dataset) == 3
     assert samples.shape == (27 if age.strip() in ("?", "") else 26,)
     value = samples.dataset.inputs[0, 0]
@@ -57,9 +57,9 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
 def test_spaces_around_cells_are_ignored_in_every_format(tmp_path: Path) -> None:
     plain = "n,t,b,y\n1,u,True,p\n,v,False,q\n3,?,True,p\n"
     padded = 'n,t,b,y\n1 , u ,True ,"p "\n ? ,v  ,False,q\n3,? , True,p\n'
-    clean = table(written(tmp_path / "plain.csv", plain))
+    clean = table(write_text(tmp_path / "plain.csv", plain))
     assert clean.shape == (6,)
-    assert table(written(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
+    assert table(write_text(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
     frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": BOOLEANS[:3]})
     frame.assign(y=["p ", "q", " p"]).to_parquet(tmp_path / "t.parquet")
     assert table(tmp_path / "t.parquet").fingerprint == clean.fingerprint

@@ -11,7 +11,7 @@ import pytest
 
 from flexhpc.data import Samples, load_test_set
 from flexhpc.errors import PointError
-from tests.data.writers import RNG, load, section, written
+from tests.data.writers import RNG, load, section, write_text
 
 
 def table(path: Path, target: str = "y", **keys: Any) -> Samples:
@@ -19,7 +19,7 @@ def table(path: Path, target: str = "y", **keys: Any) -> Samples:
 
 
 def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv", "n,t,y\n1,b,no\n3,a,yes\n5,b,no\n")
+    path = write_text(tmp_path / "t.csv", "n,t,y\n1,b,no\n3,a,yes\n5,b,no\n")
     samples = table(path)
     assert samples.labels.tolist() == [0, 1, 0]
     assert samples.shape == (3,)
@@ -28,7 +28,7 @@ def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
 
 
 def test_missing_values_become_the_mean_and_an_indicator(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv", "n,t,full,y\n1,b,1,0\n,?,2,1\n5,b,2,0\n?,a,4,1\n")
+    path = write_text(tmp_path / "t.csv", "n,t,full,y\n1,b,1,0\n,?,2,1\n5,b,2,0\n?,a,4,1\n")
     inputs = table(path).standardised(np.arange(4))
     assert inputs.shape == (4, 6)
     np.testing.assert_allclose(inputs[:, 0], [-1, 0, 1, 0])
@@ -38,7 +38,7 @@ def test_missing_values_become_the_mean_and_an_indicator(tmp_path: Path) -> None
 
 def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> None:
     rows = "".join(f"{i * i if i % 5 else ''},{i % 2}\n" for i in range(100))
-    path = written(tmp_path / "t.csv", "x,y\n" + rows)
+    path = write_text(tmp_path / "t.csv", "x,y\n" + rows)
     samples = table(path, test_fraction=0.4)
     test = load_test_set(section(source="table", path=path, target="y", test_fraction=0.4), 0)
     train = np.array([i * i for i in samples.pool if i % 5], dtype=np.float64)
@@ -50,7 +50,7 @@ def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> 
 
 
 def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv", "id,code,x,y\n1,10,.5,0\n2,9,.6,1\n3,10,.7,2\n")
+    path = write_text(tmp_path / "t.csv", "id,code,x,y\n1,10,.5,0\n2,9,.6,1\n3,10,.7,2\n")
     samples = table(path, drop=["id"], categorical=["code"])
     assert samples.shape == (3,)
     np.testing.assert_array_equal(
@@ -99,7 +99,7 @@ def test_formats_give_equal_samples(tmp_path: Path) -> None:
 def test_invalid_table_is_one_error_message(
     tmp_path: Path, text: str, keys: dict, expected: str
 ) -> None:
-    path = written(tmp_path / "t.csv", text)
+    path = write_text(tmp_path / "t.csv", text)
     with pytest.raises(PointError, match=expected) as caught:
         table(path, **keys)
     assert "\n" not in str(caught.value)

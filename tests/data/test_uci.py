@@ -14,7 +14,7 @@ import pytest
 from flexhpc.data import load_test_set
 from flexhpc.errors import PointError
 from tests.conftest import SHARED
-from tests.data.writers import CALLED, RNG, Evil, load, section, written, xls
+from tests.data.writers import RNG, UNPICKLED, Malicious, load, section, write_text, xls
 
 
 def covtype_rows(n: int = 40) -> np.ndarray:
@@ -67,8 +67,8 @@ def test_covtype_layouts_give_equal_samples(
 
 @pytest.mark.parametrize(
     "content",
-    [Evil(), [1, 2], np.array([Evil(), 1], dtype=object), np.zeros((40, 53)), np.zeros((39, 54)),
-     np.zeros((40, 54), np.float32)],
+    [Malicious(), [1, 2], np.array([Malicious(), 1], dtype=object), np.zeros((40, 53)),
+     np.zeros((39, 54)), np.zeros((40, 54), np.float32)],
 )  # fmt: skip
 def test_covtype_cache_of_wrong_content_is_refused_and_not_unpickled(
     tmp_path: Path, content: object
@@ -77,7 +77,7 @@ def test_covtype_cache_of_wrong_content_is_refused_and_not_unpickled(
     joblib.dump(content, tmp_path / "covertype" / "samples_py3")
     with pytest.raises(PointError, match="cannot be read as scikit-learn's cache of covtype"):
         load("covtype", root=tmp_path)
-    assert not CALLED.exists()
+    assert not UNPICKLED.exists()
 
 
 @pytest.mark.parametrize("name", ["samples_py3", "targets_py3"])
@@ -115,10 +115,10 @@ ADULT_TEST = """\
     ids=["plain", "with header", "without spaces"],
 )
 def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
-    written(tmp_path / "Adult.data", text)
-    written(tmp_path / "adult.test", ADULT_TEST)
+    write_text(tmp_path / "Adult.data", text)
+    write_text(tmp_path / "adult.test", ADULT_TEST)
     samples = load("adult", root=tmp_path)
-    reference = load("adult", root=written(tmp_path / "reference.csv", ADULT))
+    reference = load("adult", root=write_text(tmp_path / "reference.csv", ADULT))
     assert samples.fingerprint == reference.fingerprint
     assert samples.labels.tolist() == [0, 1, 0]
     inputs = samples.standardised(np.arange(3))
@@ -168,7 +168,7 @@ def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     loaded = []
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir()
-        loaded.append(load("credit", root=written(tmp_path / name, text).parent))
+        loaded.append(load("credit", root=write_text(tmp_path / name, text).parent))
     cells: list[list[str | float]] = [
         ["", *(f"X{i}" for i in range(1, 24)), "Y"],
         ["ID", *CREDIT_NAMES, "default payment next month"],
@@ -222,7 +222,7 @@ DAMAGED = [
 def test_damaged_table_is_one_error_message(
     tmp_path: Path, name: str, text: str, expected: str
 ) -> None:
-    path = written(tmp_path / name, text)
+    path = write_text(tmp_path / name, text)
     with pytest.raises(PointError, match=expected) as caught:
         load(name.partition(".")[0], root=path)
     assert "\n" not in str(caught.value)

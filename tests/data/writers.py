@@ -16,7 +16,7 @@ from flexhpc.config.variants import variants
 from flexhpc.data import Samples, load_samples
 
 RNG = np.random.default_rng(0)
-CALLED = Path("/tmp/flexhpc-evil")
+UNPICKLED = Path("/tmp/flexhpc-unpickled")
 
 
 def section(**keys: Any) -> Data:
@@ -32,11 +32,11 @@ def load(source: str, seed: int = 0, **keys: Any) -> Samples:
     return load_samples(section(source=source, **keys), seed)
 
 
-class Evil:
-    """Creates the file ``CALLED`` when it is unpickled."""
+class Malicious:
+    """Object that creates the file ``UNPICKLED`` when it is unpickled."""
 
     def __reduce__(self) -> tuple:
-        return os.system, (f"touch {CALLED}",)
+        return os.system, (f"touch {UNPICKLED}",)
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -143,7 +143,7 @@ def _ole(stream: bytes) -> bytes:
     return header + table + entries.ljust(512, b"\0") + stream
 
 
-def written(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a text file; return its path."""
     path.write_text(text)
     return path

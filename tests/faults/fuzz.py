@@ -41,7 +41,7 @@ from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
 from tests.data.test_formats import write_formats
 from tests.data.test_packed import quiet, section, write_sources
-from tests.data.writers import written
+from tests.data.writers import write_text
 from tests.faults.site import SPEC
 
 MAX_SECONDS = 30
@@ -185,7 +185,7 @@ def overrides() -> Fuzzer:
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         Barrier(folder)
-        path = written(folder / "spec.yaml", SPEC)
+        path = write_text(folder / "spec.yaml", SPEC)
         value = choose(rng, EDGE_CASES)
         text = json.dumps(value) if rng.random() < 0.5 else str(value)
         options = [f"{choose(rng, keys)}={text}" for _ in range(int(rng.integers(1, 3)))]
@@ -205,7 +205,7 @@ def profiles() -> Fuzzer:
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         value = mutate_value(choose(rng, valid), rng)
-        path = written(folder / "profile.yaml", yaml.safe_dump(value))
+        path = write_text(folder / "profile.yaml", yaml.safe_dump(value))
         return value, lambda: load_profile(path)
 
     return Fuzzer(make)
