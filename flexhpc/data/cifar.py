@@ -27,7 +27,7 @@ _SHAPE = (3, 32, 32)
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-PUBLISHED = {
+PUBLISHED_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -38,7 +38,7 @@ PUBLISHED = {
     "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
     "meta": "7973b15100ade9c7d40fb424638fde48",
 }
-"""MD5 sums of the published pickles, which torchvision verifies as well."""
+"""The MD5 sums that torchvision verifies."""
 
 
 def open_cifar(source: str, root: str | None) -> Source:
@@ -100,16 +100,16 @@ def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
 
 
 def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
-    batch = _published(path)
+    batch = _load_published_pickle(path)
     fine = batch["fine_labels" if classes == 100 else "labels"]
     return batch["data"], np.array(fine), np.array(batch.get("coarse_labels"))
 
 
-def _published(path: Path) -> Any:
+def _load_published_pickle(path: Path) -> Any:
     """Load a pickle if it is a published file; reject any other, because loading could run code."""
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         content = file.read(MAX_BYTES)
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED[path.name]:
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED_MD5[path.name]:
         raise PointError(
             f"{path}: is not the published file (MD5 mismatch); download it again, or use "
             "CIFAR's binary format (.bin)"
@@ -123,7 +123,7 @@ def _fine_names(folder: Path) -> list[str] | None:
         if (text := folder / "fine_label_names.txt").is_file():
             names = text.read_text().split()
         else:
-            names = _published(folder / "meta")["fine_label_names"]
+            names = _load_published_pickle(folder / "meta")["fine_label_names"]
     except (OSError, ValueError, PointError):
         return None
     return names if len(names) == _CLASSES["cifar100"] else None

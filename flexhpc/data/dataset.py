@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,12 @@ class Split:
         first = next(blocks)
         if len(first) == len(self.labels):
             return first
-        joined = np.empty((len(self.labels), *self.shape), self.dtype)
-        joined[: len(first)] = first
-        filled = len(first)
-        for block in blocks:
-            joined[filled : filled + len(block)] = block
-            filled += len(block)
-        return joined
+        samples = np.empty((len(self.labels), *self.shape), self.dtype)
+        start = 0
+        for block in chain([first], blocks):
+            samples[start : start + len(block)] = block
+            start += len(block)
+        return samples
 
 
 @dataclass(frozen=True, kw_only=True)

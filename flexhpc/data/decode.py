@@ -91,9 +91,9 @@ def image_split(
     decode = partial(decode_image, side=side, shape=shape)
 
     def blocks() -> Iterator[Array]:
-        remaining = iter(images())
+        image_iterator = iter(images())
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            while chunk := list(islice(remaining, _IMAGES_PER_BLOCK)):
+            while chunk := list(islice(image_iterator, _IMAGES_PER_BLOCK)):
                 yield np.stack(list(pool.map(decode, chunk)))
 
     return Split(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
@@ -130,8 +130,8 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale an image to 8 bits per pixel, because PIL would clip larger values to 255."""
-    wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled these to 16 bits
-    if wide or image.mode.startswith("I;16"):
+    is_scaled_ppm = image.mode == "I" and image.format == "PPM"  # PIL scales these to 16 bits
+    if is_scaled_ppm or image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 _MAX_CATEGORIES = 1_000
 _MAX_VALUES = 2**31
 """Maximum number of values of an encoded table: 8 GB."""
-_MAX_TEXT_FRACTION, _MIN_DISTINCT_NUMBERS = 0.05, 20
+_MAX_TEXT_FRACTION = 0.05
+_MIN_DISTINCT_NUMBERS = 20
+"""A text column is taken for a numeric column with typing errors if at most this fraction of its
+cells is not numeric and there are more than this number of distinct numbers."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -33,19 +36,19 @@ class Column:
     Attributes:
         name: name of the column.
         categories: sorted values, one feature each; None for a numeric column.
-        marked: whether an additional feature indicates missing values.
+        has_indicator: whether an additional feature indicates missing values.
         offset: subtracted from numbers before the conversion to float32.
     """
 
     name: str
     categories: list[Any] | None
-    marked: bool
+    has_indicator: bool
     offset: float = 0.0
 
     @property
     def width(self) -> int:
         """Number of features."""
-        return (1 if self.categories is None else len(self.categories)) + self.marked
+        return (1 if self.categories is None else len(self.categories)) + self.has_indicator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ class Encoding:
                 rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
                 encoded[rows, start + codes[rows]] = 1
             start += column.width
-            if column.marked:
+            if column.has_indicator:
                 encoded[:, start - 1] = series.isna()
         encoded += np.float32(0)  # one bit pattern for 0 and one for NaN, because rows are hashed
         encoded[np.isnan(encoded)] = np.nan
@@ -124,8 +127,10 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
             if len(categories) > _MAX_CATEGORIES:
                 problem = f"has {len(categories)} categories, at most {_MAX_CATEGORIES} are"
                 raise _column_error(series, path, f"{problem} supported")
-        marked = bool(series.isna().any())
-        columns.append(Column(name=name, categories=categories, marked=marked, offset=offset))
+        has_indicator = bool(series.isna().any())
+        columns.append(
+            Column(name=name, categories=categories, has_indicator=has_indicator, offset=offset)
+        )
     return Encoding(columns=columns)
 
 
@@ -181,12 +186,12 @@ def _offset(values: Array) -> float:
     at most half of the numbers that coincide in float32.
     """
     distinct = np.unique(values[~np.isnan(values)])
-    lost = len(distinct) - len(np.unique(distinct.astype(np.float32)))
-    if not lost:
+    collisions = len(distinct) - len(np.unique(distinct.astype(np.float32)))
+    if not collisions:
         return 0.0
-    middle = distinct[len(distinct) // 2]
-    shifted = distinct - middle
+    median = distinct[len(distinct) // 2]
+    shifted = distinct - median
     if np.abs(shifted).max() > _FLOAT32_MAX:
         return 0.0
-    still_lost = len(distinct) - len(np.unique(shifted.astype(np.float32)))
-    return float(middle) if 2 * still_lost < lost else 0.0
+    remaining_collisions = len(distinct) - len(np.unique(shifted.astype(np.float32)))
+    return float(median) if 2 * remaining_collisions < collisions else 0.0

@@ -36,8 +36,8 @@ def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> 
         return split
 
     def blocks() -> Iterator[Array]:
-        for large in split.blocks():
-            for block in in_blocks(large):
+        for source_block in split.blocks():
+            for block in in_blocks(source_block):
                 yield _convert_colour(_resize_all(block, side), channels)
 
     return replace(split, shape=shape, blocks=blocks)
@@ -47,10 +47,10 @@ def _resize_all(images: Array, side: int | None) -> Array:
     """Resize images, uint8 (k, channels, height, width)."""
     if side is None or images.shape[2:] == (side, side):
         return images
-    last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    if last.shape[3] == 1:
-        last = last[..., 0]
-    resized = [np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in last]
+    channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    if channels_last.shape[3] == 1:
+        channels_last = channels_last[..., 0]
+    resized = [np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in channels_last]
     stacked = np.stack(resized)
     return stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
 

@@ -57,8 +57,8 @@ def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
         return labels
     merged = mapping[labels]
     if len(merged) and merged.min() < 0:
-        lost = int(labels[np.argmin(merged)])
-        raise PointError(f"data.merge: class {lost} has no super-class in the training set")
+        unmapped = int(labels[np.argmin(merged)])
+        raise PointError(f"data.merge: class {unmapped} has no super-class in the training set")
     return merged
 
 
@@ -95,9 +95,9 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
                 f"data.corruption: {data.corruption:g} of {len(train)} training samples rounds to "
                 f"0; give at least {1 / len(train):.2g}"
             )
-        wrong = train[rng.permutation(len(train))[:count]]
+        corrupted = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
-        labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
+        labels[corrupted] = (labels[corrupted] + rng.integers(1, classes, count)) % classes
     return labels, classes, mapping is None
 
 
@@ -121,8 +121,8 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
     groups, first = np.unique(pairs[0][order], return_index=True)
     majority = np.empty(int(group.max()) + 1, dtype=np.int64)
     majority[groups] = pairs[1][order][first]
-    lost = labels[ids] != majority[group]
-    return len(np.unique(group[lost])), ids[lost]
+    is_minority = labels[ids] != majority[group]
+    return len(np.unique(group[is_minority])), ids[is_minority]
 
 
 def conflict_groups(

@@ -66,7 +66,7 @@ class Samples:
 
     def standardised(self, ids: Ints) -> Array:
         """Return the standardised inputs of samples, float32 (len(ids), ...)."""
-        return self.inputs.of(ids)
+        return self.inputs.select(ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class TestSet:
 
     def standardised(self, ids: Ints) -> Array:
         """Return the standardised inputs of test samples 0 to m - 1, float32 (len(ids), ...)."""
-        return self.inputs.of(self.rows[ids])
+        return self.inputs.select(self.rows[ids])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ def test_training_and_test_set_share_only_the_fixed_permutation(kind: str) -> No
         Inputs(
             rows=rows, mean=zero, deviation=one, centre=zero, spread=one, kind=kind, seed=1,
             split=split,
-        ).of(np.arange(2))
+        ).select(np.arange(2))
         for split in (TRAIN, TEST)
     )  # fmt: skip
     assert np.array_equal(train, test) == (kind == "permuted")
