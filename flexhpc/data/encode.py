@@ -127,9 +127,9 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
             if len(categories) > _MAX_CATEGORIES:
                 problem = f"has {len(categories)} categories, at most {_MAX_CATEGORIES} are"
                 raise _column_error(series, path, f"{problem} supported")
-        has_indicator = bool(series.isna().any())
+        missing = bool(series.isna().any())
         columns.append(
-            Column(name=name, categories=categories, has_indicator=has_indicator, offset=offset)
+            Column(name=name, categories=categories, has_indicator=missing, offset=offset)
         )
     return Encoding(columns=columns)
 

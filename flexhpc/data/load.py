@@ -98,18 +98,18 @@ class TestSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loaded:
+class _LoadedDataset:
     test: Callable[[], Split | None]
     dataset: Dataset
     summary: Summary
     mean: Array
     deviation: Array
-    train: Ints
-    held_out: Ints
+    train_ids: Ints
+    test_ids: Ints
 
-    def inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
+    def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
         """Return rows of the training or test set as network inputs."""
-        mean, deviation = self._standard(data)
+        mean, deviation = self._standardisation(data)
         return Inputs(
             rows=rows,
             mean=mean,
@@ -121,12 +121,12 @@ class _Loaded:
             split=split,
         )
 
-    def _standard(self, data: Data) -> tuple[Array, Array]:
+    def _standardisation(self, data: Data) -> tuple[Array, Array]:
         """Return the mean and standard deviation for standardisation."""
         mean, deviation = self.mean, self.deviation
         image = self.dataset.inputs.dtype == np.uint8
         if data.standardise == "pixel":
-            keep = np.isin(np.arange(len(self.dataset)), self.train, assume_unique=True)
+            keep = np.isin(np.arange(len(self.dataset)), self.train_ids, assume_unique=True)
             mean, deviation = moments_per_pixel(partial(in_blocks, self.dataset.inputs), keep)
         elif data.standardise == "set":
             mean, deviation = pool_moments(mean, deviation)
@@ -147,13 +147,13 @@ def load_samples(data: Data, seed: int) -> Samples:
     Raises:
         PointError: the data is missing, unreadable or has the wrong shape.
     """
-    loaded = _loaded(data, seed)
-    labels, classes, unmerged = draw_labels(data, loaded.dataset, loaded.train, seed)
+    loaded = _load(data, seed)
+    labels, classes, unmerged = draw_labels(data, loaded.dataset, loaded.train_ids, seed)
     groups, unfittable = 0, np.empty(0, dtype=np.int64)
     identical = data.inputs in ("original", "permuted")  # other inputs are all distinct
     if identical:
-        groups, unfittable = find_conflicts(loaded.summary, labels, loaded.train)
-    pool = loaded.train
+        groups, unfittable = find_conflicts(loaded.summary, labels, loaded.train_ids)
+    pool = loaded.train_ids
     if data.conflicts == "drop":
         pool = np.setdiff1d(pool, unfittable, assume_unique=True)
     return Samples(
@@ -161,7 +161,7 @@ def load_samples(data: Data, seed: int) -> Samples:
         labels=labels,
         classes=classes,
         class_names=loaded.dataset.class_names if unmerged else None,
-        inputs=loaded.inputs(data, seed, loaded.dataset.inputs, TRAIN),
+        inputs=loaded.make_inputs(data, seed, loaded.dataset.inputs, TRAIN),
         pool=pool,
         n_limit=min(len(pool), data.n_max or len(pool)),
         conflicts=groups,
@@ -180,12 +180,12 @@ def load_test_set(data: Data, seed: int) -> TestSet:
     Raises:
         PointError: there is no test set, or the test files are unreadable or have another shape.
     """
-    loaded = _loaded(data, seed)
+    loaded = _load(data, seed)
     dataset = loaded.dataset
     mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
-    if len(loaded.held_out):
-        rows, labels = loaded.held_out, dataset.labels[loaded.held_out]
-        inputs = loaded.inputs(data, seed, dataset.inputs, TRAIN)
+    if len(loaded.test_ids):
+        rows, labels = loaded.test_ids, dataset.labels[loaded.test_ids]
+        inputs = loaded.make_inputs(data, seed, dataset.inputs, TRAIN)
     else:
         split = loaded.test()
         if split is None:
@@ -198,7 +198,7 @@ def load_test_set(data: Data, seed: int) -> TestSet:
                 "training samples do not match; replace the test set"
             )
         rows, labels = np.arange(len(split.labels), dtype=np.int64), split.labels
-        inputs = loaded.inputs(data, seed, split.gather(), TEST)
+        inputs = loaded.make_inputs(data, seed, split.gather(), TEST)
     return TestSet(
         name=dataset.name,
         labels=merge_labels(labels, mapping).copy(),  # torch needs a writable array
@@ -208,14 +208,14 @@ def load_test_set(data: Data, seed: int) -> TestSet:
     )
 
 
-def _loaded(data: Data, seed: int) -> _Loaded:
+def _load(data: Data, seed: int) -> _LoadedDataset:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
     text = data.model_dump_json(include=keys, exclude_none=True)
-    return _load(type(data), text, seed if data.seeded else 0)
+    return _load_cached(type(data), text, seed if data.seeded else 0)
 
 
 @lru_cache(maxsize=2)
-def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
+def _load_cached(variant: type[Data], text: str, seed: int) -> _LoadedDataset:
     """Load a data set; the result is cached.
 
     The section is passed as JSON, because sections with lists cannot be hashed.
@@ -238,7 +238,7 @@ def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
     mean, deviation = summary.mean, summary.deviation
     if len(test_ids):
         mean, deviation = moments(partial(in_blocks, dataset.inputs), keep)
-    return _Loaded(
+    return _LoadedDataset(
         test=source.test, dataset=dataset, summary=summary, mean=mean, deviation=deviation,
-        train=np.flatnonzero(keep), held_out=test_ids,
+        train_ids=np.flatnonzero(keep), test_ids=test_ids,
     )  # fmt: skip

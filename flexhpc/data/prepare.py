@@ -32,7 +32,7 @@ def prepare(
         source: value of ``data.source``.
         keys: keys of the ``data`` section; None values are omitted.
         overrides: additional keys, as ``data.KEY=VALUE``.
-        out: the output file; None for data/NAME.packed (see :func:`_name`).
+        out: the output file; None for data/NAME.packed (see :func:`_default_name`).
         progress: see :data:`flexhpc.data.packed.Progress`.
 
     Raises:
@@ -44,9 +44,9 @@ def prepare(
     if data.location is not None and is_packed(Path(data.location).expanduser()):
         raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
     reading = reading_values(data)
-    target = out or Path("data") / f"{_name(data)}.packed"
+    target = out or Path("data") / f"{_default_name(data)}.packed"
     try:
-        _refuse_to_overwrite(target, None if out is not None else reading)
+        _check_overwrite(target, None if out is not None else reading)
         return write_packed(open_files(data, 0), reading, target, progress)
     except OSError as error:
         raise PointError(
@@ -54,7 +54,7 @@ def prepare(
         ) from None
 
 
-def _name(data: Data) -> str:
+def _default_name(data: Data) -> str:
     """Return the default name of the packed file, without its extension.
 
     It is the name of the file or folder if the source requires a location, else of the source.
@@ -68,7 +68,7 @@ def _name(data: Data) -> str:
     return path.name or data.source
 
 
-def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
+def _check_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
     """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
     ``reading`` has the keys of the new file; None accepts a file with any keys. A damaged packed
@@ -87,7 +87,7 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
         raise PointError(f"{out}: already exists, packed with {settings}; choose another --out")
 
 
-def _keys(source: str) -> list[str]:
+def _allowed_keys(source: str) -> list[str]:
     """Return the keys that determine the packed samples, of one source (of all if unknown)."""
     known = variants("data")
     classes = [known[source]] if source in known else known.values()
@@ -103,7 +103,7 @@ def _keys(source: str) -> list[str]:
 def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
     values = {key: value for key, value in keys.items() if value is not None}
     problems: list[str] = []
-    allowed = _keys(source)
+    allowed = _allowed_keys(source)
     for text in overrides:
         key, equals, value = text.partition("=")
         name = tuple(key.strip().removeprefix("data.").split("."))

@@ -71,7 +71,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
         data = content.read(max_bytes + 1)
     if len(data) <= max_bytes and data[_TAR] == _USTAR:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            member = _only_member([member for member in archive if member.isfile()])
+            member = _single_member([member for member in archive if member.isfile()])
             if member.size > max_bytes:  # a sparse file is small in the archive
                 data = bytes(max_bytes + 1)
             elif inner := archive.extractfile(member):
@@ -83,10 +83,10 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
 
 def _open_zip(file: BinaryIO) -> IO[bytes]:
     archive = zipfile.ZipFile(file)
-    return archive.open(_only_member(archive.infolist()))
+    return archive.open(_single_member(archive.infolist()))
 
 
-def _only_member(members: list[Any]) -> Any:
+def _single_member(members: list[Any]) -> Any:
     if len(members) != 1:
         raise ValueError(f"contains {len(members)} files instead of one")
     return members[0]

@@ -54,7 +54,7 @@ def open_table(data: Table) -> Source:
         if unknown := [name for name in names if name not in frame.columns]:
             columns = ", ".join(frame.columns[:20])
             raise PointError(f"data.{key}: {path} has no column {unknown[0]}; it has {columns}")
-    labels, classes = _classes(normalise_column(frame[data.target]), path)
+    labels, classes = _encode_target(normalise_column(frame[data.target]), path)
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
         raise PointError(f"{path}: has no column but the target; drop fewer columns")
@@ -100,7 +100,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
+def _encode_target(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
     """Return labels, int64 (n,), and the number of classes."""
     if missing := int(target.isna().sum()):
         raise PointError(

@@ -114,9 +114,9 @@ def _joblib_array(
     """
     with convert_read_errors(path, f"scikit-learn's cache of covtype, {dtype} {shape}"):
         start = len(content) - 1 - math.prod(shape) * dtype.itemsize
-        described = content[: max(start, 0)]
+        pickle_bytes = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without PROTO, BINPUT and STOP
-        if encoded not in described or dtype.str[1:].encode() not in described:
+        if encoded not in pickle_bytes or dtype.str[1:].encode() not in pickle_bytes:
             raise ValueError("unexpected dtype or shape, or truncated")
         return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
 

@@ -96,7 +96,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     verify_packed(packed.path)
     if source != "digits":
         keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
-    load_samples.__globals__["_load"].cache_clear()
+    load_samples.__globals__["_load_cached"].cache_clear()
     for variant, (plain, test) in zip(variants, originals, strict=True):
         data = section(source=source, **keys, **variant)
         samples = load_samples(data, 3)
