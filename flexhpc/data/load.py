@@ -231,7 +231,9 @@ def _load_cached(variant: type[Data], text: str, seed: int) -> _LoadedDataset:
         scaled=source.scaled,
         class_names=source.class_names,
     )
-    summary = source.summary or summarise(dataset)
+    summary = source.summary or summarise(
+        Split.from_arrays(dataset.inputs, dataset.labels), dataset.classes
+    )
     test_ids = held_out_ids(len(dataset), data.test_fraction)
     keep = np.ones(len(dataset), dtype=np.bool_)
     keep[test_ids] = False

@@ -11,7 +11,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self
 
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from flexhpc.atomic import open_regular_file, replacing
 from flexhpc.data.dataset import Array, Source, Split, Summary
 from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
-from flexhpc.data.summary import summary_of
+from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 
 MAGIC = "flexhpc packed data 002"
@@ -111,8 +111,9 @@ def open_packed(path: Path) -> Packed:
             for member in members
             if (name := member.filename.removesuffix(".npy")) != member.filename
         }
-        for part in ("", "test_") if "test_inputs" in arrays else ("",):
-            _check_labels(arrays[f"{part}labels"], len(arrays[f"{part}inputs"]), header.classes)
+        for prefix in ("", "test_") if "test_inputs" in arrays else ("",):
+            labels, inputs = arrays[f"{prefix}labels"], arrays[f"{prefix}inputs"]
+            _check_labels(labels, len(inputs), header.classes)
         source = _source(path, header, arrays)
     return Packed(path=path, reading=header.reading, source=source, size=path.stat().st_size)
 
@@ -149,20 +150,20 @@ def write_packed(
         OSError: the disk is full or the folder cannot be written.
     """
     train, test = source.train, source.test()
-    with replacing(out) as part:
-        with zipfile.ZipFile(part, "w") as archive:
+    with replacing(out) as unfinished:
+        with zipfile.ZipFile(unfinished, "w") as archive:
             archive.writestr(zipfile.ZipInfo(MAGIC), b"")
-            _write_part(archive, "", train, "training samples", progress)
+            _write_split(archive, "", train, "training samples", progress)
             if test is not None:
-                _write_part(archive, "test_", test, "test samples", progress)
+                _write_split(archive, "test_", test, "test samples", progress)
 
         def blocks() -> Iterator[Array]:
-            """Read the written samples without mmap, whose pages count as memory of the process."""
-            written = array_blocks(part, "inputs")
-            return _report_progress(written, "computing statistics", len(train.labels), progress)
+            # without mmap, whose pages would count as memory of the process
+            stored = array_blocks(unfinished, "inputs")
+            return _report_progress(stored, "computing statistics", len(train.labels), progress)
 
-        summary = summary_of(blocks, train.dtype, train.shape, train.labels, source.classes)
-        with zipfile.ZipFile(part, "a") as archive:
+        summary = summarise(replace(train, blocks=blocks), source.classes)
+        with zipfile.ZipFile(unfinished, "a") as archive:
             for name in ("mean", "deviation", "twins", "groups"):
                 _write_array(archive, name, getattr(summary, name))
             for name in ("coarse", "scaled"):
@@ -176,7 +177,7 @@ def write_packed(
     return open_packed(out)
 
 
-def _write_part(
+def _write_split(
     archive: zipfile.ZipFile, prefix: str, split: Split, step: str, progress: Progress
 ) -> None:
     _write_array(archive, f"{prefix}labels", split.labels)

@@ -5,45 +5,37 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.data.dataset import Array, Dataset, Ints, Mask, Summary, in_blocks
+from flexhpc.data.dataset import Array, Ints, Mask, Split, Summary, in_blocks
 
 Blocks = Callable[[], Iterator[Array]]
 
 
-def summarise(dataset: Dataset) -> Summary:
-    """Compute the summary of a data set in two or three passes over its samples."""
-    blocks = partial(in_blocks, dataset.inputs)
-    return summary_of(blocks, dataset.inputs.dtype, dataset.shape, dataset.labels, dataset.classes)
-
-
-def summary_of(
-    blocks: Blocks, dtype: np.dtype[Any], shape: tuple[int, ...], labels: Ints, classes: int
-) -> Summary:
-    """Compute the summary of samples in blocks as in :func:`flexhpc.data.dataset.in_blocks`.
+def summarise(split: Split, classes: int) -> Summary:
+    """Compute the summary of a training set in two or three passes over its samples.
 
     The fingerprint is a SHA-256 over dtype, shape, number of classes, samples and original labels,
     truncated to 32 hexadecimal digits.
     """
+
+    def blocks() -> Iterator[Array]:
+        for block in split.blocks():
+            yield from in_blocks(block)
+
     hashes = row_hashes(blocks)
     digest = hashlib.sha256()
-    digest.update(f"{dtype} {(len(labels), *shape)} {classes}".encode())
+    digest.update(f"{split.dtype} {(len(split.labels), *split.shape)} {classes}".encode())
     digest.update(hashes.tobytes())
-    digest.update(labels.tobytes())
+    digest.update(split.labels.tobytes())
     ids, groups = find_twins(hashes)
     mean, deviation = moments(blocks)
     return Summary(
-        fingerprint=digest.hexdigest()[:32],
-        mean=mean,
-        deviation=deviation,
-        twins=ids,
+        fingerprint=digest.hexdigest()[:32], mean=mean, deviation=deviation, twins=ids,
         groups=groups,
-    )
+    )  # fmt: skip
 
 
 def row_hashes(blocks: Blocks) -> NDArray[np.void]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexhpc.data import draw_subset
-from flexhpc.data.dataset import Dataset
+from flexhpc.data.dataset import Split
 from flexhpc.data.labelling import find_conflicts, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
@@ -18,33 +18,25 @@ from tests.data.test_tables import table
 from tests.data.writers import cifar_batch, load, section, write_cifar100, write_text
 
 
-def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
-    return Dataset(
-        name="test",
-        inputs=np.array(inputs, dtype=np.float32).reshape(len(labels), -1),
-        labels=np.array(labels, dtype=np.int64),
-        classes=classes,
-    )
-
-
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40),
     st.data(),
 )
 def test_conflicts_equal_brute_force(rows: list[tuple[int, int]], draw: st.DataObject) -> None:
-    data = dataset([[x] for x, _ in rows], [y for _, y in rows])
+    inputs, labels = np.array([[x] for x, _ in rows], np.float32), np.array([y for _, y in rows])
+    summary = summarise(Split.from_arrays(inputs, labels), classes=4)
     ids = st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True)
     pool = sorted(draw.draw(st.one_of(st.just(list(range(len(rows)))), ids)))
-    groups, losers = find_conflicts(summarise(data), data.labels, np.array(pool))
-    expected_groups, expected_losers = 0, []
+    groups, minority = find_conflicts(summary, labels, np.array(pool))
+    expected_groups, expected_minority = 0, []
     for value in {x for x, _ in rows}:
         members = [i for i, (x, _) in enumerate(rows) if x == value and i in pool]
-        labels = [rows[i][1] for i in members]
-        majority = min(set(labels), key=lambda y: (-labels.count(y), y), default=0)
-        expected_groups += len(set(labels)) > 1
-        expected_losers += [i for i in members if rows[i][1] != majority]
+        votes = [rows[i][1] for i in members]
+        majority = min(set(votes), key=lambda y: (-votes.count(y), y), default=0)
+        expected_groups += len(set(votes)) > 1
+        expected_minority += [i for i in members if rows[i][1] != majority]
     assert groups == expected_groups
-    assert losers.tolist() == sorted(expected_losers)
+    assert minority.tolist() == sorted(expected_minority)
 
 
 def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
