@@ -68,7 +68,7 @@ GOOD_IDX = idx(np.zeros((3, 4, 4), np.uint8))
         (b"\x1f\x8bxx", "ended before"),
     ],
 )
-def test_damaged_idx_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_damaged_idx_is_rejected(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(PointError, match=f"{path}: cannot be read as an IDX file .*{expected}"):
@@ -83,7 +83,7 @@ def test_damaged_idx_is_refused(tmp_path: Path, content: bytes, expected: str) -
         ((3, 0, 28), [1, 2, 3], r"images \(3, 0, 28\) and labels"),
     ],
 )
-def test_mnist_of_wrong_shape_or_labels_is_refused(
+def test_mnist_of_wrong_shape_or_labels_is_rejected(
     tmp_path: Path, shape: tuple, labels: list, expected: str
 ) -> None:
     images = np.zeros(shape, np.uint8)
@@ -154,7 +154,7 @@ def test_unpublished_pickles_are_not_loaded(tmp_path: Path, content: object) -> 
         (lambda content: b"\x0a" + content[1:], "labels must be 0 to 9"),
     ],
 )
-def test_damaged_cifar10_is_refused(
+def test_damaged_cifar10_is_rejected(
     tmp_path: Path, damage: Callable[[bytes], bytes], expected: str
 ) -> None:
     write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
@@ -199,7 +199,7 @@ CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
         (Path.unlink, "part 1 of CIFAR-5m is missing"),
     ],
 )
-def test_damaged_cifar5m_is_refused(
+def test_damaged_cifar5m_is_rejected(
     tmp_path: Path, damage: Callable[[Path], object], expected: str
 ) -> None:
     write_cifar5m(tmp_path, {0: 2, 1: 2, 2: 2})
@@ -233,7 +233,7 @@ def test_images_of_several_sizes_require_side(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resized.inputs[2], pixels(tmp_path / "small.png"))
 
 
-def test_image_folder_without_classes_or_images_is_refused(tmp_path: Path) -> None:
+def test_image_folder_without_classes_or_images_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(PointError, match="is not a folder"):
         load("image_folder", root=tmp_path / "nowhere")
     for classes, expected in (
@@ -264,7 +264,7 @@ def test_missing_data_error_names_folders_and_download(
 
 
 @pytest.mark.parametrize("source", ["cifar10", "mnist", "cifar5m"])
-def test_root_that_is_not_a_packed_file_is_refused(tmp_path: Path, source: str) -> None:
+def test_root_that_is_not_a_packed_file_is_rejected(tmp_path: Path, source: str) -> None:
     (tmp_path / "file").write_bytes(pickle.dumps(1))
     with pytest.raises(PointError, match="neither a folder nor a file written by `flexhpc"):
         load(source, root=tmp_path / "file")
@@ -284,7 +284,7 @@ def test_16_bit_grey_images_are_scaled_to_8_bits(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32, None])
-def test_damaged_and_32_bit_images_are_refused(tmp_path: Path, dtype: type | None) -> None:
+def test_damaged_and_32_bit_images_are_rejected(tmp_path: Path, dtype: type | None) -> None:
     write_images(tmp_path, {"a": 2, "b": 2})
     (tmp_path / "b" / "1.tif").write_bytes(b"not an image")
     if dtype is not None:

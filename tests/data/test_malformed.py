@@ -48,7 +48,7 @@ def message(folder: Path, data: str) -> str:
 
 
 @pytest.mark.parametrize("digits", [LARGE, f"-{LARGE}", f"{LARGE}.5", "1e400"])
-def test_numbers_too_large_for_float64_are_refused(digits: str, tmp_path: Path) -> None:
+def test_numbers_too_large_for_float64_are_rejected(digits: str, tmp_path: Path) -> None:
     rows = "".join(f"{i},{i % 2}\n" for i in range(10))
     tables = {
         "table": f"x,y\n{rows}{digits},1\n",
@@ -64,7 +64,7 @@ def test_numbers_too_large_for_float64_are_refused(digits: str, tmp_path: Path) 
         assert "has infinite or too large numbers; correct it" in problem
 
 
-def test_labels_too_large_for_float64_are_refused() -> None:
+def test_labels_too_large_for_float64_are_rejected() -> None:
     with pytest.raises(PointError, match="a label is too large for float64"):
         encode_labels("x", [1, int(LARGE)])
 
@@ -85,7 +85,7 @@ PIPES = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("pipe", "data"), PIPES.values(), ids=PIPES)
-def test_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
+def test_named_pipe_is_rejected(pipe: str, data: str, tmp_path: Path) -> None:
     write_images(tmp_path / "images", {"a": 2, "b": 2})
     write_cifar5m(tmp_path / "parts", {0: 2})
     write_covtype_cache(tmp_path, covtype_rows())
@@ -101,7 +101,7 @@ def test_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("command", [("data", "check"), ("unpack",)], ids=" ".join)
-def test_named_pipe_is_refused_by_commands(
+def test_named_pipe_is_rejected_by_commands(
     command: tuple[str, ...], tmp_path: Path, cli: Cli
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -110,7 +110,7 @@ def test_named_pipe_is_refused_by_commands(
     assert "is not a regular file; replace it with one" in done.stderr
 
 
-def test_too_many_columns_or_cells_are_refused(
+def test_too_many_columns_or_cells_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ",".join(f"c{i}" for i in range(100_000))
@@ -137,7 +137,7 @@ def test_too_many_columns_or_cells_are_refused(
 @pytest.mark.parametrize(
     "source", ["table, path: '{}/covtype.csv', target: y", "covtype, root: '{}'"]
 )
-def test_first_row_without_newline_is_refused(cell: str, source: str, tmp_path: Path) -> None:
+def test_first_row_without_newline_is_rejected(cell: str, source: str, tmp_path: Path) -> None:
     (tmp_path / "covtype.csv").write_text(cell)
     assert re.search("first row is longer|field larger", message(tmp_path, f"source: {source}"))
 
@@ -176,7 +176,7 @@ def open_csv(path: Path, **keys: Any) -> Any:
     return open_table(Table(source="table", path=str(path), target="y", **keys))
 
 
-def test_numeric_column_with_few_non_numbers_is_refused(tmp_path: Path) -> None:
+def test_numeric_column_with_few_non_numbers_is_rejected(tmp_path: Path) -> None:
     assert open_csv(write_text(tmp_path / "good.csv", ROWS)).train.shape == (1,)
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
@@ -235,7 +235,7 @@ def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
         open_csv(path)
 
 
-def test_archive_of_several_files_is_refused(tmp_path: Path) -> None:
+def test_archive_of_several_files_is_rejected(tmp_path: Path) -> None:
     path, both = tmp_path / "t.zip", {"a.csv": b"x,y\n0,1\n", "b.csv": b"x,y\n0,1\n"}
     for content in (zip_of(both), tar_of(both)):
         path.write_bytes(content)
@@ -253,7 +253,7 @@ def test_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_postscript_named_png_is_refused(tmp_path: Path) -> None:
+def test_postscript_named_png_is_rejected(tmp_path: Path) -> None:
     """PIL would run Ghostscript on this file."""
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
@@ -261,7 +261,7 @@ def test_postscript_named_png_is_refused(tmp_path: Path) -> None:
         decode_image(("a.png", path), None, None)
 
 
-def test_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:
+def test_excel_sheet_of_two_distant_cells_is_rejected(tmp_path: Path) -> None:
     """The reader would allocate all cells between them and abort the process."""
     path = tmp_path / "credit.xlsx"
     with zipfile.ZipFile(path, "w") as archive:
@@ -273,7 +273,7 @@ def test_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_array_larger_than_memory_is_refused(
+def test_array_larger_than_memory_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Memory:

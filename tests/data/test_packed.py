@@ -166,7 +166,7 @@ def test_packed_file_is_used_only_for_matching_keys(
     np.testing.assert_array_equal(_test_of(data), _test_of(original))
 
 
-def test_packed_file_of_a_different_source_or_table_is_refused(
+def test_packed_file_of_a_different_source_or_table_is_rejected(
     tmp_path: Path, sources: dict
 ) -> None:
     prepare("mnist", sources["mnist"], (), tmp_path / "m", quiet)
@@ -325,7 +325,7 @@ def test_memory_of_packing_does_not_depend_on_the_size(tmp_path: Path) -> None:
         ("adult", {"side": 3}, (), ["data.side"]),
     ],
 )
-def test_invalid_keys_are_refused(
+def test_invalid_keys_are_rejected(
     source: str, keys: dict, overrides: tuple[str, ...], expected: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Encoding of the columns of a table, and tables that are refused."""
+"""Encoding of the columns of a table, and invalid tables."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_invalid_table_is_one_error_message(
     assert "\n" not in str(caught.value)
 
 
-def test_missing_or_unsupported_table_file_is_refused(tmp_path: Path) -> None:
+def test_missing_or_unsupported_table_file_is_rejected(tmp_path: Path) -> None:
     unreadable = "cannot be read as a CSV or Parquet table"
     dates = pd.DataFrame({"day": pd.to_datetime(["2020-01-01", "2020-01-02"]), "y": [0, 1]})
     dates.to_parquet(tmp_path / "dates.parquet")

@@ -70,7 +70,7 @@ def test_covtype_layouts_give_equal_samples(
     [Malicious(), [1, 2], np.array([Malicious(), 1], dtype=object), np.zeros((40, 53)),
      np.zeros((39, 54)), np.zeros((40, 54), np.float32)],
 )  # fmt: skip
-def test_covtype_cache_of_wrong_content_is_refused_and_not_unpickled(
+def test_covtype_cache_of_wrong_content_is_rejected_and_not_unpickled(
     tmp_path: Path, content: object
 ) -> None:
     write_covtype_cache(tmp_path, covtype_rows())
@@ -81,7 +81,7 @@ def test_covtype_cache_of_wrong_content_is_refused_and_not_unpickled(
 
 
 @pytest.mark.parametrize("name", ["samples_py3", "targets_py3"])
-def test_truncated_or_incomplete_covtype_cache_is_refused(tmp_path: Path, name: str) -> None:
+def test_truncated_or_incomplete_covtype_cache_is_rejected(tmp_path: Path, name: str) -> None:
     write_covtype_cache(tmp_path, covtype_rows())
     path = tmp_path / "covertype" / name
     path.write_bytes(path.read_bytes()[:-20])
