@@ -47,7 +47,7 @@ ELSEWHERE = {
     "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
     "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
     "flexhpc sweep trainers": ("tests/custom/test_trainers.py", '"sweep", path'),
-    "flexhpc data prepare SOURCE": ("tests/data/test_formats.py", '"prepare", source'),
+    "flexhpc data prepare SOURCE": ("tests/data/test_packed.py", '"data", "prepare"'),
     "flexhpc data prepare my_data:load": ("tests/data/test_formats.py", '"sets:Set"'),
     "python -m flexhpc": ("tests/cli/test_main.py", '"-m", "flexhpc"'),
     "make lint": (".ci/run", "make lint"),

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from flexhpc.data.prepare import prepare
-from flexhpc.data.sources import open_source
 from tests.data.test_formats import png, write_tar
 from tests.data.test_packed import quiet, write_sources
-from tests.data.writers import RNG, section, write_images
+from tests.data.writers import RNG, load, write_images
 
 FINE = [f"thing_{i}" for i in range(100)]
 PETS = ["cat", "cat", "dog", "cat"]
@@ -84,11 +83,16 @@ def test_class_names_are_read_and_packed(
 ) -> None:
     monkeypatch.chdir(folder)
     keys, expected = CASES[case]
-    source = open_source(section(**keys), 0)
-    names = source.class_names
-    assert list(names or ())[: len(expected or [])] == (expected or [])
-    assert names is None or len(names) == source.classes
-    assert (names is None) == (expected is None)
-    location = {key: value for key, value in keys.items() if key != "source"}
-    packed = prepare(keys["source"], location, (), tmp_path / "x.packed", quiet)
-    assert packed.source.class_names == names
+    samples = load(**keys)
+    names = samples.class_names
+    if expected is None:
+        assert names is None
+    else:
+        assert names is not None
+        assert list(names)[: len(expected)] == expected
+        assert len(names) == samples.classes
+    source, location = keys
+    packed = prepare(keys[source], {location: keys[location]}, (), tmp_path / "x.packed", quiet)
+    packed_samples = load(**keys | {location: packed.path})
+    assert packed_samples.class_names == names
+    assert packed_samples.fingerprint == samples.fingerprint

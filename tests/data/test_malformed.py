@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import re
-import tarfile
 import tracemalloc
 import zipfile
 import zlib
@@ -32,7 +31,7 @@ from flexhpc.errors import PointError
 from tests.conftest import Cli
 from tests.data.test_formats import SPEC
 from tests.data.test_uci import CREDIT_HEADER, covtype_rows, write_covtype_cache
-from tests.data.writers import write_cifar5m, write_images, write_text
+from tests.data.writers import tar_of, write_cifar5m, write_images, write_text
 
 LARGE = "9" * 400
 
@@ -192,16 +191,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "tar.xz": lambda content: lzma.compress(tar_of({"t.csv": content})),
     "tar": lambda content: tar_of({"t.csv": content}),
 }  # fmt: skip
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return file.getvalue()
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:

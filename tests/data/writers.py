@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,16 @@ def write_cifar5m(folder: Path, counts: dict[int, int], name: str = "cifar5m_par
     for number, count in counts.items():
         images = RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         np.savez(folder / name.format(number), X=images, Y=RNG.integers(0, 10, count))
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
 
 
 def xls(rows: list[list[str | float]]) -> bytes:
