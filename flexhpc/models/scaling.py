@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from bisect import bisect_left
+from functools import cache, lru_cache
 
 import torch
 from pydantic import ValidationError
@@ -111,38 +112,32 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
     """Find the width by bisection; the number of parameters never decreases with the width."""
-    multiple = model.width_multiple
 
     def with_width(width: int) -> Sized:
         return model.model_copy(update={"width": width, "match_params": None})
 
+    @cache
     def count(width: int) -> int:
         return _count(with_width(width), shape, classes)
 
-    low = first = max(multiple, model.min_width)
-    fewest = below = count(first)
-    if fewest > 2 * target:
+    narrowest = wide = max(model.width_multiple, model.min_width)
+    if count(narrowest) > 2 * target:
         raise PointError(
             f"model.match_params: cannot match {target}: the narrowest {model.family} of this "
-            f"depth (width {first}) has {fewest} parameters; use a larger number or a smaller depth"
+            f"depth (width {narrowest}) has {count(narrowest)} parameters; use a larger number or "
+            "a smaller depth"
         )
-    if fewest >= target:
-        return with_width(first)
-    high = low
-    while (above := count(high := 2 * high)) < target:
-        if 2 * high > _MAX_WIDTH:
+    while count(wide) < target:
+        if 2 * wide > _MAX_WIDTH:
             raise PointError(
                 f"model.match_params: cannot match {target}: {model.family} of this depth has only "
-                f"{above} parameters at width {high}; use a smaller number or a larger depth"
+                f"{count(wide)} parameters at width {wide}; use a smaller number or a larger depth"
             )
-        low, below = high, above
-    while high - low > multiple:
-        middle = low + (high - low) // (2 * multiple) * multiple
-        if (between := count(middle)) < target:
-            low, below = middle, between
-        else:
-            high, above = middle, between
-    return with_width(low if target - below <= above - target else high)
+        wide *= 2
+    widths = range(narrowest, wide + 1, model.width_multiple)
+    index = bisect_left(widths, target, key=count)
+    nearby = widths[max(0, index - 1) : index + 1]
+    return with_width(min(nearby, key=lambda width: abs(count(width) - target)))
 
 
 def _count(model: Sized, shape: Shape, classes: int) -> int:
