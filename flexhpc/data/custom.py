@@ -22,12 +22,12 @@ def open_custom(data: CustomData) -> Source:
             labels.
     """
     key = f"data.source: {data.source}"
-    data_set = import_object(
+    target = import_object(
         data.source, data.place, pinned=data.version is not None, key="data.source"
     )
 
     def samples() -> list[Array]:
-        return convert_samples(key, data_set(**data.kwargs) if callable(data_set) else data_set)
+        return convert_samples(key, target(**data.kwargs) if callable(target) else target)
 
     return array_source(key, call_user_code(key, samples, data.seconds))
 

@@ -22,9 +22,9 @@ _SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip",
 def prepare(
     source: str,
     keys: Mapping[str, Any],
-    overrides: Sequence[str],
-    out: Path | None,
-    progress: Progress,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Packed:
     """Pack a source into one file.
 

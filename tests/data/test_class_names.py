@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from flexhpc.data.prepare import prepare
-from tests.data.test_formats import png, write_tar
-from tests.data.test_packed import quiet, write_sources
+from tests.data.test_formats import encode_png, write_tar
+from tests.data.test_packed import write_sources
 from tests.data.writers import RNG, load, write_images
 
 FINE = [f"thing_{i}" for i in range(100)]
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(folder / f"{name}.npz", x=images, y=np.array(labels))
     write_tar(folder / "a.tar", range(6))
     write_tar(folder / "text.tar", range(4), labels=PETS)
-    encoded = [png(image) for image in images]
+    encoded = [encode_png(image) for image in images]
     pd.DataFrame({"image": encoded, "label": PETS}).to_parquet(folder / "pets.parquet")
     weather = datasets.ClassLabel(names=["sun", "rain", "snow"])
     features = datasets.Features({"image": datasets.Value("binary"), "label": weather})
@@ -92,7 +92,7 @@ def test_class_names_are_read_and_packed(
         assert list(names)[: len(expected)] == expected
         assert len(names) == samples.classes
     source, location = keys
-    packed = prepare(keys[source], {location: keys[location]}, (), tmp_path / "x.packed", quiet)
+    packed = prepare(keys[source], {location: keys[location]}, out=tmp_path / "x.packed")
     packed_samples = load(**keys | {location: packed.path})
     assert packed_samples.class_names == names
     assert packed_samples.fingerprint == samples.fingerprint

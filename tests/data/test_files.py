@@ -23,7 +23,7 @@ from tests.data.writers import (
     UNPICKLED,
     Malicious,
     cifar_batch,
-    idx,
+    encode_idx,
     load,
     section,
     write_cifar5m,
@@ -51,7 +51,7 @@ def test_reads_mnist_layouts(tmp_path: Path, zipped: bool, inner: str) -> None:
     np.testing.assert_array_equal(dataset.labels, labels)
 
 
-GOOD_IDX = idx(np.zeros((3, 4, 4), np.uint8))
+VALID_IDX = encode_idx(np.zeros((3, 4, 4), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ GOOD_IDX = idx(np.zeros((3, 4, 4), np.uint8))
     [
         (b"", "requires a buffer of at least 4 bytes"),
         (b"hello world", "its header b'hell' does not"),
-        (GOOD_IDX[:10], "requires a buffer"),
-        (GOOD_IDX[:-1], "array of size 47"),
-        (GOOD_IDX + b"x", "array of size 49"),
-        (b"\0\0\x0d\x01" + GOOD_IDX[4:], "its header b"),
+        (VALID_IDX[:10], "requires a buffer"),
+        (VALID_IDX[:-1], "array of size 47"),
+        (VALID_IDX + b"x", "array of size 49"),
+        (b"\0\0\x0d\x01" + VALID_IDX[4:], "its header b"),
         (b"\0\0\x08\x48" + bytes(4 * 72), "its header b"),
-        (gzip.compress(GOOD_IDX, mtime=0)[:-9], "ended before"),
+        (gzip.compress(VALID_IDX, mtime=0)[:-9], "ended before"),
         (b"\x1f\x8bxx", "ended before"),
     ],
 )

@@ -25,7 +25,7 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (60, 6, 8, 3), dtype=np.uint8
 LABELS = np.arange(60) % 3
 
 
-def png(image: np.ndarray) -> bytes:
+def encode_png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
     return file.getvalue()
@@ -36,7 +36,7 @@ def write_tar(
     labels: Sequence[object] = tuple(LABELS),
 ) -> None:  # fmt: skip
     files = {
-        f"{i:04d}.{suffix}": str(labels[i]).encode() if suffix == "cls" else png(IMAGES[i])
+        f"{i:04d}.{suffix}": str(labels[i]).encode() if suffix == "cls" else encode_png(IMAGES[i])
         for i in rows
         for suffix in suffixes
     }
@@ -57,7 +57,7 @@ def write_hugging_face(folder: Path) -> None:
 
 def _with_invalid_offset(content: bytes) -> bytes:
     """Replace the int32 offset of the second image in an Arrow file by one beyond its end."""
-    sizes = [len(png(image)) for image in IMAGES[:6]]
+    sizes = [len(encode_png(image)) for image in IMAGES[:6]]
     offsets = np.cumsum(sizes).astype("<i4").tobytes()
     start = content.index(offsets)
     return content[: start + 4] + b"\xff\xff\xff\x7e" + content[start + 8 :]
@@ -80,7 +80,7 @@ def write_formats(folder: Path) -> None:
     np.save(folder / "y.npy", LABELS)
     np.save(folder / "floats.npy", images.astype(np.float64))
     np.save(folder / "infinite.npy", np.full((60, 4), np.inf))
-    encoded = [png(image) for image in IMAGES]
+    encoded = [encode_png(image) for image in IMAGES]
     (folder / "parquet").mkdir()
     for name, rows in (("train-0", slice(0, 40)), ("train-1", slice(40, 60)), ("test-0", slice(6))):
         cells = [{"bytes": image, "path": None} for image in encoded[rows]]
@@ -114,13 +114,13 @@ def write_formats(folder: Path) -> None:
 SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"
 
 
-def samples(folder: Path, data: str) -> flexhpc.data.Samples:
+def load_section(folder: Path, data: str) -> flexhpc.data.Samples:
     """Load the data section of a spec in this folder."""
     (point,) = checked(write_text(folder / "spec.yaml", SPEC.format(data)))[1]
     return load_samples(point.data, point.seed)
 
 
-GOOD = {
+VALID = {
     "npz": ("source: arrays, path: keras.npz", True),
     "npy": ("source: arrays, path: x.npy, target: y.npy", False),
     "npy with a test set": ("source: arrays, path: x.npy, target: y.npy, test_column: x.npy, "
@@ -133,12 +133,12 @@ GOOD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "has_test_set"), GOOD.values(), ids=GOOD)
+@pytest.mark.parametrize(("data", "has_test_set"), VALID.values(), ids=VALID)
 def test_formats_give_equal_samples(
     data: str, has_test_set: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    loaded = samples(folder, data)
+    loaded = load_section(folder, data)
     n = len(loaded.dataset)
     assert n in (30, 40, 60)
     np.testing.assert_array_equal(loaded.dataset.inputs, IMAGES[:n].transpose(0, 3, 1, 2))
@@ -154,19 +154,19 @@ def test_formats_give_equal_samples(
 
 def test_npy_files_are_memory_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    mapped = samples(folder, "source: arrays, path: x.npy, target: y.npy").dataset.inputs
+    mapped = load_section(folder, "source: arrays, path: x.npy, target: y.npy").dataset.inputs
     assert isinstance(mapped, np.memmap)
-    floats = samples(folder, "source: arrays, path: floats.npy, target: y.npy").dataset.inputs
+    floats = load_section(folder, "source: arrays, path: floats.npy, target: y.npy").dataset.inputs
     assert floats.dtype == np.float32
     np.testing.assert_array_equal(floats, IMAGES.transpose(0, 3, 1, 2))
 
 
 def test_hugging_face_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert samples(folder, "source: hugging_face, path: hfv, column: v").shape == (8,)
+    assert load_section(folder, "source: hugging_face, path: hfv, column: v").shape == (8,)
 
 
-BAD = {
+INVALID = {
     "no file": ("source: arrays, path: nowhere.npz", "file not found .nowhere.npz"),
     "no archive": ("source: arrays, path: text.npz", "text.npz: cannot be read as an .npz file"),
     "no array": ("source: arrays, path: keras.npz, column: z", "no array z; it has x_train, y"),
@@ -201,13 +201,13 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("data", "message"), INVALID.values(), ids=INVALID)
 def test_invalid_data_is_one_error_message(
     data: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(PointError, match=message) as caught:
-        samples(folder, data)
+        load_section(folder, data)
     assert "\n" not in str(caught.value)
 
 
@@ -236,9 +236,9 @@ def test_packed_custom_data_set_is_found_by_its_name(
     output = cli("data", "prepare", "sets:Set", "--set", "data.kwargs.size=30").stdout
     assert "data/sets:Set.packed: valid, 30 samples of 3x8x8" in output
     monkeypatch.chdir(tmp_path)
-    packed = samples(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
+    packed = load_section(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
     assert "sets:Set.packed" in packed.dataset.name
-    assert len(samples(tmp_path, "source: 'sets:Set'").dataset) == 40
+    assert len(load_section(tmp_path, "source: 'sets:Set'").dataset) == 40
 
 
 def test_indexed_data_sets_are_converted_to_arrays() -> None:
@@ -250,7 +250,7 @@ def test_indexed_data_sets_are_converted_to_arrays() -> None:
 
 
 def test_frames_and_lists_of_images_are_converted_to_arrays() -> None:
-    frame = pd.DataFrame({"image": [png(image) for image in IMAGES], "label": LABELS})
+    frame = pd.DataFrame({"image": [encode_png(image) for image in IMAGES], "label": LABELS})
     inputs, labels = convert_samples("data", (frame["image"], frame["label"]))
     np.testing.assert_array_equal(inputs, IMAGES.transpose(0, 3, 1, 2))
     grey = [Image.fromarray(image[..., 0]) for image in IMAGES]
@@ -258,4 +258,4 @@ def test_frames_and_lists_of_images_are_converted_to_arrays() -> None:
     vectors = frame[["label"]].assign(b=1.5)
     assert convert_samples("data", (vectors, frame["label"]))[0].shape == (60, 2)
     with pytest.raises(InputError, match=r"row 1: cannot be read as an image"):
-        flexhpc.measure("linear", ([png(IMAGES[0]), b"none"], [0, 1]))
+        flexhpc.measure("linear", ([encode_png(IMAGES[0]), b"none"], [0, 1]))

@@ -13,7 +13,7 @@ from PIL import Image
 from flexhpc.data.dataset import Split
 from flexhpc.data.images import resize_and_crop, with_size_and_colour
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from tests.data.test_tables import table
+from tests.data.test_tables import load_table
 from tests.data.writers import RNG, load, write_images, write_text
 
 ALL = np.arange(1_797)
@@ -73,9 +73,9 @@ def test_gaussian_images_have_the_moments_of_the_training_set() -> None:
 def test_gaussian_tables_have_the_moments_of_each_feature(tmp_path: Path) -> None:
     rows = [f"{RNG.normal(50, 9)},0.1,{'xyz'[i % 3]},{i % 2}" for i in range(4_000)]
     path = write_text(tmp_path / "t.csv", "\n".join(["a,same,b,y", *rows]))
-    samples = table(path)
+    samples = load_table(path)
     plain = samples.standardised(np.arange(4_000))
-    noise = table(path, inputs="gaussian").standardised(np.arange(4_000))
+    noise = load_table(path, inputs="gaussian").standardised(np.arange(4_000))
     assert set(np.unique(plain[:, 2:])) == {0, 1}, "one-hot features are not standardised"
     np.testing.assert_allclose(noise.mean(axis=0), plain.mean(axis=0), atol=0.06)
     np.testing.assert_allclose(noise.std(axis=0), plain.std(axis=0), atol=0.04)

@@ -14,7 +14,7 @@ from flexhpc.data.labelling import find_conflicts, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
-from tests.data.test_tables import table
+from tests.data.test_tables import load_table
 from tests.data.writers import cifar_batch, load, section, write_cifar100, write_text
 
 
@@ -41,11 +41,11 @@ def test_conflicts_equal_brute_force(rows: list[tuple[int, int]], draw: st.DataO
 
 def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", "x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
-    reported, dropped = table(path), table(path, conflicts="drop")
+    reported, dropped = load_table(path), load_table(path, conflicts="drop")
     assert (reported.conflicts, reported.unfittable, reported.n_limit) == (1, 1, 5)
     assert dropped.pool.tolist() == [0, 1, 3, 4]
     for n_max, expected in ((3, 3), (4, 4), (5, 4), (None, 4)):
-        assert table(path, conflicts="drop", n_max=n_max).n_limit == expected
+        assert load_table(path, conflicts="drop", n_max=n_max).n_limit == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,9 @@ def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
     [("gaussian", 0), ("permuted_each", 0), ("permuted", 1), ("original", 1)],
 )
 def test_distinct_inputs_have_no_conflicts(tmp_path: Path, inputs: str, conflicts: int) -> None:
-    samples = table(write_text(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs)
+    samples = load_table(
+        write_text(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs
+    )
     assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
 
 
@@ -61,10 +63,10 @@ def test_conflict_groups_are_counted_by_composition(tmp_path: Path) -> None:
     rows = ["1,0", "1,1", "1,1", "2,0", "2,0", "3,1", "3,0", "4,2", "4,0", "4,1", "4,1", "5,0",
             "6,1", "6,0", "6,1"]  # fmt: skip
     path = write_text(tmp_path / "t.csv", "\n".join(["x,y", *rows]) + "\n")
-    assert table(path).conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
-    dropped = table(path, conflicts="drop")
+    assert load_table(path).conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
+    dropped = load_table(path, conflicts="drop")
     assert (dropped.conflicts, dropped.conflict_groups) == (4, [])
-    assert table(path, inputs="gaussian").conflict_groups == []
+    assert load_table(path, inputs="gaussian").conflict_groups == []
 
 
 def test_random_labels_are_uniform_and_depend_on_the_seed() -> None:

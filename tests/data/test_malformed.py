@@ -33,10 +33,10 @@ from tests.data.test_formats import SPEC
 from tests.data.test_uci import CREDIT_HEADER, covtype_rows, write_covtype_cache
 from tests.data.writers import tar_of, write_cifar5m, write_images, write_text
 
-LARGE = "9" * 400
+LARGE_NUMBER = "9" * 400
 
 
-def message(folder: Path, data: str) -> str:
+def error_message(folder: Path, data: str) -> str:
     """Return the error message of a data section, in which {} is replaced by the folder."""
     spec = SPEC.format(data.replace("{}", str(folder)))
     (point,) = checked(write_text(folder / "spec.yaml", spec))[1]
@@ -46,7 +46,7 @@ def message(folder: Path, data: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("digits", [LARGE, f"-{LARGE}", f"{LARGE}.5", "1e400"])
+@pytest.mark.parametrize("digits", [LARGE_NUMBER, f"-{LARGE_NUMBER}", f"{LARGE_NUMBER}.5", "1e400"])
 def test_numbers_too_large_for_float64_are_rejected(digits: str, tmp_path: Path) -> None:
     rows = "".join(f"{i},{i % 2}\n" for i in range(10))
     tables = {
@@ -58,14 +58,14 @@ def test_numbers_too_large_for_float64_are_rejected(digits: str, tmp_path: Path)
         path = tmp_path / f"{source}.csv"
         path.write_text(text)
         key = "target: y, path" if source == "table" else "root"
-        problem = message(tmp_path, f"source: {source}, {key}: '{path}'")
+        problem = error_message(tmp_path, f"source: {source}, {key}: '{path}'")
         assert problem.startswith(f"{path}: column ")
         assert "has infinite or too large numbers; correct it" in problem
 
 
 def test_labels_too_large_for_float64_are_rejected() -> None:
     with pytest.raises(PointError, match="a label is too large for float64"):
-        encode_labels("x", [1, int(LARGE)])
+        encode_labels("x", [1, int(LARGE_NUMBER)])
 
 
 PIPES = {
@@ -93,7 +93,7 @@ def test_named_pipe_is_rejected(pipe: str, data: str, tmp_path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    problem = message(tmp_path, data)
+    problem = error_message(tmp_path, data)
     assert pipe.partition("/")[0] in problem
     assert re.search("not a regular file|file not found|neither a .tar file|not a folder", problem)
 
@@ -117,19 +117,19 @@ def test_too_many_columns_or_cells_are_rejected(
     (tmp_path / "t.csv").write_text(text)
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("t.csv", "t.csv.gz"):
-        assert message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
+        assert error_message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
             f"{tmp_path}/{name}: has 100,001 columns, at most 32,768 are supported; keep fewer, or "
             "save it as .npy (data.source: arrays)"
         )
     (tmp_path / "adult.data").write_text(text)
-    assert "has 100,001 columns" in message(tmp_path, "source: adult, root: '{}'")
+    assert "has 100,001 columns" in error_message(tmp_path, "source: adult, root: '{}'")
     monkeypatch.setattr("flexhpc.data.table._MAX_COLUMNS", 2)
     pd.DataFrame({"a": [1, 2], "b": [1, 2], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     parquet = "source: table, path: '{}/t.parquet', target: y"
-    assert "t.parquet: has 3 columns, at most 2 are supported" in message(tmp_path, parquet)
+    assert "t.parquet: has 3 columns, at most 2 are supported" in error_message(tmp_path, parquet)
     monkeypatch.undo()
     monkeypatch.setattr("flexhpc.data.table._MAX_CELLS", 5)
-    assert "2 rows of 3 columns are too many" in message(tmp_path, parquet)
+    assert "2 rows of 3 columns are too many" in error_message(tmp_path, parquet)
 
 
 @pytest.mark.parametrize("cell", ["1" * 5_000_000, "1," * 3_000_000])
@@ -138,7 +138,9 @@ def test_too_many_columns_or_cells_are_rejected(
 )
 def test_first_row_without_newline_is_rejected(cell: str, source: str, tmp_path: Path) -> None:
     (tmp_path / "covtype.csv").write_text(cell)
-    assert re.search("first row is longer|field larger", message(tmp_path, f"source: {source}"))
+    assert re.search(
+        "first row is longer|field larger", error_message(tmp_path, f"source: {source}")
+    )
 
 
 def test_compressed_covtype_is_limited_in_bytes_and_rows(
@@ -149,12 +151,12 @@ def test_compressed_covtype_is_limited_in_bytes_and_rows(
     monkeypatch.setattr("flexhpc.data.uci._MAX_BYTES", 2**20)
     for content in (bytes(2**20 + 1), row * 10_000):
         path.write_bytes(gzip.compress(content))
-        assert "larger than 1,048,576 bytes after decompression" in message(
+        assert "larger than 1,048,576 bytes after decompression" in error_message(
             tmp_path, "source: covtype, root: '{}'"
         )
     monkeypatch.setattr("flexhpc.data.uci._MAX_ROWS", 100)
     path.write_bytes(gzip.compress(row * 101))
-    assert "has more than 100 rows" in message(tmp_path, "source: covtype, root: '{}'")
+    assert "has more than 100 rows" in error_message(tmp_path, "source: covtype, root: '{}'")
 
 
 def test_zlib_bomb_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +259,7 @@ def test_excel_sheet_of_two_distant_cells_is_rejected(tmp_path: Path) -> None:
         archive.writestr(
             "xl/worksheets/sheet1.xml", '<c r="A1"><v>1</v></c><c r="XFD1048576"><v>1</v></c>'
         )
-    assert "1,048,576 rows of 16,384 columns are too many" in message(
+    assert "1,048,576 rows of 16,384 columns are too many" in error_message(
         tmp_path, "source: credit, root: '{}/credit.xlsx'"
     )
 
@@ -272,5 +274,5 @@ def test_array_larger_than_memory_is_rejected(
     monkeypatch.setattr(raw_files.psutil, "virtual_memory", Memory)
     assert (
         "t.npz: array x is larger than the available memory (0.0 GB of 0.0 GB); save it as .npy"
-        in message(tmp_path, "source: arrays, path: '{}/t.npz'")
+        in error_message(tmp_path, "source: arrays, path: '{}/t.npz'")
     )

@@ -35,10 +35,6 @@ from tests.data.writers import (
 )
 
 
-def quiet(*_: object) -> None:
-    """Ignore progress."""
-
-
 def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
     """Write a small data set for each source; return the keys of its ``data`` section."""
     for split in ("train", "t10k"):
@@ -89,8 +85,8 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     keys = sources[source]
     variants = (*VARIANTS, *([{"merge": "coarse"}] if source == "cifar100" else []))
     sections = [section(source=source, **keys, **variant) for variant in variants]
-    originals = [(load_samples(data, 3), _test_of(data)) for data in sections]
-    packed = prepare(source, keys, (), None, quiet)
+    originals = [(load_samples(data, 3), _test_rows(data)) for data in sections]
+    packed = prepare(source, keys)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
     assert packed.path == Path("data") / f"{name}.packed"
     verify_packed(packed.path)
@@ -110,10 +106,10 @@ def test_packed_file_is_bitwise_equal_to_its_source(
             np.testing.assert_array_equal(moment, original)
         ids = np.arange(len(samples.dataset))
         np.testing.assert_array_equal(samples.standardised(ids), plain.standardised(ids))
-        assert np.array_equal(_test_of(data), test)
+        assert np.array_equal(_test_rows(data), test)
 
 
-def _test_of(data: Data) -> np.ndarray:
+def _test_rows(data: Data) -> np.ndarray:
     """Return labels and inputs of a test set as one array; an empty array if there is none."""
     try:
         test = load_test_set(data, 3)
@@ -129,7 +125,7 @@ def test_packed_file_in_the_default_folder_is_preferred(
     monkeypatch.chdir(tmp_path)
     write_sources(tmp_path / "data")
     plain = load("adult", root=tmp_path / "data" / "adult")
-    prepare("adult", {"root": "data/adult"}, (), None, quiet)
+    prepare("adult", {"root": "data/adult"})
     samples = load("adult")
     assert "adult.packed" in samples.dataset.name
     assert samples.fingerprint == plain.fingerprint
@@ -153,7 +149,7 @@ def test_packed_file_is_used_only_for_matching_keys(
     tmp_path: Path, packed_keys: dict, keys: dict, error: str | None, sources: dict
 ) -> None:
     cifar10 = sources["cifar10"]
-    packed = prepare("cifar10", {**cifar10, **packed_keys}, (), tmp_path / "c", quiet)
+    packed = prepare("cifar10", {**cifar10, **packed_keys}, out=tmp_path / "c")
     data = section(source="cifar10", root=packed.path, **keys)
     if error is not None:
         with pytest.raises(PointError, match=error):
@@ -163,27 +159,27 @@ def test_packed_file_is_used_only_for_matching_keys(
     plain, samples = load_samples(original, 0), load_samples(data, 0)
     assert samples.fingerprint == plain.fingerprint
     np.testing.assert_array_equal(samples.dataset.inputs, plain.dataset.inputs)
-    np.testing.assert_array_equal(_test_of(data), _test_of(original))
+    np.testing.assert_array_equal(_test_rows(data), _test_rows(original))
 
 
 def test_packed_file_of_a_different_source_or_table_is_rejected(
     tmp_path: Path, sources: dict
 ) -> None:
-    prepare("mnist", sources["mnist"], (), tmp_path / "m", quiet)
+    prepare("mnist", sources["mnist"], out=tmp_path / "m")
     with pytest.raises(PointError, match="packed with source: mnist, but the point has cifar10"):
         load("cifar10", root=tmp_path / "m")
     overrides = ("data.drop=[a]",)
-    prepare("table", sources["table"], overrides, tmp_path / "t", quiet)
+    prepare("table", sources["table"], overrides, tmp_path / "t")
     with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point has None"):
         load("table", path=tmp_path / "t", target="y")
     assert load("table", path=tmp_path / "t", target="y", drop=["a"]).shape == (2,)
     with pytest.raises(PointError, match=r"data\.root: .* is already packed"):
-        prepare("mnist", {"root": str(tmp_path / "m")}, (), tmp_path / "n", quiet)
+        prepare("mnist", {"root": str(tmp_path / "m")}, out=tmp_path / "n")
 
 
 @pytest.fixture
 def packed(tmp_path: Path, sources: dict) -> Path:
-    return prepare("mnist", sources["mnist"], (), tmp_path / "m.packed", quiet).path
+    return prepare("mnist", sources["mnist"], out=tmp_path / "m.packed").path
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -209,7 +205,7 @@ def flip_bit_in(member: str) -> Callable[[Path], None]:
     return damage
 
 
-WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
+WRONG_CONTENT: dict[str, tuple[str, bytes | None, bytes | None]] = {
     "pickled": ("labels.npy", None, npy(np.array([{}, 1], dtype=object))),
     "column-major": ("inputs.npy", None, npy(np.asfortranarray(np.zeros((40, 4), np.uint8)))),
     "beyond the end": ("inputs.npy", b"(40, 1, 28, 28)", b"(999999, 28, 28)"),
@@ -222,10 +218,10 @@ WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
 """Member, replaced bytes (None: the whole member) and new bytes (None: the member is removed)."""
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("kind", WRONG_CONTENT)
 def test_wrong_content_with_valid_checksums_is_one_error_message(packed: Path, kind: str) -> None:
     """An attacker can compute the checksums of a changed file, or compress a bomb."""
-    name, before, after = WRONG[kind]
+    name, before, after = WRONG_CONTENT[kind]
     with zipfile.ZipFile(packed) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     content = members.pop(name)
@@ -329,7 +325,7 @@ def test_invalid_keys_are_rejected(
     source: str, keys: dict, overrides: tuple[str, ...], expected: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        prepare(source, keys, overrides, None, quiet)
+        prepare(source, keys, overrides)
     for line, part in zip(caught.value.lines, expected, strict=True):
         assert part in line
 
@@ -355,13 +351,13 @@ def test_other_files_are_never_overwritten(tmp_path: Path, sources: dict) -> Non
     table = tmp_path / "table.csv"
     table.write_text("a,b\n")
     with pytest.raises(PointError, match=r"table\.csv: already exists and is not a packed file"):
-        prepare("mnist", keys, (), table, quiet)
+        prepare("mnist", keys, out=table)
     assert table.read_text() == "a,b\n"
     with pytest.raises(PointError, match="already exists and is not a packed file"):
-        prepare("mnist", keys, (), tmp_path, quiet)
+        prepare("mnist", keys, out=tmp_path)
     for name in ("table.csv/x.packed", "table.csv/y/x.packed", "n" * 300):
         with pytest.raises(PointError, match=r"cannot be written \(.*choose another") as caught:
-            prepare("mnist", keys, (), tmp_path / name, quiet)
+            prepare("mnist", keys, out=tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
@@ -370,16 +366,16 @@ def test_default_file_is_replaced_only_with_equal_keys(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = sources["cifar10"]
-    packed = prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
+    packed = prepare("cifar10", {**keys, "side": 5})
     with pytest.raises(PointError, match="packed with source: cifar10, side: 5; choose"):
-        prepare("cifar10", keys, (), None, quiet)
+        prepare("cifar10", keys)
     assert open_packed(packed.path).source.train.shape == (3, 5, 5)
     content = packed.path.read_bytes()
-    prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
+    prepare("cifar10", {**keys, "side": 5})
     assert packed.path.read_bytes() == content
-    assert prepare("cifar10", keys, (), packed.path, quiet).source.train.shape == (3, 32, 32)
+    assert prepare("cifar10", keys, out=packed.path).source.train.shape == (3, 32, 32)
     packed.path.write_bytes(packed.path.read_bytes()[:-1])
-    prepare("cifar10", keys, (), None, quiet)
+    prepare("cifar10", keys)
     verify_packed(packed.path)
 
 
@@ -393,11 +389,11 @@ def test_default_name_keeps_all_but_known_suffixes(
     ):  # fmt: skip
         if name == expected != "t":
             write_images(tmp_path / name, {"a": 1, "b": 1})
-            packed = prepare("image_folder", {"root": name}, (), None, quiet)
+            packed = prepare("image_folder", {"root": name})
         else:
             write = frame.to_parquet if name.endswith("parquet") else frame.to_csv
             write(name, index=False)
-            packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
+            packed = prepare("table", {"path": name, "target": "y"})
         assert packed.path == Path("data") / f"{expected}.packed"
         packed.path.unlink()
 
@@ -405,8 +401,8 @@ def test_default_name_keeps_all_but_known_suffixes(
 def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path) -> None:
     keys = write_sources(tmp_path)["mnist"]
     (tmp_path / "other").mkdir()
-    prepare("mnist", {**keys, "side": 9}, (), tmp_path / "other" / "mnist.packed", quiet)
+    prepare("mnist", {**keys, "side": 9}, out=tmp_path / "other" / "mnist.packed")
     samples = load("mnist", root=tmp_path / "other", side=9)
     assert "mnist.packed" in samples.dataset.name
-    prepare("mnist", {**keys, "side": 9}, (), Path(keys["root"]) / "mnist.packed", quiet)
+    prepare("mnist", {**keys, "side": 9}, out=Path(keys["root"]) / "mnist.packed")
     assert load("mnist", **keys).shape == (1, 28, 28), "a file with other keys is ignored"

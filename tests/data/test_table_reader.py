@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from flexhpc.errors import PointError
-from tests.data.test_tables import table
+from tests.data.test_tables import load_table
 from tests.data.test_uci import ADULT, covtype_rows
 from tests.data.writers import load, write_text
 
@@ -46,7 +46,7 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
     frame = pd.DataFrame({"b": column, "y": [0, 1, 0, 1]})
     path = tmp_path / "t"
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
-    samples = table(path)
+    samples = load_table(path)
     assert samples.dataset.scaled is not None
     assert samples.dataset.scaled[0]
     expected = [np.nan if value is None else float(value) for value in values]
@@ -57,12 +57,12 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
 def test_spaces_around_cells_are_ignored_in_every_format(tmp_path: Path) -> None:
     plain = "n,t,b,y\n1,u,True,p\n,v,False,q\n3,?,True,p\n"
     padded = 'n,t,b,y\n1 , u ,True ,"p "\n ? ,v  ,False,q\n3,? , True,p\n'
-    clean = table(write_text(tmp_path / "plain.csv", plain))
+    clean = load_table(write_text(tmp_path / "plain.csv", plain))
     assert clean.shape == (6,)
-    assert table(write_text(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
+    assert load_table(write_text(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
     frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": BOOLEANS[:3]})
     frame.assign(y=["p ", "q", " p"]).to_parquet(tmp_path / "t.parquet")
-    assert table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
+    assert load_table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
 
 
 @pytest.mark.parametrize("values", [["u", "v", None, "u"], [3, 4, None, 3], [3, 4, 5, 3]])
@@ -70,7 +70,8 @@ def test_category_dtype_is_read_like_its_values(tmp_path: Path, values: list) ->
     frame = pd.DataFrame({"c": values, "y": list("abab")})
     frame.to_parquet(tmp_path / "plain")
     frame.astype("category").to_parquet(tmp_path / "category")
-    assert table(tmp_path / "category").fingerprint == table(tmp_path / "plain").fingerprint
+    plain, category = (load_table(tmp_path / name).fingerprint for name in ("plain", "category"))
+    assert category == plain
 
 
 @pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}]])
@@ -78,16 +79,16 @@ def test_columns_of_lists_and_structs_must_be_dropped(tmp_path: Path, values: li
     path = tmp_path / "t.parquet"
     pa.parquet.write_table(pa.table({"f": values, "g": [1, 2], "y": [0, 1]}), path)
     with pytest.raises(PointError, match="column f has values of type mixed"):
-        table(path)
+        load_table(path)
     with pytest.raises(PointError, match=r"data\.target: f of .* has values of type mixed"):
-        table(path, target="f")
-    assert table(path, drop=["f"]).shape == (1,)
+        load_table(path, target="f")
+    assert load_table(path, drop=["f"]).shape == (1,)
 
 
 def stored_and_standardised(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Write a table of one column; return the column as stored, and as input of a network."""
     pd.DataFrame({"t": values, "y": np.arange(len(values)) % 2}).to_csv(path, index=False)
-    samples = table(path)
+    samples = load_table(path)
     return samples.dataset.inputs[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
 
 

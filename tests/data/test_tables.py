@@ -14,13 +14,13 @@ from flexhpc.errors import PointError
 from tests.data.writers import RNG, load, section, write_text
 
 
-def table(path: Path, target: str = "y", **keys: Any) -> Samples:
+def load_table(path: Path, target: str = "y", **keys: Any) -> Samples:
     return load("table", path=path, target=target, **keys)
 
 
 def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", "n,t,y\n1,b,no\n3,a,yes\n5,b,no\n")
-    samples = table(path)
+    samples = load_table(path)
     assert samples.labels.tolist() == [0, 1, 0]
     assert samples.shape == (3,)
     expected = [[-1.2247449, 0, 1], [0, 1, 0], [1.2247449, 0, 1]]
@@ -29,7 +29,7 @@ def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
 
 def test_missing_values_become_the_mean_and_an_indicator(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", "n,t,full,y\n1,b,1,0\n,?,2,1\n5,b,2,0\n?,a,4,1\n")
-    inputs = table(path).standardised(np.arange(4))
+    inputs = load_table(path).standardised(np.arange(4))
     assert inputs.shape == (4, 6)
     np.testing.assert_allclose(inputs[:, 0], [-1, 0, 1, 0])
     np.testing.assert_array_equal(inputs[:, 1], [0, 1, 0, 1])
@@ -39,7 +39,7 @@ def test_missing_values_become_the_mean_and_an_indicator(tmp_path: Path) -> None
 def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> None:
     rows = "".join(f"{i * i if i % 5 else ''},{i % 2}\n" for i in range(100))
     path = write_text(tmp_path / "t.csv", "x,y\n" + rows)
-    samples = table(path, test_fraction=0.4)
+    samples = load_table(path, test_fraction=0.4)
     test = load_test_set(section(source="table", path=path, target="y", test_fraction=0.4), 0)
     train = np.array([i * i for i in samples.pool if i % 5], dtype=np.float64)
     np.testing.assert_allclose(samples.inputs.mean[0], train.mean(), rtol=1e-6)
@@ -51,13 +51,13 @@ def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> 
 
 def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", "id,code,x,y\n1,10,.5,0\n2,9,.6,1\n3,10,.7,2\n")
-    samples = table(path, drop=["id"], categorical=["code"])
+    samples = load_table(path, drop=["id"], categorical=["code"])
     assert samples.shape == (3,)
     np.testing.assert_array_equal(
         samples.standardised(np.arange(3))[:, :2], [[0, 1], [1, 0], [0, 1]]
     )
-    assert table(path, drop=["id"]).shape == (2,)
-    assert table(path).fingerprint != table(path, drop=["id"]).fingerprint
+    assert load_table(path, drop=["id"]).shape == (2,)
+    assert load_table(path).fingerprint != load_table(path, drop=["id"]).fingerprint
 
 
 def test_formats_give_equal_samples(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_formats_give_equal_samples(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "t.csv.gz", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
     suffixes = ("csv", "csv.gz", "parquet")
-    assert len({table(tmp_path / f"t.{suffix}").fingerprint for suffix in suffixes}) == 1
-    assert table(tmp_path / "t.csv").shape == (6,)
+    assert len({load_table(tmp_path / f"t.{suffix}").fingerprint for suffix in suffixes}) == 1
+    assert load_table(tmp_path / "t.csv").shape == (6,)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_invalid_table_is_one_error_message(
 ) -> None:
     path = write_text(tmp_path / "t.csv", text)
     with pytest.raises(PointError, match=expected) as caught:
-        table(path, **keys)
+        load_table(path, **keys)
     assert "\n" not in str(caught.value)
 
 
@@ -119,4 +119,4 @@ def test_missing_or_unsupported_table_file_is_rejected(tmp_path: Path) -> None:
         ("truncated.parquet", unreadable),
     ):  # fmt: skip
         with pytest.raises(PointError, match=problem):
-            table(tmp_path / name)
+            load_table(tmp_path / name)

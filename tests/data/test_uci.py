@@ -14,7 +14,7 @@ import pytest
 from flexhpc.data import load_test_set
 from flexhpc.errors import PointError
 from tests.conftest import SHARED
-from tests.data.writers import RNG, UNPICKLED, Malicious, load, section, write_text, xls
+from tests.data.writers import RNG, UNPICKLED, Malicious, encode_xls, load, section, write_text
 
 
 def covtype_rows(n: int = 40) -> np.ndarray:
@@ -176,7 +176,7 @@ def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     ]
     (tmp_path / "excel").mkdir()
     workbook = tmp_path / "excel" / "default of credit card clients.xls"
-    workbook.write_bytes(xls(cells))
+    workbook.write_bytes(encode_xls(cells))
     loaded.append(load("credit", root=tmp_path / "excel"))
     assert len({samples.fingerprint for samples in loaded}) == 1
     assert loaded[0].shape == (20 + 3 * 2,)

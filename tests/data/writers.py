@@ -41,7 +41,7 @@ class Malicious:
         return os.system, (f"touch {UNPICKLED}",)
 
 
-def idx(array: np.ndarray) -> bytes:
+def encode_idx(array: np.ndarray) -> bytes:
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()
 
@@ -51,7 +51,7 @@ def write_mnist(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-        content = idx(array)
+        content = encode_idx(array)
         path = folder / f"{split}-{name}-ubyte{'.gz' if zipped else ''}"
         path.write_bytes(gzip.compress(content) if zipped else content)
 
@@ -110,7 +110,7 @@ def tar_of(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def xls(rows: list[list[str | float]]) -> bytes:
+def encode_xls(rows: list[list[str | float]]) -> bytes:
     """Return an Excel 97 workbook: BIFF8 records of one sheet in an OLE container."""
     cells = b"".join(
         _cell(y, x, value) for y, row in enumerate(rows) for x, value in enumerate(row)

@@ -40,7 +40,7 @@ from flexhpc.training import checkpoint
 from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
 from tests.data.test_formats import write_formats
-from tests.data.test_packed import quiet, section, write_sources
+from tests.data.test_packed import section, write_sources
 from tests.data.writers import write_text
 from tests.faults.site import SPEC
 
@@ -286,7 +286,7 @@ def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     (folder / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n3,0\n"))
     for name in ("t.parquet", "t.csv.gz"):
         yield "table", {"path": str(folder / name), "target": "y"}
-    packed = prepare("mnist", {"root": str(folder / "mnist")}, (), folder / "m.packed", quiet)
+    packed = prepare("mnist", {"root": str(folder / "mnist")}, out=folder / "m.packed")
     yield "mnist", {"root": str(packed.path)}
 
 
