@@ -83,9 +83,9 @@ def view_of(scores: SampleScores) -> SampleView | None:
     except PointError:
         return None
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
-    inputs = samples.dataset.inputs
+    inputs = samples.inputs.rows
     missed = scores.missed
-    names, trained_names = samples.dataset.class_names, samples.class_names
+    names, trained_names = samples.source.class_names, samples.class_names
     labels = samples.labels
     relabelled = (labels != part.labels) | (names is not None and trained_names is None)
     pictures = [

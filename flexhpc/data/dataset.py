@@ -40,9 +40,9 @@ class Split:
     """The training or test samples of a source, which need not be in memory.
 
     Attributes:
-        labels: original labels, int64 (n,).
+        labels: original labels, int64 (n,), from 0 to classes - 1.
         shape: shape of one sample: (channels, height, width) or (features,).
-        dtype: uint8 or float32.
+        dtype: uint8 or float32; NaN is a missing value of a vector.
         blocks: returns an iterator over the samples in order, as arrays ``(k, *shape)``; may be
             called repeatedly.
     """
@@ -62,13 +62,22 @@ class Split:
             blocks=lambda: iter([inputs]),
         )
 
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.labels)
+
+    def small_blocks(self) -> Iterator[Array]:
+        """Iterate over the samples in order, at most :func:`rows_per_block` at a time."""
+        for block in self.blocks():
+            yield from in_blocks(block)
+
     def gather(self) -> Array:
         """Return all samples as one array ``(n, *shape)``; a single block is not copied."""
         blocks = self.blocks()
         first = next(blocks)
-        if len(first) == len(self.labels):
+        if len(first) == len(self):
             return first
-        samples = np.empty((len(self.labels), *self.shape), self.dtype)
+        samples = np.empty((len(self), *self.shape), self.dtype)
         start = 0
         for block in chain([first], blocks):
             samples[start : start + len(block)] = block
@@ -106,37 +115,6 @@ class Source:
         if self.class_names is not None:
             names = tuple(name.encode(errors="replace").decode() for name in self.class_names)
             object.__setattr__(self, "class_names", names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A complete training set; the **global sample id** of a sample is its row.
-
-    Attributes:
-        name: name of the source in messages.
-        inputs: images (n, channels, height, width) or vectors (n, features), uint8 or float32, in
-            memory or memory-mapped; NaN is a missing value of a vector.
-        labels: original labels, int64 (n,), from 0 to classes - 1.
-        classes: number of classes.
-        coarse, scaled, class_names: see :class:`Source`.
-    """
-
-    name: str
-    inputs: Array
-    labels: Ints
-    classes: int
-    coarse: Ints | None = None
-    scaled: Mask | None = None
-    class_names: Sequence[str] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.labels)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return tuple(int(side) for side in self.inputs.shape[1:])
 
 
 def rows_per_block(shape: tuple[int, ...]) -> int:

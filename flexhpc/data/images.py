@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from flexhpc.data.dataset import Array, Split, in_blocks
+from flexhpc.data.dataset import Array, Split
 
 _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601 weights x 2^16
 
@@ -36,9 +36,8 @@ def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> 
         return split
 
     def blocks() -> Iterator[Array]:
-        for source_block in split.blocks():
-            for block in in_blocks(source_block):
-                yield _convert_colour(_resize_all(block, side), channels)
+        for block in split.small_blocks():
+            yield _convert_colour(_resize_all(block, side), channels)
 
     return replace(split, shape=shape, blocks=blocks)
 

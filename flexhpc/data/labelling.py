@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Dataset, Ints, Summary
+from flexhpc.data.dataset import Ints, Source, Summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -62,14 +62,14 @@ def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
     return merged
 
 
-def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
+def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Ints, int, bool]:
     """Return the labels of one point.
 
     A sample has the same label in every probe of a point.
 
     Args:
         data: the ``data`` section.
-        dataset: the samples.
+        source: the samples.
         train: ids of the training samples; only their labels may be corrupted.
         seed: seed of the point.
 
@@ -82,12 +82,12 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
     """
     rng = np.random.default_rng(derive(seed, "labels"))
     if data.labels == "random":
-        classes = data.classes or dataset.classes
-        labels = rng.integers(0, classes, len(dataset), dtype=np.int64)
-        return labels, classes, classes == dataset.classes
-    mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
-    classes = dataset.classes if mapping is None else int(mapping.max()) + 1
-    labels = merge_labels(dataset.labels, mapping)
+        classes = data.classes or source.classes
+        labels = rng.integers(0, classes, len(source.train), dtype=np.int64)
+        return labels, classes, classes == source.classes
+    mapping = merge_map(data, source.classes, source.coarse, seed)
+    classes = source.classes if mapping is None else int(mapping.max()) + 1
+    labels = merge_labels(source.train.labels, mapping)
     if data.labels == "corrupted" and data.corruption is not None:
         count = round(data.corruption * len(train))
         if not count:

@@ -160,7 +160,7 @@ def write_packed(
         def blocks() -> Iterator[Array]:
             # without mmap, whose pages would count as memory of the process
             stored = array_blocks(unfinished, "inputs")
-            return _report_progress(stored, "computing statistics", len(train.labels), progress)
+            return _report_progress(stored, "computing statistics", len(train), progress)
 
         summary = summarise(replace(train, blocks=blocks), source.classes)
         with zipfile.ZipFile(unfinished, "a") as archive:
@@ -181,8 +181,8 @@ def _write_split(
     archive: zipfile.ZipFile, prefix: str, split: Split, step: str, progress: Progress
 ) -> None:
     _write_array(archive, f"{prefix}labels", split.labels)
-    shape = (len(split.labels), *split.shape)
-    blocks = _report_progress(split.blocks(), step, len(split.labels), progress)
+    shape = (len(split), *split.shape)
+    blocks = _report_progress(split.blocks(), step, len(split), progress)
     _write_blocks(archive, f"{prefix}inputs", split.dtype, shape, blocks)
 
 

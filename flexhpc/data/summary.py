@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.data.dataset import Array, Ints, Mask, Split, Summary, in_blocks
+from flexhpc.data.dataset import Array, Ints, Mask, Split, Summary
 
 Blocks = Callable[[], Iterator[Array]]
 
@@ -20,18 +20,13 @@ def summarise(split: Split, classes: int) -> Summary:
     The fingerprint is a SHA-256 over dtype, shape, number of classes, samples and original labels,
     truncated to 32 hexadecimal digits.
     """
-
-    def blocks() -> Iterator[Array]:
-        for block in split.blocks():
-            yield from in_blocks(block)
-
-    hashes = row_hashes(blocks)
+    hashes = row_hashes(split.small_blocks)
     digest = hashlib.sha256()
-    digest.update(f"{split.dtype} {(len(split.labels), *split.shape)} {classes}".encode())
+    digest.update(f"{split.dtype} {(len(split), *split.shape)} {classes}".encode())
     digest.update(hashes.tobytes())
     digest.update(split.labels.tobytes())
     ids, groups = find_twins(hashes)
-    mean, deviation = moments(blocks)
+    mean, deviation = moments(split.small_blocks)
     return Summary(
         fingerprint=digest.hexdigest()[:32], mean=mean, deviation=deviation, twins=ids,
         groups=groups,

@@ -38,7 +38,7 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
     if config.n is not None and config.n > available:
         raise PointError(
             f"evaluate.n: {config.n} is more than the {available} training samples of "
-            f"{samples.dataset.name}; use fewer, or full: true instead"
+            f"{samples.source.name}; use fewer, or full: true instead"
         )
     return config.n or available
 

@@ -58,7 +58,7 @@ def labels_of(run: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of training, and whether each was corrupted."""
     point = load(run)[0].status.point
     samples = load_samples(point.data, point.seed)
-    return samples.labels, samples.labels != samples.dataset.labels
+    return samples.labels, samples.labels != samples.source.train.labels
 
 
 @pytest.mark.sweeps

@@ -139,9 +139,9 @@ def test_formats_give_equal_samples(
 ) -> None:
     monkeypatch.chdir(folder)
     loaded = load_section(folder, data)
-    n = len(loaded.dataset)
+    n = len(loaded.labels)
     assert n in (30, 40, 60)
-    np.testing.assert_array_equal(loaded.dataset.inputs, IMAGES[:n].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(loaded.inputs.rows, IMAGES[:n].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(loaded.labels, LABELS[:n])
     (point,) = checked(folder / "spec.yaml")[1]
     if has_test_set:
@@ -154,9 +154,9 @@ def test_formats_give_equal_samples(
 
 def test_npy_files_are_memory_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    mapped = load_section(folder, "source: arrays, path: x.npy, target: y.npy").dataset.inputs
+    mapped = load_section(folder, "source: arrays, path: x.npy, target: y.npy").inputs.rows
     assert isinstance(mapped, np.memmap)
-    floats = load_section(folder, "source: arrays, path: floats.npy, target: y.npy").dataset.inputs
+    floats = load_section(folder, "source: arrays, path: floats.npy, target: y.npy").inputs.rows
     assert floats.dtype == np.float32
     np.testing.assert_array_equal(floats, IMAGES.transpose(0, 3, 1, 2))
 
@@ -237,8 +237,8 @@ def test_packed_custom_data_set_is_found_by_its_name(
     assert "data/sets:Set.packed: valid, 30 samples of 3x8x8" in output
     monkeypatch.chdir(tmp_path)
     packed = load_section(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
-    assert "sets:Set.packed" in packed.dataset.name
-    assert len(load_section(tmp_path, "source: 'sets:Set'").dataset) == 40
+    assert "sets:Set.packed" in packed.source.name
+    assert len(load_section(tmp_path, "source: 'sets:Set'").labels) == 40
 
 
 def test_indexed_data_sets_are_converted_to_arrays() -> None:

@@ -48,11 +48,11 @@ def test_held_out_samples_are_never_in_the_pool(fraction: float) -> None:
 def test_mean_and_deviation_exclude_held_out_samples() -> None:
     data = section(source="digits", test_fraction=0.3)
     samples, test = load_samples(data, 0), load_test_set(data, 0)
-    train = samples.dataset.inputs[samples.pool]
+    train = samples.inputs.rows[samples.pool]
     np.testing.assert_allclose(samples.inputs.mean.item(), train.mean(), rtol=1e-6)
     np.testing.assert_allclose(samples.inputs.deviation.item(), train.std(), rtol=1e-6)
     assert samples.inputs.mean.item() != load("digits").inputs.mean.item()
-    raw = samples.dataset.inputs[test.rows[:50]].astype(np.float32)
+    raw = samples.inputs.rows[test.rows[:50]].astype(np.float32)
     np.testing.assert_array_equal(
         test.standardised(np.arange(50)), (raw - samples.inputs.mean) / samples.inputs.deviation
     )
@@ -61,10 +61,10 @@ def test_mean_and_deviation_exclude_held_out_samples() -> None:
 def test_corruption_is_a_fraction_of_the_training_samples() -> None:
     data = section(source="digits", test_fraction=0.25, labels="corrupted", corruption=0.2)
     samples, test = load_samples(data, 0), load_test_set(data, 0)
-    wrong = np.flatnonzero(samples.labels != samples.dataset.labels)
+    wrong = np.flatnonzero(samples.labels != samples.source.train.labels)
     assert len(wrong) == round(0.2 * len(samples.pool))
     assert set(wrong) <= set(samples.pool)
-    np.testing.assert_array_equal(test.labels, samples.dataset.labels[test.rows])
+    np.testing.assert_array_equal(test.labels, samples.source.train.labels[test.rows])
 
 
 def test_test_files_are_standardised_with_the_training_moments(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_test_labels_are_merged_but_neither_random_nor_corrupted(tmp_path: Path)
     assert coarse_test.classes == 20
     merged = section(**cifar100, merge="random", classes=7)
     samples = load_samples(merged, 3)
-    mapping = dict(zip(samples.dataset.labels.tolist(), samples.labels.tolist(), strict=True))
+    mapping = dict(zip(samples.source.train.labels.tolist(), samples.labels.tolist(), strict=True))
     merged_labels = [mapping[fine] for fine in test["fine_labels"]]
     assert load_test_set(merged, 3).labels.tolist() == merged_labels
     random = load_test_set(section(**cifar100, labels="random"), 0)

@@ -118,15 +118,15 @@ def test_downscaling_averages_pixels() -> None:
 
 
 def test_side_and_colour_convert_images() -> None:
-    plain = load("digits").dataset.inputs
+    plain = load("digits").inputs.rows
     samples = load("digits", side=5, colour="rgb")
     assert samples.shape == (3, 5, 5)
-    assert samples.dataset.inputs.dtype == np.uint8
-    assert (samples.dataset.inputs[:, 0] == samples.dataset.inputs[:, 2]).all()
+    assert samples.inputs.rows.dtype == np.uint8
+    assert (samples.inputs.rows[:, 0] == samples.inputs.rows[:, 2]).all()
     expected = Image.fromarray(plain[9, 0]).resize((5, 5), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(samples.dataset.inputs[9, 1], np.asarray(expected))
-    np.testing.assert_array_equal(load("digits", side=8).dataset.inputs, plain)
-    np.testing.assert_array_equal(load("digits", colour="grey").dataset.inputs, plain)
+    np.testing.assert_array_equal(samples.inputs.rows[9, 1], np.asarray(expected))
+    np.testing.assert_array_equal(load("digits", side=8).inputs.rows, plain)
+    np.testing.assert_array_equal(load("digits", colour="grey").inputs.rows, plain)
 
 
 def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
     assert grey.shape == (1, 5, 6)
     for i in range(30):
         with Image.open(tmp_path / "a" / f"{i:03d}.png") as image:
-            np.testing.assert_array_equal(grey.dataset.inputs[i, 0], np.asarray(image.convert("L")))
+            np.testing.assert_array_equal(grey.inputs.rows[i, 0], np.asarray(image.convert("L")))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
 )
 def test_inputs_are_standardised_over_axes(standardise: str, axes: tuple[int, ...] | None) -> None:
     samples = load("digits", standardise=standardise)
-    raw = samples.dataset.inputs.astype(np.float64)
+    raw = samples.inputs.rows.astype(np.float64)
     inputs = samples.standardised(samples.pool).astype(np.float64)
     mean, deviation = raw.mean(axis=axes, keepdims=True), raw.std(axis=axes, keepdims=True)
     constant = deviation == 0
@@ -156,5 +156,5 @@ def test_inputs_are_standardised_over_axes(standardise: str, axes: tuple[int, ..
 def test_standardise_none_divides_bytes_by_255() -> None:
     samples = load("digits", standardise="none")
     np.testing.assert_allclose(
-        samples.standardised(samples.pool), samples.dataset.inputs / 255, rtol=1e-6
+        samples.standardised(samples.pool), samples.inputs.rows / 255, rtol=1e-6
     )

@@ -109,7 +109,7 @@ def test_corrupted_labels_are_uniform_over_the_wrong_classes() -> None:
 def test_random_merge_has_groups_of_near_equal_size(classes: int, seed: int) -> None:
     samples = load("digits", seed, merge="random", classes=classes)
     assert samples.classes == classes
-    pairs = set(zip(samples.dataset.labels.tolist(), samples.labels.tolist(), strict=True))
+    pairs = set(zip(samples.source.train.labels.tolist(), samples.labels.tolist(), strict=True))
     assert len(pairs) == 10, "each class is in one group"
     sizes = Counter(new for _, new in pairs)
     assert len(sizes) == classes
@@ -128,7 +128,7 @@ def test_class_map_replaces_classes() -> None:
     new = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     samples = load("digits", class_map=new)
     assert samples.classes == 3
-    np.testing.assert_array_equal(samples.labels, np.array(new)[samples.dataset.labels])
+    np.testing.assert_array_equal(samples.labels, np.array(new)[samples.source.train.labels])
     with pytest.raises(PointError, match=r"data\.class_map: has 3 entries, but .* 10 classes"):
         load("digits", class_map=[0, 1, 1])
     with pytest.raises(PointError, match=r"data\.classes: 11 is more than the 10"):

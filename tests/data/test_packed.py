@@ -96,7 +96,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     for variant, (plain, test) in zip(variants, originals, strict=True):
         data = section(source=source, **keys, **variant)
         samples = load_samples(data, 3)
-        assert isinstance(samples.dataset.inputs.base, np.memmap)
+        assert isinstance(samples.inputs.rows.base, np.memmap)
         for name in ("fingerprint", "conflicts", "unfittable", "n_limit", "classes"):
             assert getattr(samples, name) == getattr(plain, name)
         for name in ("labels", "pool"):
@@ -104,7 +104,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
         for name in ("mean", "deviation"):
             moment, original = (getattr(s.inputs, name) for s in (samples, plain))
             np.testing.assert_array_equal(moment, original)
-        ids = np.arange(len(samples.dataset))
+        ids = np.arange(len(samples.labels))
         np.testing.assert_array_equal(samples.standardised(ids), plain.standardised(ids))
         assert np.array_equal(_test_rows(data), test)
 
@@ -127,7 +127,7 @@ def test_packed_file_in_the_default_folder_is_preferred(
     plain = load("adult", root=tmp_path / "data" / "adult")
     prepare("adult", {"root": "data/adult"})
     samples = load("adult")
-    assert "adult.packed" in samples.dataset.name
+    assert "adult.packed" in samples.source.name
     assert samples.fingerprint == plain.fingerprint
 
 
@@ -158,7 +158,7 @@ def test_packed_file_is_used_only_for_matching_keys(
     original = section(source="cifar10", **cifar10, **keys)
     plain, samples = load_samples(original, 0), load_samples(data, 0)
     assert samples.fingerprint == plain.fingerprint
-    np.testing.assert_array_equal(samples.dataset.inputs, plain.dataset.inputs)
+    np.testing.assert_array_equal(samples.inputs.rows, plain.inputs.rows)
     np.testing.assert_array_equal(_test_rows(data), _test_rows(original))
 
 
@@ -272,7 +272,7 @@ def test_packed_arrays_are_aligned_and_read_only(packed: Path) -> None:
         np.testing.assert_array_equal(archive["labels"], source.train.labels)
     samples = load("mnist", root=packed)
     with pytest.raises(ValueError, match="read-only"):
-        samples.dataset.inputs[0] = 0
+        samples.inputs.rows[0] = 0
     samples.labels[samples.pool[:3]][0] = 5
     verify_packed(packed)
 
@@ -403,6 +403,6 @@ def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     prepare("mnist", {**keys, "side": 9}, out=tmp_path / "other" / "mnist.packed")
     samples = load("mnist", root=tmp_path / "other", side=9)
-    assert "mnist.packed" in samples.dataset.name
+    assert "mnist.packed" in samples.source.name
     prepare("mnist", {**keys, "side": 9}, out=Path(keys["root"]) / "mnist.packed")
     assert load("mnist", **keys).shape == (1, 28, 28), "a file with other keys is ignored"

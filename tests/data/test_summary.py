@@ -61,8 +61,8 @@ def test_digits_equal_scikit_learn_and_have_a_stable_fingerprint() -> None:
     """With a different fingerprint, measured points could not be resumed."""
     samples, bunch = load("digits"), load_digits()
     assert samples.fingerprint == "aa954870c12a1d2bb5783578867bc43c"
-    assert samples.dataset.inputs.dtype == np.uint8
-    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], bunch.images)
+    assert samples.inputs.rows.dtype == np.uint8
+    np.testing.assert_array_equal(samples.inputs.rows[:, 0], bunch.images)
     np.testing.assert_array_equal(samples.labels, bunch.target)
 
 

@@ -27,15 +27,15 @@ def test_first_row_of_covtype_is_not_a_header(tmp_path: Path, number_format: str
         ",".join([number_format.format(row[0]), *map(str, row[1:])]) + "\n" for row in rows
     )
     samples = load("covtype", root=write_text(tmp_path / "covtype.data", text))
-    np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
+    np.testing.assert_array_equal(samples.inputs.rows, rows[:, :-1])
 
 
 @pytest.mark.parametrize("age", ["39.0", "39 ", "3.9e1", "39", "?", "? ", ""])
 def test_first_row_of_adult_is_not_a_header(tmp_path: Path, age: str) -> None:
     samples = load("adult", root=write_text(tmp_path / "adult.data", age + ADULT[2:]))
-    assert len(samples.dataset) == 3
+    assert len(samples.labels) == 3
     assert samples.shape == (27 if age.strip() in ("?", "") else 26,)
-    value = samples.dataset.inputs[0, 0]
+    value = samples.inputs.rows[0, 0]
     assert np.isnan(value) if samples.shape == (27,) else value == 39
 
 
@@ -47,10 +47,10 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
     path = tmp_path / "t"
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
     samples = load_table(path)
-    assert samples.dataset.scaled is not None
-    assert samples.dataset.scaled[0]
+    assert samples.source.scaled is not None
+    assert samples.source.scaled[0]
     expected = [np.nan if value is None else float(value) for value in values]
-    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], expected)
+    np.testing.assert_array_equal(samples.inputs.rows[:, 0], expected)
     assert samples.shape == (1 + (None in values),)
 
 
@@ -89,7 +89,7 @@ def stored_and_standardised(path: Path, values: Any) -> tuple[np.ndarray, np.nda
     """Write a table of one column; return the column as stored, and as input of a network."""
     pd.DataFrame({"t": values, "y": np.arange(len(values)) % 2}).to_csv(path, index=False)
     samples = load_table(path)
-    return samples.dataset.inputs[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
+    return samples.inputs.rows[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
 
 
 def test_seconds_since_1970_remain_distinct(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_covtype_layouts_give_equal_samples(
     loaded.append(load("covtype"))
     assert len({samples.fingerprint for samples in loaded}) == 1
     samples = loaded[0]
-    np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
+    np.testing.assert_array_equal(samples.inputs.rows, rows[:, :-1])
     np.testing.assert_array_equal(samples.labels, rows[:, -1] - 1)
     assert samples.classes == 7
     inputs = samples.standardised(np.arange(40))
@@ -247,7 +247,7 @@ def test_published_tables(
     dropped = load(source, root=SHARED / "data" / name, conflicts="drop")
     assert dropped.n_limit == sum(counts) - unfittable
     inputs = samples.standardised(np.arange(sum(counts)))
-    scaled = samples.dataset.scaled
+    scaled = samples.source.scaled
     np.testing.assert_allclose(inputs[:, scaled].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(inputs[:, scaled].std(axis=0), 1, atol=1e-3)
 
