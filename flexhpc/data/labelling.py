@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Ints, Source, Summary
+from flexhpc.data.dataset import Ints, Mask, Source, Summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -155,20 +155,22 @@ def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
     return ids, group, pairs, counts
 
 
-def held_out_ids(count: int, fraction: float) -> Ints:
-    """Return the sorted ids of the held-out samples, which are the same for every seed.
+def training_mask(count: int, test_fraction: float) -> Mask:
+    """Return which samples are not held out as a test set, bool (count,); the same for every seed.
 
     Raises:
         PointError: no sample, or every sample, would be held out.
     """
-    size = round(count * fraction)
-    if fraction > 0 and not 0 < size < count:
-        raise PointError(
-            f"data.test_fraction: {fraction:g} of {count} samples rounds to {size}, which leaves "
-            "no test or no training samples"
-        )
-    order = np.random.default_rng(_HELD_OUT_SEED).permutation(count) if size else np.empty(0)
-    return np.sort(order[:size]).astype(np.int64)
+    mask = np.ones(count, dtype=np.bool_)
+    if test_fraction > 0:
+        size = round(count * test_fraction)
+        if not 0 < size < count:
+            raise PointError(
+                f"data.test_fraction: {test_fraction:g} of {count} samples rounds to {size}, which "
+                "leaves no test or no training samples"
+            )
+        mask[np.random.default_rng(_HELD_OUT_SEED).permutation(count)[:size]] = False
+    return mask
 
 
 def draw_subset(pool: Ints, n: int, seed: int) -> Ints:

@@ -16,9 +16,9 @@ from flexhpc.data.labelling import (
     conflict_groups,
     draw_labels,
     find_conflicts,
-    held_out_ids,
     merge_labels,
     merge_map,
+    training_mask,
 )
 from flexhpc.data.sources import open_source
 from flexhpc.data.summary import moments, moments_per_pixel, pool_moments, summarise
@@ -222,8 +222,7 @@ def _load_cached(variant: type[Data], text: str, seed: int) -> _LoadedSource:
     source = open_source(data, seed)
     train = Split.from_arrays(source.train.gather(), source.train.labels)
     summary = source.summary or summarise(train, source.classes)
-    is_train = np.ones(len(train), dtype=np.bool_)
-    is_train[held_out_ids(len(train), data.test_fraction)] = False
+    is_train = training_mask(len(train), data.test_fraction)
     mean, deviation = summary.mean, summary.deviation
     if not is_train.all():
         mean, deviation = moments(train.small_blocks, is_train)
