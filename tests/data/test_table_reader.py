@@ -54,14 +54,19 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
     assert samples.shape == (1 + (None in values),)
 
 
-def test_spaces_around_cells_are_ignored_in_every_format(tmp_path: Path) -> None:
-    plain = "n,t,b,y\n1,u,True,p\n,v,False,q\n3,?,True,p\n"
-    padded = 'n,t,b,y\n1 , u ,True ,"p "\n ? ,v  ,False,q\n3,? , True,p\n'
+def test_file_format_and_spaces_around_cells_have_no_effect(tmp_path: Path) -> None:
+    plain = "n,i,t,b,y\n0.1,4,u,True,p\n,5,v,False,q\n3e-7,6,?,True,p\n"
+    padded = 'n,i,t,b,y\n0.1 , 4, u ,True ,"p "\n ? ,5,v  ,False,q\n3e-7,6 ,? , True,p\n'
     clean = load_table(write_text(tmp_path / "plain.csv", plain))
-    assert clean.shape == (6,)
+    assert clean.shape == (7,)
     assert load_table(write_text(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
-    frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": BOOLEANS[:3]})
-    frame.assign(y=["p ", "q", " p"]).to_parquet(tmp_path / "t.parquet")
+    frame = pd.DataFrame(
+        {
+            "n": [0.1, None, 3e-7], "i": [4, 5, 6], "t": [" u", "v ", "? "], "b": BOOLEANS[:3],
+            "y": ["p ", "q", " p"],
+        }
+    )  # fmt: skip
+    frame.to_parquet(tmp_path / "t.parquet")
     assert load_table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
 
 

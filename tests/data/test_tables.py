@@ -11,7 +11,7 @@ import pytest
 
 from flexhpc.data import Samples, load_test_set
 from flexhpc.errors import PointError
-from tests.data.writers import RNG, load, section, write_text
+from tests.data.writers import load, section, write_text
 
 
 def load_table(path: Path, target: str = "y", **keys: Any) -> Samples:
@@ -58,23 +58,6 @@ def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
     )
     assert load_table(path, drop=["id"]).shape == (2,)
     assert load_table(path).fingerprint != load_table(path, drop=["id"]).fingerprint
-
-
-def test_formats_give_equal_samples(tmp_path: Path) -> None:
-    frame = pd.DataFrame(
-        {
-            "x": np.where(RNG.random(50) < 0.1, np.nan, RNG.normal(size=50)),
-            "whole": RNG.integers(0, 9, 50),
-            "text": RNG.choice(["p", "q", "r"], 50),
-            "y": RNG.integers(0, 3, 50),
-        }
-    )
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    frame.to_csv(tmp_path / "t.csv.gz", index=False)
-    frame.to_parquet(tmp_path / "t.parquet")
-    suffixes = ("csv", "csv.gz", "parquet")
-    assert len({load_table(tmp_path / f"t.{suffix}").fingerprint for suffix in suffixes}) == 1
-    assert load_table(tmp_path / "t.csv").shape == (6,)
 
 
 @pytest.mark.parametrize(
