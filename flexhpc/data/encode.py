@@ -148,7 +148,7 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
     try:
         numbers = pd.to_numeric(cells, errors="coerce")
     except OverflowError:
-        raise _too_large(series, path) from None
+        raise _too_large_error(series, path) from None
     not_numbers = numbers.isna()
     if (
         0 < not_numbers.sum() <= _MAX_TEXT_FRACTION * len(cells)
@@ -169,13 +169,13 @@ def _to_float64(series: pd.Series[Any], path: Path) -> Array:
     except (TypeError, ValueError):
         raise _column_error(series, path, "must contain only numbers") from None
     except OverflowError:
-        raise _too_large(series, path) from None
+        raise _too_large_error(series, path) from None
     if np.any(np.abs(values) > _FLOAT32_MAX):
-        raise _too_large(series, path)
+        raise _too_large_error(series, path)
     return values
 
 
-def _too_large(series: pd.Series[Any], path: Path) -> PointError:
+def _too_large_error(series: pd.Series[Any], path: Path) -> PointError:
     return _column_error(series, path, "has infinite or too large numbers")
 
 

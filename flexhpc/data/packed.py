@@ -41,13 +41,13 @@ class Packed:
 
     Attributes:
         path: the file.
-        reading: keys and values of the ``data`` section that determined how samples were read.
+        keys: keys and values of the ``data`` section that determined how samples were read.
         source: the samples, memory-mapped and read-only.
         size: size of the file (bytes).
     """
 
     path: Path
-    reading: dict[str, Any]
+    keys: dict[str, Any]
     source: Source
     size: int
 
@@ -115,7 +115,7 @@ def open_packed(path: Path) -> Packed:
             labels, inputs = arrays[f"{prefix}labels"], arrays[f"{prefix}inputs"]
             _check_labels(labels, len(inputs), header.classes)
         source = _source(path, header, arrays)
-    return Packed(path=path, reading=header.reading, source=source, size=path.stat().st_size)
+    return Packed(path=path, keys=header.reading, source=source, size=path.stat().st_size)
 
 
 def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
@@ -139,11 +139,12 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
 
 
 def write_packed(
-    source: Source, reading: dict[str, Any], out: Path, progress: Progress = lambda *_: None
+    source: Source, keys: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> Packed:
     """Write a source into ``out``; the file is replaced atomically.
 
-    Samples are read and written in blocks, so they need not fit into memory.
+    Samples are read and written in blocks, so they need not fit into memory. ``keys`` are stored
+    in the header; see :class:`Packed`.
 
     Raises:
         PointError: a sample cannot be read.
@@ -170,7 +171,7 @@ def write_packed(
                 if getattr(source, name) is not None:
                     _write_array(archive, name, getattr(source, name))
             header = {
-                "name": source.name, "reading": reading, "classes": source.classes,
+                "name": source.name, "reading": keys, "classes": source.classes,
                 "fingerprint": summary.fingerprint, "class_names": source.class_names,
             }  # fmt: skip
             archive.writestr(zipfile.ZipInfo(_HEADER), json.dumps(header))

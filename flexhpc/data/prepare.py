@@ -43,11 +43,11 @@ def prepare(
     data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
         raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
-    reading = reading_values(data)
+    packed_keys = reading_values(data)
     target = out or Path("data") / f"{_default_name(data)}.packed"
     try:
-        _check_overwrite(target, None if out is not None else reading)
-        return write_packed(open_files(data, 0), reading, target, progress)
+        _check_overwrite(target, None if out is not None else packed_keys)
+        return write_packed(open_files(data, 0), packed_keys, target, progress)
     except OSError as error:
         raise PointError(
             f"{target}: cannot be written ({error.strerror}); choose another path with --out"
@@ -68,10 +68,10 @@ def _default_name(data: Data) -> str:
     return path.name or data.source
 
 
-def _check_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
+def _check_overwrite(out: Path, keys: dict[str, Any] | None) -> None:
     """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
-    ``reading`` has the keys of the new file; None accepts a file with any keys. A damaged packed
+    ``keys`` are those of the new file; None accepts a file with any keys. A damaged packed
     file may be replaced.
     """
     if not out.exists():
@@ -79,10 +79,10 @@ def _check_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
     if not is_packed(out):
         raise PointError(f"{out}: already exists and is not a packed file; choose another --out")
     try:
-        existing = open_packed(out).reading
+        existing = open_packed(out).keys
     except PointError:
         return
-    if reading is not None and existing != reading:
+    if keys is not None and existing != keys:
         settings = ", ".join(f"{key}: {value}" for key, value in existing.items())
         raise PointError(f"{out}: already exists, packed with {settings}; choose another --out")
 

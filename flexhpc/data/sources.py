@@ -16,7 +16,7 @@ from flexhpc.data.dataset import Source, Split
 from flexhpc.data.idx import open_mnist
 from flexhpc.data.images import with_size_and_colour
 from flexhpc.data.packed import check_not_a_file, is_packed, open_packed
-from flexhpc.data.standard_files import search_folders
+from flexhpc.data.standard_files import folders_to_search
 from flexhpc.errors import PointError
 
 
@@ -59,13 +59,13 @@ def _open_packed(data: Data) -> Source | None:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):
         packed = open_packed(path)
-        if problem := _mismatch(packed.reading, data):
+        if problem := _mismatch(packed.keys, data):
             raise PointError(f"data.{data.location_key()}: {data.location} {problem}")
         return _apply_size_and_colour(packed.source, data)
-    for folder in search_folders(data.source, data.location):
+    for folder in folders_to_search(data.source, data.location):
         if (path := folder / f"{data.source}.packed").is_file():
             packed = open_packed(path)
-            if not _mismatch(packed.reading, data):
+            if not _mismatch(packed.keys, data):
                 return _apply_size_and_colour(packed.source, data)
     return None
 

@@ -99,15 +99,15 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
         start += len(block)
         total, squares = total + selected.sum(axis=0), squares + (selected**2).sum(axis=0)
     mean = total / count
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return mean.astype(np.float32), spread.astype(np.float32)
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
     """Combine the moments of all channels (features) into common moments of the same shapes."""
     common_mean = mean.astype(np.float64).mean()
-    spread = np.sqrt((deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean())
-    return np.full_like(mean, common_mean), np.full_like(deviation, spread)
+    variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
+    return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))
 
 
 def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
@@ -121,10 +121,10 @@ def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
         squares = squares + squared.sum(axis=axes, dtype=np.uint64).astype(object)
         pixels += block.size // block.shape[1]
     mean = [s / pixels for s in sums]
-    spread = [
+    deviation = [
         math.sqrt((pixels * q - s * s) / pixels**2) for s, q in zip(sums, squares, strict=True)
     ]
-    return np.array(mean).reshape(-1, 1, 1), np.array(spread).reshape(-1, 1, 1)
+    return np.array(mean).reshape(-1, 1, 1), np.array(deviation).reshape(-1, 1, 1)
 
 
 def _vector_moments(blocks: Blocks) -> tuple[Array, Array]:

@@ -68,7 +68,7 @@ def scaled_shape(model: Network, shape: Shape) -> Shape:
         )
     patch = getattr(model, "patch", 1)
     factor = _capped_power(1.15, model.scale)
-    return (shape[0], *(_nearest(side * factor, patch) for side in shape[1:]))
+    return (shape[0], *(_round_to_multiple(side * factor, patch) for side in shape[1:]))
 
 
 class Resize(nn.Module):
@@ -92,11 +92,11 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
         "vit_shape": (scale**0.22, scale**0.45),
     }[scaling]
     base = model.model_dump()
-    values = base | {"width": _nearest(base["width"] * width, model.width_multiple)}
+    values = base | {"width": _round_to_multiple(base["width"] * width, model.width_multiple)}
     if base["depth"] > 0:  # 0 is a linear model, which has no depth to scale
-        values["depth"] = _nearest(base["depth"] * depth, 1)
+        values["depth"] = _round_to_multiple(base["depth"] * depth, 1)
     if scaling == "vit_shape":
-        units = _nearest(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
+        units = _round_to_multiple(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
         values["mlp_ratio"] = _ratio(units, values["width"])
     try:
         return type(model)(**values | {"scaling": None, "scale": None})
@@ -146,7 +146,7 @@ def _count(model: Sized, shape: Shape, classes: int) -> int:
         return sum(p.numel() for p in build_family(model, shape, classes).parameters())
 
 
-def _nearest(value: float, multiple: int) -> int:
+def _round_to_multiple(value: float, multiple: int) -> int:
     """Round to the nearest positive multiple; halves are rounded up."""
     return max(1, math.floor(value / multiple + 0.5)) * multiple
 
