@@ -27,20 +27,20 @@ CASES: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "CIFAR-5m": ({"source": "cifar5m", "root": "cifar5m"}, ["airplane"]),
     "CIFAR-100": ({"source": "cifar100", "root": "fine"}, FINE),
     "CIFAR-100 without names": ({"source": "cifar100", "root": "cifar100"}, None),
-    "CIFAR-100 with 99 names": ({"source": "cifar100", "root": "odd"}, None),
+    "CIFAR-100 with 99 names": ({"source": "cifar100", "root": "incomplete"}, None),
     "npz, text": ({"source": "arrays", "path": "text.npz"}, ["cat", "dog"]),
     "npz, bytes": (
         {"source": "arrays", "path": "bytes.npz"}, ["a", "b\N{REPLACEMENT CHARACTER}"],
     ),
-    "npz, 3 and 7": ({"source": "arrays", "path": "odd.npz"}, ["3", "7"]),
+    "npz, 3 and 7": ({"source": "arrays", "path": "gaps.npz"}, ["3", "7"]),
     "npz, 3.0 and 7.0": ({"source": "arrays", "path": "floats.npz"}, ["3", "7"]),
     "npz, 0 and 1": ({"source": "arrays", "path": "plain.npz"}, None),
     "WebDataset, numbers": ({"source": "webdataset", "path": "a.tar"}, None),
     "WebDataset, text": ({"source": "webdataset", "path": "text.tar"}, ["cat", "dog"]),
     "Parquet": ({"source": "image_table", "path": "pets.parquet"}, ["cat", "dog"]),
     "Hugging Face": ({"source": "hugging_face", "path": "hf"}, ["sun", "rain"]),
-    "Hugging Face, some classes": ({"source": "hugging_face", "path": "some"}, ["sun", "snow"]),
-    "Hugging Face, no class": ({"source": "hugging_face", "path": "none"}, ["-1", "rain"]),
+    "Hugging Face, unused class": ({"source": "hugging_face", "path": "gap"}, ["sun", "snow"]),
+    "Hugging Face, label -1": ({"source": "hugging_face", "path": "minus"}, ["-1", "rain"]),
 }  # fmt: skip
 """Keys of a data section, and the first names of its classes."""
 
@@ -56,12 +56,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "pictures", {"night": 2, "day": 3})
     write_images(folder / "latin", {os.fsdecode(b"caf\xe9"): 2, "<b>": 2})
     shutil.copytree(folder / "mnist", folder / "fashion_mnist")
-    for name, names in (("fine", FINE), ("odd", FINE[:-1])):
+    for name, names in (("fine", FINE), ("incomplete", FINE[:-1])):
         shutil.copytree(folder / "cifar100", folder / name)
         path = folder / name / "cifar-100-binary" / "fine_label_names.txt"
         path.write_text("\n".join(names) + "\n")
     for name, labels in {
-        "text": PETS, "bytes": [b"a", b"b\xe9", b"a", b"a"], "odd": [3, 7, 3, 7],
+        "text": PETS, "bytes": [b"a", b"b\xe9", b"a", b"a"], "gaps": [3, 7, 3, 7],
         "floats": [3.0, 7.0, 3.0, 7.0], "plain": [0, 1, 0, 1],
     }.items():  # fmt: skip
         np.savez(folder / f"{name}.npz", x=images, y=np.array(labels))
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame({"image": encoded, "label": PETS}).to_parquet(folder / "pets.parquet")
     weather = datasets.ClassLabel(names=["sun", "rain", "snow"])
     features = datasets.Features({"image": datasets.Value("binary"), "label": weather})
-    for name, ids in (("hf", [1, 0, 1, 0]), ("some", [2, 0, 2, 0]), ("none", [-1, 1, 1, -1])):
+    for name, ids in (("hf", [1, 0, 1, 0]), ("gap", [2, 0, 2, 0]), ("minus", [-1, 1, 1, -1])):
         data_set = datasets.Dataset.from_dict({"image": encoded, "label": ids}, features=features)
         data_set.cast_column("image", datasets.Image()).save_to_disk(folder / name)
     return folder

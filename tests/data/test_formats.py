@@ -75,7 +75,7 @@ def write_formats(folder: Path) -> None:
     images = IMAGES.transpose(0, 3, 1, 2)
     np.savez(folder / "keras.npz", x_train=images, y_train=LABELS, x_test=images[:6],
              y_test=LABELS[:6])  # fmt: skip
-    np.savez(folder / "odd.npz", a=images, b=LABELS[:-1], c=np.full(60, np.nan))
+    np.savez(folder / "abc.npz", a=images, b=LABELS[:-1], c=np.full(60, np.nan))
     np.save(folder / "x.npy", images)
     np.save(folder / "y.npy", LABELS)
     np.save(folder / "floats.npy", images.astype(np.float64))
@@ -170,26 +170,26 @@ INVALID = {
     "no file": ("source: arrays, path: nowhere.npz", "file not found .nowhere.npz"),
     "no archive": ("source: arrays, path: text.npz", "text.npz: cannot be read as an .npz file"),
     "no array": ("source: arrays, path: keras.npz, column: z", "no array z; it has x_train, y"),
-    "other names": ("source: arrays, path: odd.npz", "has no array x_train or .*; it has a, b, c"),
-    "lengths": ("source: arrays, path: odd.npz, column: a, target: b", "do not match"),
-    "nan": ("source: arrays, path: odd.npz, column: a, target: c", "60 of 60 labels are missing"),
+    "other names": ("source: arrays, path: abc.npz", "has no array x_train or .*; it has a, b, c"),
+    "different lengths": ("source: arrays, path: abc.npz, column: a, target: b", "do not match"),
+    "no labels": ("source: arrays, path: abc.npz, column: a, target: c", "60 of 60 labels are"),
     "no target": ("source: arrays, path: x.npy", "data.target: is required with a .npy"),
     "test set without labels": ("source: arrays, path: x.npy, target: y.npy, test_column: x.npy",
                     "give both or neither"),
     "infinite": ("source: arrays, path: infinite.npy, target: y.npy", "infinite numbers"),
-    "resized": ("source: arrays, path: floats.npy, target: y.npy, side: 4", "images of float32"),
+    "floats": ("source: arrays, path: floats.npy, target: y.npy, side: 4", "images of float32"),
     "no column": ("source: image_table, path: parquet, target: t", "no column t; it has image"),
     "no bytes": ("source: image_table, path: parquet, column: n", "row 0: n is int, not"),
     "no split": ("source: image_table, path: parquet, split: dev", r"a folder with dev\*\.parquet"),
-    "damaged": ("source: image_table, path: damaged.parquet",
+    "parquet: damaged image": ("source: image_table, path: damaged.parquet",
                 "damaged.parquet, row 5: cannot be read as an image"),
-    "missing": ("source: image_table, path: missing.parquet", "1 of 3 labels are missing"),
+    "parquet: no label": ("source: image_table, path: missing.parquet", "1 of 3 labels are"),
     "no parquet": ("source: image_table, path: invalid.tar", "cannot be read as Parquet"),
-    "hf: none": ("source: hugging_face, path: tars", "is neither a `Dataset` directory"),
+    "hf: other folder": ("source: hugging_face, path: tars", "is neither a `Dataset` directory"),
     "hf: column": ("source: hugging_face, path: hf, target: y", "no column y; it has image, label"),
     "hf: split": ("source: hugging_face, path: hf, split: dev", "no split dev; it has train, test"),
     "hf: fractions": ("source: hugging_face, path: hf, target: v", "whole numbers or text, not 1"),
-    "tar: none": ("source: webdataset, path: hf", "is neither a .tar file nor a folder"),
+    "tar: other folder": ("source: webdataset, path: hf", "is neither a .tar file nor a folder"),
     "tar: invalid": ("source: webdataset, path: invalid.tar", "cannot be read as a tar file"),
     "tar: truncated": ("source: webdataset, path: truncated.tar", "as a tar file .unexpected end"),
     "npz: damaged": ("source: arrays, path: keras_damaged.npz", "x_train: cannot .* .Bad CRC-32"),

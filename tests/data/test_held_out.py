@@ -33,7 +33,7 @@ def write_mnist_with_test_set(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5])
 def test_held_out_samples_are_never_in_the_pool(fraction: float) -> None:
-    whole, samples = load("digits"), load("digits", test_fraction=fraction)
+    all_samples, samples = load("digits"), load("digits", test_fraction=fraction)
     other_seed = load("digits", 1, test_fraction=fraction, labels="random")
     test = load_test_set(section(source="digits", test_fraction=fraction), 0)
     assert len(test) == len(test.labels) == round(fraction * 1_797)
@@ -41,8 +41,8 @@ def test_held_out_samples_are_never_in_the_pool(fraction: float) -> None:
     assert set(samples.pool).isdisjoint(test.rows)
     assert len(samples.pool) + len(test) == 1_797
     assert samples.n_limit == len(samples.pool)
-    np.testing.assert_array_equal(samples.labels, whole.labels)
-    np.testing.assert_array_equal(test.labels, whole.labels[test.rows])
+    np.testing.assert_array_equal(samples.labels, all_samples.labels)
+    np.testing.assert_array_equal(test.labels, all_samples.labels[test.rows])
 
 
 def test_mean_and_deviation_exclude_held_out_samples() -> None:
@@ -61,9 +61,9 @@ def test_mean_and_deviation_exclude_held_out_samples() -> None:
 def test_corruption_is_a_fraction_of_the_training_samples() -> None:
     data = section(source="digits", test_fraction=0.25, labels="corrupted", corruption=0.2)
     samples, test = load_samples(data, 0), load_test_set(data, 0)
-    wrong = np.flatnonzero(samples.labels != samples.source.train.labels)
-    assert len(wrong) == round(0.2 * len(samples.pool))
-    assert set(wrong) <= set(samples.pool)
+    corrupted = np.flatnonzero(samples.labels != samples.source.train.labels)
+    assert len(corrupted) == round(0.2 * len(samples.pool))
+    assert set(corrupted) <= set(samples.pool)
     np.testing.assert_array_equal(test.labels, samples.source.train.labels[test.rows])
 
 

@@ -178,7 +178,7 @@ def open_csv(path: Path, **keys: Any) -> Any:
 
 
 def test_numeric_column_with_few_non_numbers_is_rejected(tmp_path: Path) -> None:
-    assert open_csv(write_text(tmp_path / "good.csv", ROWS)).train.shape == (1,)
+    assert open_csv(write_text(tmp_path / "valid.csv", ROWS)).train.shape == (1,)
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
     path = write_text(tmp_path / "t.csv", "\n".join(rows))
@@ -208,13 +208,13 @@ def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, path = open_csv(write_text(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{suffix}"
-    good = PACKERS[suffix](ROWS.encode())
-    path.write_bytes(good)
+    valid = PACKERS[suffix](ROWS.encode())
+    path.write_bytes(valid)
     np.testing.assert_array_equal(plain.train.gather(), open_csv(path).train.gather())
     other_format = lzma.compress(ROWS.encode(), format=lzma.FORMAT_ALONE)
-    damaged = {good[:-20], good[:30], good[:40] + b"\0\0" + good[42:], other_format}
+    damaged = {valid[:-20], valid[:30], valid[:40] + b"\0\0" + valid[42:], other_format}
     if suffix == "tar":  # only its headers have checksums
-        damaged = {good[:600], good[:100] + b"\0\0" + good[102:], other_format}
+        damaged = {valid[:600], valid[:100] + b"\0\0" + valid[102:], other_format}
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:

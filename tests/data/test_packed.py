@@ -238,23 +238,23 @@ def test_wrong_content_with_valid_checksums_is_one_error_message(packed: Path, k
 
 
 def test_damage_is_detected_when_a_file_is_opened_or_verified(packed: Path) -> None:
-    good = packed.read_bytes()
+    valid = packed.read_bytes()
     for damage, expected in (
         (lambda path: path.write_bytes(b""), "neither a folder nor a file written"),
-        (lambda path: path.write_bytes(good[:900]), "not a zip file"),
-        (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
+        (lambda path: path.write_bytes(valid[:900]), "not a zip file"),
+        (lambda path: path.write_bytes(valid[:-1]), "not a zip file"),
         (lambda path: flip_bit(path, 0), "neither a folder nor a file written"),
         (flip_bit_in(MAGIC), "neither a folder nor a file written"),
         (flip_bit_in("header.json"), "Bad CRC-32 for file 'header.json'"),
     ):
-        packed.write_bytes(good)
+        packed.write_bytes(valid)
         damage(packed)
         with pytest.raises(PointError, match=expected) as caught:
             load("mnist", root=packed)
         assert "\n" not in str(caught.value)
         assert str(packed) in str(caught.value)
     for array in ("labels", "inputs", "test_inputs", "mean", "twins"):
-        packed.write_bytes(good)
+        packed.write_bytes(valid)
         verify_packed(packed)
         flip_bit_in(f"{array}.npy")(packed)
         if "inputs" in array:  # large arrays are not verified on opening
