@@ -71,7 +71,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 SOURCES = ("mnist", "cifar10", "cifar100", "cifar5m", "adult", "image_folder", "table", "digits")
-VARIANTS: tuple[dict[str, Any], ...] = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"labels": "corrupted", "corruption": 0.3, "test_fraction": 0.2, "inputs": "permuted"},
 )
@@ -83,8 +83,8 @@ def test_packed_file_is_bitwise_equal_to_its_source(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = sources[source]
-    variants = (*VARIANTS, *([{"merge": "coarse"}] if source == "cifar100" else []))
-    sections = [section(source=source, **keys, **variant) for variant in variants]
+    all_settings = (*SETTINGS, *([{"merge": "coarse"}] if source == "cifar100" else []))
+    sections = [section(source=source, **keys, **settings) for settings in all_settings]
     originals = [(load_samples(data, 3), _test_rows(data)) for data in sections]
     packed = prepare(source, keys)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
@@ -93,8 +93,8 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     if source != "digits":
         keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
     load_samples.__globals__["_load_cached"].cache_clear()
-    for variant, (plain, test) in zip(variants, originals, strict=True):
-        data = section(source=source, **keys, **variant)
+    for settings, (plain, test) in zip(all_settings, originals, strict=True):
+        data = section(source=source, **keys, **settings)
         samples = load_samples(data, 3)
         assert isinstance(samples.inputs.rows.base, np.memmap)
         for name in ("fingerprint", "conflicts", "unfittable", "n_limit", "classes"):
