@@ -10,7 +10,7 @@ from flexhpc.config.sections.custom import CustomData
 from flexhpc.custom.code import call_user_code, import_object, to_array
 from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
-from flexhpc.data.decode import decode_image
+from flexhpc.data.images import decode_image
 from flexhpc.errors import PointError
 
 

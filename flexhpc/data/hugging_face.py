@@ -13,7 +13,7 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import HuggingFace
 from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
-from flexhpc.data.decode import LabelledImages, NamedImage, image_source
+from flexhpc.data.images import LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexhpc.config.sections.data import ImageFolder
 from flexhpc.data.dataset import Source, Split
-from flexhpc.data.decode import SUFFIXES, image_split
+from flexhpc.data.images import SUFFIXES, image_split
 from flexhpc.data.packed import check_not_a_file
 from flexhpc.errors import PointError
 

@@ -9,7 +9,7 @@ from typing import Any
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import ImageTable
 from flexhpc.data.dataset import Source
-from flexhpc.data.decode import LabelledImages, NamedImage, image_source
+from flexhpc.data.images import LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 

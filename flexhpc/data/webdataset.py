@@ -10,7 +10,7 @@ from pathlib import Path
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import WebDataset
 from flexhpc.data.dataset import Source
-from flexhpc.data.decode import SUFFIXES, LabelledImages, NamedImage, image_source
+from flexhpc.data.images import SUFFIXES, LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 

@@ -24,7 +24,7 @@ from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.classes import encode_labels
-from flexhpc.data.decode import decode_image
+from flexhpc.data.images import decode_image
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
