@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -120,15 +121,14 @@ def _test_rows(data: Data) -> np.ndarray:
 
 
 def test_packed_file_in_the_default_folder_is_preferred(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_sources(tmp_path / "data")
-    plain = load("adult", root=tmp_path / "data" / "adult")
-    prepare("adult", {"root": "data/adult"})
+    shutil.copytree(sources["adult"]["root"], "data")
+    prepare("adult", {"root": "data"})
     samples = load("adult")
     assert "adult.packed" in samples.source.name
-    assert samples.fingerprint == plain.fingerprint
+    assert samples.fingerprint == load("adult", **sources["adult"]).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -330,9 +330,9 @@ def test_invalid_keys_are_rejected(
         assert part in line
 
 
-def test_commands_prepare_and_check(tmp_path: Path, cli: Cli) -> None:
-    write_sources(tmp_path)
-    output = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
+def test_commands_prepare_and_check(tmp_path: Path, sources: dict, cli: Cli) -> None:
+    root, csv = sources["image_folder"]["root"], sources["table"]["path"]
+    output = cli("data", "prepare", "image_folder", "--root", root, "--side", 4, "--colour",
                  "grey").stdout  # fmt: skip
     assert "data/images.packed: valid, 73 samples of 1x4x4, 3 test samples" in output
     assert output == cli("data", "check", "data/images.packed").stdout
@@ -342,7 +342,7 @@ def test_commands_prepare_and_check(tmp_path: Path, cli: Cli) -> None:
         "data/images.packed: cannot be read as a file written by `flexhpc data prepare` (Bad "
         "CRC-32 for file 'inputs.npy'); check or replace it\n"
     )
-    assert "cannot be read as a file written" in cli("data", "check", "t.csv", check=2).stderr
+    assert "cannot be read as a file written" in cli("data", "check", csv, check=2).stderr
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
 
 
@@ -398,11 +398,9 @@ def test_default_name_keeps_all_but_known_suffixes(
         packed.path.unlink()
 
 
-def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path) -> None:
-    keys = write_sources(tmp_path)["mnist"]
-    (tmp_path / "other").mkdir()
-    prepare("mnist", {**keys, "side": 9}, out=tmp_path / "other" / "mnist.packed")
-    samples = load("mnist", root=tmp_path / "other", side=9)
-    assert "mnist.packed" in samples.source.name
-    prepare("mnist", {**keys, "side": 9}, out=Path(keys["root"]) / "mnist.packed")
+def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path, sources: dict) -> None:
+    keys = {"root": str(tmp_path / "mnist")}
+    shutil.copytree(sources["mnist"]["root"], keys["root"])
+    prepare("mnist", {**keys, "side": 9}, out=tmp_path / "mnist" / "mnist.packed")
+    assert "mnist.packed" in load("mnist", **keys, side=9).source.name
     assert load("mnist", **keys).shape == (1, 28, 28), "a file with other keys is ignored"
