@@ -22,7 +22,7 @@ import psutil
 
 from flexhpc.config.sections.data import ImageSet
 from flexhpc.data import Samples, load_samples
-from flexhpc.data.dataset import Part, Source
+from flexhpc.data.dataset import Source, Split
 from flexhpc.data.packed import verify_packed, write_packed
 
 SIZE, BLOCK = 1_000_000, 10_000
@@ -38,8 +38,8 @@ def images() -> Iterator[np.ndarray]:
 
 def write(path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 10, SIZE)
-    part = Part(labels=labels, shape=SHAPE, dtype=np.dtype(np.uint8), blocks=images)
-    write_packed(Source(name="bench", classes=10, train=part), {"source": "cifar5m"}, path)
+    split = Split(labels=labels, shape=SHAPE, dtype=np.dtype(np.uint8), blocks=images)
+    write_packed(Source(name="bench", classes=10, train=split), {"source": "cifar5m"}, path)
 
 
 def load(path: Path) -> Samples:

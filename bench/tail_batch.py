@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.common import markdown_head, markdown_row
 from bench.recipe.full_batch import train
-from flexhpc.config import checked
+from flexhpc.config import load_points
 from flexhpc.search import Probe
 
 SPEC = Path(__file__).with_suffix(".yaml")
@@ -20,7 +20,7 @@ SEEDS = 8
 
 def main() -> None:
     print(markdown_head(["n", *map(str, SIZES)]))
-    for point in checked(SPEC)[1]:
+    for point in load_points(SPEC)[1]:
         counts = []
         for n in SIZES:
             verdicts = [train((point, Probe(n, repeat))) for repeat in range(SEEDS)]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.command import flexhpc_output
 from tests.conftest import FLEXHPC, REPOSITORY, SMALL_SPEC
-from tests.data.writers import cifar_batch, write_cifar10, write_images, written
+from tests.data.writers import cifar_batch, write_cifar10, write_images, write_text
 
 PAGES = [
     REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
@@ -47,7 +47,7 @@ RUN_ELSEWHERE = {
     "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
     "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
     "flexhpc sweep trainers": ("tests/custom/test_trainers.py", '"sweep", path'),
-    "flexhpc data prepare SOURCE": ("tests/data/test_formats.py", '"prepare", source'),
+    "flexhpc data prepare SOURCE": ("tests/data/test_packed.py", '"data", "prepare"'),
     "flexhpc data prepare my_data:load": ("tests/data/test_formats.py", '"sets:Set"'),
     "python -m flexhpc": ("tests/cli/test_main.py", '"-m", "flexhpc"'),
     "make lint": (".ci/run", "make lint"),
@@ -156,7 +156,7 @@ def folder(small_run: Path, tmp_path: Path) -> Path:
     shutil.copytree(small_run, tmp_path / "runs" / "small")
     write_images(tmp_path / "data" / "imagenet", {"a": 4, "b": 4})
     write_cifar10(tmp_path / "home" / "cifar", [cifar_batch(20, "labels", 10) for _ in range(5)])
-    written(
+    write_text(
         tmp_path / "credit.csv", "id,x,y\n" + "".join(f"{k},{k % 7},{k % 2}\n" for k in range(20))
     )
     return tmp_path

@@ -15,8 +15,8 @@ from PIL import Image
 from flexhpc.analysis.samples import SampleScores, group_title
 from flexhpc.config.sections.data import Images
 from flexhpc.data import load_samples
-from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
+from flexhpc.data.standard_files import no_downloads
 from flexhpc.errors import PointError
 
 _SHOWN = 10
@@ -83,9 +83,9 @@ def view_of(scores: SampleScores) -> SampleView | None:
     except PointError:
         return None
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
-    inputs = samples.dataset.inputs
+    inputs = samples.inputs.rows
     missed = scores.missed
-    names, trained_names = samples.dataset.class_names, samples.class_names
+    names, trained_names = samples.source.class_names, samples.class_names
     labels = samples.labels
     relabelled = (labels != part.labels) | (names is not None and trained_names is None)
     pictures = [

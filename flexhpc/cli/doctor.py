@@ -157,11 +157,11 @@ def _check_tracking() -> tuple[Level, str]:
 
 
 def _check_data() -> tuple[Level, str]:
-    from flexhpc.data.places import search_folders
+    from flexhpc.data.standard_files import folders_to_search
 
     locations = ["digits (built in)"]
     for source, pattern in _FILES.items():
-        for root in search_folders(source, None):
+        for root in folders_to_search(source, None):
             system = root.is_absolute() and any(root.glob("train-images-idx3-ubyte*"))
             if system or any(root.glob(pattern)):
                 locations.append(f"{source} in {root}")

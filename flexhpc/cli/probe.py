@@ -50,7 +50,7 @@ def probe(
     device = choose_device(threads=1)
     samples = load_samples(selected.data, selected.seed)
     if n > len(samples.pool):
-        raise InputError(f"--n {n}: {samples.dataset.name} has only {len(samples.pool)} samples")
+        raise InputError(f"--n {n}: {samples.source.name} has only {len(samples.pool)} samples")
     typer.echo(f"point {selected.index} {selected.id} {selected.label}")
     count = parameter_count(selected, samples)
     size = f"{count:,} parameters, " if count else ""

@@ -12,7 +12,7 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import class_names_of, encode_labels
-from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
+from flexhpc.data.dataset import Array, Ints, Source, Split, in_blocks
 from flexhpc.data.raw_files import check_memory, convert_read_errors
 from flexhpc.errors import PointError
 
@@ -89,9 +89,9 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
     """
     inputs, labels, *tests = arrays
     codes, order = encode_labels(name, labels)
-    train = _part(name, inputs, codes)
+    train = _make_split(name, inputs, codes)
     test = (
-        _part(f"{name}, test set", tests[0], encode_labels(name, tests[1], order)[0])
+        _make_split(f"{name}, test set", tests[0], encode_labels(name, tests[1], order)[0])
         if tests
         else None
     )
@@ -106,8 +106,8 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
     )
 
 
-def _part(name: str, inputs: Array, labels: Ints) -> Part:
-    """Create a part: uint8 samples are kept, all others are converted to float32."""
+def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
+    """Create a split: uint8 samples are kept, all others are converted to float32."""
     if len(labels) != len(inputs):
         raise PointError(f"{name}: inputs {inputs.shape} and labels {labels.shape} do not match")
     if len(labels) < 2:
@@ -122,7 +122,7 @@ def _part(name: str, inputs: Array, labels: Ints) -> Part:
     if inputs.ndim == 3:
         inputs = inputs[:, None]
     if inputs.dtype == np.uint8:
-        return Part.of(inputs, labels)
+        return Split.from_arrays(inputs, labels)
 
     def blocks() -> Iterator[Array]:
         for block in in_blocks(inputs):
@@ -133,5 +133,5 @@ def _part(name: str, inputs: Array, labels: Ints) -> Part:
             yield np.ascontiguousarray(block, dtype=np.float32)
 
     shape = tuple(int(side) for side in inputs.shape[1:])
-    part = Part(labels=labels, shape=shape, dtype=np.dtype(np.float32), blocks=blocks)
-    return part if isinstance(inputs, np.memmap) else Part.of(part.gather(), labels)
+    split = Split(labels=labels, shape=shape, dtype=np.dtype(np.float32), blocks=blocks)
+    return split if isinstance(inputs, np.memmap) else Split.from_arrays(split.gather(), labels)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.places import find_files, find_or_download
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.dataset import Array, Ints, Source, Split
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.standard_files import find_files, find_or_download
 from flexhpc.errors import PointError
 
 _FOLDERS = {
@@ -27,7 +27,7 @@ _SHAPE = (3, 32, 32)
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-PUBLISHED = {
+PUBLISHED_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
     "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
@@ -38,7 +38,7 @@ PUBLISHED = {
     "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
     "meta": "7973b15100ade9c7d40fb424638fde48",
 }
-"""MD5 sums of the published pickles, which torchvision verifies as well."""
+"""The MD5 sums that torchvision verifies."""
 
 
 def open_cifar(source: str, root: str | None) -> Source:
@@ -51,7 +51,7 @@ def open_cifar(source: str, root: str | None) -> Source:
     paths = find_or_download(source, root, _candidates(source, _TRAIN))
     train, coarse = _read(paths, classes)
 
-    def test() -> Part | None:
+    def test() -> Split | None:
         files = find_files(source, root, _candidates(source, _TEST))
         return _read(files, classes)[0] if files else None
 
@@ -72,21 +72,23 @@ def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
     ]
 
 
-def _read(paths: list[Path], classes: int) -> tuple[Part, Ints | None]:
+def _read(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
     """Return the samples of files, and the super-class of each sample (None for CIFAR-10)."""
     batches = [(_read_binary if path.suffix else _read_pickle)(path, classes) for path in paths]
     images = [images.reshape(-1, *_SHAPE) for images, *_ in batches]
     labels = np.concatenate([fine for _, fine, _ in batches]).astype(np.int64)
-    part = Part(labels=labels, shape=_SHAPE, dtype=np.dtype(np.uint8), blocks=partial(iter, images))
+    split = Split(
+        labels=labels, shape=_SHAPE, dtype=np.dtype(np.uint8), blocks=partial(iter, images)
+    )
     coarse = batches[0][2] if classes == 100 else None
-    return part, coarse
+    return split, coarse
 
 
 def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
     """Return pixels, classes and super-classes; a row starts with 1 label byte (2 in CIFAR-100)."""
     labels = 2 if classes == 100 else 1
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
-        rows = np.frombuffer(file.read(MOST_BYTES), np.uint8).reshape(
+        rows = np.frombuffer(file.read(MAX_BYTES), np.uint8).reshape(
             -1, labels + int(np.prod(_SHAPE))
         )
         coarse, fine = rows[:, 0], rows[:, labels - 1]
@@ -98,16 +100,16 @@ def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
 
 
 def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
-    batch = _published(path)
+    batch = _load_published_pickle(path)
     fine = batch["fine_labels" if classes == 100 else "labels"]
     return batch["data"], np.array(fine), np.array(batch.get("coarse_labels"))
 
 
-def _published(path: Path) -> Any:
+def _load_published_pickle(path: Path) -> Any:
     """Load a pickle if it is a published file; reject any other, because loading could run code."""
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
-        content = file.read(MOST_BYTES)
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED[path.name]:
+        content = file.read(MAX_BYTES)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED_MD5[path.name]:
         raise PointError(
             f"{path}: is not the published file (MD5 mismatch); download it again, or use "
             "CIFAR's binary format (.bin)"
@@ -121,7 +123,7 @@ def _fine_names(folder: Path) -> list[str] | None:
         if (text := folder / "fine_label_names.txt").is_file():
             names = text.read_text().split()
         else:
-            names = _published(folder / "meta")["fine_label_names"]
+            names = _load_published_pickle(folder / "meta")["fine_label_names"]
     except (OSError, ValueError, PointError):
         return None
     return names if len(names) == _CLASSES["cifar100"] else None

@@ -12,9 +12,9 @@ from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
-from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.places import not_found, search_folders
+from flexhpc.data.dataset import Array, Ints, Source, Split
 from flexhpc.data.raw_files import array_blocks, check_memory, convert_read_errors, open_array
+from flexhpc.data.standard_files import folders_to_search, not_found_error
 from flexhpc.errors import PointError
 
 _SHAPE = (32, 32, 3)
@@ -31,7 +31,7 @@ def open_cifar5m(source: str, root: str | None) -> Source:
         PointError: there are no parts, a part is missing, or a part is damaged.
     """
     paths = _parts(source, root)
-    train = Part(
+    train = Split(
         labels=np.concatenate([_labels(path) for path in paths]),
         shape=(3, 32, 32),
         dtype=np.dtype(np.uint8),
@@ -42,7 +42,7 @@ def open_cifar5m(source: str, root: str | None) -> Source:
 
 
 def _parts(source: str, root: str | None) -> list[Path]:
-    roots = search_folders(source, root)
+    roots = folders_to_search(source, root)
     for folder in [path / inner for path in roots for inner in ("", "cifar5m")]:
         parts = {
             int(match[1]): path for path in folder.glob("*") if (match := _NUMBER.search(path.name))
@@ -52,7 +52,7 @@ def _parts(source: str, root: str | None) -> list[Path]:
                 raise PointError(f"{folder}: part {number} of CIFAR-5m is missing; add it")
         if parts:
             return [parts[number] for number in sorted(parts)]
-    raise not_found(source, roots, "cifar5m_part0.npz")
+    raise not_found_error(source, roots, "cifar5m_part0.npz")
 
 
 def _labels(path: Path) -> Ints:

@@ -50,8 +50,8 @@ def class_names_of(order: Array) -> list[str] | None:
         return [name.decode(errors="replace") for name in order.tolist()]
     if order.dtype.kind == "U":
         return [str(name) for name in order]
-    whole = order.astype(np.int64)
-    return None if np.array_equal(whole, np.arange(len(whole))) else [str(i) for i in whole]
+    numbers = order.astype(np.int64)
+    return None if np.array_equal(numbers, np.arange(len(numbers))) else [str(i) for i in numbers]
 
 
 def _check_missing(name: str, missing: Any) -> None:

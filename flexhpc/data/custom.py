@@ -10,7 +10,7 @@ from flexhpc.config.sections.custom import CustomData
 from flexhpc.custom.code import call_user_code, import_object, to_array
 from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
-from flexhpc.data.decode import decode_image
+from flexhpc.data.images import decode_image
 from flexhpc.errors import PointError
 
 
@@ -22,12 +22,12 @@ def open_custom(data: CustomData) -> Source:
             labels.
     """
     key = f"data.source: {data.source}"
-    loaded = import_object(
+    target = import_object(
         data.source, data.user_code, pinned=data.version is not None, key="data.source"
     )
 
     def samples() -> list[Array]:
-        return convert_samples(key, loaded(**data.kwargs) if callable(loaded) else loaded)
+        return convert_samples(key, target(**data.kwargs) if callable(target) else target)
 
     return array_source(key, call_user_code(key, samples, data.seconds))
 
@@ -44,24 +44,27 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
     Raises:
         PointError: ``samples`` has another form.
     """
-    if _is_indexed(samples):
-        samples = _indexed(name, samples)
+    if _is_map_style(samples):
+        samples = _read_map_style(name, samples)
     if not isinstance(samples, (tuple, list)) or len(samples) not in (2, 4):
         raise PointError(
             f"{name} returned a {type(samples).__name__}, not (inputs, labels), (inputs, labels, "
             "test inputs, test labels) or a map-style data set"
         )
-    return [(_inputs, to_array)[i % 2](name, column) for i, column in enumerate(samples)]
+    return [
+        to_array(name, column) if i % 2 else _inputs(name, column)
+        for i, column in enumerate(samples)
+    ]
 
 
-def _is_indexed(samples: Any) -> bool:
+def _is_map_style(samples: Any) -> bool:
     """Return whether an object is a map-style data set."""
     if isinstance(samples, (tuple, list, dict, str, bytes)) or hasattr(samples, "__array__"):
         return False
     return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
 
 
-def _indexed(name: str, samples: Any) -> tuple[list[Any], list[Any]]:
+def _read_map_style(name: str, samples: Any) -> tuple[list[Any], list[Any]]:
     """Return the inputs and labels of a map-style data set."""
     inputs, labels = [], []
     for i in range(len(samples)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-_VALUES_AT_ONCE = 2**22
+_VALUES_PER_BLOCK = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,13 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Split:
     """The training or test samples of a source, which need not be in memory.
 
     Attributes:
-        labels: original labels, int64 (n,).
+        labels: original labels, int64 (n,), from 0 to classes - 1.
         shape: shape of one sample: (channels, height, width) or (features,).
-        dtype: uint8 or float32.
+        dtype: uint8 or float32; NaN is a missing value of a vector.
         blocks: returns an iterator over the samples in order, as arrays ``(k, *shape)``; may be
             called repeatedly.
     """
@@ -52,8 +53,8 @@ class Part:
     blocks: Callable[[], Iterator[Array]]
 
     @classmethod
-    def of(cls, inputs: Array, labels: Array) -> Part:
-        """Create a part from arrays of samples (n, ...) and labels (n,)."""
+    def from_arrays(cls, inputs: Array, labels: Array) -> Split:
+        """Create a split from arrays of samples (n, ...) and labels (n,)."""
         return cls(
             labels=labels.astype(np.int64, copy=False),
             shape=tuple(int(side) for side in inputs.shape[1:]),
@@ -61,19 +62,27 @@ class Part:
             blocks=lambda: iter([inputs]),
         )
 
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.labels)
+
+    def small_blocks(self) -> Iterator[Array]:
+        """Iterate over the samples in order, at most :func:`rows_per_block` at a time."""
+        for block in self.blocks():
+            yield from in_blocks(block)
+
     def gather(self) -> Array:
         """Return all samples as one array ``(n, *shape)``; a single block is not copied."""
         blocks = self.blocks()
         first = next(blocks)
-        if len(first) == len(self.labels):
+        if len(first) == len(self):
             return first
-        joined = np.empty((len(self.labels), *self.shape), self.dtype)
-        joined[: len(first)] = first
-        filled = len(first)
-        for block in blocks:
-            joined[filled : filled + len(block)] = block
-            filled += len(block)
-        return joined
+        samples = np.empty((len(self), *self.shape), self.dtype)
+        start = 0
+        for block in chain([first], blocks):
+            samples[start : start + len(block)] = block
+            start += len(block)
+        return samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +103,8 @@ class Source:
 
     name: str
     classes: int
-    train: Part
-    test: Callable[[], Part | None] = lambda: None
+    train: Split
+    test: Callable[[], Split | None] = lambda: None
     coarse: Ints | None = None
     scaled: Mask | None = None
     summary: Summary | None = None
@@ -108,44 +117,13 @@ class Source:
             object.__setattr__(self, "class_names", names)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A complete training set; the **global sample id** of a sample is its row.
-
-    Attributes:
-        name: name of the source in messages.
-        inputs: images (n, channels, height, width) or vectors (n, features), uint8 or float32, in
-            memory or memory-mapped; NaN is a missing value of a vector.
-        labels: original labels, int64 (n,), from 0 to classes - 1.
-        classes: number of classes.
-        coarse, scaled, class_names: see :class:`Source`.
-    """
-
-    name: str
-    inputs: Array
-    labels: Ints
-    classes: int
-    coarse: Ints | None = None
-    scaled: Mask | None = None
-    class_names: Sequence[str] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.labels)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return tuple(int(side) for side in self.inputs.shape[1:])
-
-
 def rows_per_block(shape: tuple[int, ...]) -> int:
     """Return the number of samples of a shape per block (about four million values).
 
     It depends only on the shape, so that floating-point sums do not depend on how the samples are
     stored.
     """
-    return max(1, _VALUES_AT_ONCE // int(np.prod(shape, dtype=np.int64)))
+    return max(1, _VALUES_PER_BLOCK // int(np.prod(shape, dtype=np.int64)))
 
 
 def in_blocks(inputs: Array) -> Iterator[Array]:

@@ -19,11 +19,14 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CATEGORIES = 1_000
-_MOST_NUMBERS = 2**31
+_MAX_CATEGORIES = 1_000
+_MAX_VALUES = 2**31
 """Maximum number of values of an encoded table: 8 GB."""
-_FEW, _MANY = 0.05, 20
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_TEXT_FRACTION = 0.05
+_MIN_DISTINCT_NUMBERS = 20
+"""A text column is taken for a numeric column with typing errors if at most this fraction of its
+cells is not numeric and there are more than this number of distinct numbers."""
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +36,19 @@ class Column:
     Attributes:
         name: name of the column.
         categories: sorted values, one feature each; None for a numeric column.
-        marked: whether an additional feature indicates missing values.
+        has_indicator: whether an additional feature indicates missing values.
         offset: subtracted from numbers before the conversion to float32.
     """
 
     name: str
     categories: list[Any] | None
-    marked: bool
+    has_indicator: bool
     offset: float = 0.0
 
     @property
     def width(self) -> int:
         """Number of features."""
-        return (1 if self.categories is None else len(self.categories)) + self.marked
+        return (1 if self.categories is None else len(self.categories)) + self.has_indicator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +75,10 @@ class Encoding:
         import pandas as pd
 
         width = sum(column.width for column in self.columns)
-        if len(frame) * width > _MOST_NUMBERS:
+        if len(frame) * width > _MAX_VALUES:
             raise PointError(
                 f"{path}: {len(frame):,} rows of {width:,} features are more than "
-                f"{_MOST_NUMBERS:,} numbers; remove columns with data.drop"
+                f"{_MAX_VALUES:,} numbers; remove columns with data.drop"
             )
         encoded = np.zeros((len(frame), width), dtype=np.float32)
         start = 0
@@ -88,7 +91,7 @@ class Encoding:
                 rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
                 encoded[rows, start + codes[rows]] = 1
             start += column.width
-            if column.marked:
+            if column.has_indicator:
                 encoded[:, start - 1] = series.isna()
         encoded += np.float32(0)  # one bit pattern for 0 and one for NaN, because rows are hashed
         encoded[np.isnan(encoded)] = np.nan
@@ -121,11 +124,13 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
             if not numeric and (kind := inferred_type(series)) not in ("string", "empty"):
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
-            if len(categories) > _MOST_CATEGORIES:
-                problem = f"has {len(categories)} categories, at most {_MOST_CATEGORIES} are"
+            if len(categories) > _MAX_CATEGORIES:
+                problem = f"has {len(categories)} categories, at most {_MAX_CATEGORIES} are"
                 raise _column_error(series, path, f"{problem} supported")
-        marked = bool(series.isna().any())
-        columns.append(Column(name=name, categories=categories, marked=marked, offset=offset))
+        missing = bool(series.isna().any())
+        columns.append(
+            Column(name=name, categories=categories, has_indicator=missing, offset=offset)
+        )
     return Encoding(columns=columns)
 
 
@@ -143,9 +148,12 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
     try:
         numbers = pd.to_numeric(cells, errors="coerce")
     except OverflowError:
-        raise _too_large(series, path) from None
+        raise _too_large_error(series, path) from None
     not_numbers = numbers.isna()
-    if 0 < not_numbers.sum() <= _FEW * len(cells) and numbers.nunique() > _MANY:
+    if (
+        0 < not_numbers.sum() <= _MAX_TEXT_FRACTION * len(cells)
+        and numbers.nunique() > _MIN_DISTINCT_NUMBERS
+    ):
         row = int(np.flatnonzero(series.notna())[np.flatnonzero(not_numbers)[0]])
         raise PointError(
             f"{path}: column {series.name} is numeric except for {int(not_numbers.sum())} cells "
@@ -161,13 +169,13 @@ def _to_float64(series: pd.Series[Any], path: Path) -> Array:
     except (TypeError, ValueError):
         raise _column_error(series, path, "must contain only numbers") from None
     except OverflowError:
-        raise _too_large(series, path) from None
-    if np.any(np.abs(values) > _LARGEST):
-        raise _too_large(series, path)
+        raise _too_large_error(series, path) from None
+    if np.any(np.abs(values) > _FLOAT32_MAX):
+        raise _too_large_error(series, path)
     return values
 
 
-def _too_large(series: pd.Series[Any], path: Path) -> PointError:
+def _too_large_error(series: pd.Series[Any], path: Path) -> PointError:
     return _column_error(series, path, "has infinite or too large numbers")
 
 
@@ -178,12 +186,12 @@ def _offset(values: Array) -> float:
     at most half of the numbers that coincide in float32.
     """
     distinct = np.unique(values[~np.isnan(values)])
-    lost = len(distinct) - len(np.unique(distinct.astype(np.float32)))
-    if not lost:
+    collisions = len(distinct) - len(np.unique(distinct.astype(np.float32)))
+    if not collisions:
         return 0.0
-    middle = distinct[len(distinct) // 2]
-    shifted = distinct - middle
-    if np.abs(shifted).max() > _LARGEST:
+    median = distinct[len(distinct) // 2]
+    shifted = distinct - median
+    if np.abs(shifted).max() > _FLOAT32_MAX:
         return 0.0
-    still_lost = len(distinct) - len(np.unique(shifted.astype(np.float32)))
-    return float(middle) if 2 * still_lost < lost else 0.0
+    remaining_collisions = len(distinct) - len(np.unique(shifted.astype(np.float32)))
+    return float(median) if 2 * remaining_collisions < collisions else 0.0

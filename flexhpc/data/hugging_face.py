@@ -13,11 +13,11 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import HuggingFace
 from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
-from flexhpc.data.decode import LabelledImages, NamedImage, image_source
+from flexhpc.data.images import LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
-_TESTS = ("test", "validation")
+_TEST_SPLITS = ("test", "validation")
 _KIND = "a data set written by save_to_disk"
 
 
@@ -39,8 +39,8 @@ def open_hugging_face(data: HuggingFace) -> Source:
         for file in path.rglob("*"):
             if not file.is_dir():
                 open_regular_file(file).close()  # the library would block on a named pipe
-        loaded: Any = datasets.load_from_disk(str(path))
-    train, test = _splits(loaded, data, path)
+        data_set: Any = datasets.load_from_disk(str(path))
+    train, test = _splits(data_set, data, path)
     for split in (train, test):
         if split is not None:
             _check(split, data, path)
@@ -61,16 +61,18 @@ def open_hugging_face(data: HuggingFace) -> Source:
     return source
 
 
-def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
+def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
     """Return the training split and the test split (None without a test set)."""
-    if not hasattr(loaded, "keys"):
-        return loaded, None
+    if not hasattr(data_set, "keys"):
+        return data_set, None
     for key, name in (("split", data.split), ("test_split", data.test_split)):
-        if name is not None and name not in loaded:
-            raise PointError(f"data.{key}: {path} has no split {name}; it has {', '.join(loaded)}")
-    default = (name for name in _TESTS if name in loaded and name != data.split)
+        if name is not None and name not in data_set:
+            raise PointError(
+                f"data.{key}: {path} has no split {name}; it has {', '.join(data_set)}"
+            )
+    default = (name for name in _TEST_SPLITS if name in data_set and name != data.split)
     test = data.test_split or next(default, None)
-    return loaded[data.split], loaded[test] if test else None
+    return data_set[data.split], data_set[test] if test else None
 
 
 def _check(split: Any, data: HuggingFace, path: Path) -> None:

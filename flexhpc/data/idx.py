@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.data.dataset import Array, Part, Source
-from flexhpc.data.places import find_files, find_or_download
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.dataset import Array, Source, Split
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors, open_decompressed
+from flexhpc.data.standard_files import find_files, find_or_download
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -29,7 +29,7 @@ def read_idx(path: Path) -> Array:
         PointError: the file is unreadable, truncated or not IDX.
     """
     with convert_read_errors(path, "an IDX file of bytes"), open_decompressed(path) as file:
-        content = file.read(MOST_BYTES)
+        content = file.read(MAX_BYTES)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):
             raise ValueError(f"its header {content[:4]!r} does not declare unsigned bytes")
@@ -44,26 +44,26 @@ def open_mnist(source: str, root: str | None) -> Source:
         PointError: the files are not found, unreadable, or invalid.
     """
 
-    def test() -> Part | None:
+    def test() -> Split | None:
         paths = find_files(source, root, _candidates(source, "t10k"))
-        return _part(*paths) if paths else None
+        return _read_split(*paths) if paths else None
 
-    train = _part(*find_or_download(source, root, _candidates(source, "train")))
+    train = _read_split(*find_or_download(source, root, _candidates(source, "train")))
     return Source(
         name=source, classes=10, train=train, test=test, class_names=_CLASS_NAMES.get(source)
     )
 
 
-def _candidates(source: str, part: str) -> list[list[str]]:
+def _candidates(source: str, split: str) -> list[list[str]]:
     """Return the possible paths of the image file and of the label file, relative to a root."""
     folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
     return [
-        [f"{folder}{part}-{name}-ubyte{end}" for folder in folders for end in ("", ".gz")]
+        [f"{folder}{split}-{name}-ubyte{end}" for folder in folders for end in ("", ".gz")]
         for name in ("images-idx3", "labels-idx1")
     ]
 
 
-def _part(image_path: Path, label_path: Path) -> Part:
+def _read_split(image_path: Path, label_path: Path) -> Split:
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.ndim != 3 or not images.size or labels.shape != images.shape[:1]:
         raise PointError(
@@ -72,4 +72,4 @@ def _part(image_path: Path, label_path: Path) -> Part:
         )
     if labels.max() > 9:
         raise PointError(f"{label_path}: labels must be 0 to 9 ({labels.max()}); replace the file")
-    return Part.of(images[:, None], labels)
+    return Split.from_arrays(images[:, None], labels)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.config.sections.data import ImageFolder
-from flexhpc.data.dataset import Part, Source
-from flexhpc.data.decode import SUFFIXES, image_part
+from flexhpc.data.dataset import Source, Split
+from flexhpc.data.images import SUFFIXES, image_split
 from flexhpc.data.packed import check_not_a_file
 from flexhpc.errors import PointError
 
@@ -33,12 +33,12 @@ def open_image_folder(data: ImageFolder) -> Source:
     classes = _folders(folder)
     if len(classes) < 2:
         raise PointError(f"{folder}: needs at least two folders of images, one per class")
-    train = _part(folder, classes, data.side, None)
+    train = _open_split(folder, classes, data.side, None)
 
-    def test() -> Part | None:
+    def test() -> Split | None:
         for name in ("val", "test"):
             if folder != root and (root / name).is_dir():
-                return _part(root / name, classes, data.side, train.shape)
+                return _open_split(root / name, classes, data.side, train.shape)
         return None
 
     return Source(
@@ -69,9 +69,9 @@ def _images(folder: Path) -> list[str]:
     return [os.path.join(folder, *parts) for parts in sorted(images)]
 
 
-def _part(
+def _open_split(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
-) -> Part:
+) -> Split:
     """Return the samples of a folder; ``shape`` is the required shape of an image, if any."""
     paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
@@ -87,6 +87,6 @@ def _part(
         labels += [classes.index(name)] * len(images)
     if not paths:
         raise PointError(f"{folder}: has no folders of images, one per class")
-    return image_part(
+    return image_split(
         lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), side, shape
     )

@@ -9,12 +9,12 @@ from typing import Any
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import ImageTable
 from flexhpc.data.dataset import Source
-from flexhpc.data.decode import LabelledImages, NamedImage, image_source
+from flexhpc.data.images import LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
-_ROWS_AT_ONCE = 256
-_MOST_ROWS = 2**27
+_ROWS_PER_BATCH = 256
+_MAX_ROWS = 2**27
 """Maximum number of rows. The file size does not limit it, because a column of equal values takes
 almost no space."""
 
@@ -72,9 +72,9 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
         if column not in file.schema_arrow.names:
             columns = ", ".join(file.schema_arrow.names)
             raise PointError(f"{path}: has no column {column}; it has {columns}")
-        if (rows := file.metadata.num_rows) > _MOST_ROWS:
+        if (rows := file.metadata.num_rows) > _MAX_ROWS:
             raise PointError(
-                f"{path}: has {rows:,} rows, at most {_MOST_ROWS:,} are supported; split it"
+                f"{path}: has {rows:,} rows, at most {_MAX_ROWS:,} are supported; split it"
             )
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column]):
+        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):
             yield from batch.column(0).to_pylist()

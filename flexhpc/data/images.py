@@ -1,16 +1,146 @@
-"""Resize uint8 images (with antialiasing, by PIL) and convert their colours."""
+"""Decode images to uint8; resize them (with antialiasing, by PIL) and convert their colours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from flexhpc.data.dataset import Array, Part, in_blocks
+from flexhpc.atomic import open_regular_file
+from flexhpc.data.classes import class_names_of, encode_labels
+from flexhpc.data.dataset import Array, Ints, Source, Split
+from flexhpc.data.raw_files import convert_read_errors
+from flexhpc.errors import PointError
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+_IMAGES_PER_BLOCK = 64
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that PIL may detect; for some others it would start external programs."""
 _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601 weights x 2^16
+
+NamedImage = tuple[str, Any]
+"""Name of an image for messages, and its path, its bytes, or a PIL image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages:
+    """Encoded images and their labels.
+
+    Attributes:
+        name: name of the labels in messages.
+        labels: one label of any type per image.
+        images: returns an iterable over the images in order; may be called repeatedly.
+    """
+
+    name: str
+    labels: Any
+    images: Callable[[], Iterable[NamedImage]]
+
+
+def image_source(
+    name: str, train: LabelledImages, test: Callable[[], LabelledImages | None], side: int | None
+) -> Source:
+    """Create a source from encoded images and labels.
+
+    Raises:
+        PointError: a label is invalid, or the first image cannot be read.
+    """
+    codes, order = encode_labels(train.name, train.labels)
+    split = image_split(train.images, codes, side)
+
+    def test_split() -> Split | None:
+        if (labelled := test()) is None:
+            return None
+        codes, _ = encode_labels(labelled.name, labelled.labels, order)
+        return image_split(labelled.images, codes, side, split.shape)
+
+    return Source(
+        name=name, classes=len(order), train=split, test=test_split,
+        class_names=class_names_of(order),
+    )  # fmt: skip
+
+
+def image_split(
+    images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
+    shape: tuple[int, ...] | None = None,
+) -> Split:  # fmt: skip
+    """Create a split that decodes images while it is read: uint8 (n, 3, height, width).
+
+    Args:
+        images: see :class:`LabelledImages`.
+        labels: int64 (n,).
+        side: side length (pixels) to which images are resized; None if all have the same size.
+        shape: required shape, such as that of the training images; None for the shape of the first
+            image.
+
+    Raises:
+        PointError: the first image cannot be read. If another image cannot be read or has a
+            different size, reading the blocks of the split raises the error.
+    """
+    if shape is None:
+        shape = decode_image(next(iter(images())), side, None).shape
+    decode = partial(decode_image, side=side, shape=shape)
+
+    def blocks() -> Iterator[Array]:
+        image_iterator = iter(images())
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            while chunk := list(islice(image_iterator, _IMAGES_PER_BLOCK)):
+                yield np.stack(list(pool.map(decode, chunk)))
+
+    return Split(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
+
+
+def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
+    """Decode one image to uint8 (3, height, width); 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        PointError: the image cannot be read, or its shape is not ``shape``.
+    """
+    name, content = image
+    with convert_read_errors(name, "an image"), contextlib.ExitStack() as stack:
+        if not isinstance(content, Image.Image):
+            file = io.BytesIO(content) if isinstance(content, bytes) else open_regular_file(content)
+            try:
+                opened = Image.open(stack.enter_context(file), formats=_FORMATS)
+            except UnidentifiedImageError:
+                raise ValueError(f"not one of {', '.join(_FORMATS)}") from None
+            content = stack.enter_context(opened)
+        colour = _to_eight_bits(content).convert("RGB")
+        pixels = np.asarray(
+            colour if side is None else resize_and_crop(colour, side), dtype=np.uint8
+        )
+    channels_first = pixels.transpose(2, 0, 1)
+    if shape is not None and channels_first.shape != shape:
+        raise PointError(
+            f"{name}: size differs from the size of the first image "
+            f"({_size_text(channels_first.shape)}, not {_size_text(shape)}); give data.side to "
+            "resize all images"
+        )
+    return channels_first
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale an image to 8 bits per pixel, because PIL would clip larger values to 255."""
+    is_scaled_ppm = image.mode == "I" and image.format == "PPM"  # PIL scales these to 16 bits
+    if is_scaled_ppm or image.mode.startswith("I;16"):
+        pixels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits per pixel, of unknown range; save it with 8 or 16 bits")
+    return image
+
+
+def _size_text(shape: tuple[int, ...]) -> str:
+    return f"{shape[2]}x{shape[1]}"
 
 
 def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
@@ -25,32 +155,31 @@ def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
     return scaled.crop((left, top, left + side, top + side))
 
 
-def with_size_and_colour(part: Part, side: int | None, colour: str | None) -> Part:
-    """Return the part with its images resized, then converted to grey or RGB.
+def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> Split:
+    """Return the split with its images resized, then converted to grey or RGB.
 
-    Return ``part`` itself if its images already have this size and colour.
+    Return ``split`` itself if its images already have this size and colour.
     """
-    channels = {None: part.shape[0], "grey": 1, "rgb": 3}[colour]
-    shape = (channels, side or part.shape[1], side or part.shape[2])
-    if shape == part.shape:
-        return part
+    channels = {None: split.shape[0], "grey": 1, "rgb": 3}[colour]
+    shape = (channels, side or split.shape[1], side or split.shape[2])
+    if shape == split.shape:
+        return split
 
     def blocks() -> Iterator[Array]:
-        for large in part.blocks():
-            for block in in_blocks(large):
-                yield _convert_colour(_resize_all(block, side), channels)
+        for block in split.small_blocks():
+            yield _convert_colour(_resize_all(block, side), channels)
 
-    return replace(part, shape=shape, blocks=blocks)
+    return replace(split, shape=shape, blocks=blocks)
 
 
 def _resize_all(images: Array, side: int | None) -> Array:
     """Resize images, uint8 (k, channels, height, width)."""
     if side is None or images.shape[2:] == (side, side):
         return images
-    last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    if last.shape[3] == 1:
-        last = last[..., 0]
-    resized = [np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in last]
+    channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    if channels_last.shape[3] == 1:
+        channels_last = channels_last[..., 0]
+    resized = [np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in channels_last]
     stacked = np.stack(resized)
     return stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
 

@@ -24,7 +24,7 @@ class Inputs:
             and 1 by default. The spread of constant features is 0.
         kind: the key ``data.inputs``.
         seed: seed of noise and permutations.
-        part: TRAIN or TEST, which use different random streams.
+        split: TRAIN or TEST, which use different random streams.
     """
 
     rows: Array
@@ -34,9 +34,9 @@ class Inputs:
     spread: Array
     kind: Kind
     seed: int
-    part: int
+    split: int
 
-    def of(self, ids: Ints) -> Array:
+    def select(self, ids: Ints) -> Array:
         """Return the inputs of samples, float32 (len(ids), ...).
 
         Noise and permutations depend only on the seed and the sample id, so a sample has the same
@@ -46,8 +46,8 @@ class Inputs:
         shape = self.rows.shape[1:]
         if self.kind == "gaussian":
             noise = np.empty((len(ids), *shape), np.float32)
-            for row, identity in zip(noise, ids, strict=True):
-                self._rng(identity).standard_normal(dtype=np.float32, out=row)
+            for row, sample_id in zip(noise, ids, strict=True):
+                self._rng(sample_id).standard_normal(dtype=np.float32, out=row)
             return noise * self.spread + self.centre
         values = self.rows[ids].astype(np.float32)
         values -= self.mean
@@ -60,11 +60,11 @@ class Inputs:
         if self.kind == "permuted":
             order = np.random.default_rng(self.seed).permutation(flat.shape[-1])
             return flat[..., order].reshape(values.shape)
-        for row, identity in zip(flat, ids, strict=True):
-            row[...] = row[..., self._rng(identity).permutation(flat.shape[-1])]
+        for row, sample_id in zip(flat, ids, strict=True):
+            row[...] = row[..., self._rng(sample_id).permutation(flat.shape[-1])]
         return flat.reshape(values.shape)
 
-    def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
+    def select_bytes(self, ids: Ints) -> tuple[Array, Array, Array] | None:
         """Return uint8 inputs before standardisation, and the mean and deviation to apply.
 
         Returns:
@@ -75,7 +75,7 @@ class Inputs:
             return None
         return self.rows[ids], self.mean, self.deviation
 
-    def _rng(self, identity: np.int64) -> np.random.Generator:
+    def _rng(self, sample_id: np.int64) -> np.random.Generator:
         """Create the random generator of a sample; Philox is counter-based, so this is cheap."""
-        key = np.array([self.seed, identity], dtype=np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.part]))
+        key = np.array([self.seed, sample_id], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.split]))

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Dataset, Ints, Summary
+from flexhpc.data.dataset import Ints, Mask, Source, Summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -57,19 +57,19 @@ def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
         return labels
     merged = mapping[labels]
     if len(merged) and merged.min() < 0:
-        lost = int(labels[np.argmin(merged)])
-        raise PointError(f"data.merge: class {lost} has no super-class in the training set")
+        unmapped = int(labels[np.argmin(merged)])
+        raise PointError(f"data.merge: class {unmapped} has no super-class in the training set")
     return merged
 
 
-def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
+def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Ints, int, bool]:
     """Return the labels of one point.
 
     A sample has the same label in every probe of a point.
 
     Args:
         data: the ``data`` section.
-        dataset: the samples.
+        source: the samples.
         train: ids of the training samples; only their labels may be corrupted.
         seed: seed of the point.
 
@@ -82,12 +82,12 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
     """
     rng = np.random.default_rng(derive(seed, "labels"))
     if data.labels == "random":
-        classes = data.classes or dataset.classes
-        labels = rng.integers(0, classes, len(dataset), dtype=np.int64)
-        return labels, classes, classes == dataset.classes
-    mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
-    classes = dataset.classes if mapping is None else int(mapping.max()) + 1
-    labels = merge_labels(dataset.labels, mapping)
+        classes = data.classes or source.classes
+        labels = rng.integers(0, classes, len(source.train), dtype=np.int64)
+        return labels, classes, classes == source.classes
+    mapping = merge_map(data, source.classes, source.coarse, seed)
+    classes = source.classes if mapping is None else int(mapping.max()) + 1
+    labels = merge_labels(source.train.labels, mapping)
     if data.labels == "corrupted" and data.corruption is not None:
         count = round(data.corruption * len(train))
         if not count:
@@ -95,9 +95,9 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
                 f"data.corruption: {data.corruption:g} of {len(train)} training samples rounds to "
                 f"0; give at least {1 / len(train):.2g}"
             )
-        wrong = train[rng.permutation(len(train))[:count]]
+        corrupted = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
-        labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
+        labels[corrupted] = (labels[corrupted] + rng.integers(1, classes, count)) % classes
     return labels, classes, mapping is None
 
 
@@ -121,8 +121,8 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
     groups, first = np.unique(pairs[0][order], return_index=True)
     majority = np.empty(int(group.max()) + 1, dtype=np.int64)
     majority[groups] = pairs[1][order][first]
-    lost = labels[ids] != majority[group]
-    return len(np.unique(group[lost])), ids[lost]
+    is_minority = labels[ids] != majority[group]
+    return len(np.unique(group[is_minority])), ids[is_minority]
 
 
 def conflict_groups(
@@ -155,20 +155,22 @@ def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
     return ids, group, pairs, counts
 
 
-def held_out_ids(count: int, fraction: float) -> Ints:
-    """Return the sorted ids of the held-out samples, which are the same for every seed.
+def training_mask(count: int, test_fraction: float) -> Mask:
+    """Return which samples are not held out as a test set, bool (count,); the same for every seed.
 
     Raises:
         PointError: no sample, or every sample, would be held out.
     """
-    size = round(count * fraction)
-    if fraction > 0 and not 0 < size < count:
-        raise PointError(
-            f"data.test_fraction: {fraction:g} of {count} samples rounds to {size}, which leaves "
-            "no test or no training samples"
-        )
-    order = np.random.default_rng(_HELD_OUT_SEED).permutation(count) if size else np.empty(0)
-    return np.sort(order[:size]).astype(np.int64)
+    mask = np.ones(count, dtype=np.bool_)
+    if test_fraction > 0:
+        size = round(count * test_fraction)
+        if not 0 < size < count:
+            raise PointError(
+                f"data.test_fraction: {test_fraction:g} of {count} samples rounds to {size}, which "
+                "leaves no test or no training samples"
+            )
+        mask[np.random.default_rng(_HELD_OUT_SEED).permutation(count)[:size]] = False
+    return mask
 
 
 def draw_subset(pool: Ints, n: int, seed: int) -> Ints:

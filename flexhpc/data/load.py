@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
+from flexhpc.data.dataset import Array, Ints, Mask, Source, Split, Summary
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import (
     conflict_groups,
     draw_labels,
     find_conflicts,
-    held_out_ids,
     merge_labels,
     merge_map,
+    training_mask,
 )
 from flexhpc.data.sources import open_source
 from flexhpc.data.summary import moments, moments_per_pixel, pool_moments, summarise
@@ -31,7 +31,8 @@ class Samples:
     """The samples from which the probes of one point are drawn.
 
     Attributes:
-        dataset: the whole training set, including held-out samples.
+        source: all samples with their original labels, including held-out samples. The **global
+            sample id** of a sample is its row.
         labels: labels of the point, int64 (n,).
         classes: number of classes of the labels.
         class_names: names of the classes; None if the labels have other classes than the data set
@@ -47,7 +48,7 @@ class Samples:
         fingerprint: identifies the content of the data set.
     """
 
-    dataset: Dataset
+    source: Source
     labels: Ints
     classes: int
     class_names: Sequence[str] | None
@@ -62,11 +63,11 @@ class Samples:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return self.dataset.shape
+        return self.source.train.shape
 
     def standardised(self, ids: Ints) -> Array:
         """Return the standardised inputs of samples, float32 (len(ids), ...)."""
-        return self.inputs.of(ids)
+        return self.inputs.select(ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,22 +95,20 @@ class TestSet:
 
     def standardised(self, ids: Ints) -> Array:
         """Return the standardised inputs of test samples 0 to m - 1, float32 (len(ids), ...)."""
-        return self.inputs.of(self.rows[ids])
+        return self.inputs.select(self.rows[ids])
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loaded:
-    test: Callable[[], Part | None]
-    dataset: Dataset
+class _LoadedSource:
+    source: Source
     summary: Summary
     mean: Array
     deviation: Array
-    train: Ints
-    held_out: Ints
+    is_train: Mask
 
-    def inputs(self, data: Data, seed: int, rows: Array, part: int) -> Inputs:
+    def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
         """Return rows of the training or test set as network inputs."""
-        mean, deviation = self._standard(data)
+        mean, deviation = self._standardisation(data)
         return Inputs(
             rows=rows,
             mean=mean,
@@ -118,23 +117,22 @@ class _Loaded:
             spread=self.deviation / deviation,
             kind=data.inputs,
             seed=derive(seed, "inputs"),
-            part=part,
+            split=split,
         )
 
-    def _standard(self, data: Data) -> tuple[Array, Array]:
+    def _standardisation(self, data: Data) -> tuple[Array, Array]:
         """Return the mean and standard deviation for standardisation."""
         mean, deviation = self.mean, self.deviation
-        image = self.dataset.inputs.dtype == np.uint8
+        image = self.source.train.dtype == np.uint8
         if data.standardise == "pixel":
-            keep = np.isin(np.arange(len(self.dataset)), self.train, assume_unique=True)
-            mean, deviation = moments_per_pixel(partial(in_blocks, self.dataset.inputs), keep)
+            mean, deviation = moments_per_pixel(self.source.train.small_blocks, self.is_train)
         elif data.standardise == "set":
             mean, deviation = pool_moments(mean, deviation)
         elif data.standardise == "none":
             mean = np.zeros_like(mean)
             deviation = np.full_like(deviation, 255 if image else 1)
         deviation = np.where(deviation == 0, np.float32(1), deviation)
-        scaled = self.dataset.scaled
+        scaled = self.source.scaled
         if scaled is not None:
             mean = np.where(scaled, mean, np.float32(0))
             deviation = np.where(scaled, deviation, np.float32(1))
@@ -147,21 +145,22 @@ def load_samples(data: Data, seed: int) -> Samples:
     Raises:
         PointError: the data is missing, unreadable or has the wrong shape.
     """
-    loaded = _loaded(data, seed)
-    labels, classes, unmerged = draw_labels(data, loaded.dataset, loaded.train, seed)
+    loaded = _load(data, seed)
+    train_ids = np.flatnonzero(loaded.is_train)
+    labels, classes, unmerged = draw_labels(data, loaded.source, train_ids, seed)
     groups, unfittable = 0, np.empty(0, dtype=np.int64)
     identical = data.inputs in ("original", "permuted")  # other inputs are all distinct
     if identical:
-        groups, unfittable = find_conflicts(loaded.summary, labels, loaded.train)
-    pool = loaded.train
+        groups, unfittable = find_conflicts(loaded.summary, labels, train_ids)
+    pool = train_ids
     if data.conflicts == "drop":
         pool = np.setdiff1d(pool, unfittable, assume_unique=True)
     return Samples(
-        dataset=loaded.dataset,
+        source=loaded.source,
         labels=labels,
         classes=classes,
-        class_names=loaded.dataset.class_names if unmerged else None,
-        inputs=loaded.inputs(data, seed, loaded.dataset.inputs, TRAIN),
+        class_names=loaded.source.class_names if unmerged else None,
+        inputs=loaded.make_inputs(data, seed, loaded.source.train.gather(), TRAIN),
         pool=pool,
         n_limit=min(len(pool), data.n_max or len(pool)),
         conflicts=groups,
@@ -171,7 +170,7 @@ def load_samples(data: Data, seed: int) -> Samples:
     )
 
 
-def load_test(data: Data, seed: int) -> TestSet:
+def load_test_set(data: Data, seed: int) -> TestSet:
     """Load the test set of a point.
 
     It consists of the samples held out by ``data.test_fraction``, or else of the source's test
@@ -180,65 +179,54 @@ def load_test(data: Data, seed: int) -> TestSet:
     Raises:
         PointError: there is no test set, or the test files are unreadable or have another shape.
     """
-    loaded = _loaded(data, seed)
-    dataset = loaded.dataset
-    mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
-    if len(loaded.held_out):
-        rows, labels = loaded.held_out, dataset.labels[loaded.held_out]
-        inputs = loaded.inputs(data, seed, dataset.inputs, TRAIN)
+    loaded = _load(data, seed)
+    source, train = loaded.source, loaded.source.train
+    mapping = merge_map(data, source.classes, source.coarse, seed)
+    if not loaded.is_train.all():
+        rows = np.flatnonzero(~loaded.is_train)
+        labels = train.labels[rows]
+        inputs = loaded.make_inputs(data, seed, train.gather(), TRAIN)
     else:
-        part = loaded.test()
-        if part is None:
+        split = source.test()
+        if split is None:
+            raise PointError(f"data.source: {source.name} has no test set; give data.test_fraction")
+        if split.shape != train.shape or split.labels.max(initial=0) >= source.classes:
             raise PointError(
-                f"data.source: {dataset.name} has no test set; give data.test_fraction"
-            )
-        if part.shape != dataset.shape or part.labels.max(initial=0) >= dataset.classes:
-            raise PointError(
-                f"{dataset.name}: shapes {part.shape} and {dataset.shape} or classes of test and "
+                f"{source.name}: shapes {split.shape} and {train.shape} or classes of test and "
                 "training samples do not match; replace the test set"
             )
-        rows, labels = np.arange(len(part.labels), dtype=np.int64), part.labels
-        inputs = loaded.inputs(data, seed, part.gather(), TEST)
+        rows, labels = np.arange(len(split), dtype=np.int64), split.labels
+        inputs = loaded.make_inputs(data, seed, split.gather(), TEST)
     return TestSet(
-        name=dataset.name,
+        name=source.name,
         labels=merge_labels(labels, mapping).copy(),  # torch needs a writable array
-        classes=dataset.classes if mapping is None else int(mapping.max()) + 1,
+        classes=source.classes if mapping is None else int(mapping.max()) + 1,
         inputs=inputs,
         rows=rows,
     )
 
 
-def _loaded(data: Data, seed: int) -> _Loaded:
+def _load(data: Data, seed: int) -> _LoadedSource:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
     text = data.model_dump_json(include=keys, exclude_none=True)
-    return _load(type(data), text, seed if data.seeded else 0)
+    return _load_cached(type(data), text, seed if data.seeded else 0)
 
 
 @lru_cache(maxsize=2)
-def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
+def _load_cached(variant: type[Data], text: str, seed: int) -> _LoadedSource:
     """Load a data set; the result is cached.
 
     The section is passed as JSON, because sections with lists cannot be hashed.
     """
     data = variant.model_validate_json(text)
     source = open_source(data, seed)
-    dataset = Dataset(
-        name=source.name,
-        inputs=source.train.gather(),
-        labels=source.train.labels,
-        classes=source.classes,
-        coarse=source.coarse,
-        scaled=source.scaled,
-        class_names=source.class_names,
-    )
-    summary = source.summary or summarise(dataset)
-    test_ids = held_out_ids(len(dataset), data.test_fraction)
-    keep = np.ones(len(dataset), dtype=np.bool_)
-    keep[test_ids] = False
+    train = Split.from_arrays(source.train.gather(), source.train.labels)
+    summary = source.summary or summarise(train, source.classes)
+    is_train = training_mask(len(train), data.test_fraction)
     mean, deviation = summary.mean, summary.deviation
-    if len(test_ids):
-        mean, deviation = moments(partial(in_blocks, dataset.inputs), keep)
-    return _Loaded(
-        test=source.test, dataset=dataset, summary=summary, mean=mean, deviation=deviation,
-        train=np.flatnonzero(keep), held_out=test_ids,
+    if not is_train.all():
+        mean, deviation = moments(train.small_blocks, is_train)
+    return _LoadedSource(
+        source=replace(source, train=train), summary=summary, mean=mean, deviation=deviation,
+        is_train=is_train,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Self
 
@@ -19,18 +19,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flexhpc.atomic import open_regular_file, replacing
-from flexhpc.data.dataset import Array, Part, Source, Summary
+from flexhpc.data.dataset import Array, Source, Split, Summary
 from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
-from flexhpc.data.summary import summary_of
+from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 
-MARK = "flexhpc packed data 002"
+MAGIC = "flexhpc packed data 002"
 _KIND = "a file written by `flexhpc data prepare`"
 _HEADER = "header.json"
 _LOCAL_HEADER = 30
 """Size of the header that precedes the name of a member in a zip file (bytes)."""
 _ALIGNMENT = 64
-_BYTES_AT_ONCE = 2**22
+_BYTES_PER_READ = 2**22
 Progress = Callable[[str, int, int], None]
 """Called with the current step, the amount done and the total (samples, or bytes if checking)."""
 
@@ -41,13 +41,13 @@ class Packed:
 
     Attributes:
         path: the file.
-        reading: keys and values of the ``data`` section that determined how samples were read.
+        keys: keys and values of the ``data`` section that determined how samples were read.
         source: the samples, memory-mapped and read-only.
         size: size of the file (bytes).
     """
 
     path: Path
-    reading: dict[str, Any]
+    keys: dict[str, Any]
     source: Source
     size: int
 
@@ -74,10 +74,10 @@ def is_packed(path: Path) -> bool:
     """Return whether a path is a file with the first bytes of a packed file."""
     try:
         with open_regular_file(path) as file:
-            start = file.read(_LOCAL_HEADER + len(MARK))
+            start = file.read(_LOCAL_HEADER + len(MAGIC))
     except OSError:
         return False
-    return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MARK.encode()
+    return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MAGIC.encode()
 
 
 def check_not_a_file(root: str | None) -> None:
@@ -99,7 +99,7 @@ def open_packed(path: Path) -> Packed:
         zipfile.ZipFile(file) as archive,
     ):
         members = archive.infolist()
-        if members[0].filename != MARK or any(member.compress_type for member in members):
+        if members[0].filename != MAGIC or any(member.compress_type for member in members):
             raise ValueError("unknown format")
         try:
             header = _Header.model_validate_json(archive.read(_HEADER))
@@ -111,10 +111,11 @@ def open_packed(path: Path) -> Packed:
             for member in members
             if (name := member.filename.removesuffix(".npy")) != member.filename
         }
-        for part in ("", "test_") if "test_inputs" in arrays else ("",):
-            _check_labels(arrays[f"{part}labels"], len(arrays[f"{part}inputs"]), header.classes)
+        for prefix in ("", "test_") if "test_inputs" in arrays else ("",):
+            labels, inputs = arrays[f"{prefix}labels"], arrays[f"{prefix}inputs"]
+            _check_labels(labels, len(inputs), header.classes)
         source = _source(path, header, arrays)
-    return Packed(path=path, reading=header.reading, source=source, size=path.stat().st_size)
+    return Packed(path=path, keys=header.reading, source=source, size=path.stat().st_size)
 
 
 def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
@@ -131,58 +132,59 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
         size, done = path.stat().st_size, 0
         for member in archive.infolist():
             with archive.open(member) as content:
-                while block := content.read(_BYTES_AT_ONCE):
+                while block := content.read(_BYTES_PER_READ):
                     done += len(block)
                     progress("checking", done, size)
     return open_packed(path)
 
 
 def write_packed(
-    source: Source, reading: dict[str, Any], out: Path, progress: Progress = lambda *_: None
+    source: Source, keys: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> Packed:
     """Write a source into ``out``; the file is replaced atomically.
 
-    Samples are read and written in blocks, so they need not fit into memory.
+    Samples are read and written in blocks, so they need not fit into memory. ``keys`` are stored
+    in the header; see :class:`Packed`.
 
     Raises:
         PointError: a sample cannot be read.
         OSError: the disk is full or the folder cannot be written.
     """
     train, test = source.train, source.test()
-    with replacing(out) as part:
-        with zipfile.ZipFile(part, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(MARK), b"")
-            _write_part(archive, "", train, "training samples", progress)
+    with replacing(out) as unfinished:
+        with zipfile.ZipFile(unfinished, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(MAGIC), b"")
+            _write_split(archive, "", train, "training samples", progress)
             if test is not None:
-                _write_part(archive, "test_", test, "test samples", progress)
+                _write_split(archive, "test_", test, "test samples", progress)
 
         def blocks() -> Iterator[Array]:
-            """Read the written samples without mmap, whose pages count as memory of the process."""
-            written = array_blocks(part, "inputs")
-            return _report_progress(written, "computing statistics", len(train.labels), progress)
+            # without mmap, whose pages would count as memory of the process
+            stored = array_blocks(unfinished, "inputs")
+            return _report_progress(stored, "computing statistics", len(train), progress)
 
-        summary = summary_of(blocks, train.dtype, train.shape, train.labels, source.classes)
-        with zipfile.ZipFile(part, "a") as archive:
+        summary = summarise(replace(train, blocks=blocks), source.classes)
+        with zipfile.ZipFile(unfinished, "a") as archive:
             for name in ("mean", "deviation", "twins", "groups"):
                 _write_array(archive, name, getattr(summary, name))
             for name in ("coarse", "scaled"):
                 if getattr(source, name) is not None:
                     _write_array(archive, name, getattr(source, name))
             header = {
-                "name": source.name, "reading": reading, "classes": source.classes,
+                "name": source.name, "reading": keys, "classes": source.classes,
                 "fingerprint": summary.fingerprint, "class_names": source.class_names,
             }  # fmt: skip
             archive.writestr(zipfile.ZipInfo(_HEADER), json.dumps(header))
     return open_packed(out)
 
 
-def _write_part(
-    archive: zipfile.ZipFile, prefix: str, part: Part, step: str, progress: Progress
+def _write_split(
+    archive: zipfile.ZipFile, prefix: str, split: Split, step: str, progress: Progress
 ) -> None:
-    _write_array(archive, f"{prefix}labels", part.labels)
-    shape = (len(part.labels), *part.shape)
-    blocks = _report_progress(part.blocks(), step, len(part.labels), progress)
-    _write_blocks(archive, f"{prefix}inputs", part.dtype, shape, blocks)
+    _write_array(archive, f"{prefix}labels", split.labels)
+    shape = (len(split), *split.shape)
+    blocks = _report_progress(split.blocks(), step, len(split), progress)
+    _write_blocks(archive, f"{prefix}inputs", split.dtype, shape, blocks)
 
 
 def _report_progress(
@@ -237,16 +239,16 @@ def _check_labels(labels: Array, count: int, classes: int) -> None:
 
 
 def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
-    def test() -> Part | None:
+    def test() -> Split | None:
         if "test_inputs" not in arrays:
             return None
-        return Part.of(arrays["test_inputs"], arrays["test_labels"])
+        return Split.from_arrays(arrays["test_inputs"], arrays["test_labels"])
 
     statistics = {name: arrays[name] for name in ("mean", "deviation", "twins", "groups")}
     return Source(
         name=f"{header.name} ({path})",
         classes=header.classes,
-        train=Part.of(arrays["inputs"], arrays["labels"]),
+        train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
         test=test,
         coarse=arrays.get("coarse"),
         scaled=arrays.get("scaled"),

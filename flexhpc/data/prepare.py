@@ -22,9 +22,9 @@ _SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip",
 def prepare(
     source: str,
     keys: Mapping[str, Any],
-    overrides: Sequence[str],
-    out: Path | None,
-    progress: Progress,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Packed:
     """Pack a source into one file.
 
@@ -32,7 +32,7 @@ def prepare(
         source: value of ``data.source``.
         keys: keys of the ``data`` section; None values are omitted.
         overrides: additional keys, as ``data.KEY=VALUE``.
-        out: the output file; None for data/NAME.packed (see :func:`_name`).
+        out: the output file; None for data/NAME.packed (see :func:`_default_name`).
         progress: see :data:`flexhpc.data.packed.Progress`.
 
     Raises:
@@ -43,18 +43,18 @@ def prepare(
     data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
         raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
-    reading = reading_values(data)
-    target = out or Path("data") / f"{_name(data)}.packed"
+    packed_keys = reading_values(data)
+    target = out or Path("data") / f"{_default_name(data)}.packed"
     try:
-        _refuse_to_overwrite(target, None if out is not None else reading)
-        return write_packed(open_files(data, 0), reading, target, progress)
+        _check_overwrite(target, None if out is not None else packed_keys)
+        return write_packed(open_files(data, 0), packed_keys, target, progress)
     except OSError as error:
         raise PointError(
             f"{target}: cannot be written ({error.strerror}); choose another path with --out"
         ) from None
 
 
-def _name(data: Data) -> str:
+def _default_name(data: Data) -> str:
     """Return the default name of the packed file, without its extension.
 
     It is the name of the file or folder if the source requires a location, else of the source.
@@ -68,10 +68,10 @@ def _name(data: Data) -> str:
     return path.name or data.source
 
 
-def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
+def _check_overwrite(out: Path, keys: dict[str, Any] | None) -> None:
     """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
-    ``reading`` has the keys of the new file; None accepts a file with any keys. A damaged packed
+    ``keys`` are those of the new file; None accepts a file with any keys. A damaged packed
     file may be replaced.
     """
     if not out.exists():
@@ -79,15 +79,15 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
     if not is_packed(out):
         raise PointError(f"{out}: already exists and is not a packed file; choose another --out")
     try:
-        existing = open_packed(out).reading
+        existing = open_packed(out).keys
     except PointError:
         return
-    if reading is not None and existing != reading:
+    if keys is not None and existing != keys:
         settings = ", ".join(f"{key}: {value}" for key, value in existing.items())
         raise PointError(f"{out}: already exists, packed with {settings}; choose another --out")
 
 
-def _keys(source: str) -> list[str]:
+def _allowed_keys(source: str) -> list[str]:
     """Return the keys that determine the packed samples, of one source (of all if unknown)."""
     known = variants("data")
     classes = [known[source]] if source in known else known.values()
@@ -103,7 +103,7 @@ def _keys(source: str) -> list[str]:
 def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
     values = {key: value for key, value in keys.items() if value is not None}
     problems: list[str] = []
-    allowed = _keys(source)
+    allowed = _allowed_keys(source)
     for text in overrides:
         key, equals, value = text.partition("=")
         name = tuple(key.strip().removeprefix("data.").split("."))

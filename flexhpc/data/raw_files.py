@@ -20,7 +20,7 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 """Maximum size, also after decompression, of a file that is read into memory at once; far above the
 size of any data set distributed as a single file."""
 _TAR, _USTAR = slice(257, 262), b"ustar"
@@ -60,7 +60,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
     Raises:
         Exception: of any type, if the file is damaged, too large, or not a regular file.
     """
-    max_bytes = max_bytes or MOST_BYTES
+    max_bytes = max_bytes or MAX_BYTES
     file = open_regular_file(path)
     start = file.read(_TAR.stop)
     file.seek(0)
@@ -71,7 +71,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
         data = content.read(max_bytes + 1)
     if len(data) <= max_bytes and data[_TAR] == _USTAR:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            member = _only_member([member for member in archive if member.isfile()])
+            member = _single_member([member for member in archive if member.isfile()])
             if member.size > max_bytes:  # a sparse file is small in the archive
                 data = bytes(max_bytes + 1)
             elif inner := archive.extractfile(member):
@@ -83,10 +83,10 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
 
 def _open_zip(file: BinaryIO) -> IO[bytes]:
     archive = zipfile.ZipFile(file)
-    return archive.open(_only_member(archive.infolist()))
+    return archive.open(_single_member(archive.infolist()))
 
 
-def _only_member(members: list[Any]) -> Any:
+def _single_member(members: list[Any]) -> Any:
     if len(members) != 1:
         raise ValueError(f"contains {len(members)} files instead of one")
     return members[0]

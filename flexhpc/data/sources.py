@@ -12,11 +12,11 @@ from flexhpc.config.sections.data import Data, Images, ImageSet
 from flexhpc.config.variants import load_implementation
 from flexhpc.data.cifar import open_cifar
 from flexhpc.data.cifar5m import open_cifar5m
-from flexhpc.data.dataset import Part, Source
+from flexhpc.data.dataset import Source, Split
 from flexhpc.data.idx import open_mnist
 from flexhpc.data.images import with_size_and_colour
 from flexhpc.data.packed import check_not_a_file, is_packed, open_packed
-from flexhpc.data.places import search_folders
+from flexhpc.data.standard_files import folders_to_search
 from flexhpc.errors import PointError
 
 
@@ -59,13 +59,13 @@ def _open_packed(data: Data) -> Source | None:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):
         packed = open_packed(path)
-        if problem := _mismatch(packed.reading, data):
+        if problem := _mismatch(packed.keys, data):
             raise PointError(f"data.{data.location_key()}: {data.location} {problem}")
         return _apply_size_and_colour(packed.source, data)
-    for folder in search_folders(data.source, data.location):
+    for folder in folders_to_search(data.source, data.location):
         if (path := folder / f"{data.source}.packed").is_file():
             packed = open_packed(path)
-            if not _mismatch(packed.reading, data):
+            if not _mismatch(packed.keys, data):
                 return _apply_size_and_colour(packed.source, data)
     return None
 
@@ -97,9 +97,9 @@ def _apply_size_and_colour(source: Source, data: Data) -> Source:
     train = with_size_and_colour(source.train, side, colour)
     original_test = source.test  # capturing ``source`` could keep all samples in memory
 
-    def test() -> Part | None:
-        part = original_test()
-        return with_size_and_colour(part, side, colour) if part is not None else None
+    def test() -> Split | None:
+        split = original_test()
+        return with_size_and_colour(split, side, colour) if split is not None else None
 
     summary = source.summary if train is source.train else None
     return replace(source, train=train, test=test, summary=summary)

@@ -5,45 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.data.dataset import Array, Dataset, Ints, Mask, Summary, in_blocks
+from flexhpc.data.dataset import Array, Ints, Mask, Split, Summary
 
 Blocks = Callable[[], Iterator[Array]]
 
 
-def summarise(dataset: Dataset) -> Summary:
-    """Compute the summary of a data set in two or three passes over its samples."""
-    blocks = partial(in_blocks, dataset.inputs)
-    return summary_of(blocks, dataset.inputs.dtype, dataset.shape, dataset.labels, dataset.classes)
-
-
-def summary_of(
-    blocks: Blocks, dtype: np.dtype[Any], shape: tuple[int, ...], labels: Ints, classes: int
-) -> Summary:
-    """Compute the summary of samples in blocks as in :func:`flexhpc.data.dataset.in_blocks`.
+def summarise(split: Split, classes: int) -> Summary:
+    """Compute the summary of a training set in two or three passes over its samples.
 
     The fingerprint is a SHA-256 over dtype, shape, number of classes, samples and original labels,
     truncated to 32 hexadecimal digits.
     """
-    hashes = row_hashes(blocks)
+    hashes = row_hashes(split.small_blocks)
     digest = hashlib.sha256()
-    digest.update(f"{dtype} {(len(labels), *shape)} {classes}".encode())
+    digest.update(f"{split.dtype} {(len(split), *split.shape)} {classes}".encode())
     digest.update(hashes.tobytes())
-    digest.update(labels.tobytes())
+    digest.update(split.labels.tobytes())
     ids, groups = find_twins(hashes)
-    mean, deviation = moments(blocks)
+    mean, deviation = moments(split.small_blocks)
     return Summary(
-        fingerprint=digest.hexdigest()[:32],
-        mean=mean,
-        deviation=deviation,
-        twins=ids,
+        fingerprint=digest.hexdigest()[:32], mean=mean, deviation=deviation, twins=ids,
         groups=groups,
-    )
+    )  # fmt: skip
 
 
 def row_hashes(blocks: Blocks) -> NDArray[np.void]:
@@ -77,25 +64,25 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
     constant channel or feature has deviation 0.
     """
 
-    def kept() -> Iterator[Array]:
+    def selected_blocks() -> Iterator[Array]:
         start = 0
         for block in blocks():
-            chosen = block if keep is None else block[keep[start : start + len(block)]]
+            selected = block if keep is None else block[keep[start : start + len(block)]]
             start += len(block)
-            if len(chosen):
-                yield chosen
+            if len(selected):
+                yield selected
 
     def pixels() -> Iterator[Array]:
-        for block in kept():
+        for block in selected_blocks():
             yield np.moveaxis(block, 1, -1).reshape(-1, block.shape[1])
 
-    first = next(kept())
+    first = next(selected_blocks())
     if first.ndim == 4 and first.dtype == np.uint8:
-        mean, deviation = _channel_moments(kept)
+        mean, deviation = _channel_moments(selected_blocks)
     elif first.ndim == 4:
         mean, deviation = (m.reshape(-1, 1, 1) for m in _vector_moments(pixels))
     else:
-        mean, deviation = _vector_moments(kept)
+        mean, deviation = _vector_moments(selected_blocks)
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
@@ -108,19 +95,19 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
     total: Array = np.zeros(1)
     squares: Array = np.zeros(1)
     for block in blocks():
-        chosen = block[keep[start : start + len(block)]].astype(np.float64)
+        selected = block[keep[start : start + len(block)]].astype(np.float64)
         start += len(block)
-        total, squares = total + chosen.sum(axis=0), squares + (chosen**2).sum(axis=0)
+        total, squares = total + selected.sum(axis=0), squares + (selected**2).sum(axis=0)
     mean = total / count
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    return mean.astype(np.float32), spread.astype(np.float32)
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
     """Combine the moments of all channels (features) into common moments of the same shapes."""
-    whole = mean.astype(np.float64).mean()
-    spread = np.sqrt((deviation.astype(np.float64) ** 2 + (mean - whole) ** 2).mean())
-    return np.full_like(mean, whole), np.full_like(deviation, spread)
+    common_mean = mean.astype(np.float64).mean()
+    variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
+    return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))
 
 
 def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
@@ -134,19 +121,19 @@ def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
         squares = squares + squared.sum(axis=axes, dtype=np.uint64).astype(object)
         pixels += block.size // block.shape[1]
     mean = [s / pixels for s in sums]
-    spread = [
+    deviation = [
         math.sqrt((pixels * q - s * s) / pixels**2) for s, q in zip(sums, squares, strict=True)
     ]
-    return np.array(mean).reshape(-1, 1, 1), np.array(spread).reshape(-1, 1, 1)
+    return np.array(mean).reshape(-1, 1, 1), np.array(deviation).reshape(-1, 1, 1)
 
 
 def _vector_moments(blocks: Blocks) -> tuple[Array, Array]:
     count: Array = np.zeros(1)
     total: Array = np.zeros(1)
     for block in blocks():
-        seen = ~np.isnan(block)
-        count = count + seen.sum(axis=0)
-        total = total + np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
+        is_present = ~np.isnan(block)
+        count = count + is_present.sum(axis=0)
+        total = total + np.where(is_present, block, 0).sum(axis=0, dtype=np.float64)
     count = np.maximum(count, 1)
     mean = total / count
     squares: Array = np.zeros(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.config.sections.data import Digits, Gaussian, RandomTokens
-from flexhpc.data.dataset import Part, Source
+from flexhpc.data.dataset import Source, Split
 from flexhpc.seeds import derive
 
 
@@ -24,7 +24,7 @@ def open_digits(data: Digits) -> Source:
     file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     table = np.loadtxt(file, np.int64, delimiter=",")
     images = table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8)
-    return Source(name="digits", classes=10, train=Part.of(images, table[:, -1]))
+    return Source(name="digits", classes=10, train=Split.from_arrays(images, table[:, -1]))
 
 
 def draw_gaussian(data: Gaussian, seed: int) -> Source:
@@ -41,7 +41,7 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
     return Source(
         name=f"gaussian ({data.size} x {data.dims})",
         classes=data.classes,
-        train=Part.of(inputs, (inputs @ teacher).argmax(axis=1)),
+        train=Split.from_arrays(inputs, (inputs @ teacher).argmax(axis=1)),
         scaled=np.zeros(data.dims, dtype=np.bool_),
     )
 
@@ -56,6 +56,6 @@ def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
     return Source(
         name=f"random_tokens ({data.size} x {data.length} of {data.vocabulary})",
         classes=data.vocabulary,
-        train=Part.of(tokens, np.zeros(data.size, np.int64)),
+        train=Split.from_arrays(tokens, np.zeros(data.size, np.int64)),
         scaled=np.zeros(data.length, dtype=np.bool_),
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.data import Table
-from flexhpc.data.dataset import Ints, Part, Source
+from flexhpc.data.dataset import Ints, Source, Split
 from flexhpc.data.encode import fit_encoding
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.data.table_reader import (
@@ -25,9 +25,9 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CELLS = 2**30
+_MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table: 8 GB of float64, three times the size of HIGGS."""
-_MOST_COLUMNS = 2**15
+_MAX_COLUMNS = 2**15
 """Maximum number of columns: pandas takes up to 2 ms per column, a minute for this many text
 columns."""
 
@@ -54,7 +54,7 @@ def open_table(data: Table) -> Source:
         if unknown := [name for name in names if name not in frame.columns]:
             columns = ", ".join(frame.columns[:20])
             raise PointError(f"data.{key}: {path} has no column {unknown[0]}; it has {columns}")
-    labels, classes = _classes(normalise_column(frame[data.target]), path)
+    labels, classes = _encode_target(normalise_column(frame[data.target]), path)
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
         raise PointError(f"{path}: has no column but the target; drop fewer columns")
@@ -63,7 +63,7 @@ def open_table(data: Table) -> Source:
     return Source(
         name=f"table {path}",
         classes=classes,
-        train=Part.of(encoding.encode(features, path), labels),
+        train=Split.from_arrays(encoding.encode(features, path), labels),
         scaled=encoding.scaled,
     )
 
@@ -78,8 +78,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
     metadata = read_metadata(path)
     rows, columns = metadata.num_rows, metadata.num_columns
-    check_columns(path, columns, _MOST_COLUMNS)
-    if rows * columns > _MOST_CELLS:
+    check_columns(path, columns, _MAX_COLUMNS)
+    if rows * columns > _MAX_CELLS:
         raise ValueError(f"{rows:,} rows of {columns:,} columns are too many")
     return pd.read_parquet(path)
 
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file; ignore blanks around all cells, including numbers and missing values."""
     import pandas as pd
 
-    frame = read_csv(path, _MOST_COLUMNS)
+    frame = read_csv(path, _MAX_COLUMNS)
     texts = {
         name: frame[name].str.strip() for name in frame if inferred_type(frame[name]) == "string"
     }
@@ -100,7 +100,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
+def _encode_target(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
     """Return labels, int64 (n,), and the number of classes."""
     if missing := int(target.isna().sum()):
         raise PointError(

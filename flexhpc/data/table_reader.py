@@ -16,7 +16,7 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_LONGEST_ROW = 2**22
+_MAX_ROW_BYTES = 2**22
 MISSING = ["?"]
 """Markers of missing values, in addition to the markers of pandas (an empty cell, NA, NaN, ...)."""
 
@@ -70,14 +70,14 @@ def check_columns(path: Path, columns: int, max_columns: int) -> None:
 
 def _first_row(file: BinaryIO, comment: str | None) -> list[str]:
     """Return the cells of the first row after blank lines and comments; read at most 4 MiB."""
-    start = file.read(_LONGEST_ROW)
+    start = file.read(_MAX_ROW_BYTES)
     file.seek(0)
     text = start.decode("utf-8-sig", errors="replace")
     lines = io.StringIO(text, newline="")
     for row in csv.reader(lines, skipinitialspace=True):
         if row not in ([], [""]) and not (comment and row[0].startswith(comment)):
-            if len(start) == _LONGEST_ROW and lines.tell() == len(text):
-                raise ValueError(f"first row is longer than {_LONGEST_ROW:,} bytes")
+            if len(start) == _MAX_ROW_BYTES and lines.tell() == len(text):
+                raise ValueError(f"first row is longer than {_MAX_ROW_BYTES:,} bytes")
             return row
     return []
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
-from flexhpc.data.dataset import Array, Part, Source
+from flexhpc.data.dataset import Array, Source, Split
 from flexhpc.data.encode import fit_encoding
-from flexhpc.data.places import find_table
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
+from flexhpc.data.standard_files import find_table
 from flexhpc.data.table_reader import normalise_column, read_csv
 from flexhpc.errors import PointError
 
@@ -39,11 +39,11 @@ _ADULT_COLUMNS = 15
 _CREDIT_FILES = tuple(f"default of credit card clients.{end}" for end in ("xls", "xlsx", "csv"))
 _CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "y"}
 _CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
-_MOST_COLUMNS, _MOST_ROWS = 100, 600_000
+_MAX_COLUMNS, _MAX_ROWS = 100, 600_000
 """Limits of a CSV file: covtype has 55 columns and 581,012 rows, adult and credit have fewer."""
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 """Maximum size of an uncompressed table: covtype has 75 MB."""
-_MOST_CELLS = 2**24
+_MAX_CELLS = 2**24
 """Maximum number of cells of an Excel sheet: credit has 750,000."""
 _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
 """Attribute of a cell or row in an Excel sheet, such as r="AB12"."""
@@ -81,7 +81,7 @@ def _open_covtype(root: str | None) -> Source:
     return Source(
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
-        train=Part.of(inputs, labels.astype(np.int64) - 1),
+        train=Split.from_arrays(inputs, labels.astype(np.int64) - 1),
         scaled=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
     )
 
@@ -100,9 +100,9 @@ def _covtype_cache(path: Path) -> tuple[Array, Array]:
 def _joblib_content(path: Path) -> bytes:
     """Read a joblib file, plain or compressed with zlib."""
     with convert_read_errors(path, "scikit-learn's cache of covtype"):
-        content = read_regular_file(path, MOST_BYTES)
+        content = read_regular_file(path, MAX_BYTES)
         is_plain = content.startswith(b"\x80")
-        return content if is_plain else zlib.decompressobj().decompress(content, MOST_BYTES)
+        return content if is_plain else zlib.decompressobj().decompress(content, MAX_BYTES)
 
 
 def _joblib_array(
@@ -114,9 +114,9 @@ def _joblib_array(
     """
     with convert_read_errors(path, f"scikit-learn's cache of covtype, {dtype} {shape}"):
         start = len(content) - 1 - math.prod(shape) * dtype.itemsize
-        described = content[: max(start, 0)]
+        pickle_bytes = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without PROTO, BINPUT and STOP
-        if encoded not in described or dtype.str[1:].encode() not in described:
+        if encoded not in pickle_bytes or dtype.str[1:].encode() not in pickle_bytes:
             raise ValueError("unexpected dtype or shape, or truncated")
         return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
 
@@ -127,17 +127,17 @@ def _open_adult(root: str | None) -> Source:
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), path)
 
-    def test() -> Part | None:
+    def test() -> Split | None:
         for file in path.parent.glob("*"):
             if file.name.lower() == "adult.test":
                 frame, labels = _read_adult(file)
-                return Part.of(encoding.encode(frame, file), labels)
+                return Split.from_arrays(encoding.encode(frame, file), labels)
         return None
 
     return Source(
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
-        train=Part.of(encoding.encode(frame, path), labels),
+        train=Split.from_arrays(encoding.encode(frame, path), labels),
         test=test,
         scaled=encoding.scaled,
     )
@@ -185,16 +185,16 @@ def _open_credit(root: str | None) -> Source:
     return Source(
         name=f"credit {path}",
         classes=2,
-        train=Part.of(encoding.encode(table, path), labels),
+        train=Split.from_arrays(encoding.encode(table, path), labels),
         scaled=encoding.scaled,
     )
 
 
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
     with convert_read_errors(path, "a CSV table"):
-        frame = read_csv(path, _MOST_COLUMNS, _MOST_BYTES, nrows=_MOST_ROWS + 1, **options)
-        if len(frame) > _MOST_ROWS:
-            raise ValueError(f"it has more than {_MOST_ROWS:,} rows")
+        frame = read_csv(path, _MAX_COLUMNS, _MAX_BYTES, nrows=_MAX_ROWS + 1, **options)
+        if len(frame) > _MAX_ROWS:
+            raise ValueError(f"it has more than {_MAX_ROWS:,} rows")
         return frame.apply(normalise_column) if options["dtype"] is str else frame
 
 
@@ -213,13 +213,13 @@ def _check_sheets(path: Path) -> None:
     The reader allocates all cells up to the last one, and aborts the process if memory runs out.
     """
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:
-            raise ValueError(f"larger than {_MOST_BYTES:,} bytes after decompression")
+        if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES:,} bytes after decompression")
         for name in archive.namelist():
             cells = {(b"", b"0"), *_REFERENCE.findall(archive.read(name))}
             width = max(_column_number(column) for column, _ in cells)
             height = max(int(row) for _, row in cells)
-            if width * height > _MOST_CELLS:
+            if width * height > _MAX_CELLS:
                 raise ValueError(f"{name}: {height:,} rows of {width:,} columns are too many")
 
 

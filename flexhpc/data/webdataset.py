@@ -10,8 +10,8 @@ from pathlib import Path
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import WebDataset
 from flexhpc.data.dataset import Source
-from flexhpc.data.decode import SUFFIXES, LabelledImages, NamedImage, image_source
-from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
+from flexhpc.data.images import SUFFIXES, LabelledImages, NamedImage, image_source
+from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -28,14 +28,14 @@ def open_webdataset(data: WebDataset) -> Source:
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise PointError(f"data.path: {data.path} is neither a .tar file nor a folder of them")
-    endings = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
+    image_suffixes = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
     target = f".{data.target.lstrip('.')}"
     keys: dict[str, list[str]] = {"class": [], "image": []}
     texts: list[str] = []
     for file in files:
-        for name, ending, content in _members(file, {target}, named={target, *endings}):
-            keys["class" if ending == target else "image"].append(f"{file}/{name}")
-            if ending == target:
+        for name, suffix, content in _members(file, {target, *image_suffixes}, {target}):
+            keys["class" if suffix == target else "image"].append(f"{file}/{name}")
+            if suffix == target:
                 texts.append(content.decode(errors="replace").strip())
     if not texts:
         raise PointError(f"{files[0]}: has no KEY{target}; set data.target to another extension")
@@ -51,8 +51,8 @@ def open_webdataset(data: WebDataset) -> Source:
 
     def images() -> Iterator[NamedImage]:
         for file in files:
-            for name, ending, content in _members(file, endings, named=endings):
-                yield f"{file}/{name}{ending}", content
+            for name, suffix, content in _members(file, image_suffixes, image_suffixes):
+                yield f"{file}/{name}{suffix}", content
 
     numbers = all(_NUMBER.fullmatch(text) for text in texts)
     labels = [int(text) for text in texts] if numbers else texts
@@ -60,24 +60,28 @@ def open_webdataset(data: WebDataset) -> Source:
     return image_source(f"webdataset {path}", train, lambda: None, data.side)
 
 
-def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Yield key, extension and content of the members with extensions in ``named``.
+def _members(
+    file: Path, suffixes: Set[str], read_suffixes: Set[str]
+) -> Iterator[tuple[str, str, bytes]]:
+    """Yield key, suffix and content of the members with these suffixes.
 
     The key of a member is its path up to the first dot of the file name, as in WebDataset. The
-    content is empty unless the extension is in ``read``.
+    content is empty unless the suffix is in ``read_suffixes``.
     """
     with (
         convert_read_errors(file, "a tar file"),
-        open_regular_file(file) as opened,
-        tarfile.open(fileobj=opened) as tar,
+        open_regular_file(file) as tar_file,
+        tarfile.open(fileobj=tar_file) as tar,
     ):
         for member in tar:
-            folder, slash, last = member.name.rpartition("/")
-            stem, dot, ending = last.partition(".")
-            extension = (dot + ending).lower()
-            if not member.isfile() or extension not in named:
+            folder, slash, file_name = member.name.rpartition("/")
+            stem, dot, extension = file_name.partition(".")
+            suffix = (dot + extension).lower()
+            if not member.isfile() or suffix not in suffixes:
                 continue
-            if member.size > MOST_BYTES:  # a sparse file is small in the archive
+            if member.size > MAX_BYTES:  # a sparse file is small in the archive
                 raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
-            content = tar.extractfile(member) if extension in read else None
-            yield folder + slash + stem, extension, content.read() if content is not None else b""
+            content = b""
+            if suffix in read_suffixes and (member_file := tar.extractfile(member)):
+                content = member_file.read()
+            yield folder + slash + stem, suffix, content

@@ -17,7 +17,7 @@ from flexhpc.config import Point, Training
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
-from flexhpc.data import Samples, TestSet, load_test
+from flexhpc.data import Samples, TestSet, load_test_set
 from flexhpc.errors import PointError
 from flexhpc.measuring.predictions import logits_of
 from flexhpc.measuring.probe import run_training
@@ -38,7 +38,7 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
     if config.n is not None and config.n > available:
         raise PointError(
             f"evaluate.n: {config.n} is more than the {available} training samples of "
-            f"{samples.dataset.name}; use fewer, or full: true instead"
+            f"{samples.source.name}; use fewer, or full: true instead"
         )
     return config.n or available
 
@@ -88,7 +88,7 @@ def evaluate(
     if (config := point.evaluate) is None:
         raise ValueError(f"{point.id}: has no evaluate section")
     n = evaluation_size(config, samples)
-    test = load_test(point.data, point.seed)
+    test = load_test_set(point.data, point.seed)
 
     def test_network(network: nn.Module) -> dict[str, float]:
         return metrics_on_test_set(network, test, group.device)

@@ -221,7 +221,7 @@ def _header(point: Point, samples: Samples) -> Header:
         point_id=point.id,
         params=parameter_count(point, samples),
         data_fingerprint=samples.fingerprint,
-        n_total=len(samples.dataset),
+        n_total=len(samples.labels),
         n_limit=samples.n_limit,
         conflicts=samples.conflicts,
         unfittable=samples.unfittable,

@@ -122,7 +122,7 @@ def _resident_inputs(
         with which to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
-        pixels = samples.inputs.bytes_of(subset)
+        pixels = samples.inputs.select_bytes(subset)
         if pixels is not None:
             rows, *moments = pixels
             mean, deviation = (torch.tensor(moment, device=device) for moment in moments)

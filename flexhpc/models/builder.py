@@ -12,7 +12,7 @@ from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
 from flexhpc.custom.code import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line
-from flexhpc.models.families import Shape, network
+from flexhpc.models.families import Shape, build_family
 from flexhpc.models.reparameterizations import (
     LowRank,
     Quantised,
@@ -21,7 +21,7 @@ from flexhpc.models.reparameterizations import (
     low_rank_parameters,
     matrices,
 )
-from flexhpc.models.scaling import Resize, resolution, resolve_size
+from flexhpc.models.scaling import Resize, resolve_size, scaled_shape
 
 
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
@@ -39,7 +39,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
         PointError: the network does not accept samples of this shape, or cannot be scaled or
             reparameterized as requested.
     """
-    plain = plain_network(model, shape, classes)
+    plain = _build_plain(model, shape, classes)
     if model.subspace is not None:
         return Subspace(plain, model.subspace.dims, model.subspace.projection)
     if model.low_rank is not None:
@@ -49,10 +49,10 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     return plain
 
 
-def plain_network(model: Network, shape: Shape, classes: int) -> nn.Module:
+def _build_plain(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build the network without its reparameterization; see :func:`build`."""
-    size = resolution(model, shape)
-    inner = network(resolve_size(model, shape, classes), size, classes)
+    size = scaled_shape(model, shape)
+    inner = build_family(resolve_size(model, shape, classes), size, classes)
     return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
 
 
@@ -76,8 +76,8 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
             reparameterized as requested.
     """
     device = _device(model, device)
-    plain = _build_plain(model, shape, classes, device)
-    with torch.device(device), torch.no_grad(), _point_errors(model, shape):
+    plain = _build_for_count(model, shape, classes, device)
+    with torch.device(device), torch.no_grad(), _convert_errors(model, shape):
         logits = plain(torch.zeros(2, *shape))
     if logits.shape[:2] != (2, classes):
         raise PointError(
@@ -102,7 +102,7 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
     Raises:
         PointError: as for :func:`count_parameters`.
     """
-    plain = _build_plain(model, shape, classes, _device(model, "meta"))
+    plain = _build_for_count(model, shape, classes, _device(model, "meta"))
     trained, bits = _count_trained(model, plain), 64 if precision == "fp64" else 32
     if model.quantised is None:
         return trained * bits
@@ -125,14 +125,14 @@ def _count_trained(model: Network, plain: nn.Module) -> int:
     return count
 
 
-def _build_plain(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
+def _build_for_count(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
     """Build the network without its reparameterization, in eval mode."""
-    with torch.random.fork_rng([]), torch.device(device), _point_errors(model, shape):
-        return plain_network(model, shape, classes).eval()
+    with torch.random.fork_rng([]), torch.device(device), _convert_errors(model, shape):
+        return _build_plain(model, shape, classes).eval()
 
 
 @contextlib.contextmanager
-def _point_errors(model: Network, shape: Shape) -> Iterator[None]:
+def _convert_errors(model: Network, shape: Shape) -> Iterator[None]:
     """Convert exceptions in the ``with`` block to a PointError: the shape does not fit."""
     try:
         with time_limit_as_point_error():

@@ -11,7 +11,7 @@ from flexhpc.errors import PointError
 from flexhpc.models.families import Shape
 
 
-def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
+def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
     """Build a network with custom code.
 
     ``shape`` and ``classes`` are passed if the code has parameters with these names.
@@ -21,18 +21,18 @@ def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
             torch.nn.Module.
     """
     key = f"model.family: {model.family}"
-    make = import_object(
+    target = import_object(
         model.family, model.user_code, pinned=model.version is not None, key="model.family"
     )
-    options = accepted_arguments(make, {"shape": shape, "classes": classes}) | model.kwargs
-    result = call_user_code(key, lambda: make(**options), model.seconds)
+    options = accepted_arguments(target, {"shape": shape, "classes": classes}) | model.kwargs
+    result = call_user_code(key, lambda: target(**options), model.seconds)
     if not isinstance(result, nn.Module):
         raise PointError(f"{key} returned a {type(result).__name__}, not a torch.nn.Module")
-    _limit_passes(result, TimeLimit(model.seconds, f"{key}: a forward pass"))
+    _limit_forward_time(result, TimeLimit(model.seconds, f"{key}: a forward pass"))
     return result
 
 
-def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
+def _limit_forward_time(network: nn.Module, limit: TimeLimit) -> None:
     """Register hooks that raise TimeLimitExceeded if a forward pass exceeds the time limit."""
 
     def start(module: nn.Module, inputs: object) -> None:

@@ -26,7 +26,7 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.variants import load_implementation
 from flexhpc.errors import PointError, one_line
 from flexhpc.imports import imports_without_gc
-from flexhpc.models.initialise import (
+from flexhpc.models.initialisation import (
     BASE_WIDTH,
     apply_mup,
     initialise_network,
@@ -46,7 +46,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 _SMALL_IMAGE = 64
 
 
-def network(model: Network, shape: Shape, classes: int) -> nn.Module:
+def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
     The network has the attribute ``flexhpc_any_layout`` if its family works in any memory format.
@@ -258,7 +258,7 @@ def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
     return initialise_network(result, model)
 
 
-def by_name(model: Timm, shape: Shape, classes: int) -> nn.Module:
+def build_timm(model: Timm, shape: Shape, classes: int) -> nn.Module:
     """Build any untrained timm model by its name.
 
     Raises:

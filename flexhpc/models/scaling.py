@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from bisect import bisect_left
+from functools import cache, lru_cache
 
 import torch
 from pydantic import ValidationError
@@ -11,9 +12,9 @@ from torch import nn
 
 from flexhpc.config.sections.model import Network, Sized
 from flexhpc.errors import PointError
-from flexhpc.models.families import Shape, network
+from flexhpc.models.families import Shape, build_family
 
-_WIDEST = 10**6
+_MAX_WIDTH = 10**6
 
 
 def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
@@ -25,7 +26,7 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
 
     - ``width``, ``depth``, ``both``: ``scale``.
     - ``compound``: 1.1^scale (width), 1.2^scale (depth) and 1.15^scale (images, see
-      :func:`resolution`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
+      :func:`scaled_shape`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
     - ``vit_shape``: scale^0.22 (width), scale^0.45 (depth) and scale^0.6 (hidden units of the
       MLPs); Alabdulmohsin et al. 2023, arXiv 2305.13035.
 
@@ -49,7 +50,7 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     return _apply_scaling(model, model.scaling, model.scale)
 
 
-def resolution(model: Network, shape: Shape) -> Shape:
+def scaled_shape(model: Network, shape: Shape) -> Shape:
     """Return the shape of a sample after the resize that ``compound`` scaling requires, if any.
 
     Sides are multiplied by 1.15^scale and rounded to the nearest positive multiple of the patch
@@ -67,7 +68,7 @@ def resolution(model: Network, shape: Shape) -> Shape:
         )
     patch = getattr(model, "patch", 1)
     factor = _capped_power(1.15, model.scale)
-    return (shape[0], *(_nearest(side * factor, patch) for side in shape[1:]))
+    return (shape[0], *(_round_to_multiple(side * factor, patch) for side in shape[1:]))
 
 
 class Resize(nn.Module):
@@ -91,11 +92,11 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
         "vit_shape": (scale**0.22, scale**0.45),
     }[scaling]
     base = model.model_dump()
-    values = base | {"width": _nearest(base["width"] * width, model.width_multiple)}
+    values = base | {"width": _round_to_multiple(base["width"] * width, model.width_multiple)}
     if base["depth"] > 0:  # 0 is a linear model, which has no depth to scale
-        values["depth"] = _nearest(base["depth"] * depth, 1)
+        values["depth"] = _round_to_multiple(base["depth"] * depth, 1)
     if scaling == "vit_shape":
-        units = _nearest(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
+        units = _round_to_multiple(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
         values["mlp_ratio"] = _ratio(units, values["width"])
     try:
         return type(model)(**values | {"scaling": None, "scale": None})
@@ -111,47 +112,41 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
     """Find the width by bisection; the number of parameters never decreases with the width."""
-    multiple = model.width_multiple
 
     def with_width(width: int) -> Sized:
         return model.model_copy(update={"width": width, "match_params": None})
 
+    @cache
     def count(width: int) -> int:
         return _count(with_width(width), shape, classes)
 
-    low = first = max(multiple, model.min_width)
-    fewest = below = count(first)
-    if fewest > 2 * target:
+    narrowest = wide = max(model.width_multiple, model.min_width)
+    if count(narrowest) > 2 * target:
         raise PointError(
             f"model.match_params: cannot match {target}: the narrowest {model.family} of this "
-            f"depth (width {first}) has {fewest} parameters; use a larger number or a smaller depth"
+            f"depth (width {narrowest}) has {count(narrowest)} parameters; use a larger number or "
+            "a smaller depth"
         )
-    if fewest >= target:
-        return with_width(first)
-    high = low
-    while (above := count(high := 2 * high)) < target:
-        if 2 * high > _WIDEST:
+    while count(wide) < target:
+        if 2 * wide > _MAX_WIDTH:
             raise PointError(
                 f"model.match_params: cannot match {target}: {model.family} of this depth has only "
-                f"{above} parameters at width {high}; use a smaller number or a larger depth"
+                f"{count(wide)} parameters at width {wide}; use a smaller number or a larger depth"
             )
-        low, below = high, above
-    while high - low > multiple:
-        middle = low + (high - low) // (2 * multiple) * multiple
-        if (between := count(middle)) < target:
-            low, below = middle, between
-        else:
-            high, above = middle, between
-    return with_width(low if target - below <= above - target else high)
+        wide *= 2
+    widths = range(narrowest, wide + 1, model.width_multiple)
+    index = bisect_left(widths, target, key=count)
+    nearby = widths[max(0, index - 1) : index + 1]
+    return with_width(min(nearby, key=lambda width: abs(count(width) - target)))
 
 
 def _count(model: Sized, shape: Shape, classes: int) -> int:
     # fork_rng, because the random state must not depend on whether a count was cached
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return sum(p.numel() for p in network(model, shape, classes).parameters())
+        return sum(p.numel() for p in build_family(model, shape, classes).parameters())
 
 
-def _nearest(value: float, multiple: int) -> int:
+def _round_to_multiple(value: float, multiple: int) -> int:
     """Round to the nearest positive multiple; halves are rounded up."""
     return max(1, math.floor(value / multiple + 0.5)) * multiple
 

@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu
 from flexhpc.analysis.sample_views import view_of
 from flexhpc.analysis.samples import SampleScores, agreements, frame_of, sample_scores
 from flexhpc.api.runs import load
-from flexhpc.data import load_samples, places
+from flexhpc.data import load_samples, standard_files
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from flexhpc.search.history import UNINFORMATIVE
@@ -58,7 +58,7 @@ def labels_of(run: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of training, and whether each was corrupted."""
     point = load(run)[0].status.point
     samples = load_samples(point.data, point.seed)
-    return samples.labels, samples.labels != samples.dataset.labels
+    return samples.labels, samples.labels != samples.source.train.labels
 
 
 @pytest.mark.sweeps
@@ -231,7 +231,7 @@ def test_pictures_download_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         downloads.append(source)
         return "no"
 
-    monkeypatch.setattr(places, "_download", download)
+    monkeypatch.setattr(standard_files, "_download", download)
     missing = SampleScores(name={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
     missing.half_missed[0, 3] = 1
     assert view_of(missing) is None

@@ -26,7 +26,7 @@ from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_lim
 from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
-from flexhpc.models.custom import network
+from flexhpc.models.custom import build_custom
 from tests.conftest import Cli
 from tests.custom.conftest import DATA, LAYERS, SPEC
 from tests.sweeps import results_by_point
@@ -191,7 +191,7 @@ def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
     (folder / "quits.py").write_text(BROKEN["exits in training"][0])
     code = find_code("quits:Net", folder)
     model = CustomModel(family="quits:Net", seconds=8, folder=code.folder, code=code.hash)
-    net = network(model, (64,), 3)
+    net = build_custom(model, (64,), 3)
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(PointError, match="raised SystemExit: 5"):
         custom_code.call_user_code("a probe", lambda: net(torch.zeros(2, 64)))

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from flexhpc.data.prepare import prepare
-from flexhpc.data.sources import open_source
-from tests.data.test_formats import png, write_tar
-from tests.data.test_packed import quiet, write_sources
-from tests.data.writers import RNG, section, write_images
+from tests.data.test_formats import encode_png, write_tar
+from tests.data.test_packed import write_sources
+from tests.data.writers import RNG, load, write_images
 
 FINE = [f"thing_{i}" for i in range(100)]
 PETS = ["cat", "cat", "dog", "cat"]
@@ -28,20 +27,20 @@ CASES: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "CIFAR-5m": ({"source": "cifar5m", "root": "cifar5m"}, ["airplane"]),
     "CIFAR-100": ({"source": "cifar100", "root": "fine"}, FINE),
     "CIFAR-100 without names": ({"source": "cifar100", "root": "cifar100"}, None),
-    "CIFAR-100 with 99 names": ({"source": "cifar100", "root": "odd"}, None),
+    "CIFAR-100 with 99 names": ({"source": "cifar100", "root": "incomplete"}, None),
     "npz, text": ({"source": "arrays", "path": "text.npz"}, ["cat", "dog"]),
     "npz, bytes": (
         {"source": "arrays", "path": "bytes.npz"}, ["a", "b\N{REPLACEMENT CHARACTER}"],
     ),
-    "npz, 3 and 7": ({"source": "arrays", "path": "odd.npz"}, ["3", "7"]),
+    "npz, 3 and 7": ({"source": "arrays", "path": "gaps.npz"}, ["3", "7"]),
     "npz, 3.0 and 7.0": ({"source": "arrays", "path": "floats.npz"}, ["3", "7"]),
     "npz, 0 and 1": ({"source": "arrays", "path": "plain.npz"}, None),
     "WebDataset, numbers": ({"source": "webdataset", "path": "a.tar"}, None),
     "WebDataset, text": ({"source": "webdataset", "path": "text.tar"}, ["cat", "dog"]),
     "Parquet": ({"source": "image_table", "path": "pets.parquet"}, ["cat", "dog"]),
     "Hugging Face": ({"source": "hugging_face", "path": "hf"}, ["sun", "rain"]),
-    "Hugging Face, some classes": ({"source": "hugging_face", "path": "some"}, ["sun", "snow"]),
-    "Hugging Face, no class": ({"source": "hugging_face", "path": "none"}, ["-1", "rain"]),
+    "Hugging Face, unused class": ({"source": "hugging_face", "path": "gap"}, ["sun", "snow"]),
+    "Hugging Face, label -1": ({"source": "hugging_face", "path": "minus"}, ["-1", "rain"]),
 }  # fmt: skip
 """Keys of a data section, and the first names of its classes."""
 
@@ -57,22 +56,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "pictures", {"night": 2, "day": 3})
     write_images(folder / "latin", {os.fsdecode(b"caf\xe9"): 2, "<b>": 2})
     shutil.copytree(folder / "mnist", folder / "fashion_mnist")
-    for name, names in (("fine", FINE), ("odd", FINE[:-1])):
+    for name, names in (("fine", FINE), ("incomplete", FINE[:-1])):
         shutil.copytree(folder / "cifar100", folder / name)
         path = folder / name / "cifar-100-binary" / "fine_label_names.txt"
         path.write_text("\n".join(names) + "\n")
     for name, labels in {
-        "text": PETS, "bytes": [b"a", b"b\xe9", b"a", b"a"], "odd": [3, 7, 3, 7],
+        "text": PETS, "bytes": [b"a", b"b\xe9", b"a", b"a"], "gaps": [3, 7, 3, 7],
         "floats": [3.0, 7.0, 3.0, 7.0], "plain": [0, 1, 0, 1],
     }.items():  # fmt: skip
         np.savez(folder / f"{name}.npz", x=images, y=np.array(labels))
     write_tar(folder / "a.tar", range(6))
     write_tar(folder / "text.tar", range(4), labels=PETS)
-    encoded = [png(image) for image in images]
+    encoded = [encode_png(image) for image in images]
     pd.DataFrame({"image": encoded, "label": PETS}).to_parquet(folder / "pets.parquet")
     weather = datasets.ClassLabel(names=["sun", "rain", "snow"])
     features = datasets.Features({"image": datasets.Value("binary"), "label": weather})
-    for name, ids in (("hf", [1, 0, 1, 0]), ("some", [2, 0, 2, 0]), ("none", [-1, 1, 1, -1])):
+    for name, ids in (("hf", [1, 0, 1, 0]), ("gap", [2, 0, 2, 0]), ("minus", [-1, 1, 1, -1])):
         data_set = datasets.Dataset.from_dict({"image": encoded, "label": ids}, features=features)
         data_set.cast_column("image", datasets.Image()).save_to_disk(folder / name)
     return folder
@@ -84,11 +83,16 @@ def test_class_names_are_read_and_packed(
 ) -> None:
     monkeypatch.chdir(folder)
     keys, expected = CASES[case]
-    source = open_source(section(**keys), 0)
-    names = source.class_names
-    assert list(names or ())[: len(expected or [])] == (expected or [])
-    assert names is None or len(names) == source.classes
-    assert (names is None) == (expected is None)
-    location = {key: value for key, value in keys.items() if key != "source"}
-    packed = prepare(keys["source"], location, (), tmp_path / "x.packed", quiet)
-    assert packed.source.class_names == names
+    samples = load(**keys)
+    names = samples.class_names
+    if expected is None:
+        assert names is None
+    else:
+        assert names is not None
+        assert list(names)[: len(expected)] == expected
+        assert len(names) == samples.classes
+    source, location = keys
+    packed = prepare(keys[source], {location: keys[location]}, out=tmp_path / "x.packed")
+    packed_samples = load(**keys | {location: packed.path})
+    assert packed_samples.class_names == names
+    assert packed_samples.fingerprint == samples.fingerprint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,17 +15,17 @@ from PIL import Image
 
 import flexhpc
 from flexhpc.config import load_points
-from flexhpc.data import load_samples, load_test
+from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
-from tests.data.writers import written
+from tests.data.writers import tar_of, write_text
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (60, 6, 8, 3), dtype=np.uint8)
 LABELS = np.arange(60) % 3
 
 
-def png(image: np.ndarray) -> bytes:
+def encode_png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
     return file.getvalue()
@@ -36,13 +35,12 @@ def write_tar(
     path: Path, rows: range, suffixes: tuple[str, ...] = ("png", "cls"),
     labels: Sequence[object] = tuple(LABELS),
 ) -> None:  # fmt: skip
-    with tarfile.open(path, "w") as tar:
-        for i in rows:
-            for suffix in suffixes:
-                content = str(labels[i]).encode() if suffix == "cls" else png(IMAGES[i])
-                member = tarfile.TarInfo(f"{i:04d}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+    files = {
+        f"{i:04d}.{suffix}": str(labels[i]).encode() if suffix == "cls" else encode_png(IMAGES[i])
+        for i in rows
+        for suffix in suffixes
+    }
+    path.write_bytes(tar_of(files))
 
 
 def write_hugging_face(folder: Path) -> None:
@@ -59,7 +57,7 @@ def write_hugging_face(folder: Path) -> None:
 
 def _with_invalid_offset(content: bytes) -> bytes:
     """Replace the int32 offset of the second image in an Arrow file by one beyond its end."""
-    sizes = [len(png(image)) for image in IMAGES[:6]]
+    sizes = [len(encode_png(image)) for image in IMAGES[:6]]
     offsets = np.cumsum(sizes).astype("<i4").tobytes()
     start = content.index(offsets)
     return content[: start + 4] + b"\xff\xff\xff\x7e" + content[start + 8 :]
@@ -77,12 +75,12 @@ def write_formats(folder: Path) -> None:
     images = IMAGES.transpose(0, 3, 1, 2)
     np.savez(folder / "keras.npz", x_train=images, y_train=LABELS, x_test=images[:6],
              y_test=LABELS[:6])  # fmt: skip
-    np.savez(folder / "odd.npz", a=images, b=LABELS[:-1], c=np.full(60, np.nan))
+    np.savez(folder / "abc.npz", a=images, b=LABELS[:-1], c=np.full(60, np.nan))
     np.save(folder / "x.npy", images)
     np.save(folder / "y.npy", LABELS)
     np.save(folder / "floats.npy", images.astype(np.float64))
     np.save(folder / "infinite.npy", np.full((60, 4), np.inf))
-    encoded = [png(image) for image in IMAGES]
+    encoded = [encode_png(image) for image in IMAGES]
     (folder / "parquet").mkdir()
     for name, rows in (("train-0", slice(0, 40)), ("train-1", slice(40, 60)), ("test-0", slice(6))):
         cells = [{"bytes": image, "path": None} for image in encoded[rows]]
@@ -116,13 +114,13 @@ def write_formats(folder: Path) -> None:
 SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"
 
 
-def samples(folder: Path, data: str) -> flexhpc.data.Samples:
+def load_section(folder: Path, data: str) -> flexhpc.data.Samples:
     """Load the data section of a spec in this folder."""
-    (point,) = load_points(written(folder / "spec.yaml", SPEC.format(data)))[1]
+    (point,) = load_points(write_text(folder / "spec.yaml", SPEC.format(data)))[1]
     return load_samples(point.data, point.seed)
 
 
-GOOD = {
+VALID = {
     "npz": ("source: arrays, path: keras.npz", True),
     "npy": ("source: arrays, path: x.npy, target: y.npy", False),
     "npy with a test set": ("source: arrays, path: x.npy, target: y.npy, test_column: x.npy, "
@@ -135,63 +133,63 @@ GOOD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "has_test_set"), GOOD.values(), ids=GOOD)
+@pytest.mark.parametrize(("data", "has_test_set"), VALID.values(), ids=VALID)
 def test_formats_give_equal_samples(
     data: str, has_test_set: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    loaded = samples(folder, data)
-    n = len(loaded.dataset)
+    loaded = load_section(folder, data)
+    n = len(loaded.labels)
     assert n in (30, 40, 60)
-    np.testing.assert_array_equal(loaded.dataset.inputs, IMAGES[:n].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(loaded.inputs.rows, IMAGES[:n].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(loaded.labels, LABELS[:n])
     (point,) = load_points(folder / "spec.yaml")[1]
     if has_test_set:
-        test = load_test(point.data, 0)
+        test = load_test_set(point.data, 0)
         np.testing.assert_array_equal(test.labels, LABELS[: len(test)])
     else:
         with pytest.raises(PointError, match="no test set"):
-            load_test(point.data, 0)
+            load_test_set(point.data, 0)
 
 
 def test_npy_files_are_memory_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    mapped = samples(folder, "source: arrays, path: x.npy, target: y.npy").dataset.inputs
+    mapped = load_section(folder, "source: arrays, path: x.npy, target: y.npy").inputs.rows
     assert isinstance(mapped, np.memmap)
-    floats = samples(folder, "source: arrays, path: floats.npy, target: y.npy").dataset.inputs
+    floats = load_section(folder, "source: arrays, path: floats.npy, target: y.npy").inputs.rows
     assert floats.dtype == np.float32
     np.testing.assert_array_equal(floats, IMAGES.transpose(0, 3, 1, 2))
 
 
 def test_hugging_face_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert samples(folder, "source: hugging_face, path: hfv, column: v").shape == (8,)
+    assert load_section(folder, "source: hugging_face, path: hfv, column: v").shape == (8,)
 
 
-BAD = {
+INVALID = {
     "no file": ("source: arrays, path: nowhere.npz", "file not found .nowhere.npz"),
     "no archive": ("source: arrays, path: text.npz", "text.npz: cannot be read as an .npz file"),
     "no array": ("source: arrays, path: keras.npz, column: z", "no array z; it has x_train, y"),
-    "other names": ("source: arrays, path: odd.npz", "has no array x_train or .*; it has a, b, c"),
-    "lengths": ("source: arrays, path: odd.npz, column: a, target: b", "do not match"),
-    "nan": ("source: arrays, path: odd.npz, column: a, target: c", "60 of 60 labels are missing"),
+    "other names": ("source: arrays, path: abc.npz", "has no array x_train or .*; it has a, b, c"),
+    "different lengths": ("source: arrays, path: abc.npz, column: a, target: b", "do not match"),
+    "no labels": ("source: arrays, path: abc.npz, column: a, target: c", "60 of 60 labels are"),
     "no target": ("source: arrays, path: x.npy", "data.target: is required with a .npy"),
     "test set without labels": ("source: arrays, path: x.npy, target: y.npy, test_column: x.npy",
                     "give both or neither"),
     "infinite": ("source: arrays, path: infinite.npy, target: y.npy", "infinite numbers"),
-    "resized": ("source: arrays, path: floats.npy, target: y.npy, side: 4", "images of float32"),
+    "floats": ("source: arrays, path: floats.npy, target: y.npy, side: 4", "images of float32"),
     "no column": ("source: image_table, path: parquet, target: t", "no column t; it has image"),
     "no bytes": ("source: image_table, path: parquet, column: n", "row 0: n is int, not"),
     "no split": ("source: image_table, path: parquet, split: dev", r"a folder with dev\*\.parquet"),
-    "damaged": ("source: image_table, path: damaged.parquet",
+    "parquet: damaged image": ("source: image_table, path: damaged.parquet",
                 "damaged.parquet, row 5: cannot be read as an image"),
-    "missing": ("source: image_table, path: missing.parquet", "1 of 3 labels are missing"),
+    "parquet: no label": ("source: image_table, path: missing.parquet", "1 of 3 labels are"),
     "no parquet": ("source: image_table, path: invalid.tar", "cannot be read as Parquet"),
-    "hf: none": ("source: hugging_face, path: tars", "is neither a `Dataset` directory"),
+    "hf: other folder": ("source: hugging_face, path: tars", "is neither a `Dataset` directory"),
     "hf: column": ("source: hugging_face, path: hf, target: y", "no column y; it has image, label"),
     "hf: split": ("source: hugging_face, path: hf, split: dev", "no split dev; it has train, test"),
     "hf: fractions": ("source: hugging_face, path: hf, target: v", "whole numbers or text, not 1"),
-    "tar: none": ("source: webdataset, path: hf", "is neither a .tar file nor a folder"),
+    "tar: other folder": ("source: webdataset, path: hf", "is neither a .tar file nor a folder"),
     "tar: invalid": ("source: webdataset, path: invalid.tar", "cannot be read as a tar file"),
     "tar: truncated": ("source: webdataset, path: truncated.tar", "as a tar file .unexpected end"),
     "npz: damaged": ("source: arrays, path: keras_damaged.npz", "x_train: cannot .* .Bad CRC-32"),
@@ -203,29 +201,14 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "message"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("data", "message"), INVALID.values(), ids=INVALID)
 def test_invalid_data_is_one_error_message(
     data: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(PointError, match=message) as caught:
-        samples(folder, data)
+        load_section(folder, data)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("data", [data for data, _ in GOOD.values()][::3])
-def test_packed_file_has_the_same_fingerprint(
-    data: str, folder: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys = dict(pair.split(": ") for pair in data.split(", "))
-    source = keys.pop("source")
-    keys["path"] = str(folder / keys["path"])
-    sets = [word for key, value in keys.items() for word in ("--set", f"data.{key}={value}")]
-    cli("data", "prepare", source, *sets, "--out", "o.packed")
-    monkeypatch.chdir(folder)
-    keys |= {"source": source, "path": str(tmp_path / "o.packed")}
-    packed = samples(folder, ", ".join(f"{key}: {value}" for key, value in keys.items()))
-    assert packed.fingerprint == samples(folder, data).fingerprint
 
 
 DATA_SET = """\
@@ -253,9 +236,9 @@ def test_packed_custom_data_set_is_found_by_its_name(
     output = cli("data", "prepare", "sets:Set", "--set", "data.kwargs.size=30").stdout
     assert "data/sets:Set.packed: valid, 30 samples of 3x8x8" in output
     monkeypatch.chdir(tmp_path)
-    packed = samples(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
-    assert "sets:Set.packed" in packed.dataset.name
-    assert len(samples(tmp_path, "source: 'sets:Set'").dataset) == 40
+    packed = load_section(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
+    assert "sets:Set.packed" in packed.source.name
+    assert len(load_section(tmp_path, "source: 'sets:Set'").labels) == 40
 
 
 def test_indexed_data_sets_are_converted_to_arrays() -> None:
@@ -267,7 +250,7 @@ def test_indexed_data_sets_are_converted_to_arrays() -> None:
 
 
 def test_frames_and_lists_of_images_are_converted_to_arrays() -> None:
-    frame = pd.DataFrame({"image": [png(image) for image in IMAGES], "label": LABELS})
+    frame = pd.DataFrame({"image": [encode_png(image) for image in IMAGES], "label": LABELS})
     inputs, labels = convert_samples("data", (frame["image"], frame["label"]))
     np.testing.assert_array_equal(inputs, IMAGES.transpose(0, 3, 1, 2))
     grey = [Image.fromarray(image[..., 0]) for image in IMAGES]
@@ -275,4 +258,4 @@ def test_frames_and_lists_of_images_are_converted_to_arrays() -> None:
     vectors = frame[["label"]].assign(b=1.5)
     assert convert_samples("data", (vectors, frame["label"]))[0].shape == (60, 2)
     with pytest.raises(InputError, match=r"row 1: cannot be read as an image"):
-        flexhpc.measure("linear", ([png(IMAGES[0]), b"none"], [0, 1]))
+        flexhpc.measure("linear", ([encode_png(IMAGES[0]), b"none"], [0, 1]))

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flexhpc.data.dataset import Part
+from flexhpc.data.dataset import Split
 from flexhpc.data.images import resize_and_crop, with_size_and_colour
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from tests.data.test_tables import table
-from tests.data.writers import RNG, load, write_images, written
+from tests.data.test_tables import load_table
+from tests.data.writers import RNG, load, write_images, write_text
 
 ALL = np.arange(1_797)
 
@@ -72,10 +72,10 @@ def test_gaussian_images_have_the_moments_of_the_training_set() -> None:
 
 def test_gaussian_tables_have_the_moments_of_each_feature(tmp_path: Path) -> None:
     rows = [f"{RNG.normal(50, 9)},0.1,{'xyz'[i % 3]},{i % 2}" for i in range(4_000)]
-    path = written(tmp_path / "t.csv", "\n".join(["a,same,b,y", *rows]))
-    samples = table(path)
+    path = write_text(tmp_path / "t.csv", "\n".join(["a,same,b,y", *rows]))
+    samples = load_table(path)
     plain = samples.standardised(np.arange(4_000))
-    noise = table(path, inputs="gaussian").standardised(np.arange(4_000))
+    noise = load_table(path, inputs="gaussian").standardised(np.arange(4_000))
     assert set(np.unique(plain[:, 2:])) == {0, 1}, "one-hot features are not standardised"
     np.testing.assert_allclose(noise.mean(axis=0), plain.mean(axis=0), atol=0.06)
     np.testing.assert_allclose(noise.std(axis=0), plain.std(axis=0), atol=0.04)
@@ -91,9 +91,9 @@ def test_training_and_test_set_share_only_the_fixed_permutation(kind: str) -> No
     train, test = (
         Inputs(
             rows=rows, mean=zero, deviation=one, centre=zero, spread=one, kind=kind, seed=1,
-            part=part,
-        ).of(np.arange(2))
-        for part in (TRAIN, TEST)
+            split=split,
+        ).select(np.arange(2))
+        for split in (TRAIN, TEST)
     )  # fmt: skip
     assert np.array_equal(train, test) == (kind == "permuted")
 
@@ -111,22 +111,22 @@ def test_resized_images_are_square_and_centred(width: int, height: int, side: in
 
 def test_downscaling_averages_pixels() -> None:
     board = np.indices((32, 32)).sum(axis=0) % 2 * 255
-    part = Part.of(board.astype(np.uint8)[None, None], np.zeros(1))
-    small = with_size_and_colour(part, 8, None).gather()
+    split = Split.from_arrays(board.astype(np.uint8)[None, None], np.zeros(1))
+    small = with_size_and_colour(split, 8, None).gather()
     assert small.shape == (1, 1, 8, 8)
     assert np.all(np.abs(small.astype(int) - 127) < 10)
 
 
 def test_side_and_colour_convert_images() -> None:
-    plain = load("digits").dataset.inputs
+    plain = load("digits").inputs.rows
     samples = load("digits", side=5, colour="rgb")
     assert samples.shape == (3, 5, 5)
-    assert samples.dataset.inputs.dtype == np.uint8
-    assert (samples.dataset.inputs[:, 0] == samples.dataset.inputs[:, 2]).all()
+    assert samples.inputs.rows.dtype == np.uint8
+    assert (samples.inputs.rows[:, 0] == samples.inputs.rows[:, 2]).all()
     expected = Image.fromarray(plain[9, 0]).resize((5, 5), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(samples.dataset.inputs[9, 1], np.asarray(expected))
-    np.testing.assert_array_equal(load("digits", side=8).dataset.inputs, plain)
-    np.testing.assert_array_equal(load("digits", colour="grey").dataset.inputs, plain)
+    np.testing.assert_array_equal(samples.inputs.rows[9, 1], np.asarray(expected))
+    np.testing.assert_array_equal(load("digits", side=8).inputs.rows, plain)
+    np.testing.assert_array_equal(load("digits", colour="grey").inputs.rows, plain)
 
 
 def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
     assert grey.shape == (1, 5, 6)
     for i in range(30):
         with Image.open(tmp_path / "a" / f"{i:03d}.png") as image:
-            np.testing.assert_array_equal(grey.dataset.inputs[i, 0], np.asarray(image.convert("L")))
+            np.testing.assert_array_equal(grey.inputs.rows[i, 0], np.asarray(image.convert("L")))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
 )
 def test_inputs_are_standardised_over_axes(standardise: str, axes: tuple[int, ...] | None) -> None:
     samples = load("digits", standardise=standardise)
-    raw = samples.dataset.inputs.astype(np.float64)
+    raw = samples.inputs.rows.astype(np.float64)
     inputs = samples.standardised(samples.pool).astype(np.float64)
     mean, deviation = raw.mean(axis=axes, keepdims=True), raw.std(axis=axes, keepdims=True)
     constant = deviation == 0
@@ -156,5 +156,5 @@ def test_inputs_are_standardised_over_axes(standardise: str, axes: tuple[int, ..
 def test_standardise_none_divides_bytes_by_255() -> None:
     samples = load("digits", standardise="none")
     np.testing.assert_allclose(
-        samples.standardised(samples.pool), samples.dataset.inputs / 255, rtol=1e-6
+        samples.standardised(samples.pool), samples.inputs.rows / 255, rtol=1e-6
     )

@@ -9,22 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexhpc.data import draw_subset
-from flexhpc.data.dataset import Dataset
+from flexhpc.data.dataset import Split
 from flexhpc.data.labelling import find_conflicts, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
-from tests.data.test_tables import table
-from tests.data.writers import cifar_batch, load, section, write_cifar100, written
-
-
-def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
-    return Dataset(
-        name="test",
-        inputs=np.array(inputs, dtype=np.float32).reshape(len(labels), -1),
-        labels=np.array(labels, dtype=np.int64),
-        classes=classes,
-    )
+from tests.data.test_tables import load_table
+from tests.data.writers import cifar_batch, load, section, write_cifar100, write_text
 
 
 @given(
@@ -32,28 +23,29 @@ def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
     st.data(),
 )
 def test_conflicts_equal_brute_force(rows: list[tuple[int, int]], draw: st.DataObject) -> None:
-    data = dataset([[x] for x, _ in rows], [y for _, y in rows])
+    inputs, labels = np.array([[x] for x, _ in rows], np.float32), np.array([y for _, y in rows])
+    summary = summarise(Split.from_arrays(inputs, labels), classes=4)
     ids = st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True)
     pool = sorted(draw.draw(st.one_of(st.just(list(range(len(rows)))), ids)))
-    groups, losers = find_conflicts(summarise(data), data.labels, np.array(pool))
-    expected_groups, expected_losers = 0, []
+    groups, minority = find_conflicts(summary, labels, np.array(pool))
+    expected_groups, expected_minority = 0, []
     for value in {x for x, _ in rows}:
         members = [i for i, (x, _) in enumerate(rows) if x == value and i in pool]
-        labels = [rows[i][1] for i in members]
-        majority = min(set(labels), key=lambda y: (-labels.count(y), y), default=0)
-        expected_groups += len(set(labels)) > 1
-        expected_losers += [i for i in members if rows[i][1] != majority]
+        votes = [rows[i][1] for i in members]
+        majority = min(set(votes), key=lambda y: (-votes.count(y), y), default=0)
+        expected_groups += len(set(votes)) > 1
+        expected_minority += [i for i in members if rows[i][1] != majority]
     assert groups == expected_groups
-    assert losers.tolist() == sorted(expected_losers)
+    assert minority.tolist() == sorted(expected_minority)
 
 
 def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
-    path = written(tmp_path / "t.csv", "x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
-    reported, dropped = table(path), table(path, conflicts="drop")
-    assert (reported.conflicts, reported.unfittable, reported.n_limit) == (1, 1, 5)
-    assert dropped.pool.tolist() == [0, 1, 3, 4]
+    path = write_text(tmp_path / "t.csv", "x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
+    samples, without_conflicts = load_table(path), load_table(path, conflicts="drop")
+    assert (samples.conflicts, samples.unfittable, samples.n_limit) == (1, 1, 5)
+    assert without_conflicts.pool.tolist() == [0, 1, 3, 4]
     for n_max, expected in ((3, 3), (4, 4), (5, 4), (None, 4)):
-        assert table(path, conflicts="drop", n_max=n_max).n_limit == expected
+        assert load_table(path, conflicts="drop", n_max=n_max).n_limit == expected
 
 
 @pytest.mark.parametrize(
@@ -61,18 +53,20 @@ def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
     [("gaussian", 0), ("permuted_each", 0), ("permuted", 1), ("original", 1)],
 )
 def test_distinct_inputs_have_no_conflicts(tmp_path: Path, inputs: str, conflicts: int) -> None:
-    samples = table(written(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs)
+    samples = load_table(
+        write_text(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs
+    )
     assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
 
 
 def test_conflict_groups_are_counted_by_composition(tmp_path: Path) -> None:
     rows = ["1,0", "1,1", "1,1", "2,0", "2,0", "3,1", "3,0", "4,2", "4,0", "4,1", "4,1", "5,0",
             "6,1", "6,0", "6,1"]  # fmt: skip
-    path = written(tmp_path / "t.csv", "\n".join(["x,y", *rows]) + "\n")
-    assert table(path).conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
-    dropped = table(path, conflicts="drop")
+    path = write_text(tmp_path / "t.csv", "\n".join(["x,y", *rows]) + "\n")
+    assert load_table(path).conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
+    dropped = load_table(path, conflicts="drop")
     assert (dropped.conflicts, dropped.conflict_groups) == (4, [])
-    assert table(path, inputs="gaussian").conflict_groups == []
+    assert load_table(path, inputs="gaussian").conflict_groups == []
 
 
 def test_random_labels_are_uniform_and_depend_on_the_seed() -> None:
@@ -81,10 +75,10 @@ def test_random_labels_are_uniform_and_depend_on_the_seed() -> None:
     assert abs(np.mean(first.labels == other.labels) - 0.1) < 0.03
     assert abs(np.mean(first.labels == load("digits", 3).labels) - 0.1) < 0.03
     assert np.bincount(first.labels, minlength=10).min() > 130
-    few = load("digits", labels="random", classes=3)
-    assert few.classes == 3
-    assert np.bincount(few.labels).shape == (3,)
-    assert np.bincount(few.labels).min() > 500
+    samples = load("digits", labels="random", classes=3)
+    counts = np.bincount(samples.labels)
+    assert len(counts) == samples.classes == 3
+    assert counts.min() > 500
 
 
 @settings(max_examples=15)
@@ -92,8 +86,8 @@ def test_random_labels_are_uniform_and_depend_on_the_seed() -> None:
 def test_corrupted_fraction_is_exact(corruption: float, seed: int) -> None:
     clean = load("digits", seed)
     samples = load("digits", seed, labels="corrupted", corruption=corruption)
-    wrong = samples.labels != clean.labels
-    assert wrong.sum() == round(corruption * 1_797)
+    is_corrupted = samples.labels != clean.labels
+    assert is_corrupted.sum() == round(corruption * 1_797)
     assert samples.labels.min() >= 0
     assert samples.labels.max() <= 9
     again = load("digits", seed, labels="corrupted", corruption=corruption)
@@ -115,7 +109,7 @@ def test_corrupted_labels_are_uniform_over_the_wrong_classes() -> None:
 def test_random_merge_has_groups_of_near_equal_size(classes: int, seed: int) -> None:
     samples = load("digits", seed, merge="random", classes=classes)
     assert samples.classes == classes
-    pairs = set(zip(samples.dataset.labels.tolist(), samples.labels.tolist(), strict=True))
+    pairs = set(zip(samples.source.train.labels.tolist(), samples.labels.tolist(), strict=True))
     assert len(pairs) == 10, "each class is in one group"
     sizes = Counter(new for _, new in pairs)
     assert len(sizes) == classes
@@ -134,7 +128,7 @@ def test_class_map_replaces_classes() -> None:
     new = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     samples = load("digits", class_map=new)
     assert samples.classes == 3
-    np.testing.assert_array_equal(samples.labels, np.array(new)[samples.dataset.labels])
+    np.testing.assert_array_equal(samples.labels, np.array(new)[samples.source.train.labels])
     with pytest.raises(PointError, match=r"data\.class_map: has 3 entries, but .* 10 classes"):
         load("digits", class_map=[0, 1, 1])
     with pytest.raises(PointError, match=r"data\.classes: 11 is more than the 10"):

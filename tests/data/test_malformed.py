@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import re
-import tarfile
 import tracemalloc
 import zipfile
 import zlib
@@ -25,30 +24,30 @@ from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.classes import encode_labels
-from flexhpc.data.decode import decode_image
+from flexhpc.data.images import decode_image
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
 from tests.conftest import Cli
 from tests.data.test_formats import SPEC
 from tests.data.test_uci import CREDIT_HEADER, covtype_rows, write_covtype_cache
-from tests.data.writers import write_cifar5m, write_images, written
+from tests.data.writers import tar_of, write_cifar5m, write_images, write_text
 
-LARGE = "9" * 400
+LARGE_NUMBER = "9" * 400
 
 
-def message(folder: Path, data: str) -> str:
+def error_message(folder: Path, data: str) -> str:
     """Return the error message of a data section, in which {} is replaced by the folder."""
     spec = SPEC.format(data.replace("{}", str(folder)))
-    (point,) = load_points(written(folder / "spec.yaml", spec))[1]
+    (point,) = load_points(write_text(folder / "spec.yaml", spec))[1]
     with pytest.raises(PointError) as caught:
         load_samples(point.data, point.seed)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("digits", [LARGE, f"-{LARGE}", f"{LARGE}.5", "1e400"])
-def test_numbers_too_large_for_float64_are_refused(digits: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("digits", [LARGE_NUMBER, f"-{LARGE_NUMBER}", f"{LARGE_NUMBER}.5", "1e400"])
+def test_numbers_too_large_for_float64_are_rejected(digits: str, tmp_path: Path) -> None:
     rows = "".join(f"{i},{i % 2}\n" for i in range(10))
     tables = {
         "table": f"x,y\n{rows}{digits},1\n",
@@ -59,14 +58,14 @@ def test_numbers_too_large_for_float64_are_refused(digits: str, tmp_path: Path) 
         path = tmp_path / f"{source}.csv"
         path.write_text(text)
         key = "target: y, path" if source == "table" else "root"
-        problem = message(tmp_path, f"source: {source}, {key}: '{path}'")
+        problem = error_message(tmp_path, f"source: {source}, {key}: '{path}'")
         assert problem.startswith(f"{path}: column ")
         assert "has infinite or too large numbers; correct it" in problem
 
 
-def test_labels_too_large_for_float64_are_refused() -> None:
+def test_labels_too_large_for_float64_are_rejected() -> None:
     with pytest.raises(PointError, match="a label is too large for float64"):
-        encode_labels("x", [1, int(LARGE)])
+        encode_labels("x", [1, int(LARGE_NUMBER)])
 
 
 PIPES = {
@@ -85,7 +84,7 @@ PIPES = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("pipe", "data"), PIPES.values(), ids=PIPES)
-def test_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
+def test_named_pipe_is_rejected(pipe: str, data: str, tmp_path: Path) -> None:
     write_images(tmp_path / "images", {"a": 2, "b": 2})
     write_cifar5m(tmp_path / "parts", {0: 2})
     write_covtype_cache(tmp_path, covtype_rows())
@@ -94,14 +93,14 @@ def test_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    problem = message(tmp_path, data)
+    problem = error_message(tmp_path, data)
     assert pipe.partition("/")[0] in problem
     assert re.search("not a regular file|file not found|neither a .tar file|not a folder", problem)
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("command", [("data", "check"), ("unpack",)], ids=" ".join)
-def test_named_pipe_is_refused_by_commands(
+def test_named_pipe_is_rejected_by_commands(
     command: tuple[str, ...], tmp_path: Path, cli: Cli
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -110,7 +109,7 @@ def test_named_pipe_is_refused_by_commands(
     assert "is not a regular file; replace it with one" in done.stderr
 
 
-def test_too_many_columns_or_cells_are_refused(
+def test_too_many_columns_or_cells_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ",".join(f"c{i}" for i in range(100_000))
@@ -118,28 +117,30 @@ def test_too_many_columns_or_cells_are_refused(
     (tmp_path / "t.csv").write_text(text)
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("t.csv", "t.csv.gz"):
-        assert message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
+        assert error_message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
             f"{tmp_path}/{name}: has 100,001 columns, at most 32,768 are supported; keep fewer, or "
             "save it as .npy (data.source: arrays)"
         )
     (tmp_path / "adult.data").write_text(text)
-    assert "has 100,001 columns" in message(tmp_path, "source: adult, root: '{}'")
-    monkeypatch.setattr("flexhpc.data.table._MOST_COLUMNS", 2)
+    assert "has 100,001 columns" in error_message(tmp_path, "source: adult, root: '{}'")
+    monkeypatch.setattr("flexhpc.data.table._MAX_COLUMNS", 2)
     pd.DataFrame({"a": [1, 2], "b": [1, 2], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     parquet = "source: table, path: '{}/t.parquet', target: y"
-    assert "t.parquet: has 3 columns, at most 2 are supported" in message(tmp_path, parquet)
+    assert "t.parquet: has 3 columns, at most 2 are supported" in error_message(tmp_path, parquet)
     monkeypatch.undo()
-    monkeypatch.setattr("flexhpc.data.table._MOST_CELLS", 5)
-    assert "2 rows of 3 columns are too many" in message(tmp_path, parquet)
+    monkeypatch.setattr("flexhpc.data.table._MAX_CELLS", 5)
+    assert "2 rows of 3 columns are too many" in error_message(tmp_path, parquet)
 
 
 @pytest.mark.parametrize("cell", ["1" * 5_000_000, "1," * 3_000_000])
 @pytest.mark.parametrize(
     "source", ["table, path: '{}/covtype.csv', target: y", "covtype, root: '{}'"]
 )
-def test_first_row_without_newline_is_refused(cell: str, source: str, tmp_path: Path) -> None:
+def test_first_row_without_newline_is_rejected(cell: str, source: str, tmp_path: Path) -> None:
     (tmp_path / "covtype.csv").write_text(cell)
-    assert re.search("first row is longer|field larger", message(tmp_path, f"source: {source}"))
+    assert re.search(
+        "first row is longer|field larger", error_message(tmp_path, f"source: {source}")
+    )
 
 
 def test_compressed_covtype_is_limited_in_bytes_and_rows(
@@ -147,19 +148,19 @@ def test_compressed_covtype_is_limited_in_bytes_and_rows(
 ) -> None:
     row = b"0," * 54 + b"0\n"
     path = tmp_path / "covtype.data.gz"
-    monkeypatch.setattr("flexhpc.data.uci._MOST_BYTES", 2**20)
+    monkeypatch.setattr("flexhpc.data.uci._MAX_BYTES", 2**20)
     for content in (bytes(2**20 + 1), row * 10_000):
         path.write_bytes(gzip.compress(content))
-        assert "larger than 1,048,576 bytes after decompression" in message(
+        assert "larger than 1,048,576 bytes after decompression" in error_message(
             tmp_path, "source: covtype, root: '{}'"
         )
-    monkeypatch.setattr("flexhpc.data.uci._MOST_ROWS", 100)
+    monkeypatch.setattr("flexhpc.data.uci._MAX_ROWS", 100)
     path.write_bytes(gzip.compress(row * 101))
-    assert "has more than 100 rows" in message(tmp_path, "source: covtype, root: '{}'")
+    assert "has more than 100 rows" in error_message(tmp_path, "source: covtype, root: '{}'")
 
 
 def test_zlib_bomb_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexhpc.data.uci.MOST_BYTES", 2**22)
+    monkeypatch.setattr("flexhpc.data.uci.MAX_BYTES", 2**22)
     path = tmp_path / "samples"
     path.write_bytes(zlib.compress(bytes(2**26)))
     tracemalloc.start()
@@ -176,11 +177,11 @@ def open_csv(path: Path, **keys: Any) -> Any:
     return open_table(Table(source="table", path=str(path), target="y", **keys))
 
 
-def test_numeric_column_with_few_non_numbers_is_refused(tmp_path: Path) -> None:
-    assert open_csv(written(tmp_path / "good.csv", ROWS)).train.shape == (1,)
+def test_numeric_column_with_few_non_numbers_is_rejected(tmp_path: Path) -> None:
+    assert open_csv(write_text(tmp_path / "valid.csv", ROWS)).train.shape == (1,)
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
-    path = written(tmp_path / "t.csv", "\n".join(rows))
+    path = write_text(tmp_path / "t.csv", "\n".join(rows))
     with pytest.raises(PointError, match=r"except for 1 cells .'12.3.4' in row 42.; correct them"):
         open_csv(path)
     assert open_csv(path, categorical=["x"]).train.shape == (100,), "if requested"
@@ -192,16 +193,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "tar.xz": lambda content: lzma.compress(tar_of({"t.csv": content})),
     "tar": lambda content: tar_of({"t.csv": content}),
 }  # fmt: skip
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return file.getvalue()
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:
@@ -216,26 +207,26 @@ def zip_of(files: dict[str, bytes]) -> bytes:
 def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, path = open_csv(written(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{suffix}"
-    good = PACKERS[suffix](ROWS.encode())
-    path.write_bytes(good)
+    plain, path = open_csv(write_text(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{suffix}"
+    valid = PACKERS[suffix](ROWS.encode())
+    path.write_bytes(valid)
     np.testing.assert_array_equal(plain.train.gather(), open_csv(path).train.gather())
     other_format = lzma.compress(ROWS.encode(), format=lzma.FORMAT_ALONE)
-    damaged = {good[:-20], good[:30], good[:40] + b"\0\0" + good[42:], other_format}
+    damaged = {valid[:-20], valid[:30], valid[:40] + b"\0\0" + valid[42:], other_format}
     if suffix == "tar":  # only its headers have checksums
-        damaged = {good[:600], good[:100] + b"\0\0" + good[102:], other_format}
+        damaged = {valid[:600], valid[:100] + b"\0\0" + valid[102:], other_format}
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
             open_csv(path)
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(raw_files, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(raw_files, "MAX_BYTES", 2**20)
     path.write_bytes(PACKERS[suffix](b"x,y\n" + b"0,1\n" * 2**20))
     with pytest.raises(PointError, match="larger than 1,048,576 bytes"):
         open_csv(path)
 
 
-def test_archive_of_several_files_is_refused(tmp_path: Path) -> None:
+def test_archive_of_several_files_is_rejected(tmp_path: Path) -> None:
     path, both = tmp_path / "t.zip", {"a.csv": b"x,y\n0,1\n", "b.csv": b"x,y\n0,1\n"}
     for content in (zip_of(both), tar_of(both)):
         path.write_bytes(content)
@@ -253,7 +244,7 @@ def test_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_postscript_named_png_is_refused(tmp_path: Path) -> None:
+def test_postscript_named_png_is_rejected(tmp_path: Path) -> None:
     """PIL would run Ghostscript on this file."""
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
@@ -261,19 +252,19 @@ def test_postscript_named_png_is_refused(tmp_path: Path) -> None:
         decode_image(("a.png", path), None, None)
 
 
-def test_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:
+def test_excel_sheet_of_two_distant_cells_is_rejected(tmp_path: Path) -> None:
     """The reader would allocate all cells between them and abort the process."""
     path = tmp_path / "credit.xlsx"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(
             "xl/worksheets/sheet1.xml", '<c r="A1"><v>1</v></c><c r="XFD1048576"><v>1</v></c>'
         )
-    assert "1,048,576 rows of 16,384 columns are too many" in message(
+    assert "1,048,576 rows of 16,384 columns are too many" in error_message(
         tmp_path, "source: credit, root: '{}/credit.xlsx'"
     )
 
 
-def test_array_larger_than_memory_is_refused(
+def test_array_larger_than_memory_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Memory:
@@ -283,5 +274,5 @@ def test_array_larger_than_memory_is_refused(
     monkeypatch.setattr(raw_files.psutil, "virtual_memory", Memory)
     assert (
         "t.npz: array x is larger than the available memory (0.0 GB of 0.0 GB); save it as .npy"
-        in message(tmp_path, "source: arrays, path: '{}/t.npz'")
+        in error_message(tmp_path, "source: arrays, path: '{}/t.npz'")
     )

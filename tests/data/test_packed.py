@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -15,9 +16,9 @@ import pandas as pd
 import pytest
 
 from flexhpc.config.sections.data import Data
-from flexhpc.data import load_samples, load_test
-from flexhpc.data.dataset import Part, Source
-from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
+from flexhpc.data import load_samples, load_test_set
+from flexhpc.data.dataset import Source, Split
+from flexhpc.data.packed import MAGIC, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
@@ -35,17 +36,13 @@ from tests.data.writers import (
 )
 
 
-def quiet(*_: object) -> None:
-    """Ignore progress."""
-
-
 def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
     """Write a small data set for each source; return the keys of its ``data`` section."""
-    for part in ("train", "t10k"):
+    for split in ("train", "t10k"):
         images = RNG.integers(0, 3, (40, 28, 28), dtype=np.uint8)
         labels = RNG.integers(0, 10, 40, dtype=np.uint8)
         images[5], labels[5], images[7] = images[3], (labels[3] + 1) % 10, images[3]
-        write_mnist(folder / "mnist", zipped=False, images=images, labels=labels, part=part)
+        write_mnist(folder / "mnist", zipped=False, images=images, labels=labels, split=split)
     batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
     write_cifar10(folder / "cifar10", batches[:5], batches[5])
     fine = cifar_batch(50, "fine_labels", 100)
@@ -75,7 +72,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 SOURCES = ("mnist", "cifar10", "cifar100", "cifar5m", "adult", "image_folder", "table", "digits")
-VARIANTS: tuple[dict[str, Any], ...] = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"labels": "corrupted", "corruption": 0.3, "test_fraction": 0.2, "inputs": "permuted"},
 )
@@ -87,36 +84,36 @@ def test_packed_file_is_bitwise_equal_to_its_source(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = sources[source]
-    variants = (*VARIANTS, *([{"merge": "coarse"}] if source == "cifar100" else []))
-    sections = [section(source=source, **keys, **variant) for variant in variants]
-    originals = [(load_samples(data, 3), _test_of(data)) for data in sections]
-    packed = prepare(source, keys, (), None, quiet)
+    all_settings = (*SETTINGS, *([{"merge": "coarse"}] if source == "cifar100" else []))
+    sections = [section(source=source, **keys, **settings) for settings in all_settings]
+    originals = [(load_samples(data, 3), _test_rows(data)) for data in sections]
+    packed = prepare(source, keys)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
     assert packed.path == Path("data") / f"{name}.packed"
     verify_packed(packed.path)
     if source != "digits":
         keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
-    load_samples.__globals__["_load"].cache_clear()
-    for variant, (plain, test) in zip(variants, originals, strict=True):
-        data = section(source=source, **keys, **variant)
+    load_samples.__globals__["_load_cached"].cache_clear()
+    for settings, (plain, test) in zip(all_settings, originals, strict=True):
+        data = section(source=source, **keys, **settings)
         samples = load_samples(data, 3)
-        assert isinstance(samples.dataset.inputs.base, np.memmap)
+        assert isinstance(samples.inputs.rows.base, np.memmap)
         for name in ("fingerprint", "conflicts", "unfittable", "n_limit", "classes"):
             assert getattr(samples, name) == getattr(plain, name)
         for name in ("labels", "pool"):
             np.testing.assert_array_equal(getattr(samples, name), getattr(plain, name))
         for name in ("mean", "deviation"):
-            packed, original = (getattr(part.inputs, name) for part in (samples, plain))
-            np.testing.assert_array_equal(packed, original)
-        ids = np.arange(len(samples.dataset))
+            moment, original = (getattr(s.inputs, name) for s in (samples, plain))
+            np.testing.assert_array_equal(moment, original)
+        ids = np.arange(len(samples.labels))
         np.testing.assert_array_equal(samples.standardised(ids), plain.standardised(ids))
-        assert np.array_equal(_test_of(data), test)
+        assert np.array_equal(_test_rows(data), test)
 
 
-def _test_of(data: Data) -> np.ndarray:
+def _test_rows(data: Data) -> np.ndarray:
     """Return labels and inputs of a test set as one array; an empty array if there is none."""
     try:
-        test = load_test(data, 3)
+        test = load_test_set(data, 3)
     except PointError:
         return np.empty(0)
     inputs = test.standardised(np.arange(len(test)))
@@ -124,15 +121,14 @@ def _test_of(data: Data) -> np.ndarray:
 
 
 def test_packed_file_in_the_default_folder_is_preferred(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_sources(tmp_path / "data")
-    plain = load("adult", root=tmp_path / "data" / "adult")
-    prepare("adult", {"root": "data/adult"}, (), None, quiet)
+    shutil.copytree(sources["adult"]["root"], "data")
+    prepare("adult", {"root": "data"})
     samples = load("adult")
-    assert "adult.packed" in samples.dataset.name
-    assert samples.fingerprint == plain.fingerprint
+    assert "adult.packed" in samples.source.name
+    assert samples.fingerprint == load("adult", **sources["adult"]).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -153,7 +149,7 @@ def test_packed_file_is_used_only_for_matching_keys(
     tmp_path: Path, packed_keys: dict, keys: dict, error: str | None, sources: dict
 ) -> None:
     cifar10 = sources["cifar10"]
-    packed = prepare("cifar10", {**cifar10, **packed_keys}, (), tmp_path / "c", quiet)
+    packed = prepare("cifar10", {**cifar10, **packed_keys}, out=tmp_path / "c")
     data = section(source="cifar10", root=packed.path, **keys)
     if error is not None:
         with pytest.raises(PointError, match=error):
@@ -162,28 +158,28 @@ def test_packed_file_is_used_only_for_matching_keys(
     original = section(source="cifar10", **cifar10, **keys)
     plain, samples = load_samples(original, 0), load_samples(data, 0)
     assert samples.fingerprint == plain.fingerprint
-    np.testing.assert_array_equal(samples.dataset.inputs, plain.dataset.inputs)
-    np.testing.assert_array_equal(_test_of(data), _test_of(original))
+    np.testing.assert_array_equal(samples.inputs.rows, plain.inputs.rows)
+    np.testing.assert_array_equal(_test_rows(data), _test_rows(original))
 
 
-def test_packed_file_of_a_different_source_or_table_is_refused(
+def test_packed_file_of_a_different_source_or_table_is_rejected(
     tmp_path: Path, sources: dict
 ) -> None:
-    prepare("mnist", sources["mnist"], (), tmp_path / "m", quiet)
+    prepare("mnist", sources["mnist"], out=tmp_path / "m")
     with pytest.raises(PointError, match="packed with source: mnist, but the point has cifar10"):
         load("cifar10", root=tmp_path / "m")
     overrides = ("data.drop=[a]",)
-    prepare("table", sources["table"], overrides, tmp_path / "t", quiet)
+    prepare("table", sources["table"], overrides, tmp_path / "t")
     with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point has None"):
         load("table", path=tmp_path / "t", target="y")
     assert load("table", path=tmp_path / "t", target="y", drop=["a"]).shape == (2,)
     with pytest.raises(PointError, match=r"data\.root: .* is already packed"):
-        prepare("mnist", {"root": str(tmp_path / "m")}, (), tmp_path / "n", quiet)
+        prepare("mnist", {"root": str(tmp_path / "m")}, out=tmp_path / "n")
 
 
 @pytest.fixture
 def packed(tmp_path: Path, sources: dict) -> Path:
-    return prepare("mnist", sources["mnist"], (), tmp_path / "m.packed", quiet).path
+    return prepare("mnist", sources["mnist"], out=tmp_path / "m.packed").path
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -209,7 +205,7 @@ def flip_bit_in(member: str) -> Callable[[Path], None]:
     return damage
 
 
-WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
+WRONG_CONTENT: dict[str, tuple[str, bytes | None, bytes | None]] = {
     "pickled": ("labels.npy", None, npy(np.array([{}, 1], dtype=object))),
     "column-major": ("inputs.npy", None, npy(np.asfortranarray(np.zeros((40, 4), np.uint8)))),
     "beyond the end": ("inputs.npy", b"(40, 1, 28, 28)", b"(999999, 28, 28)"),
@@ -222,10 +218,10 @@ WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
 """Member, replaced bytes (None: the whole member) and new bytes (None: the member is removed)."""
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("kind", WRONG_CONTENT)
 def test_wrong_content_with_valid_checksums_is_one_error_message(packed: Path, kind: str) -> None:
     """An attacker can compute the checksums of a changed file, or compress a bomb."""
-    name, before, after = WRONG[kind]
+    name, before, after = WRONG_CONTENT[kind]
     with zipfile.ZipFile(packed) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     content = members.pop(name)
@@ -242,23 +238,23 @@ def test_wrong_content_with_valid_checksums_is_one_error_message(packed: Path, k
 
 
 def test_damage_is_detected_when_a_file_is_opened_or_verified(packed: Path) -> None:
-    good = packed.read_bytes()
+    valid = packed.read_bytes()
     for damage, expected in (
         (lambda path: path.write_bytes(b""), "neither a folder nor a file written"),
-        (lambda path: path.write_bytes(good[:900]), "not a zip file"),
-        (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
+        (lambda path: path.write_bytes(valid[:900]), "not a zip file"),
+        (lambda path: path.write_bytes(valid[:-1]), "not a zip file"),
         (lambda path: flip_bit(path, 0), "neither a folder nor a file written"),
-        (flip_bit_in(MARK), "neither a folder nor a file written"),
+        (flip_bit_in(MAGIC), "neither a folder nor a file written"),
         (flip_bit_in("header.json"), "Bad CRC-32 for file 'header.json'"),
     ):
-        packed.write_bytes(good)
+        packed.write_bytes(valid)
         damage(packed)
         with pytest.raises(PointError, match=expected) as caught:
             load("mnist", root=packed)
         assert "\n" not in str(caught.value)
         assert str(packed) in str(caught.value)
     for array in ("labels", "inputs", "test_inputs", "mean", "twins"):
-        packed.write_bytes(good)
+        packed.write_bytes(valid)
         verify_packed(packed)
         flip_bit_in(f"{array}.npy")(packed)
         if "inputs" in array:  # large arrays are not verified on opening
@@ -276,7 +272,7 @@ def test_packed_arrays_are_aligned_and_read_only(packed: Path) -> None:
         np.testing.assert_array_equal(archive["labels"], source.train.labels)
     samples = load("mnist", root=packed)
     with pytest.raises(ValueError, match="read-only"):
-        samples.dataset.inputs[0] = 0
+        samples.inputs.rows[0] = 0
     samples.labels[samples.pool[:3]][0] = 5
     verify_packed(packed)
 
@@ -288,8 +284,8 @@ def test_failed_packing_keeps_the_existing_file_and_no_part(packed: Path) -> Non
         yield np.zeros((1, 2), np.float32)
         raise PointError("the third image is unreadable")
 
-    part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=blocks)
-    source = Source(name="x", classes=2, train=part)
+    split = Split(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=blocks)
+    source = Source(name="x", classes=2, train=split)
     with pytest.raises(PointError, match="third image"):
         write_packed(source, {"source": "x"}, packed)
     assert packed.read_bytes() == before
@@ -299,11 +295,11 @@ def test_failed_packing_keeps_the_existing_file_and_no_part(packed: Path) -> Non
 def test_memory_of_packing_does_not_depend_on_the_size(tmp_path: Path) -> None:
     block = RNG.integers(0, 256, (1_000, 3, 32, 32), dtype=np.uint8)
     count = 40_000
-    part = Part(
+    split = Split(
         labels=np.zeros(count, np.int64), shape=(3, 32, 32), dtype=np.dtype("u1"),
         blocks=lambda: itertools.repeat(block, count // len(block)),
     )  # fmt: skip
-    source = Source(name="x", classes=2, train=part)
+    source = Source(name="x", classes=2, train=split)
     tracemalloc.start()
     packed = write_packed(source, {"source": "x"}, tmp_path / "x")
     _, peak = tracemalloc.get_traced_memory()
@@ -325,18 +321,18 @@ def test_memory_of_packing_does_not_depend_on_the_size(tmp_path: Path) -> None:
         ("adult", {"side": 3}, (), ["data.side"]),
     ],
 )
-def test_invalid_keys_are_refused(
+def test_invalid_keys_are_rejected(
     source: str, keys: dict, overrides: tuple[str, ...], expected: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        prepare(source, keys, overrides, None, quiet)
+        prepare(source, keys, overrides)
     for line, part in zip(caught.value.lines, expected, strict=True):
         assert part in line
 
 
-def test_commands_prepare_and_check(tmp_path: Path, cli: Cli) -> None:
-    write_sources(tmp_path)
-    output = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
+def test_commands_prepare_and_check(tmp_path: Path, sources: dict, cli: Cli) -> None:
+    root, csv = sources["image_folder"]["root"], sources["table"]["path"]
+    output = cli("data", "prepare", "image_folder", "--root", root, "--side", 4, "--colour",
                  "grey").stdout  # fmt: skip
     assert "data/images.packed: valid, 73 samples of 1x4x4, 3 test samples" in output
     assert output == cli("data", "check", "data/images.packed").stdout
@@ -346,7 +342,7 @@ def test_commands_prepare_and_check(tmp_path: Path, cli: Cli) -> None:
         "data/images.packed: cannot be read as a file written by `flexhpc data prepare` (Bad "
         "CRC-32 for file 'inputs.npy'); check or replace it\n"
     )
-    assert "cannot be read as a file written" in cli("data", "check", "t.csv", check=2).stderr
+    assert "cannot be read as a file written" in cli("data", "check", csv, check=2).stderr
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
 
 
@@ -355,13 +351,13 @@ def test_other_files_are_never_overwritten(tmp_path: Path, sources: dict) -> Non
     table = tmp_path / "table.csv"
     table.write_text("a,b\n")
     with pytest.raises(PointError, match=r"table\.csv: already exists and is not a packed file"):
-        prepare("mnist", keys, (), table, quiet)
+        prepare("mnist", keys, out=table)
     assert table.read_text() == "a,b\n"
     with pytest.raises(PointError, match="already exists and is not a packed file"):
-        prepare("mnist", keys, (), tmp_path, quiet)
+        prepare("mnist", keys, out=tmp_path)
     for name in ("table.csv/x.packed", "table.csv/y/x.packed", "n" * 300):
         with pytest.raises(PointError, match=r"cannot be written \(.*choose another") as caught:
-            prepare("mnist", keys, (), tmp_path / name, quiet)
+            prepare("mnist", keys, out=tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
@@ -370,16 +366,16 @@ def test_default_file_is_replaced_only_with_equal_keys(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = sources["cifar10"]
-    packed = prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
+    packed = prepare("cifar10", {**keys, "side": 5})
     with pytest.raises(PointError, match="packed with source: cifar10, side: 5; choose"):
-        prepare("cifar10", keys, (), None, quiet)
+        prepare("cifar10", keys)
     assert open_packed(packed.path).source.train.shape == (3, 5, 5)
     content = packed.path.read_bytes()
-    prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
+    prepare("cifar10", {**keys, "side": 5})
     assert packed.path.read_bytes() == content
-    assert prepare("cifar10", keys, (), packed.path, quiet).source.train.shape == (3, 32, 32)
+    assert prepare("cifar10", keys, out=packed.path).source.train.shape == (3, 32, 32)
     packed.path.write_bytes(packed.path.read_bytes()[:-1])
-    prepare("cifar10", keys, (), None, quiet)
+    prepare("cifar10", keys)
     verify_packed(packed.path)
 
 
@@ -393,20 +389,18 @@ def test_default_name_keeps_all_but_known_suffixes(
     ):  # fmt: skip
         if name == expected != "t":
             write_images(tmp_path / name, {"a": 1, "b": 1})
-            packed = prepare("image_folder", {"root": name}, (), None, quiet)
+            packed = prepare("image_folder", {"root": name})
         else:
             write = frame.to_parquet if name.endswith("parquet") else frame.to_csv
             write(name, index=False)
-            packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
+            packed = prepare("table", {"path": name, "target": "y"})
         assert packed.path == Path("data") / f"{expected}.packed"
         packed.path.unlink()
 
 
-def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path) -> None:
-    keys = write_sources(tmp_path)["mnist"]
-    (tmp_path / "other").mkdir()
-    prepare("mnist", {**keys, "side": 9}, (), tmp_path / "other" / "mnist.packed", quiet)
-    samples = load("mnist", root=tmp_path / "other", side=9)
-    assert "mnist.packed" in samples.dataset.name
-    prepare("mnist", {**keys, "side": 9}, (), Path(keys["root"]) / "mnist.packed", quiet)
+def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path, sources: dict) -> None:
+    keys = {"root": str(tmp_path / "mnist")}
+    shutil.copytree(sources["mnist"]["root"], keys["root"])
+    prepare("mnist", {**keys, "side": 9}, out=tmp_path / "mnist" / "mnist.packed")
+    assert "mnist.packed" in load("mnist", **keys, side=9).source.name
     assert load("mnist", **keys).shape == (1, 28, 28), "a file with other keys is ignored"

@@ -8,9 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from flexhpc.data.dataset import Dataset, in_blocks, rows_per_block
+from flexhpc.data.dataset import Split, in_blocks, rows_per_block
 from flexhpc.data.summary import moments, summarise
-from tests.data.test_labelling import dataset
 from tests.data.writers import load
 
 
@@ -45,32 +44,32 @@ def test_moments_of_vectors_ignore_missing_values() -> None:
 
 
 def test_fingerprint_depends_on_inputs_labels_and_classes() -> None:
-    base = dataset([[1], [2], [3]], [0, 1, 2])
-    equal = dataset([[1], [2], [3]], [0, 1, 2])
-    different = [
-        dataset([[1], [3], [2]], [0, 1, 2]),
-        dataset([[1], [2], [3]], [0, 1, 1]),
-        dataset([[1], [2], [3]], [0, 1, 2], classes=5),
-    ]
-    fingerprints = [summarise(data).fingerprint for data in (base, equal, *different)]
-    assert fingerprints[0] == fingerprints[1]
-    assert len(set(fingerprints)) == 4
+    def fingerprint(inputs: list[float], labels: list[int], classes: int = 4) -> str:
+        split = Split.from_arrays(np.array([inputs], np.float32).T, np.array(labels))
+        return summarise(split, classes).fingerprint
+
+    base = fingerprint([1, 2, 3], [0, 1, 2])
+    assert fingerprint([1, 2, 3], [0, 1, 2]) == base
+    changed = {
+        fingerprint([1, 3, 2], [0, 1, 2]), fingerprint([1, 2, 3], [0, 1, 1]),
+        fingerprint([1, 2, 3], [0, 1, 2], classes=5),
+    }  # fmt: skip
+    assert len(changed - {base}) == 3
 
 
 def test_digits_equal_scikit_learn_and_have_a_stable_fingerprint() -> None:
     """With a different fingerprint, measured points could not be resumed."""
     samples, bunch = load("digits"), load_digits()
     assert samples.fingerprint == "aa954870c12a1d2bb5783578867bc43c"
-    assert samples.dataset.inputs.dtype == np.uint8
-    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], bunch.images)
+    assert samples.inputs.rows.dtype == np.uint8
+    np.testing.assert_array_equal(samples.inputs.rows[:, 0], bunch.images)
     np.testing.assert_array_equal(samples.labels, bunch.target)
 
 
 def test_twins_are_all_samples_with_identical_inputs() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.integers(0, 256, (2_000, 1, 1, 2), dtype=np.uint8)
-    data = Dataset(name="t", inputs=inputs, labels=np.zeros(2_000, np.int64), classes=2)
-    summary = summarise(data)
+    summary = summarise(Split.from_arrays(inputs, np.zeros(2_000)), classes=2)
     codes = inputs.reshape(2_000, 2) @ np.array([256, 1])
     counts = np.bincount(codes)
     np.testing.assert_array_equal(summary.twins, np.flatnonzero(counts[codes] > 1))

@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 
 from flexhpc.errors import PointError
-from tests.data.test_tables import table
+from tests.data.test_tables import load_table
 from tests.data.test_uci import ADULT, covtype_rows
-from tests.data.writers import load, written
+from tests.data.writers import load, write_text
 
 BOOLEANS = [True, False, True, False]
 
@@ -26,16 +26,16 @@ def test_first_row_of_covtype_is_not_a_header(tmp_path: Path, number_format: str
     text = "".join(
         ",".join([number_format.format(row[0]), *map(str, row[1:])]) + "\n" for row in rows
     )
-    samples = load("covtype", root=written(tmp_path / "covtype.data", text))
-    np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
+    samples = load("covtype", root=write_text(tmp_path / "covtype.data", text))
+    np.testing.assert_array_equal(samples.inputs.rows, rows[:, :-1])
 
 
 @pytest.mark.parametrize("age", ["39.0", "39 ", "3.9e1", "39", "?", "? ", ""])
 def test_first_row_of_adult_is_not_a_header(tmp_path: Path, age: str) -> None:
-    samples = load("adult", root=written(tmp_path / "adult.data", age + ADULT[2:]))
-    assert len(samples.dataset) == 3
+    samples = load("adult", root=write_text(tmp_path / "adult.data", age + ADULT[2:]))
+    assert len(samples.labels) == 3
     assert samples.shape == (27 if age.strip() in ("?", "") else 26,)
-    value = samples.dataset.inputs[0, 0]
+    value = samples.inputs.rows[0, 0]
     assert np.isnan(value) if samples.shape == (27,) else value == 39
 
 
@@ -46,23 +46,28 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
     frame = pd.DataFrame({"b": column, "y": [0, 1, 0, 1]})
     path = tmp_path / "t"
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
-    samples = table(path)
-    assert samples.dataset.scaled is not None
-    assert samples.dataset.scaled[0]
+    samples = load_table(path)
+    assert samples.source.scaled is not None
+    assert samples.source.scaled[0]
     expected = [np.nan if value is None else float(value) for value in values]
-    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], expected)
+    np.testing.assert_array_equal(samples.inputs.rows[:, 0], expected)
     assert samples.shape == (1 + (None in values),)
 
 
-def test_spaces_around_cells_are_ignored_in_every_format(tmp_path: Path) -> None:
-    plain = "n,t,b,y\n1,u,True,p\n,v,False,q\n3,?,True,p\n"
-    padded = 'n,t,b,y\n1 , u ,True ,"p "\n ? ,v  ,False,q\n3,? , True,p\n'
-    clean = table(written(tmp_path / "plain.csv", plain))
-    assert clean.shape == (6,)
-    assert table(written(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
-    frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": BOOLEANS[:3]})
-    frame.assign(y=["p ", "q", " p"]).to_parquet(tmp_path / "t.parquet")
-    assert table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
+def test_file_format_and_spaces_around_cells_have_no_effect(tmp_path: Path) -> None:
+    plain = "n,i,t,b,y\n0.1,4,u,True,p\n,5,v,False,q\n3e-7,6,?,True,p\n"
+    padded = 'n,i,t,b,y\n0.1 , 4, u ,True ,"p "\n ? ,5,v  ,False,q\n3e-7,6 ,? , True,p\n'
+    clean = load_table(write_text(tmp_path / "plain.csv", plain))
+    assert clean.shape == (7,)
+    assert load_table(write_text(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
+    frame = pd.DataFrame(
+        {
+            "n": [0.1, None, 3e-7], "i": [4, 5, 6], "t": [" u", "v ", "? "], "b": BOOLEANS[:3],
+            "y": ["p ", "q", " p"],
+        }
+    )  # fmt: skip
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert load_table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
 
 
 @pytest.mark.parametrize("values", [["u", "v", None, "u"], [3, 4, None, 3], [3, 4, 5, 3]])
@@ -70,7 +75,8 @@ def test_category_dtype_is_read_like_its_values(tmp_path: Path, values: list) ->
     frame = pd.DataFrame({"c": values, "y": list("abab")})
     frame.to_parquet(tmp_path / "plain")
     frame.astype("category").to_parquet(tmp_path / "category")
-    assert table(tmp_path / "category").fingerprint == table(tmp_path / "plain").fingerprint
+    plain, category = (load_table(tmp_path / name).fingerprint for name in ("plain", "category"))
+    assert category == plain
 
 
 @pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}]])
@@ -78,17 +84,17 @@ def test_columns_of_lists_and_structs_must_be_dropped(tmp_path: Path, values: li
     path = tmp_path / "t.parquet"
     pa.parquet.write_table(pa.table({"f": values, "g": [1, 2], "y": [0, 1]}), path)
     with pytest.raises(PointError, match="column f has values of type mixed"):
-        table(path)
+        load_table(path)
     with pytest.raises(PointError, match=r"data\.target: f of .* has values of type mixed"):
-        table(path, target="f")
-    assert table(path, drop=["f"]).shape == (1,)
+        load_table(path, target="f")
+    assert load_table(path, drop=["f"]).shape == (1,)
 
 
 def stored_and_standardised(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Write a table of one column; return the column as stored, and as input of a network."""
     pd.DataFrame({"t": values, "y": np.arange(len(values)) % 2}).to_csv(path, index=False)
-    samples = table(path)
-    return samples.dataset.inputs[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
+    samples = load_table(path)
+    return samples.inputs.rows[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
 
 
 def test_seconds_since_1970_remain_distinct(tmp_path: Path) -> None:

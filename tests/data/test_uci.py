@@ -11,10 +11,10 @@ import joblib
 import numpy as np
 import pytest
 
-from flexhpc.data import load_test
+from flexhpc.data import load_test_set
 from flexhpc.errors import PointError
 from tests.conftest import SHARED
-from tests.data.writers import CALLED, RNG, Evil, load, section, written, xls
+from tests.data.writers import RNG, UNPICKLED, Malicious, encode_xls, load, section, write_text
 
 
 def covtype_rows(n: int = 40) -> np.ndarray:
@@ -57,7 +57,7 @@ def test_covtype_layouts_give_equal_samples(
     loaded.append(load("covtype"))
     assert len({samples.fingerprint for samples in loaded}) == 1
     samples = loaded[0]
-    np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
+    np.testing.assert_array_equal(samples.inputs.rows, rows[:, :-1])
     np.testing.assert_array_equal(samples.labels, rows[:, -1] - 1)
     assert samples.classes == 7
     inputs = samples.standardised(np.arange(40))
@@ -67,21 +67,21 @@ def test_covtype_layouts_give_equal_samples(
 
 @pytest.mark.parametrize(
     "content",
-    [Evil(), [1, 2], np.array([Evil(), 1], dtype=object), np.zeros((40, 53)), np.zeros((39, 54)),
-     np.zeros((40, 54), np.float32)],
+    [Malicious(), [1, 2], np.array([Malicious(), 1], dtype=object), np.zeros((40, 53)),
+     np.zeros((39, 54)), np.zeros((40, 54), np.float32)],
 )  # fmt: skip
-def test_covtype_cache_of_wrong_content_is_refused_and_not_unpickled(
+def test_covtype_cache_of_wrong_content_is_rejected_and_not_unpickled(
     tmp_path: Path, content: object
 ) -> None:
     write_covtype_cache(tmp_path, covtype_rows())
     joblib.dump(content, tmp_path / "covertype" / "samples_py3")
     with pytest.raises(PointError, match="cannot be read as scikit-learn's cache of covtype"):
         load("covtype", root=tmp_path)
-    assert not CALLED.exists()
+    assert not UNPICKLED.exists()
 
 
 @pytest.mark.parametrize("name", ["samples_py3", "targets_py3"])
-def test_truncated_or_incomplete_covtype_cache_is_refused(tmp_path: Path, name: str) -> None:
+def test_truncated_or_incomplete_covtype_cache_is_rejected(tmp_path: Path, name: str) -> None:
     write_covtype_cache(tmp_path, covtype_rows())
     path = tmp_path / "covertype" / name
     path.write_bytes(path.read_bytes()[:-20])
@@ -115,17 +115,17 @@ ADULT_TEST = """\
     ids=["plain", "with header", "without spaces"],
 )
 def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
-    written(tmp_path / "Adult.data", text)
-    written(tmp_path / "adult.test", ADULT_TEST)
+    write_text(tmp_path / "Adult.data", text)
+    write_text(tmp_path / "adult.test", ADULT_TEST)
     samples = load("adult", root=tmp_path)
-    reference = load("adult", root=written(tmp_path / "reference.csv", ADULT))
+    reference = load("adult", root=write_text(tmp_path / "reference.csv", ADULT))
     assert samples.fingerprint == reference.fingerprint
     assert samples.labels.tolist() == [0, 1, 0]
     inputs = samples.standardised(np.arange(3))
     assert inputs.shape == (3, 26)
     assert not np.isnan(inputs).any()
     np.testing.assert_array_equal(inputs[:, 1:4], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
-    test = load_test(section(source="adult", root=tmp_path), 0)
+    test = load_test_set(section(source="adult", root=tmp_path), 0)
     assert test.labels.tolist() == [0, 1]
     test_inputs = test.standardised(np.arange(2))
     np.testing.assert_array_equal(test_inputs[:, 1:4], [[1, 0, 0], [0, 1, 0]])
@@ -168,7 +168,7 @@ def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     loaded = []
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir()
-        loaded.append(load("credit", root=written(tmp_path / name, text).parent))
+        loaded.append(load("credit", root=write_text(tmp_path / name, text).parent))
     cells: list[list[str | float]] = [
         ["", *(f"X{i}" for i in range(1, 24)), "Y"],
         ["ID", *CREDIT_NAMES, "default payment next month"],
@@ -176,7 +176,7 @@ def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     ]
     (tmp_path / "excel").mkdir()
     workbook = tmp_path / "excel" / "default of credit card clients.xls"
-    workbook.write_bytes(xls(cells))
+    workbook.write_bytes(encode_xls(cells))
     loaded.append(load("credit", root=tmp_path / "excel"))
     assert len({samples.fingerprint for samples in loaded}) == 1
     assert loaded[0].shape == (20 + 3 * 2,)
@@ -222,7 +222,7 @@ DAMAGED = [
 def test_damaged_table_is_one_error_message(
     tmp_path: Path, name: str, text: str, expected: str
 ) -> None:
-    path = written(tmp_path / name, text)
+    path = write_text(tmp_path / name, text)
     with pytest.raises(PointError, match=expected) as caught:
         load(name.partition(".")[0], root=path)
     assert "\n" not in str(caught.value)
@@ -247,7 +247,7 @@ def test_published_tables(
     dropped = load(source, root=SHARED / "data" / name, conflicts="drop")
     assert dropped.n_limit == sum(counts) - unfittable
     inputs = samples.standardised(np.arange(sum(counts)))
-    scaled = samples.dataset.scaled
+    scaled = samples.source.scaled
     np.testing.assert_allclose(inputs[:, scaled].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(inputs[:, scaled].std(axis=0), 1, atol=1e-3)
 

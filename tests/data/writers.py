@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from flexhpc.config.variants import variants
 from flexhpc.data import Samples, load_samples
 
 RNG = np.random.default_rng(0)
-CALLED = Path("/tmp/flexhpc-evil")
+UNPICKLED = Path("/tmp/flexhpc-unpickled")
 
 
 def section(**keys: Any) -> Data:
@@ -32,25 +34,25 @@ def load(source: str, seed: int = 0, **keys: Any) -> Samples:
     return load_samples(section(source=source, **keys), seed)
 
 
-class Evil:
-    """Creates the file ``CALLED`` when it is unpickled."""
+class Malicious:
+    """Object that creates the file ``UNPICKLED`` when it is unpickled."""
 
     def __reduce__(self) -> tuple:
-        return os.system, (f"touch {CALLED}",)
+        return os.system, (f"touch {UNPICKLED}",)
 
 
-def idx(array: np.ndarray) -> bytes:
+def encode_idx(array: np.ndarray) -> bytes:
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()
 
 
 def write_mnist(
-    folder: Path, *, zipped: bool, images: np.ndarray, labels: np.ndarray, part: str = "train"
+    folder: Path, *, zipped: bool, images: np.ndarray, labels: np.ndarray, split: str = "train"
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-        content = idx(array)
-        path = folder / f"{part}-{name}-ubyte{'.gz' if zipped else ''}"
+        content = encode_idx(array)
+        path = folder / f"{split}-{name}-ubyte{'.gz' if zipped else ''}"
         path.write_bytes(gzip.compress(content) if zipped else content)
 
 
@@ -98,7 +100,17 @@ def write_cifar5m(folder: Path, counts: dict[int, int], name: str = "cifar5m_par
         np.savez(folder / name.format(number), X=images, Y=RNG.integers(0, 10, count))
 
 
-def xls(rows: list[list[str | float]]) -> bytes:
+def tar_of(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def encode_xls(rows: list[list[str | float]]) -> bytes:
     """Return an Excel 97 workbook: BIFF8 records of one sheet in an OLE container."""
     cells = b"".join(
         _cell(y, x, value) for y, row in enumerate(rows) for x, value in enumerate(row)
@@ -143,7 +155,7 @@ def _ole(stream: bytes) -> bytes:
     return header + table + entries.ljust(512, b"\0") + stream
 
 
-def written(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a text file; return its path."""
     path.write_text(text)
     return path

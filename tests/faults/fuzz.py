@@ -40,8 +40,8 @@ from flexhpc.training import checkpoint
 from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
 from tests.data.test_formats import write_formats
-from tests.data.test_packed import quiet, section, write_sources
-from tests.data.writers import written
+from tests.data.test_packed import section, write_sources
+from tests.data.writers import write_text
 from tests.faults.checkpoints import saved_checkpoint
 from tests.faults.site import SPEC
 from tests.sweeps import measure_undisturbed
@@ -187,7 +187,7 @@ def overrides() -> Fuzzer:
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         Barrier(folder)
-        path = written(folder / "spec.yaml", SPEC)
+        path = write_text(folder / "spec.yaml", SPEC)
         value = choose(rng, EDGE_CASES)
         text = json.dumps(value) if rng.random() < 0.5 else str(value)
         options = [f"{choose(rng, keys)}={text}" for _ in range(int(rng.integers(1, 3)))]
@@ -207,7 +207,7 @@ def profiles() -> Fuzzer:
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         value = mutate_value(choose(rng, valid), rng)
-        path = written(folder / "profile.yaml", yaml.safe_dump(value))
+        path = write_text(folder / "profile.yaml", yaml.safe_dump(value))
         return value, lambda: load_profile(path)
 
     return Fuzzer(make)
@@ -290,7 +290,7 @@ def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     (folder / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n3,0\n"))
     for name in ("t.parquet", "t.csv.gz"):
         yield "table", {"path": str(folder / name), "target": "y"}
-    packed = prepare("mnist", {"root": str(folder / "mnist")}, (), folder / "m.packed", quiet)
+    packed = prepare("mnist", {"root": str(folder / "mnist")}, out=folder / "m.packed")
     yield "mnist", {"root": str(packed.path)}
 
 

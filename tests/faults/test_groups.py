@@ -20,7 +20,7 @@ from flexhpc.training import Group
 from flexhpc.worker.environment import read_secret, write_secret
 from tests.barrier import wait_for
 from tests.conftest import REPOSITORY
-from tests.data.writers import CALLED, Evil
+from tests.data.writers import UNPICKLED, Malicious
 from tests.training.test_group import start
 
 Rank = subprocess.Popen[str]
@@ -116,7 +116,7 @@ def test_only_the_owner_can_read_the_secret_of_a_job(tmp_path: Path) -> None:
 
 def test_pickles_from_a_peer_are_not_executed(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(torch.device("cpu"), rank=1, size=2)
-    content = bytearray(pickle.dumps(Evil(), protocol=2))
+    content = bytearray(pickle.dumps(Malicious(), protocol=2))
     messages = iter([torch.tensor([len(content)]), torch.frombuffer(content, dtype=torch.uint8)])
 
     def broadcast(_: Group, tensors: list[torch.Tensor]) -> None:
@@ -126,4 +126,4 @@ def test_pickles_from_a_peer_are_not_executed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Group, "broadcast", broadcast)
     with pytest.raises(pickle.UnpicklingError):
         group.broadcast_object(None)
-    assert not CALLED.exists()
+    assert not UNPICKLED.exists()

@@ -19,7 +19,7 @@ from flexhpc.config.sections.training import Adam, Sgd
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
 from flexhpc.models.families import ACTIVATIONS
-from flexhpc.models.initialise import layers_of
+from flexhpc.models.initialisation import layers_of
 from flexhpc.training.optimizers import make_optimizer
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
@@ -74,17 +74,17 @@ FAMILIES: dict[str, tuple[type[Model], dict]] = {
     "resnet": (Resnet, {"width": 8, "depth": 2}),
     "efficientnet": (Efficientnet, {"width": 8, "depth": 1}),
 }
-NAMES = {
+ACTIVATION_LAYERS = {
     "relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "identity": "Identity",
     "gelu": "GELU", "silu": "SiLU",
 }  # fmt: skip
-CHOICES = [
+FAMILY_ACTIVATIONS = [
     *((family, activation) for family in list(FAMILIES)[1:] for activation in ACTIVATIONS),
     ("efficientnet", "silu"),
 ]
 
 
-@pytest.mark.parametrize(("family", "activation"), [("linear", None), *CHOICES])
+@pytest.mark.parametrize(("family", "activation"), [("linear", None), *FAMILY_ACTIVATIONS])
 def test_families_train_with_every_activation(family: str, activation: str | None) -> None:
     cls, sizes = FAMILIES[family]
     options = {} if activation is None else {"activation": activation}
@@ -92,7 +92,7 @@ def test_families_train_with_every_activation(family: str, activation: str | Non
         torch.manual_seed(0)
         network = build(cls(family=family, **sizes, **options), shape, 10)
         names = {type(module).__name__ for module in network.modules()}
-        assert activation is None or any(NAMES[activation] in name for name in names)
+        assert activation is None or any(ACTIVATION_LAYERS[activation] in name for name in names)
         before = [p.detach().clone() for p in network.parameters()]
         loss = nn.functional.cross_entropy(network(torch.randn(4, *shape)), torch.arange(4))
         loss.backward()

@@ -19,7 +19,7 @@ from flexhpc.config.sections.model import (
 )
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters, resolve_size
-from flexhpc.models.scaling import resolution
+from flexhpc.models.scaling import scaled_shape
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 
@@ -70,7 +70,7 @@ def test_vit_shape_rule_by_hand() -> None:
     ],
 )
 def test_compound_scaling_resizes_inside_the_network(model, shape, expected) -> None:
-    assert resolution(model, shape) == expected
+    assert scaled_shape(model, shape) == expected
     network = build(model, shape, 10).eval()
     inner = network if expected == shape else network[1]
     input_shapes = []

@@ -83,7 +83,7 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
     changes = [] if shards is None else [f"training.shards={shards}"]
     (point,) = load_points(spec, changes)[1]
     samples = load_samples(point.data, point.seed)
-    assert samples.dataset.inputs.shape == (60, 6)
+    assert samples.inputs.rows.shape == (60, 6)
     networks: list[torch.nn.Module] = []
 
     def trained(network: torch.nn.Module) -> dict[str, float]:
@@ -94,7 +94,7 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
         point, samples, Probe(12, 0), Group(torch.device("cpu")), Callbacks(on_train_end=trained)
     )
     assert outcome.verdict == "fit"
-    tokens = torch.from_numpy(samples.dataset.inputs[subset])
+    tokens = torch.from_numpy(samples.inputs.rows[subset])
     (network,) = networks
     with torch.no_grad():
         logits = network(tokens)
@@ -139,7 +139,7 @@ def test_invalid_combinations(change: str, message: str, spec: Path) -> None:
 
 def test_seeds_draw_different_tokens(spec: Path) -> None:
     drawn = [
-        load_samples(point.data, point.seed).dataset.inputs
+        load_samples(point.data, point.seed).inputs.rows
         for point in load_points(spec, ["seed=[0, 1]"])[1]
     ]
     assert set(np.unique(drawn[0])) == set(range(8))

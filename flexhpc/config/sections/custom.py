@@ -47,7 +47,7 @@ class CustomCode(Section):
 class CustomModel(CustomCode, Network):
     """A custom network: a torch.nn.Module, or a function that returns one."""
 
-    import_path: ClassVar[str] = "flexhpc.models.custom:network"
+    import_path: ClassVar[str] = "flexhpc.models.custom:build_custom"
     images_only: ClassVar[bool] = False
 
     family: Annotated[str, Field(pattern=NAME)]

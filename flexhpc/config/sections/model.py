@@ -348,7 +348,7 @@ class Gpt(_Transformer):
 class Timm(Network):
     """Any timm model by its name, without pretrained weights."""
 
-    import_path: ClassVar[str] = "flexhpc.models.families:by_name"
+    import_path: ClassVar[str] = "flexhpc.models.families:build_timm"
     aliases: ClassVar[tuple[str, ...]] = ("timm:NAME",)
 
     family: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")]

@@ -1,4 +1,4 @@
-"""Search for and download standard data sets."""
+"""Find the files of standard data sets; download missing sets with torchvision."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DOWNLOAD_TIMEOUT = 20.0
 _downloads: ContextVar[bool] = ContextVar("downloads", default=True)
 
 
-def search_folders(source: str, root: str | None) -> list[Path]:
+def folders_to_search(source: str, root: str | None) -> list[Path]:
     """Return the folders to search, in order of priority."""
     if root is not None:
         return [Path(root).expanduser()]
@@ -70,14 +70,14 @@ def find_or_download(
     """
     if files := find_files(source, root, candidates):
         return files
-    folders, reason = search_folders(source, root), ""
+    folders, reason = folders_to_search(source, root), ""
     if _downloads.get():
         missing = root is not None and not folders[0].is_dir()
         failure = "no such folder" if missing else _download(source, folders[0])
         if files := find_files(source, root, candidates):
             return files
         reason = f", and could not be downloaded ({failure})"
-    raise not_found(source, folders, candidates[0][0], reason)
+    raise not_found_error(source, folders, candidates[0][0], reason)
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def find_files(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path] | None:
     """Return the files of a set; None if no folder contains all of them."""
-    for folder in search_folders(source, root):
+    for folder in folders_to_search(source, root):
         paths = [
             next((folder / name for name in names if (folder / name).is_file()), None)
             for names in candidates
@@ -111,17 +111,19 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
         PointError: the file is not found; the message lists the folders searched and how to get the
             data.
     """
-    folders = search_folders(source, root)
+    folders = folders_to_search(source, root)
     if root is not None and folders[0].is_file():
         return folders[0]
     for folder in [root_folder / inner for root_folder in folders for inner in ("", "covertype")]:
         files = {path.name.lower(): path for path in folder.glob("*") if path.is_file()}
         if path := next((files[name] for name in names if name in files), None):
             return path
-    raise not_found(source, folders, ", ".join(names))
+    raise not_found_error(source, folders, ", ".join(names))
 
 
-def not_found(source: str, folders: Sequence[Path], files: str, reason: str = "") -> PointError:
+def not_found_error(
+    source: str, folders: Sequence[Path], files: str, reason: str = ""
+) -> PointError:
     """Return the error for a missing set; it lists the searched folders and how to get the data."""
     searched = ", ".join(map(str, folders))
     return PointError(

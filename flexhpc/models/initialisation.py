@@ -22,11 +22,11 @@ GAINS = {
 arXiv 1502.01852, and torch.nn.init.calculate_gain; for GELU and SiLU the gain of ReLU)."""
 BASE_WIDTH = 64
 Layer = nn.Linear | nn.Conv2d
-InitialiseLayer = Callable[[Layer, bool], None]
+LayerInitialiser = Callable[[Layer, bool], None]
 """Initialises a layer in place; the second argument is whether it is the last layer."""
 
 
-def layer_initialiser(model: Initialised) -> InitialiseLayer:
+def layer_initialiser(model: Initialised) -> LayerInitialiser:
     """Return the function that initialises layers according to ``model.init``.
 
     ``torch`` multiplies the default weights by ``model.gain``; all other values set biases to zero.
