@@ -22,7 +22,7 @@ import torch
 from bench.speed.__main__ import N, timed
 from bench.speed.contestants import CONTESTANTS, Contestant
 from flexhpc.training import evaluation, loop, optimizers
-from flexhpc.training.resident import Resident
+from flexhpc.training.device_inputs import DeviceInputs
 
 Without = Callable[[], AbstractContextManager[object]]
 BATCHES, EVALUATION = "flexhpc", "flexhpc, curves by evaluation"
@@ -38,7 +38,7 @@ def filling() -> Iterator[None]:
         torch.set_deterministic_debug_mode("default")
 
 
-def _fresh(self: Resident, ids: torch.Tensor) -> torch.Tensor:
+def _fresh(self: DeviceInputs, ids: torch.Tensor) -> torch.Tensor:
     return self[ids]
 
 
@@ -51,7 +51,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(optimizers, "_ADAM", torch.optim.Adam), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "batches copied into the same memory": (
-        lambda: patch.object(Resident, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
+        lambda: patch.object(DeviceInputs, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "evaluation of 128 samples at once": (
         lambda: patch.object(evaluation, "_FORWARD_CHUNK", 4096), EVALUATION, ("CNN 8", "CNN 32"),

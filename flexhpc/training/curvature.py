@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flexhpc.errors import PointError, one_line
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
-from flexhpc.training.resident import Resident, chunk_size
 
 _CHUNK = 256
 _CONVERGED = 1e-6
@@ -153,7 +153,7 @@ def hessian_product(
 
 def hessian_ritz(
     model: nn.Module,
-    inputs: Tensor | Resident,
+    inputs: Tensor | DeviceInputs,
     labels: Tensor,
     group: Group,
     products: int,

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.errors import BatchOfOne
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.epoch_metrics import EpochMetrics
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop
 from flexhpc.training.memory_format import match_memory_format
-from flexhpc.training.resident import Resident, chunk_size
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _CHUNK = 512
@@ -44,7 +44,7 @@ class AutogradEngine:
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Resident, labels: Tensor, *,
+        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, *,
         precision: contextlib.AbstractContextManager[Any], label_smoothing: float,
         full_batch: bool, metrics: EpochMetrics | None, norm_group: Group | None = None,
     ) -> None:  # fmt: skip

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.training.curvature import Ritz, hessian_ritz
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.engine import GradientSum
 from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from flexhpc.training.manual_backprop import ManualBackprop
-from flexhpc.training.resident import Resident, chunk_size
 
 _EVALUATION_CHUNK = 4_096
 _BACKWARD_CHUNK = 512
@@ -70,7 +70,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Resident, labels: Tensor, prompt: int, group: Group, *,
+        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, prompt: int, group: Group, *,
         parts: int, ordered: bool, precision: contextlib.AbstractContextManager[Any],
         backprop: ManualBackprop | None, seed: int,
     ) -> None:  # fmt: skip

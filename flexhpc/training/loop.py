@@ -24,6 +24,7 @@ from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
+from flexhpc.training.device_inputs import DeviceInputs
 from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
 from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
@@ -41,7 +42,6 @@ from flexhpc.training.optimizers import (
     update_weights,
 )
 from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
-from flexhpc.training.resident import Resident
 from flexhpc.training.sync_norm import batch_norms
 
 Saved = dict[str, Any]
@@ -302,7 +302,7 @@ class Trainee:
             loss = cross_entropy if backprop is None else functional.nll_loss
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
-        inputs = Resident(data, double=training.precision == "fp64")
+        inputs = DeviceInputs(data, double=training.precision == "fp64")
         norm_group = group if group.size > 1 and batch_norms(model) else None
         options: dict[str, Any] = {
             "precision": precision, "label_smoothing": training.label_smoothing,

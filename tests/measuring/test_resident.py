@@ -13,7 +13,7 @@ from flexhpc.measuring import probe
 from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
 from flexhpc.training import Callbacks, Group, Outcome
-from flexhpc.training.resident import Resident
+from flexhpc.training.device_inputs import DeviceInputs
 from tests.training.helpers import same
 
 MLP, CNN = "{family: mlp, width: 16, depth: 2}", "{family: cnn, width: 4, depth: 2}"
@@ -55,14 +55,14 @@ def test_uint8_inputs_train_bitwise_like_float32(
         f"  training: {{{training}}}\n"
     )
     (point,) = checked(spec)[1]
-    batch = Resident.batch
+    batch = DeviceInputs.batch
     is_bytes: list[bool] = []
 
-    def recorded(self: Resident, ids: torch.Tensor) -> torch.Tensor:
-        is_bytes.append(self.bytes)
+    def recorded(self: DeviceInputs, ids: torch.Tensor) -> torch.Tensor:
+        is_bytes.append(self.is_uint8)
         return batch(self, ids)
 
-    monkeypatch.setattr(Resident, "batch", recorded)
+    monkeypatch.setattr(DeviceInputs, "batch", recorded)
     floats = trained(point, 150)
     assert not any(is_bytes)
     is_bytes.clear()

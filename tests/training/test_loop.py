@@ -25,7 +25,7 @@ from flexhpc.config.sections.training import (
 )
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
-from flexhpc.training import Callbacks, resident, train
+from flexhpc.training import Callbacks, device_inputs, train
 from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
@@ -152,7 +152,7 @@ def test_checkpoints_are_saved_periodically(tmp_path: Path) -> None:
 
 def test_large_images_are_processed_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations as well: the memory of a GPU is sufficient for a training batch."""
-    monkeypatch.setattr(resident, "_MAX_VALUES", 64 * 100)  # of 8 x 8
+    monkeypatch.setattr(device_inputs, "_MAX_VALUES", 64 * 100)  # of 8 x 8
     sizes: list[int] = []
 
     def make(norm: str) -> torch.nn.Module:
