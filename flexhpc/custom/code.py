@@ -83,11 +83,11 @@ def find_code(name: str, folder: Path | None) -> Code:
     else:
         root = _root_on_path(module, folder)
         if root.name in INSTALLED:
-            return Code(folder="", hash=hash_of({module: _release(module).encode()}))
+            return Code(folder="", hash=hash_texts({module: _release(module).encode()}))
         files = _closure(module, root, module.split(".")[0])
     if module not in files:
         raise LookupError(f"no module named {module} in {root}")
-    return Code(folder=str(root), hash=hash_of({m: f.read_bytes() for m, f in files.items()}))
+    return Code(folder=str(root), hash=hash_texts({m: f.read_bytes() for m, f in files.items()}))
 
 
 @cache
@@ -319,7 +319,7 @@ def _release(module: str) -> str:
         return top
 
 
-def hash_of(texts: Mapping[str, bytes]) -> str:
+def hash_texts(texts: Mapping[str, bytes]) -> str:
     """Return a hash of named texts (16 hexadecimal digits), independent of their order."""
     digest = hashlib.sha256()
     for name in sorted(texts):

@@ -21,7 +21,7 @@ from flexhpc.config import checked, freeze
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom.code import find_code
-from flexhpc.custom.live import source_hash
+from flexhpc.custom.object_hash import object_hash
 from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
 from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
@@ -325,14 +325,14 @@ def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
     again = lambda: make_network(  # noqa: E731
         3
     )
-    assert source_hash(pair[0]) == source_hash(again) != source_hash(pair[1])
+    assert object_hash(pair[0]) == object_hash(again) != object_hash(pair[1])
 
     def closures(width: int, array: object = None) -> tuple[object, object]:
         return (lambda: make_network(width)), (lambda: array)
 
-    assert source_hash(closures(3)[0]) == source_hash(closures(3)[0])
-    assert source_hash(closures(3)[0]) != source_hash(closures(4)[0])
-    assert source_hash(closures(3, np.zeros(2))[1]) is None
+    assert object_hash(closures(3)[0]) == object_hash(closures(3)[0])
+    assert object_hash(closures(3)[0]) != object_hash(closures(4)[0])
+    assert object_hash(closures(3, np.zeros(2))[1]) is None
 
     class Base(nn.Module):
         pass
@@ -340,10 +340,10 @@ def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
     class Derived(Base):
         layers = make_network(3)
 
-    assert len({source_hash(lambda: Base()), source_hash(lambda: Derived()), None}) == 3
+    assert len({object_hash(lambda: Base()), object_hash(lambda: Derived()), None}) == 3
     scope: dict[str, object] = {}
     exec("def typed(): return 1", scope)
-    assert source_hash(scope["typed"]) is None
+    assert object_hash(scope["typed"]) is None
 
 
 @pytest.mark.parametrize("parent", ["flexhpc", "flexhpc/flexhpc", "site-packages/project"])
@@ -369,7 +369,7 @@ def test_user_code_in_folder_named_like_a_package_is_hashed(
             build = importlib.import_module("user_nets").build
         finally:
             sys.dont_write_bytecode = before
-        hashes.add(source_hash(build))
+        hashes.add(object_hash(build))
     assert len(hashes) == 2
     assert None not in hashes
 
