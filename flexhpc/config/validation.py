@@ -16,7 +16,7 @@ from flexhpc.config.sections.base import FILLED, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.variants import ENTRY_POINTS, Choice
 from flexhpc.config.yaml_reader import Path_
-from flexhpc.custom.code import NAME, registered_names
+from flexhpc.custom.code import NAME, entry_point_targets
 
 S = TypeVar("S", bound=Section)
 
@@ -149,7 +149,7 @@ def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report
     """Report that values select no variant, and the problems of their other keys."""
     key, variant = kind.variant(values)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
-    names += [name for name in registered_names(ENTRY_POINTS.get(key, "")) if name not in names]
+    names += [name for name in entry_point_targets(ENTRY_POINTS.get(key, "")) if name not in names]
     if variant is None:
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:

@@ -91,7 +91,7 @@ def find_code(name: str, folder: Path | None) -> Code:
 
 
 @cache
-def registered_names(kind: str) -> dict[str, str]:
+def entry_point_targets(kind: str) -> dict[str, str]:
     """Return the entry points of installed packages: name -> ``module:name``.
 
     Args:

@@ -402,7 +402,7 @@ def test_entry_point_is_equivalent_to_its_import_path(
         "[flexhpc.models]\nnice = nets:Net\nmlp = nets:Net\n[flexhpc.data]\ngood = samples:load\n"
     )
     monkeypatch.syspath_prepend(str(package.parent))
-    custom_code.registered_names.cache_clear()
+    custom_code.entry_point_targets.cache_clear()
     try:
         plain = ids(folder)
         assert ids(folder, "model.family=nice", "data.source=good") == plain
@@ -411,7 +411,7 @@ def test_entry_point_is_equivalent_to_its_import_path(
         with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
             checked(folder / "custom.yaml", ["model.family=nicer"])
     finally:
-        custom_code.registered_names.cache_clear()
+        custom_code.entry_point_targets.cache_clear()
 
 
 def test_all_errors_of_a_section_are_reported_at_once(tmp_path: Path) -> None:
