@@ -16,7 +16,7 @@ from flexhpc.config.sections.base import FILLED, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.variants import ENTRY_POINTS, Choice
 from flexhpc.config.yaml_reader import Path_
-from flexhpc.custom.code import NAME, entry_point_targets
+from flexhpc.custom.code import IMPORT_PATH_PATTERN, entry_point_targets
 
 S = TypeVar("S", bound=Section)
 
@@ -44,7 +44,7 @@ _BOUNDS = {
 }
 SWEEP_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 _PATTERNS = {
-    NAME: "have the form module:name",
+    IMPORT_PATH_PATTERN: "have the form module:name",
     SWEEP_NAME: "consist of letters, digits, _ and - (at most 100, not - at the start)",
 }
 _SYNONYMS = {"learning_rate": "lr"}

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
 from flexhpc.errors import PointError, one_line
 
-NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
 IN_PROCESS = "python"
 """Pseudo-module of objects registered with :func:`register_object`: ``python:NAME``."""
