@@ -22,7 +22,7 @@ from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom.code import find_code
 from flexhpc.custom.object_hash import object_hash
-from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
+from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
 from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
@@ -201,7 +201,7 @@ def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
 def test_time_limit_is_reentrant() -> None:
     """If the forward pass of a network calls itself, the limit of the outer call applies."""
     limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
-    with end_open_limits():
+    with deactivate_open_limits():
         with limit, limit:
             assert signal.getsignal(signal.SIGALRM) is not before
         assert signal.getsignal(signal.SIGALRM) is before
@@ -211,7 +211,7 @@ def test_time_limit_is_reentrant() -> None:
     assert signal.getsignal(signal.SIGALRM) is before
     with (
         pytest.raises(TimeLimitExceeded, match="x exceeded its time limit"),
-        end_open_limits(),
+        deactivate_open_limits(),
         TimeLimit(0.05, "x"),
     ):
         time.sleep(5)
@@ -385,7 +385,8 @@ def test_installed_code_is_not_hashed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_error_of_user_code_names_its_line() -> None:
     """Also if its path starts with the path of the package: flexhpc_nets.py next to flexhpc/."""
-    code = compile("def build():\n    return 1 / 0\n", f"{custom_code.PACKAGE}_nets.py", "exec")
+    path = f"{custom_code.FLEXHPC_FOLDER}_nets.py"
+    code = compile("def build():\n    return 1 / 0\n", path, "exec")
     scope: dict[str, Any] = {}
     exec(code, scope)
     with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
