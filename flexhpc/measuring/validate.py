@@ -39,7 +39,7 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         if isinstance(point.training, CustomTrainer)
     }
     for trainer in trainers.values():
-        if (message := _error_of(trainer.import_it)) and message not in reported:
+        if (message := _error_of(trainer.import_function)) and message not in reported:
             reported.add(message)
             yield True, message
     for point in points:
