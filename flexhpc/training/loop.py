@@ -41,10 +41,10 @@ from flexhpc.training.optimizers import (
     stable_updates,
     update_weights,
 )
-from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
+from flexhpc.training.outcome import Callbacks, ModelFactory, Outcome, ProbeData, Verdict
 from flexhpc.training.sync_norm import batch_norms
 
-Saved = dict[str, Any]
+SavedState = dict[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -82,7 +82,7 @@ class TrainState:
 
 def train(
     training: Training,
-    make_model: MakeModel,
+    make_model: ModelFactory,
     data: ProbeData,
     callbacks: Callbacks,
     group: Group | None = None,
@@ -112,25 +112,25 @@ def train(
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic():
-        trainee = Trainee(training, make_model, data, callbacks, group)
+        run = TrainingRun(training, make_model, data, callbacks, group)
         state = None
         if saved is not None:
-            state = trainee.restore(saved)
+            state = run.restore(saved)
             if state is None:  # some of the weights may already have been overwritten
-                trainee = Trainee(training, make_model, data, callbacks, group)
+                run = TrainingRun(training, make_model, data, callbacks, group)
         try:
-            return _train(training, trainee, state or trainee.start(), data, callbacks, group)
+            return _train(run, state or run.initial_state(), data)
         except (Interrupted, PeerLost, PointError, torch.OutOfMemoryError):
             raise
         except Exception:
-            if state is not None and trainee.steps_since_resume == 0:
+            if state is not None and run.steps_since_resume == 0:
                 for path in (callbacks.checkpoint, callbacks.final_state):
                     if path is not None:  # otherwise every attempt would fail in the same way
                         path.unlink(missing_ok=True)
             raise
 
 
-def _can_continue(saved: Saved, training: Training, n: int) -> bool:
+def _can_continue(saved: SavedState, training: Training, n: int) -> bool:
     """Return whether a state that was saved with another budget is valid for the current budget.
 
     It is valid if no update so far depends on either budget.
@@ -140,23 +140,18 @@ def _can_continue(saved: Saved, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling is None or previous == current:
             return True
-        same = (stable_updates(training, total or math.inf) for total in (previous, current))
-        return bool(steps <= min(same))
+        stable = (stable_updates(training, total or math.inf) for total in (previous, current))
+        return bool(steps <= min(stable))
     except (KeyError, TypeError):
-        return True  # Trainee.restore rejects it
+        return True  # TrainingRun.restore rejects it
 
 
-def _train(
-    training: Training, trainee: Trainee, state: TrainState, data: ProbeData,
-    callbacks: Callbacks, group: Group,
-) -> Outcome:  # fmt: skip
+def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
     """Run the loop over epochs and updates until there is a verdict."""
-    model, optimizer = trainee.model, trainee.optimizer
-    engine, evaluator, metrics = trainee.engine, trainee.evaluator, trainee.metrics
-    gates = training.gates
-    n, sizes = len(data.labels), epoch_batch_sizes(training, len(data.labels))
-    initial_max_steps = budget.budget_in_updates(training, sizes)
-    stable = stable_updates(training, initial_max_steps or math.inf)
+    training, callbacks, group, gates = run.training, run.callbacks, run.group, run.training.gates
+    engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
+    n, sizes, initial_max_steps = len(data.labels), run.batch_sizes, run.initial_max_steps
+    stable_steps = stable_updates(training, initial_max_steps or math.inf)
     started = last_saved = time.monotonic()
     seconds_before = state.seconds
     verdict: Verdict | None = None
@@ -168,7 +163,7 @@ def _train(
         engine.train_mode()
         while state.batch < len(batches) and not state.out_of_budget():
             ids = batches[state.batch]
-            set_learning_rates(optimizer, training, state.steps, initial_max_steps)
+            set_learning_rates(run.optimizer, training, state.steps, initial_max_steps)
             # Plain MLP: ManualEngine; several processes or shards: ShardedEngine; else autograd.
             engine.backward(ids, state.steps)
             if training.sam is not None:
@@ -177,21 +172,21 @@ def _train(
                 restore_weights(evaluator.parameters, weights)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
-            update_weights(optimizer)
+            update_weights(run.optimizer)
             state.batch += 1
             state.steps += 1
             state.cost += len(ids) * training.gradients_per_sample
-            trainee.steps_since_resume += 1
+            run.steps_since_resume += 1
 
             now = time.monotonic()
-            if state.steps == stable and callbacks.final_state is not None:
+            if state.steps == stable_steps and callbacks.final_state is not None:
                 # Save before the epoch ends, because with a larger budget it may have more updates.
                 state.seconds = seconds_before + now - started
-                trainee.save(state, callbacks.final_state)
+                run.save(state, callbacks.final_state)
             stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
             if stop or now - last_saved >= callbacks.checkpoint_every:
                 state.seconds = seconds_before + now - started
-                trainee.save(state, callbacks.checkpoint)
+                run.save(state, callbacks.checkpoint)
                 last_saved = time.monotonic()
             if stop:
                 raise Interrupted
@@ -203,8 +198,8 @@ def _train(
         else:
             evaluation = evaluator.evaluate()
             loss, errors = evaluation.loss, evaluation.errors
-            if trainee.forgetting is not None:
-                trainee.forgetting.update(torch.arange(n, device=group.device), ~evaluation.correct)
+            if run.forgetting is not None:
+                run.forgetting.update(torch.arange(n, device=group.device), ~evaluation.correct)
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - steps_at_start)
@@ -222,17 +217,17 @@ def _train(
         if evaluation is not None and evaluation.errors == 0:
             verdict = "fit"
             break
-        gate_on = gates.plateau.mode != "off"
-        plateau = gate_on and (
+        plateau_gate_on = gates.plateau.mode != "off"
+        at_plateau = plateau_gate_on and (
             state.plateau.updates >= patience_in_updates(gates.plateau, state.max_steps, len(sizes))
         )
         stops_early = training.schedule == "constant" and training.until != "saturation"
-        finished = state.out_of_budget() or (plateau and stops_early)
+        finished = state.out_of_budget() or (at_plateau and stops_early)
         if finished:
             evaluation = evaluation or evaluator.evaluate()
             if not math.isfinite(evaluation.loss):  # the last updates may have diverged
                 verdict = "diverged"
-            elif plateau or not gate_on:
+            elif at_plateau or not plateau_gate_on:
                 verdict = "not_fit"
             else:
                 assert state.max_steps is not None
@@ -242,15 +237,15 @@ def _train(
                 verdict = None if extended else "unconverged"
 
     evaluation = evaluation or evaluator.evaluate()
-    metrics_at_end = callbacks.on_train_end(model.eval())
-    gated = apply_gates(
+    metrics_at_end = callbacks.on_train_end(run.model.eval())
+    gate_result = apply_gates(
         gates, verdict, evaluator, state.plateau, losses=state.losses,
         gradient_start=state.gradient_norm_start, loss_start=state.loss_start,
     )  # fmt: skip
     if state.max_steps != initial_max_steps:
         metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
     return Outcome(
-        verdict=gated.verdict,
+        verdict=gate_result.verdict,
         n_errors=evaluation.errors,
         loss=evaluation.loss,
         epochs=state.epoch,
@@ -258,23 +253,23 @@ def _train(
         cost=state.cost,
         seconds=seconds_before + time.monotonic() - started,
         fitted=evaluation.correct.cpu().numpy(),
-        metrics={**metrics_at_end, **gated.metrics},
-        rejected=gated.rejected,
+        metrics={**metrics_at_end, **gate_result.metrics},
+        rejected=gate_result.rejected,
         loss_curve=np.array(state.losses, dtype=np.float32),
         error_curve=np.array(state.errors, dtype=np.int32),
-        forgotten=None if trainee.forgetting is None else trainee.forgetting.events(),
+        forgotten=None if run.forgetting is None else run.forgetting.events(),
     )
 
 
-class Trainee:
-    """A model with its optimizer, gradient engine, evaluator and metrics.
+class TrainingRun:
+    """Model, optimizer, gradient engine, evaluator and metrics of a training run.
 
     Raises:
         PointError: ``training.shards`` is set, and the model has BatchNorm.
     """
 
     def __init__(
-        self, training: Training, make_model: MakeModel, data: ProbeData, callbacks: Callbacks,
+        self, training: Training, make_model: ModelFactory, data: ProbeData, callbacks: Callbacks,
         group: Group,
     ) -> None:  # fmt: skip
         self.training, self.callbacks, self.group = training, callbacks, group
@@ -323,15 +318,14 @@ class Trainee:
         )  # fmt: skip
         self.optimizer = make_optimizer(training, local.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])
-        self.max_steps = budget.budget_in_updates(
-            training, epoch_batch_sizes(training, len(labels))
-        )
+        self.batch_sizes = epoch_batch_sizes(training, len(labels))
+        self.initial_max_steps = budget.budget_in_updates(training, self.batch_sizes)
 
-    def start(self) -> TrainState:
+    def initial_state(self) -> TrainState:
         """Return the state before the first update, with the initial metrics that gates need."""
         gates = self.training.gates
         state = TrainState(
-            plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.max_steps
+            plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps
         )
         if gates.gradient.mode != "off":
             norms = self.evaluator.norms()
@@ -350,7 +344,7 @@ class Trainee:
             # The state of a generator cannot be restored on another type of device.
             rng_state: Tensor = torch.get_device_module(device).get_rng_state(device)
             random["accelerator"] = device.type, rng_state
-        saved: Saved = {
+        saved: SavedState = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random,
@@ -365,16 +359,16 @@ class Trainee:
         except (OSError, RuntimeError) as error:  # such as a full disk
             print(f"checkpoint: cannot save ({error}); training continues", flush=True)
 
-    def restore(self, saved: Saved) -> TrainState | None:
+    def restore(self, saved: SavedState) -> TrainState | None:
         """Restore a checkpoint; return None if it does not match the model."""
         device = self.group.device
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             torch.set_rng_state(saved["random"]["cpu"])
-            saved_on, random = saved["random"].get("accelerator", ("cpu", None))
+            saved_on, rng_state = saved["random"].get("accelerator", ("cpu", None))
             if saved_on == device.type != "cpu":
-                torch.get_device_module(device).set_rng_state(random, device)
+                torch.get_device_module(device).set_rng_state(rng_state, device)
             if self.metrics is not None:
                 self.metrics.load(saved["metrics"])
             if self.forgetting is not None and "forgetting" in saved:
@@ -385,7 +379,7 @@ class Trainee:
                     self.metrics.forgetting = None
             progress = {**saved["progress"], "plateau": Plateau(**saved["progress"]["plateau"])}
             if self.training.until == "saturation":  # the saved budget may be smaller
-                progress["max_steps"] = self.max_steps
+                progress["max_steps"] = self.initial_max_steps
             return TrainState(**progress)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             return None
