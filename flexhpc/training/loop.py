@@ -140,7 +140,7 @@ def _can_continue(saved: SavedState, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling is None or previous == current:
             return True
-        stable = (stable_updates(training, total or math.inf) for total in (previous, current))
+        stable = (stable_updates(training, max_steps) for max_steps in (previous, current))
         return bool(steps <= min(stable))
     except (KeyError, TypeError):
         return True  # TrainingRun.restore rejects it
@@ -151,7 +151,7 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
     training, callbacks, group, gates = run.training, run.callbacks, run.group, run.training.gates
     engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
     n, sizes, initial_max_steps = len(data.labels), run.batch_sizes, run.initial_max_steps
-    stable_steps = stable_updates(training, initial_max_steps or math.inf)
+    stable_steps = stable_updates(training, initial_max_steps)
     started = last_saved = time.monotonic()
     seconds_before = state.seconds
     verdict: Verdict | None = None

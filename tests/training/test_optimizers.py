@@ -227,27 +227,27 @@ def test_shampoo_with_gradients_of_rank_one() -> None:
     assert weight.abs().max() < 1
 
 
+def scheduled(schedule: str, **options: object) -> Sgd:
+    return Sgd(optimizer="sgd", lr=0.1, epochs=1, schedule=schedule, **options)
+
+
 def test_schedules() -> None:
-    constant, cosine = (
-        Sgd(optimizer="sgd", epochs=1, schedule=schedule) for schedule in ("constant", "cosine")
-    )
-    assert learning_rate(constant, 0.1, 7, math.inf) == 0.1
-    assert learning_rate(cosine, 0.1, 0, 10) == 0.1
-    assert learning_rate(cosine, 0.1, 5, 10) == pytest.approx(0.05)
-    assert learning_rate(cosine, 0.1, 10, 10) == pytest.approx(0, abs=1e-12)
-    wsd = Sgd(optimizer="sgd", schedule="wsd", epochs=1)
+    constant, cosine, wsd = map(scheduled, ("constant", "cosine", "wsd"))
+    assert learning_rate(constant, 7, None) == 0.1
+    assert learning_rate(cosine, 0, 10) == 0.1
+    assert learning_rate(cosine, 5, 10) == pytest.approx(0.05)
+    assert learning_rate(cosine, 10, 10) == pytest.approx(0, abs=1e-12)
     assert stable_updates(wsd, 20) == 18
-    assert [learning_rate(wsd, 0.1, step, 20) for step in (0, 17, 18, 19)] == [0.1, 0.1, 0.1, 0.05]
-    larger = [learning_rate(wsd, 0.1, step, 40) for step in range(18)]
-    assert larger == [learning_rate(wsd, 0.1, step, 20) for step in range(18)]
+    assert [learning_rate(wsd, step, 20) for step in (0, 17, 18, 19)] == [0.1, 0.1, 0.1, 0.05]
+    larger_budget = [learning_rate(wsd, step, 40) for step in range(18)]
+    assert larger_budget == [learning_rate(wsd, step, 20) for step in range(18)]
 
 
 @given(st.integers(1, 50), st.integers(1, 200), st.sampled_from(["constant", "cosine", "wsd"]))
-def test_warm_up(warmup: int, total: int, schedule: str) -> None:
-    options = {"optimizer": "sgd", "epochs": 1, "schedule": schedule}
-    plain, warm = Sgd(**options), Sgd(**options, warmup=warmup)  # type: ignore[arg-type]
-    for step in range(total):
-        ratio = learning_rate(warm, 2.0, step, total) / learning_rate(plain, 2.0, step, total)
+def test_warm_up(warmup: int, max_steps: int, schedule: str) -> None:
+    plain, warm = scheduled(schedule), scheduled(schedule, warmup=warmup)
+    for step in range(max_steps):
+        ratio = learning_rate(warm, step, max_steps) / learning_rate(plain, step, max_steps)
         assert ratio == pytest.approx(min(1, (step + 1) / warmup))
 
 
@@ -265,7 +265,7 @@ def test_fused_steps_and_states_equal_those_of_torch(name: str) -> None:
     for ours in (True, False):
         torch.manual_seed(0)
         weights = [nn.Parameter(torch.randn(shape)) for shape in ((5, 7), (3,), (4,))]
-        weights[1].rate_factors = (0.5, 0.5)
+        weights[1].lr_factors = (0.5, 0.5)
         options = {"momentum": section.momentum} if name == "sgd" else {}
         optimizer = (
             make_optimizer(section, weights)
