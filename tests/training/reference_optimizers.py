@@ -10,12 +10,19 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+class Optimizer(Protocol):
+    """Computes the new weight from the previous one, which it does not change."""
+
+    def step(self, weight: Array, gradient: Array, lr: float) -> Array: ...
 
 
 def unfolded(tensor: Array, axis: int) -> Array:
@@ -38,16 +45,17 @@ class Shampoo:
     """Gupta et al. 2018, algorithm 2: exponent -1/(2k) for a tensor of order k.
 
     Attributes:
-        widest: longer axes use only the diagonal of their statistics; decay: L2 penalty.
+        max_preconditioner_dim: longer axes use only the diagonal of their statistics.
+        weight_decay: L2 penalty.
     """
 
     epsilon: float = 1e-6
-    decay: float = 0.0
-    widest: float = math.inf
+    weight_decay: float = 0.0
+    max_preconditioner_dim: float = math.inf
     statistics: list[Array] = field(default_factory=list)
 
     def step(self, weight: Array, gradient: Array, lr: float) -> Array:
-        gradient = gradient + self.decay * weight
+        gradient = gradient + self.weight_decay * weight
         if not self.statistics:
             self.statistics = [self.epsilon * np.eye(size) for size in weight.shape]
         roots = []
@@ -55,7 +63,7 @@ class Shampoo:
             rows = unfolded(gradient, axis)
             self.statistics[axis] += rows @ rows.T
             statistic = self.statistics[axis]
-            if size > self.widest:
+            if size > self.max_preconditioner_dim:
                 statistic = np.diag(np.diag(statistic))
             roots.append(power(statistic, -1 / (2 * weight.ndim)))
         return weight - lr * multiplied(roots, gradient)
@@ -80,7 +88,7 @@ class Soap:
     beta1: float = 0.95
     beta2: float = 0.95
     epsilon: float = 1e-8
-    decay: float = 0.0
+    weight_decay: float = 0.0
     every: int = 10
     updates: int = -1
     statistics: list[Array] = field(default_factory=list)
@@ -108,7 +116,7 @@ class Soap:
         # The code of the paper adds epsilon before the bias correction.
         root += self.epsilon / math.sqrt(1 - self.beta2**self.updates)
         weight = weight - lr * multiplied(self.axes, mean / root)
-        weight = weight * (1 - lr * self.decay)
+        weight = weight * (1 - lr * self.weight_decay)
         self._observe(gradient)
         if self.updates % self.every == 0 and weight.ndim > 1:
             self._rotate()
@@ -135,7 +143,7 @@ class AdamW:
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-10
-    decay: float = 0.0
+    weight_decay: float = 0.0
     updates: int = 0
     mean: Array | float = 0.0
     square: Array | float = 0.0
@@ -146,7 +154,7 @@ class AdamW:
         self.square = self.beta2 * self.square + (1 - self.beta2) * gradient**2
         mean = self.mean / (1 - self.beta1**self.updates)
         root = np.sqrt(self.square / (1 - self.beta2**self.updates))
-        return weight * (1 - lr * self.decay) - lr * mean / (root + self.epsilon)
+        return weight * (1 - lr * self.weight_decay) - lr * mean / (root + self.epsilon)
 
 
 @dataclass
@@ -157,7 +165,7 @@ class Muon:
     """
 
     momentum: float = 0.95
-    decay: float = 0.0
+    weight_decay: float = 0.0
     buffer: Array | float = 0.0
 
     def step(self, weight: Array, gradient: Array, lr: float) -> Array:
@@ -169,4 +177,4 @@ class Muon:
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         rows, columns = matrix.shape
         update = (left * values) @ right * math.sqrt(max(1, rows / columns))
-        return weight * (1 - lr * self.decay) - lr * update.reshape(weight.shape)
+        return weight * (1 - lr * self.weight_decay) - lr * update.reshape(weight.shape)
