@@ -70,8 +70,8 @@ MUTATIONS = (
     ),
     Mutation(
         "memory format of gradients", "training/engine.py",
-        "parameter.grad = match_memory_format(gradient, parameter) if used",
-        "parameter.grad = gradient if used", ("tests/training/test_group.py",),
+        "parameter.grad = match_memory_format(gradient, parameter) if",
+        "parameter.grad = gradient if", ("tests/training/test_group.py",),
     ),
     Mutation(
         "batches moved to the device", "training/loop.py", "order.to(group.device).split(sizes)",

@@ -26,8 +26,8 @@ from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
-_CONVERGED = 1e-6
-_INVARIANT = 1e-13
+_TOLERANCE = 1e-6
+_INVARIANCE = 1e-13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def lanczos(
     multiply: Callable[[Tensor], Tensor],
     start: Tensor,
     products: int,
-    tolerance: float = _CONVERGED,
+    tolerance: float = _TOLERANCE,
 ) -> Ritz:
     """Find the extreme Ritz values of a symmetric operator.
 
@@ -92,7 +92,7 @@ def lanczos(
         if not math.isfinite(diagonal[-1] + norm):
             return Ritz(products=count)
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
-        last = count == limit or norm <= _INVARIANT * scale
+        last = count == limit or norm <= _INVARIANCE * scale
         if last or count == check:
             extremes = _extremes(diagonal, off_diagonal, norm)
             size = max(abs(extremes.min), abs(extremes.max))
@@ -139,11 +139,11 @@ def hessian_product(
             loss_of(chunk), parameters, create_graph=True, materialize_grads=True
         )
         # Gradients that need no grad are constant, for example those of an unused parameter.
-        curved = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
-        if curved:
+        pairs = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
+        if pairs:
             # autograd.grad would silently skip a function that can be differentiated only once,
             # since it runs only the functions that lead to its inputs.
-            outputs, directions = zip(*curved, strict=True)
+            outputs, directions = zip(*pairs, strict=True)
             torch.autograd.backward(outputs, directions)
     products = [p.grad for p in parameters if p.grad is not None]
     for parameter in parameters:
@@ -189,23 +189,23 @@ def hessian_ritz(
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
-    def part(number: int, vector: Tensor) -> Tensor:
+    def part_product(number: int, vector: Tensor) -> Tensor:
         chunks = parts[number].split(chunk) if len(parts[number]) else ()
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
-        terms = [part(number, vector) for number in group.local_parts(len(parts))]
+        terms = [part_product(number, vector) for number in group.local_parts(len(parts))]
         if shards is None:
             return group.all_reduce(terms[0])
         return group.ordered_sum(terms, len(parts), zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
-    with _twice_differentiable():
+    with _double_backward():
         return lanczos(multiply, torch.from_numpy(start).to(labels.device), products)
 
 
 @contextmanager
-def _twice_differentiable() -> Iterator[None]:
+def _double_backward() -> Iterator[None]:
     """Use kernels that can be differentiated twice; raise PointError if none exists."""
     try:
         # Fused attention kernels have no second derivative.

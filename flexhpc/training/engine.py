@@ -51,8 +51,8 @@ class AutogradEngine:
         self.model, self.inputs, self.labels = model, inputs, labels
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.precision, self.label_smoothing = precision, label_smoothing
-        chunked = full_batch and not batch_norms(model)
-        self.chunk = chunk_size(inputs.shape[1:], _CHUNK) if chunked else None
+        in_chunks = full_batch and not batch_norms(model)
+        self.chunk = chunk_size(inputs.shape[1:], _CHUNK) if in_chunks else None
         self.metrics, self.norm_group = metrics, norm_group
 
     def train_mode(self) -> None:
@@ -68,23 +68,23 @@ class AutogradEngine:
             second: whether this is the second gradient of an update with SAM: BatchNorm's
                 running statistics and the metrics of the epoch are not updated again.
         """
-        with fixed_statistics(self.model) if second else contextlib.nullcontext():
+        with frozen_running_statistics(self.model) if second else contextlib.nullcontext():
             zero_grad(self.parameters)
             outputs = self.accumulate(ids, total=len(ids))
         if self.metrics is not None and not second:
             for logits, labels, rows in outputs:
                 self.metrics.add(logits, labels, rows)
 
-    def accumulate(self, ids: Tensor, total: int, largest: int | None = None) -> Outputs:
+    def accumulate(self, ids: Tensor, total: int, max_part: int | None = None) -> Outputs:
         """Add the gradient of the summed loss over some rows, divided by ``total``.
 
         Args:
             ids: int64 (m,), m may be 0.
             total: number of samples in the whole batch.
-            largest: size of the largest part of the batch; it determines the number of chunks, so
+            max_part: size of the largest part of the batch; it determines the number of chunks, so
                 that this is equal on all processes. By default ``len(ids)``.
         """
-        chunks = 1 if self.chunk is None else -(-(largest or len(ids)) // self.chunk)
+        chunks = 1 if self.chunk is None else -(-(max_part or len(ids)) // self.chunk)
         outputs: Outputs = []
         for rows in ids.tensor_split(chunks) if chunks > 1 else (ids,):
             inputs, labels = self.inputs.batch(rows), self.labels[rows]
@@ -151,7 +151,7 @@ class ShardedEngine:
         self, local: AutogradEngine, group: Group, parts: int, *, ordered: bool, seed: int
     ) -> None:
         self.local, self.group, self.parts, self.seed = local, group, parts, seed
-        self._sum = GradientSum(group, local.parameters, parts, ordered=ordered)
+        self._gradient_sum = GradientSum(group, local.parameters, parts, ordered=ordered)
 
     def train_mode(self) -> None:
         """See :class:`AutogradEngine`."""
@@ -165,22 +165,22 @@ class ShardedEngine:
         parts = ids.tensor_split(self.parts)
         missed = torch.zeros(0 if forgetting is None else len(local.labels), device=device)
 
-        def part(number: int) -> Tensor:
+        def backward_part(number: int) -> Tensor:
             seed = np.random.SeedSequence((self.seed, step, number))
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=device)
             if len(parts[number]) or local.norm_group is not None:
-                outputs = local.accumulate(parts[number], len(ids), largest=len(parts[0]))
+                outputs = local.accumulate(parts[number], len(ids), max_part=len(parts[0]))
                 if metrics is not None:
                     for logits, labels, rows in outputs:
-                        part_sums, wrong = metrics.sums(logits, labels)
-                        sums += part_sums
+                        chunk_sums, chunk_missed = metrics.sums(logits, labels)
+                        sums += chunk_sums
                         if forgetting is not None:
-                            missed[rows] = wrong.float()
+                            missed[rows] = chunk_missed.float()
             return sums
 
-        with fixed_statistics(local.model) if second else contextlib.nullcontext():
-            sums = self._sum(part)
+        with frozen_running_statistics(local.model) if second else contextlib.nullcontext():
+            sums = self._gradient_sum(backward_part)
         if metrics is not None:
             metrics.add_sums(sums, len(ids))
         if forgetting is not None:
@@ -199,25 +199,25 @@ class GradientSum:
         self, group: Group, parameters: Sequence[nn.Parameter], parts: int, *, ordered: bool
     ) -> None:
         self.group, self.parameters, self.parts, self.ordered = group, parameters, parts, ordered
-        self._used: list[bool] | None = None
+        self._has_gradient: list[bool] | None = None
 
-    def __call__(self, part: Callable[[int], Tensor]) -> Tensor:
+    def __call__(self, backward_part: Callable[[int], Tensor]) -> Tensor:
         """Set the gradient of every parameter to the sum over all parts (collective call).
 
         Args:
-            part: called with the number of each part of this process; sets the gradients of that
-                part, and returns a float64 vector (k,).
+            backward_part: called with the number of each part of this process; sets the gradients
+                of that part, and returns a float64 vector (k,).
 
         Returns:
             The sum of these vectors over all parts, (k,).
         """
         if self.parts == 1 and not self.ordered:
             zero_grad(self.parameters)
-            return part(0)
+            return backward_part(0)
         vectors, size = [], 0
         for number in self.group.local_parts(self.parts):
             zero_grad(self.parameters)
-            values = part(number)
+            values = backward_part(number)
             size = len(values)
             vectors.append(self._flat(values))
         zero_grad(self.parameters)
@@ -227,12 +227,13 @@ class GradientSum:
             total = self.group.ordered_sum(vectors, self.parts, zero=zero)
         else:
             total = self.group.all_reduce(vectors[0])
-        if self._used is None:
-            self._used = [flag > 0 for flag in total[len(total) - len(self.parameters) :].tolist()]
+        if self._has_gradient is None:
+            flags = total[len(total) - len(self.parameters) :]
+            self._has_gradient = (flags > 0).tolist()
         start = 0
-        for parameter, used in zip(self.parameters, self._used, strict=True):
+        for parameter, has_gradient in zip(self.parameters, self._has_gradient, strict=True):
             gradient = total[start : start + parameter.numel()].view_as(parameter)
-            parameter.grad = match_memory_format(gradient, parameter) if used else None
+            parameter.grad = match_memory_format(gradient, parameter) if has_gradient else None
             start += parameter.numel()
         return total[start : start + size]
 
@@ -257,7 +258,7 @@ def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
 
 
 @contextlib.contextmanager
-def fixed_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     """Freeze the running statistics of BatchNorm within the context."""
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
