@@ -14,7 +14,7 @@ from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
 from flexhpc.training import Callbacks, Group, Outcome
 from flexhpc.training.device_inputs import DeviceInputs
-from tests.training.helpers import same
+from tests.training.helpers import assert_outcomes_equal
 
 MLP, CNN = "{family: mlp, width: 16, depth: 2}", "{family: cnn, width: 4, depth: 2}"
 ADAM = "optimizer: adam, lr: 1e-2, batch_size: 32, epochs: 12"
@@ -67,5 +67,5 @@ def test_uint8_inputs_train_bitwise_like_float32(
     assert not any(is_bytes)
     is_bytes.clear()
     monkeypatch.setattr(probe, "_MOST_FLOATS", 150 * 64 * 4 - 1)
-    same(floats, trained(point, 150))
+    assert_outcomes_equal(floats, trained(point, 150))
     assert set(is_bytes) == {"inputs:" not in data}

@@ -84,7 +84,9 @@ def resume(
     raise AssertionError("the last start is not interrupted")
 
 
-def agree(first: Outcome, second: Outcome, tolerance: float, of_metrics: float) -> None:
+def assert_outcomes_close(
+    first: Outcome, second: Outcome, tolerance: float, of_metrics: float
+) -> None:
     """Assert that two outcomes are equal; losses and metrics up to relative tolerances."""
     for key in ("verdict", "n_errors", "epochs", "steps", "cost", "rejected"):
         assert getattr(first, key) == getattr(second, key), key
@@ -97,7 +99,7 @@ def agree(first: Outcome, second: Outcome, tolerance: float, of_metrics: float) 
         assert value == pytest.approx(second.metrics[key], rel=of_metrics, nan_ok=True), key
 
 
-def same(first: Outcome, second: Outcome) -> None:
+def assert_outcomes_equal(first: Outcome, second: Outcome) -> None:
     """Assert that two outcomes are bitwise equal except for their time."""
     for key, value in vars(first).items():
         if isinstance(value, np.ndarray):

@@ -17,7 +17,14 @@ from flexhpc.training import Callbacks
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.optimizers import perturb_weights, restore_weights
-from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
+from tests.training.helpers import (
+    SMALL,
+    assert_outcomes_equal,
+    probe_data,
+    resume,
+    run,
+    run_with_model,
+)
 
 N, EPOCHS = 90, 12
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
@@ -176,5 +183,7 @@ def test_counting_has_no_effect_and_is_resumed(training: Training, tmp_path: Pat
     assert plain.forgotten is None
     np.testing.assert_array_equal(plain.fitted, counted.fitted)
     assert (plain.loss, plain.steps) == (counted.loss, counted.steps)
-    same(resume(training, N, [17], tmp_path / "c", counting=(True, True)), counted)
-    same(resume(training, N, [17], tmp_path / "without", counting=(False, True)), plain)
+    assert_outcomes_equal(resume(training, N, [17], tmp_path / "c", counting=(True, True)), counted)
+    assert_outcomes_equal(
+        resume(training, N, [17], tmp_path / "without", counting=(False, True)), plain
+    )

@@ -15,7 +15,7 @@ from flexhpc.models import build
 from flexhpc.training import Callbacks
 from flexhpc.training import loop as loop_module
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
-from tests.training.helpers import run, same
+from tests.training.helpers import assert_outcomes_equal, run
 
 SHORT = {"batch_size": 32, "epochs": 12}
 TRAININGS: dict[str, Training] = {
@@ -36,7 +36,7 @@ def test_training_runs_are_bitwise_equal(name: str, monkeypatch: pytest.MonkeyPa
     manual = run(TRAININGS[name], n, callbacks=Callbacks(forgetting=True))
     assert manual.epochs >= 7
     monkeypatch.setattr(loop_module, "mlp_layers", lambda model, dims: None)
-    same(run(TRAININGS[name], n, callbacks=Callbacks(forgetting=True)), manual)
+    assert_outcomes_equal(run(TRAININGS[name], n, callbacks=Callbacks(forgetting=True)), manual)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

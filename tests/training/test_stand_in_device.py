@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.barrier import PATIENCE
-from tests.training.helpers import agree, same
+from tests.training.helpers import assert_outcomes_close, assert_outcomes_equal
 
 KINDS = ("cpu", "standin")
 MLP = "family: mlp, width: 16, depth: 2, activation: tanh"
@@ -179,7 +179,7 @@ def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any
 def test_devices_agree(name: str, call: Call) -> None:
     case = CASES[name]
     cpu, device = call("train_on_both", case.spec, case.n, case.resident_bytes)
-    agree(cpu, device, case.tolerance, case.tolerance)
+    assert_outcomes_close(cpu, device, case.tolerance, case.tolerance)
     assert case.verdict in (None, cpu.verdict)
 
 
@@ -200,7 +200,7 @@ def test_a_training_run_is_resumed_on_a_different_device(
     stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
     assert stopped is None
     resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
-    agree(uninterrupted, resumed, case.tolerance, case.tolerance)
+    assert_outcomes_close(uninterrupted, resumed, case.tolerance, case.tolerance)
 
 
 def test_dropout_uses_the_generator_of_the_device(call: Call, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_dropout_uses_the_generator_of_the_device(call: Call, tmp_path: Path) ->
         assert stopped is None
         resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
         if resumed_on == "standin":
-            same(uninterrupted, resumed)
+            assert_outcomes_equal(uninterrupted, resumed)
 
 
 def test_doctor_reports_the_device(call: Call) -> None:
