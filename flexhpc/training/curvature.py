@@ -27,6 +27,7 @@ from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
 _TOLERANCE = 1e-6
+"""Residuals below this fraction of the largest absolute Ritz value are small."""
 _INVARIANCE = 1e-13
 
 
@@ -56,24 +57,18 @@ class Ritz:
         return self.min < -tolerance * self.max
 
 
-def lanczos(
-    multiply: Callable[[Tensor], Tensor],
-    start: Tensor,
-    products: int,
-    tolerance: float = _TOLERANCE,
-) -> Ritz:
+def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) -> Ritz:
     """Find the extreme Ritz values of a symmetric operator.
 
     Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The Symmetric
-    Eigenvalue Problem, sections 6.9 and 13.8). Keeps up to ``products`` vectors in memory.
+    Eigenvalue Problem, sections 6.9 and 13.8). Keeps up to ``products`` vectors in memory. Stops
+    when both residuals are small, or the vectors span an invariant subspace.
 
     Args:
         multiply: float64 (n,) -> (n,), the operator.
         start: start vector, float64 (n,), not zero. A random one has a component along every
             eigenvector.
         products: maximum number of calls of ``multiply``.
-        tolerance: stop when both residuals are below this fraction of the largest absolute Ritz
-            value. Also stops when the vectors span an invariant subspace.
     """
     limit = min(products, len(start))
     basis = start.new_empty((limit, len(start)))
@@ -92,11 +87,11 @@ def lanczos(
         if not math.isfinite(diagonal[-1] + norm):
             return Ritz(products=count)
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
-        last = count == limit or norm <= _INVARIANCE * scale
-        if last or count == check:
+        is_last = count == limit or norm <= _INVARIANCE * scale
+        if is_last or count == check:
             extremes = _extremes(diagonal, off_diagonal, norm)
             size = max(abs(extremes.min), abs(extremes.max))
-            if last or max(extremes.residual_min, extremes.residual_max) <= tolerance * size:
+            if is_last or max(extremes.residual_min, extremes.residual_max) <= _TOLERANCE * size:
                 return extremes
             check = count + 1 + count // 16
         off_diagonal.append(norm)

@@ -48,7 +48,7 @@ def run(
 def run_with_model(
     training: Training, n: int, model: Model = SMALL
 ) -> tuple[Outcome, torch.nn.Module]:
-    """Train as :func:`run` does; also return the trained model."""
+    """Return the outcome of :func:`run` and the trained model."""
     models: list[torch.nn.Module] = []
 
     def on_train_end(trained: torch.nn.Module) -> dict[str, float]:
@@ -85,7 +85,7 @@ def resume(
 
 
 def assert_outcomes_close(
-    first: Outcome, second: Outcome, tolerance: float, of_metrics: float
+    first: Outcome, second: Outcome, tolerance: float, metrics_tolerance: float
 ) -> None:
     """Assert that two outcomes are equal; losses and metrics up to relative tolerances."""
     for key in ("verdict", "n_errors", "epochs", "steps", "cost", "rejected"):
@@ -96,7 +96,7 @@ def assert_outcomes_close(
     assert first.loss == pytest.approx(second.loss, rel=tolerance, nan_ok=True)
     assert set(first.metrics) == set(second.metrics)
     for key, value in first.metrics.items():
-        assert value == pytest.approx(second.metrics[key], rel=of_metrics, nan_ok=True), key
+        assert value == pytest.approx(second.metrics[key], rel=metrics_tolerance, nan_ok=True), key
 
 
 def assert_outcomes_equal(first: Outcome, second: Outcome) -> None:

@@ -34,7 +34,7 @@ SAM = SHORT.model_copy(update={"sam": Sam(rho=0.2)})
 GD = Gd(optimizer="gd", lr=0.5, epochs=EPOCHS, precision="fp64")
 CNN = Cnn(family="cnn", width=4, depth=2)
 TINY = Mlp(family="mlp", width=2, depth=1)
-COUNTING = Callbacks(forgetting=True)
+COUNT_FORGETTING = Callbacks(forgetting=True)
 CPU = torch.device("cpu")
 
 
@@ -108,7 +108,7 @@ def loss_gradient(net: nn.Module, inputs: Tensor, labels: Tensor) -> None:
     ids=["mlp", "cnn", "evaluated", "sam", "chunks", "shards"],
 )  # fmt: skip
 def test_curves_and_counts_equal_a_plain_loop(training: Training, model: Model, n: int) -> None:
-    outcome = run(training, n, model=model, callbacks=COUNTING)
+    outcome = run(training, n, model=model, callbacks=COUNT_FORGETTING)
     losses, errors, events = plain_loop(training, model, n)
     np.testing.assert_allclose(outcome.loss_curve, losses, rtol=1e-6)
     np.testing.assert_array_equal(outcome.error_curve, errors)
@@ -179,7 +179,7 @@ def test_a_sequence_is_missed_if_any_token_is_wrong() -> None:
 
 @pytest.mark.parametrize("training", [SHORT, SAM, EVALUATED], ids=["adam", "sam", "evaluated"])
 def test_counting_has_no_effect_and_is_resumed(training: Training, tmp_path: Path) -> None:
-    plain, counted = run(training, N), run(training, N, callbacks=COUNTING)
+    plain, counted = run(training, N), run(training, N, callbacks=COUNT_FORGETTING)
     assert plain.forgotten is None
     np.testing.assert_array_equal(plain.fitted, counted.fitted)
     assert (plain.loss, plain.steps) == (counted.loss, counted.steps)

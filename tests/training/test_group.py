@@ -50,7 +50,7 @@ def test_groups_agree_with_one_process(
     outcomes, error = pickle.loads((tmp_path / f"{size}.pkl").read_bytes())
     for name, case in CASES.items():
         tolerance = 1e-6 if case.training.precision == "fp64" else 1e-3
-        if case.bits:
+        if case.bitwise:
             assert_outcomes_equal(single[name], outcomes[name])
         else:
             assert_outcomes_close(single[name], outcomes[name], tolerance, 10 * tolerance)

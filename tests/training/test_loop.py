@@ -182,7 +182,7 @@ def test_large_images_are_processed_in_small_chunks(monkeypatch: pytest.MonkeyPa
         sizes.clear()
 
 
-def test_gradient_and_parameter_norms() -> None:
+def test_gradient_and_parameter_norms_equal_those_of_autograd() -> None:
     data = probe_data(100)
     training = Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64")
     outcome, model = run_with_model(training, 100)

@@ -184,7 +184,7 @@ def test_muon_equals_the_reference(
     assert np.median(deviations) < 0.1
 
 
-def test_sam_without_a_gradient() -> None:
+def test_sam_does_not_move_weights_without_a_gradient() -> None:
     flat = nn.Parameter(torch.ones(3))
     assert perturb_weights([flat], 0.05) == [None]
     flat.grad = torch.zeros(3)
@@ -206,7 +206,7 @@ def test_parameters_without_a_gradient_are_not_changed(training: Training) -> No
 @optimizers
 @pytest.mark.parametrize("finite", [0, 4])
 def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
-    """So the training run diverges, and does not end with an error of linear algebra."""
+    """The training run then diverges instead of ending with an error of linear algebra."""
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = make_optimizer(training, [weight])
     for step in range(24):
@@ -215,8 +215,8 @@ def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
     assert not weight.isfinite().any()
 
 
-def test_shampoo_of_scalars_and_long_vectors() -> None:
-    """The first update of a scalar or an entry of a diagonal is the sign of its gradient."""
+def test_the_first_update_of_shampoo_is_the_sign_of_the_gradient() -> None:
+    """Of a scalar, and of an axis that keeps only a diagonal."""
     scalar, vector = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.zeros(1201))
     scalar.grad, vector.grad = torch.tensor(-4.0), torch.linspace(1, 2, 1201)
     FastShampoo([scalar, vector], lr=0.5).step()
@@ -224,7 +224,7 @@ def test_shampoo_of_scalars_and_long_vectors() -> None:
     torch.testing.assert_close(vector.detach(), torch.full((1201,), -0.5))
 
 
-def test_shampoo_with_gradients_of_rank_one() -> None:
+def test_shampoo_is_finite_with_gradients_of_rank_one() -> None:
     weight = nn.Parameter(torch.zeros(64, 64))
     optimizer = FastShampoo([weight], lr=0.1)
     for _ in range(20):
@@ -238,7 +238,7 @@ def sgd_with_schedule(schedule: str, **options: object) -> Sgd:
     return Sgd(optimizer="sgd", lr=0.1, epochs=1, schedule=schedule, **options)
 
 
-def test_schedules() -> None:
+def test_learning_rates_follow_the_schedule() -> None:
     constant, cosine, wsd = map(sgd_with_schedule, ("constant", "cosine", "wsd"))
     assert learning_rate(constant, 7, None) == 0.1
     assert learning_rate(cosine, 0, 10) == 0.1
@@ -251,14 +251,16 @@ def test_schedules() -> None:
 
 
 @given(st.integers(1, 50), st.integers(1, 200), st.sampled_from(["constant", "cosine", "wsd"]))
-def test_warm_up(warmup: int, max_steps: int, schedule: str) -> None:
+def test_the_learning_rate_rises_linearly_during_warm_up(
+    warmup: int, max_steps: int, schedule: str
+) -> None:
     plain, warm = sgd_with_schedule(schedule), sgd_with_schedule(schedule, warmup=warmup)
     for step in range(max_steps):
         ratio = learning_rate(warm, step, max_steps) / learning_rate(plain, step, max_steps)
         assert ratio == pytest.approx(min(1, (step + 1) / warmup))
 
 
-def test_every_optimizer_of_the_spec_is_tested() -> None:
+def test_all_optimizers_are_tested() -> None:
     sections = {cls for cls in variants("training").values() if issubclass(cls, Training)}
     assert sections == {type(training) for training in ALL}
 
