@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flexhpc.errors import PointError, one_line
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
-from flexhpc.training.group import Group
+from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
@@ -150,11 +150,9 @@ def hessian_ritz(
     model: nn.Module,
     inputs: Tensor | DeviceInputs,
     labels: Tensor,
-    group: Group,
+    partition: Partition,
     products: int,
     seed: int,
-    *,
-    shards: int | None = None,
 ) -> Ritz:
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
@@ -164,11 +162,9 @@ def hessian_ritz(
     Args:
         model: trained model; its frozen parameters are treated as constants.
         inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
-        group: process group among which the samples are divided.
+        partition: division of the samples among the processes.
         products: maximum number of Hessian-vector products.
         seed: seed of the start vector.
-        shards: number of parts that are summed in order, so that the result is bit-identical on any
-            number of processes; None to sum over processes in any order.
 
     Raises:
         PointError: a part of the model cannot be differentiated twice.
@@ -177,7 +173,7 @@ def hessian_ritz(
     model = copy.deepcopy(model).double().eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
-    parts = torch.arange(len(labels), device=labels.device).tensor_split(shards or group.size)
+    parts = torch.arange(len(labels), device=labels.device).tensor_split(partition.size)
     chunk = chunk_size(inputs.shape[1:], _CHUNK)
 
     def loss_of(ids: Tensor) -> Tensor:
@@ -189,10 +185,8 @@ def hessian_ritz(
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
-        terms = [part_product(number, vector) for number in group.local_parts(len(parts))]
-        if shards is None:
-            return group.all_reduce(terms[0])
-        return group.ordered_sum(terms, len(parts), zero=torch.zeros_like(vector))
+        terms = [part_product(number, vector) for number in partition.local]
+        return partition.sum(terms, zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
     with _double_backward():

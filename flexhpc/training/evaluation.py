@@ -15,7 +15,7 @@ from flexhpc.training.curvature import Ritz, hessian_ritz
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.engine import GradientSum
 from flexhpc.training.epoch_metrics import MAX_SUSPECTS, EpochMetrics
-from flexhpc.training.group import Group
+from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from flexhpc.training.manual_backprop import ManualBackprop
 
@@ -61,45 +61,42 @@ class Evaluator:
     Args:
         model: model to evaluate, on its device.
         inputs, labels: all samples; prompt: see :class:`ProbeData`.
-        group: processes over which the samples are distributed.
-        parts: number of parts into which the samples are split.
-        ordered: see :class:`ShardedEngine`.
+        partition: division of the samples into parts.
         precision: context manager for forward passes.
         backprop: if not None, its forward pass is used instead of the model's.
         seed: seed of the start vector of Lanczos' method.
     """
 
     def __init__(
-        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, prompt: int, group: Group, *,
-        parts: int, ordered: bool, precision: contextlib.AbstractContextManager[Any],
+        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, prompt: int,
+        partition: Partition, *, precision: contextlib.AbstractContextManager[Any],
         backprop: ManualBackprop | None, seed: int,
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.labels, self.prompt = model, inputs, labels, prompt
-        self.group, self.parts, self.ordered, self.seed = group, parts, ordered, seed
-        self.precision = precision
+        self.partition, self.group = partition, partition.group
+        self.precision, self.seed = precision, seed
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.n = len(labels)
         self._backprop = backprop
         self._evaluation_chunk = chunk_size(inputs.shape[1:], _EVALUATION_CHUNK)
         self._backward_chunk = chunk_size(inputs.shape[1:], _BACKWARD_CHUNK)
-        self._suspects = torch.zeros(0, dtype=torch.int64, device=group.device)
+        self._suspects = torch.zeros(0, dtype=torch.int64, device=self.group.device)
 
     def evaluate(self) -> Evaluation:
         """Evaluate all samples."""
         self._eval_mode()
-        parts = torch.arange(self.n).tensor_split(self.parts)
-        losses = torch.zeros(self.parts, dtype=torch.float64, device=self.group.device)
+        parts = torch.arange(self.n).tensor_split(self.partition.size)
+        losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
         correct_chunks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
-        for number in self.group.local_parts(self.parts):
+        for number in self.partition.local:
             chunks = parts[number].split(self._evaluation_chunk) if len(parts[number]) else ()
             for rows in chunks:
                 loss, chunk = self._evaluate_chunk(slice(int(rows[0]), int(rows[-1]) + 1))
                 losses[number] += loss
                 correct_chunks.append(chunk)
-        sizes = [
-            sum(len(parts[p]) for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
-            for rank in range(self.group.size)
-        ]
+        sizes = [0] * self.group.size
+        for rank, part in zip(self.partition.owners, parts, strict=True):
+            sizes[rank] += len(part)
         correct = self.group.all_gather_rows(
             torch.cat(correct_chunks).to(torch.uint8), sizes
         ).bool()
@@ -150,15 +147,14 @@ class Evaluator:
 
     def ritz(self, products: int) -> Ritz:
         """Return the extreme Ritz values of the Hessian of the mean loss."""
-        shards = self.parts if self.ordered else None
         return hessian_ritz(
-            self.model, self.inputs, self.labels, self.group, products, self.seed, shards=shards
+            self.model, self.inputs, self.labels, self.partition, products, self.seed
         )
 
     def norms(self) -> Norms:
         """Compute the mean loss over all samples, and norms of its gradient and the parameters."""
         self._eval_mode()
-        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.parts)
+        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.size)
 
         def backward_part(number: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
@@ -170,7 +166,7 @@ class Evaluator:
                     sums[0] += loss.detach()
             return sums
 
-        gradient_sum = GradientSum(self.group, self.parameters, self.parts, ordered=self.ordered)
+        gradient_sum = GradientSum(self.partition, self.parameters)
         loss_sum = float(gradient_sum(backward_part)[0])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return Norms(

@@ -29,7 +29,7 @@ from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
 from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
-from flexhpc.training.group import Group
+from flexhpc.training.group import Group, Partition
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
 from flexhpc.training.memory_format import use_channels_last
@@ -308,13 +308,13 @@ class TrainingRun:
             if backprop is None
             else ManualEngine(backprop, self.model, inputs, labels, **options)
         )
-        parts, ordered = training.shards or group.size, training.shards is not None
+        partition = Partition(group, training.shards)
         self.engine: AutogradEngine | ShardedEngine = local
-        if ordered or group.size > 1:
-            self.engine = ShardedEngine(local, group, parts, ordered=ordered, seed=data.init_seed)
+        if partition.ordered or group.size > 1:
+            self.engine = ShardedEngine(local, partition, data.init_seed)
         self.evaluator = Evaluator(
-            self.model, inputs, labels, data.prompt, group, parts=parts, ordered=ordered,
-            precision=precision, backprop=backprop, seed=data.init_seed,
+            self.model, inputs, labels, data.prompt, partition, precision=precision,
+            backprop=backprop, seed=data.init_seed,
         )  # fmt: skip
         self.optimizer = make_optimizer(training, local.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])

@@ -21,8 +21,10 @@ from flexhpc.errors import PointError
 from flexhpc.models import build
 from flexhpc.training import Group
 from flexhpc.training.curvature import Ritz, hessian_product, hessian_ritz, lanczos
+from flexhpc.training.group import Partition
 
-SINGLE_PROCESS = Group(torch.device("cpu"))
+GROUP = Group(torch.device("cpu"))
+UNDIVIDED = Partition(GROUP)
 MAX_PRODUCTS = 10_000
 
 
@@ -73,9 +75,8 @@ def test_ritz_values_equal_extreme_eigenvalues(
     model = make().train()
     inputs, labels = samples(n)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    result = hessian_ritz(
-        model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1, shards=shards
-    )
+    partition = Partition(GROUP, shards)
+    result = hessian_ritz(model, inputs, labels, partition, MAX_PRODUCTS, seed=1)
     assert model.training
     for key, value in model.state_dict().items():
         assert value.dtype == before[key].dtype
@@ -95,7 +96,7 @@ def test_frozen_parameters_are_constant_and_unused_ones_add_zeros() -> None:
     model.register_parameter("unused", nn.Parameter(torch.ones(3)))
     model[3].weight.requires_grad_(False)
     inputs, labels = samples()
-    result = hessian_ritz(model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1)
+    result = hessian_ritz(model, inputs, labels, UNDIVIDED, MAX_PRODUCTS, seed=1)
     spectrum = eigenvalues(model, inputs, labels)
     assert len(spectrum) == sum(p.numel() for p in tanh_net().parameters()) - 12 + 3
     assert result.min == pytest.approx(float(spectrum[0]), abs=1e-8)
@@ -167,7 +168,7 @@ def test_a_non_finite_hessian_gives_nan(value: float) -> None:
     model = tanh_net()
     with torch.no_grad():
         model[3].weight[0, 0] = value
-    result = hessian_ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
+    result = hessian_ritz(model, *samples(), UNDIVIDED, 20, seed=0)
     assert math.isnan(result.min)
     assert math.isnan(result.residual_max)
     assert result.products == 1
@@ -201,10 +202,10 @@ class OnceLayer(nn.Module):
 def test_a_missing_second_derivative_raises() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), OnceLayer(), nn.Tanh(), nn.Linear(4, 3))
     with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*turn the"):
-        hessian_ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
+        hessian_ritz(model, *samples(), UNDIVIDED, 20, seed=0)
 
 
 def test_other_errors_are_raised_unchanged() -> None:
     inputs, labels = samples()
     with pytest.raises(RuntimeError, match="shape"):
-        hessian_ritz(tanh_net(), inputs[:, :, :3], labels, SINGLE_PROCESS, 20, seed=0)
+        hessian_ritz(tanh_net(), inputs[:, :, :3], labels, UNDIVIDED, 20, seed=0)
