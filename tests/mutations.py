@@ -52,7 +52,7 @@ MUTATIONS = (
     ),
     Mutation(
         "near-equal batches", "training/budget.py",
-        "[small + 1] * larger + [small] * (count - larger)",
+        "[size + 1] * n_larger + [size] * (count - n_larger)",
         "[batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)",
         ("tests/training",),
     ),
