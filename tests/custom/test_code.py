@@ -28,7 +28,7 @@ from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import network
 from tests.conftest import Cli
-from tests.custom.conftest import DATA, LAYERS, SPEC
+from tests.custom.conftest import DATA, LAYERS, SPEC, assert_failures
 from tests.sweeps import contents
 
 
@@ -81,11 +81,11 @@ def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Pa
         "no name": ("model.family='nets:'", "must have the form module:name, not"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is set by flexhpc; remove it"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
-        "live object": ("model.family='python:Net'", "is an object of another Python process"),
+        "Python object": ("model.family='python:Net'", "is an object of another Python process"),
         "optimizer": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
     }.values(),
 )  # fmt: skip
-def test_invalid_keys_are_refused(change: str, message: str, folder: Path) -> None:
+def test_invalid_keys_are_rejected(change: str, message: str, folder: Path) -> None:
     with pytest.raises(InputError, match=message):
         checked(folder / "custom.yaml", [change])
 
@@ -145,36 +145,41 @@ def test_edited_code_is_measured_again_and_reverted_code_is_not(
     assert times == {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
 
 
+NETWORK = """\
+import sys, time
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, inputs):
+        if self.training:
+            {statement}
+        return self.head(inputs.flatten(1))
+"""
+EXITS_IN_TRAINING = NETWORK.format(statement="sys.exit(5)")
 BROKEN = {
-    "raises": ("def Net():\n    raise ValueError('no\\nidea')\n",
-               r"raised ValueError: no idea .*:2"),
-    "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
-    "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
-    "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
-    "no attribute": ("x = 1\n", "nets has no attribute Net"),
-    "no module": ("def Net():\n    return 3\n", "returned a int, not a torch.nn.Module"),
-    "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
-              "nn.Linear(64, 7))\n", r"returns outputs of shape \(7,\), not 3 logits"),
-    "wrong inputs": ("from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n",
-                     r"does not accept samples of shape \(1, 8, 8\)"),
-    "exits in training": (
-        "import sys\nfrom torch import nn\nclass Net(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
-        "    def forward(self, x):\n"
-        "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
-        "SystemExit: 5"),
-    "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
-              "model.family: nets:Net exceeded its time limit"),
-    "hangs in training": (
-        "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
-        "    def forward(self, x):\n"
-        "        if self.training:\n            time.sleep(100)\n"
-        "        return self.l(x.flatten(1))\n",
-        "nets:Net: a forward pass exceeded its time limit"),
+    "def Net():\n    raise ValueError('no\\nidea')\n": r"raised ValueError: no idea .*:2",
+    "import sys\ndef Net():\n    sys.exit(3)\n": "raised SystemExit: 3",
+    "1 / 0\n": "importing MODULE raised ZeroDivisionError",
+    "def Net(:\n": "importing MODULE raised SyntaxError",
+    "x = 1\n": "MODULE has no attribute Net",
+    "def Net():\n    return 3\n": "returned a int, not a torch.nn.Module",
+    "from torch import nn\ndef Net():\n"
+    "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n":
+        r"returns outputs of shape \(7,\), not 3 logits",
+    "from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n":
+        r"does not accept samples of shape \(1, 8, 8\)",
+    EXITS_IN_TRAINING: "SystemExit: 5",
+    "import time\ndef Net():\n    time.sleep(100)\n":
+        "model.family: MODULE:Net exceeded its time limit",
+    NETWORK.format(statement="time.sleep(100)"):
+        "MODULE:Net: a forward pass exceeded its time limit",
 }  # fmt: skip
-
-
+"""Source of a module with a network -> message; MODULE is the name of the module."""
 FORKS = """\
 import os
 from torch import nn
@@ -188,7 +193,7 @@ def Net():
 
 def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
     """SystemExit in a forward pass skips the forward hooks."""
-    (folder / "quits.py").write_text(BROKEN["exits in training"][0])
+    (folder / "quits.py").write_text(EXITS_IN_TRAINING)
     code = find_code("quits:Net", folder)
     model = CustomModel(family="quits:Net", seconds=8, folder=code.folder, code=code.hash)
     net = network(model, (64,), 3)
@@ -260,25 +265,19 @@ def test_validate_loads_data_and_model_unless_disabled(folder: Path, cli: Cli) -
 
 @pytest.mark.sweeps
 def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, untracked: Path) -> None:
-    names = []
-    for number, (text, _) in enumerate(BROKEN.values()):
-        (folder / f"broken{number}.py").write_text(text.replace("nets", f"broken{number}"))
-        names.append(f"broken{number}:Net")
+    messages = {}
+    for number, (source, message) in enumerate(BROKEN.items()):
+        (folder / f"broken{number}.py").write_text(source)
+        messages[f"broken{number}:Net"] = message.replace("MODULE", f"broken{number}")
     (folder / "forks.py").write_text(FORKS)
-    names += ["nets:plain", "forks:Net"]
+    names = [*messages, "nets:plain", "forks:Net"]
     models = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in names)
     spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{models}]").replace(
         '  model: {family: "nets:Net"}\n', ""
     )
     (folder / "custom.yaml").write_text(spec)
-    done = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=None)
-    assert done.returncode == 1
-    states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
-    assert [state["state"] for state in states] == ["failed"] * len(BROKEN) + ["done"] * 2
-    for number, (state, (_, message)) in enumerate(zip(states, BROKEN.values(), strict=False)):
-        expected = message.replace("nets", f"broken{number}")
-        assert re.search(expected, state["message"]), (expected, state["message"])
-        assert "\n" not in state["message"]
+    cli("sweep", folder / "custom.yaml", "--profile", untracked, check=1)
+    assert_failures(cli, messages.values(), done=2)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +295,7 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, untracked: Pat
                       "test label 9 does not occur in the training set"),
     }.values(),
 )  # fmt: skip
-def test_invalid_samples_are_refused(samples: object, message: str) -> None:
+def test_invalid_samples_are_rejected(samples: object, message: str) -> None:
     with pytest.raises(PointError, match=message):
         array_source("x", convert_samples("x", samples))
 
