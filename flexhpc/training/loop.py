@@ -152,7 +152,7 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
     engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
     n, sizes, initial_max_steps = len(data.labels), run.batch_sizes, run.initial_max_steps
     stable_steps = stable_updates(training, initial_max_steps)
-    started = last_saved = time.monotonic()
+    start_time = last_save_time = time.monotonic()
     seconds_before = state.seconds
     verdict: Verdict | None = None
 
@@ -181,13 +181,13 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
             now = time.monotonic()
             if state.steps == stable_steps and callbacks.final_state is not None:
                 # Save before the epoch ends, because with a larger budget it may have more updates.
-                state.seconds = seconds_before + now - started
+                state.seconds = seconds_before + now - start_time
                 run.save(state, callbacks.final_state)
             stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
-            if stop or now - last_saved >= callbacks.checkpoint_every:
-                state.seconds = seconds_before + now - started
+            if stop or now - last_save_time >= callbacks.checkpoint_every:
+                state.seconds = seconds_before + now - start_time
                 run.save(state, callbacks.checkpoint)
-                last_saved = time.monotonic()
+                last_save_time = time.monotonic()
             if stop:
                 raise Interrupted
         state.epoch, state.batch = state.epoch + 1, 0
@@ -251,7 +251,7 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
         epochs=state.epoch,
         steps=state.steps,
         cost=state.cost,
-        seconds=seconds_before + time.monotonic() - started,
+        seconds=seconds_before + time.monotonic() - start_time,
         fitted=evaluation.correct.cpu().numpy(),
         metrics={**metrics_at_end, **gate_result.metrics},
         rejected=gate_result.rejected,

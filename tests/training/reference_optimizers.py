@@ -25,12 +25,12 @@ class Optimizer(Protocol):
     def step(self, weight: Array, gradient: Array, lr: float) -> Array: ...
 
 
-def unfolded(tensor: Array, axis: int) -> Array:
+def unfold(tensor: Array, axis: int) -> Array:
     """Return the matrix whose rows are the slices along one axis."""
     return np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
 
 
-def multiplied(matrices: list[Array], tensor: Array) -> Array:
+def multiply_axes(matrices: list[Array], tensor: Array) -> Array:
     """Multiply each axis of a tensor by a matrix: a Kronecker product times the flat tensor."""
     return (functools.reduce(np.kron, matrices) @ tensor.reshape(-1)).reshape(tensor.shape)
 
@@ -60,16 +60,16 @@ class Shampoo:
             self.statistics = [self.epsilon * np.eye(size) for size in weight.shape]
         roots = []
         for axis, size in enumerate(weight.shape):
-            rows = unfolded(gradient, axis)
+            rows = unfold(gradient, axis)
             self.statistics[axis] += rows @ rows.T
             statistic = self.statistics[axis]
             if size > self.max_preconditioner_dim:
                 statistic = np.diag(np.diag(statistic))
             roots.append(power(statistic, -1 / (2 * weight.ndim)))
-        return weight - lr * multiplied(roots, gradient)
+        return weight - lr * multiply_axes(roots, gradient)
 
 
-def first_axes(matrix: Array) -> Array:
+def eigenvectors(matrix: Array) -> Array:
     """Return eigenvectors by decreasing eigenvalue.
 
     From torch, as in the library: every basis of the null space of the first gradient is valid.
@@ -82,14 +82,14 @@ class Soap:
     """Vyas et al. 2024, algorithms 3 and 4.
 
     As in their code, the first update does not change the weights, the axes are rotated every
-    ``every`` updates, and vectors (order 1) are not rotated.
+    ``rotate_every`` updates, and vectors (order 1) are not rotated.
     """
 
     beta1: float = 0.95
     beta2: float = 0.95
     epsilon: float = 1e-8
     weight_decay: float = 0.0
-    every: int = 10
+    rotate_every: int = 10
     updates: int = -1
     statistics: list[Array] = field(default_factory=list)
     axes: list[Array] = field(default_factory=list)
@@ -101,30 +101,30 @@ class Soap:
         if self.updates == 0:
             self.mean, self.square = np.zeros_like(weight), np.zeros_like(weight)
             self.statistics = [np.zeros((size, size)) for size in weight.shape]
-            self._observe(gradient)
+            self._update_statistics(gradient)
             self.axes = [
-                first_axes(statistic) if weight.ndim > 1 else np.eye(len(statistic))
+                eigenvectors(statistic) if weight.ndim > 1 else np.eye(len(statistic))
                 for statistic in self.statistics
             ]
             return weight
         inverse = [matrix.T for matrix in self.axes]
-        rotated = multiplied(inverse, gradient)
+        rotated = multiply_axes(inverse, gradient)
         self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
         self.square = self.beta2 * self.square + (1 - self.beta2) * rotated**2
-        mean = multiplied(inverse, self.mean) / (1 - self.beta1**self.updates)
+        mean = multiply_axes(inverse, self.mean) / (1 - self.beta1**self.updates)
         root = np.sqrt(self.square) / math.sqrt(1 - self.beta2**self.updates)
         # The code of the paper adds epsilon before the bias correction.
         root += self.epsilon / math.sqrt(1 - self.beta2**self.updates)
-        weight = weight - lr * multiplied(self.axes, mean / root)
+        weight = weight - lr * multiply_axes(self.axes, mean / root)
         weight = weight * (1 - lr * self.weight_decay)
-        self._observe(gradient)
-        if self.updates % self.every == 0 and weight.ndim > 1:
+        self._update_statistics(gradient)
+        if self.updates % self.rotate_every == 0 and weight.ndim > 1:
             self._rotate()
         return weight
 
-    def _observe(self, gradient: Array) -> None:
+    def _update_statistics(self, gradient: Array) -> None:
         for axis, statistic in enumerate(self.statistics):
-            rows = unfolded(gradient, axis)
+            rows = unfold(gradient, axis)
             statistic *= self.beta2
             statistic += (1 - self.beta2) * rows @ rows.T
 

@@ -60,9 +60,9 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
     torch.manual_seed(data.init_seed)
     net = build(model, (1, 8, 8), 10).double()
     weights = list(net.parameters())
-    update: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-2)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-2)
     if isinstance(training, Gd):
-        update = torch.optim.SGD(weights, lr=0.5, momentum=training.momentum)
+        optimizer = torch.optim.SGD(weights, lr=0.5, momentum=training.momentum)
     was_correct, events = [False] * n, [-1] * n
     losses, errors = [0.0] * EPOCHS, [0] * EPOCHS
 
@@ -88,7 +88,7 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
                 previous = perturb_weights(weights, training.sam.rho)
                 loss_gradient(net, data.inputs[ids], data.labels[ids])
                 restore_weights(weights, previous)
-            update.step()
+            optimizer.step()
         if training.curves == "evaluation":
             evaluate(epoch, torch.arange(n))
     return losses, errors, events
