@@ -179,13 +179,12 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
             run.steps_since_resume += 1
 
             now = time.monotonic()
+            state.seconds = seconds_before + now - start_time
             if state.steps == stable_steps and callbacks.final_state is not None:
                 # Save before the epoch ends, because with a larger budget it may have more updates.
-                state.seconds = seconds_before + now - start_time
                 run.save(state, callbacks.final_state)
             stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
             if stop or now - last_save_time >= callbacks.checkpoint_every:
-                state.seconds = seconds_before + now - start_time
                 run.save(state, callbacks.checkpoint)
                 last_save_time = time.monotonic()
             if stop:
