@@ -257,8 +257,8 @@ def test_validate_loads_data_and_model_unless_disabled(folder: Path, cli: Cli) -
     spec.write_text(SPEC.replace("grid:\n  model.kwargs.width: [2, 4, 8]\n", ""))
     assert ": valid" in cli("validate", "custom.yaml").stdout
     for change, message in UNUSABLE:
-        done = cli("validate", "custom.yaml", "--set", change, check=2)
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("custom.yaml: ")]
+        result = cli("validate", "custom.yaml", "--set", change, check=2)
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("custom.yaml: ")]
         assert re.search(message, line)
         assert ": valid" in cli("validate", "custom.yaml", "--no-load", "--set", change).stdout
 

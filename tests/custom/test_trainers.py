@@ -191,9 +191,9 @@ def test_broken_trainers_fail_only_their_points(folder: Path, cli: Cli, untracke
     text = text.replace('trainer: "trainers:fits_first", ', "").replace("n_max: 200", "n_max: 16")
     text += f"grid:\n  training.trainer: [{trainers}]\n"
     (folder / "custom.yaml").write_text(text)
-    done = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=1)
+    result = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=1)
     assert_failures(cli, BROKEN.values(), done=3)
-    assert len(done.stdout) + len(done.stderr) < 20_000
+    assert len(result.stdout) + len(result.stderr) < 20_000
     children = psutil.Process().children(recursive=True)
     assert not [c for c in children if "flexhpc.custom.trainer" in " ".join(c.cmdline())]
 
@@ -290,8 +290,8 @@ def test_validate_imports_the_trainer(folder: Path, cli: Cli) -> None:
         ("training.trainer='trainers:fits_last'", "trainers has no attribute fits_last"),
         ("training.trainer='trainers:CONSTANT'", "is a bool, not a function"),
     ):
-        done = cli("validate", folder / "custom.yaml", "--set", change, check=2)
-        assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
+        result = cli("validate", folder / "custom.yaml", "--set", change, check=2)
+        assert re.search(message, result.stdout + result.stderr), result.stdout + result.stderr
 
 
 @pytest.mark.sweeps
@@ -344,7 +344,7 @@ def test_included_specs_of_trainers_run(path: Path, cli: Cli, untracked: Path) -
         emcs = {str(row["training"]).split("'")[3].split(":")[1]: row["emc"] for row in rows}
         assert emcs["neighbours"] < emcs["forest"]
     if path.stem == "lightgbm":
-        fewer, more = sorted(rows, key=lambda row: row["training.kwargs.num_leaves"])
-        assert fewer["emc"] < more["emc"]
+        few_leaves, many_leaves = sorted(rows, key=lambda row: row["training.kwargs.num_leaves"])
+        assert few_leaves["emc"] < many_leaves["emc"]
     if path.stem in ("lightning", "huggingface"):
         assert rows[0]["params"] == 1210

@@ -25,10 +25,10 @@ CURVE = [
 
 def test_plain_loops_do_not_import_flexhpc() -> None:
     code = "import sys, tests.reference.recipes; print('flexhpc' in sys.modules)"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
-    assert done.stdout.strip() == "False", done.stderr
+    assert result.stdout.strip() == "False", result.stderr
 
 
 def test_stored_counts_match_the_recipes() -> None:
