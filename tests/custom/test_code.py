@@ -32,24 +32,24 @@ from tests.custom.conftest import DATA, LAYERS, SPEC, assert_failures
 from tests.sweeps import contents
 
 
-def ids(folder: Path, *overrides: str) -> list[str]:
+def point_ids(folder: Path, *overrides: str) -> list[str]:
     return [point.id for point in checked(folder / "custom.yaml", overrides)[1]]
 
 
 def test_id_depends_on_imported_source_or_version(folder: Path) -> None:
-    before, versioned = ids(folder), ids(folder, "model.version=2")
+    before, versioned = point_ids(folder), point_ids(folder, "model.version=2")
     (folder / "other.py").write_text("x = 1\n")
-    assert ids(folder) == before
+    assert point_ids(folder) == before
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "GELU"))
-    edited = ids(folder)
+    edited = point_ids(folder)
     assert not set(edited) & set(before)
-    assert ids(folder, "model.version=2") == versioned
-    assert ids(folder, "model.version=3") != versioned
+    assert point_ids(folder, "model.version=2") == versioned
+    assert point_ids(folder, "model.version=3") != versioned
     (folder / "layers.py").write_text(LAYERS)
-    assert ids(folder) == before
-    assert ids(folder, "model.kwargs.width=4") == [before[1]]
+    assert point_ids(folder) == before
+    assert point_ids(folder, "model.kwargs.width=4") == [before[1]]
     (folder / "samples.py").write_text(DATA + "\n")
-    assert not set(ids(folder)) & set(before)
+    assert not set(point_ids(folder)) & set(before)
 
 
 def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
@@ -60,14 +60,14 @@ def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
     (folder / "custom.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
     frozen = folder / "frozen.yaml"
     frozen.write_text(freeze(*checked(folder / "custom.yaml")))
-    assert [point.id for point in checked(frozen)[1]] == ids(folder)
+    assert [point.id for point in checked(frozen)[1]] == point_ids(folder)
 
 
 def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Path) -> None:
     frozen = tmp_path / "elsewhere" / "sweep.yaml"
     frozen.parent.mkdir()
     frozen.write_text(freeze(*checked(folder / "custom.yaml")))
-    before = ids(folder)
+    before = point_ids(folder)
     (folder / "nets.py").write_text("edited")
     points = checked(frozen)[1]
     assert [point.id for point in points] == before
@@ -404,8 +404,8 @@ def test_entry_point_is_equivalent_to_its_import_path(
     monkeypatch.syspath_prepend(str(package.parent))
     custom_code.entry_point_targets.cache_clear()
     try:
-        plain = ids(folder)
-        assert ids(folder, "model.family=nice", "data.source=good") == plain
+        plain = point_ids(folder)
+        assert point_ids(folder, "model.family=nice", "data.source=good") == plain
         with pytest.raises(InputError, match=r"model\.kwargs: has no effect with family: mlp"):
             checked(folder / "custom.yaml", ["model.family=mlp"])
         with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
