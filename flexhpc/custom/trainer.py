@@ -45,7 +45,6 @@ class Trainer:
 
     Attributes:
         name: ``module:name``.
-        code: its location and version.
         pinned: whether the spec gives a version; the source is then not checked for changes.
         kwargs: additional keyword arguments for the trainer.
     """
@@ -87,12 +86,8 @@ class TrainerCall:
     """Arguments of one call of a trainer.
 
     Attributes:
-        trainer: the trainer to call.
         inputs: standardised inputs, float32 (n, ...).
         labels: classes 0, 1, ..., int64 (n,); tokens (n, length) for sequences.
-        classes: number of classes.
-        seeds: seeds of this probe.
-        budget: training budget from the spec.
         seconds: time limit of the call.
         make_model: builds the untrained network using torch's global random state; None if the
             point has no model.
