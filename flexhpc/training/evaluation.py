@@ -131,7 +131,10 @@ class Evaluator:
 
     @torch.no_grad()
     def _evaluate_chunk(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return the summed loss of a slice (a tensor would copy), and which samples are fitted."""
+        """Return the summed loss of some rows, and whether each is fitted.
+
+        Rows are a slice, because indexing with a tensor would copy the inputs.
+        """
         with self.precision:
             logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
             loss = cross_entropy(logits, labels, reduction="sum").double()
