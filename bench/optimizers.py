@@ -24,9 +24,10 @@ from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Callbacks, Group, ProbeData, train
 from flexhpc.training.curvature import hessian_ritz
+from flexhpc.training.group import Partition
 
 SIZE = 1_000
-CPU = Group(torch.device("cpu"))
+CPU = Partition(Group(torch.device("cpu")))
 RATES = {
     "adam": [1e-3], "soap": [3e-3], "muon": [0.02], "shampoo": [0.1, 0.3, 1.0],
 }  # fmt: skip

@@ -52,7 +52,7 @@ MUTATIONS = (
     ),
     Mutation(
         "near-equal batches", "training/budget.py",
-        "[small + 1] * larger + [small] * (count - larger)",
+        "[size + 1] * n_larger + [size] * (count - n_larger)",
         "[batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)",
         ("tests/training",),
     ),
@@ -70,8 +70,8 @@ MUTATIONS = (
     ),
     Mutation(
         "memory format of gradients", "training/engine.py",
-        "parameter.grad = match_memory_format(gradient, parameter) if used",
-        "parameter.grad = gradient if used", ("tests/training/test_group.py",),
+        "parameter.grad = match_memory_format(gradient, parameter) if",
+        "parameter.grad = gradient if", ("tests/training/test_group.py",),
     ),
     Mutation(
         "batches moved to the device", "training/loop.py", "order.to(group.device).split(sizes)",

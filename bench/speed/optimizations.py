@@ -22,7 +22,7 @@ from bench.common import markdown_head, markdown_row, median_text
 from bench.speed.__main__ import N, measure_rate
 from bench.speed.loops import LOOPS, TrainingLoop
 from flexhpc.training import evaluation, loop, optimizers
-from flexhpc.training.resident import Resident
+from flexhpc.training.device_inputs import DeviceInputs
 
 Disable = Callable[[], AbstractContextManager[object]]
 BATCHES, EVALUATION = "flexhpc", "flexhpc, curves by evaluation"
@@ -38,7 +38,7 @@ def deterministic_with_fill() -> Iterator[None]:
         torch.set_deterministic_debug_mode("default")
 
 
-def _new_batch(self: Resident, ids: torch.Tensor) -> torch.Tensor:
+def _new_batch(self: DeviceInputs, ids: torch.Tensor) -> torch.Tensor:
     return self[ids]
 
 
@@ -51,7 +51,7 @@ OPTIMIZATIONS: dict[str, tuple[Disable, str, tuple[str, ...]]] = {
         lambda: patch.object(optimizers, "_ADAM", torch.optim.Adam), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "batches copied into the same memory": (
-        lambda: patch.object(Resident, "batch", _new_batch), BATCHES, ("MLP 8", "CNN 8"),
+        lambda: patch.object(DeviceInputs, "batch", _new_batch), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "evaluation of 128 samples at once": (
         lambda: patch.object(evaluation, "_FORWARD_CHUNK", 4096), EVALUATION, ("CNN 8", "CNN 32"),

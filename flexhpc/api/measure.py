@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from flexhpc.api.runs import Measurement, run_of
 from flexhpc.api.sweep import sweep_errors
 from flexhpc.custom.code import register_object
-from flexhpc.custom.live import source_hash
+from flexhpc.custom.object_hash import object_hash
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import prepare
@@ -144,7 +144,7 @@ def _register(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
     """Register an object so that a spec can refer to it; return its name in the spec."""
-    identity = str(version) if version is not None else source_hash(code)
+    identity = str(version) if version is not None else object_hash(code)
     if identity is None:
         if folder is not None:
             raise InputError(

@@ -21,7 +21,7 @@ from flexhpc.config.sections.training import BUDGETS, Procedure
 from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
 from flexhpc.config.validation import Report, format_value, validate
 from flexhpc.config.variants import variant_union
-from flexhpc.custom.code import NAME, Code, find_code
+from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code, find_code
 from flexhpc.errors import one_line
 
 
@@ -101,7 +101,7 @@ def build_section(
 
     for internal_key in (k for k in cls.marked(INTERNAL) if k in untuned):
         invalid((internal_key,), "is set by flexhpc; remove it")
-    if issubclass(cls, CustomCode) and re.match(NAME, variant):
+    if issubclass(cls, CustomCode) and re.match(IMPORT_PATH_PATTERN, variant):
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = untuned.get("version") is not None

@@ -16,7 +16,7 @@ from flexhpc.config.sections.base import INTERNAL, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.variants import ENTRY_POINTS, VariantUnion
 from flexhpc.config.yaml_reader import KeyPath
-from flexhpc.custom.code import NAME, registered_names
+from flexhpc.custom.code import IMPORT_PATH_PATTERN, entry_point_targets
 
 S = TypeVar("S", bound=Section)
 
@@ -44,7 +44,7 @@ _BOUNDS = {
 }
 SWEEP_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 _PATTERNS = {
-    NAME: "have the form module:name",
+    IMPORT_PATH_PATTERN: "have the form module:name",
     SWEEP_NAME: "consist of letters, digits, _ and - (at most 100, not - at the start)",
 }
 _SYNONYMS = {"learning_rate": "lr"}
@@ -152,7 +152,7 @@ def _report_unknown_variant(
     key, variant = kind.variant(values)
     text = format_value(variant)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
-    names += [name for name in registered_names(ENTRY_POINTS.get(key, "")) if name not in names]
+    names += [name for name in entry_point_targets(ENTRY_POINTS.get(key, "")) if name not in names]
     if variant is None:
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:

@@ -21,7 +21,7 @@ from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure
-from flexhpc.custom.code import registered_names
+from flexhpc.custom.code import entry_point_targets
 
 MODULES = [
     "flexhpc.config.sections.data",
@@ -139,7 +139,7 @@ def with_default(section: str, values: dict[str, Any], default: str | None) -> d
     if variant is None:
         return values if default is None else {key: default, **values}
     if key in ENTRY_POINTS and isinstance(variant, str) and union.name(variant) is None:
-        return {**values, key: registered_names(ENTRY_POINTS[key]).get(variant, variant)}
+        return {**values, key: entry_point_targets(ENTRY_POINTS[key]).get(variant, variant)}
     return values
 
 

@@ -31,20 +31,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
+from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
 from flexhpc.errors import PointError, one_line
 
-NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
 IN_PROCESS = "python"
 """Pseudo-module of objects registered with :func:`register_object`: ``python:NAME``."""
-PACKAGE = Path(__file__).parent.parent
+FLEXHPC_FOLDER = Path(__file__).parent.parent
 """Absolute path of the package flexhpc; other folders may also be named flexhpc."""
-INSTALLED = ("site-packages", "dist-packages")
+INSTALL_FOLDERS = ("site-packages", "dist-packages")
 """Names of the folders on Python's path that contain installed packages."""
 _registered_objects: dict[tuple[str, str], Any] = {}
-_imported: dict[str, str] = {}
-"""Hash of each module at the time of its import into this process, by module name."""
+_hashes_at_import: dict[str, str] = {}
+"""Hash of each module when it was imported into this process, by module name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +77,21 @@ def find_code(name: str, folder: Path | None) -> Code:
         if not versions:
             raise LookupError("is an object of another Python process; measure it there")
         return Code(folder="", hash=versions[-1])
-    if folder is not None and _file(module, folder):
+    if folder is not None and _module_file(module, folder):
         root = folder.resolve()
-        files = _closure(module, root, "")
+        files = _imported_files(module, root, "")
     else:
         root = _root_on_path(module, folder)
-        if root.name in INSTALLED:
-            return Code(folder="", hash=hash_of({module: _release(module).encode()}))
-        files = _closure(module, root, module.split(".")[0])
+        if root.name in INSTALL_FOLDERS:
+            return Code(folder="", hash=hash_texts({module: _installed_version(module).encode()}))
+        files = _imported_files(module, root, module.split(".")[0])
     if module not in files:
         raise LookupError(f"no module named {module} in {root}")
-    return Code(folder=str(root), hash=hash_of({m: f.read_bytes() for m, f in files.items()}))
+    return Code(folder=str(root), hash=hash_texts({m: f.read_bytes() for m, f in files.items()}))
 
 
 @cache
-def registered_names(kind: str) -> dict[str, str]:
+def entry_point_targets(kind: str) -> dict[str, str]:
     """Return the entry points of installed packages: name -> ``module:name``.
 
     Args:
@@ -105,9 +105,9 @@ def is_installed(file: Path) -> bool:
 
     Folders named site-packages are included only if they are on Python's path.
     """
-    folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALLED]
+    folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALL_FOLDERS]
     library = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
-    return any(file.is_relative_to(folder) for folder in (PACKAGE, *library, *folders))
+    return any(file.is_relative_to(folder) for folder in (FLEXHPC_FOLDER, *library, *folders))
 
 
 def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
@@ -129,16 +129,12 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     module, _, path = name.partition(":")
     if not pinned:
         _check_source(name, code, key)
-        if _imported.get(module, code.hash) != code.hash:
-            raise PointError(
-                f"{key}: {module} was edited after this Python process imported it; restart Python"
-            )
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
     value: Any = call_user_code(
         f"{key}: importing {module}", lambda: importlib.import_module(module)
     )
-    _imported.setdefault(module, code.hash)
+    _hashes_at_import.setdefault(module, code.hash)
     file = value.__file__
     for part in path.split("."):
         if not hasattr(value, part):
@@ -171,7 +167,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
     except BaseException as error:  # SystemExit in custom code must not stop the worker
         frames = traceback.extract_tb(error.__traceback__)
         user_frames = [
-            frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)
+            frame for frame in frames if not Path(frame.filename).is_relative_to(FLEXHPC_FOLDER)
         ]
         traceback.print_exception(type(error), error, error.__traceback__)
         position = f" ({user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
@@ -186,7 +182,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
 def time_limit_as_point_error() -> Iterator[None]:
     """Convert TimeLimitExceeded in the body to a PointError; print the traceback to stderr."""
     try:
-        with end_open_limits():
+        with deactivate_open_limits():
             yield
     except TimeLimitExceeded as error:
         traceback.print_exception(error)
@@ -215,13 +211,15 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
-def accepted_arguments(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the offered arguments whose names are parameters of a function."""
+def accepted_arguments(
+    function: Callable[..., Any], available: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the available arguments whose names are parameters of a function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return {}
-    return {key: value for key, value in offered.items() if key in parameters}
+    return {key: value for key, value in available.items() if key in parameters}
 
 
 def register_object(name: str, version: str, value: Any) -> str:
@@ -233,8 +231,11 @@ def register_object(name: str, version: str, value: Any) -> str:
 
 
 def _check_source(name: str, code: Code, key: str) -> None:
-    if _imported.get(name.partition(":")[0]) == code.hash:
-        return  # already imported, even if the file has changed since then
+    """Raise PointError if the module was imported, or will be imported, from another source."""
+    module = name.partition(":")[0]
+    imported_hash = _hashes_at_import.get(module)
+    if imported_hash == code.hash:
+        return  # even if the file has changed since then
     try:
         current = find_code(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
@@ -243,6 +244,10 @@ def _check_source(name: str, code: Code, key: str) -> None:
         raise PointError(
             f"{key}: the source of {name} has changed since the sweep was started; run the "
             "sweep again to measure the affected points again"
+        )
+    if imported_hash is not None:
+        raise PointError(
+            f"{key}: {module} was edited after this Python process imported it; restart Python"
         )
 
 
@@ -260,13 +265,13 @@ def _root_on_path(module: str, folder: Path | None) -> Path:
     return Path(locations[0] if locations else str(spec.origin)).parent
 
 
-def _file(module: str, root: Path) -> Path | None:
+def _module_file(module: str, root: Path) -> Path | None:
     base = root.joinpath(*module.split("."))
     candidates = (base / "__init__.py", base.with_suffix(".py"))
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
+def _imported_files(module: str, root: Path, package: str) -> dict[str, Path]:
     """Return the files of a module and of all modules in ``root`` that it imports, by module name.
 
     Imports are followed transitively.
@@ -280,15 +285,15 @@ def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
     pending = [module]
     while pending:
         name = pending.pop()
-        file = _file(name, root) if name else None
+        file = _module_file(name, root) if name else None
         if file is None or name in files or (package and name.split(".")[0] != package):
             continue
         files[name] = file
-        pending += [name.rpartition(".")[0], *_imports(name, file)]
+        pending += [name.rpartition(".")[0], *_imported_modules(name, file)]
     return files
 
 
-def _imports(module: str, file: Path) -> Iterator[str]:
+def _imported_modules(module: str, file: Path) -> Iterator[str]:
     """Yield the names of modules that a file may import; none if it is not valid Python."""
     try:
         tree = ast.parse(file.read_bytes())
@@ -307,7 +312,7 @@ def _imports(module: str, file: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _release(module: str) -> str:
+def _installed_version(module: str) -> str:
     """Return distribution and version of an installed module; the module name if unknown."""
     top = module.split(".")[0]
     try:
@@ -319,7 +324,7 @@ def _release(module: str) -> str:
         return top
 
 
-def hash_of(texts: Mapping[str, bytes]) -> str:
+def hash_texts(texts: Mapping[str, bytes]) -> str:
     """Return a hash of named texts (16 hexadecimal digits), independent of their order."""
     digest = hashlib.sha256()
     for name in sorted(texts):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-_running: list[TimeLimit] = []
-"""Active time limits, the innermost last."""
+_active_limits: list[TimeLimit] = []
+"""The innermost limit is the last."""
 
 
 class TimeLimitExceeded(BaseException):
@@ -32,8 +32,8 @@ class TimeLimit:
 
     def __init__(self, seconds: float, label: str) -> None:
         self.seconds, self.label = seconds, label
-        self._handler: Any = None
-        self._entered = self._left = 0.0
+        self._handler_before: Any = None
+        self._entered_at = self._remaining_before = 0.0
         self._active = False
         self._depth = 0
 
@@ -43,10 +43,10 @@ class TimeLimit:
             return
         self._active = threading.current_thread() is threading.main_thread()
         if self._active:
-            self._entered = time.monotonic()
-            self._handler = signal.signal(signal.SIGALRM, self._on_alarm)
-            self._left, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
-            _running.append(self)
+            self._entered_at = time.monotonic()
+            self._handler_before = signal.signal(signal.SIGALRM, self._on_alarm)
+            self._remaining_before, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
+            _active_limits.append(self)
 
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None,
@@ -54,35 +54,35 @@ class TimeLimit:
     ) -> None:  # fmt: skip
         self._depth = max(self._depth - 1, 0)
         if self._depth == 0:
-            self.end()
+            self.deactivate()
 
-    def end(self) -> None:
+    def deactivate(self) -> None:
         """Deactivate the limit, regardless of how often it was entered."""
         self._depth = 0
         if self._active:
             self._active = False
-            _running.remove(self)
+            _active_limits.remove(self)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._handler)
-            if self._left:
-                spent = time.monotonic() - self._entered
-                signal.setitimer(signal.ITIMER_REAL, max(self._left - spent, 1e-3))
+            signal.signal(signal.SIGALRM, self._handler_before)
+            if self._remaining_before:
+                spent = time.monotonic() - self._entered_at
+                signal.setitimer(signal.ITIMER_REAL, max(self._remaining_before - spent, 1e-3))
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
-        self.end()
+        self.deactivate()
         raise TimeLimitExceeded(f"{self.label} exceeded its time limit (seconds: {self.seconds:g})")
 
 
 @contextlib.contextmanager
-def end_open_limits() -> Iterator[None]:
+def deactivate_open_limits() -> Iterator[None]:
     """Deactivate the limits that were entered in the block and not exited.
 
     This is needed because torch skips forward hooks after SystemExit, even with
     ``always_call=True``.
     """
-    depth = len(_running)
+    depth = len(_active_limits)
     try:
         yield
     finally:
-        while len(_running) > depth:
-            _running[-1].end()
+        while len(_active_limits) > depth:
+            _active_limits[-1].deactivate()

@@ -45,7 +45,6 @@ class Trainer:
 
     Attributes:
         name: ``module:name``.
-        code: its location and version.
         pinned: whether the spec gives a version; the source is then not checked for changes.
         kwargs: additional keyword arguments for the trainer.
     """
@@ -60,7 +59,7 @@ class Trainer:
         """Name of the trainer in messages."""
         return f"training.trainer: {self.name}"
 
-    def import_it(self) -> Callable[..., Any]:
+    def import_function(self) -> Callable[..., Any]:
         """Import the trainer and check that it can be called with its ``kwargs``.
 
         Raises:
@@ -74,9 +73,9 @@ class Trainer:
             signature = inspect.signature(fit)
         except (TypeError, ValueError):  # functions written in C may have no signature
             return fit
-        offered = accepted_arguments(fit, dict.fromkeys(_OPTIONAL_ARGUMENTS))
+        available = accepted_arguments(fit, dict.fromkeys(_OPTIONAL_ARGUMENTS))
         try:
-            signature.bind(None, None, **{**offered, **self.kwargs})
+            signature.bind(None, None, **{**available, **self.kwargs})
         except TypeError as error:
             raise PointError(f"{self.key}{signature}: {one_line(error)}") from None
         return fit
@@ -87,12 +86,8 @@ class TrainerCall:
     """Arguments of one call of a trainer.
 
     Attributes:
-        trainer: the trainer to call.
         inputs: standardised inputs, float32 (n, ...).
         labels: classes 0, 1, ..., int64 (n,); tokens (n, length) for sequences.
-        classes: number of classes.
-        seeds: seeds of this probe.
-        budget: training budget from the spec.
         seconds: time limit of the call.
         make_model: builds the untrained network using torch's global random state; None if the
             point has no model.
@@ -129,7 +124,7 @@ class TrainerResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def train(task: TrainerCall) -> TrainerResult:
+def train(call: TrainerCall) -> TrainerResult:
     """Call a trainer in this process.
 
     The trainer receives inputs and labels as positional arguments, its ``kwargs``, and each of the
@@ -142,29 +137,29 @@ def train(task: TrainerCall) -> TrainerResult:
         PointError: the trainer cannot be imported, raised an exception, exceeded its time limit or
             returned an invalid value.
     """
-    trainer = task.trainer
-    fit = trainer.import_it()
-    seed = task.seeds.init % 2**31
+    trainer = call.trainer
+    fit = trainer.import_function()
+    seed = call.seeds.init % 2**31
     _seed_all(seed)
-    offered = {
-        "seeds": task.seeds,
+    available = {
+        "seeds": call.seeds,
         "seed": seed,
-        "n": len(task.labels),
-        "classes": task.classes,
-        "shape": task.inputs.shape[1:],
-        "budget": task.budget,
+        "n": len(call.labels),
+        "classes": call.classes,
+        "shape": call.inputs.shape[1:],
+        "budget": call.budget,
     }
-    if task.make_model is not None and accepted_arguments(fit, {"model": None}):
-        offered["model"] = task.make_model()
-    arguments = {**accepted_arguments(fit, offered), **trainer.kwargs}
+    if call.make_model is not None and accepted_arguments(fit, {"model": None}):
+        available["model"] = call.make_model()
+    arguments = {**accepted_arguments(fit, available), **trainer.kwargs}
 
-    def call() -> Any:
-        return fit(task.inputs, task.labels, **arguments)
+    returned = call_user_code(
+        trainer.key, lambda: fit(call.inputs, call.labels, **arguments), call.seconds
+    )
+    return parse_result(trainer.key, returned, call)
 
-    return parse_result(trainer.key, call_user_code(trainer.key, call, task.seconds), task)
 
-
-def parse_result(name: str, returned: Any, task: TrainerCall) -> TrainerResult:
+def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
     """Convert the return value of a trainer.
 
     Args:
@@ -173,19 +168,19 @@ def parse_result(name: str, returned: Any, task: TrainerCall) -> TrainerResult:
             classes; or numbers (n, classes), scores whose argmax is the predicted class. Or a
             mapping with such an array under ``right``, ``predicted`` or ``scores`` respectively;
             its other values are numbers or None.
-        task: the arguments of the call.
+        call: the arguments of the call.
 
     Raises:
         PointError: the value has none of these forms.
     """
     if not isinstance(returned, Mapping):
-        return TrainerResult(fitted=_to_fitted(name, "", returned, task))
+        return TrainerResult(fitted=_to_fitted(name, "", returned, call))
     arrays = [key for key in ("right", "predicted", "scores") if key in returned]
     if len(arrays) != 1:
         raise PointError(
             f"{name} returned a mapping without exactly one of right, predicted, scores"
         )
-    fitted = _to_fitted(name, arrays[0], returned[arrays[0]], task)
+    fitted = _to_fitted(name, arrays[0], returned[arrays[0]], call)
     numbers: dict[str, float] = {}
     for key, value in returned.items():
         if key in arrays or value is None:
@@ -206,24 +201,24 @@ def parse_result(name: str, returned: Any, task: TrainerCall) -> TrainerResult:
     return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)
 
 
-def _to_fitted(name: str, key: str, returned: Any, task: TrainerCall) -> NDArray[np.bool_]:
+def _to_fitted(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[np.bool_]:
     """Return which samples are fitted, bool (n,), from the array that a trainer returned."""
-    array, n = to_array(name, returned), len(task.labels)
-    expected = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
-    if task.labels.ndim > 1 and array.dtype.kind != "b":
+    array, n = to_array(name, returned), len(call.labels)
+    dtype_kinds = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
+    if call.labels.ndim > 1 and array.dtype.kind != "b":
         raise PointError(f"{name}: for sequences, return which samples are fitted, as bool ({n},)")
-    if array.dtype.kind not in expected:
+    if array.dtype.kind not in dtype_kinds:
         raise PointError(
             f"{name} returned {key or 'an array'} with unsupported dtype {array.dtype}"
         )
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise PointError(f"{name} returned NaN")
-    if array.shape == (n, task.classes) and key in ("", "scores") and array.dtype.kind != "b":
-        return np.asarray(array.argmax(axis=1) == task.labels)
+    if array.shape == (n, call.classes) and key in ("", "scores") and array.dtype.kind != "b":
+        return np.asarray(array.argmax(axis=1) == call.labels)
     if array.shape != (n,) or key == "scores":
-        expected = f"({n}, {task.classes})" if key == "scores" else f"({n},)"
-        raise PointError(f"{name} returned an array {array.shape}, not {expected} for {n} samples")
-    return array if array.dtype.kind == "b" else np.asarray(array == task.labels)
+        shape = f"({n}, {call.classes})" if key == "scores" else f"({n},)"
+        raise PointError(f"{name} returned an array {array.shape}, not {shape} for {n} samples")
+    return array if array.dtype.kind == "b" else np.asarray(array == call.labels)
 
 
 def _seed_all(seed: int) -> None:
@@ -237,10 +232,10 @@ def serve(connection: Connection) -> None:
     """Run the calls received through a connection and send back results until it is closed."""
     while True:
         try:
-            task = connection.recv()
+            call = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(train(task))
+            connection.send(train(call))
         except PointError as error:
             connection.send(error)

@@ -42,7 +42,7 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
 
     for training in (point.training for point in points):
         if isinstance(training, CustomTrainer):
-            check((training.model_dump_json(),), training.custom_trainer.import_it)
+            check((training.model_dump_json(),), training.custom_trainer.import_function)
     for point in points:
         data, model = point.data, point.model
         source_key = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})

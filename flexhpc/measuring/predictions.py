@@ -11,7 +11,7 @@ from flexhpc.config import Point
 from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.seeds import derive
-from flexhpc.training.resident import chunk_size
+from flexhpc.training.device_inputs import chunk_size
 
 _BATCH_SIZE = 512
 

@@ -70,7 +70,7 @@ def layers_of(network: nn.Module) -> list[Layer]:
 def apply_mup(layers: list[Layer], width_ratio: float) -> None:
     """Apply the maximal update parametrisation to layers ``width_ratio`` times as wide as the base.
 
-    Every trained parameter gets an attribute ``rate_factors``, the factors of the learning rate for
+    Every trained parameter gets an attribute ``lr_factors``, the factors of the learning rate for
     SGD and Adam; see ``make_optimizer`` in training/optimizers.py.
 
     Yang et al. 2022 (arXiv 2203.03466), table 3, with r = ``width_ratio``: the variance of the last
@@ -84,8 +84,8 @@ def apply_mup(layers: list[Layer], width_ratio: float) -> None:
         first, last = number == 0, number == len(layers) - 1
         sgd = width_ratio if first else 1 / width_ratio if last else 1.0
         adam = 1.0 if first else 1 / width_ratio
-        cast(Any, layer.weight).rate_factors = (sgd, adam)
+        cast(Any, layer.weight).lr_factors = (sgd, adam)
         if layer.bias is not None:
-            cast(Any, layer.bias).rate_factors = (1.0 if last else width_ratio, 1.0)
+            cast(Any, layer.bias).lr_factors = (1.0 if last else width_ratio, 1.0)
         if last:
             layer.weight.data.div_(math.sqrt(width_ratio))

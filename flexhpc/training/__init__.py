@@ -10,15 +10,15 @@ from flexhpc.imports import lazy_getattr
 if TYPE_CHECKING:
     from flexhpc.training.group import Group
     from flexhpc.training.loop import train
-    from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
+    from flexhpc.training.outcome import Callbacks, ModelFactory, Outcome, ProbeData, Verdict
 
-__all__ = ["Callbacks", "Group", "MakeModel", "Outcome", "ProbeData", "Verdict", "train"]
+__all__ = ["Callbacks", "Group", "ModelFactory", "Outcome", "ProbeData", "Verdict", "train"]
 __getattr__ = lazy_getattr(
     __name__,
     {
         "Group": "group",
         "Callbacks": "outcome",
-        "MakeModel": "outcome",
+        "ModelFactory": "outcome",
         "Outcome": "outcome",
         "ProbeData": "outcome",
         "Verdict": "outcome",

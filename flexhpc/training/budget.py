@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -27,8 +29,8 @@ def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[i
         full, rest = divmod(n, batch_size)
         return [batch_size] * full + [rest] * (rest > 0)
     count = -(-n // batch_size)
-    small, larger = divmod(n, count)
-    return [small + 1] * larger + [small] * (count - larger)
+    size, n_larger = divmod(n, count)
+    return [size + 1] * n_larger + [size] * (count - n_larger)
 
 
 def epoch_batch_sizes(training: Training, n: int) -> list[int]:
@@ -43,7 +45,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Ints:
 
 
 def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
-    """Return the budget in parameter updates; None for training until convergence.
+    """Return the budget in parameter updates, at least 1; None for training until convergence.
 
     Args:
         training: procedure with a budget in epochs, steps or gradient evaluations, or without one.
@@ -56,19 +58,9 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
         return budget
     if key == "epochs":
         return budget * len(sizes)
-    return _whole_batches(budget // training.gradients_per_sample, sizes)
-
-
-def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
-    """Return how many consecutive batches have at most ``samples`` samples in total; at least 1."""
-    epochs, rest = divmod(samples, sum(sizes))
-    count = epochs * len(sizes)
-    for size in sizes:
-        rest -= size
-        if rest < 0:
-            break
-        count += 1
-    return max(1, count)
+    epochs, rest = divmod(budget // training.gradients_per_sample, sum(sizes))
+    whole_batches = bisect_right(list(accumulate(sizes)), rest)
+    return max(1, epochs * len(sizes) + whole_batches)
 
 
 def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flexhpc.errors import PointError, one_line
-from flexhpc.training.group import Group
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
+from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy
-from flexhpc.training.resident import Resident, chunk_size
 
 _CHUNK = 256
-_CONVERGED = 1e-6
-_INVARIANT = 1e-13
+_TOLERANCE = 1e-6
+"""Residuals below this fraction of the largest absolute Ritz value are small."""
+_INVARIANCE = 1e-13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +57,18 @@ class Ritz:
         return self.min < -tolerance * self.max
 
 
-def lanczos(
-    multiply: Callable[[Tensor], Tensor],
-    start: Tensor,
-    products: int,
-    tolerance: float = _CONVERGED,
-) -> Ritz:
+def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) -> Ritz:
     """Find the extreme Ritz values of a symmetric operator.
 
     Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The Symmetric
-    Eigenvalue Problem, sections 6.9 and 13.8). Keeps up to ``products`` vectors in memory.
+    Eigenvalue Problem, sections 6.9 and 13.8). Keeps up to ``products`` vectors in memory. Stops
+    when both residuals are small, or the vectors span an invariant subspace.
 
     Args:
         multiply: float64 (n,) -> (n,), the operator.
         start: start vector, float64 (n,), not zero. A random one has a component along every
             eigenvector.
         products: maximum number of calls of ``multiply``.
-        tolerance: stop when both residuals are below this fraction of the largest absolute Ritz
-            value. Also stops when the vectors span an invariant subspace.
     """
     limit = min(products, len(start))
     basis = start.new_empty((limit, len(start)))
@@ -92,11 +87,11 @@ def lanczos(
         if not math.isfinite(diagonal[-1] + norm):
             return Ritz(products=count)
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
-        last = count == limit or norm <= _INVARIANT * scale
-        if last or count == check:
+        is_last = count == limit or norm <= _INVARIANCE * scale
+        if is_last or count == check:
             extremes = _extremes(diagonal, off_diagonal, norm)
             size = max(abs(extremes.min), abs(extremes.max))
-            if last or max(extremes.residual_min, extremes.residual_max) <= tolerance * size:
+            if is_last or max(extremes.residual_min, extremes.residual_max) <= _TOLERANCE * size:
                 return extremes
             check = count + 1 + count // 16
         off_diagonal.append(norm)
@@ -139,11 +134,11 @@ def hessian_product(
             loss_of(chunk), parameters, create_graph=True, materialize_grads=True
         )
         # Gradients that need no grad are constant, for example those of an unused parameter.
-        curved = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
-        if curved:
+        pairs = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
+        if pairs:
             # autograd.grad would silently skip a function that can be differentiated only once,
             # since it runs only the functions that lead to its inputs.
-            outputs, directions = zip(*curved, strict=True)
+            outputs, directions = zip(*pairs, strict=True)
             torch.autograd.backward(outputs, directions)
     products = [p.grad for p in parameters if p.grad is not None]
     for parameter in parameters:
@@ -153,13 +148,11 @@ def hessian_product(
 
 def hessian_ritz(
     model: nn.Module,
-    inputs: Tensor | Resident,
+    inputs: Tensor | DeviceInputs,
     labels: Tensor,
-    group: Group,
+    partition: Partition,
     products: int,
     seed: int,
-    *,
-    shards: int | None = None,
 ) -> Ritz:
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
@@ -169,11 +162,9 @@ def hessian_ritz(
     Args:
         model: trained model; its frozen parameters are treated as constants.
         inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
-        group: process group among which the samples are divided.
+        partition: division of the samples among the processes.
         products: maximum number of Hessian-vector products.
         seed: seed of the start vector.
-        shards: number of parts that are summed in order, so that the result is bit-identical on any
-            number of processes; None to sum over processes in any order.
 
     Raises:
         PointError: a part of the model cannot be differentiated twice.
@@ -182,30 +173,28 @@ def hessian_ritz(
     model = copy.deepcopy(model).double().eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
-    parts = torch.arange(len(labels), device=labels.device).tensor_split(shards or group.size)
+    parts = torch.arange(len(labels), device=labels.device).tensor_split(partition.size)
     chunk = chunk_size(inputs.shape[1:], _CHUNK)
 
     def loss_of(ids: Tensor) -> Tensor:
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
-    def part(number: int, vector: Tensor) -> Tensor:
+    def part_product(number: int, vector: Tensor) -> Tensor:
         chunks = parts[number].split(chunk) if len(parts[number]) else ()
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
-        terms = [part(number, vector) for number in group.local_parts(len(parts))]
-        if shards is None:
-            return group.all_reduce(terms[0])
-        return group.ordered_sum(terms, len(parts), zero=torch.zeros_like(vector))
+        terms = [part_product(number, vector) for number in partition.local]
+        return partition.sum(terms, zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
-    with _twice_differentiable():
+    with _double_backward():
         return lanczos(multiply, torch.from_numpy(start).to(labels.device), products)
 
 
 @contextmanager
-def _twice_differentiable() -> Iterator[None]:
+def _double_backward() -> Iterator[None]:
     """Use kernels that can be differentiated twice; raise PointError if none exists."""
     try:
         # Fused attention kernels have no second derivative.

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.errors import BatchOfOne
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.epoch_metrics import EpochMetrics
-from flexhpc.training.group import Group
+from flexhpc.training.group import Group, Partition
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop
 from flexhpc.training.memory_format import match_memory_format
-from flexhpc.training.resident import Resident, chunk_size
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _CHUNK = 512
@@ -44,15 +44,15 @@ class AutogradEngine:
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Resident, labels: Tensor, *,
+        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, *,
         precision: contextlib.AbstractContextManager[Any], label_smoothing: float,
         full_batch: bool, metrics: EpochMetrics | None, norm_group: Group | None = None,
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.labels = model, inputs, labels
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.precision, self.label_smoothing = precision, label_smoothing
-        chunked = full_batch and not batch_norms(model)
-        self.chunk = chunk_size(inputs.shape[1:], _CHUNK) if chunked else None
+        in_chunks = full_batch and not batch_norms(model)
+        self.chunk = chunk_size(inputs.shape[1:], _CHUNK) if in_chunks else None
         self.metrics, self.norm_group = metrics, norm_group
 
     def train_mode(self) -> None:
@@ -68,23 +68,23 @@ class AutogradEngine:
             second: whether this is the second gradient of an update with SAM: BatchNorm's
                 running statistics and the metrics of the epoch are not updated again.
         """
-        with fixed_statistics(self.model) if second else contextlib.nullcontext():
+        with frozen_running_statistics(self.model) if second else contextlib.nullcontext():
             zero_grad(self.parameters)
             outputs = self.accumulate(ids, total=len(ids))
         if self.metrics is not None and not second:
             for logits, labels, rows in outputs:
                 self.metrics.add(logits, labels, rows)
 
-    def accumulate(self, ids: Tensor, total: int, largest: int | None = None) -> Outputs:
+    def accumulate(self, ids: Tensor, total: int, max_part: int | None = None) -> Outputs:
         """Add the gradient of the summed loss over some rows, divided by ``total``.
 
         Args:
             ids: int64 (m,), m may be 0.
             total: number of samples in the whole batch.
-            largest: size of the largest part of the batch; it determines the number of chunks, so
+            max_part: size of the largest part of the batch; it determines the number of chunks, so
                 that this is equal on all processes. By default ``len(ids)``.
         """
-        chunks = 1 if self.chunk is None else -(-(largest or len(ids)) // self.chunk)
+        chunks = 1 if self.chunk is None else -(-(max_part or len(ids)) // self.chunk)
         outputs: Outputs = []
         for rows in ids.tensor_split(chunks) if chunks > 1 else (ids,):
             inputs, labels = self.inputs.batch(rows), self.labels[rows]
@@ -139,19 +139,14 @@ class ShardedEngine:
 
     Args:
         local: engine that computes the gradient of one part.
-        group: processes over which the parts are distributed.
-        parts: number of parts of a batch.
-        ordered: whether to add gradients in the order of the parts, so that they are bit-identical
-            on any number of processes.
+        partition: division of a batch into parts.
         seed: seed of the model's random operations, combined with the numbers of the update and
             the part.
     """
 
-    def __init__(
-        self, local: AutogradEngine, group: Group, parts: int, *, ordered: bool, seed: int
-    ) -> None:
-        self.local, self.group, self.parts, self.seed = local, group, parts, seed
-        self._sum = GradientSum(group, local.parameters, parts, ordered=ordered)
+    def __init__(self, local: AutogradEngine, partition: Partition, seed: int) -> None:
+        self.local, self.partition, self.seed = local, partition, seed
+        self._gradient_sum = GradientSum(partition, local.parameters)
 
     def train_mode(self) -> None:
         """See :class:`AutogradEngine`."""
@@ -159,85 +154,78 @@ class ShardedEngine:
 
     def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
         """See :class:`AutogradEngine`."""
-        local, device = self.local, self.group.device
+        local, group = self.local, self.partition.group
         metrics = None if second else local.metrics
         forgetting = None if metrics is None else metrics.forgetting
-        parts = ids.tensor_split(self.parts)
-        missed = torch.zeros(0 if forgetting is None else len(local.labels), device=device)
+        parts = ids.tensor_split(self.partition.size)
+        missed = torch.zeros(0 if forgetting is None else len(local.labels), device=group.device)
 
-        def part(number: int) -> Tensor:
+        def backward_part(number: int) -> Tensor:
             seed = np.random.SeedSequence((self.seed, step, number))
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-            sums = torch.zeros(2, dtype=torch.float64, device=device)
+            sums = torch.zeros(2, dtype=torch.float64, device=group.device)
             if len(parts[number]) or local.norm_group is not None:
-                outputs = local.accumulate(parts[number], len(ids), largest=len(parts[0]))
+                outputs = local.accumulate(parts[number], len(ids), max_part=len(parts[0]))
                 if metrics is not None:
                     for logits, labels, rows in outputs:
-                        part_sums, wrong = metrics.sums(logits, labels)
-                        sums += part_sums
+                        chunk_sums, chunk_missed = metrics.sums(logits, labels)
+                        sums += chunk_sums
                         if forgetting is not None:
-                            missed[rows] = wrong.float()
+                            missed[rows] = chunk_missed.float()
             return sums
 
-        with fixed_statistics(local.model) if second else contextlib.nullcontext():
-            sums = self._sum(part)
+        with frozen_running_statistics(local.model) if second else contextlib.nullcontext():
+            sums = self._gradient_sum(backward_part)
         if metrics is not None:
             metrics.add_sums(sums, len(ids))
         if forgetting is not None:
-            forgetting.update(ids, self.group.all_reduce(missed[ids]) > 0)
+            forgetting.update(ids, group.all_reduce(missed[ids]) > 0)
 
 
 class GradientSum:
     """Sums gradients over the parts of a batch and the processes that compute them.
 
     Args:
-        group, parts, ordered: see :class:`ShardedEngine`.
+        partition: division of a batch into parts.
         parameters: parameters whose gradients are summed.
     """
 
-    def __init__(
-        self, group: Group, parameters: Sequence[nn.Parameter], parts: int, *, ordered: bool
-    ) -> None:
-        self.group, self.parameters, self.parts, self.ordered = group, parameters, parts, ordered
-        self._used: list[bool] | None = None
+    def __init__(self, partition: Partition, parameters: Sequence[nn.Parameter]) -> None:
+        self.partition, self.parameters = partition, parameters
+        self._length = sum(p.numel() for p in parameters) + 2 + len(parameters)
+        self._has_gradient: list[bool] | None = None
 
-    def __call__(self, part: Callable[[int], Tensor]) -> Tensor:
+    def __call__(self, backward_part: Callable[[int], Tensor]) -> Tensor:
         """Set the gradient of every parameter to the sum over all parts (collective call).
 
         Args:
-            part: called with the number of each part of this process; sets the gradients of that
-                part, and returns a float64 vector (k,).
+            backward_part: called with the number of each part of this process; sets the gradients
+                of that part, and returns two sums, float64 (2,).
 
         Returns:
-            The sum of these vectors over all parts, (k,).
+            These sums over all parts, (2,).
         """
-        if self.parts == 1 and not self.ordered:
+        if self.partition.size == 1 and not self.partition.ordered:
             zero_grad(self.parameters)
-            return part(0)
-        vectors, size = [], 0
-        for number in self.group.local_parts(self.parts):
+            return backward_part(0)
+        vectors = []
+        for number in self.partition.local:
             zero_grad(self.parameters)
-            values = part(number)
-            size = len(values)
-            vectors.append(self._flat(values))
+            vectors.append(self._flat(backward_part(number)))
         zero_grad(self.parameters)
-        size = size or 2  # this process has no parts; all callers return vectors of two values
-        if self.ordered:
-            zero = self._flat(torch.zeros(size, dtype=torch.float64, device=self.group.device))
-            total = self.group.ordered_sum(vectors, self.parts, zero=zero)
-        else:
-            total = self.group.all_reduce(vectors[0])
-        if self._used is None:
-            self._used = [flag > 0 for flag in total[len(total) - len(self.parameters) :].tolist()]
+        first = self.parameters[0].detach()
+        total = self.partition.sum(vectors, zero=first.new_zeros(self._length))
+        if self._has_gradient is None:
+            self._has_gradient = (total[-len(self.parameters) :] > 0).tolist()
         start = 0
-        for parameter, used in zip(self.parameters, self._used, strict=True):
+        for parameter, has_gradient in zip(self.parameters, self._has_gradient, strict=True):
             gradient = total[start : start + parameter.numel()].view_as(parameter)
-            parameter.grad = match_memory_format(gradient, parameter) if used else None
+            parameter.grad = match_memory_format(gradient, parameter) if has_gradient else None
             start += parameter.numel()
-        return total[start : start + size]
+        return total[start : start + 2]
 
-    def _flat(self, values: Tensor) -> Tensor:
-        """Concatenate gradients, values and, per parameter, a flag: whether it has a gradient."""
+    def _flat(self, sums: Tensor) -> Tensor:
+        """Concatenate gradients, sums and, per parameter, a flag: whether it has a gradient."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)
@@ -246,7 +234,7 @@ class GradientSum:
         dtype = self.parameters[0].dtype
         flags = [g is not None for g in gradients]
         return torch.cat(
-            [*pieces, values.to(dtype), torch.tensor(flags, dtype=dtype, device=values.device)]
+            [*pieces, sums.to(dtype), torch.tensor(flags, dtype=dtype, device=sums.device)]
         )
 
 
@@ -257,7 +245,7 @@ def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
 
 
 @contextlib.contextmanager
-def fixed_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     """Freeze the running statistics of BatchNorm within the context."""
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flexhpc.training.losses import cross_entropy, missed_samples
 
-SUSPECTS = 16
+MAX_SUSPECTS = 16
 """Maximum number of recently missed samples that are evaluated before all other samples."""
 _MAX_PENDING = 2**16
 Loss = Callable[..., Tensor]
@@ -31,15 +31,17 @@ class Forgetting:
         self._events = torch.full((n,), -1, dtype=torch.int32, device=device)
         self._correct = torch.zeros(n, dtype=torch.bool, device=device)
 
-    def update(self, ids: Tensor, wrong: Tensor) -> None:
+    def update(self, ids: Tensor, missed: Tensor) -> None:
         """Add an evaluation of distinct samples.
 
         Args:
-            ids: rows of the samples, int64 (m,); wrong: whether each is missed, bool (m,).
+            ids: rows of the samples, int64 (m,); missed: whether each is missed, bool (m,).
         """
-        minimum = (~wrong).int() - 1  # -1 until the first correct evaluation
-        self._events[ids] = torch.maximum(self._events[ids] + (wrong & self._correct[ids]), minimum)
-        self._correct[ids] = ~wrong
+        minimum = (~missed).int() - 1  # -1 until the first correct evaluation
+        self._events[ids] = torch.maximum(
+            self._events[ids] + (missed & self._correct[ids]), minimum
+        )
+        self._correct[ids] = ~missed
 
     def events(self) -> NDArray[np.int32]:
         """Return the forgetting events, int32 (n,); -1 for samples that were never correct."""
@@ -77,8 +79,8 @@ class EpochMetrics:
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)
         self._count = 0
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._values = 0
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._pending_values = 0
+        self._last_evaluated: tuple[Tensor, Tensor] | None = None
 
     def add(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
         """Add the outputs of a batch; none of the tensors may change afterwards.
@@ -88,8 +90,8 @@ class EpochMetrics:
         """
         self._pending.append((logits, labels, ids))
         self._count += len(labels)
-        self._values += logits.numel()
-        if self._values >= _MAX_PENDING:
+        self._pending_values += logits.numel()
+        if self._pending_values >= _MAX_PENDING:
             self._evaluate_pending()
 
     def add_sums(self, sums: Tensor, count: int) -> None:
@@ -103,18 +105,18 @@ class EpochMetrics:
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
         loss = self._loss(logits, labels, reduction="sum")
-        wrong = missed_samples(logits, labels, self._prompt)
-        return torch.stack([loss.double(), wrong.sum().double()]), wrong
+        missed = missed_samples(logits, labels, self._prompt)
+        return torch.stack([loss.double(), missed.sum().double()]), missed
 
     def _evaluate_pending(self) -> None:
         if self._pending:
             logits, labels, ids = (torch.cat(rows) for rows in zip(*self._pending, strict=True))
-            sums, wrong = self.sums(logits, labels)
+            sums, missed = self.sums(logits, labels)
             self._totals += sums
-            self._last = ids, wrong
+            self._last_evaluated = ids, missed
             if self.forgetting is not None:
-                self.forgetting.update(ids, wrong)
-        self._pending, self._values = [], 0
+                self.forgetting.update(ids, missed)
+        self._pending, self._pending_values = [], 0
 
     def read(self, n: int) -> tuple[float, int]:
         """Return mean loss and missed samples since the last call; synchronizes with the device.
@@ -123,20 +125,20 @@ class EpochMetrics:
         samples, because otherwise a shorter epoch would appear to be an improvement.
         """
         self._evaluate_pending()
-        loss, missed = self._totals.tolist()
+        loss, n_missed = self._totals.tolist()
         count, self._count = self._count, 0
         self._totals.zero_()
-        return loss / count, round(missed * n / count)
+        return loss / count, round(n_missed * n / count)
 
     def recently_missed(self) -> Tensor | None:
-        """Return rows missed late in the epoch, int64 (at most ``SUSPECTS``,), None if unknown.
+        """Return rows missed late in the epoch, int64 (at most ``MAX_SUSPECTS``,), None if unknown.
 
         Synchronizes with the device.
         """
-        if self._last is None:
+        if self._last_evaluated is None:
             return None
-        ids, wrong = self._last
-        return ids[wrong.nonzero().flatten()[-SUSPECTS:]]
+        ids, missed = self._last_evaluated
+        return ids[missed.nonzero().flatten()[-MAX_SUSPECTS:]]
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint, at the end or in the middle of an epoch."""
@@ -149,4 +151,4 @@ class EpochMetrics:
         self._count = state["count"]
         device = self._totals.device
         self._pending = [(x.to(device), y.to(device), i.to(device)) for x, y, i in state["pending"]]
-        self._values = sum(x.numel() for x, _, _ in self._pending)
+        self._pending_values = sum(x.numel() for x, _, _ in self._pending)

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.training.curvature import Ritz, hessian_ritz
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.engine import GradientSum
-from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics
-from flexhpc.training.group import Group
+from flexhpc.training.epoch_metrics import MAX_SUSPECTS, EpochMetrics
+from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from flexhpc.training.manual_backprop import ManualBackprop
-from flexhpc.training.resident import Resident, chunk_size
 
 _EVALUATION_CHUNK = 4_096
 _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
 """Chunk size on the CPU; the activations of more samples do not fit into a core's cache."""
-_ALWAYS_ALL = 128
+_MAX_N_WITHOUT_SUSPECTS = 128
 """Up to this n, all samples are evaluated: evaluating the suspects first would not be faster."""
 
 
@@ -61,44 +61,47 @@ class Evaluator:
     Args:
         model: model to evaluate, on its device.
         inputs, labels: all samples; prompt: see :class:`ProbeData`.
-        group: processes over which the samples are distributed.
-        parts: number of parts into which the samples are split.
-        ordered: see :class:`ShardedEngine`.
+        partition: division of the samples into parts.
         precision: context manager for forward passes.
         backprop: if not None, its forward pass is used instead of the model's.
         seed: seed of the start vector of Lanczos' method.
     """
 
     def __init__(
-        self, model: nn.Module, inputs: Resident, labels: Tensor, prompt: int, group: Group, *,
-        parts: int, ordered: bool, precision: contextlib.AbstractContextManager[Any],
+        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, prompt: int,
+        partition: Partition, *, precision: contextlib.AbstractContextManager[Any],
         backprop: ManualBackprop | None, seed: int,
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.labels, self.prompt = model, inputs, labels, prompt
-        self.group, self.parts, self.ordered, self.seed = group, parts, ordered, seed
-        self.precision = precision
+        self.partition, self.group = partition, partition.group
+        self.precision, self.seed = precision, seed
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.n = len(labels)
         self._backprop = backprop
         self._evaluation_chunk = chunk_size(inputs.shape[1:], _EVALUATION_CHUNK)
         self._backward_chunk = chunk_size(inputs.shape[1:], _BACKWARD_CHUNK)
-        self._suspects = torch.zeros(0, dtype=torch.int64, device=group.device)
+        self._suspects = torch.zeros(0, dtype=torch.int64, device=self.group.device)
 
     def evaluate(self) -> Evaluation:
         """Evaluate all samples."""
         self._eval_mode()
-        parts = torch.arange(self.n).tensor_split(self.parts)
-        losses = torch.zeros(self.parts, dtype=torch.float64, device=self.group.device)
-        blocks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
-        for number in self.group.local_parts(self.parts):
-            losses[number] = self._evaluate_rows(parts[number], blocks)
-        sizes = [
-            sum(len(parts[p]) for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
-            for rank in range(self.group.size)
-        ]
-        correct = self.group.all_gather_rows(torch.cat(blocks).to(torch.uint8), sizes).bool()
-        loss = sum(self.group.all_reduce(losses).tolist())
-        return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=loss / self.n)
+        parts = torch.arange(self.n).tensor_split(self.partition.size)
+        losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
+        correct_chunks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
+        for number in self.partition.local:
+            chunks = parts[number].split(self._evaluation_chunk) if len(parts[number]) else ()
+            for rows in chunks:
+                loss, chunk = self._evaluate_chunk(slice(int(rows[0]), int(rows[-1]) + 1))
+                losses[number] += loss
+                correct_chunks.append(chunk)
+        sizes = [0] * self.group.size
+        for rank, part in zip(self.partition.owners, parts, strict=True):
+            sizes[rank] += len(part)
+        correct = self.group.all_gather_rows(
+            torch.cat(correct_chunks).to(torch.uint8), sizes
+        ).bool()
+        total = sum(self.group.all_reduce(losses).tolist())
+        return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
     def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
         """Evaluate all samples; return None if one of a few suspects is missed.
@@ -108,36 +111,34 @@ class Evaluator:
         suspects = self._suspects
         recent = None if metrics is None else metrics.recently_missed()
         if recent is not None:
-            suspects = torch.cat([recent, suspects[: SUSPECTS - len(recent)]])
-        if self.n > _ALWAYS_ALL and len(suspects):
+            suspects = torch.cat([recent, suspects[: MAX_SUSPECTS - len(recent)]])
+        if self.n > _MAX_N_WITHOUT_SUSPECTS and len(suspects):
             self._eval_mode()
             with torch.no_grad(), self.precision:
                 logits = self._forward(self.inputs[suspects])
-                wrong = missed_samples(logits, self.labels[suspects], self.prompt).any()
+                missed = missed_samples(logits, self.labels[suspects], self.prompt).any()
             if self.group.size > 1:
-                wrong = self.group.all_reduce(wrong.float().reshape(1))
-            if bool(wrong > 0):
+                missed = self.group.all_reduce(missed.float().reshape(1))
+            if bool(missed > 0):
                 return None
         evaluation = self.evaluate()
-        self._suspects = (~evaluation.correct).nonzero().flatten()[:SUSPECTS]
+        self._suspects = (~evaluation.correct).nonzero().flatten()[:MAX_SUSPECTS]
         return evaluation
 
     def _eval_mode(self) -> None:
         if self._backprop is None:
             self.model.eval()
 
-    def _evaluate_rows(self, rows: Tensor, blocks: list[Tensor]) -> Tensor:
-        """Append to ``blocks`` which samples of ``rows`` are fitted; return the summed loss."""
-        total = torch.zeros((), dtype=torch.float64, device=self.group.device)
-        with torch.no_grad(), self.precision:
-            for block in rows.split(self._evaluation_chunk) if len(rows) else ():
-                view = slice(int(block[0]), int(block[-1]) + 1)  # indexing with a tensor would copy
-                logits, labels = self._forward(self.inputs[view]), self.labels[view]
-                total += cross_entropy(logits, labels, reduction="sum").double()
-                blocks.append(
-                    ~missed_samples(logits, labels, self.prompt) & has_finite_logits(logits)
-                )
-        return total
+    @torch.no_grad()
+    def _evaluate_chunk(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of some rows, and whether each is fitted.
+
+        Rows are a slice, because indexing with a tensor would copy the inputs.
+        """
+        with self.precision:
+            logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
+            loss = cross_entropy(logits, labels, reduction="sum").double()
+            return loss, ~missed_samples(logits, labels, self.prompt) & has_finite_logits(logits)
 
     def _forward(self, inputs: Tensor) -> Tensor:
         if self._backprop is not None:
@@ -145,21 +146,20 @@ class Evaluator:
         forward: Callable[[Tensor], Tensor] = self.model
         if self.group.device.type != "cpu":
             return forward(inputs)
-        return torch.cat([forward(block) for block in inputs.split(_FORWARD_CHUNK)])
+        return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
     def ritz(self, products: int) -> Ritz:
         """Return the extreme Ritz values of the Hessian of the mean loss."""
-        shards = self.parts if self.ordered else None
         return hessian_ritz(
-            self.model, self.inputs, self.labels, self.group, products, self.seed, shards=shards
+            self.model, self.inputs, self.labels, self.partition, products, self.seed
         )
 
     def norms(self) -> Norms:
         """Compute the mean loss over all samples, and norms of its gradient and the parameters."""
         self._eval_mode()
-        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.parts)
+        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.size)
 
-        def part(number: int) -> Tensor:
+        def backward_part(number: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
             for ids in parts[number].split(self._backward_chunk):
                 if len(ids):
@@ -169,8 +169,8 @@ class Evaluator:
                     sums[0] += loss.detach()
             return sums
 
-        gradient_sum = GradientSum(self.group, self.parameters, self.parts, ordered=self.ordered)
-        loss_sum = float(gradient_sum(part)[0])
+        gradient_sum = GradientSum(self.partition, self.parameters)
+        loss_sum = float(gradient_sum(backward_part)[0])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return Norms(
             gradient=_norm(gradients), parameters=_norm(self.parameters), loss=loss_sum / self.n

@@ -108,7 +108,7 @@ class Group:
     def _all_gather_bytes(self, message: bytes) -> list[bytes]:
         """Gather a message of the same length from every process."""
         tensor = torch.frombuffer(bytearray(message), dtype=torch.uint8).to(self.device)
-        return [row.cpu().numpy().tobytes() for row in self._all_gather(tensor, _CONNECT_TIMEOUT)]
+        return [row.cpu().numpy().tobytes() for row in self.all_gather(tensor, _CONNECT_TIMEOUT)]
 
     def destroy(self) -> None:
         """Destroy the process group (collective call)."""
@@ -130,38 +130,12 @@ class Group:
         votes = torch.tensor([float(stop)], device=self.device)
         return bool(self.all_reduce(votes) > 0)
 
-    def owner(self, part: int, parts: int) -> int:
-        """Return the rank that owns a part; ranks own contiguous parts, as evenly as possible."""
-        return part * self.size // parts
-
-    def local_parts(self, parts: int) -> list[int]:
-        """Return the parts of this process."""
-        return [part for part in range(parts) if self.owner(part, parts) == self.rank]
-
     def all_reduce(self, vector: Tensor) -> Tensor:
         """Sum a vector over all processes, in place, and return it (collective call)."""
         if self.size > 1:
             with _peer_errors():
                 dist.all_reduce(vector)
         return vector
-
-    def ordered_sum(self, vectors: Sequence[Tensor], parts: int, zero: Tensor) -> Tensor:
-        """Return the sum over parts, added in the order of the parts.
-
-        Args:
-            vectors: vectors of the parts of this process, in order.
-            parts: number of all parts.
-            zero: padding for processes that have fewer parts than others.
-        """
-        longest = max(
-            sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size)
-        )
-        padded = torch.stack([*vectors, *[zero] * (longest - len(vectors))])
-        total = torch.zeros_like(zero)
-        for rows in self._all_gather(padded):
-            for row in rows:
-                total += row
-        return total
 
     def all_gather_rows(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
         """Concatenate the tensors of all processes along the first axis, in the order of ranks.
@@ -175,13 +149,14 @@ class Group:
         padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
         result: Tensor = torch.cat(
-            [x[:n] for x, n in zip(self._all_gather(padded), sizes, strict=True)]
+            [x[:n] for x, n in zip(self.all_gather(padded), sizes, strict=True)]
         )
         return result
 
-    def _all_gather(
+    def all_gather(
         self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
     ) -> list[Tensor]:
+        """Return the tensors of all processes, which have the same shape (collective call)."""
         if self.size == 1:
             return [tensor]
         result = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -222,6 +197,42 @@ class Group:
             return value
         buffer = io.BytesIO(content.cpu().numpy().tobytes())
         return torch.load(buffer, map_location="cpu", weights_only=True)
+
+
+class Partition:
+    """Division of samples into parts, and of the parts among the processes of a group.
+
+    Args:
+        group: processes that train together; each has contiguous parts, as evenly as possible.
+        shards: number of parts that are summed in order, so that sums are bit-identical on any
+            number of processes; None for one part per process, summed in any order.
+
+    Attributes:
+        size: number of parts; owners: rank that computes each part; local: parts of this process.
+        ordered: whether parts are summed in order.
+    """
+
+    def __init__(self, group: Group, shards: int | None = None) -> None:
+        self.group, self.ordered, self.size = group, shards is not None, shards or group.size
+        self.owners = [part * group.size // self.size for part in range(self.size)]
+        self.local = [part for part, rank in enumerate(self.owners) if rank == group.rank]
+
+    def sum(self, vectors: Sequence[Tensor], zero: Tensor) -> Tensor:
+        """Return the sum of the vectors of all parts (collective call).
+
+        Args:
+            vectors: vectors of the parts of this process, in order; may be overwritten.
+            zero: padding for processes that have fewer parts than others.
+        """
+        if not self.ordered:
+            return self.group.all_reduce(vectors[0])
+        max_local = max(map(self.owners.count, range(self.group.size)))
+        padded = torch.stack([*vectors, *[zero] * (max_local - len(vectors))])
+        total = torch.zeros_like(zero)
+        for rows in self.group.all_gather(padded):
+            for row in rows:
+                total += row
+        return total
 
 
 def _listen(host: str, port: int) -> int:

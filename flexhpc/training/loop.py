@@ -24,11 +24,12 @@ from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
+from flexhpc.training.device_inputs import DeviceInputs
 from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
 from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
-from flexhpc.training.group import Group
+from flexhpc.training.group import Group, Partition
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
 from flexhpc.training.memory_format import use_channels_last
@@ -40,11 +41,10 @@ from flexhpc.training.optimizers import (
     stable_updates,
     update_weights,
 )
-from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
-from flexhpc.training.resident import Resident
+from flexhpc.training.outcome import Callbacks, ModelFactory, Outcome, ProbeData, Verdict
 from flexhpc.training.sync_norm import batch_norms
 
-Saved = dict[str, Any]
+SavedState = dict[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -82,7 +82,7 @@ class TrainState:
 
 def train(
     training: Training,
-    make_model: MakeModel,
+    make_model: ModelFactory,
     data: ProbeData,
     callbacks: Callbacks,
     group: Group | None = None,
@@ -112,25 +112,25 @@ def train(
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic():
-        trainee = Trainee(training, make_model, data, callbacks, group)
+        run = TrainingRun(training, make_model, data, callbacks, group)
         state = None
         if saved is not None:
-            state = trainee.restore(saved)
+            state = run.restore(saved)
             if state is None:  # some of the weights may already have been overwritten
-                trainee = Trainee(training, make_model, data, callbacks, group)
+                run = TrainingRun(training, make_model, data, callbacks, group)
         try:
-            return _train(training, trainee, state or trainee.start(), data, callbacks, group)
+            return _train(run, state or run.initial_state(), data)
         except (Interrupted, PeerLost, PointError, torch.OutOfMemoryError):
             raise
         except Exception:
-            if state is not None and trainee.steps_since_resume == 0:
+            if state is not None and run.steps_since_resume == 0:
                 for path in (callbacks.checkpoint, callbacks.final_state):
                     if path is not None:  # otherwise every attempt would fail in the same way
                         path.unlink(missing_ok=True)
             raise
 
 
-def _can_continue(saved: Saved, training: Training, n: int) -> bool:
+def _can_continue(saved: SavedState, training: Training, n: int) -> bool:
     """Return whether a state that was saved with another budget is valid for the current budget.
 
     It is valid if no update so far depends on either budget.
@@ -140,24 +140,19 @@ def _can_continue(saved: Saved, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling is None or previous == current:
             return True
-        same = (stable_updates(training, total or math.inf) for total in (previous, current))
-        return bool(steps <= min(same))
+        stable = (stable_updates(training, max_steps) for max_steps in (previous, current))
+        return bool(steps <= min(stable))
     except (KeyError, TypeError):
-        return True  # Trainee.restore rejects it
+        return True  # TrainingRun.restore rejects it
 
 
-def _train(
-    training: Training, trainee: Trainee, state: TrainState, data: ProbeData,
-    callbacks: Callbacks, group: Group,
-) -> Outcome:  # fmt: skip
+def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
     """Run the loop over epochs and updates until there is a verdict."""
-    model, optimizer = trainee.model, trainee.optimizer
-    engine, evaluator, metrics = trainee.engine, trainee.evaluator, trainee.metrics
-    gates = training.gates
-    n, sizes = len(data.labels), epoch_batch_sizes(training, len(data.labels))
-    initial_max_steps = budget.budget_in_updates(training, sizes)
-    stable = stable_updates(training, initial_max_steps or math.inf)
-    started = last_saved = time.monotonic()
+    training, callbacks, group, gates = run.training, run.callbacks, run.group, run.training.gates
+    engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
+    n, sizes, initial_max_steps = len(data.labels), run.batch_sizes, run.initial_max_steps
+    stable_steps = stable_updates(training, initial_max_steps)
+    start_time = last_save_time = time.monotonic()
     seconds_before = state.seconds
     verdict: Verdict | None = None
 
@@ -168,7 +163,7 @@ def _train(
         engine.train_mode()
         while state.batch < len(batches) and not state.out_of_budget():
             ids = batches[state.batch]
-            set_learning_rates(optimizer, training, state.steps, initial_max_steps)
+            set_learning_rates(run.optimizer, training, state.steps, initial_max_steps)
             # Plain MLP: ManualEngine; several processes or shards: ShardedEngine; else autograd.
             engine.backward(ids, state.steps)
             if training.sam is not None:
@@ -177,22 +172,21 @@ def _train(
                 restore_weights(evaluator.parameters, weights)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
-            update_weights(optimizer)
+            update_weights(run.optimizer)
             state.batch += 1
             state.steps += 1
             state.cost += len(ids) * training.gradients_per_sample
-            trainee.steps_since_resume += 1
+            run.steps_since_resume += 1
 
             now = time.monotonic()
-            if state.steps == stable and callbacks.final_state is not None:
+            state.seconds = seconds_before + now - start_time
+            if state.steps == stable_steps and callbacks.final_state is not None:
                 # Save before the epoch ends, because with a larger budget it may have more updates.
-                state.seconds = seconds_before + now - started
-                trainee.save(state, callbacks.final_state)
+                run.save(state, callbacks.final_state)
             stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
-            if stop or now - last_saved >= callbacks.checkpoint_every:
-                state.seconds = seconds_before + now - started
-                trainee.save(state, callbacks.checkpoint)
-                last_saved = time.monotonic()
+            if stop or now - last_save_time >= callbacks.checkpoint_every:
+                run.save(state, callbacks.checkpoint)
+                last_save_time = time.monotonic()
             if stop:
                 raise Interrupted
         state.epoch, state.batch = state.epoch + 1, 0
@@ -203,8 +197,8 @@ def _train(
         else:
             evaluation = evaluator.evaluate()
             loss, errors = evaluation.loss, evaluation.errors
-            if trainee.forgetting is not None:
-                trainee.forgetting.update(torch.arange(n, device=group.device), ~evaluation.correct)
+            if run.forgetting is not None:
+                run.forgetting.update(torch.arange(n, device=group.device), ~evaluation.correct)
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - steps_at_start)
@@ -222,17 +216,17 @@ def _train(
         if evaluation is not None and evaluation.errors == 0:
             verdict = "fit"
             break
-        gate_on = gates.plateau.mode != "off"
-        plateau = gate_on and (
+        plateau_gate_on = gates.plateau.mode != "off"
+        at_plateau = plateau_gate_on and (
             state.plateau.updates >= patience_in_updates(gates.plateau, state.max_steps, len(sizes))
         )
         stops_early = training.schedule == "constant" and training.until != "saturation"
-        finished = state.out_of_budget() or (plateau and stops_early)
+        finished = state.out_of_budget() or (at_plateau and stops_early)
         if finished:
             evaluation = evaluation or evaluator.evaluate()
             if not math.isfinite(evaluation.loss):  # the last updates may have diverged
                 verdict = "diverged"
-            elif plateau or not gate_on:
+            elif at_plateau or not plateau_gate_on:
                 verdict = "not_fit"
             else:
                 assert state.max_steps is not None
@@ -242,39 +236,39 @@ def _train(
                 verdict = None if extended else "unconverged"
 
     evaluation = evaluation or evaluator.evaluate()
-    metrics_at_end = callbacks.on_train_end(model.eval())
-    gated = apply_gates(
+    metrics_at_end = callbacks.on_train_end(run.model.eval())
+    gate_result = apply_gates(
         gates, verdict, evaluator, state.plateau, losses=state.losses,
         gradient_start=state.gradient_norm_start, loss_start=state.loss_start,
     )  # fmt: skip
     if state.max_steps != initial_max_steps:
         metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
     return Outcome(
-        verdict=gated.verdict,
+        verdict=gate_result.verdict,
         n_errors=evaluation.errors,
         loss=evaluation.loss,
         epochs=state.epoch,
         steps=state.steps,
         cost=state.cost,
-        seconds=seconds_before + time.monotonic() - started,
+        seconds=seconds_before + time.monotonic() - start_time,
         fitted=evaluation.correct.cpu().numpy(),
-        metrics={**metrics_at_end, **gated.metrics},
-        rejected=gated.rejected,
+        metrics={**metrics_at_end, **gate_result.metrics},
+        rejected=gate_result.rejected,
         loss_curve=np.array(state.losses, dtype=np.float32),
         error_curve=np.array(state.errors, dtype=np.int32),
-        forgotten=None if trainee.forgetting is None else trainee.forgetting.events(),
+        forgotten=None if run.forgetting is None else run.forgetting.events(),
     )
 
 
-class Trainee:
-    """A model with its optimizer, gradient engine, evaluator and metrics.
+class TrainingRun:
+    """Model, optimizer, gradient engine, evaluator and metrics of a training run.
 
     Raises:
         PointError: ``training.shards`` is set, and the model has BatchNorm.
     """
 
     def __init__(
-        self, training: Training, make_model: MakeModel, data: ProbeData, callbacks: Callbacks,
+        self, training: Training, make_model: ModelFactory, data: ProbeData, callbacks: Callbacks,
         group: Group,
     ) -> None:  # fmt: skip
         self.training, self.callbacks, self.group = training, callbacks, group
@@ -302,7 +296,7 @@ class Trainee:
             loss = cross_entropy if backprop is None else functional.nll_loss
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
-        inputs = Resident(data, double=training.precision == "fp64")
+        inputs = DeviceInputs(data, double=training.precision == "fp64")
         norm_group = group if group.size > 1 and batch_norms(model) else None
         options: dict[str, Any] = {
             "precision": precision, "label_smoothing": training.label_smoothing,
@@ -313,25 +307,24 @@ class Trainee:
             if backprop is None
             else ManualEngine(backprop, self.model, inputs, labels, **options)
         )
-        parts, ordered = training.shards or group.size, training.shards is not None
+        partition = Partition(group, training.shards)
         self.engine: AutogradEngine | ShardedEngine = local
-        if ordered or group.size > 1:
-            self.engine = ShardedEngine(local, group, parts, ordered=ordered, seed=data.init_seed)
+        if partition.ordered or group.size > 1:
+            self.engine = ShardedEngine(local, partition, data.init_seed)
         self.evaluator = Evaluator(
-            self.model, inputs, labels, data.prompt, group, parts=parts, ordered=ordered,
-            precision=precision, backprop=backprop, seed=data.init_seed,
+            self.model, inputs, labels, data.prompt, partition, precision=precision,
+            backprop=backprop, seed=data.init_seed,
         )  # fmt: skip
         self.optimizer = make_optimizer(training, local.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])
-        self.max_steps = budget.budget_in_updates(
-            training, epoch_batch_sizes(training, len(labels))
-        )
+        self.batch_sizes = epoch_batch_sizes(training, len(labels))
+        self.initial_max_steps = budget.budget_in_updates(training, self.batch_sizes)
 
-    def start(self) -> TrainState:
+    def initial_state(self) -> TrainState:
         """Return the state before the first update, with the initial metrics that gates need."""
         gates = self.training.gates
         state = TrainState(
-            plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.max_steps
+            plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps
         )
         if gates.gradient.mode != "off":
             norms = self.evaluator.norms()
@@ -350,7 +343,7 @@ class Trainee:
             # The state of a generator cannot be restored on another type of device.
             rng_state: Tensor = torch.get_device_module(device).get_rng_state(device)
             random["accelerator"] = device.type, rng_state
-        saved: Saved = {
+        saved: SavedState = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random,
@@ -365,16 +358,16 @@ class Trainee:
         except (OSError, RuntimeError) as error:  # such as a full disk
             print(f"checkpoint: cannot save ({error}); training continues", flush=True)
 
-    def restore(self, saved: Saved) -> TrainState | None:
+    def restore(self, saved: SavedState) -> TrainState | None:
         """Restore a checkpoint; return None if it does not match the model."""
         device = self.group.device
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             torch.set_rng_state(saved["random"]["cpu"])
-            saved_on, random = saved["random"].get("accelerator", ("cpu", None))
+            saved_on, rng_state = saved["random"].get("accelerator", ("cpu", None))
             if saved_on == device.type != "cpu":
-                torch.get_device_module(device).set_rng_state(random, device)
+                torch.get_device_module(device).set_rng_state(rng_state, device)
             if self.metrics is not None:
                 self.metrics.load(saved["metrics"])
             if self.forgetting is not None and "forgetting" in saved:
@@ -385,7 +378,7 @@ class Trainee:
                     self.metrics.forgetting = None
             progress = {**saved["progress"], "plateau": Plateau(**saved["progress"]["plateau"])}
             if self.training.until == "saturation":  # the saved budget may be smaller
-                progress["max_steps"] = self.max_steps
+                progress["max_steps"] = self.initial_max_steps
             return TrainState(**progress)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             return None

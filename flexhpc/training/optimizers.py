@@ -19,10 +19,10 @@ from flexhpc.config.variants import load_implementation
 from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
-_VECTOR_RATE = 0.1
+_VECTOR_LR_FACTOR = 0.1
 """With Muon: learning rate of vectors, relative to that of matrices."""
 _MIN_NORM = 1e-12
-_DECAY = 0.1
+_DECAY_FRACTION = 0.1
 """Fraction of the budget over which the learning rate decays with ``schedule: wsd``."""
 _UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 
@@ -33,7 +33,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     """Build the optimizer.
 
     Call :func:`set_learning_rates` before every step. Parameters without a gradient are not
-    changed. If a parameter has an attribute ``rate_factors`` (two numbers), its learning rate is
+    changed. If a parameter has an attribute ``lr_factors`` (two numbers), its learning rate is
     multiplied by the first with sgd and gd, and by the second with adam and adamw.
     """
     optimizer: torch.optim.Optimizer = load_implementation(training)(training, list(parameters))
@@ -42,7 +42,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     return optimizer
 
 
-def _with_fused_step(
+def _fused_class(
     cls: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
     """Return a fused torch optimizer with a step that only calls the kernel.
@@ -60,7 +60,7 @@ def _with_fused_step(
     def step(self: torch.optim.Optimizer) -> None:
         if not kernel(self):
             torch_step(self)
-            _share_steps(self)
+            _share_step_counters(self)
 
     step.hooked = True  # type: ignore[attr-defined]  # or torch would wrap it again
     torch_load = inspect.unwrap(cls.load_state_dict)
@@ -80,7 +80,7 @@ def _with_fused_step(
     return type(cls.__name__, (cls,), methods)
 
 
-def _with_gradients(
+def _groups_with_gradients(
     optimizer: torch.optim.Optimizer,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
     """Yield each group with its parameters that have a gradient, and their gradients."""
@@ -90,7 +90,7 @@ def _with_gradients(
             yield group, [p for p, _ in pairs], [g for _, g in pairs]
 
 
-def _share_steps(optimizer: torch.optim.Optimizer) -> None:
+def _share_step_counters(optimizer: torch.optim.Optimizer) -> None:
     """Share one step counter between the parameters with the same number of steps."""
     for group in optimizer.param_groups:
         counts: dict[float, Tensor] = {}
@@ -100,7 +100,7 @@ def _share_steps(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
-    state, groups = optimizer.state, list(_with_gradients(optimizer))
+    state, groups = optimizer.state, list(_groups_with_gradients(optimizer))
     if any(p not in state for _, parameters, _ in groups for p in parameters):
         return False
     for group, parameters, gradients in groups:
@@ -123,7 +123,7 @@ def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
-    state, groups = optimizer.state, list(_with_gradients(optimizer))
+    state, groups = optimizer.state, list(_groups_with_gradients(optimizer))
     if any(
         p not in state for group, parameters, _ in groups if group["momentum"] for p in parameters
     ):
@@ -138,30 +138,30 @@ def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-_SGD = _with_fused_step(torch.optim.SGD, _sgd_kernel)
-_ADAM, _ADAMW = (
-    _with_fused_step(cls, _adam_kernel) for cls in (torch.optim.Adam, torch.optim.AdamW)
-)
+_SGD = _fused_class(torch.optim.SGD, _sgd_kernel)
+_ADAM, _ADAMW = (_fused_class(cls, _adam_kernel) for cls in (torch.optim.Adam, torch.optim.AdamW))
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's SGD, also used for full-batch gradient descent."""
     return _SGD(
-        _rate_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
+        _lr_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
         weight_decay=training.weight_decay, fused=True,
     )  # fmt: skip
 
 
 def adam(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's Adam."""
-    decay = training.weight_decay
-    return _ADAM(_rate_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+    return _ADAM(
+        _lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
+    )
 
 
 def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's AdamW."""
-    decay = training.weight_decay
-    return _ADAMW(_rate_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+    return _ADAMW(
+        _lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
+    )
 
 
 def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
@@ -183,57 +183,70 @@ def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
 
 
-def _rate_groups(parameters: list[nn.Parameter], index: int) -> list[dict[str, Any]]:
-    """Group parameters by their rate factor; one group if none has a factor."""
-    groups: dict[float, list[nn.Parameter]] = {}
+def _lr_groups(parameters: Parameters, index: int) -> list[dict[str, Any]]:
+    """Group parameters by their learning-rate factor; one group if none has a factor."""
+    groups: dict[float, Parameters] = {}
     for parameter in parameters:
-        factor = getattr(parameter, "rate_factors", (1.0, 1.0))[index]
+        factor = getattr(parameter, "lr_factors", (1.0, 1.0))[index]
         groups.setdefault(factor, []).append(parameter)
     return [{"params": members, "lr_factor": factor} for factor, members in groups.items()]
 
 
-def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:
+def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Separate matrices and convolution kernels from other parameters."""
     matrices = [p for p in parameters if p.dim() >= 2]
     vectors = [p for p in parameters if p.dim() < 2]
-    groups = [
-        {"params": matrices, "use_muon": True, "lr": lr, "lr_factor": 1.0},
-        {"params": vectors, "use_muon": False, "lr": lr * _VECTOR_RATE, "lr_factor": _VECTOR_RATE},
-    ]
-    return [{**group, "weight_decay": decay} for group in groups if group["params"]]
+    return [
+        {
+            "params": members, "use_muon": use_muon, "lr": lr * factor, "lr_factor": factor,
+            "weight_decay": weight_decay,
+        }
+        for members, use_muon, factor in (
+            (matrices, True, 1.0), (vectors, False, _VECTOR_LR_FACTOR),
+        )
+        if members
+    ]  # fmt: skip
 
 
-def stable_updates(training: Training, total: float) -> float:
-    """Return how many of ``total`` updates would be the same with a larger budget."""
-    return math.floor((1 - _DECAY) * total) if training.schedule == "wsd" else total
-
-
-def learning_rate(training: Training, peak: float, step: int, total: float) -> float:
-    """Return the learning rate of update number ``step`` (from 0) of ``total``.
+def stable_updates(training: Training, max_steps: int | None) -> float:
+    """Return how many updates of a budget would be the same with a larger budget.
 
     Args:
-        training: procedure with the schedule.
-        peak: largest learning rate.
-        step: number of the update.
-        total: budget in updates; has no effect with a constant rate.
+        max_steps: budget in updates; None, for no budget, gives infinity.
     """
+    if max_steps is None:
+        return math.inf
+    return (
+        math.floor((1 - _DECAY_FRACTION) * max_steps) if training.schedule == "wsd" else max_steps
+    )
+
+
+def learning_rate(training: Training, step: int, max_steps: int | None) -> float:
+    """Return the learning rate of update number ``step`` (from 0) of ``max_steps``.
+
+    Args:
+        training: procedure with the largest rate and the schedule.
+        step: number of the update.
+        max_steps: budget in updates; not used if the schedule is constant.
+    """
+    lr = training.lr
     if training.warmup is not None:
-        peak *= min(1.0, (step + 1) / training.warmup)
-    if training.schedule == "constant":
-        return peak
+        lr *= min(1.0, (step + 1) / training.warmup)
+    if training.schedule == "constant" or max_steps is None:
+        return lr
     if training.schedule == "cosine":
-        return peak * 0.5 * (1 + math.cos(math.pi * step / total))
-    stable = stable_updates(training, total)
-    return peak if step < stable else peak * (total - step) / (total - stable)
+        return lr * 0.5 * (1 + math.cos(math.pi * step / max_steps))
+    stable = stable_updates(training, max_steps)
+    return lr if step < stable else lr * (max_steps - step) / (max_steps - stable)
 
 
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, training: Training, step: int, max_steps: int | None
 ) -> None:
-    """Set the rate of every parameter group for update number ``step`` of ``max_steps``."""
-    rate = learning_rate(training, training.lr, step, max_steps or math.inf)
+    """Set the learning rate of every parameter group for update number ``step``."""
+    lr = learning_rate(training, step, max_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_factor"]
+        group["lr"] = lr * group["lr_factor"]
 
 
 @torch.no_grad()

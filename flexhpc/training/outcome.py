@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "unstable", "diverged"]
 
-MakeModel = Callable[[], nn.Module]
+ModelFactory = Callable[[], nn.Module]
 """Builds an untrained model with torch's global random generator."""
 
 

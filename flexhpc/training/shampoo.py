@@ -14,29 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_EPSILON = 1e-6
+
 
 class Shampoo(torch.optim.Optimizer):
     """Shampoo (Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 2).
 
     For a tensor of order k the update is G multiplied along each axis i by H_i^(-1/2k), with
     H_i = epsilon I + the sum over all updates of G_(i) G_(i)^T, where G_(i) has the slices of G
-    along axis i as its rows. An axis longer than ``widest`` keeps the diagonal of H_i only, as in
-    the experiments of the paper. A gradient that is not finite raises LinAlgError.
+    along axis i as its rows. An axis longer than ``max_preconditioner_dim`` keeps only the diagonal
+    of H_i, as in the experiments of the paper. A gradient that is not finite raises LinAlgError.
 
     Args:
         parameters: parameters to train; a scalar is treated as a vector of length 1.
         lr: learning rate.
         weight_decay: L2 penalty.
-        epsilon: initial value of the statistics' diagonals.
-        widest: length of the longest axis with a full matrix.
+        max_preconditioner_dim: length of the longest axis with a full matrix.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.0,
-        epsilon: float = 1e-6, widest: int = 1200,
+        max_preconditioner_dim: int = 1200,
     ) -> None:  # fmt: skip
-        defaults = {"lr": lr, "weight_decay": weight_decay, "epsilon": epsilon, "widest": widest}
-        super().__init__(parameters, defaults)
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+        self._max_preconditioner_dim = max_preconditioner_dim
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
@@ -46,20 +47,22 @@ class Shampoo(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
                     tensor = gradient.reshape(gradient.shape or (1,))
-                    update = self._preconditioned(parameter, tensor, group)
+                    update = self._preconditioned(parameter, tensor)
                     parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"])
 
-    def _preconditioned(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+    def _preconditioned(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         state = self.state[parameter]
         if not state:
-            diagonals = [gradient.new_full((n,), group["epsilon"]) for n in gradient.shape]
-            state["statistics"] = [d.diag() if len(d) <= group["widest"] else d for d in diagonals]
+            diagonals = [gradient.new_full((n,), _EPSILON) for n in gradient.shape]
+            state["statistics"] = [
+                d.diag() if len(d) <= self._max_preconditioner_dim else d for d in diagonals
+            ]
         update = gradient
         for axis, statistic in enumerate(state["statistics"]):
             rows = gradient.movedim(axis, 0).reshape(len(statistic), -1)
             full = statistic.dim() == 2
             statistic.add_(rows @ rows.T if full else rows.square().sum(1))
-            root = _power(statistic, group["epsilon"], -1 / (2 * gradient.dim()))
+            root = _power(statistic, -1 / (2 * gradient.dim()))
             moved = update.movedim(axis, 0)
             rows = moved.reshape(len(statistic), -1)
             rows = root @ rows if full else root[:, None] * rows
@@ -67,11 +70,11 @@ class Shampoo(torch.optim.Optimizer):
         return update
 
 
-def _power(statistic: Tensor, epsilon: float, exponent: float) -> Tensor:
+def _power(statistic: Tensor, exponent: float) -> Tensor:
     """Return a power of a symmetric matrix, or of a diagonal matrix given by its diagonal."""
     if statistic.dim() == 1:
         return statistic.pow(exponent)
     values, vectors = torch.linalg.eigh(statistic)
     # No eigenvalue is below epsilon, except by rounding.
-    root: Tensor = (vectors * values.clamp_min(epsilon).pow(exponent)) @ vectors.T
+    root: Tensor = (vectors * values.clamp_min(_EPSILON).pow(exponent)) @ vectors.T
     return root

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import Cli
 
 NETS = """\
 from torch import nn
@@ -57,3 +62,18 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "custom.yaml").write_text(SPEC)
     return tmp_path
+
+
+def assert_failures(cli: Cli, messages: Iterable[str], done: int) -> None:
+    """Assert that the first points of the run ``custom`` failed with one-line messages.
+
+    Args:
+        messages: patterns of the messages of these points.
+        done: number of the other points, which must be done.
+    """
+    messages = list(messages)
+    states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
+    assert [state["state"] for state in states] == ["failed"] * len(messages) + ["done"] * done
+    for state, message in zip(states, messages, strict=False):
+        assert re.search(message, state["message"]), (message, state["message"])
+        assert "\n" not in state["message"]

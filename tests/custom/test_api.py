@@ -191,11 +191,11 @@ def test_examples_in_docs_run(
         ("mine", "forest"), (text for kind, text in blocks if kind == "yaml"), strict=True
     ):
         (tmp_path / f"{name}.yaml").write_text(spec)
-    wide = ("--profile", profile, "--set", "search.tolerance=0.5")
-    short = ("--set", "training.steps=200")
-    cli("sweep", "mine.yaml", *wide, *short, "--set", "model.kwargs.width=[4]")
+    options = ("--profile", profile, "--set", "search.tolerance=0.5")
+    budget = ("--set", "training.steps=200")
+    cli("sweep", "mine.yaml", *options, *budget, "--set", "model.kwargs.width=[4]")
     assert json.loads(cli("results", "runs/mine", "--format", "json").stdout)[0]["params"] == 109
-    cli("sweep", "forest.yaml", *wide)
+    cli("sweep", "forest.yaml", *options)
     rows = json.loads(cli("results", "runs/forest", "--format", "json").stdout)
     assert 2 * rows[0]["emc"] < rows[1]["emc"]
     assert rows[0]["params"] is None

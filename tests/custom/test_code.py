@@ -21,35 +21,35 @@ from flexhpc.config import freeze, load_points
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom.code import find_code
-from flexhpc.custom.live import source_hash
-from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
+from flexhpc.custom.object_hash import object_hash
+from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
 from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import build_custom
 from tests.conftest import Cli
-from tests.custom.conftest import DATA, LAYERS, SPEC
+from tests.custom.conftest import DATA, LAYERS, SPEC, assert_failures
 from tests.sweeps import results_by_point
 
 
-def ids(folder: Path, *overrides: str) -> list[str]:
+def point_ids(folder: Path, *overrides: str) -> list[str]:
     return [point.id for point in load_points(folder / "custom.yaml", overrides)[1]]
 
 
 def test_id_depends_on_imported_source_or_version(folder: Path) -> None:
-    before, versioned = ids(folder), ids(folder, "model.version=2")
+    before, versioned = point_ids(folder), point_ids(folder, "model.version=2")
     (folder / "other.py").write_text("x = 1\n")
-    assert ids(folder) == before
+    assert point_ids(folder) == before
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "GELU"))
-    edited = ids(folder)
+    edited = point_ids(folder)
     assert not set(edited) & set(before)
-    assert ids(folder, "model.version=2") == versioned
-    assert ids(folder, "model.version=3") != versioned
+    assert point_ids(folder, "model.version=2") == versioned
+    assert point_ids(folder, "model.version=3") != versioned
     (folder / "layers.py").write_text(LAYERS)
-    assert ids(folder) == before
-    assert ids(folder, "model.kwargs.width=4") == [before[1]]
+    assert point_ids(folder) == before
+    assert point_ids(folder, "model.kwargs.width=4") == [before[1]]
     (folder / "samples.py").write_text(DATA + "\n")
-    assert not set(ids(folder)) & set(before)
+    assert not set(point_ids(folder)) & set(before)
 
 
 def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
@@ -60,14 +60,14 @@ def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
     (folder / "custom.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
     frozen = folder / "frozen.yaml"
     frozen.write_text(freeze(*load_points(folder / "custom.yaml")))
-    assert [point.id for point in load_points(frozen)[1]] == ids(folder)
+    assert [point.id for point in load_points(frozen)[1]] == point_ids(folder)
 
 
 def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Path) -> None:
     frozen = tmp_path / "elsewhere" / "sweep.yaml"
     frozen.parent.mkdir()
     frozen.write_text(freeze(*load_points(folder / "custom.yaml")))
-    before = ids(folder)
+    before = point_ids(folder)
     (folder / "nets.py").write_text("edited")
     points = load_points(frozen)[1]
     assert [point.id for point in points] == before
@@ -81,11 +81,11 @@ def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Pa
         "no name": ("model.family='nets:'", "must have the form module:name, not"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is set by flexhpc; remove it"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
-        "live object": ("model.family='python:Net'", "is an object of another Python process"),
+        "Python object": ("model.family='python:Net'", "is an object of another Python process"),
         "optimizer": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
     }.values(),
 )  # fmt: skip
-def test_invalid_keys_are_refused(change: str, message: str, folder: Path) -> None:
+def test_invalid_keys_are_rejected(change: str, message: str, folder: Path) -> None:
     with pytest.raises(InputError, match=message):
         load_points(folder / "custom.yaml", [change])
 
@@ -145,36 +145,41 @@ def test_edited_code_is_measured_again_and_reverted_code_is_not(
     assert times == {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
 
 
+NETWORK = """\
+import sys, time
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, inputs):
+        if self.training:
+            {statement}
+        return self.head(inputs.flatten(1))
+"""
+EXITS_IN_TRAINING = NETWORK.format(statement="sys.exit(5)")
 BROKEN = {
-    "raises": ("def Net():\n    raise ValueError('no\\nidea')\n",
-               r"raised ValueError: no idea .*:2"),
-    "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
-    "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
-    "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
-    "no attribute": ("x = 1\n", "nets has no attribute Net"),
-    "no module": ("def Net():\n    return 3\n", "returned a int, not a torch.nn.Module"),
-    "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
-              "nn.Linear(64, 7))\n", r"returns outputs of shape \(7,\), not 3 logits"),
-    "wrong inputs": ("from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n",
-                     r"does not accept samples of shape \(1, 8, 8\)"),
-    "exits in training": (
-        "import sys\nfrom torch import nn\nclass Net(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
-        "    def forward(self, x):\n"
-        "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
-        "SystemExit: 5"),
-    "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
-              "model.family: nets:Net exceeded its time limit"),
-    "hangs in training": (
-        "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
-        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
-        "    def forward(self, x):\n"
-        "        if self.training:\n            time.sleep(100)\n"
-        "        return self.l(x.flatten(1))\n",
-        "nets:Net: a forward pass exceeded its time limit"),
+    "def Net():\n    raise ValueError('no\\nidea')\n": r"raised ValueError: no idea .*:2",
+    "import sys\ndef Net():\n    sys.exit(3)\n": "raised SystemExit: 3",
+    "1 / 0\n": "importing MODULE raised ZeroDivisionError",
+    "def Net(:\n": "importing MODULE raised SyntaxError",
+    "x = 1\n": "MODULE has no attribute Net",
+    "def Net():\n    return 3\n": "returned a int, not a torch.nn.Module",
+    "from torch import nn\ndef Net():\n"
+    "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n":
+        r"returns outputs of shape \(7,\), not 3 logits",
+    "from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n":
+        r"does not accept samples of shape \(1, 8, 8\)",
+    EXITS_IN_TRAINING: "SystemExit: 5",
+    "import time\ndef Net():\n    time.sleep(100)\n":
+        "model.family: MODULE:Net exceeded its time limit",
+    NETWORK.format(statement="time.sleep(100)"):
+        "MODULE:Net: a forward pass exceeded its time limit",
 }  # fmt: skip
-
-
+"""Source of a module with a network -> message; MODULE is the name of the module."""
 FORKS = """\
 import os
 from torch import nn
@@ -188,7 +193,7 @@ def Net():
 
 def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
     """SystemExit in a forward pass skips the forward hooks."""
-    (folder / "quits.py").write_text(BROKEN["exits in training"][0])
+    (folder / "quits.py").write_text(EXITS_IN_TRAINING)
     code = find_code("quits:Net", folder)
     model = CustomModel(family="quits:Net", seconds=8, folder=code.folder, code=code.hash)
     net = build_custom(model, (64,), 3)
@@ -201,7 +206,7 @@ def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
 def test_time_limit_is_reentrant() -> None:
     """If the forward pass of a network calls itself, the limit of the outer call applies."""
     limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
-    with end_open_limits():
+    with deactivate_open_limits():
         with limit, limit:
             assert signal.getsignal(signal.SIGALRM) is not before
         assert signal.getsignal(signal.SIGALRM) is before
@@ -211,7 +216,7 @@ def test_time_limit_is_reentrant() -> None:
     assert signal.getsignal(signal.SIGALRM) is before
     with (
         pytest.raises(TimeLimitExceeded, match="x exceeded its time limit"),
-        end_open_limits(),
+        deactivate_open_limits(),
         TimeLimit(0.05, "x"),
     ):
         time.sleep(5)
@@ -252,33 +257,27 @@ def test_validate_loads_data_and_model_unless_disabled(folder: Path, cli: Cli) -
     spec.write_text(SPEC.replace("grid:\n  model.kwargs.width: [2, 4, 8]\n", ""))
     assert ": valid" in cli("validate", "custom.yaml").stdout
     for change, message in UNUSABLE:
-        done = cli("validate", "custom.yaml", "--set", change, check=2)
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("custom.yaml: ")]
+        result = cli("validate", "custom.yaml", "--set", change, check=2)
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("custom.yaml: ")]
         assert re.search(message, line)
         assert ": valid" in cli("validate", "custom.yaml", "--no-load", "--set", change).stdout
 
 
 @pytest.mark.sweeps
 def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path) -> None:
-    names = []
-    for number, (text, _) in enumerate(BROKEN.values()):
-        (folder / f"broken{number}.py").write_text(text.replace("nets", f"broken{number}"))
-        names.append(f"broken{number}:Net")
+    messages = {}
+    for number, (source, message) in enumerate(BROKEN.items()):
+        (folder / f"broken{number}.py").write_text(source)
+        messages[f"broken{number}:Net"] = message.replace("MODULE", f"broken{number}")
     (folder / "forks.py").write_text(FORKS)
-    names += ["nets:plain", "forks:Net"]
+    names = [*messages, "nets:plain", "forks:Net"]
     models = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in names)
     spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{models}]").replace(
         '  model: {family: "nets:Net"}\n', ""
     )
     (folder / "custom.yaml").write_text(spec)
-    done = cli("sweep", folder / "custom.yaml", "--profile", profile, check=None)
-    assert done.returncode == 1
-    states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
-    assert [state["state"] for state in states] == ["failed"] * len(BROKEN) + ["done"] * 2
-    for number, (state, (_, message)) in enumerate(zip(states, BROKEN.values(), strict=False)):
-        expected = message.replace("nets", f"broken{number}")
-        assert re.search(expected, state["message"]), (expected, state["message"])
-        assert "\n" not in state["message"]
+    cli("sweep", folder / "custom.yaml", "--profile", profile, check=1)
+    assert_failures(cli, messages.values(), done=2)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +295,7 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path)
                       "test label 9 does not occur in the training set"),
     }.values(),
 )  # fmt: skip
-def test_invalid_samples_are_refused(samples: object, message: str) -> None:
+def test_invalid_samples_are_rejected(samples: object, message: str) -> None:
     with pytest.raises(PointError, match=message):
         array_source("x", convert_samples("x", samples))
 
@@ -325,14 +324,14 @@ def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
     again = lambda: make_network(  # noqa: E731
         3
     )
-    assert source_hash(pair[0]) == source_hash(again) != source_hash(pair[1])
+    assert object_hash(pair[0]) == object_hash(again) != object_hash(pair[1])
 
     def closures(width: int, array: object = None) -> tuple[object, object]:
         return (lambda: make_network(width)), (lambda: array)
 
-    assert source_hash(closures(3)[0]) == source_hash(closures(3)[0])
-    assert source_hash(closures(3)[0]) != source_hash(closures(4)[0])
-    assert source_hash(closures(3, np.zeros(2))[1]) is None
+    assert object_hash(closures(3)[0]) == object_hash(closures(3)[0])
+    assert object_hash(closures(3)[0]) != object_hash(closures(4)[0])
+    assert object_hash(closures(3, np.zeros(2))[1]) is None
 
     class Base(nn.Module):
         pass
@@ -340,10 +339,10 @@ def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
     class Derived(Base):
         layers = make_network(3)
 
-    assert len({source_hash(lambda: Base()), source_hash(lambda: Derived()), None}) == 3
+    assert len({object_hash(lambda: Base()), object_hash(lambda: Derived()), None}) == 3
     scope: dict[str, object] = {}
     exec("def typed(): return 1", scope)
-    assert source_hash(scope["typed"]) is None
+    assert object_hash(scope["typed"]) is None
 
 
 @pytest.mark.parametrize("parent", ["flexhpc", "flexhpc/flexhpc", "site-packages/project"])
@@ -369,7 +368,7 @@ def test_user_code_in_folder_named_like_a_package_is_hashed(
             build = importlib.import_module("user_nets").build
         finally:
             sys.dont_write_bytecode = before
-        hashes.add(source_hash(build))
+        hashes.add(object_hash(build))
     assert len(hashes) == 2
     assert None not in hashes
 
@@ -385,7 +384,8 @@ def test_installed_code_is_not_hashed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_error_of_user_code_names_its_line() -> None:
     """Also if its path starts with the path of the package: flexhpc_nets.py next to flexhpc/."""
-    code = compile("def build():\n    return 1 / 0\n", f"{custom_code.PACKAGE}_nets.py", "exec")
+    path = f"{custom_code.FLEXHPC_FOLDER}_nets.py"
+    code = compile("def build():\n    return 1 / 0\n", path, "exec")
     scope: dict[str, Any] = {}
     exec(code, scope)
     with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
@@ -402,16 +402,16 @@ def test_entry_point_is_equivalent_to_its_import_path(
         "[flexhpc.models]\nnice = nets:Net\nmlp = nets:Net\n[flexhpc.data]\ngood = samples:load\n"
     )
     monkeypatch.syspath_prepend(str(package.parent))
-    custom_code.registered_names.cache_clear()
+    custom_code.entry_point_targets.cache_clear()
     try:
-        plain = ids(folder)
-        assert ids(folder, "model.family=nice", "data.source=good") == plain
+        plain = point_ids(folder)
+        assert point_ids(folder, "model.family=nice", "data.source=good") == plain
         with pytest.raises(InputError, match=r"model\.kwargs: has no effect with family: mlp"):
             load_points(folder / "custom.yaml", ["model.family=mlp"])
         with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
             load_points(folder / "custom.yaml", ["model.family=nicer"])
     finally:
-        custom_code.registered_names.cache_clear()
+        custom_code.entry_point_targets.cache_clear()
 
 
 def test_all_errors_of_a_section_are_reported_at_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from flexhpc.training import Callbacks, Outcome, checkpoint
 from tests.faults.checkpoints import TRAINING, N, saved_checkpoint
-from tests.training.helpers import run, same
+from tests.training.helpers import assert_outcomes_equal, run
 
 
 @pytest.fixture(scope="module")
@@ -72,4 +72,4 @@ def test_a_checkpoint_of_other_content_restarts_the_probe(
     except (RuntimeError, TypeError):
         assert not saved.exists()
         outcome = run(TRAINING, N, callbacks=callbacks)
-    same(undisturbed, outcome)
+    assert_outcomes_equal(undisturbed, outcome)

@@ -33,7 +33,7 @@ def start_ranks(tmp_path: Path) -> Iterator[StartRanks]:
     ranks: list[Rank] = []
 
     def start_more(*numbers: int) -> list[Rank]:
-        ranks.extend(start(2, tmp_path, "tests.training.endless", numbers))
+        ranks.extend(start(2, tmp_path, "tests.training.endless_training", numbers))
         return ranks
 
     yield start_more

@@ -13,9 +13,9 @@ from flexhpc.measuring import probe
 from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
 from flexhpc.training import Callbacks, Outcome
-from flexhpc.training.resident import Resident
+from flexhpc.training.device_inputs import DeviceInputs
 from tests.measuring.helpers import CPU, load_point
-from tests.training.helpers import same
+from tests.training.helpers import assert_outcomes_equal
 
 MLP, CNN = "{family: mlp, width: 16, depth: 2}", "{family: cnn, width: 4, depth: 2}"
 ADAM = "optimizer: adam, lr: 1e-2, batch_size: 32, epochs: 12"
@@ -55,17 +55,17 @@ def test_uint8_inputs_train_bitwise_like_float32(
         f"name: s\nfixed:\n  data: {{source: digits, labels: random, {data}}}\n  model: {model}\n"
         f"  training: {{{training}}}\n",
     )
-    batch = Resident.batch
+    batch = DeviceInputs.batch
     is_bytes: list[bool] = []
 
-    def recorded(self: Resident, ids: torch.Tensor) -> torch.Tensor:
-        is_bytes.append(self.bytes)
+    def recorded(self: DeviceInputs, ids: torch.Tensor) -> torch.Tensor:
+        is_bytes.append(self.is_uint8)
         return batch(self, ids)
 
-    monkeypatch.setattr(Resident, "batch", recorded)
+    monkeypatch.setattr(DeviceInputs, "batch", recorded)
     floats = trained(point, 150)
     assert not any(is_bytes)
     is_bytes.clear()
     monkeypatch.setattr(probe, "_MAX_FLOAT_BYTES", 150 * 64 * 4 - 1)
-    same(floats, trained(point, 150))
+    assert_outcomes_equal(floats, trained(point, 150))
     assert set(is_bytes) == {"inputs:" not in data}

@@ -238,22 +238,22 @@ def test_mup_scales_relative_to_its_base_width() -> None:
     base = build(Mlp(family="mlp", width=32, init="mup", base_width=32), DIGIT, 10)
     for weight, base_weight in zip(plain.parameters(), base.parameters(), strict=True):
         assert torch.equal(weight, base_weight)
-        assert base_weight.rate_factors == (1.0, 1.0)
+        assert base_weight.lr_factors == (1.0, 1.0)
     torch.manual_seed(0)
     wide = build(Mlp(family="mlp", width=32, init="mup", base_width=8), DIGIT, 10)
     first, hidden, last = layers_of(wide)
     torch.testing.assert_close(last.weight, layers_of(plain)[-1].weight / 2)
     assert torch.equal(first.weight, layers_of(plain)[0].weight)
-    assert [layer.weight.rate_factors for layer in (first, hidden, last)] == [
+    assert [layer.weight.lr_factors for layer in (first, hidden, last)] == [
         (4.0, 1.0), (1.0, 0.25), (0.25, 0.25),
     ]  # fmt: skip
-    assert [layer.bias.rate_factors for layer in (first, hidden, last)] == [
+    assert [layer.bias.lr_factors for layer in (first, hidden, last)] == [
         (4.0, 1.0), (4.0, 1.0), (1.0, 1.0),
     ]  # fmt: skip
     for training, index in ((Sgd(optimizer="sgd", lr=0.5), 0), (Adam(optimizer="adam"), 1)):
         optimizer = make_optimizer(training, wide.parameters())
         for group in optimizer.param_groups:
-            assert {p.rate_factors[index] for p in group["params"]} == {group["lr_factor"]}
+            assert {p.lr_factors[index] for p in group["params"]} == {group["lr_factor"]}
 
 
 def test_update_with_mup_does_not_depend_on_width() -> None:

@@ -23,7 +23,7 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_bits, count_parameters
-from tests.training.helpers import resume, run, same
+from tests.training.helpers import assert_outcomes_equal, resume, run
 
 DIGIT = (1, 8, 8)
 PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
@@ -248,7 +248,9 @@ def test_interrupted_training_runs_are_resumed_bitwise(kind: str, tmp_path: Path
     training = Adam(optimizer="adam", lr=3e-2, batch_size=32, epochs=8)
     uninterrupted = run(training, 60, model=model)
     assert uninterrupted.loss_curve[-1] < uninterrupted.loss_curve[0]
-    same(uninterrupted, resume(training, 60, [6], tmp_path / "probe.ckpt", model=model))
+    assert_outcomes_equal(
+        uninterrupted, resume(training, 60, [6], tmp_path / "probe.ckpt", model=model)
+    )
 
 
 @pytest.mark.parametrize(

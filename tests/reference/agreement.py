@@ -37,7 +37,7 @@ _MIN_PROBABILITY = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class SearchResult:
     """Result of flexhpc for a recipe.
 
     Attributes:
@@ -51,7 +51,7 @@ class Measured:
     n_limit: int
 
 
-def search(recipe: Recipe) -> Measured:
+def measure(recipe: Recipe) -> SearchResult:
     """Measure the EMC of a recipe with the default search."""
     with _point(recipe) as point:
         samples = load_samples(point.data, point.seed)
@@ -62,7 +62,7 @@ def search(recipe: Recipe) -> Measured:
             for probe in step:
                 record = run_probe(point, samples, probe, None, group, Callbacks())
                 history += history_of([record], point.training)
-    return Measured(estimate=step, curve=posterior(history, limit), n_limit=limit)
+    return SearchResult(estimate=step, curve=posterior(history, limit), n_limit=limit)
 
 
 @contextmanager
@@ -84,14 +84,14 @@ def _point(recipe: Recipe) -> Iterator[Point]:
         yield point
 
 
-def by_counts(counts: Sequence[Count], n_limit: int) -> FitCurve:
+def fit_curve_of(counts: Sequence[Count], n_limit: int) -> FitCurve:
     """Return the posterior of the fit curve from counts of fits only."""
     history = [
         ProbeResult(
             n=count.n, repeat=repeat, verdict="fit" if repeat < count.fitted else "not_fit",
             n_errors=_UNKNOWN, cost=count.n,
         )
-        for count in counts for repeat in range(count.of)
+        for count in counts for repeat in range(count.total)
     ]  # fmt: skip
     return posterior(history, n_limit)
 
@@ -110,15 +110,18 @@ def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:
     rng = np.random.default_rng(seed)
     cells = curve.resample(_DRAWS, curve.threshold)
     n = np.array([count.n for count in counts], np.float64)
-    of = np.array([count.of for count in counts])
+    total = np.array([count.total for count in counts])
     fitted = np.array([count.fitted for count in counts])
     chance = np.clip(cells.chance(n), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
-    drawn = rng.binomial(of, chance)
-    return float(np.mean(_deviance(drawn, of, chance) >= _deviance(fitted, of, chance)))
+    simulated = rng.binomial(total, chance)
+    deviance = _deviance(fitted, total, chance)
+    return float(np.mean(_deviance(simulated, total, chance) >= deviance))
 
 
-def _deviance(fitted: NDArray[np.int64], of: NDArray[np.int64], chance: Floats) -> Floats:
+def _deviance(fitted: NDArray[np.int64], total: NDArray[np.int64], chance: Floats) -> Floats:
     """Return the deviance of counts (..., number of n), summed over n."""
-    failed = of - fitted
-    terms = xlogy(fitted, fitted / (of * chance)) + xlogy(failed, failed / (of * (1 - chance)))
+    failed = total - fitted
+    terms = xlogy(fitted, fitted / (total * chance)) + xlogy(
+        failed, failed / (total * (1 - chance))
+    )
     return np.asarray(2 * terms.sum(axis=-1))

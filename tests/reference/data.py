@@ -44,7 +44,7 @@ class Samples:
     classes: int
 
 
-def missing(data: Section) -> Path | None:
+def missing_path(data: Section) -> Path | None:
     """Return the file or folder of a recipe's data if it does not exist."""
     path = _READERS[data["source"]][0]
     return path if path is not None and not path.exists() else None

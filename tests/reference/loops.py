@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from pytorch_optimizer import SOAP, Muon
+from pytorch_optimizer import SOAP, Muon, Shampoo
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -22,7 +22,6 @@ Shape = tuple[int, ...]
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU,
 }  # fmt: skip
-_EPSILON = 1e-6
 
 
 def train(model: Section, training: Section, samples: Samples, n: int, seed: int) -> bool:
@@ -33,39 +32,39 @@ def train(model: Section, training: Section, samples: Samples, n: int, seed: int
     torch.manual_seed(seed)
     subset = torch.randperm(len(samples.labels))[:n]
     inputs, labels = samples.inputs[subset], samples.labels[subset]
-    net = network(model, tuple(inputs.shape[1:]), samples.classes)
+    net = build(model, tuple(inputs.shape[1:]), samples.classes)
     # The fewest batches of at most batch_size; their sizes differ by at most one sample.
     batches = 1 if training["optimizer"] == "gd" else math.ceil(n / training["batch_size"])
     budget = training["steps"] if "steps" in training else training["epochs"] * batches
-    update = optimizer(training, net.parameters())
+    optimizer = make_optimizer(training, net.parameters())
     cosine = training.get("schedule") == "cosine"
-    schedule = CosineAnnealingLR(update, T_max=budget) if cosine else None
+    schedule = CosineAnnealingLR(optimizer, T_max=budget) if cosine else None
     updates = 0
     while updates < budget:
         net.train()
         for batch in torch.randperm(n).tensor_split(batches)[: budget - updates]:
             loss = functional.cross_entropy(net(inputs[batch]), labels[batch])
-            update.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            update.step()
+            optimizer.step()
             if schedule is not None:
                 schedule.step()
             updates += 1
         if not math.isfinite(loss.item()):
             return False
-        if missed(net, inputs, labels) == 0:
+        if count_missed(net, inputs, labels) == 0:
             return True
     return False
 
 
 @torch.no_grad()
-def missed(net: nn.Module, inputs: Tensor, labels: Tensor) -> int:
+def count_missed(net: nn.Module, inputs: Tensor, labels: Tensor) -> int:
     """Return the number of misclassified samples in eval mode."""
     net.eval()
     return int((net(inputs).argmax(1) != labels).sum())
 
 
-def network(model: Section, shape: Shape, classes: int) -> nn.Module:
+def build(model: Section, shape: Shape, classes: int) -> nn.Module:
     """Return an untrained network: (n, *shape) -> (n, classes)."""
     return _BUILDERS[model["family"]](model, shape, classes)
 
@@ -140,49 +139,20 @@ _BUILDERS: Mapping[str, Callable[[Section, Shape, int], nn.Module]] = {
 }
 
 
-class Shampoo(torch.optim.Optimizer):
-    """Gupta, Koren and Singer 2018, algorithm 2, with an L2 penalty."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
-        for group in self.param_groups:
-            for weight in group["params"]:
-                gradient = weight.grad + group["weight_decay"] * weight
-                weight -= group["lr"] * self._preconditioned(weight, gradient)
-
-    def _preconditioned(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
-        state = self.state[weight]
-        if "sums" not in state:
-            state["sums"] = [_EPSILON * torch.eye(side) for side in gradient.shape]
-        order = gradient.dim()
-        result = gradient
-        for axis, total in enumerate(state["sums"]):
-            others = [i for i in range(order) if i != axis]
-            total += torch.tensordot(gradient, gradient, dims=(others, others))
-            values, vectors = torch.linalg.eigh(total)
-            roots = values.clamp(min=_EPSILON) ** (-1 / (2 * order))
-            root = vectors @ torch.diag(roots) @ vectors.T
-            result = torch.tensordot(root, result, dims=([1], [axis])).movedim(0, axis)
-        return result
-
-
-def optimizer(training: Section, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(training: Section, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Return the optimizer of the ``training`` section of a recipe."""
-    name, lr, decay = training["optimizer"], training["lr"], training.get("weight_decay", 0.0)
-    weights = list(parameters)
+    name, weights = training["optimizer"], list(parameters)
+    options = {"lr": training["lr"], "weight_decay": training.get("weight_decay", 0.0)}
     if name in ("sgd", "gd"):
-        return torch.optim.SGD(weights, lr=lr, momentum=training["momentum"], weight_decay=decay)
+        return torch.optim.SGD(weights, momentum=training["momentum"], **options)
     if name == "muon":  # matrices and kernels; vectors by AdamW with a tenth of the learning rate
         matrices = [weight for weight in weights if weight.dim() > 1]
         vectors = [weight for weight in weights if weight.dim() <= 1]
         return Muon([
-            {"params": matrices, "use_muon": True, "lr": lr, "weight_decay": decay},
-            {"params": vectors, "use_muon": False, "lr": lr / 10, "weight_decay": decay},
+            {"params": matrices, "use_muon": True, **options},
+            {"params": vectors, "use_muon": False, **options, "lr": training["lr"] / 10},
         ])  # fmt: skip
     classes: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "shampoo": Shampoo, "soap": SOAP,
     }  # fmt: skip
-    return classes[name](weights, lr=lr, weight_decay=decay)
+    return classes[name](weights, **options)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import yaml
 
-from tests.reference.data import missing, read
+from tests.reference.data import missing_path, read
 from tests.reference.loops import train
 
 SEEDS = 8
@@ -44,11 +44,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Training runs at one ``n`` with a perfect fit: ``fitted`` out of ``of``."""
+    """Number of training runs with ``n`` samples: in total, and those that fit all samples."""
 
     n: int
     fitted: int
-    of: int
+    total: int
 
 
 @cache
@@ -99,10 +99,10 @@ def count(recipe: Recipe, n: int, seeds: range) -> Count:
     sections = recipe.sections
     samples = read(sections["data"])
     fitted = [train(sections["model"], sections["training"], samples, n, seed) for seed in seeds]
-    return Count(n=n, fitted=sum(fitted), of=len(fitted))
+    return Count(n=n, fitted=sum(fitted), total=len(fitted))
 
 
-def _missing(recipe: Recipe) -> bool:
+def _is_outdated(recipe: Recipe) -> bool:
     try:
         return [counted.n for counted in counts_of(recipe)] != list(recipe.n)
     except LookupError:
@@ -111,18 +111,18 @@ def _missing(recipe: Recipe) -> bool:
 
 def main() -> None:
     torch.set_num_threads(1)
-    names = sys.argv[1:] or [name for name, recipe in recipes().items() if _missing(recipe)]
+    names = sys.argv[1:] or [name for name, recipe in recipes().items() if _is_outdated(recipe)]
     for name in names:
         recipe = recipes()[name]
-        if path := missing(recipe.sections["data"]):
+        if path := missing_path(recipe.sections["data"]):
             print(f"{name}: skipped, {path} not found", flush=True)
             continue
-        started = time.monotonic()
+        start_time = time.monotonic()
         # Different seeds for each n, so that the counts are independent.
         counts = [count(recipe, n, range(SEEDS * n, SEEDS * (n + 1))) for n in recipe.n]
         store(recipe, counts)
-        text = ", ".join(f"{c.n}: {c.fitted}/{c.of}" for c in counts)
-        print(f"{name}: {text} ({time.monotonic() - started:.0f} s)", flush=True)
+        text = ", ".join(f"{c.n}: {c.fitted}/{c.total}" for c in counts)
+        print(f"{name}: {text} ({time.monotonic() - start_time:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,21 @@ import sys
 from collections.abc import Sequence
 
 from flexhpc.measuring.probe import choose_device
-from tests.reference.agreement import Measured, by_counts, n50, p_value, search
-from tests.reference.data import missing
+from tests.reference.agreement import SearchResult, fit_curve_of, measure, n50, p_value
+from tests.reference.data import missing_path
 from tests.reference.recipes import Count, Recipe, counts_of, recipes
 
-HEAD = (
+TABLE_HEAD = (
     "| recipe | fits at n, plain loop | n50 of these counts | flexhpc | probes | p |\n"
     "|---|---|---|---|---|---|"
 )
 
 
-def row(recipe: Recipe, counts: Sequence[Count], measured: Measured) -> str:
+def format_row(recipe: Recipe, counts: Sequence[Count], result: SearchResult) -> str:
     """Return the row of a recipe: both EMCs with their 90 % intervals, and the p value."""
-    fits = ", ".join(f"{c.n}: {c.fitted}/{c.of}" for c in counts)
-    lower, middle, upper = n50(by_counts(counts, measured.n_limit))
-    estimate = measured.estimate
+    fits = ", ".join(f"{c.n}: {c.fitted}/{c.total}" for c in counts)
+    lower, middle, upper = n50(fit_curve_of(counts, result.n_limit))
+    estimate = result.estimate
     interval = f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
     cells = [
         recipe.name,
@@ -32,20 +32,20 @@ def row(recipe: Recipe, counts: Sequence[Count], measured: Measured) -> str:
         f"{middle:.0f} [{lower:.0f}, {upper:.0f}]",
         interval if estimate.censored == "none" else f"{interval} {estimate.censored}-censored",
         str(estimate.probes),
-        f"{p_value(measured.curve, counts):.3f}",
+        f"{p_value(result.curve, counts):.3f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     choose_device(threads=1)
-    print(HEAD, flush=True)
+    print(TABLE_HEAD, flush=True)
     for name in sys.argv[1:] or recipes():
         recipe = recipes()[name]
-        if path := missing(recipe.sections["data"]):
+        if path := missing_path(recipe.sections["data"]):
             print(f"{name}: skipped, {path} not found", file=sys.stderr, flush=True)
             continue
-        print(row(recipe, counts_of(recipe), search(recipe)), flush=True)
+        print(format_row(recipe, counts_of(recipe), measure(recipe)), flush=True)
 
 
 if __name__ == "__main__":

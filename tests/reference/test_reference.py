@@ -11,29 +11,31 @@ import torch
 from scipy.stats import fisher_exact
 
 from tests.conftest import REPOSITORY
-from tests.reference.agreement import by_counts, n50, p_value, search
-from tests.reference.data import missing, read
+from tests.reference.agreement import fit_curve_of, measure, n50, p_value
+from tests.reference.data import missing_path, read
 from tests.reference.recipes import SEEDS, Count, count, counts_of, recipes
-from tests.reference.table import HEAD, row
+from tests.reference.table import TABLE_HEAD, format_row
 
-CHEAP = "mlp_adam_digits"
+FAST_RECIPE = "mlp_adam_digits"
 MIN_P = 0.005
-CURVE = [Count(n=n, fitted=fitted, of=8) for n, fitted in ((80, 8), (100, 6), (125, 2), (160, 0))]
+CURVE = [
+    Count(n=n, fitted=fitted, total=8) for n, fitted in ((80, 8), (100, 6), (125, 2), (160, 0))
+]
 
 
 def test_plain_loops_do_not_import_flexhpc() -> None:
     code = "import sys, tests.reference.recipes; print('flexhpc' in sys.modules)"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
-    assert done.stdout.strip() == "False", done.stderr
+    assert result.stdout.strip() == "False", result.stderr
 
 
 def test_stored_counts_match_the_recipes() -> None:
     for recipe in recipes().values():
         counts = counts_of(recipe)
         assert tuple(c.n for c in counts) == recipe.n == tuple(sorted(recipe.n))
-        assert all(c.of == SEEDS for c in counts)
+        assert all(c.total == SEEDS for c in counts)
         assert counts[0].fitted >= 6
         assert counts[-1].fitted <= 2
 
@@ -52,14 +54,14 @@ def test_recipes_cover_families_optimizers_and_labels() -> None:
 
 def test_stored_counts_are_reproduced_with_different_seeds() -> None:
     """The two counts are compatible with one probability of a fit."""
-    recipe = recipes()[CHEAP]
+    recipe = recipes()[FAST_RECIPE]
     for stored in (counts_of(recipe)[0], counts_of(recipe)[-1]):
         repeated = count(recipe, stored.n, range(4))
-        table = [[c.fitted, c.of - c.fitted] for c in (stored, repeated)]
+        table = [[c.fitted, c.total - c.fitted] for c in (stored, repeated)]
         assert fisher_exact(np.array(table)).pvalue > 0.01
 
 
-def test_fraction_of_corrupted_labels() -> None:
+def test_corruption_changes_that_fraction_of_the_labels() -> None:
     clean = read({"source": "digits"})
     corrupted = read({"source": "digits", "labels": "corrupted", "corruption": 0.3})
     wrong = (clean.labels != corrupted.labels).sum()
@@ -69,11 +71,11 @@ def test_fraction_of_corrupted_labels() -> None:
 
 
 def test_p_value_is_small_for_counts_of_a_different_curve() -> None:
-    curve = by_counts(CURVE, 2000)
+    curve = fit_curve_of(CURVE, 2000)
     assert n50(curve)[1] == pytest.approx(111, rel=0.05)
     assert p_value(curve, CURVE) > 0.3
     for factor in (0.6, 1.6):
-        shifted = [Count(n=round(c.n * factor), fitted=c.fitted, of=c.of) for c in CURVE]
+        shifted = [Count(n=round(c.n * factor), fitted=c.fitted, total=c.total) for c in CURVE]
         assert p_value(curve, shifted) < MIN_P
 
 
@@ -81,7 +83,8 @@ def test_p_value_is_small_for_counts_of_a_different_curve() -> None:
 @pytest.mark.parametrize("name", recipes())
 def test_search_agrees_with_the_plain_loop(name: str) -> None:
     recipe = recipes()[name]
-    if path := missing(recipe.sections["data"]):
+    if path := missing_path(recipe.sections["data"]):
         pytest.skip(f"{path} not found")
-    counts, measured = counts_of(recipe), search(recipe)
-    assert p_value(measured.curve, counts) >= MIN_P, f"{HEAD}\n{row(recipe, counts, measured)}"
+    counts, result = counts_of(recipe), measure(recipe)
+    table = f"{TABLE_HEAD}\n{format_row(recipe, counts, result)}"
+    assert p_value(result.curve, counts) >= MIN_P, table

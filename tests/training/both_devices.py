@@ -42,11 +42,11 @@ def prepare() -> None:
 
 
 @contextlib.contextmanager
-def device_of_type(kind: str) -> Iterator[torch.device]:
+def device_of_type(device_type: str) -> Iterator[torch.device]:
     """Choose a device as a worker does; check that it is of the expected type."""
-    with available() if kind == "standin" else contextlib.nullcontext():
+    with available() if device_type == "standin" else contextlib.nullcontext():
         device = choose_device(threads=1)
-        assert device.type == kind
+        assert device.type == device_type
         yield device
 
 
@@ -59,15 +59,15 @@ def point_of(spec: str) -> Point:
 
 
 def train(
-    spec: str, n: int, kind: str, *, checkpoint: Path | None = None, stop_at: int | None = None,
-    fresh: bool = True, resident_bytes: int | None = None,
+    spec: str, n: int, device_type: str, *, checkpoint: Path | None = None,
+    stop_at: int | None = None, resumed: bool = False, resident_bytes: int | None = None,
 ) -> Outcome | None:  # fmt: skip
     """Train the only point of a spec; return None if the training run is interrupted.
 
     Args:
-        spec: the text of the spec; n: number of samples; kind: device type.
+        spec: the text of the spec; n: number of samples; device_type: "cpu" or "standin".
         checkpoint: the file; stop_at: the update after which the run is interrupted.
-        fresh: whether it must start at the first update, and not from the checkpoint.
+        resumed: whether it must be resumed from the checkpoint.
         resident_bytes: size from which inputs stay uint8 on the device; None for the default.
     """
     point = point_of(spec)
@@ -83,9 +83,9 @@ def train(
     most_floats = probe._MOST_FLOATS
     probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
     try:
-        with device_of_type(kind) as device, contextlib.suppress(Interrupted):
+        with device_of_type(device_type) as device, contextlib.suppress(Interrupted):
             outcome = run_training(point, samples, Probe(n, 0), Group(device), callbacks)[0]
-            assert (updates == outcome.steps) == fresh
+            assert (updates != outcome.steps) == resumed
             return outcome
     finally:
         probe._MOST_FLOATS = most_floats
@@ -94,16 +94,17 @@ def train(
 
 def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple[Outcome, Outcome]:
     cpu, device = (
-        train(spec, n, kind, resident_bytes=resident_bytes) for kind in ("cpu", "standin")
+        train(spec, n, device_type, resident_bytes=resident_bytes)
+        for device_type in ("cpu", "standin")
     )
     return cpu, device
 
 
-def measure_point(spec: str, folder: Path, kind: str) -> Values:
+def measure_point(spec: str, folder: Path, device_type: str) -> Values:
     """Measure the only point of a spec; return its results."""
     point, run = point_of(spec), RunFolder(folder)
     run.path.mkdir()
-    with device_of_type(kind) as device:
+    with device_of_type(device_type) as device:
         estimate = measure(point, run, Group(device), Callbacks())
     record, masks = read_point_file(run.point(point.id)), read_masks(run.point(point.id))
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
@@ -119,13 +120,13 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     }
 
 
-def gpu_check(kind: str) -> str:
-    with device_of_type(kind):
+def gpu_check(device_type: str) -> str:
+    with device_of_type(device_type):
         return _check_gpu()[1]
 
 
-def fit(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tensor:
-    """Train on the accelerator as a custom trainer; return predictions on this device."""
+def trainer(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tensor:
+    """Custom trainer that trains on the accelerator and returns predictions on this device."""
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model.to(device)
     images, targets = torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device)
@@ -141,14 +142,14 @@ def network(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, classes))
 
 
-def measure_custom(custom: str, kind: str) -> Values:
-    draw = np.random.default_rng(0)
-    data = (draw.integers(0, 9, (120, 8, 8), dtype=np.uint8), draw.integers(0, 3, 120))
+def measure_custom(custom: str, device_type: str) -> Values:
+    rng = np.random.default_rng(0)
+    data = (rng.integers(0, 9, (120, 8, 8), dtype=np.uint8), rng.integers(0, 3, 120))
     adam = {"optimizer": "adam", "lr": 1e-2, "epochs": 20, "precision": "fp64"}
     model: Any = network if custom == "model" else {"family": "linear"}
-    training: Values = adam if custom == "model" else {"trainer": fit}
+    training: Values = adam if custom == "model" else {"trainer": trainer}
     search = {"policy": "bisection", "start": 8, "tolerance": 0.3}
-    with device_of_type(kind):
+    with device_of_type(device_type):
         result = flexhpc.measure(model, data, training=training, search=search)
         return {
             "emc": result.emc, "verdicts": result.probes["verdict"].tolist(),

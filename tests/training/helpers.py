@@ -48,7 +48,7 @@ def run(
 def run_with_model(
     training: Training, n: int, model: Model = SMALL
 ) -> tuple[Outcome, torch.nn.Module]:
-    """Train as :func:`run` does; also return the trained model."""
+    """Return the outcome of :func:`run` and the trained model."""
     models: list[torch.nn.Module] = []
 
     def on_train_end(trained: torch.nn.Module) -> dict[str, float]:
@@ -84,7 +84,9 @@ def resume(
     raise AssertionError("the last start is not interrupted")
 
 
-def agree(first: Outcome, second: Outcome, tolerance: float, of_metrics: float) -> None:
+def assert_outcomes_close(
+    first: Outcome, second: Outcome, tolerance: float, metrics_tolerance: float
+) -> None:
     """Assert that two outcomes are equal; losses and metrics up to relative tolerances."""
     for key in ("verdict", "n_errors", "epochs", "steps", "cost", "rejected"):
         assert getattr(first, key) == getattr(second, key), key
@@ -94,10 +96,10 @@ def agree(first: Outcome, second: Outcome, tolerance: float, of_metrics: float) 
     assert first.loss == pytest.approx(second.loss, rel=tolerance, nan_ok=True)
     assert set(first.metrics) == set(second.metrics)
     for key, value in first.metrics.items():
-        assert value == pytest.approx(second.metrics[key], rel=of_metrics, nan_ok=True), key
+        assert value == pytest.approx(second.metrics[key], rel=metrics_tolerance, nan_ok=True), key
 
 
-def same(first: Outcome, second: Outcome) -> None:
+def assert_outcomes_equal(first: Outcome, second: Outcome) -> None:
     """Assert that two outcomes are bitwise equal except for their time."""
     for key, value in vars(first).items():
         if isinstance(value, np.ndarray):

@@ -24,26 +24,26 @@ from flexhpc.training import Callbacks, Group, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
 INTERRUPTED = ("adam", "one shard", "sam, sharded", "curves by evaluation")
-"""Cases that only the last rank interrupts, which has samples of the batch or not."""
+"""Cases that only the last rank interrupts; in some it has no samples of the batch."""
 CURVATURE = Gates(curvature=CurvatureGate(mode="report", products=20))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A training run; ``bits``: bitwise equal on any number of processes."""
+    """A training run; ``bitwise``: bitwise equal on any number of processes."""
 
     training: Training
     n: int
     model: Model = SMALL
-    bits: bool = False
+    bitwise: bool = False
 
 
 CASES = {
     "adam": Case(Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60), 90),
     "failing": Case(Adam(optimizer="adam", lr=1e-2, batch_size=64, epochs=10), 400),
-    "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=10, shards=4), 1200, bits=True),
+    "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=10, shards=4), 1200, bitwise=True),
     "one shard": Case(
-        Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=20, shards=1), 90, bits=True
+        Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=20, shards=1), 90, bitwise=True
     ),
     "gd and batch norm": Case(
         Gd(optimizer="gd", lr=0.5, epochs=10, precision="fp64"), 1200,
@@ -70,19 +70,19 @@ CASES = {
     "subspace": Case(
         Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4), 60,
         Mlp(family="mlp", width=8, depth=1, subspace=Subspace(dims=50, projection="sparse")),
-        bits=True,
+        bitwise=True,
     ),
     "sam, sharded": Case(
         Adam(
             optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, sam=Sam(),
             gates=CURVATURE,
-        ), 150, bits=True,
+        ), 150, bitwise=True,
     ),
     "curves by evaluation": Case(
         Adam(
             optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, curves="evaluation",
             sam=Sam(),
-        ), 150, bits=True,
+        ), 150, bitwise=True,
     ),
     "cnn, curves by evaluation": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=8, curves="evaluation"), 64,
@@ -98,7 +98,7 @@ CASES = {
             "img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3,
             "drop_rate": 0.2, "proj_drop_rate": 0.2,
         }),
-        bits=True,
+        bitwise=True,
     ),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,12 +19,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def unfolded(tensor: Array, axis: int) -> Array:
+class Optimizer(Protocol):
+    """Computes the new weight from the previous one, which it does not change."""
+
+    def step(self, weight: Array, gradient: Array, lr: float) -> Array: ...
+
+
+def unfold(tensor: Array, axis: int) -> Array:
     """Return the matrix whose rows are the slices along one axis."""
     return np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
 
 
-def multiplied(matrices: list[Array], tensor: Array) -> Array:
+def multiply_axes(matrices: list[Array], tensor: Array) -> Array:
     """Multiply each axis of a tensor by a matrix: a Kronecker product times the flat tensor."""
     return (functools.reduce(np.kron, matrices) @ tensor.reshape(-1)).reshape(tensor.shape)
 
@@ -38,30 +45,31 @@ class Shampoo:
     """Gupta et al. 2018, algorithm 2: exponent -1/(2k) for a tensor of order k.
 
     Attributes:
-        widest: longer axes use only the diagonal of their statistics; decay: L2 penalty.
+        max_preconditioner_dim: longer axes use only the diagonal of their statistics.
+        weight_decay: L2 penalty.
     """
 
     epsilon: float = 1e-6
-    decay: float = 0.0
-    widest: float = math.inf
+    weight_decay: float = 0.0
+    max_preconditioner_dim: float = math.inf
     statistics: list[Array] = field(default_factory=list)
 
     def step(self, weight: Array, gradient: Array, lr: float) -> Array:
-        gradient = gradient + self.decay * weight
+        gradient = gradient + self.weight_decay * weight
         if not self.statistics:
             self.statistics = [self.epsilon * np.eye(size) for size in weight.shape]
         roots = []
         for axis, size in enumerate(weight.shape):
-            rows = unfolded(gradient, axis)
+            rows = unfold(gradient, axis)
             self.statistics[axis] += rows @ rows.T
             statistic = self.statistics[axis]
-            if size > self.widest:
+            if size > self.max_preconditioner_dim:
                 statistic = np.diag(np.diag(statistic))
             roots.append(power(statistic, -1 / (2 * weight.ndim)))
-        return weight - lr * multiplied(roots, gradient)
+        return weight - lr * multiply_axes(roots, gradient)
 
 
-def first_axes(matrix: Array) -> Array:
+def eigenvectors(matrix: Array) -> Array:
     """Return eigenvectors by decreasing eigenvalue.
 
     From torch, as in the library: every basis of the null space of the first gradient is valid.
@@ -74,14 +82,14 @@ class Soap:
     """Vyas et al. 2024, algorithms 3 and 4.
 
     As in their code, the first update does not change the weights, the axes are rotated every
-    ``every`` updates, and vectors (order 1) are not rotated.
+    ``rotate_every`` updates, and vectors (order 1) are not rotated.
     """
 
     beta1: float = 0.95
     beta2: float = 0.95
     epsilon: float = 1e-8
-    decay: float = 0.0
-    every: int = 10
+    weight_decay: float = 0.0
+    rotate_every: int = 10
     updates: int = -1
     statistics: list[Array] = field(default_factory=list)
     axes: list[Array] = field(default_factory=list)
@@ -93,30 +101,30 @@ class Soap:
         if self.updates == 0:
             self.mean, self.square = np.zeros_like(weight), np.zeros_like(weight)
             self.statistics = [np.zeros((size, size)) for size in weight.shape]
-            self._observe(gradient)
+            self._update_statistics(gradient)
             self.axes = [
-                first_axes(statistic) if weight.ndim > 1 else np.eye(len(statistic))
+                eigenvectors(statistic) if weight.ndim > 1 else np.eye(len(statistic))
                 for statistic in self.statistics
             ]
             return weight
         inverse = [matrix.T for matrix in self.axes]
-        rotated = multiplied(inverse, gradient)
+        rotated = multiply_axes(inverse, gradient)
         self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
         self.square = self.beta2 * self.square + (1 - self.beta2) * rotated**2
-        mean = multiplied(inverse, self.mean) / (1 - self.beta1**self.updates)
+        mean = multiply_axes(inverse, self.mean) / (1 - self.beta1**self.updates)
         root = np.sqrt(self.square) / math.sqrt(1 - self.beta2**self.updates)
         # The code of the paper adds epsilon before the bias correction.
         root += self.epsilon / math.sqrt(1 - self.beta2**self.updates)
-        weight = weight - lr * multiplied(self.axes, mean / root)
-        weight = weight * (1 - lr * self.decay)
-        self._observe(gradient)
-        if self.updates % self.every == 0 and weight.ndim > 1:
+        weight = weight - lr * multiply_axes(self.axes, mean / root)
+        weight = weight * (1 - lr * self.weight_decay)
+        self._update_statistics(gradient)
+        if self.updates % self.rotate_every == 0 and weight.ndim > 1:
             self._rotate()
         return weight
 
-    def _observe(self, gradient: Array) -> None:
+    def _update_statistics(self, gradient: Array) -> None:
         for axis, statistic in enumerate(self.statistics):
-            rows = unfolded(gradient, axis)
+            rows = unfold(gradient, axis)
             statistic *= self.beta2
             statistic += (1 - self.beta2) * rows @ rows.T
 
@@ -135,7 +143,7 @@ class AdamW:
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-10
-    decay: float = 0.0
+    weight_decay: float = 0.0
     updates: int = 0
     mean: Array | float = 0.0
     square: Array | float = 0.0
@@ -146,7 +154,7 @@ class AdamW:
         self.square = self.beta2 * self.square + (1 - self.beta2) * gradient**2
         mean = self.mean / (1 - self.beta1**self.updates)
         root = np.sqrt(self.square / (1 - self.beta2**self.updates))
-        return weight * (1 - lr * self.decay) - lr * mean / (root + self.epsilon)
+        return weight * (1 - lr * self.weight_decay) - lr * mean / (root + self.epsilon)
 
 
 @dataclass
@@ -157,7 +165,7 @@ class Muon:
     """
 
     momentum: float = 0.95
-    decay: float = 0.0
+    weight_decay: float = 0.0
     buffer: Array | float = 0.0
 
     def step(self, weight: Array, gradient: Array, lr: float) -> Array:
@@ -169,4 +177,4 @@ class Muon:
             values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
         rows, columns = matrix.shape
         update = (left * values) @ right * math.sqrt(max(1, rows / columns))
-        return weight * (1 - lr * self.decay) - lr * update.reshape(weight.shape)
+        return weight * (1 - lr * self.weight_decay) - lr * update.reshape(weight.shape)

@@ -111,9 +111,9 @@ def test_an_improving_training_run_is_extended_up_to_a_cap() -> None:
     assert capped.verdict == "unconverged"
     assert capped.epochs == 30
     assert capped.metrics["extended_to_steps"] == 30 * 4
-    long = run(Adam(**base, unconverged="extend", extend_to=1000.0), 200)
-    assert long.verdict == "fit"
-    assert long.epochs > 30
+    extended = run(Adam(**base, unconverged="extend", extend_to=1000.0), 200)
+    assert extended.verdict == "fit"
+    assert extended.epochs > 30
 
 
 @given(st.integers(1, 1_000), st.floats(1.01, 50))

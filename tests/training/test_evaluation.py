@@ -17,7 +17,14 @@ from flexhpc.training import Callbacks
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.optimizers import perturb_weights, restore_weights
-from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
+from tests.training.helpers import (
+    SMALL,
+    assert_outcomes_equal,
+    probe_data,
+    resume,
+    run,
+    run_with_model,
+)
 
 N, EPOCHS = 90, 12
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
@@ -27,7 +34,7 @@ SAM = SHORT.model_copy(update={"sam": Sam(rho=0.2)})
 GD = Gd(optimizer="gd", lr=0.5, epochs=EPOCHS, precision="fp64")
 CNN = Cnn(family="cnn", width=4, depth=2)
 TINY = Mlp(family="mlp", width=2, depth=1)
-COUNTING = Callbacks(forgetting=True)
+COUNT_FORGETTING = Callbacks(forgetting=True)
 CPU = torch.device("cpu")
 
 
@@ -53,9 +60,9 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
     torch.manual_seed(data.init_seed)
     net = build(model, (1, 8, 8), 10).double()
     weights = list(net.parameters())
-    update: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-2)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-2)
     if isinstance(training, Gd):
-        update = torch.optim.SGD(weights, lr=0.5, momentum=training.momentum)
+        optimizer = torch.optim.SGD(weights, lr=0.5, momentum=training.momentum)
     was_correct, events = [False] * n, [-1] * n
     losses, errors = [0.0] * EPOCHS, [0] * EPOCHS
 
@@ -81,7 +88,7 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
                 previous = perturb_weights(weights, training.sam.rho)
                 loss_gradient(net, data.inputs[ids], data.labels[ids])
                 restore_weights(weights, previous)
-            update.step()
+            optimizer.step()
         if training.curves == "evaluation":
             evaluate(epoch, torch.arange(n))
     return losses, errors, events
@@ -101,7 +108,7 @@ def loss_gradient(net: nn.Module, inputs: Tensor, labels: Tensor) -> None:
     ids=["mlp", "cnn", "evaluated", "sam", "chunks", "shards"],
 )  # fmt: skip
 def test_curves_and_counts_equal_a_plain_loop(training: Training, model: Model, n: int) -> None:
-    outcome = run(training, n, model=model, callbacks=COUNTING)
+    outcome = run(training, n, model=model, callbacks=COUNT_FORGETTING)
     losses, errors, events = plain_loop(training, model, n)
     np.testing.assert_allclose(outcome.loss_curve, losses, rtol=1e-6)
     np.testing.assert_array_equal(outcome.error_curve, errors)
@@ -172,9 +179,11 @@ def test_a_sequence_is_missed_if_any_token_is_wrong() -> None:
 
 @pytest.mark.parametrize("training", [SHORT, SAM, EVALUATED], ids=["adam", "sam", "evaluated"])
 def test_counting_has_no_effect_and_is_resumed(training: Training, tmp_path: Path) -> None:
-    plain, counted = run(training, N), run(training, N, callbacks=COUNTING)
+    plain, counted = run(training, N), run(training, N, callbacks=COUNT_FORGETTING)
     assert plain.forgotten is None
     np.testing.assert_array_equal(plain.fitted, counted.fitted)
     assert (plain.loss, plain.steps) == (counted.loss, counted.steps)
-    same(resume(training, N, [17], tmp_path / "c", counting=(True, True)), counted)
-    same(resume(training, N, [17], tmp_path / "without", counting=(False, True)), plain)
+    assert_outcomes_equal(resume(training, N, [17], tmp_path / "c", counting=(True, True)), counted)
+    assert_outcomes_equal(
+        resume(training, N, [17], tmp_path / "without", counting=(False, True)), plain
+    )

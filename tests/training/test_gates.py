@@ -27,13 +27,13 @@ SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
 TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
 
 
-def short(**gates: object) -> Outcome:
+def short_run(**gates: object) -> Outcome:
     """Train with a budget at whose end the loss still improves."""
     return run(Adam(**SHORT, gates=Gates(**gates)), 200, model=TINY)
 
 
 def test_default_gates_do_not_reject() -> None:
-    outcome = short()
+    outcome = short_run()
     assert (outcome.verdict, outcome.rejected) == ("unconverged", False)
     assert outcome.metrics["touched_plateau"] == 1
     assert outcome.metrics["touched_gradient"] in (0, 1)
@@ -42,7 +42,7 @@ def test_default_gates_do_not_reject() -> None:
 
 
 def test_the_plateau_gate_rejects_improving_training_runs() -> None:
-    outcome = short(plateau=PlateauGate(mode="reject"))
+    outcome = short_run(plateau=PlateauGate(mode="reject"))
     assert (outcome.verdict, outcome.rejected) == ("unconverged", True)
     fitting = run(
         Adam(optimizer="adam", lr=1e-2, gates=Gates(plateau=PlateauGate(mode="reject"))), 30
@@ -52,7 +52,7 @@ def test_the_plateau_gate_rejects_improving_training_runs() -> None:
 
 
 def test_the_gradient_gate_compares_with_the_initial_norm() -> None:
-    reported = short(gradient=GradientGate(mode="report"))
+    reported = short_run(gradient=GradientGate(mode="report"))
     ratio = reported.metrics["gradient_norm"] / reported.metrics["gradient_norm_start"]
     data = probe_data(200)
     torch.manual_seed(data.init_seed)
@@ -64,7 +64,7 @@ def test_the_gradient_gate_compares_with_the_initial_norm() -> None:
     for tolerance, rejected in ((ratio * 0.99, True), (min(ratio * 1.01, 0.999), False)):
         gate = GradientGate(mode="reject", tolerance=tolerance)
         off = PlateauGate(mode="off")
-        outcome = short(gradient=gate, plateau=off)
+        outcome = short_run(gradient=gate, plateau=off)
         assert outcome.rejected is rejected
         assert outcome.verdict == ("unconverged" if rejected else "not_fit")
         assert outcome.metrics["touched_gradient"] == rejected
@@ -72,7 +72,7 @@ def test_the_gradient_gate_compares_with_the_initial_norm() -> None:
 
 @pytest.mark.parametrize("mode", ["report", "reject"])
 def test_the_curvature_gate_detects_saddles(mode: str) -> None:
-    outcome = short(curvature=CurvatureGate(mode=mode, products=400))
+    outcome = short_run(curvature=CurvatureGate(mode=mode, products=400))
     metrics = outcome.metrics
     assert metrics["min_ritz"] < 0 < metrics["max_ritz"]
     assert 0 < metrics["hessian_products"] <= 400
@@ -93,8 +93,8 @@ def test_a_linear_network_has_no_saddle() -> None:
 
 
 def test_gates_do_not_affect_training() -> None:
-    without = short(gradient=GradientGate(mode="off"))
-    curvature = short(curvature=CurvatureGate(mode="report"))
+    without = short_run(gradient=GradientGate(mode="off"))
+    curvature = short_run(curvature=CurvatureGate(mode="report"))
     np.testing.assert_array_equal(without.loss_curve, curvature.loss_curve)
     np.testing.assert_array_equal(without.fitted, curvature.fitted)
 
@@ -158,8 +158,8 @@ def test_a_loss_that_rises_again_is_unstable() -> None:
         assert outcome.metrics["touched_stability"] == 1
         assert outcome.metrics["loss_best"] == pytest.approx(losses.min(), rel=1e-6)
         assert losses.min() < 0.75 * start
-        given_back = losses[losses.argmin() :].max() - losses.min()
-        assert given_back > StabilityGate().given_back * (start - losses.min())
+        increase = losses[losses.argmin() :].max() - losses.min()
+        assert increase > StabilityGate().given_back * (start - losses.min())
     for mode, verdicts in (("off", ("not_fit", "unconverged")), ("reject", ("unstable",))):
         gates = Gates(stability=StabilityGate(mode=mode))
         gated = training.model_copy(update={"gates": gates})
@@ -182,7 +182,9 @@ def test_a_loss_that_rises_again_is_unstable() -> None:
         (2.3, [0.001, 2.3, 2.3, 2.3, 2.3, 2.3], True),
     ],
 )
-def test_unstable_losses(start: float, losses: list[float], expected: bool) -> None:
+def test_losses_that_rise_or_explode_are_unstable(
+    start: float, losses: list[float], expected: bool
+) -> None:
     assert is_unstable(StabilityGate(), start, losses) is expected
 
 

@@ -17,7 +17,7 @@ from flexhpc.errors import PointError
 from flexhpc.training import Group, Outcome
 from tests.barrier import wait_for
 from tests.conftest import FULL, REPOSITORY
-from tests.training.helpers import agree, run, same
+from tests.training.helpers import assert_outcomes_close, assert_outcomes_equal, run
 from tests.training.ranks import CASES, INTERRUPTED, train_case
 
 
@@ -50,12 +50,12 @@ def test_groups_agree_with_one_process(
     outcomes, error = pickle.loads((tmp_path / f"{size}.pkl").read_bytes())
     for name, case in CASES.items():
         tolerance = 1e-6 if case.training.precision == "fp64" else 1e-3
-        if case.bits:
-            same(single[name], outcomes[name])
+        if case.bitwise:
+            assert_outcomes_equal(single[name], outcomes[name])
         else:
-            agree(single[name], outcomes[name], tolerance, 10 * tolerance)
+            assert_outcomes_close(single[name], outcomes[name], tolerance, 10 * tolerance)
     for name in INTERRUPTED:
-        same(outcomes[name], outcomes[f"{name}, interrupted"])
+        assert_outcomes_equal(outcomes[name], outcomes[f"{name}, interrupted"])
     assert "cannot train on a batch of one sample" in error
 
 
@@ -72,7 +72,7 @@ def test_shards_are_rejected_with_batch_norm() -> None:
 
 
 def test_a_killed_peer_ends_the_training_run(tmp_path: Path) -> None:
-    first, second = start(2, tmp_path, "tests.training.endless")
+    first, second = start(2, tmp_path, "tests.training.endless_training")
     wait_for(lambda: (tmp_path / "training").exists() or first.poll() is not None, "a training run")
     second.kill()
     second.communicate()

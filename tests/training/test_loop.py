@@ -25,8 +25,15 @@ from flexhpc.config.sections.training import (
 )
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
-from flexhpc.training import Callbacks, resident, train
-from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
+from flexhpc.training import Callbacks, device_inputs, train
+from tests.training.helpers import (
+    SMALL,
+    assert_outcomes_equal,
+    probe_data,
+    resume,
+    run,
+    run_with_model,
+)
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 TRAININGS: dict[str, Training] = {
@@ -126,7 +133,9 @@ def test_an_interrupted_training_run_is_resumed_bitwise(name: str, tmp_path: Pat
     uninterrupted = run(training, n, model=model)
     assert uninterrupted.steps > max(stops) or name == "gd"
     assert uninterrupted.epochs > 5 or name != "extended"
-    same(uninterrupted, resume(training, n, stops, tmp_path / "probe.ckpt", model=model))
+    assert_outcomes_equal(
+        uninterrupted, resume(training, n, stops, tmp_path / "probe.ckpt", model=model)
+    )
 
 
 def test_damaged_checkpoints_and_checkpoints_of_other_keys_are_ignored(tmp_path: Path) -> None:
@@ -138,9 +147,13 @@ def test_damaged_checkpoints_and_checkpoints_of_other_keys_are_ignored(tmp_path:
     with pytest.raises(Interrupted):
         run(training, 150, callbacks=callbacks)
     uninterrupted = run(training, 150)
-    same(uninterrupted, run(training, 150, callbacks=Callbacks(checkpoint=path, key="mine")))
+    assert_outcomes_equal(
+        uninterrupted, run(training, 150, callbacks=Callbacks(checkpoint=path, key="mine"))
+    )
     path.write_bytes(path.read_bytes()[:-500])
-    same(uninterrupted, run(training, 150, callbacks=Callbacks(checkpoint=path, key="other")))
+    assert_outcomes_equal(
+        uninterrupted, run(training, 150, callbacks=Callbacks(checkpoint=path, key="other"))
+    )
 
 
 def test_checkpoints_are_saved_periodically(tmp_path: Path) -> None:
@@ -152,7 +165,7 @@ def test_checkpoints_are_saved_periodically(tmp_path: Path) -> None:
 
 def test_large_images_are_processed_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations as well: the memory of a GPU is sufficient for a training batch."""
-    monkeypatch.setattr(resident, "_MAX_VALUES", 64 * 100)  # of 8 x 8
+    monkeypatch.setattr(device_inputs, "_MAX_VALUES", 64 * 100)  # of 8 x 8
     sizes: list[int] = []
 
     def make(norm: str) -> torch.nn.Module:
@@ -169,7 +182,7 @@ def test_large_images_are_processed_in_small_chunks(monkeypatch: pytest.MonkeyPa
         sizes.clear()
 
 
-def test_gradient_and_parameter_norms() -> None:
+def test_gradient_and_parameter_norms_equal_those_of_autograd() -> None:
     data = probe_data(100)
     training = Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64")
     outcome, model = run_with_model(training, 100)
@@ -185,7 +198,7 @@ def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training_run(tmp_pat
     training = TRAININGS["sgd"]
     callbacks = Callbacks(checkpoint=tmp_path / "file" / "x.ckpt", checkpoint_every=0.0, key="k")
     (tmp_path / "file").write_text("a file")
-    same(run(training, 150), run(training, 150, callbacks=callbacks))
+    assert_outcomes_equal(run(training, 150), run(training, 150, callbacks=callbacks))
 
 
 def test_the_global_random_state_is_not_changed() -> None:

@@ -15,7 +15,7 @@ from flexhpc.models import build
 from flexhpc.training import Callbacks
 from flexhpc.training import loop as loop_module
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
-from tests.training.helpers import run, same
+from tests.training.helpers import assert_outcomes_equal, run
 
 SHORT = {"batch_size": 32, "epochs": 12}
 TRAININGS: dict[str, Training] = {
@@ -36,7 +36,7 @@ def test_training_runs_are_bitwise_equal(name: str, monkeypatch: pytest.MonkeyPa
     manual = run(TRAININGS[name], n, callbacks=Callbacks(forgetting=True))
     assert manual.epochs >= 7
     monkeypatch.setattr(loop_module, "mlp_layers", lambda model, dims: None)
-    same(run(TRAININGS[name], n, callbacks=Callbacks(forgetting=True)), manual)
+    assert_outcomes_equal(run(TRAININGS[name], n, callbacks=Callbacks(forgetting=True)), manual)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -65,24 +65,25 @@ def small_mlp() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
 
 
-def shared() -> nn.Module:
+def with_shared_layer() -> nn.Module:
     layer = nn.Linear(4, 4)
     return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
 
 
-def tied() -> nn.Module:
+def with_tied_weights() -> nn.Module:
     first, second = nn.Linear(4, 4), nn.Linear(4, 4)
     second.weight = first.weight
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 2))
 
 
-def changed(change: Callable[[nn.Module], object], where: int | None = 1) -> nn.Module:
+def modified(modify: Callable[[nn.Module], object], layer: int | None = 1) -> nn.Module:
+    """Return an MLP after ``modify`` of a layer, or of the whole network."""
     network = small_mlp()
-    change(network if where is None else network[where])
+    modify(network if layer is None else network[layer])
     return network
 
 
-def hook(module: nn.Module) -> None:
+def add_hook(module: nn.Module) -> None:
     module.register_forward_hook(lambda m, x, y: 2 * y)
 
 
@@ -102,15 +103,15 @@ def hook(module: nn.Module) -> None:
         (nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), 3),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2)), 4),
-        (shared(), 2),
-        (tied(), 2),
-        (changed(hook, None), 4),
-        (changed(hook, 1), 4),
-        (changed(hook, 2), 4),
-        (changed(nn.utils.spectral_norm), 4),
-        (changed(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), 4),
-        (changed(lambda layer: layer.weight.register_hook(lambda gradient: 0 * gradient)), 4),
-        (changed(lambda layer: setattr(layer, "forward", lambda x: x[:, :8])), 4),
+        (with_shared_layer(), 2),
+        (with_tied_weights(), 2),
+        (modified(add_hook, None), 4),
+        (modified(add_hook, 1), 4),
+        (modified(add_hook, 2), 4),
+        (modified(nn.utils.spectral_norm), 4),
+        (modified(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), 4),
+        (modified(lambda layer: layer.weight.register_hook(lambda gradient: 0 * gradient)), 4),
+        (modified(lambda layer: setattr(layer, "forward", lambda x: x[:, :8])), 4),
     ],
 )  # fmt: skip
 def test_unsupported_models_use_autograd(network: nn.Module, dims: int) -> None:

@@ -62,11 +62,11 @@ def test_formats_differ_by_rounding_only(model: Network, monkeypatch: pytest.Mon
         with monkeypatch.context() as context:
             context.setattr(loop_module, "use_channels_last", lambda model, device: None)
             assert not is_channels_last(training, model)
-            close(outcome, run(training, 60, model=model))
+            assert_curves_close(outcome, run(training, 60, model=model))
 
 
-def close(first: Outcome, second: Outcome) -> None:
-    """Check that two curves differ by much less than they change.
+def assert_curves_close(first: Outcome, second: Outcome) -> None:
+    """Assert that two loss curves differ by much less than they change.
 
     Rounding depends on the processor, and grows where Adam divides by small second moments.
     """
@@ -74,7 +74,7 @@ def close(first: Outcome, second: Outcome) -> None:
     assert difference < 0.02 * np.ptp(first.loss_curve)
 
 
-class Viewing(nn.Module):
+class ViewFlattening(nn.Module):
     """Flattens images with ``view``, as many networks do."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Viewing(nn.Module):
 @pytest.mark.parametrize(
     ("training", "model"),
     [
-        (TRAININGS[0], Viewing()),
+        (TRAININGS[0], ViewFlattening()),
         (TRAININGS[0], RESNET.model_copy(update={"low_rank": LowRank(rank=1)})),
         (TRAININGS[0].model_copy(update={"precision": "fp64"}), RESNET),
         (Soap(optimizer="soap", **SHORT), RESNET),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -34,7 +35,7 @@ ALL: tuple[Training, ...] = (
     Soap(optimizer="soap", weight_decay=0.1),
     Muon(optimizer="muon", weight_decay=0.1),
 )
-each = pytest.mark.parametrize("training", ALL, ids=lambda training: training.optimizer)
+optimizers = pytest.mark.parametrize("training", ALL, ids=lambda training: training.optimizer)
 
 Loss = Callable[[int], Tensor]
 Problem = Callable[[], tuple[list[nn.Parameter], Loss]]
@@ -78,17 +79,17 @@ def cnn() -> tuple[list[nn.Parameter], Loss]:
 
 
 problems = pytest.mark.parametrize("problem", [quadratic, mlp, cnn])
-rates = pytest.mark.parametrize("times", [0.1, 1.0, 10.0])
-"""Multiples of the default rate."""
+lr_factors = pytest.mark.parametrize("lr_factor", [0.1, 1.0, 10.0])
+"""Multiples of the default learning rate."""
 
 
-def stepped(
-    problem: Problem, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], steps: int = 40
+def train_steps(
+    problem: Problem, make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 ) -> Iterator[tuple[torch.optim.Optimizer, nn.Parameter, Tensor]]:
-    """Train; after each step yield the optimizer and each parameter with its previous weights."""
+    """Make 40 steps; after each, yield the optimizer and each parameter with its previous value."""
     parameters, loss = problem()
     optimizer = make(parameters)
-    for step in range(steps):
+    for step in range(40):
         optimizer.zero_grad()
         loss(step).backward()
         weights = [p.detach().clone() for p in parameters]
@@ -99,49 +100,53 @@ def stepped(
             yield optimizer, parameter, previous
 
 
-def deviation(slow: object, parameter: nn.Parameter, previous: Tensor, lr: float) -> float:
+def deviation(
+    reference_optimizer: reference.Optimizer, parameter: nn.Parameter, previous: Tensor, lr: float
+) -> float:
     """Return the relative difference between a step and that of the reference."""
     old = previous.numpy()
-    expected = slow.step(old, parameter.grad.numpy(), lr)  # type: ignore[attr-defined]
+    expected = reference_optimizer.step(old, parameter.grad.numpy(), lr)
     length = float(np.linalg.norm(expected - old))
     return float(np.linalg.norm(parameter.detach().numpy() - expected)) / (length or 1.0)
 
 
 @problems
-@rates
-@pytest.mark.parametrize("widest", [1200, 5])
-def test_shampoo_equals_the_paper(problem: Problem, times: float, widest: int) -> None:
-    lr = 0.3 * times
-    references: dict[nn.Parameter, reference.Shampoo] = {}
-    for _, parameter, previous in stepped(
-        problem, lambda ps: FastShampoo(ps, lr=lr, weight_decay=0.1, widest=widest)
+@lr_factors
+@pytest.mark.parametrize("max_dim", [1200, 5])
+def test_shampoo_equals_the_paper(problem: Problem, lr_factor: float, max_dim: int) -> None:
+    lr = 0.3 * lr_factor
+    options = {"weight_decay": 0.1, "max_preconditioner_dim": max_dim}
+    references = defaultdict(lambda: reference.Shampoo(**options))
+    for _, parameter, previous in train_steps(
+        problem, lambda ps: FastShampoo(ps, lr=lr, **options)
     ):
-        slow = references.setdefault(parameter, reference.Shampoo(decay=0.1, widest=widest))
-        assert deviation(slow, parameter, previous, lr) < 1e-7
+        assert deviation(references[parameter], parameter, previous, lr) < 1e-7
 
 
 @problems
-@rates
-def test_soap_equals_the_paper(problem: Problem, times: float) -> None:
+@lr_factors
+def test_soap_equals_the_paper(problem: Problem, lr_factor: float) -> None:
     """The reference copies the axes of the library after each rotation.
 
     The library rotates in single precision, and rounding determines axes of small eigenvalues.
     """
-    training = Soap(optimizer="soap", lr=3e-3 * times, weight_decay=0.1)
-    references: dict[nn.Parameter, reference.Soap] = {}
+    training = Soap(optimizer="soap", lr=3e-3 * lr_factor, weight_decay=0.1)
+    references = defaultdict(lambda: reference.Soap(weight_decay=0.1))
     differences = []
-    for optimizer, parameter, previous in stepped(problem, lambda ps: make_optimizer(training, ps)):
-        slow = references.setdefault(parameter, reference.Soap(decay=0.1))
-        assert deviation(slow, parameter, previous, training.lr) < 1e-6
+    for optimizer, parameter, previous in train_steps(
+        problem, lambda ps: make_optimizer(training, ps)
+    ):
+        soap = references[parameter]
+        assert deviation(soap, parameter, previous, training.lr) < 1e-6
         state = optimizer.state[parameter]
         if parameter.dim() > 1:
             axes = [matrix.numpy() for matrix in state["Q"]]
-            if slow.updates == 0:
-                assert max(map(off_diagonal, axes, slow.statistics)) < 1e-12
-            elif slow.updates % 10 == 0:
-                differences += [np.linalg.norm(a - b) for a, b in zip(axes, slow.axes, strict=True)]
-                slow.square = state["exp_avg_sq"].numpy().copy()
-            slow.axes = [matrix.copy() for matrix in axes]
+            if soap.updates == 0:
+                assert max(map(off_diagonal, axes, soap.statistics)) < 1e-12
+            elif soap.updates % 10 == 0:
+                differences += [np.linalg.norm(a - b) for a, b in zip(axes, soap.axes, strict=True)]
+                soap.square = state["exp_avg_sq"].numpy().copy()
+            soap.axes = [matrix.copy() for matrix in axes]
     assert np.median(differences) < 1e-5
 
 
@@ -152,10 +157,10 @@ def off_diagonal(axes: reference.Array, statistics: reference.Array) -> float:
 
 
 @problems
-@rates
+@lr_factors
 @pytest.mark.parametrize("double", [True, False])
 def test_muon_equals_the_reference(
-    problem: Problem, times: float, double: bool, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, lr_factor: float, double: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Up to rounding if matrix products are in double precision instead of bfloat16."""
     if double:
@@ -164,20 +169,22 @@ def test_muon_equals_the_reference(
         name = "zero_power_via_newton_schulz_5"
         patched = functools.partial(getattr(base, name), dtype=torch.float64)
         monkeypatch.setattr(base, name, patched)
-    training = Muon(optimizer="muon", lr=0.02 * times, weight_decay=0.1)
-    references: dict[nn.Parameter, reference.Muon | reference.AdamW] = {}
+    training = Muon(optimizer="muon", lr=0.02 * lr_factor, weight_decay=0.1)
+    matrices = defaultdict(lambda: reference.Muon(weight_decay=0.1))
+    vectors = defaultdict(lambda: reference.AdamW(weight_decay=0.1))
     deviations = []
-    for _, parameter, previous in stepped(problem, lambda ps: make_optimizer(training, ps)):
-        matrix = parameter.dim() > 1
-        new = reference.Muon(decay=0.1) if matrix else reference.AdamW(decay=0.1)
-        slow = references.setdefault(parameter, new)
-        lr = training.lr * (1.0 if matrix else 0.1)
-        deviations.append(deviation(slow, parameter, previous, lr))
-        assert deviations[-1] < (1e-9 if double or not matrix else 1.0)
+    for _, parameter, previous in train_steps(problem, lambda ps: make_optimizer(training, ps)):
+        if parameter.dim() > 1:
+            step_deviation = deviation(matrices[parameter], parameter, previous, training.lr)
+            assert step_deviation < (1e-9 if double else 1.0)
+        else:
+            step_deviation = deviation(vectors[parameter], parameter, previous, 0.1 * training.lr)
+            assert step_deviation < 1e-9
+        deviations.append(step_deviation)
     assert np.median(deviations) < 0.1
 
 
-def test_sam_without_a_gradient() -> None:
+def test_sam_does_not_move_weights_without_a_gradient() -> None:
     flat = nn.Parameter(torch.ones(3))
     assert perturb_weights([flat], 0.05) == [None]
     flat.grad = torch.zeros(3)
@@ -185,7 +192,7 @@ def test_sam_without_a_gradient() -> None:
     assert flat.tolist() == [1, 1, 1]
 
 
-@each
+@optimizers
 def test_parameters_without_a_gradient_are_not_changed(training: Training) -> None:
     weights = [nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
     optimizer = make_optimizer(training, weights)
@@ -196,10 +203,10 @@ def test_parameters_without_a_gradient_are_not_changed(training: Training) -> No
     assert (weights[1] == 1).all()
 
 
-@each
+@optimizers
 @pytest.mark.parametrize("finite", [0, 4])
 def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
-    """So the training run diverges, and does not end with an error of linear algebra."""
+    """The training run then diverges instead of ending with an error of linear algebra."""
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = make_optimizer(training, [weight])
     for step in range(24):
@@ -208,8 +215,8 @@ def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
     assert not weight.isfinite().any()
 
 
-def test_shampoo_of_scalars_and_long_vectors() -> None:
-    """The first update of a scalar or an entry of a diagonal is the sign of its gradient."""
+def test_the_first_update_of_shampoo_is_the_sign_of_the_gradient() -> None:
+    """Of a scalar, and of an axis that keeps only a diagonal."""
     scalar, vector = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.zeros(1201))
     scalar.grad, vector.grad = torch.tensor(-4.0), torch.linspace(1, 2, 1201)
     FastShampoo([scalar, vector], lr=0.5).step()
@@ -217,7 +224,7 @@ def test_shampoo_of_scalars_and_long_vectors() -> None:
     torch.testing.assert_close(vector.detach(), torch.full((1201,), -0.5))
 
 
-def test_shampoo_with_gradients_of_rank_one() -> None:
+def test_shampoo_is_finite_with_gradients_of_rank_one() -> None:
     weight = nn.Parameter(torch.zeros(64, 64))
     optimizer = FastShampoo([weight], lr=0.1)
     for _ in range(20):
@@ -227,54 +234,57 @@ def test_shampoo_with_gradients_of_rank_one() -> None:
     assert weight.abs().max() < 1
 
 
-def test_schedules() -> None:
-    constant, cosine = (
-        Sgd(optimizer="sgd", epochs=1, schedule=schedule) for schedule in ("constant", "cosine")
-    )
-    assert learning_rate(constant, 0.1, 7, math.inf) == 0.1
-    assert learning_rate(cosine, 0.1, 0, 10) == 0.1
-    assert learning_rate(cosine, 0.1, 5, 10) == pytest.approx(0.05)
-    assert learning_rate(cosine, 0.1, 10, 10) == pytest.approx(0, abs=1e-12)
-    wsd = Sgd(optimizer="sgd", schedule="wsd", epochs=1)
+def sgd_with_schedule(schedule: str, **options: object) -> Sgd:
+    return Sgd(optimizer="sgd", lr=0.1, epochs=1, schedule=schedule, **options)
+
+
+def test_learning_rates_follow_the_schedule() -> None:
+    constant, cosine, wsd = map(sgd_with_schedule, ("constant", "cosine", "wsd"))
+    assert learning_rate(constant, 7, None) == 0.1
+    assert learning_rate(cosine, 0, 10) == 0.1
+    assert learning_rate(cosine, 5, 10) == pytest.approx(0.05)
+    assert learning_rate(cosine, 10, 10) == pytest.approx(0, abs=1e-12)
     assert stable_updates(wsd, 20) == 18
-    assert [learning_rate(wsd, 0.1, step, 20) for step in (0, 17, 18, 19)] == [0.1, 0.1, 0.1, 0.05]
-    larger = [learning_rate(wsd, 0.1, step, 40) for step in range(18)]
-    assert larger == [learning_rate(wsd, 0.1, step, 20) for step in range(18)]
+    assert [learning_rate(wsd, step, 20) for step in (0, 17, 18, 19)] == [0.1, 0.1, 0.1, 0.05]
+    larger_budget = [learning_rate(wsd, step, 40) for step in range(18)]
+    assert larger_budget == [learning_rate(wsd, step, 20) for step in range(18)]
 
 
 @given(st.integers(1, 50), st.integers(1, 200), st.sampled_from(["constant", "cosine", "wsd"]))
-def test_warm_up(warmup: int, total: int, schedule: str) -> None:
-    options = {"optimizer": "sgd", "epochs": 1, "schedule": schedule}
-    plain, warm = Sgd(**options), Sgd(**options, warmup=warmup)  # type: ignore[arg-type]
-    for step in range(total):
-        ratio = learning_rate(warm, 2.0, step, total) / learning_rate(plain, 2.0, step, total)
+def test_the_learning_rate_rises_linearly_during_warm_up(
+    warmup: int, max_steps: int, schedule: str
+) -> None:
+    plain, warm = sgd_with_schedule(schedule), sgd_with_schedule(schedule, warmup=warmup)
+    for step in range(max_steps):
+        ratio = learning_rate(warm, step, max_steps) / learning_rate(plain, step, max_steps)
         assert ratio == pytest.approx(min(1, (step + 1) / warmup))
 
 
-def test_every_optimizer_of_the_spec_is_tested() -> None:
-    optimizers = {cls for cls in variants("training").values() if issubclass(cls, Training)}
-    assert optimizers == {type(training) for training in ALL}
+def test_all_optimizers_are_tested() -> None:
+    sections = {cls for cls in variants("training").values() if issubclass(cls, Training)}
+    assert sections == {type(training) for training in ALL}
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+TORCH_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+@pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
 def test_fused_steps_and_states_equal_those_of_torch(name: str) -> None:
     """With several rates and, except for SGD, which torch does not support, missing gradients."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
     section = variants("training")[name].model_validate({"optimizer": name, "weight_decay": 0.1})
+    momentum = {"momentum": section.momentum} if name == "sgd" else {}
+
+    def torch_optimizer(_: Training, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        groups = [{"params": [weights[0], weights[2]]}, {"params": [weights[1]]}]
+        options = {"lr": section.lr, "weight_decay": 0.1, "fused": True, **momentum}
+        return TORCH_OPTIMIZERS[name](groups, **options)
+
     results, states = [], []
-    for ours in (True, False):
+    for make in (make_optimizer, torch_optimizer):
         torch.manual_seed(0)
         weights = [nn.Parameter(torch.randn(shape)) for shape in ((5, 7), (3,), (4,))]
-        weights[1].rate_factors = (0.5, 0.5)
-        options = {"momentum": section.momentum} if name == "sgd" else {}
-        optimizer = (
-            make_optimizer(section, weights)
-            if ours
-            else kind(
-                [{"params": [weights[0], weights[2]]}, {"params": [weights[1]]}],
-                lr=section.lr, weight_decay=0.1, fused=True, **options,
-            )
-        )  # fmt: skip
+        weights[1].lr_factors = (0.5, 0.5)
+        optimizer = make(section, weights)
         for step in range(6):
             for number, weight in enumerate(weights):
                 absent = (number, step) in {(2, 0), (2, 1), (2, 4), (0, 3)} and name != "sgd"

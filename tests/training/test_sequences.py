@@ -40,20 +40,20 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def test_loss_and_errors_of_sequences() -> None:
+def test_loss_and_errors_are_those_of_all_tokens() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 8, 6), torch.randint(8, (5, 6))
     pairs = zip(logits, labels, strict=True)
     expected = torch.stack([functional.cross_entropy(x.T, y) for x, y in pairs])
     assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(expected.mean())
     assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(expected.sum())
-    perfect = functional.one_hot(labels, 8).float().transpose(1, 2)
-    perfect[1, :, 2] = 0
-    perfect[1, (labels[1, 2] + 1) % 8, 2] = 1
-    assert missed_samples(perfect, labels, 2).tolist() == [False, True, False, False, False]
-    assert not missed_samples(perfect, labels, 3).any()
-    perfect[4, 0, 0] = math.nan
-    assert has_finite_logits(perfect).tolist() == [True] * 4 + [False]
+    logits = functional.one_hot(labels, 8).float().transpose(1, 2)
+    logits[1, :, 2] = 0
+    logits[1, (labels[1, 2] + 1) % 8, 2] = 1
+    assert missed_samples(logits, labels, prompt=2).tolist() == [False, True, False, False, False]
+    assert not missed_samples(logits, labels, prompt=3).any()
+    logits[4, 0, 0] = math.nan
+    assert has_finite_logits(logits).tolist() == [True] * 4 + [False]
 
 
 def test_predictions_do_not_depend_on_later_tokens(spec: Path) -> None:
@@ -72,7 +72,7 @@ def test_predictions_do_not_depend_on_later_tokens(spec: Path) -> None:
             assert not torch.allclose(logits[:, :, position + 1], original[:, :, position + 1])
 
 
-def test_parameters_are_counted(spec: Path) -> None:
+def test_the_number_of_parameters_equals_its_formula(spec: Path) -> None:
     (point,) = load_points(spec)[1]
     block = (3 * 16 * 16 + 3 * 16) + (16 * 16 + 16) + 2 * 64 * 16 + 64 + 16 + 4 * 16
     assert count_parameters(point.model, (6,), 8) == 9 * 16 + 6 * 16 + block + 32 + 16 * 8 + 8
@@ -86,12 +86,13 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
     assert samples.inputs.rows.shape == (60, 6)
     networks: list[torch.nn.Module] = []
 
-    def trained(network: torch.nn.Module) -> dict[str, float]:
+    def on_train_end(network: torch.nn.Module) -> dict[str, float]:
         networks.append(network)
         return {}
 
+    callbacks = Callbacks(on_train_end=on_train_end)
     outcome, subset, _ = run_training(
-        point, samples, Probe(12, 0), Group(torch.device("cpu")), Callbacks(on_train_end=trained)
+        point, samples, Probe(12, 0), Group(torch.device("cpu")), callbacks
     )
     assert outcome.verdict == "fit"
     tokens = torch.from_numpy(samples.inputs.rows[subset])
@@ -132,15 +133,15 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
         "scaling": ("model={family: gpt, width: 8, scaling: compound, scale: 1}", "resizes images"),
     }.values(),
 )
-def test_invalid_combinations(change: str, message: str, spec: Path) -> None:
+def test_invalid_combinations_of_keys_are_rejected(change: str, message: str, spec: Path) -> None:
     with pytest.raises(InputError, match=message):
         load_points(spec, [change])
 
 
 def test_seeds_draw_different_tokens(spec: Path) -> None:
-    drawn = [
+    first, second = [
         load_samples(point.data, point.seed).inputs.rows
         for point in load_points(spec, ["seed=[0, 1]"])[1]
     ]
-    assert set(np.unique(drawn[0])) == set(range(8))
-    assert not np.array_equal(drawn[0], drawn[1])
+    assert set(np.unique(first)) == set(range(8))
+    assert not np.array_equal(first, second)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from tests.barrier import TIMEOUT
-from tests.training.helpers import agree, same
+from tests.training.helpers import assert_outcomes_close, assert_outcomes_equal
 
-KINDS = ("cpu", "standin")
+DEVICE_TYPES = ("cpu", "standin")
 MLP = "family: mlp, width: 16, depth: 2, activation: tanh"
 CNN = "family: cnn, width: 4, depth: 2"
 VIT = "family: vit, width: 12, depth: 1, heads: 3"
@@ -33,8 +33,8 @@ TRAINED = f"{ADAM}, {SHORT}"
 DIGITS = "source: digits, labels: random"
 TOKENS = "source: random_tokens, vocabulary: 8, length: 6, prompt: 3, size: 60"
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3, "bf16": 1e-2}
-"""Relative, for losses and metrics. The CPU uses different memory formats for convolutions in fp32,
-and different kernels for attention."""
+"""Relative tolerance of losses and metrics. The CPU uses different memory formats for convolutions
+in fp32, and different kernels for attention."""
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,13 @@ Call = Callable[..., Any]
 @pytest.fixture(scope="module")
 def call() -> Iterator[Call]:
     """Call a function of tests/training/both_devices.py in the process with the device."""
-    spawned = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawned) as process:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
 
-        def called(name: str, *args: object, **kwargs: object) -> Any:
+        def call_in_process(name: str, *args: object, **kwargs: object) -> Any:
             return process.submit(_call, name, args, kwargs).result(timeout=TIMEOUT)
 
-        called("prepare")
-        yield called
+        call_in_process("prepare")
+        yield call_in_process
 
 
 def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
@@ -179,7 +178,7 @@ def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any
 def test_devices_agree(name: str, call: Call) -> None:
     case = CASES[name]
     cpu, device = call("train_on_both", case.spec, case.n, case.resident_bytes)
-    agree(cpu, device, case.tolerance, case.tolerance)
+    assert_outcomes_close(cpu, device, case.tolerance, case.tolerance)
     assert case.verdict in (None, cpu.verdict)
 
 
@@ -190,7 +189,7 @@ RESUMED = {name: OPTIMIZERS[name] for name in ("soap", "shampoo", "muon")} | {
 
 
 @pytest.mark.parametrize("name", RESUMED)
-@pytest.mark.parametrize(("stopped_on", "resumed_on"), [KINDS, KINDS[::-1]])
+@pytest.mark.parametrize(("stopped_on", "resumed_on"), [DEVICE_TYPES, DEVICE_TYPES[::-1]])
 def test_a_training_run_is_resumed_on_a_different_device(
     name: str, stopped_on: str, resumed_on: str, call: Call, tmp_path: Path
 ) -> None:
@@ -199,8 +198,8 @@ def test_a_training_run_is_resumed_on_a_different_device(
     checkpoint = tmp_path / "probe.ckpt"
     stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
     assert stopped is None
-    resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
-    agree(uninterrupted, resumed, case.tolerance, case.tolerance)
+    resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, resumed=True)
+    assert_outcomes_close(uninterrupted, resumed, case.tolerance, case.tolerance)
 
 
 def test_dropout_uses_the_generator_of_the_device(call: Call, tmp_path: Path) -> None:
@@ -211,9 +210,9 @@ def test_dropout_uses_the_generator_of_the_device(call: Call, tmp_path: Path) ->
     for resumed_on in ("standin", "cpu"):  # the CPU cannot restore the state of the device
         stopped = call("train", case.spec, case.n, "standin", checkpoint=checkpoint, stop_at=5)
         assert stopped is None
-        resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
+        resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, resumed=True)
         if resumed_on == "standin":
-            same(uninterrupted, resumed)
+            assert_outcomes_equal(uninterrupted, resumed)
 
 
 def test_doctor_reports_the_device(call: Call) -> None:
@@ -236,14 +235,17 @@ evaluate: {n: 100, epochs: 3}
 
 
 def test_devices_agree_on_the_records_and_evaluation_of_a_point(call: Call, tmp_path: Path) -> None:
-    cpu, device = (call("measure_point", POINT, tmp_path / kind, kind) for kind in KINDS)
+    cpu, device = (
+        call("measure_point", POINT, tmp_path / device_type, device_type)
+        for device_type in DEVICE_TYPES
+    )
     assert device.pop("devices") == {"Stand-in device"} != cpu.pop("devices")
     assert cpu["unseen"].any()
     assert cpu["evaluation"]["n_test"] > 0
     np.testing.assert_equal(device, cpu)
 
 
-@pytest.mark.parametrize("kind", ["model", "trainer"])
-def test_devices_agree_on_custom_models_and_trainers(kind: str, call: Call) -> None:
-    cpu, device = (call("measure_custom", kind, device) for device in KINDS)
+@pytest.mark.parametrize("custom", ["model", "trainer"])
+def test_devices_agree_on_custom_models_and_trainers(custom: str, call: Call) -> None:
+    cpu, device = (call("measure_custom", custom, device_type) for device_type in DEVICE_TYPES)
     np.testing.assert_equal(device, cpu)

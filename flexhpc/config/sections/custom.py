@@ -10,7 +10,7 @@ from flexhpc.config.sections.base import INTERNAL, LIMIT, LOCATION, Count, Probl
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Network, json_problems
 from flexhpc.config.sections.training import Procedure
-from flexhpc.custom.code import NAME, Code
+from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code
 from flexhpc.custom.trainer import Trainer
 
 CUSTOM = "MODULE:NAME"
@@ -50,7 +50,7 @@ class CustomModel(CustomCode, Network):
     import_path: ClassVar[str] = "flexhpc.models.custom:build_custom"
     images_only: ClassVar[bool] = False
 
-    family: Annotated[str, Field(pattern=NAME)]
+    family: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
     """Import path, such as `my_nets:Net`; the module is in the folder of the spec or on Python's
     path. The class or function is called with `kwargs`, and also with `shape` (of a sample) and
     `classes` if it has parameters with these names."""
@@ -63,7 +63,7 @@ class CustomData(CustomCode, Data):
     import_path: ClassVar[str] = "flexhpc.data.custom:open_custom"
     has_test_set: ClassVar[bool] = True
 
-    source: Annotated[str, Field(pattern=NAME)]
+    source: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
     """Import path, such as `my_data:load`; the module is in the folder of the spec or on Python's
     path. The function is called with `kwargs`. Inputs are images (uint8, (n, channels, height,
     width) or (n, height, width)) or vectors (float32, (n, features)). Labels are integers from 0,
@@ -80,7 +80,7 @@ class CustomTrainer(CustomCode, Procedure):
 
     discriminator: ClassVar[str] = "trainer"
 
-    trainer: Annotated[str, Field(pattern=NAME)]
+    trainer: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
     """Import path, such as `my_train:fit`; the module is in the folder of the spec or on Python's
     path."""
     epochs: Count | None = None

@@ -1,6 +1,6 @@
-"""Inputs of a probe on its device, stored as floats, or as bytes that are converted when used.
+"""Inputs of a probe on its device: floats, or uint8 that is standardised when a batch is used.
 
-Both give bit-identical results. Bytes take a quarter of the memory.
+Both give bit-identical results. uint8 takes a quarter of the memory.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from flexhpc.training.outcome import ProbeData
 _MIN_CHUNK, _MAX_VALUES = 64, 2**23
 
 
-def chunk_size(sample: torch.Size | Sequence[int], largest: int) -> int:
-    """Return the number of samples of one forward pass: ``largest``, or fewer for large samples.
+def chunk_size(sample_shape: Sequence[int], max_samples: int) -> int:
+    """Return the number of samples of a forward pass: ``max_samples``, or fewer if they are large.
 
     If the activations of a training batch fit into GPU memory, those of a chunk must fit too.
     """
-    return min(largest, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample))))
+    return min(max_samples, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample_shape))))
 
 
-class Resident:
+class DeviceInputs:
     """The inputs of a probe's samples on its device.
 
     Args:
@@ -33,9 +33,9 @@ class Resident:
     """
 
     def __init__(self, data: ProbeData, *, double: bool) -> None:
-        self.bytes = data.moments is not None
+        self.is_uint8 = data.moments is not None
         self._dtype = torch.float64 if double else torch.float32
-        self._rows = data.inputs if self.bytes else data.inputs.to(self._dtype)
+        self._rows = data.inputs if self.is_uint8 else data.inputs.to(self._dtype)
         self._moments = data.moments
         self._batch_rows = self._rows[:0]
         self._batch = self._batch_rows
@@ -44,7 +44,7 @@ class Resident:
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """Return rows as inputs of the model, float32 or float64 (m, ...)."""
         rows = self._rows[index]
-        if not self.bytes:
+        if not self.is_uint8:
             return rows
         return self._standardise(rows, torch.empty_like(rows, dtype=torch.float32))
 
@@ -52,13 +52,13 @@ class Resident:
         """Return rows in a buffer that every call reuses, because allocation takes longer."""
         if len(ids) > len(self._batch_rows):
             self._batch_rows = self._rows.new_empty((len(ids), *self.shape[1:]))
-            if self.bytes:
+            if self.is_uint8:
                 self._batch = torch.empty_like(self._batch_rows, dtype=torch.float32)
         rows = torch.index_select(self._rows, 0, ids, out=self._batch_rows[: len(ids)])
-        return self._standardise(rows, self._batch[: len(ids)]) if self.bytes else rows
+        return self._standardise(rows, self._batch[: len(ids)]) if self.is_uint8 else rows
 
     def _standardise(self, rows: Tensor, out: Tensor) -> Tensor:
-        """Standardise bytes with the same operations, in the same order, as float inputs."""
+        """Standardise uint8 with the same operations, in the same order, as float inputs."""
         assert self._moments is not None
         mean, deviation = self._moments
         return out.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flexhpc.custom.code import hash_of, is_installed
+from flexhpc.custom.code import hash_texts, is_installed
 
 
-def source_hash(value: Any) -> str | None:
+def object_hash(value: Any) -> str | None:
     """Return a hash of the source of an object and of the objects that it refers to.
 
     The hash includes the sources of custom functions and classes, and the values of numbers,
@@ -23,7 +23,7 @@ def source_hash(value: Any) -> str | None:
     texts: dict[str, bytes] = {}
     if not _collect(value, texts):
         return None
-    return hash_of(texts)
+    return hash_texts(texts)
 
 
 def _collect(value: Any, texts: dict[str, bytes]) -> bool:
