@@ -29,10 +29,7 @@ from bench.findings.records import load_records
 from bench.search.replay import clear_cache, start_of
 from bench.search.tables import MODELS, Table, middle
 from flexhpc.analysis import decision, effect
-from flexhpc.analysis.comparison import (
-    comparisons,
-    requested_comparisons,
-)
+from flexhpc.analysis.comparison import compare_as_specified, requested_comparisons
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.compare import Compare, Decide
@@ -189,7 +186,7 @@ def run_rounds(
         measured: list[PointStatus], compare: Compare, **options: Any
     ) -> list[effect.Effect]:
         key = tuple((s.point.id, len(s.record.probes) if s.record else 0) for s in measured)
-        if key not in evaluated:  # each round evaluates all previous looks again
+        if key not in evaluated:  # decide() evaluates all previous rounds again
             evaluated[key] = effect.effects_of(measured, compare, **options)
         return evaluated[key]
 
@@ -199,7 +196,7 @@ def run_rounds(
         result = decision.decide(list(statuses.values()), compare)
         if result.ended_by is not None:
             return result
-        for status in result.wanted:
+        for status in result.next_points:
             record = records[status.point.id]
             record = record.after(list(record.estimates)[-1 if result.precise else 0])
             statuses[status.point.id] = replace(
@@ -210,7 +207,7 @@ def run_rounds(
 def cost_of(points: Sequence[Point], records: Mapping[str, PointRecord]) -> float:
     """Return the cost of points at the tolerance of the spec, in whole training runs."""
     statuses = [PointStatus(point=p, state="done", record=records[p.id]) for p in points]
-    return sum(map(decision.trainings_of, statuses))
+    return sum(map(decision.cost_in_trainings, statuses))
 
 
 def with_coarse_estimate(status: PointStatus) -> PointRecord:
@@ -239,7 +236,7 @@ def replay_finding(path: Path, orders: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         statuses, spec = load_records(path, Path(scratch))
     (compare,) = requested_comparisons(spec)
-    fixed = {e.key: e.verdict for e in comparisons(statuses, [spec])}
+    fixed = {e.key: e.verdict for e in compare_as_specified(statuses, [spec]).effects}
     seeds = list(dict.fromkeys(status.point.seed for status in statuses))
     compare = compare.model_copy(update={"decide": Decide(max_seeds=len(seeds))})
     records = {status.point.id: with_coarse_estimate(status) for status in statuses}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
@@ -40,7 +40,7 @@ def write(page: Path) -> None:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
             statuses, spec = load_records(path, Path(scratch))
-            effects = comparisons(statuses, [spec])
+            effects = compare_as_specified(statuses, [spec]).effects
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
             tables = [

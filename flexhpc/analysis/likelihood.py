@@ -23,15 +23,15 @@ LOG_EMC = np.arange(-16.0, 31.0, STEP)
 """Grid of log EMC: covers all measurable EMCs, multiplied by any ratio of :data:`LOG_RATIO`."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
 """Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
-_BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
+_PRIOR_LOW, _PRIOR_HIGH = math.log(1 / 4), math.log(1.5)
 """Limits beyond which a posterior equals its prior: the lower one in log n, the upper one in
 log(n / number of samples)."""
 _OPEN = 0.2
 """Likelihood at an end, relative to the maximum, above which the likelihood is open there."""
-_SILENT = 0.005
+_UNKNOWN = 0.005
 """Product of the likelihoods of two EMCs at the same end, above which their ratio is unknown."""
-SAME = 0.1
-"""Two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
+SAME_MARGIN = 0.1
+"""Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
 """Grid of the standard deviation of log ratios between seeds, and the scale of its half-normal
@@ -82,13 +82,15 @@ def _likelihood(level: Floats, weight: Floats, n_limit: int) -> Floats:
     density += np.bincount(left + 1, weight * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
     density = np.asarray(density / density.max())
-    last = math.log(n_limit)
-    for end, inner in (
-        (LOG_EMC < _BELOW, (LOG_EMC >= _BELOW) & (LOG_EMC < _BELOW + 0.5)),
-        (last + _ABOVE < LOG_EMC, (last + _ABOVE < LOG_EMC) & (last + 2 * _ABOVE > LOG_EMC)),
+    high = math.log(n_limit) + _PRIOR_HIGH
+    below, above = LOG_EMC < _PRIOR_LOW, high < LOG_EMC
+    for end, near_end in (
+        (below, ~below & (LOG_EMC < _PRIOR_LOW + 0.5)),
+        (above, above & (high + _PRIOR_HIGH > LOG_EMC)),
     ):
-        if (beyond := float(density[inner].mean())) > _OPEN:
-            density[end] = beyond
+        likelihood_at_end = float(density[near_end].mean())
+        if likelihood_at_end > _OPEN:
+            density[end] = likelihood_at_end
     return np.asarray(density / density.max())
 
 
@@ -105,7 +107,7 @@ def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
     Args:
         above, below: likelihoods of log EMC of numerator and denominator on ``LOG_EMC``, (cells,).
     """
-    if max(above[0] * below[0], above[-1] * below[-1]) > _SILENT:
+    if max(above[0] * below[0], above[-1] * below[-1]) > _UNKNOWN:
         return None
     both = np.correlate(above, below, mode="full")
     middle, reach = len(below) - 1, len(LOG_RATIO) // 2
@@ -145,23 +147,26 @@ class MeanRatio:
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.
         low, high: interval of the mean; None at an open end.
-        chance: probability that the mean is above 1; same: probability that it is within the margin
-            of 1.
+        chance_larger: probability that the mean is above 1.
+        chance_same: probability that the mean is within the margin of 1.
         scatter: posterior mean of the standard deviation of the log ratio between seeds, in
             addition to the uncertainty of each EMC.
-        singles: posterior median of the ratio of each size; nan if it is a bound.
+        size_ratios: posterior median of the ratio of each size, in the order of the sizes; nan if
+            it is a bound.
     """
 
     ratio: float = math.nan
     low: float | None = None
     high: float | None = None
-    chance: float = 0.5
-    same: float = 0.0
+    chance_larger: float = 0.5
+    chance_same: float = 0.0
     scatter: float = 0.0
-    singles: tuple[float, ...] = ()
+    size_ratios: tuple[float, ...] = ()
 
 
-def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = SAME) -> MeanRatio:
+def mean_ratio(
+    sizes: Sequence[Sequence[Floats]], level: float, margin: float = SAME_MARGIN
+) -> MeanRatio:
     """Estimate the geometric mean of ratios over sizes and seeds.
 
     Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
@@ -201,10 +206,10 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = 
         ratio=float(middle) if closed else math.nan,
         low=None if open_below else float(low),
         high=None if open_above else float(high),
-        chance=0.5 if open_below and open_above else _probability(int((drawn > 0).sum())),
-        same=float(within.mean()) if closed else 0.0,
+        chance_larger=0.5 if open_below and open_above else _probability(int((drawn > 0).sum())),
+        chance_same=float(within.mean()) if closed else 0.0,
         scatter=float(weights @ scatters),
-        singles=tuple(medians),
+        size_ratios=tuple(medians),
     )
 
 

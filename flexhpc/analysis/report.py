@@ -14,11 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flexhpc.analysis import generalization, reasons, results, text
-from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import comparisons, decision_texts
+from flexhpc.analysis.comparison import Comparisons, compare_as_specified
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
-from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
@@ -27,6 +25,7 @@ from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
+from flexhpc.analysis.summary import summarize
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.config.point import plain_text
 from flexhpc.errors import InputError, PointError
@@ -123,7 +122,7 @@ def write_report(
     """
     statuses = results.with_eps_estimates(statuses, eps)
     rows = [results.row_of(status) for status in statuses]
-    effects = _effects(statuses, specs)
+    comparisons = _comparisons(statuses, specs)
     statuses = text.without_shared_entries(statuses)
     done = [status for status in statuses if status.state == "done"]
     bounded = sum(map(reasons.is_bound, done))
@@ -131,7 +130,10 @@ def write_report(
     sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
     models = generalization.label_pairs(statuses)
     ratios = ReportFigure(
-        name="ratios", title="Ratios", caption=RATIOS, draw=lambda _: ratio_figure(effects)
+        name="ratios",
+        title="Ratios",
+        caption=RATIOS,
+        draw=lambda _: ratio_figure(comparisons.effects),
     )
     first, *others = report_figures()
     figures = [
@@ -156,44 +158,44 @@ def write_report(
         # header
         sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
         estimand=_estimand(statuses),
-        took=text.duration_text(sum(probe.seconds for probe in probes)),
+        training_time=text.duration_text(sum(probe.seconds for probe in probes)),
         devices=", ".join(sorted({p.machine["device"] for p in probes if "device" in p.machine})),
         measured=len(done) - bounded,
         bounded=bounded,
-        open=len(statuses) - len(done),
+        unfinished=len(statuses) - len(done),
         probes=len(probes),
         cost=sum(probe.cost for probe in probes),
-        answer=answer(statuses, effects),
+        summary=summarize(statuses, comparisons.effects),
         failures=reasons.failures_by_message(statuses),
-        names=reasons.points_text,
+        points_text=reasons.points_text,
         # figures
         figures=figures,
         details=json_for_script(details_of(statuses)),
-        in_detail=MAX_POINTS,
+        max_details=MAX_POINTS,
         templates=json_for_script({"fit": fit_spec(), "loss": loss_spec()}),
         # tables
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
         swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
         csv=json_for_script(csv.splitlines()),
-        further=_further(rows),
-        best=reasons.best_text if reasons.any_tuned(statuses) else None,
+        further_columns=_further_columns(rows),
+        best_text=reasons.best_text if reasons.any_tuned(statuses) else None,
         estimate=text.estimate_text,
         emc=text.emc_text,
         ratio=text.ratio_text,
         doubling=text.doubling_text,
-        doubled=any(row["doubling"] for row in rows),
+        has_doubling=any(row["doubling"] for row in rows),
         bracket=text.bracket_text,
         ending=reasons.ending_text,
-        text=plain_text,
-        cell=_cell,
+        plain_text=plain_text,
+        format_cell=_format_cell,
         warnings=reasons.warnings(statuses),
-        bounds=reasons.censored_by_reason(statuses),
-        notes=conflict_notes(statuses),
-        effects=effects,
-        decisions=decision_texts(statuses, specs) if effects else [],
+        censored=reasons.censored_by_reason(statuses),
+        conflict_notes=conflict_notes(statuses),
+        effects=comparisons.effects,
+        decisions=comparisons.decisions,
         laws=_laws(statuses),
         samples=_samples(masks),
-        interpolated=generalization.interpolation_text(statuses),
+        interpolation=generalization.interpolation_text(statuses),
         correlations=[
             (family, len(pairs), outcome, generalization.correlations(pairs, key))
             for family, pairs in generalization.pairs_by_family(models).items()
@@ -207,12 +209,12 @@ def write_report(
     return folder / "index.html"
 
 
-def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
+def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
     """Return the comparisons; none if no point has a key or baseline that a spec requests."""
     try:
-        return comparisons(statuses, specs)
+        return compare_as_specified(statuses, specs)
     except InputError:
-        return []
+        return Comparisons(effects=[], decisions=[])
 
 
 def _estimand(statuses: Sequence[PointStatus]) -> str:
@@ -270,7 +272,7 @@ def _file(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _further(rows: Sequence[results.Row]) -> list[str]:
+def _further_columns(rows: Sequence[results.Row]) -> list[str]:
     """Return the columns of the second table: those after ``status`` that the first table lacks.
 
     A column is omitted if all its values are None, zero or empty; False is a value.
@@ -283,7 +285,7 @@ def _further(rows: Sequence[results.Row]) -> list[str]:
     ))  # fmt: skip
 
 
-def _cell(status: PointStatus, row: results.Row, key: str) -> str:
+def _format_cell(status: PointStatus, row: results.Row, key: str) -> str:
     """Format a cell of the second table; EMC per bit is a bound if the EMC is censored."""
     if key == "emc_per_bit":
         return text.ratio_text(status.estimate, row["bits"] or 0)

@@ -58,7 +58,6 @@ def compare(
     and sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
-    from flexhpc.analysis.decision import decide as decide_points
     from flexhpc.analysis.effect import grouping_keys
     from flexhpc.analysis.figures.layout import SIZES
     from flexhpc.analysis.scaling_law import power_laws
@@ -86,12 +85,11 @@ def compare(
         comparisons = [c if c.decide else c.model_copy(update=settings) for c in comparisons]
     compared = compare_points(statuses, comparisons)
     if as_json:
-        typer.echo(json.dumps([effect.row() for effect in compared], indent=1))
-    elif compared:
-        print_effects(compared, make_console())
-        for comparison in comparisons:
-            if comparison.decide:
-                typer.echo(decide_points(statuses, comparison).text)
+        typer.echo(json.dumps([effect.row() for effect in compared.effects], indent=1))
+    elif compared.effects:
+        print_effects(compared.effects, make_console())
+        for decision in compared.decisions:
+            typer.echo(decision.text)
     else:
         typer.echo("nothing to compare yet: no two values have an EMC")
 

@@ -122,7 +122,7 @@ def _table(columns: dict[str, list[str]], width: int) -> Table:
 
     return table_of(
         [
-            Column(name=name, cells=cells, least=12)
+            Column(name=name, cells=cells, min_width=12)
             if name in ("first", "second")
             else Column(name=name, cells=cells, right=True)
             for name, cells in columns.items()

@@ -327,12 +327,12 @@ def _next_round(
     decisions = [decide(statuses, compare) for compare in requests]
     wanted: dict[str, bool] = {}
     for decision in decisions:
-        for status in decision.wanted:
+        for status in decision.next_points:
             wanted[status.point.id] = wanted.get(status.point.id, False) or decision.precise
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
             wanted.setdefault(status.point.id, False)
-    for status in (status for decision in decisions for status in decision.later):
+    for status in (status for decision in decisions for status in decision.later_points):
         if len(wanted) < slots:
             wanted.setdefault(status.point.id, True)
     needed = [replace(p, optional=p.optional and p.id not in wanted) for p in points]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import comparisons, suggested_comparison
-from flexhpc.analysis.effect import WRONG, Effect, effects_of, with_verdicts
+from flexhpc.analysis.comparison import compare_as_specified, suggested_comparison
+from flexhpc.analysis.effect import ERROR_RATE, Effect, effects_of, with_verdicts
 from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point
@@ -49,7 +49,7 @@ def emc_of_activation(ratio: float, per_width: float = 25.0) -> Callable[[Point]
 
 
 @pytest.mark.parametrize(
-    ("singles", "growing", "text"),
+    ("size_ratios", "distinct_sizes", "text"),
     [
         ((2.0, 1.2, 0.9), True, "2.00 at the smallest size, 0.90 at the largest"),
         ((0.8, 1.3, 0.7), True, "0.70 to 1.30 by size"),
@@ -62,9 +62,9 @@ def emc_of_activation(ratio: float, per_width: float = 25.0) -> Callable[[Point]
     ],
 )
 def test_turns_reports_ratios_on_both_sides_of_one(
-    singles: tuple[float, ...], growing: bool, text: str
+    size_ratios: tuple[float, ...], distinct_sizes: bool, text: str
 ) -> None:
-    assert effect_of(singles=singles, growing=growing).turns == text
+    assert effect_of(size_ratios=size_ratios, distinct_sizes=distinct_sizes).reversal_text == text
 
 
 SIMULATIONS = {
@@ -91,7 +91,7 @@ def test_verdicts_and_intervals_are_calibrated(name: str, tmp_path: Path) -> Non
         (effect,) = effects(statuses, BY_ACTIVATION)
         verdicts.append(effect.verdict)
         covered += (effect.low or 0) <= ratio <= (effect.high or np.inf)
-    assert sum(verdict in wrong for verdict in verdicts) <= max(1, WRONG * REPETITIONS)
+    assert sum(verdict in wrong for verdict in verdicts) <= max(1, ERROR_RATE * REPETITIONS)
     assert covered >= (0.85 if FULL else 0.6) * REPETITIONS
     if ratio in (2.0, 0.5):
         correct = "larger" if ratio > 1 else "smaller"
@@ -114,10 +114,10 @@ def test_interval_covers_mean_of_ratios_that_differ_between_sizes(tmp_path: Path
         mean = math.exp(np.mean([math.log(ratio) for ratio in ratios.values()]))
         covered += effect.low <= mean <= effect.high
         wrong += effect.verdict == ("larger" if mean < 1 else "smaller")
-        assert effect.least < effect.ratio < effect.most
-        assert effect.least == pytest.approx(min(ratios.values()), rel=0.3)
+        assert effect.min_ratio < effect.ratio < effect.max_ratio
+        assert effect.min_ratio == pytest.approx(min(ratios.values()), rel=0.3)
     assert covered >= (0.85 if FULL else 0.6) * repetitions
-    assert wrong <= max(1, WRONG * repetitions)
+    assert wrong <= max(1, ERROR_RATE * repetitions)
 
 
 def test_three_pairs_with_nearly_equal_emcs_give_no_verdict(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_three_pairs_with_nearly_equal_emcs_give_no_verdict(tmp_path: Path) -> N
     (effect,) = effects(statuses, BY_ACTIVATION)
     assert (effect.verdict, effect.pairs, effect.bounds) == ("not decided", 3, 0)
     assert effect.unpaired == 0
-    assert effect.more is not None
+    assert effect.more_pairs is not None
     assert "more pairs)" in effect.verdict_text
     assert effect.low < 1 < effect.high
 
@@ -197,7 +197,7 @@ def test_verdicts_use_holms_correction(
     error_probabilities: tuple[float, ...], rejected: tuple[bool, ...]
 ) -> None:
     """At 2.5 %, the smallest of four probabilities must be below 0.00625."""
-    compared = [effect_of(chance=1 - p / 2) for p in error_probabilities]
+    compared = [effect_of(chance_larger=1 - p / 2) for p in error_probabilities]
     verdicts = [effect.verdict for effect in with_verdicts(compared)]
     assert verdicts == ["larger" if larger else "not decided" for larger in rejected]
 
@@ -231,9 +231,9 @@ def test_default_comparison_is_of_the_swept_key_that_is_not_a_size(tmp_path: Pat
     assert suggested_comparison(statuses) == BY_ACTIVATION
     assert suggested_comparison(statuses[:3]) is None
     spec = "name: x\ncompare:\n- {by: model.width, baseline: 8}\ngrid: {}\n"
-    requested = comparisons(statuses, [spec])
+    requested = compare_as_specified(statuses, [spec]).effects
     assert [(e.value, e.baseline) for e in requested] == [("4", "8"), ("16", "8")]
-    default = comparisons(statuses, ["name: x\n"])
+    default = compare_as_specified(statuses, ["name: x\n"]).effects
     assert [(e.value, e.baseline) for e in default] == [("tanh", "relu")]
 
 
@@ -320,8 +320,12 @@ def test_unmeasured_points_are_not_paired(tmp_path: Path) -> None:
     assert effects([*waiting[:3], *measured[3:]], BY_ACTIVATION) == [], "no point at the baseline"
     assert effects(waiting, BY_ACTIVATION) == []
     spec = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
-    assert [effect.verdict_text for effect in comparisons(unfinished, [spec])] == ["no pairs"]
-    assert comparisons(unfinished, ["name: x\n"]) == [], "no default comparison without pairs"
+    assert [effect.verdict_text for effect in compare_as_specified(unfinished, [spec]).effects] == [
+        "no pairs"
+    ]
+    assert compare_as_specified(unfinished, ["name: x\n"]).effects == [], (
+        "no default comparison without pairs"
+    )
 
 
 def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path) -> None:

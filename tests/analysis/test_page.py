@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from flexhpc.analysis.answer import answer
 from flexhpc.analysis.details import json_for_script
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
+from flexhpc.analysis.summary import summarize
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import BAYES, points_of, status, summary
 from tests.barrier import PATIENCE
@@ -61,7 +61,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
     rows = {row["row"] for row in emc_figure(statuses)["data"]["values"]}
     assert "original, merge random, classes 2" in rows
     assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
-    sentence = answer(statuses)[0]
+    sentence = summarize(statuses)[0]
     assert sentence.startswith("original: largest EMC at merge random, classes 2: ")
     assert "smallest at plain original: " in sentence
 
@@ -70,12 +70,12 @@ def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> 
     statuses = swept(tmp_path, [40, 90], [100], width=[4, 8], activation=["relu", "tanh"])
     statuses[1] = replace(statuses[1], state="failed")
     statuses[2] = replace(statuses[2], state="running")
-    sentences = answer(statuses)
+    sentences = summarize(statuses)
     assert '1 of 4 points failed; see "Failed points" for the reasons.' in sentences
     assert "1 of 4 points are not finished yet." in sentences
     failed = [replace(s, state="failed", estimate=None, record=None) for s in statuses]
     reasons = '4 of 4 points failed; see "Failed points" for the reasons.'
-    assert answer(failed) == ["Nothing has been measured yet.", reasons]
+    assert summarize(failed) == ["Nothing has been measured yet.", reasons]
 
 
 def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
     labels = {row["series"] for row in spec["data"]["values"] if row["kind"] == "label"}
     assert labels == {"random", "original"}, "each curve has a label at its end"
     assert Chart(spec).svg().startswith("<svg")
-    sentence = answer(statuses)[0]
+    sentence = summarize(statuses)[0]
     assert sentence.rpartition("EMC ")[0] == "random: "
     assert "at 100 parameters" in sentence
     assert "at 200" in sentence
@@ -135,7 +135,7 @@ def test_whole_model_sections_are_one_curve_per_family(tmp_path: Path) -> None:
     layout = layout_of(statuses)
     assert (layout.along, layout.facets) == ("size", ())
     assert set(map(layout.series, statuses)) == {"mlp", "vit"}
-    assert answer(statuses)[0].startswith("mlp: EMC ")
+    assert summarize(statuses)[0].startswith("mlp: EMC ")
     for same_size in ("{family: mlp, depth: 1, width: 4}", "{family: mlp, width: 4, norm: layer}"):
         assert layout_of(measured([*networks, same_size])).along == "rows"
 
@@ -159,7 +159,7 @@ def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
     )  # fmt: skip
     assert layout_of(statuses).along == "rows"
     assert emc_figure(statuses)["layer"][0]["encoding"]["y"]["sort"] == ["tanh", "relu"]
-    sentence = answer(statuses)[0]
+    sentence = summarize(statuses)[0]
     assert sentence.startswith("Largest EMC at random, tanh, seed")
     assert "do not overlap" in sentence or "overlap, so" in sentence
 

@@ -15,7 +15,7 @@ _MAX_CURVES = 8
 _MAX_COMPARISONS = 4
 
 
-def answer(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> list[str]:
+def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> list[str]:
     """Summarize a sweep in sentences: EMCs, their limitations, and verdicts of comparisons."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured:
@@ -186,12 +186,11 @@ def _verdicts(effects: Sequence[Effect]) -> list[str]:
         known = [effect for effect in group if effect.verdict != "not decided"]
         parts = []
         for effect in known:
-            average = effect.verdict in ("larger", "smaller") and effect.turns
-            parts.append(
-                f"{effect.value} {effect.verdict} on average ({effect.ratio_text}), {effect.turns}"
-                if average
-                else f"{effect.value} {effect.verdict} ({effect.ratio_text})"
-            )
+            if effect.verdict in ("larger", "smaller") and effect.reversal_text:
+                verdict = f"{effect.verdict} on average ({effect.ratio_text})"
+                parts.append(f"{effect.value} {verdict}, {effect.reversal_text}")
+            else:
+                parts.append(f"{effect.value} {effect.verdict} ({effect.ratio_text})")
         if parts and len(known) < len(group):
             parts.append(f"{len(group) - len(known)} not decided")
         if parts:
