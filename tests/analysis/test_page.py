@@ -265,7 +265,7 @@ def test_selecting_a_point_shows_its_training_runs(page: Any, measured: Path) ->
             n, verdict = (end.locator("td").nth(i).inner_text() for i in (1, 3))
             bracket = point.bracket
             assert int(n) == (bracket.largest_fit if verdict == "fit" else bracket.smallest_fail)
-        assert rows.nth(number).evaluate("row => row.nextSibling.className") == "within"
+        assert rows.nth(number).evaluate("row => row.nextSibling.className") == "panel-row"
     page.wait_for_selector("#point .vega-embed svg")
     rows.last.click()
     assert not details.is_visible(), "a second click on a row closes the details"
@@ -311,7 +311,7 @@ def test_results_can_be_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> 
     page.locator("tr.point").first.click()
     page.fill("#filter", "bracket 12")
     assert widths() == ["12"]
-    assert page.locator("#left").inner_text() == "1 of 3"
+    assert page.locator("#matches").inner_text() == "1 of 3"
     cost = page.locator("tr.point:visible td").filter(has_text=re.compile("^[0-9]+,[0-9]{3}$"))
     digits = cost.first.inner_text().replace(",", "")
     page.fill("#filter", digits)
