@@ -172,7 +172,7 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert len(models) == 9
     perceptrons = sorted((m for m in models if m.family == "mlp"), key=lambda m: m.params)
     assert [m.test_accuracy for m in perceptrons] == sorted(m.test_accuracy for m in perceptrons)
-    ratios = [math.exp(m.excess) for m in perceptrons]
+    ratios = [math.exp(m.log_ratio) for m in perceptrons]
     assert ratios == sorted(ratios, reverse=True)
     assert f"from {ratios[0]:.2f} to {ratios[-1]:.2f}" in PROSE
     pearson, spearman = correlations(models, "test_accuracy")[:2]

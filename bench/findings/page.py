@@ -127,7 +127,7 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
         [
             f"{family} ({len(group)})", outcome, line.name,
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
-            line.without_text,
+            line.jackknife_text,
         ]
         for family, group in pairs_by_family(models).items()
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))

@@ -63,18 +63,18 @@ def test_maximum_information_averages_over_similar_n() -> None:
     """Of ten training runs near one n, nine miss half of the samples."""
     fit, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
     of_fit, of_other = label_information(200, 1.0, 2), label_information(209, 105 / 209, 2)
-    assert max_label_information([fit, *others], 2).most == pytest.approx(of_fit / 10, rel=0.05)
+    assert max_label_information([fit, *others], 2).mean == pytest.approx(of_fit / 10, rel=0.05)
     assert of_other < 0.01
     distant = result(2_000, 1_000)
-    assert max_label_information([fit, distant], 2).most == of_fit, "distant probes do not count"
+    assert max_label_information([fit, distant], 2).mean == of_fit, "distant probes do not count"
 
 
 def test_maximum_information_may_be_above_the_emc() -> None:
     """Twice as many samples with 5 % missed contain more information here."""
     fits, best, distant = [result(100, 0)] * 3, [result(200, 10)] * 3, [result(1000, 890)] * 3
-    maximum = max_label_information([*fits, *best, *distant], 10).most
+    maximum = max_label_information([*fits, *best, *distant], 10).mean
     assert maximum == pytest.approx(label_information(200, 0.95, 10))
-    assert max_label_information([result(95, 0), result(100, 0)], 10).most == pytest.approx(
+    assert max_label_information([result(95, 0), result(100, 0)], 10).mean == pytest.approx(
         100 * math.log2(10)
     )
 
@@ -85,10 +85,10 @@ def test_information_interval_is_students_t_over_similar_n() -> None:
     stored = max_label_information([*(result(200, count) for count in missed), result(20, 0)], 10)
     low, high = stats.t.interval(0.9, 2, np.mean(bits), stats.sem(bits))
     assert (stored.low, stored.high) == pytest.approx((low, high))
-    assert stored.most == pytest.approx(np.mean(bits))
+    assert stored.mean == pytest.approx(np.mean(bits))
     assert stored.per(10).high == pytest.approx(high / 10)
     assert max_label_information([result(20, 0)], 10).low is None, "no interval for one probe"
-    assert max_label_information([result(50, 0), result(900, 0, rejected=True)], 2).most == 50
+    assert max_label_information([result(50, 0), result(900, 0, rejected=True)], 2).mean == 50
     assert max_label_information([result(50, 1, rejected=True)], 2) is None
     assert max_label_information([], 2) is None
 
@@ -103,24 +103,24 @@ def test_bits_per_parameter_are_for_random_labels_only(labels: str, tmp_path: Pa
     assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None, "unknown classes"
 
 
-def pair(excess: float, accuracy: float, params: int) -> Pair:
+def pair(log_ratio: float, accuracy: float, params: int) -> Pair:
     return Pair(
-        name="", family="mlp", params=params, emc_true=round(1e6 * math.exp(excess)),
+        name="", family="mlp", params=params, emc_original=round(1e6 * math.exp(log_ratio)),
         emc_random=10**6, test_accuracy=accuracy, gap=1 - accuracy,
     )  # fmt: skip
 
 
 def random_pairs(count: int, slope: float, noise: float) -> list[Pair]:
     rng = np.random.default_rng(1)
-    excess = rng.uniform(0, 2, count)
-    accuracy = 0.5 + slope * excess + noise * rng.standard_normal(count)
+    log_ratios = rng.uniform(0, 2, count)
+    accuracy = 0.5 + slope * log_ratios + noise * rng.standard_normal(count)
     sizes = rng.integers(100, 100_000, count)
-    return [pair(x, y, int(p)) for x, y, p in zip(excess, accuracy, sizes, strict=True)]
+    return [pair(x, y, int(p)) for x, y, p in zip(log_ratios, accuracy, sizes, strict=True)]
 
 
 def test_correlations_agree_with_scipy_and_ignore_bounds() -> None:
     exact = random_pairs(12, 0.1, 0.05)
-    x, y = [p.excess for p in exact], [p.test_accuracy for p in exact]
+    x, y = [p.log_ratio for p in exact], [p.test_accuracy for p in exact]
     by_name = {c.name: c for c in correlations(exact, "test_accuracy")}
     assert by_name["Pearson"].value == pytest.approx(stats.pearsonr(x, y).statistic)
     assert by_name["Spearman"].value == pytest.approx(stats.spearmanr(x, y).statistic)
@@ -156,28 +156,28 @@ def test_jackknife_range_shows_that_one_model_causes_a_correlation() -> None:
     without_one = []
     for removed in pairs:
         kept = [p for p in pairs if p is not removed]
-        x, y = [p.excess for p in kept], [p.test_accuracy for p in kept]
+        x, y = [p.log_ratio for p in kept], [p.test_accuracy for p in kept]
         without_one.append(stats.pearsonr(x, y).statistic)
     assert pearson.name == "Pearson"
-    assert pearson.least == pytest.approx(min(without_one))
-    assert pearson.most == pytest.approx(max(without_one))
+    assert pearson.jackknife_min == pytest.approx(min(without_one))
+    assert pearson.jackknife_max == pytest.approx(max(without_one))
     assert pearson.value > 0.9
-    assert abs(pearson.least) < 0.1
+    assert abs(pearson.jackknife_min) < 0.1
 
 
 def test_jackknife_range_is_undefined_if_the_other_models_do_not_vary() -> None:
     constant = [pair(0.1 * i, 0.8, 100 + i) for i in range(5)]
     results = correlations([*constant, pair(3.0, 0.95, 500)], "test_accuracy")
     assert results[0].value > 0.9
-    assert {correlation.without_text for correlation in results} == {"not defined"}
+    assert {correlation.jackknife_text for correlation in results} == {"not defined"}
 
 
 def test_few_models_or_constant_values_give_no_correlation() -> None:
     assert correlations(random_pairs(MIN_PAIRS - 1, 0.1, 0.1), "gap") == []
     of_four_models = correlations(random_pairs(MIN_PAIRS, 0.1, 0.1), "gap")
     assert len(of_four_models) == 4
-    without_texts = {correlation.without_text for correlation in of_four_models}
-    assert without_texts == {"not defined"}, "three models are too few"
+    jackknife_texts = {correlation.jackknife_text for correlation in of_four_models}
+    assert jackknife_texts == {"not defined"}, "three models are too few"
     constant_gap = [replace(p, gap=0.0, params=100) for p in random_pairs(8, 0.1, 0.05)]
     assert correlations(constant_gap, "gap") == []
     names = {correlation.name for correlation in correlations(constant_gap, "test_accuracy")}
@@ -221,10 +221,10 @@ def test_bound_of_a_ratio_of_censored_emcs(
     (model,) = label_pairs(statuses)
     assert model.bound == bound
     if true is NONE_FIT:
-        assert model.emc_true == 4, "the smallest n that failed"
+        assert model.emc_original == 4, "the smallest n that failed"
     spec = generalization_figure(statuses)
     (row,) = spec["data"]["values"]
-    assert row["ratio"] == pytest.approx(math.exp(model.excess))
+    assert row["ratio"] == pytest.approx(math.exp(model.log_ratio))
     (mark,) = (
         layer["mark"] for layer in spec["layer"] if row["bound"] in layer["transform"][0]["filter"]
     )
@@ -292,8 +292,8 @@ def test_seeds_of_one_model_are_averaged_into_one_pair(two_models: list[PointSta
     pairs = label_pairs(two_models)
     assert [p.params for p in pairs] == [400, 800]
     for model in pairs:
-        assert model.emc_true == round(1000 * 6 ** (1 / 3))
-        assert model.emc_true == pytest.approx(10 * model.emc_random, rel=0.01)
+        assert model.emc_original == round(1000 * 6 ** (1 / 3))
+        assert model.emc_original == pytest.approx(10 * model.emc_random, rel=0.01)
         assert model.test_accuracy == pytest.approx(0.6)
     assert label_pairs([*two_models, *map(without_evaluation, two_models)]) == pairs
 

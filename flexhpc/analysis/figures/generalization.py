@@ -25,7 +25,7 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,
-            "ratio": math.exp(pair.excess), "test accuracy": round(pair.test_accuracy, 4),
+            "ratio": math.exp(pair.log_ratio), "test accuracy": round(pair.test_accuracy, 4),
         }
         for pair in label_pairs(statuses)
     ]  # fmt: skip
