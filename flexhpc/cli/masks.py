@@ -85,12 +85,12 @@ def _print(scores: SampleScores, top: int) -> None:
         "blocks": [f"{scores.blocks[i]:.2f}" for i in ids],
     }
     if scores.unseen.any():
-        columns["right unseen"] = [f"{scores.unseen_right[i]}/{scores.unseen[i]}" for i in ids]
+        columns["right unseen"] = [f"{scores.unseen_correct[i]}/{scores.unseen[i]}" for i in ids]
         memorization = scores.memorization
         columns["memorization"] = [f"{memorization[i]:.2f}" for i in ids]
     if scores.watched.any():
         forgetting = scores.forgetting
-        columns["never right"] = [f"{scores.never_right[i]}/{scores.watched[i]}" for i in ids]
+        columns["never right"] = [f"{scores.never_correct[i]}/{scores.watched[i]}" for i in ids]
         columns["forgetting"] = [f"{forgetting[i]:.1f}" for i in ids]
     console = make_console()
     console.print(group_title(scores), highlight=False)

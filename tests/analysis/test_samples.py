@@ -86,8 +86,8 @@ def test_scores_equal_plain_counts(noisy: Path) -> None:
                     np.mean(learnt) if events.get(sample, -1) >= 0 else 0,
                 )  # fmt: skip
     for name, expected in zip(
-        ("drawn", "missed", "expected", "variance", "blocks", "unseen", "unseen_right",
-         "watched", "never_right", "forgotten", "forgotten_expected"), slow, strict=True,
+        ("drawn", "missed", "expected", "variance", "blocks", "unseen", "unseen_correct",
+         "watched", "never_correct", "forgotten", "forgotten_expected"), slow, strict=True,
     ):  # fmt: skip
         counts = fast.half_variance.sum(axis=0) if name == "variance" else getattr(fast, name)
         np.testing.assert_allclose(counts, expected, atol=1e-9, err_msg=name)
@@ -150,7 +150,7 @@ def test_memory_of_scores_does_not_depend_on_the_number_of_training_runs() -> No
         n_total=n, n=np.full(4, n // 2), subset=rows, fit=rows & 0xF7,
         outside=np.zeros_like(rows), outside_fit=np.zeros_like(rows),
     )  # fmt: skip
-    scores = SampleScores(name={"data": "x", "labels": ""}, n_total=n)
+    scores = SampleScores(group={"data": "x", "labels": ""}, n_total=n)
     sizes = []
     for _ in range(4):
         scores.add(masks, [True] * 4)
@@ -164,7 +164,7 @@ def simulated_scores(
 ) -> SampleScores:
     """Return scores after training runs on half of the samples that miss difficult ones more."""
     size = len(difficulty)
-    scores = SampleScores(name={"data": "x", "labels": "", "k": name}, n_total=size)
+    scores = SampleScores(group={"data": "x", "labels": "", "k": name}, n_total=size)
     for _ in range(training_runs):
         drawn = rng.random(size) < 0.5
         missed = drawn & (rng.random(size) < 1 / (1 + np.exp(2 - difficulty)))
@@ -232,7 +232,7 @@ def test_pictures_download_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return "no"
 
     monkeypatch.setattr(places, "_download", download)
-    missing = SampleScores(name={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
+    missing = SampleScores(group={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
     missing.half_missed[0, 3] = 1
     assert view_of(missing) is None
     assert downloads == []
@@ -261,7 +261,7 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
         f"fixed:\n  data: {{source: arrays, path: {tmp_path}/pets.npz{keys}}}\n"
         "  model: {family: mlp, width: 4, depth: 1}\n",
     )
-    scores = SampleScores(name={"data": "arrays", "labels": ""}, n_total=60, point=point)
+    scores = SampleScores(group={"data": "arrays", "labels": ""}, n_total=60, point=point)
     scores.half_missed[:] = 1
     scores.half_variance[:] = 1
     scores.drawn[:] = 4
