@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.analysis.reasons import ending_text, why_bound
+from flexhpc.analysis.reasons import censoring_reason, ending_text
 from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.record import ProbeSummary
@@ -57,7 +57,7 @@ def point_details(status: PointStatus, *, losses: bool = True) -> Details:
         "interval": None if exact is None or exact.emc_hi is None
         else {"lo": exact.emc_lo, "emc": exact.emc, "hi": exact.emc_hi},
         "by_curve": exact is not None and exact.estimand != "last_fit",
-        "why": why_bound(status),
+        "why": censoring_reason(status),
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,
         "bracket": bracket_text(bracket),

@@ -40,7 +40,7 @@ Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
 
 
-def why_bound(status: PointStatus) -> str:
+def censoring_reason(status: PointStatus) -> str:
     """Return the key of :data:`REASONS` that applies to a point; empty if it is not censored."""
     record, estimate = status.record, status.estimate
     if record is None or estimate is None or estimate.censored == "none":
@@ -65,7 +65,7 @@ def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[
     """Group censored points by reason; return pairs of the full text and the points."""
     by_reason: dict[str, list[PointStatus]] = {reason: [] for reason in REASONS}
     for status in statuses:
-        by_reason.setdefault(why_bound(status), []).append(status)
+        by_reason.setdefault(censoring_reason(status), []).append(status)
     return [(text, by_reason[reason]) for reason, text in REASONS.items() if by_reason[reason]]
 
 
@@ -123,7 +123,7 @@ def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
     ]
 
 
-def any_tuned(statuses: Sequence[PointStatus]) -> bool:
+def has_tuned_keys(statuses: Sequence[PointStatus]) -> bool:
     """Return whether any point has a tuned key."""
     return any(len(status.point.arms) > 1 for status in statuses)
 

@@ -178,7 +178,7 @@ def write_report(
         swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
         csv=json_for_script(csv.splitlines()),
         further_columns=_further_columns(rows),
-        best_text=reasons.best_text if reasons.any_tuned(statuses) else None,
+        best_text=reasons.best_text if reasons.has_tuned_keys(statuses) else None,
         estimate=text.estimate_text,
         emc=text.emc_text,
         ratio=text.ratio_text,
@@ -235,7 +235,7 @@ def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
         return []
     layout = layout_of(measured)
     keys = [*layout.facets, *layout.colours]
-    return power_laws(measured, keys) if layout.along == "size" else []
+    return power_laws(measured, keys) if layout.x_axis == "size" else []
 
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:

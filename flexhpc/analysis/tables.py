@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.reasons import (
-    any_tuned,
     best_text,
     common_failure_lines,
     common_failures,
     ending_text,
+    has_tuned_keys,
     warning_lines,
 )
 from flexhpc.analysis.results import budget_value
@@ -187,7 +187,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
         )
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
         columns.append(_number(name, cells, 9))
-    if any_tuned(statuses):
+    if has_tuned_keys(statuses):
         columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
     columns += [
         Column(name="status", cells=[status.state for status in statuses], rank=3),

@@ -21,14 +21,14 @@ from flexhpc.analysis.reasons import (
     ONE_TRAINING,
     REASONS,
     WIDER,
-    any_tuned,
     at_edge,
     best_text,
     censored_by_reason,
+    censoring_reason,
     ending_text,
+    has_tuned_keys,
     warning_lines,
     warnings,
-    why_bound,
 )
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import (
@@ -163,7 +163,7 @@ def test_reason_of_a_bound(
 ) -> None:
     point = status(points(tmp_path, search)[0], outcomes)
     assert (point.estimate.censored == "none") == (reason == "")
-    assert why_bound(point) == row_of(point)["censored_because"] == reason
+    assert censoring_reason(point) == row_of(point)["censored_because"] == reason
     if reason in ("all fitted", "limit reached"):
         assert point.estimate.emc == 1000
     assert censored_by_reason([point]) == ([(REASONS[reason], [point])] if reason else [])
@@ -175,7 +175,7 @@ def test_waiting_point_has_no_reason(tmp_path: Path) -> None:
     waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
     row = row_of(waiting)
     assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
-    assert why_bound(waiting) == ""
+    assert censoring_reason(waiting) == ""
 
 
 def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], ended_by: str) -> PointStatus:
@@ -220,7 +220,7 @@ fixed:
 def best_at(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
     untuned = status(points(folder)[0], UNCENSORED[:3])
-    assert (any_tuned([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
+    assert (has_tuned_keys([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
     estimate = replace(untuned.estimate, arm=arm, best_chance=0.62)
     return replace(untuned, point=point, estimate=estimate)
 
@@ -235,7 +235,7 @@ def best_at(folder: Path, arm: int) -> PointStatus:
 )
 def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
     point = best_at(tmp_path, arm)
-    assert any_tuned([point])
+    assert has_tuned_keys([point])
     assert best_text(point) == text
     assert at_edge(point) is edge
     assert (AT_EDGE in dict(warnings([point]))) is edge
@@ -255,7 +255,7 @@ def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
         estimate=replace(point.estimate, emc=64, censored="right", emc_hi=None),
     )
     assert [result.n for result in point.history] == [16, 32, 64]
-    assert why_bound(point) == "all fitted"
+    assert censoring_reason(point) == "all fitted"
     (with_eps,) = with_eps_estimates([point], [0.1])
     assert with_eps.estimate.by_eps["0.1"].censored == "right"
     assert row_of(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
