@@ -10,7 +10,7 @@ import yaml
 
 from flexhpc.analysis.decision import Decision, decide
 from flexhpc.analysis.effect import SMALLER_BUDGETS, Effect, effects_of, with_verdicts
-from flexhpc.analysis.figures.layout import SIZES, varied_keys
+from flexhpc.analysis.figures.layout import is_number, varied_keys, without_sizes
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
@@ -95,8 +95,11 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     """
     if len(statuses) > _MAX_POINTS:
         return None
-    keys = [key for key in varied_keys(statuses) if key.split(".")[-1] not in SIZES]
-    keys = [k for k in keys if 1 < len({s.point.value(k) for s in statuses}) <= _MAX_VALUES]
+    keys = [
+        key
+        for key in without_sizes(varied_keys(statuses))
+        if 1 < len({status.point.value(key) for status in statuses}) <= _MAX_VALUES
+    ]
     data_keys = [key for key in keys if key.startswith("data.")]
     others = [key for key in keys if key not in data_keys]
     if len(others) == 1 and not _is_axis(statuses, others[0]):
@@ -108,6 +111,5 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
 def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
     """Return whether a key has more than two numeric values, so that it is an x axis."""
-    values = [s.point.swept.get(key) for s in statuses]
-    numbers = {v for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
-    return len(numbers) > 2
+    values = [status.point.swept.get(key) for status in statuses]
+    return len({value for value in values if is_number(value)}) > 2

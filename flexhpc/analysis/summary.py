@@ -24,7 +24,7 @@ def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -
         sentences = [f"EMC {emc_text(measured[0].estimate)}."]
     else:
         layout = layout_of(measured)
-        describe = _describe_extremes if layout.along == "rows" else _describe_curves
+        describe = _describe_extremes if layout.x_axis == "rows" else _describe_curves
         sentences = describe(measured, layout)
     return [*sentences, *_limitations(statuses), *_verdicts(effects)]
 
@@ -40,7 +40,7 @@ def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[st
         xs = sorted({layout.x(status) for status in curve})
         ends = {x: f"{x:,.0f}" if x == int(x) else f"{x:.4g}" for x in (xs[0], xs[-1])}
         first = ends[xs[0]]
-        ends[xs[0]] = f"{first} parameters" if layout.along == "size" else f"{layout.key} {first}"
+        ends[xs[0]] = f"{first} parameters" if layout.x_axis == "size" else f"{layout.key} {first}"
         parts = [
             f"{_range([s for s in curve if layout.x(s) == x])} at {label}"
             for x, label in ends.items()

@@ -59,7 +59,7 @@ def compare(
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
     from flexhpc.analysis.effect import grouping_keys
-    from flexhpc.analysis.figures.layout import SIZES
+    from flexhpc.analysis.figures.layout import without_sizes
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console, print_effects, print_laws
     from flexhpc.config.sections.compare import Decide
@@ -72,7 +72,7 @@ def compare(
     comparisons = _comparisons(by, baseline, within, statuses, requested, needed=not with_slopes)
     if with_slopes:
         keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
-        laws = power_laws(statuses, [key for key in keys if key.split(".")[-1] not in SIZES])
+        laws = power_laws(statuses, without_sizes(list(keys)))
         if as_json:
             typer.echo(json.dumps([law.row(samples) for law in laws], indent=1))
         elif laws:

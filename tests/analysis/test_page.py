@@ -81,7 +81,7 @@ def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> 
 def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
     statuses = swept(tmp_path, [40, 90], [100, 200], labels=["random", "original"], width=[4, 8])
     layout = layout_of(statuses)
-    assert (layout.along, layout.facets, layout.colours) == ("size", (), ("data.labels",))
+    assert (layout.x_axis, layout.facets, layout.colours) == ("size", (), ("data.labels",))
     spec = emc_figure(statuses)
     labels = {row["series"] for row in spec["data"]["values"] if row["kind"] == "label"}
     assert labels == {"random", "original"}, "each curve has a label at its end"
@@ -111,7 +111,7 @@ def test_keys_determined_by_a_different_key_are_omitted_from_names(tmp_path: Pat
     )
     statuses = [status(p, [(40, 0), (41, 1)], params=100 * p.swept["model.width"]) for p in zipped]
     layout = layout_of(statuses)
-    assert layout.along == "size"
+    assert layout.x_axis == "size"
     series = set(map(layout.series, statuses))
     assert series == {"gd, steps 2000", "gd, epochs 300", "sgd, steps 2000", "sgd, epochs 300"}
 
@@ -133,18 +133,18 @@ def test_whole_model_sections_are_one_curve_per_family(tmp_path: Path) -> None:
 
     statuses = measured(networks)
     layout = layout_of(statuses)
-    assert (layout.along, layout.facets) == ("size", ())
+    assert (layout.x_axis, layout.facets) == ("size", ())
     assert set(map(layout.series, statuses)) == {"mlp", "vit"}
     assert summarize(statuses)[0].startswith("mlp: EMC ")
     for same_size in ("{family: mlp, depth: 1, width: 4}", "{family: mlp, width: 4, norm: layer}"):
-        assert layout_of(measured([*networks, same_size])).along == "rows"
+        assert layout_of(measured([*networks, same_size])).x_axis == "rows"
 
 
 def test_swept_number_is_the_x_axis(tmp_path: Path) -> None:
     """Points without this number are shown as well."""
     rates = swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1])
     layout = layout_of(rates)
-    assert (layout.along, layout.key) == ("number", "training.lr")
+    assert (layout.x_axis, layout.key) == ("number", "training.lr")
     without_rate = swept(tmp_path, [50], [0], activation=["relu", "tanh"])
     spec = emc_figure([*rates, *without_rate])
     assert len([row for row in spec["data"]["values"] if row["kind"] == "point"]) == 6
@@ -157,7 +157,7 @@ def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
         tmp_path, [30, 32, 300, 280], [100], labels=["random"],
         activation=["relu", "tanh"], seed=[0, 1],
     )  # fmt: skip
-    assert layout_of(statuses).along == "rows"
+    assert layout_of(statuses).x_axis == "rows"
     assert emc_figure(statuses)["layer"][0]["encoding"]["y"]["sort"] == ["tanh", "relu"]
     sentence = summarize(statuses)[0]
     assert sentence.startswith("Largest EMC at random, tanh, seed")
@@ -170,7 +170,7 @@ def test_too_many_curves_become_rows(count: int, named: bool, tmp_path: Path) ->
     statuses = swept(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
     )  # fmt: skip
-    assert layout_of(statuses).along == "rows"
+    assert layout_of(statuses).x_axis == "rows"
     spec = emc_figure(statuses)
     assert len(spec["data"]["values"]) == 6 * count, "every point is a row"
     assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == named

@@ -53,7 +53,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
-    x_domain = log_domain([row["x"] for row in rows], beyond=_LABEL_WIDTH / width)
+    x_domain = log_domain([row["x"] for row in rows], label_space=_LABEL_WIDTH / width)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
     _spread(rows, y_domain, height)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
@@ -95,10 +95,10 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
     """
     if layout.key in {f"training.{key}" for key in BUDGETS}:
         return ""
-    if layout.along == "rows":
+    if layout.x_axis == "rows":
         return name_of(status, varied_keys([status]))
     value = f"{layout.x(status):,.10g}"
-    return f"{value} parameters" if layout.along == "size" else f"{layout.key} {value}"
+    return f"{value} parameters" if layout.x_axis == "size" else f"{layout.key} {value}"
 
 
 def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list[dict[str, Any]]:

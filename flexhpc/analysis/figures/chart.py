@@ -189,16 +189,16 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexhpc"
 
 
-def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
+def log_domain(values: Iterable[float], *, label_space: float = 0.0) -> list[float]:
     """Return the ends of a logarithmic axis that contains all values.
 
     Args:
         values: values to show; those that are not positive or not finite are ignored.
-        beyond: space for labels at the upper end, as a fraction of the length of the axis.
+        label_space: space for labels at the upper end, as a fraction of the length of the axis.
     """
     shown = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
-    return [low, high * (high / low) ** beyond]
+    return [low, high * (high / low) ** label_space]
 
 
 def log_axis(title: str, domain: Sequence[float]) -> Spec:

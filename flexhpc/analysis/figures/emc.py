@@ -71,7 +71,7 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
     points = [status for _, status in measured]
     layout = layout_of(points)
     rows = [_row(status, layout, index, per_parameter=per_parameter) for index, status in measured]
-    draw = _rows if layout.along == "rows" else _curves
+    draw = _rows if layout.x_axis == "rows" else _curves
     return draw(points, rows, layout, per_parameter=per_parameter)
 
 
@@ -116,9 +116,9 @@ def _curves(
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
-    logarithmic = layout.along == "size" or (low > 0 and high / low >= _LOG_FROM)
+    logarithmic = layout.x_axis == "size" or (low > 0 and high / low >= _LOG_FROM)
     if logarithmic:
-        x_domain = log_domain([low, high], beyond=0.3 if any(series) else 0.05)
+        x_domain = log_domain([low, high], label_space=0.3 if any(series) else 0.05)
     else:
         x_domain = [low - 0.05 * (high - low), high + 0.35 * (high - low)]
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
@@ -145,14 +145,14 @@ def _curves(
     for row in rows:
         row["x"] = dodge.x(row["x"], row["series"], dodge.ranks[row["id"]])
     data = [*rows, *lines, *labels]
-    if layout.along == "size" and not per_parameter:
+    if layout.x_axis == "size" and not per_parameter:
         diagonal = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
         if diagonal[0] < diagonal[1]:
             data += [
                 {"facet": facet, "x": end, "y": end, "kind": "diagonal"}
                 for facet in facets for end in diagonal
             ]  # fmt: skip
-    title = "parameters" if layout.along == "size" else layout.key
+    title = "parameters" if layout.x_axis == "size" else layout.key
     x = log_encoding(title, x_domain) if logarithmic else {
         "type": "quantitative", "axis": {"title": title},
         "scale": {"type": "linear", "domain": x_domain, "nice": False, "zero": False},
