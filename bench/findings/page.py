@@ -100,9 +100,9 @@ def _effects(effects: Sequence[Effect]) -> list[str]:
 def _laws(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str]:
     if not laws:
         return []
-    head = [*laws[0].name, "EMC / parameters", "EMC ~ parameters ^", "points"]
+    head = [*laws[0].within, "EMC / parameters", "EMC ~ parameters ^", "points"]
     rows = [
-        [*law.name.values(), _per_parameter(law, statuses), law.slope_text, str(law.points)]
+        [*law.within.values(), _per_parameter(law, statuses), law.slope_text, str(law.points)]
         for law in laws
     ]
     return _table(head, rows)
@@ -113,7 +113,7 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
     ratios = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
-        and all((s.point.value(key) or "") == value for key, value in law.name.items())
+        and all((s.point.value(key) or "") == value for key, value in law.within.items())
     ]  # fmt: skip
     (least, _), (most, _) = min(ratios), max(ratios)
     below = "< " if any(censored == "left" for _, censored in ratios) else ""

@@ -99,19 +99,19 @@ def is_open(likelihood: Floats) -> tuple[bool, bool]:
     return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
 
 
-def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
+def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
     None if both are (nearly) open at the same end, because their ratio may then have any value.
 
     Args:
-        above, below: likelihoods of log EMC of numerator and denominator on ``LOG_EMC``, (cells,).
+        numerator, denominator: likelihoods of log EMC on ``LOG_EMC``, (cells,).
     """
-    if max(above[0] * below[0], above[-1] * below[-1]) > _UNKNOWN:
+    if max(numerator[0] * denominator[0], numerator[-1] * denominator[-1]) > _UNKNOWN:
         return None
-    both = np.correlate(above, below, mode="full")
-    middle, reach = len(below) - 1, len(LOG_RATIO) // 2
-    ratio = both[middle - reach : middle + reach + 1]
+    correlation = np.correlate(numerator, denominator, mode="full")
+    middle, half_width = len(denominator) - 1, len(LOG_RATIO) // 2
+    ratio = correlation[middle - half_width : middle + half_width + 1]
     return np.asarray(ratio / ratio.max())
 
 

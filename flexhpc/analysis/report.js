@@ -246,7 +246,7 @@ function show(id, anchor) {
   shownId = id;
   panel.style.width = "";
   placePanel(anchor);
-  const facts = [`EMC ${point.emc || "not known yet"}`, point.why,
+  const facts = [`EMC ${point.emc || "not known yet"}`, point.reason,
     point.params ? `${point.params.toLocaleString("en")} parameters` : "",
     point.ratio ? `${point.ratio} per parameter` : "",
     point.bracket ? `bracket ${point.bracket}` : "", point.ended ? `ended by ${point.ended}` : ""];

@@ -35,7 +35,7 @@ class PowerLaw:
     """Power law EMC = c P ^ slope, fitted to points with different numbers of parameters P.
 
     Attributes:
-        name: values of the grouping keys.
+        within: values of the grouping keys.
         points: number of points; bounds: number of these whose EMC is censored.
         slope: posterior median of the exponent.
         low, high, level: interval of the exponent, and its probability; an open end is None.
@@ -45,7 +45,7 @@ class PowerLaw:
         centre: middle of the range of log P.
     """
 
-    name: Mapping[str, str]
+    within: Mapping[str, str]
     points: int
     bounds: int
     slope: float
@@ -86,7 +86,7 @@ class PowerLaw:
             samples: if given, add the number of parameters required for this EMC (samples).
         """
         row: dict[str, Any] = {
-            **self.name, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
+            **self.within, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
             "level": self.level, "points": self.points, "bounds": self.bounds,
             "scatter": self.scatter,
         }  # fmt: skip
@@ -120,7 +120,7 @@ def power_laws(
     ]
 
 
-def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -> PowerLaw:
+def _law(within: Mapping[str, str], points: Sequence[PointStatus], level: float) -> PowerLaw:
     x = np.array([math.log(s.record.header.params) for s in points if s.record])
     centre = float((x.min() + x.max()) / 2)
     log_emc = [math.log(max(s.estimate.emc, 1)) for s in points if s.estimate]
@@ -152,7 +152,7 @@ def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -
     drawn = np.random.default_rng(0).choice(len(flat), 4000, p=flat / flat.sum())
     rows, columns = np.divmod(drawn, len(_SLOPES))
     return PowerLaw(
-        name=name,
+        within=within,
         points=len(points),
         bounds=bounds,
         slope=float(ends[1]),

@@ -92,12 +92,12 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
             f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest at {names[1]}: "
-            f"{emc_text(smallest.estimate)}; {_certainty(ordered)}."
+            f"{emc_text(smallest.estimate)}; {_describe_overlap(ordered)}."
         )
     return sentences
 
 
-def _certainty(ordered: Sequence[PointStatus]) -> str:
+def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
     """Describe whether the intervals of the smallest and the largest EMC overlap.
 
     Args:
@@ -145,13 +145,13 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
     sentences = {
         f'{failed} of {total} points failed; see "Failed points" for the reasons.': failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
-        f"{_emcs(bounds)} only a bound; the reasons are listed below the results.": bounds,
+        f"{_subject(bounds)} only a bound; the reasons are listed below the results.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} training runs that failed were still improving "
         "when their budget ended: a larger budget may raise these EMCs.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
         f"In {edge} of {total} points, {AT_EDGE}.": edge,
-        f"{_emcs(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
+        f"{_subject(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
     }
     saturation = [_saturation(statuses)] if gains else []
     return [*(sentence for sentence, applies in sentences.items() if applies), *saturation]
@@ -172,7 +172,7 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
     return f"{raised} (saturated points: {known}). {limit}."
 
 
-def _emcs(count: int) -> str:
+def _subject(count: int) -> str:
     return f"The EMC of {count} {'point' if count == 1 else 'points'} is"
 
 

@@ -281,10 +281,10 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
         laws: the power laws; console: the output.
         samples: if given, add a column with the number of parameters required for this EMC.
     """
-    keys = dict.fromkeys(key for law in laws for key in law.name)
+    keys = dict.fromkeys(key for law in laws for key in law.within)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
     columns = [
-        *(Column(name=k, cells=[law.name.get(k, "") for law in laws], min_width=8) for k in keys),
+        *(Column(name=k, cells=[law.within.get(k, "") for law in laws], min_width=8) for k in keys),
         _number("EMC ~ parameters ^", [law.slope_text for law in laws]),
         _number("points", points, 0),
     ]

@@ -16,6 +16,7 @@ from flexhpc.analysis.figures.chart import (
     log_encoding,
     series_colour,
     spread_labels,
+    tooltip,
 )
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, varied_keys
 from flexhpc.analysis.results import budget_value, emc_at_budget
@@ -60,7 +61,6 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(series, legend=True)}
     line = {**shared, "detail": {"field": "line"}}
-    tooltip = [{"field": f, "type": "nominal"} for f in ("point", "budget", "EMC")]
     layers = [
         layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.4},
               {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}),
@@ -68,7 +68,8 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         layer({"type": "line", "strokeWidth": 1.6, "strokeDash": [4, 3]}, line,
               where="datum.last || datum.predicted"),
         layer({"type": "point", "filled": True, "size": 30, "opacity": 1},
-              {**shared, "tooltip": tooltip}, where="!datum.predicted"),
+              {**shared, "tooltip": tooltip("point", "budget", "EMC")},
+              where="!datum.predicted"),
         layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": _LABEL_WIDTH},
               {**shared, "y": {**y, "field": "label_y"}, "text": {"field": "size"}},
               where="datum.predicted"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from flexhpc.analysis.figures.chart import (
     HORIZONTAL_ARROWS,
+    ROW_HEIGHT,
     SMALLEST,
     VERTICAL_ARROWS,
     ReportFigure,
@@ -21,8 +22,10 @@ from flexhpc.analysis.figures.chart import (
     layer,
     log_domain,
     log_encoding,
+    row_encoding,
     series_colour,
     spread_labels,
+    tooltip,
 )
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.layout import (
@@ -36,7 +39,6 @@ from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
-_ROW = 26
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 """Maximum number of labelled rows, maximum number of seeds drawn side by side in a row, and height
 (pixels) of a figure with more than ``_MAX_ROWS`` rows."""
@@ -44,11 +46,6 @@ _SMALL, _LARGE = 26, 55
 """Areas of markers (square pixels): for points side by side, and for other points."""
 _LOG_FROM = 8.0
 """Minimum ratio of the largest to the smallest swept number for a logarithmic x axis."""
-_TOOLTIP = [
-    {"field": field, "type": "nominal"}
-    for field in ("point", "EMC", "parameters", "EMC per parameter", "trainings")
-]
-
 Row = dict[str, Any]
 
 
@@ -208,10 +205,7 @@ def _rows(
             "axis": {"title": "points, by EMC", "grid": False},
         }  # fmt: skip
     else:
-        y = {
-            "field": "row", "type": "nominal", "sort": order,
-            "axis": {"title": None, "grid": True, "labelLimit": 460},
-        }  # fmt: skip
+        y = row_encoding(order)
     series = list(dict.fromkeys(row["series"] for row in rows))
     colour = series_colour(series, legend=dense)
     shared: Spec = {"y": y, "color": colour}
@@ -226,7 +220,7 @@ def _rows(
               {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared}, where=_kind("point")),
         *_points({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
     ]  # fmt: skip
-    step = max(_ROW, 9 * seeds_in_row + 8) if side_by_side else _ROW
+    step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if side_by_side else ROW_HEIGHT
     height = _DENSE_HEIGHT if dense else step * len(order)
     return chart(layers, width=520, height=height, data=rows)
 
@@ -241,7 +235,8 @@ def _kind(kind: str) -> str:
 
 def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
     """Return one layer of uncensored EMCs, and one of arrows for each side of censoring."""
-    encoding = {**encoding, "tooltip": _TOOLTIP}
+    fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
+    encoding = {**encoding, "tooltip": tooltip(*fields)}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
     bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
     marks = {"none": exact, **{side: {**bound, "shape": arrows[side]} for side in arrows}}
