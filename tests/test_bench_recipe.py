@@ -24,7 +24,7 @@ from flexhpc.errors import InputError
 from flexhpc.search import estimate_so_far
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
-from tests.analysis import made
+from tests.analysis import builders
 from tests.conftest import REPOSITORY, Cli
 
 N_LIMIT = 1000
@@ -43,13 +43,13 @@ zip:
 
 
 def points(folder: Path, swept: str) -> list[Point]:
-    return made.points_of(folder, SPEC + swept)
+    return builders.points_of(folder, SPEC + swept)
 
 
 def status(point: Point, verdicts: Sequence[tuple[int, bool]]) -> PointStatus:
     """Return a finished point; training runs that did not fit missed a tenth of the samples."""
     outcomes = [(n, 0 if fit else max(1, n // 10)) for n, fit in verdicts]
-    return made.status(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
+    return builders.measured_point(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
 
 
 def around(n: int) -> list[tuple[int, bool]]:

@@ -19,8 +19,14 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus, with_run_name
-from tests.analysis.made import planted_points, points_of, simulated, simulated_sweep, status
-from tests.analysis.made import points as two_points
+from tests.analysis.builders import (
+    activation_points,
+    measured_point,
+    points_of,
+    simulate_point,
+    simulate_sweep,
+    two_points,
+)
 from tests.conftest import FULL, Cli
 
 REPETITIONS = 200 if FULL else 8
@@ -72,7 +78,7 @@ SIMULATIONS = {
     "ten per cent": (1.1, {"scatter": 0.1}, {"smaller"}),
     "twice": (2.0, {"scatter": 0.2}, {"smaller", "the same within 10 %"}),
     "half": (0.5, {"scatter": 0.0}, {"larger", "the same within 10 %"}),
-    "censored": (2.0, {"scatter": 0.1, "limit": 300}, {"smaller", "the same within 10 %"}),
+    "censored": (2.0, {"scatter": 0.1, "n_limit": 300}, {"smaller", "the same within 10 %"}),
     "lapses": (1.0, {"scatter": 0.1, "lapse": 0.15}, {"larger", "smaller"}),
 }
 """True ratio, arguments of the simulation, and wrong verdicts."""
@@ -84,10 +90,10 @@ SIMULATIONS = {
 def test_verdicts_and_intervals_are_calibrated(name: str, tmp_path: Path) -> None:
     ratio, settings, wrong = SIMULATIONS[name]
     rng = np.random.default_rng(sum(map(ord, name)))
-    points = planted_points(tmp_path, 5)
+    points = activation_points(tmp_path, 5)
     verdicts, covered = [], 0
     for _ in range(REPETITIONS):
-        statuses = simulated_sweep(points, emc_of_activation(ratio), rng, **settings)
+        statuses = simulate_sweep(points, emc_of_activation(ratio), rng, **settings)
         (effect,) = effects(statuses, BY_ACTIVATION)
         verdicts.append(effect.verdict)
         covered += (effect.low or 0) <= ratio <= (effect.high or np.inf)
@@ -101,7 +107,7 @@ def test_verdicts_and_intervals_are_calibrated(name: str, tmp_path: Path) -> Non
 @pytest.mark.sweeps
 def test_interval_covers_mean_of_ratios_that_differ_between_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
-    points = planted_points(tmp_path, 4)
+    points = activation_points(tmp_path, 4)
     covered = wrong = 0
     repetitions = 100 if FULL else 8
     for _ in range(repetitions):
@@ -110,7 +116,7 @@ def test_interval_covers_mean_of_ratios_that_differ_between_sizes(tmp_path: Path
         def true_emc(point: Point, ratios: dict[int, float] = ratios) -> float:
             return emc_of_activation(ratios[point.swept["model.width"]])(point)
 
-        (effect,) = effects(simulated_sweep(points, true_emc, rng, scatter=0.05), BY_ACTIVATION)
+        (effect,) = effects(simulate_sweep(points, true_emc, rng, scatter=0.05), BY_ACTIVATION)
         mean = math.exp(np.mean([math.log(ratio) for ratio in ratios.values()]))
         covered += effect.low <= mean <= effect.high
         wrong += effect.verdict == ("larger" if mean < 1 else "smaller")
@@ -122,8 +128,8 @@ def test_interval_covers_mean_of_ratios_that_differ_between_sizes(tmp_path: Path
 
 def test_three_pairs_with_nearly_equal_emcs_give_no_verdict(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    points = planted_points(tmp_path, 1)
-    statuses = simulated_sweep(points, emc_of_activation(1.05), rng, scatter=0.1)
+    points = activation_points(tmp_path, 1)
+    statuses = simulate_sweep(points, emc_of_activation(1.05), rng, scatter=0.1)
     (effect,) = effects(statuses, BY_ACTIVATION)
     assert (effect.verdict, effect.pairs, effect.bounds) == ("not decided", 3, 0)
     assert effect.unpaired == 0
@@ -134,12 +140,12 @@ def test_three_pairs_with_nearly_equal_emcs_give_no_verdict(tmp_path: Path) -> N
 
 def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    points = planted_points(tmp_path, 2)
+    points = activation_points(tmp_path, 2)
     emc_and_limit = {"tanh": (5000.0, 300), "relu": (100.0, 9999)}
     tanh_censored = []
     for point in points:
         emc, limit = emc_and_limit[point.swept["model.activation"]]
-        tanh_censored.append(simulated(point, emc, rng, limit=limit))
+        tanh_censored.append(simulate_point(point, emc, rng, n_limit=limit))
     (effect,) = effects(tanh_censored, BY_ACTIVATION)
     assert (effect.high, effect.verdict) == (None, "larger")
     assert 2 < effect.low < 4.5, "every training run on all 300 samples fitted"
@@ -147,7 +153,7 @@ def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
     (inverse,) = effects(tanh_censored, Compare(by="model.activation", baseline="tanh"))
     assert (inverse.low, inverse.verdict) == (None, "smaller")
     assert inverse.high == pytest.approx(1 / effect.low, rel=0.05)
-    both_censored = [simulated(point, 5000.0, rng, limit=300) for point in points]
+    both_censored = [simulate_point(point, 5000.0, rng, n_limit=300) for point in points]
     (effect,) = effects(both_censored, BY_ACTIVATION)
     assert (effect.pairs, effect.bounds, effect.verdict) == (6, 6, "not decided")
     assert effect.ratio_text == ""
@@ -156,7 +162,7 @@ def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
 
 def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    a, b = (simulated(point, 200.0, rng) for point in planted_points(tmp_path, 1)[:2])
+    a, b = (simulate_point(point, 200.0, rng) for point in activation_points(tmp_path, 1)[:2])
     ratio = ratio_likelihood(likelihood_of(a), likelihood_of(b))
     draws = []
     for point in (a, b):
@@ -171,16 +177,16 @@ def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
 
 def test_likelihood_is_open_at_the_end_where_emc_is_censored(tmp_path: Path) -> None:
     point, _ = two_points(tmp_path)
-    all_fit = likelihood_of(status(point, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
+    all_fit = likelihood_of(measured_point(point, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
     assert all_fit[-1] == pytest.approx(1, abs=0.05)
     assert all_fit[np.log(200) > LOG_EMC].max() < 0.05
-    rng, bayes_point = np.random.default_rng(0), planted_points(tmp_path, 1)[0]
+    rng, bayes_point = np.random.default_rng(0), activation_points(tmp_path, 1)[0]
     for emc in (20.0, 500.0):
-        uncensored = likelihood_of(simulated(bayes_point, emc, rng, limit=1000))
+        uncensored = likelihood_of(simulate_point(bayes_point, emc, rng, n_limit=1000))
         assert is_open(uncensored) == (False, False)
         assert is_open(ratio_likelihood(uncensored, all_fit)) == (True, False)
         assert is_open(ratio_likelihood(all_fit, uncensored)) == (False, True)
-    none_fit = likelihood_of(status(point, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
+    none_fit = likelihood_of(measured_point(point, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
     assert none_fit[0] > 0.5
     assert none_fit[np.log(30) < LOG_EMC].max() < 0.05
 
@@ -210,7 +216,7 @@ def test_key_determined_by_the_compared_key_may_differ_within_pairs(tmp_path: Pa
         "grid:\n  model.width: [4, 8]\n  seed: [0, 1]\n",
     )
     rng = np.random.default_rng(1)
-    statuses = [simulated(point, 50.0 * point.swept["model.width"], rng) for point in zipped]
+    statuses = [simulate_point(point, 50.0 * point.swept["model.width"], rng) for point in zipped]
     by_optimizer = Compare(by="training.optimizer")
     (effect,) = effects(statuses, by_optimizer)
     assert (effect.value, effect.baseline) == ("adam", "sgd")
@@ -227,7 +233,7 @@ def test_key_determined_by_the_compared_key_may_differ_within_pairs(tmp_path: Pa
 
 def test_default_comparison_is_of_the_swept_key_that_is_not_a_size(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    statuses = [simulated(point, 100.0, rng) for point in planted_points(tmp_path, 1)]
+    statuses = [simulate_point(point, 100.0, rng) for point in activation_points(tmp_path, 1)]
     assert suggested_comparison(statuses) == BY_ACTIVATION
     assert suggested_comparison(statuses[:3]) is None
     spec = "name: x\ncompare:\n- {by: model.width, baseline: 8}\ngrid: {}\n"
@@ -240,25 +246,25 @@ def test_default_comparison_is_of_the_swept_key_that_is_not_a_size(tmp_path: Pat
 def test_power_law_recovers_the_exponent(tmp_path: Path) -> None:
     """The largest EMCs may be censored."""
     rng = np.random.default_rng(7)
-    points = planted_points(tmp_path, 4)
+    points = activation_points(tmp_path, 4)
 
     def true_emc(point: Point) -> float:
         return 20.0 * point.swept["model.width"] ** 0.8
 
-    statuses = simulated_sweep(points, true_emc, rng, scatter=0.1)
+    statuses = simulate_sweep(points, true_emc, rng, scatter=0.1)
     laws = power_laws(statuses, ["model.activation"])
-    assert [law.name["model.activation"] for law in laws] == ["relu", "tanh"]
+    assert [law.within["model.activation"] for law in laws] == ["relu", "tanh"]
     for law in laws:
         assert law.low < 0.8 < law.high
         assert law.high - law.low < 0.5
         low, middle, high = law.parameters_for(20.0 * 8**0.8)
         assert low < 800 < high
         assert middle == pytest.approx(800, rel=0.15)
-    some_censored = simulated_sweep(points, true_emc, rng, scatter=0.1, limit=110)
+    some_censored = simulate_sweep(points, true_emc, rng, scatter=0.1, n_limit=110)
     (law,) = power_laws(some_censored, [])
     assert law.bounds > 0
     assert law.low < 0.8 < (law.high or np.inf)
-    all_censored = simulated_sweep(points, lambda _: 9999.0, rng, scatter=0, limit=50)
+    all_censored = simulate_sweep(points, lambda _: 9999.0, rng, scatter=0, n_limit=50)
     (law,) = power_laws(all_censored, [])
     assert (law.low, law.high, law.slope_text) == (None, None, "not known")
 
@@ -291,11 +297,11 @@ def test_compare_command_and_report(cli: Cli, untracked: Path, tmp_path: Path) -
 def test_points_are_paired_within_their_run(tmp_path: Path) -> None:
     """The order of the runs has no effect."""
     rng = np.random.default_rng(4)
-    points = planted_points(tmp_path, 1)
+    points = activation_points(tmp_path, 1)
     low, high = (
         [
             with_run_name(s, name)
-            for s in simulated_sweep(points, emc_of_activation(1.0, per_width), rng, scatter=0)
+            for s in simulate_sweep(points, emc_of_activation(1.0, per_width), rng, scatter=0)
         ]
         for name, per_width in (("low", 25.0), ("high", 75.0))
     )
@@ -311,8 +317,8 @@ def test_points_are_paired_within_their_run(tmp_path: Path) -> None:
 
 def test_unmeasured_points_are_not_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
-    points = planted_points(tmp_path, 1)
-    measured = simulated_sweep(points, emc_of_activation(1.0), rng, scatter=0)
+    points = activation_points(tmp_path, 1)
+    measured = simulate_sweep(points, emc_of_activation(1.0), rng, scatter=0)
     waiting = [PointStatus(point=point, state="waiting") for point in points]
     unfinished = [measured[0], *waiting[1:5], measured[5]]  # relu of width 4, tanh of width 16
     (effect,) = effects(unfinished, BY_ACTIVATION)
@@ -337,7 +343,7 @@ def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path
         "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n",
     )
-    statuses = [status(p, [(16, 0), (32, 0), (64, 3 + i)]) for i, p in enumerate(points)]
+    statuses = [measured_point(p, [(16, 0), (32, 0), (64, 3 + i)]) for i, p in enumerate(points)]
     for baseline in ({"optimizer": "sgd", "steps": 200, "lr": 0.1}, None, "sgd"):
         (effect,) = effects(statuses, Compare(by="training", baseline=baseline))
         assert (effect.value, effect.baseline) == ("weight_decay=0.01", "sgd")
@@ -350,9 +356,9 @@ def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path
 
 def test_ratio_of_ten_thousand_is_in_the_interval(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    points = planted_points(tmp_path, 1)[::3]
+    points = activation_points(tmp_path, 1)[::3]
     emcs = (3.0, 30_000.0)
-    statuses = [simulated(point, emc, rng) for point, emc in zip(points, emcs, strict=True)]
+    statuses = [simulate_point(point, emc, rng) for point, emc in zip(points, emcs, strict=True)]
     (effect,) = effects(statuses, BY_ACTIVATION)
     assert (effect.verdict, effect.pairs) == ("larger", 1)
     assert effect.low < 10_000 < effect.high

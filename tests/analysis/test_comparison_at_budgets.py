@@ -16,7 +16,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import points_of, status, summary
+from tests.analysis.builders import measured_point, points_of, probe_summary
 from tests.search import test_stages as stages
 
 BUDGET, WIDTH = 4000, 0.1
@@ -48,8 +48,8 @@ def simulated(point: Point, emc: float, exponent: float, rng: np.random.Generato
         log_time = (math.log(n / emc) + WIDTH * rng.logistic()) / exponent
         steps = min(BUDGET, max(1, round(BUDGET * math.exp(min(log_time, 1.0)))))
         missed = 0 if log_time < 0 else max(1, n // 10)
-        probes.append(summary((int(n), missed), repeat, steps=steps))
-    record = status(point, [], n_limit=20_000, params=point.swept["model.width"]).record
+        probes.append(probe_summary((int(n), missed), repeat, steps=steps))
+    record = measured_point(point, [], n_limit=20_000, params=point.swept["model.width"]).record
     record.probes[:] = probes
     history = history_of(probes, point.training)
     estimate = estimate_so_far(point.search, 20_000, history, ended_by="tolerance")
@@ -104,9 +104,9 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     for number, point in enumerate(points_of(tmp_path, text)):
         emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
         estimate, history = stages.search(stages.simulated(number, saturates=0.0, emc=emc))
-        made = status(point, [], n_limit=stages.N_LIMIT)
+        made = measured_point(point, [], n_limit=stages.N_LIMIT)
         made.record.probes[:] = [
-            summary(
+            probe_summary(
                 (r.n, r.n_errors), r.repeat, stage=r.stage,
                 steps=max(1, round(r.share * 1000 * 2**r.stage)),
             )

@@ -17,7 +17,7 @@ from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import estimate_so_far
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import PLANTED, points_of, simulated
+from tests.analysis.builders import ACTIVATIONS, points_of, simulate_point
 
 DECIDE = Compare(by="model.activation", decide=Decide(max_seeds=4))
 COARSE_PROBES = 8
@@ -26,14 +26,14 @@ COARSE_PROBES = 8
 @pytest.fixture
 def points(tmp_path: Path) -> list[Point]:
     decided = "compare: {by: model.activation, decide: {max_seeds: 4}}\n"
-    return points_of(tmp_path, f"{PLANTED}  seed: [0, 1]\n{decided}")
+    return points_of(tmp_path, f"{ACTIVATIONS}  seed: [0, 1]\n{decided}")
 
 
 def measured(point: Point, ratio: float, *, precise: bool) -> PointStatus:
     """Simulate a point whose EMC is larger by a ratio with tanh."""
     emc = 25 * point.swept["model.width"]
     emc *= ratio if point.swept["model.activation"] == "tanh" else 1
-    status = simulated(point, emc, np.random.default_rng(point.index))
+    status = simulate_point(point, emc, np.random.default_rng(point.index))
     assert status.record is not None
     probes = status.record.probes[::-1]
     estimates = {}

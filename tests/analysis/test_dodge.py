@@ -11,7 +11,7 @@ import pytest
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
-from tests.analysis.test_page import swept
+from tests.analysis.builders import swept_points
 
 NAMES = ["relu", "tanh", "gelu"]
 
@@ -60,7 +60,7 @@ def test_points_with_different_x_are_not_moved() -> None:
 
 @pytest.mark.parametrize("rates", [[2e-3, 3e-3, 4e-3], [1e-3, 3e-2, 1e-1]])
 def test_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
-    statuses = swept(tmp_path, [40, 90, 50], [100], lr=rates, activation=NAMES, seed=[*range(5)])
+    statuses = swept_points(tmp_path, [40, 90, 50], lr=rates, activation=NAMES, seed=[*range(5)])
     spec = emc_figure(statuses)
     assert layout_of(statuses).x_axis == "number"
     (scale,) = {str(layer["encoding"]["x"]["scale"]): layer["encoding"]["x"]["scale"]

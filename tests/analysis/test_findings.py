@@ -28,8 +28,14 @@ from flexhpc.analysis.results import row_of
 from flexhpc.config import Point
 from flexhpc.search import ProbeResult
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import points, points_of, status
-from tests.analysis.test_reasons import ALL_FIT, NONE_FIT
+from tests.analysis.builders import (
+    ALL_FIT,
+    NONE_FIT,
+    UNCENSORED,
+    measured_point,
+    one_point,
+    points_of,
+)
 
 
 def test_information_of_a_perfect_fit() -> None:
@@ -96,11 +102,13 @@ def test_information_interval_is_students_t_over_similar_n() -> None:
 @pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
 def test_bits_per_parameter_are_for_random_labels_only(labels: str, tmp_path: Path) -> None:
     data = f"labels: {labels}" + (", corruption: 0.5" if labels == "corrupted" else "")
-    point = points(tmp_path, data=data)[0]
-    row = row_of(status(point, [(16, 0), (32, 0)], params=50, classes=10))
+    point = one_point(tmp_path, data=data)
+    row = row_of(measured_point(point, [(16, 0), (32, 0)], params=50, classes=10))
     expected = pytest.approx(32 * math.log2(10) / 50) if labels == "random" else None
     assert row["bits_per_param"] == expected
-    assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None, "unknown classes"
+    assert row_of(measured_point(point, [(16, 0)], classes=0))["bits_per_param"] is None, (
+        "unknown classes"
+    )
 
 
 def pair(log_ratio: float, accuracy: float, params: int) -> Pair:
@@ -192,11 +200,8 @@ def evaluated(
         "interpolated": True, "verdict": "fit", "asked": {},
         "test_loss": 1.0, "calibration_error": 0.1, **changes,
     }  # fmt: skip
-    measured = status(point, outcomes, params=params)
+    measured = measured_point(point, outcomes, params=params)
     return replace(measured, record=replace(measured.record, evaluation=evaluation))
-
-
-UNCENSORED = [(16, 0), (32, 0), (64, 5), (45, 3)]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,7 @@ def test_bound_of_a_ratio_of_censored_emcs(
     true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
 ) -> None:
     original, randomized = (
-        points(tmp_path, data=f"labels: {labels}")[0] for labels in ("original", "random")
+        one_point(tmp_path, data=f"labels: {labels}") for labels in ("original", "random")
     )
     statuses = [evaluated(original, true, 10), evaluated(randomized, random, 10)]
     (model,) = label_pairs(statuses)

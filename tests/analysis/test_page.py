@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,9 @@ from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.summary import summarize
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import BAYES, points_of, status, summary
+from tests.analysis.builders import BAYES, measured_point, points_of, probe_summary, swept_points
 from tests.barrier import PATIENCE
 from tests.conftest import Cli
-
-
-def swept(
-    folder: Path, largest_fits: Sequence[int], params: Sequence[int], **grid: list[Any]
-) -> list[PointStatus]:
-    """Return the points of a grid; ``largest_fits`` and ``params`` are assigned cyclically."""
-    keys = {"width": "model.width", "activation": "model.activation", "labels": "data.labels",
-            "lr": "training.lr", "seed": "seed"}  # fmt: skip
-    lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
-    points = points_of(
-        folder,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}",
-    )
-    return [
-        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=size)
-        for point, n, size in zip(points, cycle(largest_fits), cycle(params), strict=False)
-    ]
 
 
 def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
@@ -55,7 +36,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
         "    data.class_map: [null, [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], null, null, null]\n",
     )
     statuses = [
-        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)])
+        measured_point(point, [(n // 2, 0), (n, 0), (n + 1, 1)])
         for point, n in zip(zipped, (90, 80, 30, 20, 10), strict=True)
     ]
     rows = {row["row"] for row in emc_figure(statuses)["data"]["values"]}
@@ -67,7 +48,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
 
 
 def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> None:
-    statuses = swept(tmp_path, [40, 90], [100], width=[4, 8], activation=["relu", "tanh"])
+    statuses = swept_points(tmp_path, [40, 90], width=[4, 8], activation=["relu", "tanh"])
     statuses[1] = replace(statuses[1], state="failed")
     statuses[2] = replace(statuses[2], state="running")
     sentences = summarize(statuses)
@@ -79,7 +60,8 @@ def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> 
 
 
 def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
-    statuses = swept(tmp_path, [40, 90], [100, 200], labels=["random", "original"], width=[4, 8])
+    grid = {"labels": ["random", "original"], "width": [4, 8]}
+    statuses = swept_points(tmp_path, [40, 90], [100, 200], **grid)
     layout = layout_of(statuses)
     assert (layout.x_axis, layout.facets, layout.colours) == ("size", (), ("data.labels",))
     spec = emc_figure(statuses)
@@ -94,7 +76,7 @@ def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
 
 def test_data_keys_are_facets_and_network_keys_are_colours(tmp_path: Path) -> None:
     grid = {"labels": ["random", "original"], "activation": ["relu", "tanh"], "width": [4, 8]}
-    statuses = swept(tmp_path, [40, 90], [100, 200], **grid)
+    statuses = swept_points(tmp_path, [40, 90], [100, 200], **grid)
     layout = layout_of(statuses)
     assert (layout.facets, layout.colours) == (("data.labels",), ("model.activation",))
     assert emc_figure(statuses)["facet"]["sort"] == ["random", "original"]
@@ -109,7 +91,9 @@ def test_keys_determined_by_a_different_key_are_omitted_from_names(tmp_path: Pat
         "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
         "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n",
     )
-    statuses = [status(p, [(40, 0), (41, 1)], params=100 * p.swept["model.width"]) for p in zipped]
+    statuses = [
+        measured_point(p, [(40, 0), (41, 1)], params=100 * p.swept["model.width"]) for p in zipped
+    ]
     layout = layout_of(statuses)
     assert layout.x_axis == "size"
     series = set(map(layout.series, statuses))
@@ -127,7 +111,7 @@ def test_whole_model_sections_are_one_curve_per_family(tmp_path: Path) -> None:
         text = f"fixed:\n  data: {{source: digits}}\n  search: {BAYES}\ngrid:\n  model:\n"
         points = points_of(tmp_path, text + "".join(f"    - {network}\n" for network in networks))
         return [
-            status(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
+            measured_point(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
             for point in points
         ]
 
@@ -142,10 +126,10 @@ def test_whole_model_sections_are_one_curve_per_family(tmp_path: Path) -> None:
 
 def test_swept_number_is_the_x_axis(tmp_path: Path) -> None:
     """Points without this number are shown as well."""
-    rates = swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1])
+    rates = swept_points(tmp_path, [40, 90], lr=[1e-4, 1e-3, 1e-2, 1e-1])
     layout = layout_of(rates)
     assert (layout.x_axis, layout.key) == ("number", "training.lr")
-    without_rate = swept(tmp_path, [50], [0], activation=["relu", "tanh"])
+    without_rate = swept_points(tmp_path, [50], [0], activation=["relu", "tanh"])
     spec = emc_figure([*rates, *without_rate])
     assert len([row for row in spec["data"]["values"] if row["kind"] == "point"]) == 6
     assert Chart(spec).svg()
@@ -153,8 +137,8 @@ def test_swept_number_is_the_x_axis(tmp_path: Path) -> None:
 
 def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
     """Seeds share a row."""
-    statuses = swept(
-        tmp_path, [30, 32, 300, 280], [100], labels=["random"],
+    statuses = swept_points(
+        tmp_path, [30, 32, 300, 280], labels=["random"],
         activation=["relu", "tanh"], seed=[0, 1],
     )  # fmt: skip
     assert layout_of(statuses).x_axis == "rows"
@@ -167,7 +151,7 @@ def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "named"), [(10, True), (60, False)])
 def test_too_many_curves_become_rows(count: int, named: bool, tmp_path: Path) -> None:
     rates = [round(1e-5 * 1.1**i, 8) for i in range(count)]
-    statuses = swept(
+    statuses = swept_points(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
     )  # fmt: skip
     assert layout_of(statuses).x_axis == "rows"
@@ -180,11 +164,11 @@ def test_too_many_curves_become_rows(count: int, named: bool, tmp_path: Path) ->
 
 def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> None:
     rates = [round(1e-4 * 1.1**i, 8) for i in range(50)]
-    statuses = swept(
+    statuses = swept_points(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh"], width=[4, 8]
     )
     curve = np.random.default_rng(0).random(500).astype(np.float32)
-    probes = [summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
+    probes = [probe_summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
     for point in statuses:
         point.record.probes[:] = probes
     page = write_report("test", statuses, ["name: test"], tmp_path / "out")
@@ -193,7 +177,7 @@ def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> No
 
 def test_report_contains_exponents_of_growth(tmp_path: Path) -> None:
     widths, params = [4, 8, 16], [100, 200, 400]
-    statuses = swept(
+    statuses = swept_points(
         tmp_path, [25, 50, 100] * 2, params * 2, labels=["original", "random"], width=widths
     )
     page = write_report("test", statuses, ["name: test"], tmp_path / "out").read_text()
@@ -351,9 +335,9 @@ def test_escape_closes_the_details_and_links_lead_to_sections(page: Any) -> None
 def compared_page(tmp_path: Path) -> Path:
     """A report with rows, ratios of several verdicts, a bound and a failed point."""
     emc = {"relu": 40, "gelu": 43, "tanh": 90}
-    points = [s.point for s in swept(tmp_path, [40], [100], activation=[*emc], seed=[*range(5)])]
+    points = [s.point for s in swept_points(tmp_path, [40], activation=[*emc], seed=[*range(5)])]
     statuses = [
-        status(point, [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2)])
+        measured_point(point, [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2)])
         for point in points
         if (n := emc[point.swept["model.activation"]])
     ]

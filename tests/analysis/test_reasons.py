@@ -44,22 +44,30 @@ from flexhpc.analysis.text import ratio_text
 from flexhpc.store.status import PointStatus
 from flexhpc.tracking.note import note_of
 from flexhpc.training import Verdict
-from tests.analysis.made import BAYES, BISECTION, points, points_of, status, summary
+from tests.analysis.builders import (
+    ALL_FIT,
+    BAYES,
+    BISECTION,
+    NONE_FIT,
+    UNCENSORED,
+    measured_point,
+    one_point,
+    points_of,
+    probe_summary,
+    two_points,
+)
 
-ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
-NONE_FIT = [(16, 9), (8, 7), (4, 2)]
-UNCENSORED = [(16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0)]
 MANY_PROBES = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
 
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[PointStatus]:
     """A right-censored, a left-censored and an uncensored point."""
-    small, large = points(tmp_path)
+    small, large = two_points(tmp_path)
     return [
-        status(small, ALL_FIT, params=100, bits=3200),
-        status(large, NONE_FIT, params=200, bits=6400),
-        status(large, UNCENSORED, params=300, bits=9600),
+        measured_point(small, ALL_FIT, params=100, bits=3200),
+        measured_point(large, NONE_FIT, params=200, bits=6400),
+        measured_point(large, UNCENSORED, params=300, bits=9600),
     ]
 
 
@@ -130,8 +138,12 @@ def test_bounds_are_arrows_outside_of_curves(per_parameter: bool, three: list[Po
 
 
 def test_median_over_seeds_may_be_exact_if_one_seed_is_censored(tmp_path: Path) -> None:
-    point, _ = points(tmp_path)
-    seeds = [status(point, UNCENSORED), status(point, UNCENSORED), status(point, ALL_FIT)]
+    point, _ = two_points(tmp_path)
+    seeds = [
+        measured_point(point, UNCENSORED),
+        measured_point(point, UNCENSORED),
+        measured_point(point, ALL_FIT),
+    ]
     for curve, exact in ((seeds, True), (seeds[1:], False)):
         ((_, median, _),) = medians_of(curve, lambda _: 100.0)
         assert (median is not None) == exact
@@ -161,7 +173,7 @@ FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
 def test_reason_of_a_bound(
     search: str, outcomes: list[tuple[int, int]], reason: str, tmp_path: Path
 ) -> None:
-    point = status(points(tmp_path, search)[0], outcomes)
+    point = measured_point(one_point(tmp_path, search), outcomes)
     assert (point.estimate.censored == "none") == (reason == "")
     assert censoring_reason(point) == row_of(point)["censored_because"] == reason
     if reason in ("all fitted", "limit reached"):
@@ -172,14 +184,14 @@ def test_reason_of_a_bound(
 
 
 def test_waiting_point_has_no_reason(tmp_path: Path) -> None:
-    waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
+    waiting = PointStatus(point=one_point(tmp_path), state="waiting")
     row = row_of(waiting)
     assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
     assert censoring_reason(waiting) == ""
 
 
 def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], ended_by: str) -> PointStatus:
-    point = status(points(folder, search)[0], outcomes)
+    point = measured_point(one_point(folder, search), outcomes)
     return replace(point, estimate=replace(point.estimate, ended_by=ended_by))
 
 
@@ -206,7 +218,7 @@ def test_only_a_wide_interval_gives_a_warning(tmp_path: Path, ended_by: str) -> 
     wide = ended(tmp_path, BAYES, UNCENSORED[:4], ended_by)
     assert ending_text(wide) == f"{ended_by} (wide)"
     assert warning_lines([wide]) == [f"1 of 1 points: {WIDER}."]
-    assert ending_text(status(points(tmp_path, BAYES)[0], UNCENSORED)) == "", "not ended"
+    assert ending_text(measured_point(one_point(tmp_path, BAYES), UNCENSORED)) == "", "not ended"
 
 
 TUNED = """\
@@ -219,7 +231,7 @@ fixed:
 
 def best_at(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
-    untuned = status(points(folder)[0], UNCENSORED[:3])
+    untuned = measured_point(one_point(folder), UNCENSORED[:3])
     assert (has_tuned_keys([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
     estimate = replace(untuned.estimate, arm=arm, best_chance=0.62)
     return replace(untuned, point=point, estimate=estimate)
@@ -245,8 +257,8 @@ def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
     """The best arm fits all 64 available samples; a different arm misses nearly all of them."""
     point = best_at(tmp_path, 4)
     probes = [
-        *(summary((n, 0), arm=4) for n in (16, 32, 64)),
-        *(summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
+        *(probe_summary((n, 0), arm=4) for n in (16, 32, 64)),
+        *(probe_summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
     ]
     header = replace(point.record.header, n_limit=64)
     point = replace(
@@ -270,5 +282,5 @@ def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
 def test_probes_of_every_verdict_are_drawn(tmp_path: Path) -> None:
     verdicts = get_args(Verdict)
     outcomes = [(16, 0), *((20 + i, 1, verdict) for i, verdict in enumerate(verdicts))]
-    rows = fit_chart(status(points(tmp_path)[0], outcomes)).spec["datasets"]["trainings"]
+    rows = fit_chart(measured_point(one_point(tmp_path), outcomes)).spec["datasets"]["trainings"]
     assert {row["shown"] for row in rows} == set(verdicts) <= set(VERDICTS)

@@ -25,7 +25,7 @@ from flexhpc.errors import InputError
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
 from flexhpc.store import history_of, read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import points, points_of, status, summary
+from tests.analysis.builders import measured_point, one_point, points_of, probe_summary
 from tests.conftest import Cli
 
 CONTRACT = (
@@ -91,7 +91,7 @@ def test_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: P
 
 
 def test_report_escapes_text_of_the_user(tmp_path: Path) -> None:
-    point = replace(points(tmp_path)[0], swept={"data.root": "/<script>"})
+    point = replace(one_point(tmp_path), swept={"data.root": "/<script>"})
     failed = PointStatus(point=point, state="failed", message="/<script> is not a folder")
     html = write_report("x", [failed], ["root: '/<script>'"], tmp_path / "report").read_text()
     assert "/<script>" not in html
@@ -137,7 +137,7 @@ OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0),
 
 @pytest.mark.parametrize("policy", ["bayes", "bisection", "growth"])
 def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: Path) -> None:
-    point = status(points(tmp_path, f"{{policy: {policy}, start: 16}}")[0], OUTCOMES)
+    point = measured_point(one_point(tmp_path, f"{{policy: {policy}, start: 16}}"), OUTCOMES)
     row = row_of(with_eps_estimates([point], [0.1, 0.01])[0])
     history = history_of(point.record.probes, point.point.training)
     for eps, name in ((0.01, "emc_eps_0.01"), (0.1, "emc_eps_0.1")):
@@ -151,7 +151,7 @@ def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: P
 
 
 def test_stored_estimates_at_training_errors_are_not_replaced(tmp_path: Path) -> None:
-    point = status(points(tmp_path)[0], OUTCOMES)
+    point = measured_point(one_point(tmp_path), OUTCOMES)
     stored = EmcInterval(emc=7, emc_lo=5, emc_hi=9, censored="none")
     point = replace(point, estimate=replace(point.estimate, by_eps={"0.1": stored}))
     by_eps = with_eps_estimates([point], [0.1, 0.01])[0].estimate.by_eps
@@ -206,7 +206,7 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
         "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
         f"  training: {training}\n",
     )
-    fit, fail = history_of([summary((16, 0)), summary((32, 3))], point.training)
+    fit, fail = history_of([probe_summary((16, 0)), probe_summary((32, 3))], point.training)
     assert (fit.time, fail.time) == (time, None)
     if time is None:
         with pytest.raises(InputError, match="--budget: the EMC at other budgets can be"):

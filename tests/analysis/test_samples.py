@@ -20,7 +20,7 @@ from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
-from tests.analysis.made import points_of
+from tests.analysis.builders import points_of
 from tests.command import succeeded
 from tests.conftest import Cli
 

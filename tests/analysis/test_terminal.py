@@ -13,7 +13,7 @@ from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
 from flexhpc.analysis.tables import Column, cut, results_table, status_view, table_of
 from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import BAYES, points, points_of, status
+from tests.analysis.builders import BAYES, measured_point, points_of, two_points
 
 PROGRESS = {"n": 120, "epoch": 30, "epochs": 300, "n_errors": 12, "elapsed": 3.0}
 
@@ -27,10 +27,14 @@ def printed(renderable: object, width: int) -> list[str]:
 @pytest.fixture
 def three(tmp_path: Path) -> list[PointStatus]:
     """A finished, a running and a waiting point."""
-    small, large = points(tmp_path, BAYES)
+    small, large = two_points(tmp_path, BAYES)
     outcomes = [(16, 0), (32, 0), (64, 3), (45, 1), (38, 0), (50, 2), (40, 0), (42, 1)]
-    done = replace(status(small, outcomes, params=1234567), host="a-long-host-name", attempts=3)
-    running = replace(status(large, outcomes), state="running", progress=PROGRESS, host="node")
+    done = replace(
+        measured_point(small, outcomes, params=1234567), host="a-long-host-name", attempts=3
+    )
+    running = replace(
+        measured_point(large, outcomes), state="running", progress=PROGRESS, host="node"
+    )
     waiting = PointStatus(point=replace(large, id="waits"), state="waiting")
     return [done, running, waiting]
 
