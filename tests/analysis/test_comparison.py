@@ -22,10 +22,10 @@ from flexhpc.store.status import PointStatus, with_run_name
 from tests.analysis.builders import (
     activation_points,
     measured_point,
+    one_point,
     points_of,
     simulate_point,
     simulate_sweep,
-    two_points,
 )
 from tests.conftest import FULL, Cli
 
@@ -176,7 +176,7 @@ def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
 
 
 def test_likelihood_is_open_at_the_end_where_emc_is_censored(tmp_path: Path) -> None:
-    point, _ = two_points(tmp_path)
+    point = one_point(tmp_path)
     all_fit = likelihood_of(measured_point(point, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
     assert all_fit[-1] == pytest.approx(1, abs=0.05)
     assert all_fit[np.log(200) > LOG_EMC].max() < 0.05

@@ -35,7 +35,9 @@ EMC = {4: 100.0, 8: 200.0, 16: 400.0}
 """EMC of relu with the whole budget by width."""
 
 
-def simulated(point: Point, emc: float, exponent: float, rng: np.random.Generator) -> PointStatus:
+def simulate_point(
+    point: Point, emc: float, exponent: float, rng: np.random.Generator
+) -> PointStatus:
     """Simulate the search of a point whose EMC grows as a power of the budget.
 
     Args:
@@ -69,9 +71,9 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
     for point in points_of(folder, SPEC):
         emc = EMC[point.swept["model.width"]]
         if point.swept["model.activation"] == "tanh":
-            statuses.append(simulated(point, ratio * emc, exponent, rng))
+            statuses.append(simulate_point(point, ratio * emc, exponent, rng))
         else:
-            statuses.append(simulated(point, emc, 1.0, rng))
+            statuses.append(simulate_point(point, emc, 1.0, rng))
     (effect,) = compare_points(statuses, [Compare(by="model.activation")])
     return effect
 
@@ -104,18 +106,18 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     for number, point in enumerate(points_of(tmp_path, text)):
         emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
         estimate, history = stages.search(stages.simulated(number, saturates=0.0, emc=emc))
-        made = measured_point(point, [], n_limit=stages.N_LIMIT)
-        made.record.probes[:] = [
+        measured = measured_point(point, [], n_limit=stages.N_LIMIT)
+        measured.record.probes[:] = [
             probe_summary(
                 (r.n, r.n_errors), r.repeat, stage=r.stage,
                 steps=max(1, round(r.share * 1000 * 2**r.stage)),
             )
             for r in history
         ]  # fmt: skip
-        statuses.append(replace(made, estimate=estimate))
-    assert len({made.estimate.stage for made in statuses}) > 1
+        statuses.append(replace(measured, estimate=estimate))
+    assert len({status.estimate.stage for status in statuses}) > 1
     (effect,) = compare_points(statuses, [Compare(by="model.activation")])
     assert effect.ratio == pytest.approx(1.6, rel=0.15)
     assert effect.verdict == "larger"
-    saturated = all(made.estimate.saturated == "yes" for made in statuses)
+    saturated = all(status.estimate.saturated == "yes" for status in statuses)
     assert effect.at_this_budget == (not saturated)

@@ -18,7 +18,7 @@ from flexhpc.analysis.results import row_of
 from flexhpc.config.sections.data import Table
 from flexhpc.data import load_samples
 from flexhpc.data.labelling import draw_subset
-from tests.analysis.builders import measured_point, two_points
+from tests.analysis.builders import measured_point, one_point
 
 GROUP = st.lists(st.integers(1, 3), min_size=2, max_size=3).map(tuple)
 """Number of samples of each label in a group of identical inputs."""
@@ -89,7 +89,7 @@ PAIRS = json.dumps([[[1, 1], 20]])
 
 def test_results_and_notes_contain_the_chance_at_the_emc(tmp_path: Path) -> None:
     """Notes omit small chances."""
-    point, _ = two_points(tmp_path)
+    point = one_point(tmp_path)
     header = {"n_pool": 1000, "conflict_groups": PAIRS, "conflicts": 20, "unfittable": 20}
     with_conflicts = measured_point(point, OUTCOMES, **header)
     row = row_of(with_conflicts)

@@ -1,4 +1,4 @@
-"""Reasons of bounds and of the end of a search, and warnings, in all formats."""
+"""Reasons for bounds and for the ends of searches, and warnings, in all formats."""
 
 from __future__ import annotations
 
@@ -138,12 +138,8 @@ def test_bounds_are_arrows_outside_of_curves(per_parameter: bool, three: list[Po
 
 
 def test_median_over_seeds_may_be_exact_if_one_seed_is_censored(tmp_path: Path) -> None:
-    point, _ = two_points(tmp_path)
-    seeds = [
-        measured_point(point, UNCENSORED),
-        measured_point(point, UNCENSORED),
-        measured_point(point, ALL_FIT),
-    ]
+    point = one_point(tmp_path)
+    seeds = [measured_point(point, outcomes) for outcomes in (UNCENSORED, UNCENSORED, ALL_FIT)]
     for curve, exact in ((seeds, True), (seeds[1:], False)):
         ((_, median, _),) = medians_of(curve, lambda _: 100.0)
         assert (median is not None) == exact
