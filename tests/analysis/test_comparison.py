@@ -67,7 +67,7 @@ def emc_of_activation(ratio: float, per_width: float = 25.0) -> Callable[[Point]
         ((), False, ""),
     ],
 )
-def test_turns_reports_ratios_on_both_sides_of_one(
+def test_reversal_text_reports_ratios_on_both_sides_of_one(
     size_ratios: tuple[float, ...], distinct_sizes: bool, text: str
 ) -> None:
     assert effect_of(size_ratios=size_ratios, distinct_sizes=distinct_sizes).reversal_text == text
@@ -271,7 +271,7 @@ def test_power_law_recovers_the_exponent(tmp_path: Path) -> None:
 
 @pytest.mark.full_budget
 @pytest.mark.sweeps
-def test_compare_command_and_report(cli: Cli, untracked: Path, tmp_path: Path) -> None:
+def test_command_and_report_show_comparisons(cli: Cli, untracked: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         "name: c\nfixed:\n  data: {source: digits, labels: random, n_max: 200}\n"
         "  model: {family: mlp, depth: 1}\n  training: {optimizer: adam, lr: 1e-2, epochs: 60}\n"

@@ -71,7 +71,7 @@ def test_chance_agrees_with_subsets_drawn_from_a_table(n: int, tmp_path: Path) -
     assert dropped.conflict_groups == []
 
 
-def test_chance_for_large_pools() -> None:
+def test_chance_is_accurate_for_large_pools() -> None:
     pair = chance_of_conflict([((1, 1), 1)], 60_000, 1_000)
     assert pair == pytest.approx(1_000 * 999 / (60_000 * 59_999), rel=1e-9)
     many_pairs = chance_of_conflict([((1, 1), 50)], 6_000_000, 600_000)

@@ -188,14 +188,14 @@ def test_max_cost_does_not_end_a_round_that_has_started(points: list[Point]) -> 
     assert decide(not_started, compare).ended_by == "max_cost"
 
 
-def test_margin_and_names_of_verdicts(points: list[Point]) -> None:
+def test_nearly_equal_emcs_are_the_same_within_the_margin(points: list[Point]) -> None:
     wide = Compare(by="model.activation", decide=Decide(margin=0.9, error=0.2, max_seeds=4))
     decisions, _ = run_rounds(points, 1.0, wide)
     assert [effect.verdict for effect in decisions[-1].effects] == ["the same within 90 %"]
 
 
 @pytest.mark.parametrize("ratio", ["1", "2"])
-def test_simulation(ratio: str) -> None:
+def test_simulated_sweeps_give_no_wrong_verdict(ratio: str) -> None:
     command = ["-m", "bench.decision", "--sweeps", "2", "--searches", "1", "--ratio", ratio]
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=True, timeout=600

@@ -114,7 +114,7 @@ def test_few_models_or_constant_values_give_no_correlation() -> None:
     assert names == {"Pearson", "Spearman", "Kendall"}
 
 
-def evaluated(
+def evaluated_point(
     point: Point, outcomes: list[tuple[int, int]], params: int, **changes: object
 ) -> PointStatus:
     evaluation = {
@@ -138,13 +138,13 @@ def evaluated(
         (ALL_FIT, ALL_FIT, "unknown"),
     ],
 )
-def test_bound_of_a_ratio_of_censored_emcs(
+def test_ratio_of_censored_emcs_is_a_bound(
     true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
 ) -> None:
     original, randomized = (
         one_point(tmp_path, data=f"labels: {labels}") for labels in ("original", "random")
     )
-    statuses = [evaluated(original, true, 10), evaluated(randomized, random, 10)]
+    statuses = [evaluated_point(original, true, 10), evaluated_point(randomized, random, 10)]
     (model,) = label_pairs(statuses)
     assert model.bound == bound
     if true is NONE_FIT:
@@ -175,7 +175,7 @@ def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
         outcomes = [(16, 0), (32, 0), (64, 5 + width), (45, 3), (38, 2), (35, 1), (33, 1)]
         if point.data.labels == "original":
             outcomes = ALL_FIT if width > exact else outcomes[: 3 + width % 5]
-        statuses.append(evaluated(point, outcomes, 10 * width))
+        statuses.append(evaluated_point(point, outcomes, 10 * width))
     page = write_report("x", statuses, [], tmp_path / "report").read_text()
     assert f"{8 - exact} of 8 pairs are omitted, because their EMC is censored." in page
     assert ("all (6)" in page) == (exact == 6)
@@ -193,7 +193,7 @@ def test_pairs_are_grouped_by_family_and_pooled() -> None:
 
 @pytest.fixture
 def two_models(tmp_path: Path) -> list[PointStatus]:
-    """Two models of three seeds, with original labels, evaluated, and with random labels."""
+    """Two models of three seeds, with original labels and an evaluation, and with random labels."""
     swept = points_of(
         tmp_path,
         "fixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
@@ -202,7 +202,7 @@ def two_models(tmp_path: Path) -> list[PointStatus]:
     statuses = []
     for point in swept:
         params, accuracy = 100 * point.model.width, 0.5 + 0.1 * point.seed
-        measured = evaluated(point, UNCENSORED, params, test_accuracy=accuracy, gap=0.2)
+        measured = evaluated_point(point, UNCENSORED, params, test_accuracy=accuracy, gap=0.2)
         if point.data.labels == "random":
             measured = without_evaluation(measured)
         emc = (100 if point.data.labels == "random" else 1000) * (point.seed + 1)

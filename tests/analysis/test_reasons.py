@@ -61,7 +61,7 @@ MANY_PROBES = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5))
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> list[PointStatus]:
+def points(tmp_path: Path) -> list[PointStatus]:
     """A right-censored, a left-censored and an uncensored point."""
     small, large = two_points(tmp_path)
     return [
@@ -72,9 +72,9 @@ def three(tmp_path: Path) -> list[PointStatus]:
 
 
 def test_bounds_are_marked_in_every_results_format(
-    three: list[PointStatus], tmp_path: Path
+    points: list[PointStatus], tmp_path: Path
 ) -> None:
-    rows = [row_of(s) for s in three]
+    rows = [row_of(s) for s in points]
     assert [row["censored"] for row in rows] == ["right", "left", "none"]
     assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
     assert numeric_columns(rows[0])["emc_per_param"] == 10
@@ -84,30 +84,30 @@ def test_bounds_are_marked_in_every_results_format(
     for frame in (csv, parquet, pandas.DataFrame(json.loads(as_json(rows)))):
         assert frame["emc_per_param_bound"].tolist() == [">=", "<", ""]
         assert frame["emc_per_param"].dtype == np.float64
-    texts = [ratio_text(s.estimate, s.record.header.params) for s in three]
+    texts = [ratio_text(s.estimate, s.record.header.params) for s in points]
     assert texts == [">= 10.000", "< 0.020", f"{rows[2]['emc'] / 300:.3f}"]
-    assert ratio_text(three[0].estimate, 10**6) == ">= 0.001"
-    assert ratio_text(three[0].estimate, 4 * 10**6) == ">= 0.00025"
-    assert ratio_text(None, 100) == ratio_text(three[0].estimate, 0) == ""
+    assert ratio_text(points[0].estimate, 10**6) == ">= 0.001"
+    assert ratio_text(points[0].estimate, 4 * 10**6) == ">= 0.00025"
+    assert ratio_text(None, 100) == ratio_text(points[0].estimate, 0) == ""
 
 
 def test_bounds_are_marked_in_table_note_and_report(
-    three: list[PointStatus], tmp_path: Path
+    points: list[PointStatus], tmp_path: Path
 ) -> None:
     console = Console(width=200, file=io.StringIO())
-    console.print(results_table(three))
+    console.print(results_table(points))
     lines = console.file.getvalue().splitlines()
     assert ">= 1000" in lines[1]
     assert ">= 10.000" in lines[1]
     assert "< 0.020" in lines[2]
     assert not {"<", ">"} & set(lines[3])
-    right, left, exact = map(note_of, three)
+    right, left, exact = map(note_of, points)
     assert right.startswith("**EMC >= 1000** (all fitted, n50, level 0.9), 100 parameters")
     assert "EMC per parameter >= 10.000, 7 probes" in right
     assert left.startswith("**EMC < 4** (none fitted, n50")
     assert "EMC per parameter < 0.020" in left
     assert not {"<", ">"} & set(exact)
-    page = write_report("test", three, [], tmp_path).read_text()
+    page = write_report("test", points, [], tmp_path).read_text()
     assert ">&gt;= 10.000</td>" in page
     assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
     assert ">&lt; 0.020</td>" in page
@@ -118,8 +118,10 @@ def test_bounds_are_marked_in_table_note_and_report(
 
 
 @pytest.mark.parametrize("per_parameter", [False, True])
-def test_bounds_are_arrows_outside_of_curves(per_parameter: bool, three: list[PointStatus]) -> None:
-    spec = emc_figure(three, per_parameter=per_parameter)
+def test_bounds_are_arrows_outside_of_curves(
+    per_parameter: bool, points: list[PointStatus]
+) -> None:
+    spec = emc_figure(points, per_parameter=per_parameter)
     rows = spec["data"]["values"]
     by_x = {row["x"]: row for row in rows if row["kind"] == "point"}
     assert [by_x[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
@@ -166,7 +168,7 @@ FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
         (BISECTION, UNCENSORED, ""),
     ],
 )  # fmt: skip
-def test_reason_of_a_bound(
+def test_every_bound_has_a_reason(
     search: str, outcomes: list[tuple[int, int]], reason: str, tmp_path: Path
 ) -> None:
     point = measured_point(one_point(tmp_path, search), outcomes)
@@ -225,7 +227,7 @@ fixed:
 """
 
 
-def best_at(folder: Path, arm: int) -> PointStatus:
+def tuned_point(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
     untuned = measured_point(one_point(folder), UNCENSORED[:3])
     assert (has_tuned_keys([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
@@ -242,7 +244,7 @@ def best_at(folder: Path, arm: int) -> PointStatus:
     ],
 )
 def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
-    point = best_at(tmp_path, arm)
+    point = tuned_point(tmp_path, arm)
     assert has_tuned_keys([point])
     assert best_text(point) == text
     assert at_edge(point) is edge
@@ -251,7 +253,7 @@ def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, 
 
 def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
     """The best arm fits all 64 available samples; a different arm misses nearly all of them."""
-    point = best_at(tmp_path, 4)
+    point = tuned_point(tmp_path, 4)
     probes = [
         *(probe_summary((n, 0), arm=4) for n in (16, 32, 64)),
         *(probe_summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),

@@ -112,7 +112,7 @@ def test_figures_contain_every_point_and_every_training_run(measured: Path) -> N
         assert drawn == [n for n, *_ in probes]
 
 
-def test_format_of_estimates_brackets_and_durations() -> None:
+def test_estimates_brackets_and_durations_are_formatted() -> None:
     values = {
         "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
         "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
@@ -161,7 +161,7 @@ def test_stored_estimates_at_training_errors_are_not_replaced(tmp_path: Path) ->
     assert with_eps_estimates([waiting], [0.1]) == [waiting]
 
 
-def test_results_at_other_budgets(measured: Path, cli: Cli) -> None:
+def test_results_contain_emcs_at_other_budgets(measured: Path, cli: Cli) -> None:
     budgets = ("--budget", 60, "--budget", 240.0)
     rows = json.loads(cli("results", measured, "--format", "json", *budgets).stdout)
     run = flexhpc.load(measured)
@@ -213,7 +213,7 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
             check_budgets([5], [point.training])
 
 
-def test_results_at_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_results_contain_emcs_at_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:
     eps = ("--eps", 0.01, "--eps", "0.10")
     rows = json.loads(cli("results", measured, "--format", "json", *eps).stdout)
     table = cli("results", measured, *eps).stdout
