@@ -410,13 +410,13 @@ def with_verdicts(
             the comparisons are evaluated several times.
         without_ratio: number of further comparisons for which the correction allows.
     """
-    known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
-    tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in known]
-    tests = len(known) + without_ratio
+    testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
+    tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
+    tests = len(testable) + without_ratio
     differ = _holm(tails, error / 4, test_level, tests)
-    same = _holm([1 - effects[i].chance_same for i in known], error / 2, test_level, tests)
+    same = _holm([1 - effects[i].chance_same for i in testable], error / 2, test_level, tests)
     verdicts = dict.fromkeys(range(len(effects)), "not decided")
-    for i, differs, is_same in zip(known, differ, same, strict=True):
+    for i, differs, is_same in zip(testable, differ, same, strict=True):
         if is_same:
             verdicts[i] = effects[i].same_text
         elif differs:
@@ -459,13 +459,13 @@ def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
     """
     from scipy.stats import norm
 
-    known = effect.pairs - effect.bounds
-    if effect.low is None or effect.high is None or not known:
+    pairs = effect.pairs - effect.bounds
+    if effect.low is None or effect.high is None or not pairs:
         return None
     deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + effect.level) / 2))
     log_ratio = abs(math.log(effect.ratio))
     needed = math.inf
     for distance, level in ((log_ratio, differ), (math.log1p(effect.margin) - log_ratio, same)):
         if distance > 0:
-            needed = min(needed, known * (norm.isf(level) * deviation / distance) ** 2)
-    return max(math.ceil(needed) - known, 1) if needed < _MAX_PAIRS else None
+            needed = min(needed, pairs * (norm.isf(level) * deviation / distance) ** 2)
+    return max(math.ceil(needed) - pairs, 1) if needed < _MAX_PAIRS else None

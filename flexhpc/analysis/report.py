@@ -254,16 +254,14 @@ def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     chart, path = Chart(spec), folder / figure.name
     for ending in (".png", ".pdf"):
         chart.save(path.with_suffix(ending))
-    drawn = chart.svg()
-    write_atomic(path.with_suffix(".svg"), drawn)
-    interactive = len(drawn) <= _MAX_SVG
+    html = chart.svg()
+    write_atomic(path.with_suffix(".svg"), html)
+    interactive = len(html) <= _MAX_SVG
     if not interactive:
-        image = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
-        drawn = (
-            f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{image}">'
-        )
+        png = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        html = f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{png}">'
     return {
-        "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": drawn,
+        "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": html,
         "spec": json_for_script(spec if interactive else None), "interactive": interactive,
     }  # fmt: skip
 

@@ -175,14 +175,14 @@ class SampleScores:
 
     def hardest(self, count: int) -> NDArray[np.int64]:
         """Return the ids of the samples missed more than once, hardest first."""
-        known = np.flatnonzero(self.missed > 1)
-        order = np.lexsort((-self.drawn[known], -self.hardness[known]))
-        return known[order[:count]]
+        candidates = np.flatnonzero(self.missed > 1)
+        order = np.lexsort((-self.drawn[candidates], -self.hardness[candidates]))
+        return candidates[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
         """Return the ids of samples never missed, largest number of expected misses first."""
-        known = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
-        return known[np.argsort(-self.expected[known], kind="stable")[:count]]
+        candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
+        return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 
     def frame(self) -> pd.DataFrame:
         """Return one row per drawn or evaluated sample, with its global id and all scores."""
@@ -253,13 +253,13 @@ def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
     halves = [
         _ratio(s.half_missed - s.half_expected, np.sqrt(s.half_variance)) for s in (first, second)
     ]
-    known = np.isfinite(halves).all(axis=(0, 1))
-    r = [_correlation(*half[:, known]) for half in halves]
+    scored = np.isfinite(halves).all(axis=(0, 1))
+    r = [_correlation(*half[:, scored]) for half in halves]
     reliability = (2 * r[0] / (1 + r[0]), 2 * r[1] / (1 + r[1]))
-    correlation = _correlation(first.hardness[known], second.hardness[known])
+    correlation = _correlation(first.hardness[scored], second.hardness[scored])
     noisy = not min(reliability) > _MIN_RELIABILITY
     return Agreement(
-        first=group_name(first), second=group_name(second), samples=int(known.sum()),
+        first=group_name(first), second=group_name(second), samples=int(scored.sum()),
         correlation=correlation, reliability=reliability,
         corrected=None if noisy else min(correlation / math.sqrt(math.prod(reliability)), 1.0),
     )  # fmt: skip

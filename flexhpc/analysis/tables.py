@@ -62,14 +62,14 @@ class Column:
 
     Attributes:
         name: header; cells: text of each row, in order.
-        right: whether it is right-aligned.
+        align_right: whether it is right-aligned.
         rank: order of removal if not all columns fit, lowest first; None if it is never removed.
         min_width: minimum width (characters) to which cells may be cut; None if they may not be.
     """
 
     name: str
     cells: Sequence[str | Text]
-    right: bool = False
+    align_right: bool = False
     rank: int | None = None
     min_width: int | None = None
 
@@ -92,22 +92,25 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
         width: width of the terminal (characters).
         styles: style of each row; empty for none.
     """
-    kept = list(columns)
+    fitting = list(columns)
     optional = [column for column in columns if column.rank is not None]
     for column in sorted(optional, key=lambda column: column.rank or 0):
-        if _total([column.required_width for column in kept]) <= width:
+        if _total([column.required_width for column in fitting]) <= width:
             break
-        kept.remove(column)
-    widths = [column.width for column in kept]
-    for index in reversed(range(len(kept))):
+        fitting.remove(column)
+    widths = [column.width for column in fitting]
+    for index in reversed(range(len(fitting))):
         excess = _total(widths) - width
         if excess > 0:
-            widths[index] = max(kept[index].required_width, widths[index] - excess)
+            widths[index] = max(fitting[index].required_width, widths[index] - excess)
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for column, room in zip(kept, widths, strict=True):
-        justify: Literal["right", "left"] = "right" if column.right else "left"
-        table.add_column(cut(column.name, room), justify=justify, no_wrap=True, overflow="ellipsis")
-    shortened = [_shorten(column.cells, room) for column, room in zip(kept, widths, strict=True)]
+    shortened = []
+    for column, limit in zip(fitting, widths, strict=True):
+        justify: Literal["right", "left"] = "right" if column.align_right else "left"
+        table.add_column(
+            cut(column.name, limit), justify=justify, no_wrap=True, overflow="ellipsis"
+        )
+        shortened.append(_shorten(column.cells, limit))
     for row, cells in enumerate(zip(*shortened, strict=True)):
         table.add_row(*cells, style=styles[row] if styles else None)
     return table
@@ -117,14 +120,14 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _shorten(cells: Sequence[str | Text], room: int) -> list[Text]:
-    """Cut cells longer than ``room`` at the position that keeps the most cells distinct."""
+def _shorten(cells: Sequence[str | Text], limit: int) -> list[Text]:
+    """Cut cells longer than ``limit`` at the position that keeps the most cells distinct."""
     head = None
-    if any(len(cell) > room for cell in cells):
-        heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
+    if any(len(cell) > limit for cell in cells):
+        heads = sorted(range(1, limit - 1), key=lambda head: abs(head - limit // 3))
         names = {str(cell) for cell in cells[:_SAMPLED_CELLS]}
-        head = max(heads, key=lambda h: len({cut(name, room, h) for name in names}), default=None)
-    texts = [Text(cut(str(cell), room, head)) if len(cell) > room else cell for cell in cells]
+        head = max(heads, key=lambda h: len({cut(name, limit, h) for name in names}), default=None)
+    texts = [Text(cut(str(cell), limit, head)) if len(cell) > limit else cell for cell in cells]
     return [text if isinstance(text, Text) else Text(text) for text in texts]
 
 
@@ -149,7 +152,7 @@ def make_console() -> Console:
 
 
 def _number(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
-    return Column(name=name, cells=cells, right=True, rank=rank)
+    return Column(name=name, cells=cells, align_right=True, rank=rank)
 
 
 def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
@@ -309,12 +312,12 @@ def status_view(
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
     if not others:
         return Group(*lines)
-    room = len(others) if rows is None else rows - len(lines)
+    max_rows = len(others) if rows is None else rows - len(lines)
     shown = others
-    if len(others) > room:
+    if len(others) > max_rows:
         states = list(_STATES)
         first = sorted(range(len(others)), key=lambda i: (states.index(others[i].state), i))
-        shown = [others[i] for i in sorted(first[: max(room - 1, 1)])]
+        shown = [others[i] for i in sorted(first[: max(max_rows - 1, 1)])]
     return Group(_status_table(shown, width, omitted=len(others) - len(shown)), *lines)
 
 

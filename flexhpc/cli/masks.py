@@ -124,7 +124,7 @@ def _table(columns: dict[str, list[str]], width: int) -> Table:
         [
             Column(name=name, cells=cells, min_width=12)
             if name in ("first", "second")
-            else Column(name=name, cells=cells, right=True)
+            else Column(name=name, cells=cells, align_right=True)
             for name, cells in columns.items()
         ],
         width,
