@@ -167,14 +167,14 @@ def _split(
     if len(facets) == len(keys):
         facets = facets[:-1]
     colours = tuple(k for k in keys if k not in facets)
-    for keys, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
-        if len({name_of(status, keys) for status in statuses}) > limit:
+    for group, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
+        if len({name_of(status, group) for status in statuses}) > limit:
             return Layout(x_axis="rows", colours=_row_group(keys))
     return Layout(x_axis=x_axis, key=key, facets=facets, colours=colours)
 
 
 def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
-    """Return whether all sizes are known, and vary within at least one combination of keys."""
+    """Return whether all sizes are known, and vary for some combination of values of the keys."""
     params: dict[str, set[int]] = {}
     for status in statuses:
         if not status.record or not status.record.header.params:
