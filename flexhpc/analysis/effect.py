@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.likelihood import (
     SAME_MARGIN,
     MeanRatio,
@@ -325,7 +326,7 @@ class Pairing:
             for status, short in zip(statuses, without_shared_entries(statuses), strict=True)
             if (value := self.value(status)) is not None
         }
-        swept = list(dict.fromkeys(key for s in statuses for key in s.point.swept))
+        swept = swept_keys(statuses)
         if statuses and not self.names:
             listed = ", ".join(swept) or "none"
             raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
@@ -392,7 +393,7 @@ def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str
     """Return the keys to group by: ``within``, or by default the swept data keys."""
     if compare.within is not None:
         return list(compare.within)
-    keys = dict.fromkeys(key for s in statuses for key in s.point.swept)
+    keys = swept_keys(statuses)
     return [key for key in keys if key.split(".")[0] == "data" and key != compare.by]
 
 

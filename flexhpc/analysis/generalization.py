@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound
 from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL, Censored
@@ -213,12 +214,10 @@ def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     Omit groups of fewer than ``MIN_PAIRS`` pairs, and a family that is equal to ``all``.
     """
     exact_pairs = uncensored_pairs(model_pairs)
-    families: dict[str, list[Pair]] = {"all": exact_pairs}
-    for pair in exact_pairs:
-        families.setdefault(pair.family, []).append(pair)
+    families = group_by(exact_pairs, lambda pair: pair.family)
     return {
         name: models
-        for name, models in families.items()
+        for name, models in {"all": exact_pairs, **families}.items()
         if len(models) >= MIN_PAIRS and (name == "all" or len(models) < len(exact_pairs))
     }
 

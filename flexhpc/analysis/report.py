@@ -22,6 +22,7 @@ from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_scrip
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
@@ -175,7 +176,7 @@ def write_report(
         templates=json_for_script({"fit": fit_spec(), "loss": loss_spec()}),
         # tables
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
-        swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
+        swept=swept_keys(statuses),
         csv=json_for_script(csv.splitlines()),
         further_columns=_further_columns(rows),
         best_text=reasons.best_text if reasons.has_tuned_keys(statuses) else None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
     STEP,
@@ -109,10 +110,8 @@ def power_laws(
     Returns:
         One law per combination with at least ``MIN_SIZES`` different sizes.
     """
-    groups: dict[tuple[str, ...], list[PointStatus]] = {}
-    for status in statuses:
-        if status.estimate and status.record and status.record.header.params:
-            groups.setdefault(tuple(status.point.value(k) or "" for k in within), []).append(status)
+    measured = [s for s in statuses if s.estimate and s.record and s.record.header.params]
+    groups = group_by(measured, lambda s: tuple(s.point.value(key) or "" for key in within))
     return [
         _law(dict(zip(within, values, strict=True)), points, level)
         for values, points in groups.items()

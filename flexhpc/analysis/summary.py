@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
+from flexhpc.analysis.grouping import group_by, swept_keys
 from flexhpc.analysis.reasons import AT_EDGE, at_edge, exceeds_tolerance, is_bound
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import Estimate
@@ -31,10 +32,9 @@ def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -
 
 def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Describe the EMCs at the smallest and at the largest x of each curve."""
-    curves: dict[str, list[PointStatus]] = {}
-    for status in measured:
-        name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
-        curves.setdefault(name, []).append(status)
+    curves = group_by(
+        measured, lambda s: ", ".join(filter(None, (layout.facet(s), layout.series(s))))
+    )
     sentences = []
     for name, curve in list(curves.items())[:_MAX_CURVES]:
         xs = sorted({layout.x(status) for status in curve})
@@ -76,13 +76,10 @@ def _per_parameter(curve: Sequence[PointStatus]) -> str:
 
 def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Describe the largest and smallest EMC of each group, and whether their intervals overlap."""
-    keys = list(dict.fromkeys(key for s in measured for key in s.point.swept))
-    groups: dict[str, list[PointStatus]] = {}
-    for status in measured:
-        groups.setdefault(layout.series(status), []).append(status)
+    groups = group_by(measured, layout.series)
     if any(len(group) < 2 for group in groups.values()) or len(groups) > _MAX_CURVES:
         groups = {"": list(measured)}
-    others = [key for key in keys if "" in groups or key not in layout.colours]
+    others = [key for key in swept_keys(measured) if "" in groups or key not in layout.colours]
     sentences = []
     for name, group in groups.items():
         ordered = sorted(group, key=_emc)
@@ -178,9 +175,7 @@ def _subject(count: int) -> str:
 
 def _verdicts(effects: Sequence[Effect]) -> list[str]:
     """Return one sentence per combination of grouping values and baseline with a verdict."""
-    groups: dict[tuple[str, str], list[Effect]] = {}
-    for effect in effects:
-        groups.setdefault((effect.within_text, effect.baseline), []).append(effect)
+    groups = group_by(effects, lambda effect: (effect.within_text, effect.baseline))
     sentences = []
     for (within, baseline), group in list(groups.items())[:_MAX_COMPARISONS]:
         known = [effect for effect in group if effect.verdict != "not decided"]

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.reasons import (
     best_text,
     common_failure_lines,
@@ -162,7 +163,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
         statuses: status of each point; width: width of the terminal (characters).
     """
     columns = []
-    for key in dict.fromkeys(key for status in statuses for key in status.point.swept):
+    for key in swept_keys(statuses):
         cells = [plain_text(status.point.swept.get(key)) for status in statuses]
         min_width = max(_MIN_SWEPT, min(_MAX_SWEPT, max(map(len, cells))))
         columns.append(Column(name=key, cells=cells, min_width=min_width))

@@ -104,6 +104,7 @@ def _comparisons(
         InputError: a comparison is needed, but none is requested or suggested.
     """
     from flexhpc.analysis.comparison import suggested_comparison
+    from flexhpc.analysis.grouping import swept_keys
     from flexhpc.config.sections.compare import Compare
 
     changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
@@ -112,7 +113,7 @@ def _comparisons(
     by_key = [Compare(by=by, decide=settings)] if by is not None else None
     comparisons = by_key or ([default] if default else requested)
     if not comparisons and needed:
-        keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
-        raise InputError(f"--by KEY: is required; swept keys: {', '.join(keys) or 'none'}")
+        keys = ", ".join(swept_keys(statuses)) or "none"
+        raise InputError(f"--by KEY: is required; swept keys: {keys}")
     changed = [compare.model_copy(update=changes) for compare in comparisons]
     return list({compare.model_dump_json(): compare for compare in changed}.values())

@@ -35,6 +35,7 @@ from flexhpc.analysis.figures.layout import (
     name_of,
     varied_keys,
 )
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
@@ -250,9 +251,7 @@ def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
     """Return the medians over seeds; curves are split into pieces where a median is unknown."""
-    curves: dict[tuple[str, str], list[PointStatus]] = {}
-    for status in points:
-        curves.setdefault((layout.facet(status), layout.series(status)), []).append(status)
+    curves = group_by(points, lambda status: (layout.facet(status), layout.series(status)))
     lines: list[Row] = []
     for (facet, name), curve in curves.items():
         piece = 0
@@ -275,10 +274,7 @@ def medians_of(
 
     The median is None if it depends on the unknown value of a censored EMC.
     """
-    by_x: dict[float, list[PointStatus]] = {}
-    for status in curve:
-        by_x.setdefault(x_of(status), []).append(status)
-    for x, seeds in sorted(by_x.items()):
+    for x, seeds in sorted(group_by(curve, x_of).items()):
         low, high = np.median([_range(s.estimate) for s in seeds if s.estimate], axis=0)
         params = seeds[0].record.header.params if seeds[0].record else 0
         yield x, float(low) if low == high else None, params
