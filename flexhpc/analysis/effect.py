@@ -52,7 +52,6 @@ class Effect(MeanRatio):
         bounds: number of pairs without information, because both EMCs are bounds on the same side.
         unpaired: number of points at ``value`` without a counterpart at the baseline.
         distinct_sizes: whether the numbers of parameters of all sizes differ.
-        level: probability of the interval.
         margin: largest relative difference of two EMCs that are the same.
         verdict: verdict at an error rate of 5 % over all comparisons together (Holm 1979).
         at_this_budget: whether a point of a pair is not known to be saturated.
@@ -70,7 +69,6 @@ class Effect(MeanRatio):
     bounds: int
     unpaired: int
     distinct_sizes: bool = False
-    level: float
     margin: float = SAME_MARGIN
     verdict: Verdict = "not decided"
     at_this_budget: bool = False
@@ -172,7 +170,7 @@ class Effect(MeanRatio):
         """Return the comparison as plain values; open ends and unknown values are None."""
         row = {
             "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
-            "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": self.level,
+            "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": LEVEL,
             "smallest_size_ratio": self.min_ratio, "largest_size_ratio": self.max_ratio,
             "chance_larger": self.chance_larger, "chance_same": self.chance_same,
             "verdict": self.verdict, "pairs": self.pairs, "pairs_of_bounds": self.bounds,
@@ -196,9 +194,11 @@ def _on_both_sides(low: float, high: float) -> bool:
 
 
 def effects_of(
-    statuses: Sequence[PointStatus], compare: Compare, factor: float = 1.0, level: float = LEVEL,
+    statuses: Sequence[PointStatus],
+    compare: Compare,
+    factor: float = 1.0,
     pairing: Pairing | None = None,
-) -> list[Effect]:  # fmt: skip
+) -> list[Effect]:
     """Compare the EMCs at each value of a key with those at its baseline.
 
     Verdicts are set by :func:`with_verdicts`, because they depend on all comparisons together.
@@ -210,7 +210,6 @@ def effects_of(
             default the swept data keys). Each combination of values of the grouping keys is
             compared separately.
         factor: multiple of the budget of each point at which EMCs are compared.
-        level: probability of the intervals.
         pairing: pairing of these points, or of more points; made from these points by default.
 
     Returns:
@@ -243,12 +242,11 @@ def effects_of(
                 if key[0] == group and value in by_value
             }
             if value != pairing.baseline and with_value:
-                statistics = _compare_pairs(with_value, value, pairing.baseline, level, margin)
+                statistics = _compare_pairs(with_value, value, pairing.baseline, margin)
                 effects.append(
                     Effect(
                         **statistics, by=compare.by, value=name,
-                        baseline=pairing.names[pairing.baseline], within=dict(group), level=level,
-                        margin=margin,
+                        baseline=pairing.names[pairing.baseline], within=dict(group), margin=margin,
                     )
                 )  # fmt: skip
     return effects
@@ -263,15 +261,14 @@ class _Measured(NamedTuple):
 
 
 def _compare_pairs(
-    points: Mapping[PairKey, Mapping[str, _Measured]],
-    value: str, baseline: str, level: float, margin: float,
-) -> dict[str, Any]:  # fmt: skip
+    points: Mapping[PairKey, Mapping[str, _Measured]], value: str, baseline: str, margin: float
+) -> dict[str, Any]:
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
         points: points with the value, and their counterparts, by value of the compared key.
         value, baseline: the two values to compare.
-        level, margin: see :class:`Effect`.
+        margin: see :class:`Effect`.
     """
     ratios: dict[str, list[Floats]] = {}
     params: dict[str, int] = {}
@@ -291,7 +288,7 @@ def _compare_pairs(
             ratios.setdefault(size, []).append(ratio)
             params[size] = denominator.params
     sizes = [ratios[size] for size in sorted(ratios, key=params.__getitem__)]
-    mean = mean_ratio(sizes, level, margin) if sizes else MeanRatio()
+    mean = mean_ratio(sizes, margin) if sizes else MeanRatio()
     return {
         **vars(mean), "pairs": pairs, "bounds": bounds, "unpaired": len(points) - pairs,
         "distinct_sizes": len(set(params.values())) == len(sizes), "at_this_budget": at_this_budget,
@@ -463,7 +460,7 @@ def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
     pairs = effect.pairs - effect.bounds
     if effect.low is None or effect.high is None or not pairs:
         return None
-    deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + effect.level) / 2))
+    deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + LEVEL) / 2))
     log_ratio = abs(math.log(effect.ratio))
     needed = math.inf
     for distance, level in ((log_ratio, differ), (math.log1p(effect.margin) - log_ratio, same)):

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import estimand_level, posterior
+from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 STEP = 0.02
@@ -30,6 +31,8 @@ _OPEN = 0.2
 """Likelihood at an end, relative to the maximum, above which the likelihood is open there."""
 _UNKNOWN = 0.005
 """Product of the likelihoods of two EMCs at the same end, above which their ratio is unknown."""
+QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
+"""Probabilities of the lower end of an interval, the median and the upper end."""
 SAME_MARGIN = 0.1
 """Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
@@ -53,8 +56,8 @@ def likelihood_of(status: PointStatus) -> Floats:
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
-    level = curve.level_set(estimand_level(status.estimate.estimand))
-    return _likelihood(level, curve.weight, n_limit)
+    thresholds = curve.level_set(estimand_level(status.estimate.estimand))
+    return _likelihood(thresholds, curve.weight, n_limit)
 
 
 def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
@@ -70,13 +73,13 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     curve = budget_curve(status.history, n_limit)
     if curve is None or factor < curve.smallest_factor:
         return None
-    level = curve.level_set(estimand_level(status.estimate.estimand), factor)
-    return _likelihood(level, curve.curve.weight, n_limit)
+    thresholds = curve.level_set(estimand_level(status.estimate.estimand), factor)
+    return _likelihood(thresholds, curve.curve.weight, n_limit)
 
 
-def _likelihood(level: Floats, weight: Floats, n_limit: int) -> Floats:
-    log_level = np.log(np.maximum(level, math.exp(LOG_EMC[0])))
-    cell = np.clip((log_level - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
+def _likelihood(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
+    log_thresholds = np.log(np.maximum(thresholds, math.exp(LOG_EMC[0])))
+    cell = np.clip((log_thresholds - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
     density = np.bincount(left, weight * (1 - part), len(LOG_EMC))
     density += np.bincount(left + 1, weight * part, len(LOG_EMC))
@@ -164,9 +167,7 @@ class MeanRatio:
     size_ratios: tuple[float, ...] = ()
 
 
-def mean_ratio(
-    sizes: Sequence[Sequence[Floats]], level: float, margin: float = SAME_MARGIN
-) -> MeanRatio:
+def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -> MeanRatio:
     """Estimate the geometric mean of ratios over sizes and seeds.
 
     Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
@@ -175,7 +176,6 @@ def mean_ratio(
 
     Args:
         sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
-        level: probability of the interval.
         margin: largest relative difference of two EMCs that are the same.
     """
     products = [stack_likelihoods(ratios) for ratios in sizes]
@@ -195,7 +195,7 @@ def mean_ratio(
     by_size = _draw(likelihoods, ends, weights)
     drawn = by_size.mean(axis=0)
     open_below, open_above = (any(end[side] for end in ends) for side in (0, 1))
-    low, middle, high = np.exp(np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2]))
+    low, middle, high = np.exp(np.quantile(drawn, QUANTILES))
     closed = not open_below and not open_above
     within = np.abs(drawn) <= math.log1p(margin)
     medians = [

@@ -39,8 +39,7 @@ def effects(statuses: Sequence[PointStatus], compare: Compare) -> list[Effect]:
 
 def effect_of(**values: object) -> Effect:
     return Effect(
-        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, level=0.9,
-        **values,
+        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, **values,
     )  # fmt: skip
 
 
