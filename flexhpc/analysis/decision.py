@@ -176,12 +176,12 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
             break
         evaluated = {e.key: e for e in design.effects(needed, round_)}
         current = [evaluated[key] for key in undecided if key in evaluated]
-        level = partial(_level_at, rounds=tuple(rounds), index=completed)
+        test_level = partial(_level_at, rounds=tuple(rounds), index=completed)
         with_ratio = sum(effect.pairs > effect.bounds for effect in current)
         without_ratio = len(undecided) + abandoned - with_ratio
         abandoned += len(undecided) - len(current)  # all points of a value or baseline failed
         undecided = []
-        for effect in with_verdicts(current, settings.error, level, without_ratio):
+        for effect in with_verdicts(current, settings.error, test_level, without_ratio):
             if effect.pairs - effect.bounds == 1:  # the scatter between seeds is unknown
                 effects[effect.key] = replace(effect, verdict="not decided")
                 undecided.append(effect.key)
@@ -203,16 +203,16 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         ended_by = "max_seeds"
     round_ = rounds[completed - 1 if ended_by else completed]
     costs = {id(status): cost_in_trainings(status) for status in statuses}
-    precise = [costs[id(s)] for s in statuses if design.state(s, coarse=False)]
-    coarse = [_PRECISE_COST * cost for cost in costs.values() if cost]
-    cost_per_point = float(np.mean(precise or coarse or [0.0]))
+    precise_costs = [costs[id(s)] for s in statuses if design.state(s, coarse=False)]
+    predicted_costs = [_PRECISE_COST * cost for cost in costs.values() if cost]
+    cost_per_point = float(np.mean(precise_costs or predicted_costs or [0.0]))
     next_points: list[PointStatus] = []
     later_points: list[PointStatus] = []
     if ended_by is None:
         needed, unstarted = design.points_of(round_, undecided)
         next_points = design.missing(needed, round_)
         remaining = [max(cost_per_point - costs[id(status)], 0.0) for status in next_points]
-        total = sum(costs.values()) + cost_per_point * unstarted + sum(remaining)
+        total_cost = sum(costs.values()) + cost_per_point * unstarted + sum(remaining)
         if settings.max_cost is None:
             if next_points and completed + 1 < len(rounds):
                 later = rounds[completed + 1]
@@ -221,7 +221,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
                 later_points = [status for status in candidates if id(status) not in chosen]
         elif (
             completed > 0
-            and total > settings.max_cost
+            and total_cost > settings.max_cost
             and not design.is_started(round_, rounds[completed - 1], needed)
         ):
             next_points, ended_by = [], "max_cost"
@@ -250,7 +250,7 @@ def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool
     return pairs > _MAX_PREDICTED_PAIRS * max_pairs
 
 
-class PointKey(NamedTuple):
+class _PointKey(NamedTuple):
     """Values that identify a point among those of the comparisons."""
 
     seed: int
@@ -270,14 +270,14 @@ class _Design:
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
         self._compare, self._pairing = compare, Pairing(statuses, compare)
-        self._points: dict[PointKey, PointStatus] = {}
+        self._points: dict[_PointKey, PointStatus] = {}
         for status in statuses:
             value = self._pairing.value(status)
             if value is not None:
                 group, size, _ = self._pairing.pair_key(status)
                 names = tuple(name for _, name in group)
-                self._points[PointKey(status.point.seed, value, size, names)] = status
-        self.comparisons: dict[EffectKey, list[PointKey]] = {}
+                self._points[_PointKey(status.point.seed, value, size, names)] = status
+        self.comparisons: dict[EffectKey, list[_PointKey]] = {}
         baseline = self._pairing.baseline
         for key in self._points:
             if key.value != baseline and key._replace(value=baseline) in self._points:
@@ -304,7 +304,7 @@ class _Design:
         The first round also needs the listed points that belong to no comparison.
 
         Returns:
-            The points, and the number of further points whose status is unknown.
+            The points, and the number of further points that were not started.
         """
         keys = {
             key._replace(seed=seed, value=value)
@@ -315,8 +315,8 @@ class _Design:
         }
         known = [status for key, status in self._points.items() if key in keys]
         further_seeds = max(round_.seeds - len(self.seeds), 0)
-        unknown = len(keys) - len(known) + further_seeds * len(keys) // max(1, len(self.seeds))
-        return self.listed if round_.coarse else known, unknown
+        unstarted = len(keys) - len(known) + further_seeds * len(keys) // max(1, len(self.seeds))
+        return self.listed if round_.coarse else known, unstarted
 
     def missing(self, points: Sequence[PointStatus], round_: Round) -> list[PointStatus]:
         """Return the points that are not measured to the precision of a round and did not fail."""
