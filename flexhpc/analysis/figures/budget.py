@@ -50,13 +50,13 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     for status in known:
         key = (layout.facet(status), layout.series(status), _line_label(status, layout))
         groups.setdefault((*key, budget_value(status)), []).append(status)
-    rows = [row for key, points in groups.items() for row in _line(key, points)]
+    rows = [row for key, points in groups.items() for row in _line_data(key, points)]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     x_domain = log_domain([row["x"] for row in rows], label_space=_LABEL_WIDTH / width)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    _spread(rows, y_domain, height)
+    _place_labels(rows, y_domain, height)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(series, legend=True)}
@@ -77,7 +77,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     return chart(layers, width=width, height=height, data=rows, facets=facets)
 
 
-def _spread(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
+def _place_labels(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
     """Set ``label_y`` of the last row of each line, so that labels do not overlap."""
     ends: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -102,7 +102,9 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
     return f"{value} parameters" if layout.x_axis == "size" else f"{layout.key} {value}"
 
 
-def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list[dict[str, Any]]:
+def _line_data(
+    key: tuple[str, str, str, int], points: Sequence[PointStatus]
+) -> list[dict[str, Any]]:
     """Return the data of a line: medians over seeds of EMC and of the ends of its interval."""
     facet, series, size, spec_budget = key
     rows = []

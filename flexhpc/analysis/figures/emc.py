@@ -68,12 +68,14 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
         return None
     points = [status for _, status in measured]
     layout = layout_of(points)
-    rows = [_row(status, layout, index, per_parameter=per_parameter) for index, status in measured]
-    draw = _rows if layout.x_axis == "rows" else _curves
+    rows = [
+        _datum(status, layout, index, per_parameter=per_parameter) for index, status in measured
+    ]
+    draw = _plot_rows if layout.x_axis == "rows" else _plot_curves
     return draw(points, rows, layout, per_parameter=per_parameter)
 
 
-def _row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
+def _datum(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
     """Return the plotted values of a point; ``id`` is its index in the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None
@@ -104,7 +106,7 @@ def _scaled(samples: float, size: int) -> float:
     return max(samples, SMALLEST) / size
 
 
-def _curves(
+def _plot_curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
     """Plot curves of the medians over seeds, against parameters or a numeric key."""
@@ -156,27 +158,27 @@ def _curves(
         "scale": {"type": "linear", "domain": x_domain, "nice": False, "zero": False},
     }  # fmt: skip
     x["field"] = "x"
-    y = {**_value(y_domain, per_parameter=per_parameter), "field": "y"}
+    y = {**_emc_axis(y_domain, per_parameter=per_parameter), "field": "y"}
     colour = series_colour(series, legend=False)
     layers = [
         layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
-              where=_kind("diagonal")),
+              where=_is_kind("diagonal")),
         layer({"type": "line", "strokeWidth": 1.6},
               {"x": x, "y": y, "color": colour, "detail": {"field": "piece"}},
-              where=_kind("line")),
+              where=_is_kind("line")),
         layer({"type": "rule", "strokeWidth": 1.4, "opacity": 1},
               {"x": x, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}, "color": colour},
-              where=_kind("point")),
-        *_points({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
+              where=_is_kind("point")),
+        *_point_layers({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
                  size=_SMALL if dodge.step else _LARGE),
         layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
-               "color": colour}, where=_kind("label")),
+               "color": colour}, where=_is_kind("label")),
     ]  # fmt: skip
     return chart(layers, width=width, height=height, data=data, facets=facets)
 
 
-def _rows(
+def _plot_rows(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
     """Plot one row per combination of swept values; its seeds are in the same row.
@@ -215,26 +217,27 @@ def _rows(
     if side_by_side:
         shared["yOffset"] = {"field": "seed", "type": "ordinal"}
     domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    x = _value(domain, per_parameter=per_parameter)
+    x = _emc_axis(domain, per_parameter=per_parameter)
     layers = [
         layer({"type": "rule", "strokeWidth": 2, "opacity": 1},
-              {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared}, where=_kind("point")),
-        *_points({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
+              {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared},
+              where=_is_kind("point")),
+        *_point_layers({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
     ]  # fmt: skip
     step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if side_by_side else ROW_HEIGHT
     height = _DENSE_HEIGHT if dense else step * len(order)
     return chart(layers, width=520, height=height, data=rows)
 
 
-def _value(domain: Sequence[float], *, per_parameter: bool) -> Spec:
+def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
     return log_encoding("EMC / parameters" if per_parameter else "EMC (samples)", domain)
 
 
-def _kind(kind: str) -> str:
+def _is_kind(kind: str) -> str:
     return f"datum.kind === '{kind}'"
 
 
-def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
+def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
     """Return one layer of uncensored EMCs, and one of arrows for each side of censoring."""
     fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
     encoding = {**encoding, "tooltip": tooltip(*fields)}
@@ -242,7 +245,7 @@ def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spe
     bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
     marks = {"none": exact, **{side: {**bound, "shape": arrows[side]} for side in arrows}}
     return [
-        layer(mark, encoding, where=f"{_kind('point')} && datum.censored === '{side}'")
+        layer(mark, encoding, where=f"{_is_kind('point')} && datum.censored === '{side}'")
         for side, mark in marks.items()
     ]
 
@@ -275,12 +278,12 @@ def medians_of(
     The median is None if it depends on the unknown value of a censored EMC.
     """
     for x, seeds in sorted(group_by(curve, x_of).items()):
-        low, high = np.median([_range(s.estimate) for s in seeds if s.estimate], axis=0)
+        low, high = np.median([_possible_range(s.estimate) for s in seeds if s.estimate], axis=0)
         params = seeds[0].record.header.params if seeds[0].record else 0
         yield x, float(low) if low == high else None, params
 
 
-def _range(estimate: Estimate) -> tuple[float, float]:
+def _possible_range(estimate: Estimate) -> tuple[float, float]:
     """Return the smallest and the largest possible EMC; they differ if it is censored."""
     emc = float(emc_or_bound(estimate))
     return 0.0 if estimate.censored == "left" else emc, (
