@@ -190,7 +190,7 @@ def run_rounds(
         measured: list[PointStatus], compare: Compare, **options: Any
     ) -> list[effect.Effect]:
         key = tuple((s.point.id, len(s.record.probes) if s.record else 0) for s in measured)
-        if key not in evaluated:  # each round evaluates all previous looks again
+        if key not in evaluated:  # decide() evaluates all previous rounds again
             evaluated[key] = effect.effects_of(measured, compare, **options)
         return evaluated[key]
 
@@ -200,7 +200,7 @@ def run_rounds(
         result = decision.decide(list(statuses.values()), compare)
         if result.ended_by is not None:
             return result
-        for status in result.wanted:
+        for status in result.next_points:
             record = records[status.point.id]
             record = record.after(list(record.estimates)[-1 if result.precise else 0])
             statuses[status.point.id] = replace(

@@ -16,12 +16,12 @@ import pytest
 from bench.findings.page import RECORDS, write_page
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
-from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.generalization import correlations, label_pairs
 from flexhpc.analysis.reasons import at_edge
 from flexhpc.analysis.results import row_of
+from flexhpc.analysis.summary import summarize
 from flexhpc.api.runs import load
 from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY
@@ -33,7 +33,7 @@ PROSE = " ".join(PAGE.read_text().split())
 def load_finding(name: str, folder: Path) -> tuple[list[PointStatus], list[Effect]]:
     """Return the points of a stored run, and its comparisons."""
     statuses, spec = load_records(RECORDS / f"finding_{name}.json.xz", folder)
-    return statuses, comparisons(statuses, [spec])
+    return statuses, compare_as_specified(statuses, [spec]).effects
 
 
 def failures(statuses: Sequence[PointStatus]) -> Counter[str]:
@@ -88,10 +88,10 @@ def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {effect.pairs for effect in effects} == {15}
     steps, epochs, gradients = effects
-    assert f"at 8 units ({steps.most:.2f})" in PROSE
-    assert f"at 16 ({steps.least:.2f})" in PROSE
-    assert f"(up to {epochs.most:.2f}; {epochs.least:.2f} at 8)" in PROSE
-    assert f"({gradients.least:.2f} to {gradients.most:.2f})" in PROSE
+    assert f"at 8 units ({steps.max_ratio:.2f})" in PROSE
+    assert f"at 16 ({steps.min_ratio:.2f})" in PROSE
+    assert f"(up to {epochs.max_ratio:.2f}; {epochs.min_ratio:.2f} at 8)" in PROSE
+    assert f"({gradients.min_ratio:.2f} to {gradients.max_ratio:.2f})" in PROSE
     failed = failures(statuses)
     assert f"Of the {failed.total()} training runs that failed" in PROSE
     assert f"best rate, {failed['unconverged']} were still improving" in PROSE
@@ -109,8 +109,8 @@ def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
 def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
     statuses, (effect,) = load_finding("convergence", tmp_path)
     assert effect.verdict == "smaller"
-    assert (effect.pairs, effect.most < 1) == (15, True)
-    assert effect.singles == pytest.approx([0.9, 0.75, 0.75], abs=0.03), "a tenth, a quarter"
+    assert (effect.pairs, effect.max_ratio < 1) == (15, True)
+    assert effect.size_ratios == pytest.approx([0.9, 0.75, 0.75], abs=0.03), "a tenth, a quarter"
     assert f"trains to convergence ({effect.ratio_text})" in PROSE
     emc = {
         (s.point.swept["seed"], s.point.swept["model.width"], s.point.swept["training.optimizer"]):
@@ -157,9 +157,9 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert {effect.pairs for effect in effects} == {15}
     for family in ("cnn", "vit"):
         assert by_labels["original", family].sizes_text in PROSE
-        assert by_labels["random", family].least < 0.95
-        assert by_labels["random", family].most > 1.5, "the order depends on the size"
-    (random, _) = answer(statuses, effects)[-2:]
+        assert by_labels["random", family].min_ratio < 0.95
+        assert by_labels["random", family].max_ratio > 1.5, "the order depends on the size"
+    (random, _) = summarize(statuses, effects)[-2:]
     sizes = "1.99 at the smallest size, 0.89 at the largest"
     assert f"cnn larger on average ({by_labels['random', 'cnn'].ratio_text}), {sizes}" in random
 
@@ -172,7 +172,7 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert len(models) == 9
     perceptrons = sorted((m for m in models if m.family == "mlp"), key=lambda m: m.params)
     assert [m.test_accuracy for m in perceptrons] == sorted(m.test_accuracy for m in perceptrons)
-    ratios = [math.exp(m.excess) for m in perceptrons]
+    ratios = [math.exp(m.log_ratio) for m in perceptrons]
     assert ratios == sorted(ratios, reverse=True)
     assert f"from {ratios[0]:.2f} to {ratios[-1]:.2f}" in PROSE
     pearson, spearman = correlations(models, "test_accuracy")[:2]

@@ -22,7 +22,7 @@ from flexhpc.config import Point, load_points
 from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
-from tests.analysis import made
+from tests.analysis import builders
 from tests.conftest import REPOSITORY, Cli
 
 N_LIMIT = 1000
@@ -45,13 +45,13 @@ Verdicts = Sequence[tuple[int, bool]]
 
 
 def points(folder: Path, swept: str) -> list[Point]:
-    return made.points_of(folder, SPEC + swept)
+    return builders.points_of(folder, SPEC + swept)
 
 
 def measurement(point: Point, verdicts: Verdicts, **changes: object) -> Measurement:
     """Return a finished point; training runs that did not fit missed a tenth of the samples."""
     outcomes = [(n, 0 if fit else max(1, n // 10)) for n, fit in verdicts]
-    status = made.status(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
+    status = builders.measured_point(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
     return Measurement(run=RunFolder(Path("unused")), status=replace(status, **changes))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.common import markdown_row
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
@@ -41,7 +41,7 @@ def write_page(page: Path) -> None:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
             statuses, spec = load_records(path, Path(scratch))
-            effects = comparisons(statuses, [spec])
+            effects = compare_as_specified(statuses, [spec]).effects
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
             tables = [
@@ -101,9 +101,9 @@ def _comparison_table(effects: Sequence[Effect]) -> list[str]:
 def _law_table(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str]:
     if not laws:
         return []
-    head = [*laws[0].name, "EMC / parameters", "EMC ~ parameters ^", "points"]
+    head = [*laws[0].within, "EMC / parameters", "EMC ~ parameters ^", "points"]
     rows = [
-        [*law.name.values(), _per_parameter(law, statuses), law.slope_text, str(law.points)]
+        [*law.within.values(), _per_parameter(law, statuses), law.slope_text, str(law.points)]
         for law in laws
     ]
     return _table(head, rows)
@@ -114,7 +114,7 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
     ratios = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
-        and all((s.point.value(key) or "") == value for key, value in law.name.items())
+        and all((s.point.value(key) or "") == value for key, value in law.within.items())
     ]  # fmt: skip
     (lowest, _), (highest, _) = min(ratios), max(ratios)
     below = "< " if any(censored == "left" for _, censored in ratios) else ""
@@ -128,7 +128,7 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
         [
             f"{family} ({len(group)})", outcome, line.name,
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
-            line.without_text,
+            line.jackknife_text,
         ]
         for family, group in pairs_by_family(models).items()
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))

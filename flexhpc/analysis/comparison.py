@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import yaml
 
-from flexhpc.analysis.decision import decide
+from flexhpc.analysis.decision import Decision, decide
 from flexhpc.analysis.effect import SMALLER_BUDGETS, Effect, effects_of, with_verdicts
-from flexhpc.analysis.figures.layout import SIZES, varied_keys
+from flexhpc.analysis.figures.layout import is_number, varied_keys, without_sizes
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
@@ -17,32 +18,51 @@ _MAX_VALUES, _MAX_POINTS = 12, 1000
 """Maximum number of values of the key, and of points, for a default comparison."""
 
 
-def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare]) -> list[Effect]:
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """Comparisons of the points of one or several runs.
+
+    Attributes:
+        effects: ratios and verdicts; decisions: state of each comparison with the key ``decide``.
+    """
+
+    effects: list[Effect]
+    decisions: list[Decision]
+
+
+def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare]) -> Comparisons:
     """Compare EMCs at the budget of each point, at half and at a quarter of this budget.
 
     Args:
         statuses: points of one or several runs.
         requests: the comparisons; see :func:`effects_of`, also for errors. A comparison with
-            ``decide`` is shown as it was at its last look (:mod:`flexhpc.analysis.decision`).
+            ``decide`` is shown as it was after its last round (:mod:`flexhpc.analysis.decision`).
     """
-    at_budgets = [
-        with_verdicts([e for request in requests for e in effects_of(statuses, request, factor)])
+    at_budget, *at_smaller_budgets = (
+        [effects_of(statuses, request, factor) for request in requests]
         for factor in (1.0, *SMALLER_BUDGETS.values())
-    ]
-    smaller: dict[tuple[str, ...], list[Effect]] = {}
-    for effects in at_budgets[1:]:
-        for effect in effects:
-            smaller.setdefault(effect.key, []).append(effect)
-    shown = {effect.key: effect for effect in at_budgets[0]}
-    for request in requests:
+    )
+    effects = {effect.key: effect for effect in with_verdicts(list(chain(*at_budget)))}
+    decisions = []
+    for request, undecided in zip(requests, at_budget, strict=True):
         if request.decide:
-            for effect in effects_of(statuses, request):  # before its first look, it has no verdict
-                shown[effect.key] = effect
-            shown |= {effect.key: effect for effect in decide(statuses, request).effects}
-    return [replace(e, smaller=tuple(smaller.get(key, ()))) for key, e in shown.items()]
+            decision = decide(statuses, request)
+            effects |= {e.key: e for e in (*undecided, *decision.effects)}
+            decisions.append(decision)
+    smaller: dict[tuple[str, ...], list[Effect]] = {}
+    for by_request in at_smaller_budgets:
+        for effect in with_verdicts(list(chain(*by_request))):
+            smaller.setdefault(effect.key, []).append(effect)
+    return Comparisons(
+        effects=[
+            replace(effect, at_smaller_budgets=tuple(smaller.get(key, ())))
+            for key, effect in effects.items()
+        ],
+        decisions=decisions,
+    )
 
 
-def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
+def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
     """Make the comparisons that frozen specs request, by default the suggested one.
 
     The suggested comparison is omitted if it has no pairs.
@@ -54,8 +74,9 @@ def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[E
     if requested:
         return compare_points(statuses, list(requested.values()))
     default = suggested_comparison(statuses)
-    by_default = compare_points(statuses, [default]) if default else []
-    return by_default if any(effect.pairs for effect in by_default) else []
+    result = compare_points(statuses, [default] if default else [])
+    has_pairs = any(effect.pairs for effect in result.effects)
+    return result if has_pairs else Comparisons(effects=[], decisions=[])
 
 
 def requested_comparisons(spec: str) -> list[Compare]:
@@ -66,12 +87,6 @@ def requested_comparisons(spec: str) -> list[Compare]:
     return [Compare.model_validate(entry) for entry in yaml.safe_load(spec)["compare"]]
 
 
-def decision_texts(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[str]:
-    """Describe the state of each requested comparison that has the key ``decide``."""
-    requests = [compare for text in specs for compare in requested_comparisons(text)]
-    return [decide(statuses, compare).text for compare in requests if compare.decide]
-
-
 def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     """Suggest a comparison of the points of a sweep; None without a suitable key.
 
@@ -80,19 +95,21 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     """
     if len(statuses) > _MAX_POINTS:
         return None
-    kinds = [key for key in varied_keys(statuses) if key.split(".")[-1] not in SIZES]
-    few = [k for k in kinds if 1 < len({s.point.value(k) for s in statuses}) <= _MAX_VALUES]
-    of_data = [key for key in few if key.startswith("data.")]
-    others = [key for key in few if key not in of_data]
+    keys = [
+        key
+        for key in without_sizes(varied_keys(statuses))
+        if 1 < len({status.point.value(key) for status in statuses}) <= _MAX_VALUES
+    ]
+    data_keys = [key for key in keys if key.startswith("data.")]
+    others = [key for key in keys if key not in data_keys]
     if len(others) == 1 and not _is_axis(statuses, others[0]):
         return Compare(by=others[0])
-    if not others and "data.labels" in of_data:
-        return Compare(by="data.labels", within=[k for k in of_data if k != "data.labels"])
+    if not others and "data.labels" in data_keys:
+        return Compare(by="data.labels", within=[k for k in data_keys if k != "data.labels"])
     return None
 
 
 def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
     """Return whether a key has more than two numeric values, so that it is an x axis."""
-    values = [s.point.swept.get(key) for s in statuses]
-    numbers = {v for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
-    return len(numbers) > 2
+    values = [status.point.swept.get(key) for status in statuses]
+    return len({value for value in values if is_number(value)}) > 2

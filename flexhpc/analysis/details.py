@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.analysis.reasons import ending_text, why_bound
+from flexhpc.analysis.reasons import censoring_reason, ending_text
 from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.record import ProbeSummary
@@ -57,7 +57,7 @@ def point_details(status: PointStatus, *, losses: bool = True) -> Details:
         "interval": None if exact is None or exact.emc_hi is None
         else {"lo": exact.emc_lo, "emc": exact.emc, "hi": exact.emc_hi},
         "by_curve": exact is not None and exact.estimand != "last_fit",
-        "why": why_bound(status),
+        "reason": censoring_reason(status),
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,
         "bracket": bracket_text(bracket),
@@ -95,7 +95,7 @@ def _curve(status: PointStatus) -> list[list[float]]:
     history, record = status.history, status.record
     if not history or record is None:
         return []
-    tried = [result.n for result in history]
-    ns = np.geomspace(min(tried) / 1.2, max(tried) * 1.2, _CURVE_VALUES)
+    probed = [result.n for result in history]
+    ns = np.geomspace(min(probed) / 1.2, max(probed) * 1.2, _CURVE_VALUES)
     chances = posterior(history, record.header.n_limit).mean_chance(ns)
     return [[round(float(n), 2), round(float(p), 4)] for n, p in zip(ns, chances, strict=True)]

@@ -10,12 +10,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.likelihood import (
-    SAME,
+    SAME_MARGIN,
     MeanRatio,
     likelihood_at_budget,
     mean_ratio,
@@ -29,7 +30,7 @@ from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
-WRONG = 0.05
+ERROR_RATE = 0.05
 """Family-wise error rate of all verdicts: one half for the verdicts that two EMCs differ, one half
 for the verdicts that they are the same."""
 _MAX_PAIRS = 1000
@@ -50,15 +51,14 @@ class Effect(MeanRatio):
         pairs: number of pairs.
         bounds: number of pairs without information, because both EMCs are bounds on the same side.
         unpaired: number of points at ``value`` without a counterpart at the baseline.
-        growing: whether the numbers of parameters of ``singles``, in ascending order, all differ.
-        level: probability of the interval.
+        distinct_sizes: whether the numbers of parameters of all sizes differ.
         margin: largest relative difference of two EMCs that are the same.
         verdict: verdict at an error rate of 5 % over all comparisons together (Holm 1979).
         at_this_budget: whether a point of a pair is not known to be saturated.
-        smaller: the comparison at a quarter and at half of the budget of every point; empty if
-            the EMC at other budgets is unknown for all points.
-        more: estimated number of additional pairs needed for a verdict; None if none are needed, or
-            more than 1,000.
+        at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
+            empty if the EMC at other budgets is unknown for all points.
+        more_pairs: estimated number of additional pairs needed for a verdict; None if none are
+            needed, or more than 1,000.
     """
 
     by: str
@@ -68,13 +68,12 @@ class Effect(MeanRatio):
     pairs: int
     bounds: int
     unpaired: int
-    growing: bool = False
-    level: float
-    margin: float = SAME
+    distinct_sizes: bool = False
+    margin: float = SAME_MARGIN
     verdict: Verdict = "not decided"
     at_this_budget: bool = False
-    smaller: tuple[Effect, ...] = ()
-    more: int | None = None
+    at_smaller_budgets: tuple[Effect, ...] = ()
+    more_pairs: int | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -100,7 +99,7 @@ class Effect(MeanRatio):
         if self.verdict != "not decided":
             others = [
                 f"{effect.verdict} at {name}"
-                for name, effect in zip(SMALLER_BUDGETS, self.smaller, strict=False)
+                for name, effect in zip(SMALLER_BUDGETS, self.at_smaller_budgets, strict=False)
                 if effect.verdict != self.verdict
             ]
             verdict = f"{self.verdict} at this budget" if self.at_this_budget else self.verdict
@@ -109,9 +108,10 @@ class Effect(MeanRatio):
             return "no pairs"
         if self.pairs == self.bounds:
             return "not decided: both are bounds"
-        if self.more is None:
+        if self.more_pairs is None:
             return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
-        return f"not decided (needs {self.more} more {'pair' if self.more == 1 else 'pairs'})"
+        noun = "pair" if self.more_pairs == 1 else "pairs"
+        return f"not decided (needs {self.more_pairs} more {noun})"
 
     @property
     def ratio_text(self) -> str:
@@ -125,9 +125,9 @@ class Effect(MeanRatio):
     @property
     def chance_text(self) -> str:
         """The probability that the ratio is above 1; never shown as exactly 0 or 1."""
-        if 0.001 <= self.chance <= 0.999:
-            return f"{self.chance:.3g}"
-        return "" if not self.pairs else ("> 0.999" if self.chance > 0.5 else "< 0.001")
+        if 0.001 <= self.chance_larger <= 0.999:
+            return f"{self.chance_larger:.3g}"
+        return "" if not self.pairs else ("> 0.999" if self.chance_larger > 0.5 else "< 0.001")
 
     @property
     def pairs_text(self) -> str:
@@ -137,14 +137,14 @@ class Effect(MeanRatio):
         return f"{self.pairs} ({notes})" if notes else str(self.pairs)
 
     @property
-    def least(self) -> float:
+    def min_ratio(self) -> float:
         """The smallest ratio of a size; nan if the ratio of any size is a bound."""
-        return float(np.min(self.singles)) if self.singles else math.nan
+        return float(np.min(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
-    def most(self) -> float:
+    def max_ratio(self) -> float:
         """The largest ratio of a size; nan if the ratio of any size is a bound."""
-        return float(np.max(self.singles)) if self.singles else math.nan
+        return float(np.max(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
     def sizes_text(self) -> str:
@@ -152,17 +152,17 @@ class Effect(MeanRatio):
 
         Empty for fewer than two sizes, or if the ratio of any size is a bound.
         """
-        if len(self.singles) < 2 or math.isnan(self.least):
+        if len(self.size_ratios) < 2 or math.isnan(self.min_ratio):
             return ""
-        return f"{self.least:.2f} to {self.most:.2f}"
+        return f"{self.min_ratio:.2f} to {self.max_ratio:.2f}"
 
     @property
-    def turns(self) -> str:
+    def reversal_text(self) -> str:
         """The ratios by size if some are below and some above 1; empty otherwise."""
-        if not _on_both_sides(self.least, self.most):
+        if not _on_both_sides(self.min_ratio, self.max_ratio):
             return ""
-        first, last = self.singles[0], self.singles[-1]
-        if self.growing and _on_both_sides(*sorted((first, last))):
+        first, last = self.size_ratios[0], self.size_ratios[-1]
+        if self.distinct_sizes and _on_both_sides(*sorted((first, last))):
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
         return f"{self.sizes_text} by size"
 
@@ -170,16 +170,17 @@ class Effect(MeanRatio):
         """Return the comparison as plain values; open ends and unknown values are None."""
         row = {
             "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
-            "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": self.level,
-            "smallest_size_ratio": self.least, "largest_size_ratio": self.most,
-            "chance_larger": self.chance, "chance_same": self.same, "verdict": self.verdict,
-            "pairs": self.pairs, "pairs_of_bounds": self.bounds, "unpaired": self.unpaired,
-            "scatter": self.scatter, "more_pairs": self.more,
+            "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": LEVEL,
+            "smallest_size_ratio": self.min_ratio, "largest_size_ratio": self.max_ratio,
+            "chance_larger": self.chance_larger, "chance_same": self.chance_same,
+            "verdict": self.verdict, "pairs": self.pairs, "pairs_of_bounds": self.bounds,
+            "unpaired": self.unpaired, "scatter": self.scatter, "more_pairs": self.more_pairs,
             "at_this_budget": self.at_this_budget,
-            "same_verdict_at_all_budgets": all(e.verdict == self.verdict for e in self.smaller)
-            if self.smaller else None,
+            "same_verdict_at_all_budgets":
+            all(effect.verdict == self.verdict for effect in self.at_smaller_budgets)
+            if self.at_smaller_budgets else None,
         }  # fmt: skip
-        for name, effect in zip(("quarter", "half"), self.smaller, strict=False):
+        for name, effect in zip(("quarter", "half"), self.at_smaller_budgets, strict=False):
             row |= {
                 f"ratio_at_{name}": effect.ratio, f"ratio_at_{name}_lo": effect.low,
                 f"ratio_at_{name}_hi": effect.high, f"verdict_at_{name}": effect.verdict,
@@ -193,9 +194,11 @@ def _on_both_sides(low: float, high: float) -> bool:
 
 
 def effects_of(
-    statuses: Sequence[PointStatus], compare: Compare, factor: float = 1.0, level: float = LEVEL,
+    statuses: Sequence[PointStatus],
+    compare: Compare,
+    factor: float = 1.0,
     pairing: Pairing | None = None,
-) -> list[Effect]:  # fmt: skip
+) -> list[Effect]:
     """Compare the EMCs at each value of a key with those at its baseline.
 
     Verdicts are set by :func:`with_verdicts`, because they depend on all comparisons together.
@@ -207,7 +210,6 @@ def effects_of(
             default the swept data keys). Each combination of values of the grouping keys is
             compared separately.
         factor: multiple of the budget of each point at which EMCs are compared.
-        level: probability of the intervals.
         pairing: pairing of these points, or of more points; made from these points by default.
 
     Returns:
@@ -219,57 +221,78 @@ def effects_of(
         InputError: no point has the key, the baseline or a key of ``within``.
     """
     pairing = pairing or Pairing(statuses, compare)
-    margin = SAME if compare.decide is None else compare.decide.margin
-    baseline = pairing.baseline
-    likelihoods: dict[int, Floats] = {}
-    # Points by group, size and seed, and then by value of the compared key: pairs share a unit.
-    units: dict[Unit, dict[str, PointStatus]] = {}
+    margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
+    points: dict[PairKey, dict[str, _Measured]] = {}  # by pair, then by value of the compared key
     for status in statuses:
         value = pairing.value(status)
         if value is not None and status.estimate is not None and status.record is not None:
             likelihood = likelihood_at_budget(status, factor)
-            if likelihood is None:
-                continue
-            likelihoods[id(status)] = likelihood
-            units.setdefault(pairing.unit(status), {}).setdefault(value, status)
-    measured = {value for unit in units.values() for value in unit}
-    if baseline not in measured or len(measured) < 2:
+            if likelihood is not None:
+                measured = _Measured(status, likelihood, status.record.header.params)
+                points.setdefault(pairing.pair_key(status), {}).setdefault(value, measured)
+    values = {value for by_value in points.values() for value in by_value}
+    if pairing.baseline not in values or len(values) < 2:
         return []
-    compared = []
-    for group in dict.fromkeys(key[0] for key in units):
-        for value in (value for value in pairing.names if value != baseline):
-            points = {
-                key[1:]: unit for key, unit in units.items() if key[0] == group and value in unit
+    effects = []
+    for group in dict.fromkeys(group for group, _, _ in points):
+        for value, name in pairing.names.items():
+            with_value = {
+                key: by_value
+                for key, by_value in points.items()
+                if key[0] == group and value in by_value
             }
-            if not points:
-                continue
-            ratios: dict[str, list[Floats]] = {}
-            params: dict[str, int] = {}
-            pairs = bounds = 0
-            at_this_budget = False
-            for (size, _), unit in points.items():
-                if baseline in unit:
-                    pairs += 1
-                    pair = (unit[value], unit[baseline])
-                    at_this_budget |= any(map(_depends_on_budget, pair))
-                    ratio = ratio_likelihood(*(likelihoods[id(status)] for status in pair))
-                    if ratio is None:
-                        bounds += 1
-                    else:
-                        ratios.setdefault(size, []).append(ratio)
-                        record = unit[baseline].record
-                        params[size] = 0 if record is None else record.header.params
-            sizes = [ratios[size] for size in sorted(ratios, key=params.__getitem__)]
-            mean = mean_ratio(sizes, level, margin) if sizes else MeanRatio()
-            compared.append(
-                Effect(
-                    **vars(mean), by=compare.by, value=pairing.names[value],
-                    baseline=pairing.names[baseline], within=dict(group), pairs=pairs,
-                    bounds=bounds, unpaired=len(points) - pairs, level=level, margin=margin,
-                    growing=len(set(params.values())) == len(sizes), at_this_budget=at_this_budget,
-                )
-            )  # fmt: skip
-    return compared
+            if value != pairing.baseline and with_value:
+                statistics = _compare_pairs(with_value, value, pairing.baseline, margin)
+                effects.append(
+                    Effect(
+                        **statistics, by=compare.by, value=name,
+                        baseline=pairing.names[pairing.baseline], within=dict(group), margin=margin,
+                    )
+                )  # fmt: skip
+    return effects
+
+
+class _Measured(NamedTuple):
+    """A point, the likelihood of its log EMC (cells,), and its number of parameters."""
+
+    status: PointStatus
+    likelihood: Floats
+    params: int
+
+
+def _compare_pairs(
+    points: Mapping[PairKey, Mapping[str, _Measured]], value: str, baseline: str, margin: float
+) -> dict[str, Any]:
+    """Return the fields of :class:`Effect` that depend on the EMCs.
+
+    Args:
+        points: points with the value, and their counterparts, by value of the compared key.
+        value, baseline: the two values to compare.
+        margin: see :class:`Effect`.
+    """
+    ratios: dict[str, list[Floats]] = {}
+    params: dict[str, int] = {}
+    pairs = bounds = 0
+    at_this_budget = False
+    for (_, size, _), by_value in points.items():
+        if baseline not in by_value:
+            continue
+        pairs += 1
+        numerator, denominator = by_value[value], by_value[baseline]
+        at_this_budget |= _depends_on_budget(numerator.status)
+        at_this_budget |= _depends_on_budget(denominator.status)
+        ratio = ratio_likelihood(numerator.likelihood, denominator.likelihood)
+        if ratio is None:
+            bounds += 1
+        else:
+            ratios.setdefault(size, []).append(ratio)
+            params[size] = denominator.params
+    sizes = [ratios[size] for size in sorted(ratios, key=params.__getitem__)]
+    mean = mean_ratio(sizes, margin) if sizes else MeanRatio()
+    return {
+        **vars(mean), "pairs": pairs, "bounds": bounds, "unpaired": len(points) - pairs,
+        "distinct_sizes": len(set(params.values())) == len(sizes), "at_this_budget": at_this_budget,
+    }  # fmt: skip
 
 
 def _depends_on_budget(status: PointStatus) -> bool:
@@ -282,7 +305,7 @@ def _depends_on_budget(status: PointStatus) -> bool:
 
 _Group = tuple[tuple[str, str], ...]
 """Pairs of a grouping key and its value."""
-Unit = tuple[_Group, str, str]
+PairKey = tuple[_Group, str, str]
 """Values that are equal in a pair: grouping values, size (as JSON) and seed."""
 
 
@@ -300,7 +323,7 @@ class Pairing:
             for status, short in zip(statuses, without_shared_entries(statuses), strict=True)
             if (value := self.value(status)) is not None
         }
-        swept = list(dict.fromkeys(key for s in statuses for key in s.point.swept))
+        swept = swept_keys(statuses)
         if statuses and not self.names:
             listed = ", ".join(swept) or "none"
             raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
@@ -329,11 +352,11 @@ class Pairing:
         """Return a point's value of the compared key; None if it has none."""
         return self._value[id(status.point)]
 
-    def key(self, value: str, group: tuple[str, ...]) -> tuple[str, ...]:
+    def effect_key(self, value: str, group: tuple[str, ...]) -> tuple[str, ...]:
         """Return ``Effect.key`` of the comparison of a value, for these grouping values."""
         return self._by, self.names[value], self.names[self.baseline], *group
 
-    def unit(self, status: PointStatus) -> Unit:
+    def pair_key(self, status: PointStatus) -> PairKey:
         """Return the values that are equal in a pair."""
         group = tuple((key, status.point.value(key) or "") for key in self._within)
         size = [texts[id(status.point)] for key, texts in self._texts.items() if key != "seed"]
@@ -367,13 +390,13 @@ def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str
     """Return the keys to group by: ``within``, or by default the swept data keys."""
     if compare.within is not None:
         return list(compare.within)
-    keys = dict.fromkeys(key for s in statuses for key in s.point.swept)
+    keys = swept_keys(statuses)
     return [key for key in keys if key.split(".")[0] == "data" and key != compare.by]
 
 
 def with_verdicts(
-    effects: Sequence[Effect], error: float = WRONG,
-    level: Callable[[float], float] = lambda error: error, others: int = 0,
+    effects: Sequence[Effect], error: float = ERROR_RATE,
+    test_level: Callable[[float], float] = lambda error: error, without_ratio: int = 0,
 ) -> list[Effect]:  # fmt: skip
     """Set the verdicts, with correction for multiple comparisons (Holm 1979).
 
@@ -381,40 +404,48 @@ def with_verdicts(
         effects: the comparisons.
         error: probability that any of the verdicts is wrong; one half for the verdicts that two
             EMCs differ, one half for the verdicts that they are the same.
-        level: converts the error rate of a one-sided test to its level in this evaluation, if the
-            comparisons are evaluated several times.
-        others: number of further comparisons without a verdict, for which the correction allows.
+        test_level: converts the error rate of a one-sided test to its level in this evaluation, if
+            the comparisons are evaluated several times.
+        without_ratio: number of further comparisons for which the correction allows.
     """
-    known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
-    tails = [min(effects[i].chance, 1 - effects[i].chance) for i in known]
-    differ = _holm(tails, error / 4, level, others)
-    same = _holm([1 - effects[i].same for i in known], error / 2, level, others)
+    testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
+    tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
+    tests = len(testable) + without_ratio
+    differ = _holm(tails, error / 4, test_level, tests)
+    same = _holm([1 - effects[i].chance_same for i in testable], error / 2, test_level, tests)
     verdicts = dict.fromkeys(range(len(effects)), "not decided")
-    for i, differs, is_same in zip(known, differ, same, strict=True):
+    for i, differs, is_same in zip(testable, differ, same, strict=True):
         if is_same:
             verdicts[i] = effects[i].same_text
         elif differs:
-            verdicts[i] = "larger" if effects[i].chance > 0.5 else "smaller"
-    each = error / max(1, len(known) + others)
-    levels = level(each / 4), level(each / 2)
+            verdicts[i] = "larger" if effects[i].chance_larger > 0.5 else "smaller"
+    error_per_test = error / max(1, tests)
+    levels = test_level(error_per_test / 4), test_level(error_per_test / 2)
     result = []
     for effect, verdict in zip(effects, verdicts.values(), strict=True):
-        more = _more_pairs(effect, *levels) if verdict == "not decided" else None
-        result.append(replace(effect, verdict=verdict, more=more))
+        more_pairs = _more_pairs(effect, *levels) if verdict == "not decided" else None
+        result.append(replace(effect, verdict=verdict, more_pairs=more_pairs))
     return result
 
 
 def _holm(
-    chances: Sequence[float], error: float, level: Callable[[float], float], others: int
+    chances: Sequence[float], error: float, test_level: Callable[[float], float], tests: int
 ) -> list[bool]:
-    """Return which hypotheses are rejected at a family-wise error rate (Holm)."""
+    """Return which hypotheses are rejected at a family-wise error rate (Holm).
+
+    Args:
+        chances: tail probability of each hypothesis.
+        error: family-wise error rate.
+        test_level: see :func:`with_verdicts`.
+        tests: number of hypotheses, including those without a ratio.
+    """
     order = np.argsort(chances, kind="stable")
-    passed = [False] * len(chances)
+    rejected = [False] * len(chances)
     for rank, index in enumerate(order):
-        if chances[index] > level(error / (len(chances) + others - rank)):
+        if chances[index] > test_level(error / (tests - rank)):
             break
-        passed[index] = True
-    return passed
+        rejected[index] = True
+    return rejected
 
 
 def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
@@ -426,14 +457,13 @@ def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
     """
     from scipy.stats import norm
 
-    known = effect.pairs - effect.bounds
-    if effect.low is None or effect.high is None or not known:
+    pairs = effect.pairs - effect.bounds
+    if effect.low is None or effect.high is None or not pairs:
         return None
-    deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + effect.level) / 2))
-    middle = abs(math.log(effect.ratio))
+    deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + LEVEL) / 2))
+    log_ratio = abs(math.log(effect.ratio))
     needed = math.inf
-    for distance, chance in ((middle, differ), (math.log1p(effect.margin) - middle, same)):
+    for distance, level in ((log_ratio, differ), (math.log1p(effect.margin) - log_ratio, same)):
         if distance > 0:
-            needed = min(needed, known * (norm.isf(chance) * deviation / distance) ** 2)
-    more = math.ceil(needed) - known if needed < _MAX_PAIRS else None
-    return None if more is None else max(more, 1)
+            needed = min(needed, pairs * (norm.isf(level) * deviation / distance) ** 2)
+    return max(math.ceil(needed) - pairs, 1) if needed < _MAX_PAIRS else None

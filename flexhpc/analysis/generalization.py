@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound
 from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL, Censored
@@ -38,8 +39,8 @@ class Pair:
 
     Attributes:
         name: name of the model; family: its model family; params: its number of parameters.
-        emc_true, emc_random: EMC with original and with random labels (samples).
-        bound: ``none`` if no EMC is censored; otherwise whether ``excess`` is a ``lower`` or an
+        emc_original, emc_random: EMC with original and with random labels (samples).
+        bound: ``none`` if no EMC is censored; otherwise whether ``log_ratio`` is a ``lower`` or an
             ``upper`` bound of its true value, or neither (``unknown``).
         test_accuracy, gap: test accuracy, and train minus test accuracy, of the model when it
             interpolated the original labels.
@@ -48,16 +49,16 @@ class Pair:
     name: str
     family: str
     params: int
-    emc_true: int
+    emc_original: int
     emc_random: int
     bound: Bound = "none"
     test_accuracy: float
     gap: float
 
     @property
-    def excess(self) -> float:
-        """The predictor: log(EMC with original labels / EMC with random labels)."""
-        return math.log(max(self.emc_true, 1) / max(self.emc_random, 1))
+    def log_ratio(self) -> float:
+        """The predictor, log(EMC with original labels / EMC with random labels)."""
+        return math.log(max(self.emc_original, 1) / max(self.emc_random, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class Correlation:
 
     Attributes:
         name: name of the measure; value: the correlation; lower, upper: its interval.
-        least, most: smallest and largest correlation with one model removed (jackknife), which show
-            whether a single model causes the correlation. None if the correlation is undefined
+        jackknife_min, jackknife_max: smallest and largest correlation with one model removed, which
+            show whether a single model causes the correlation. None if the correlation is undefined
             after the removal of some model, because the others do not vary.
     """
 
@@ -75,15 +76,15 @@ class Correlation:
     value: float
     lower: float
     upper: float
-    least: float | None
-    most: float | None
+    jackknife_min: float | None
+    jackknife_max: float | None
 
     @property
-    def without_text(self) -> str:
+    def jackknife_text(self) -> str:
         """The jackknife range: ``0.71 to 0.93``, ``not defined``."""
-        if self.least is None or self.most is None:
+        if self.jackknife_min is None or self.jackknife_max is None:
             return "not defined"
-        return f"{self.least:.2f} to {self.most:.2f}"
+        return f"{self.jackknife_min:.2f} to {self.jackknife_max:.2f}"
 
 
 def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
@@ -118,7 +119,7 @@ def _mean_pair(seeds: Sequence[Pair]) -> Pair:
 
     return replace(
         seeds[0],
-        emc_true=geometric([pair.emc_true for pair in seeds]),
+        emc_original=geometric([pair.emc_original for pair in seeds]),
         emc_random=geometric([pair.emc_random for pair in seeds]),
         bound=_joint_bound(*(pair.bound for pair in seeds)),
         test_accuracy=fmean(pair.test_accuracy for pair in seeds),
@@ -132,20 +133,20 @@ def _evaluation(status: PointStatus) -> dict[str, Any] | None:
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
 
-def _pair(true: PointStatus, random: PointStatus) -> Pair:
-    record, evaluation = true.record, _evaluation(true)
+def _pair(original: PointStatus, random: PointStatus) -> Pair:
+    record, evaluation = original.record, _evaluation(original)
     assert record is not None
     assert evaluation is not None
-    assert true.estimate is not None
+    assert original.estimate is not None
     assert random.estimate is not None
-    swept = {k: v for k, v in true.point.swept.items() if k not in ("data.labels", "seed")}
+    swept = {k: v for k, v in original.point.swept.items() if k not in ("data.labels", "seed")}
     return Pair(
         name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
-        family=true.point.model.family,
+        family=original.point.model.family,
         params=record.header.params,
-        emc_true=emc_or_bound(true.estimate),
+        emc_original=emc_or_bound(original.estimate),
         emc_random=emc_or_bound(random.estimate),
-        bound=_joint_bound(_BOUND[true.estimate.censored], _INVERSE[random.estimate.censored]),
+        bound=_joint_bound(_BOUND[original.estimate.censored], _INVERSE[random.estimate.censored]),
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
@@ -163,7 +164,7 @@ def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:
-    """Correlate ``excess`` with an outcome over models.
+    """Correlate ``log_ratio`` with an outcome over models.
 
     Computes Pearson's r, Spearman's rho, Kendall's tau and the partial Pearson correlation given
     log parameters (between the residuals of both after a linear fit on log parameters), each with a
@@ -175,33 +176,33 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
 
     Returns:
         The correlations that are defined: none for fewer than ``MIN_PAIRS`` pairs, or if
-        ``excess`` or the outcome does not vary.
+        ``log_ratio`` or the outcome does not vary.
     """
     exact_pairs = uncensored_pairs(model_pairs)
     if len(exact_pairs) < MIN_PAIRS:
         return []
-    excess = np.array([pair.excess for pair in exact_pairs])
+    log_ratios = np.array([pair.log_ratio for pair in exact_pairs])
     result = np.array([getattr(pair, outcome) for pair in exact_pairs], dtype=np.float64)
     size = np.log([pair.params for pair in exact_pairs])
     rng = np.random.default_rng(_SEED)
-    draws = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
+    resamples = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
     others = ~np.eye(len(exact_pairs), dtype=bool)
     tail = (1 - LEVEL) / 2
     results = []
     for name, measure in _MEASURES.items():
-        value = measure(excess, result, size)
-        drawn, without = (
-            np.array([measure(excess[i], result[i], size[i]) for i in chosen])
-            for chosen in (draws, others)
+        value = measure(log_ratios, result, size)
+        bootstrap, without_one = (
+            np.array([measure(log_ratios[i], result[i], size[i]) for i in samples])
+            for samples in (resamples, others)
         )
-        drawn = drawn[np.isfinite(drawn)]
-        if not math.isnan(value) and len(drawn):
-            lower, upper = np.quantile(drawn, (tail, 1 - tail))
-            defined = bool(np.isfinite(without).all()) and len(others) > MIN_PAIRS
+        bootstrap = bootstrap[np.isfinite(bootstrap)]
+        if not math.isnan(value) and len(bootstrap):
+            lower, upper = np.quantile(bootstrap, (tail, 1 - tail))
+            defined = bool(np.isfinite(without_one).all()) and len(others) > MIN_PAIRS
             correlation = Correlation(
                 name=name, value=value, lower=float(lower), upper=float(upper),
-                least=float(without.min()) if defined else None,
-                most=float(without.max()) if defined else None,
+                jackknife_min=float(without_one.min()) if defined else None,
+                jackknife_max=float(without_one.max()) if defined else None,
             )  # fmt: skip
             results.append(correlation)
     return results
@@ -213,12 +214,10 @@ def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     Omit groups of fewer than ``MIN_PAIRS`` pairs, and a family that is equal to ``all``.
     """
     exact_pairs = uncensored_pairs(model_pairs)
-    families: dict[str, list[Pair]] = {"all": exact_pairs}
-    for pair in exact_pairs:
-        families.setdefault(pair.family, []).append(pair)
+    families = group_by(exact_pairs, lambda pair: pair.family)
     return {
         name: models
-        for name, models in families.items()
+        for name, models in {"all": exact_pairs, **families}.items()
         if len(models) >= MIN_PAIRS and (name == "all" or len(models) < len(exact_pairs))
     }
 

@@ -13,7 +13,7 @@ from flexhpc.search import History
 from flexhpc.search.history import accepted_probes
 from flexhpc.store.record import ProbeSummary
 
-_NEAR = 1.1
+_MAX_RATIO = 1.1
 """Maximum ratio between the n of probes that are averaged."""
 
 
@@ -26,9 +26,9 @@ def label_information(n: int, accuracy: float, classes: int) -> float:
     """
     if accuracy <= 1 / classes:
         return 0.0
-    wrong = 1 - accuracy
-    missing = wrong * math.log2(wrong / (classes - 1)) if wrong > 0 else 0.0
-    return n * (math.log2(classes) + accuracy * math.log2(accuracy) + missing)
+    error = 1 - accuracy
+    error_term = error * math.log2(error / (classes - 1)) if error > 0 else 0.0
+    return n * (math.log2(classes) + accuracy * math.log2(accuracy) + error_term)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +36,27 @@ class StoredBits:
     """Information (bits) that a network stores, at the n where it stores most.
 
     Attributes:
-        most: mean information over the probes within a factor of ``_NEAR`` of this n.
+        mean: mean information over the probes within a factor of ``_MAX_RATIO`` of this n.
         low, high: 90 % interval of this mean by Student's t, not corrected for the selection of the
             largest of several means; None for a single probe.
     """
 
-    most: float
+    mean: float
     low: float | None
     high: float | None
 
     def per(self, size: int) -> StoredBits:
         """Divide the values by a size, such as the number of parameters."""
         low, high = (None if end is None else end / size for end in (self.low, self.high))
-        return StoredBits(most=self.most / size, low=low, high=high)
+        return StoredBits(mean=self.mean / size, low=low, high=high)
 
 
 def max_label_information(history: History, classes: int) -> StoredBits | None:
     """Return the maximum over n of the information about labels that a network stores.
 
     The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The value at an n is the mean
-    of the bits per sample over the probes within a factor of ``_NEAR``, because searches seldom
-    probe an n twice, and the maximum over single probes would be biased upwards.
+    of the bits per sample over the probes within a factor of ``_MAX_RATIO``, because searches
+    seldom probe an n twice, and the maximum over single probes would be biased upwards.
 
     Args:
         history: finished probes, in any order; those rejected by a convergence gate are ignored.
@@ -97,11 +97,11 @@ def _max_bits(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
     if not stored:
         return None
     n, bits = np.array(stored, dtype=np.float64).T
-    near = np.abs(np.log(n[:, None] / n)) <= math.log(_NEAR) + 1e-12
+    near = np.abs(np.log(n[:, None] / n)) <= math.log(_MAX_RATIO) + 1e-12
     means = n * (near @ (bits / n)) / near.sum(axis=1)
     best = int(means.argmax())
-    most, similar = float(means[best]), (bits / n)[near[best]] * n[best]
-    if (count := len(similar)) < 2:
-        return StoredBits(most=most, low=None, high=None)
-    half = float(stdtrit(count - 1, 0.95) * similar.std(ddof=1) / math.sqrt(count))
-    return StoredBits(most=most, low=max(0.0, most - half), high=most + half)
+    mean, values = float(means[best]), (bits / n)[near[best]] * n[best]
+    if (count := len(values)) < 2:
+        return StoredBits(mean=mean, low=None, high=None)
+    half = float(stdtrit(count - 1, 0.95) * values.std(ddof=1) / math.sqrt(count))
+    return StoredBits(mean=mean, low=max(0.0, mean - half), high=mean + half)

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import estimand_level, posterior
+from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 STEP = 0.02
@@ -23,15 +24,17 @@ LOG_EMC = np.arange(-16.0, 31.0, STEP)
 """Grid of log EMC: covers all measurable EMCs, multiplied by any ratio of :data:`LOG_RATIO`."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
 """Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
-_BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
+_PRIOR_LOW, _PRIOR_HIGH = math.log(1 / 4), math.log(1.5)
 """Limits beyond which a posterior equals its prior: the lower one in log n, the upper one in
 log(n / number of samples)."""
 _OPEN = 0.2
 """Likelihood at an end, relative to the maximum, above which the likelihood is open there."""
-_SILENT = 0.005
+_UNKNOWN = 0.005
 """Product of the likelihoods of two EMCs at the same end, above which their ratio is unknown."""
-SAME = 0.1
-"""Two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
+QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
+"""Probabilities of the lower end of an interval, the median and the upper end."""
+SAME_MARGIN = 0.1
+"""Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
 """Grid of the standard deviation of log ratios between seeds, and the scale of its half-normal
@@ -53,8 +56,8 @@ def likelihood_of(status: PointStatus) -> Floats:
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
-    level = curve.level_set(estimand_level(status.estimate.estimand))
-    return _likelihood(level, curve.weight, n_limit)
+    thresholds = curve.level_set(estimand_level(status.estimate.estimand))
+    return _likelihood(thresholds, curve.weight, n_limit)
 
 
 def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
@@ -70,25 +73,27 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     curve = budget_curve(status.history, n_limit)
     if curve is None or factor < curve.smallest_factor:
         return None
-    level = curve.level_set(estimand_level(status.estimate.estimand), factor)
-    return _likelihood(level, curve.curve.weight, n_limit)
+    thresholds = curve.level_set(estimand_level(status.estimate.estimand), factor)
+    return _likelihood(thresholds, curve.curve.weight, n_limit)
 
 
-def _likelihood(level: Floats, weight: Floats, n_limit: int) -> Floats:
-    log_level = np.log(np.maximum(level, math.exp(LOG_EMC[0])))
-    cell = np.clip((log_level - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
+def _likelihood(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
+    log_thresholds = np.log(np.maximum(thresholds, math.exp(LOG_EMC[0])))
+    cell = np.clip((log_thresholds - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
     density = np.bincount(left, weight * (1 - part), len(LOG_EMC))
     density += np.bincount(left + 1, weight * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
     density = np.asarray(density / density.max())
-    last = math.log(n_limit)
-    for end, inner in (
-        (LOG_EMC < _BELOW, (LOG_EMC >= _BELOW) & (LOG_EMC < _BELOW + 0.5)),
-        (last + _ABOVE < LOG_EMC, (last + _ABOVE < LOG_EMC) & (last + 2 * _ABOVE > LOG_EMC)),
+    high = math.log(n_limit) + _PRIOR_HIGH
+    below, above = LOG_EMC < _PRIOR_LOW, high < LOG_EMC
+    for end, near_end in (
+        (below, ~below & (LOG_EMC < _PRIOR_LOW + 0.5)),
+        (above, above & (high + _PRIOR_HIGH > LOG_EMC)),
     ):
-        if (beyond := float(density[inner].mean())) > _OPEN:
-            density[end] = beyond
+        likelihood_at_end = float(density[near_end].mean())
+        if likelihood_at_end > _OPEN:
+            density[end] = likelihood_at_end
     return np.asarray(density / density.max())
 
 
@@ -97,19 +102,19 @@ def is_open(likelihood: Floats) -> tuple[bool, bool]:
     return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
 
 
-def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
+def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
     None if both are (nearly) open at the same end, because their ratio may then have any value.
 
     Args:
-        above, below: likelihoods of log EMC of numerator and denominator on ``LOG_EMC``, (cells,).
+        numerator, denominator: likelihoods of log EMC on ``LOG_EMC``, (cells,).
     """
-    if max(above[0] * below[0], above[-1] * below[-1]) > _SILENT:
+    if max(numerator[0] * denominator[0], numerator[-1] * denominator[-1]) > _UNKNOWN:
         return None
-    both = np.correlate(above, below, mode="full")
-    middle, reach = len(below) - 1, len(LOG_RATIO) // 2
-    ratio = both[middle - reach : middle + reach + 1]
+    correlation = np.correlate(numerator, denominator, mode="full")
+    middle, half_width = len(denominator) - 1, len(LOG_RATIO) // 2
+    ratio = correlation[middle - half_width : middle + half_width + 1]
     return np.asarray(ratio / ratio.max())
 
 
@@ -145,23 +150,24 @@ class MeanRatio:
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.
         low, high: interval of the mean; None at an open end.
-        chance: probability that the mean is above 1; same: probability that it is within the margin
-            of 1.
+        chance_larger: probability that the mean is above 1.
+        chance_same: probability that the mean is within the margin of 1.
         scatter: posterior mean of the standard deviation of the log ratio between seeds, in
             addition to the uncertainty of each EMC.
-        singles: posterior median of the ratio of each size; nan if it is a bound.
+        size_ratios: posterior median of the ratio of each size, in the order of the sizes; nan if
+            it is a bound.
     """
 
     ratio: float = math.nan
     low: float | None = None
     high: float | None = None
-    chance: float = 0.5
-    same: float = 0.0
+    chance_larger: float = 0.5
+    chance_same: float = 0.0
     scatter: float = 0.0
-    singles: tuple[float, ...] = ()
+    size_ratios: tuple[float, ...] = ()
 
 
-def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = SAME) -> MeanRatio:
+def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -> MeanRatio:
     """Estimate the geometric mean of ratios over sizes and seeds.
 
     Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
@@ -170,7 +176,6 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = 
 
     Args:
         sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
-        level: probability of the interval.
         margin: largest relative difference of two EMCs that are the same.
     """
     products = [stack_likelihoods(ratios) for ratios in sizes]
@@ -190,7 +195,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = 
     by_size = _draw(likelihoods, ends, weights)
     drawn = by_size.mean(axis=0)
     open_below, open_above = (any(end[side] for end in ends) for side in (0, 1))
-    low, middle, high = np.exp(np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2]))
+    low, middle, high = np.exp(np.quantile(drawn, QUANTILES))
     closed = not open_below and not open_above
     within = np.abs(drawn) <= math.log1p(margin)
     medians = [
@@ -201,10 +206,10 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float, margin: float = 
         ratio=float(middle) if closed else math.nan,
         low=None if open_below else float(low),
         high=None if open_above else float(high),
-        chance=0.5 if open_below and open_above else _probability(int((drawn > 0).sum())),
-        same=float(within.mean()) if closed else 0.0,
+        chance_larger=0.5 if open_below and open_above else _probability(int((drawn > 0).sum())),
+        chance_same=float(within.mean()) if closed else 0.0,
         scatter=float(weights @ scatters),
-        singles=tuple(medians),
+        size_ratios=tuple(medians),
     )
 
 

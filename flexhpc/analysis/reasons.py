@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flexhpc.analysis.grouping import group_by
 from flexhpc.config import Search
 from flexhpc.config.sections.search import MajoritySearch
 from flexhpc.search import Estimate
@@ -40,7 +41,7 @@ Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
 
 
-def why_bound(status: PointStatus) -> str:
+def censoring_reason(status: PointStatus) -> str:
     """Return the key of :data:`REASONS` that applies to a point; empty if it is not censored."""
     record, estimate = status.record, status.estimate
     if record is None or estimate is None or estimate.censored == "none":
@@ -63,10 +64,8 @@ def is_bound(status: PointStatus) -> bool:
 
 def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
     """Group censored points by reason; return pairs of the full text and the points."""
-    by_reason: dict[str, list[PointStatus]] = {reason: [] for reason in REASONS}
-    for status in statuses:
-        by_reason.setdefault(why_bound(status), []).append(status)
-    return [(text, by_reason[reason]) for reason, text in REASONS.items() if by_reason[reason]]
+    by_reason = group_by(statuses, censoring_reason)
+    return [(text, by_reason[reason]) for reason, text in REASONS.items() if reason in by_reason]
 
 
 def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
@@ -123,7 +122,7 @@ def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
     ]
 
 
-def any_tuned(statuses: Sequence[PointStatus]) -> bool:
+def has_tuned_keys(statuses: Sequence[PointStatus]) -> bool:
     """Return whether any point has a tuned key."""
     return any(len(status.point.arms) > 1 for status in statuses)
 
@@ -155,11 +154,8 @@ def at_edge(status: PointStatus) -> bool:
 
 def failures_by_message(statuses: Sequence[PointStatus]) -> Failures:
     """Group the failed points by error message."""
-    by_message: Failures = {}
-    for status in statuses:
-        if status.state == "failed":
-            by_message.setdefault(status.message or NO_RESULT, []).append(status)
-    return by_message
+    failed = [status for status in statuses if status.state == "failed"]
+    return group_by(failed, lambda status: status.message or NO_RESULT)
 
 
 def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[PointStatus]]:

@@ -1,5 +1,5 @@
 "use strict";
-// Interaction with the page. Without this script it still has all figures, tables and texts.
+// Interaction with the page. Without this script, it still shows all figures, tables and texts.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
 const ink = dark ? "#d0d0d0" : "#333";
@@ -32,23 +32,24 @@ const NARROW = 600, AXIS = 80; // pixels: maximum width of a phone, and width of
 
 // On a phone facets are stacked, a figure is as wide as the page, and names of rows are truncated
 // where they would take half of it.
-function fitting(spec, room) {
-  if (room >= NARROW) return spec;
+function fitToWidth(spec, available) {
+  if (available >= NARROW) return spec;
   const axisX = { labelOverlap: true, labelSeparation: 6 };
   const config = { ...spec.config, legend: { orient: "bottom" }, axisX };
   if (spec.facet) {
-    const width = Math.min(spec.spec.width, room - AXIS);
+    const width = Math.min(spec.spec.width, available - AXIS);
     return { ...spec, columns: 1, spec: { ...spec.spec, width }, config };
   }
   const layer = spec.layer.map((mark) => {
-    const y = mark.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * room };
+    const y = mark.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * available };
     return y?.axis?.labelLimit ? { ...mark, encoding: { ...mark.encoding, y: { ...y, axis } } } : mark;
   });
-  return { ...spec, layer, width: room, autosize: { type: "fit-x", contains: "padding" }, config };
+  return { ...spec, layer, width: available, autosize: { type: "fit-x", contains: "padding" }, config };
 }
 
-const TOUCH = 20, SAME = 1; // pixels: maximum distance of a tap from a mark, and of equal marks
-const DRAGGED = 5, SETTLED = 150; // pixels; milliseconds
+// Maximum distances (pixels) from a tap to a mark, and between marks that coincide.
+const TOUCH_RADIUS = 20, SAME_DISTANCE = 1;
+const DRAG_DISTANCE = 5, RESIZE_DELAY = 150; // pixels; milliseconds
 
 // Return the point whose mark is nearest to a tap; if several coincide, the next one each time.
 function nearest(drawing, event) {
@@ -61,38 +62,37 @@ function nearest(drawing, event) {
                                 event.clientY - (box.top + box.bottom) / 2);
     distances.set(id, Math.min(distance, distances.get(id) ?? Infinity));
   }
-  const least = Math.min(...distances.values());
-  if (least > TOUCH) return undefined;
-  const ids = [...distances.keys()].filter((id) => distances.get(id) <= least + SAME);
-  return ids[(ids.indexOf(shown?.id) + 1) % ids.length];
+  const minimum = Math.min(...distances.values());
+  if (minimum > TOUCH_RADIUS) return undefined;
+  const ids = [...distances.keys()].filter((id) => distances.get(id) <= minimum + SAME_DISTANCE);
+  return ids[(ids.indexOf(shownId) + 1) % ids.length];
 }
 
-// Every figure, with the page width for which it was drawn.
+// All figures, each with the page width for which it was drawn.
 const figures = [];
-for (const place of document.querySelectorAll("[data-spec]")) {
-  const spec = JSON.parse(place.querySelector("script").textContent);
+for (const container of document.querySelectorAll("[data-spec]")) {
+  const spec = JSON.parse(container.querySelector("script").textContent);
   if (!spec) continue;
-  const drawing = place.querySelector(".drawing");
+  const drawing = container.querySelector(".drawing");
   let pressed = { clientX: 0, clientY: 0 };
   drawing.addEventListener("pointerdown", (event) => { pressed = event; });
   drawing.addEventListener("click", (event) => {
     const moved = Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY);
-    if (moved > DRAGGED || event.detail > 1) return; // panning, or a double click that resets it
+    if (moved > DRAG_DISTANCE || event.detail > 1) return; // panning, or a double click that resets it
     const id = nearest(drawing, event);
-    if (id !== undefined) show(id, place);
+    if (id !== undefined) show(id, container);
   });
-  figures.push({ place, width: 0, drawn: undefined, draw: () =>
-    vegaEmbed(drawing, fitting(zoomable(spec), place.clientWidth), embedOptions)
+  figures.push({ container, width: 0, drawn: undefined, draw: () =>
+    vegaEmbed(drawing, fitToWidth(zoomable(spec), container.clientWidth), embedOptions)
       .catch((error) => console.error(error)) });
 }
 
 function drawFigures() {
   for (const figure of figures) {
-    const width = figure.place.clientWidth;
+    const width = figure.container.clientWidth;
     if (width === figure.width || (Math.min(width, figure.width) >= NARROW)) continue;
     figure.width = width;
-    const before = figure.drawn;
-    figure.drawn = Promise.resolve(before).then((result) => {
+    figure.drawn = Promise.resolve(figure.drawn).then((result) => {
       result?.finalize();
       return figure.draw();
     });
@@ -136,11 +136,11 @@ function lossChart(point) {
 
 const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS}$`);
 const LEADING = new RegExp(`^(?:[<>]=? *)?(-?${DIGITS})`); // of a bound, too
-const bare = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
+const withoutSeparators = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
 
 // Return the sort key of a cell: a number, with or without an interval, or text; null if empty.
 function sortKey(cell) {
-  const text = bare(cell.dataset.value ?? cell.textContent.trim());
+  const text = withoutSeparators(cell.dataset.value ?? cell.textContent.trim());
   if (text === "") return null;
   const number = Number(text);
   if (!Number.isNaN(number)) return number;
@@ -149,7 +149,7 @@ function sortKey(cell) {
 }
 
 // Sort the rows by a column when its head is clicked.
-function sortable(table, before = () => {}) {
+function makeSortable(table, onSort = () => {}) {
   const heads = [...table.querySelectorAll(":scope > thead th")];
   heads.forEach((head, column) => {
     const button = element("button");
@@ -159,7 +159,7 @@ function sortable(table, before = () => {}) {
       const down = head.getAttribute("aria-sort") === "ascending";
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      before();
+      onSort();
       const rows = [...table.tBodies[0].rows];
       rows.sort((a, b) => {
         const [x, y] = [sortKey(a.cells[column]), sortKey(b.cells[column])];
@@ -174,78 +174,79 @@ function sortable(table, before = () => {}) {
 }
 
 const panel = document.getElementById("point");
-let shown; // the point in the panel, and the figure or row above it
-const within = element("tr"); // contains the panel below a row of the table
-within.append(element("td"));
-within.className = "within";
+let shownId; // id of the point in the panel
+const panelRow = element("tr"); // contains the panel below a row of the table
+panelRow.append(element("td"));
+panelRow.className = "panel-row";
 
 // Put the panel below a figure, or below a row of the table of results.
-function putBelow(place) {
-  within.remove();
-  if (place.tagName !== "TR") return place.after(panel);
-  const cell = within.firstChild, wide = place.closest(".wide");
-  cell.colSpan = place.cells.length;
+function placePanel(anchor) {
+  panelRow.remove();
+  if (anchor.tagName !== "TR") return anchor.after(panel);
+  const cell = panelRow.firstChild, wide = anchor.closest(".wide");
+  cell.colSpan = anchor.cells.length;
   cell.append(panel);
   panel.style.width = `${wide.clientWidth}px`;
-  place.after(within);
+  anchor.after(panelRow);
 }
 
-function choose(id) {
+function highlight(id) {
   for (const row of document.querySelectorAll("tr.point")) {
-    const chosen = Number(row.dataset.id) === id;
-    row.classList.toggle("chosen", chosen);
-    if (chosen) row.setAttribute("aria-current", "true");
+    const selected = Number(row.dataset.id) === id;
+    row.classList.toggle("selected", selected);
+    if (selected) row.setAttribute("aria-current", "true");
     else row.removeAttribute("aria-current");
   }
 }
 
 function close() {
-  const row = within.isConnected ? within.previousElementSibling : null;
-  const mine = panel.contains(document.activeElement);
+  const row = panelRow.isConnected ? panelRow.previousElementSibling : null;
+  const hadFocus = panel.contains(document.activeElement);
   panel.hidden = true;
-  shown = undefined;
-  within.remove();
+  shownId = undefined;
+  panelRow.remove();
   table.after(panel);
-  choose(undefined);
-  if (mine && row) row.focus();
+  highlight(undefined);
+  if (hadFocus && row) row.focus();
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !panel.hidden) close();
 });
-let pageWidth = window.innerWidth, settling;
+let pageWidth = window.innerWidth, resizeTimer;
 window.addEventListener("resize", () => {
   if (window.innerWidth === pageWidth) return; // a phone showed or hid its address bar
   pageWidth = window.innerWidth;
-  if (within.isConnected) panel.style.width = `${within.closest(".wide").clientWidth}px`;
-  clearTimeout(settling);
-  settling = setTimeout(drawFigures, SETTLED);
+  if (panelRow.isConnected) panel.style.width = `${panelRow.closest(".wide").clientWidth}px`;
+  clearTimeout(resizeTimer);
+  resizeTimer = setTimeout(drawFigures, RESIZE_DELAY);
 });
 window.addEventListener("beforeprint", () => {
   for (const hidden of document.querySelectorAll("details")) hidden.open = true;
 });
 
-const numbered = (numbers) => `${numbers.length === 1 ? "training run" : "training runs"} ${numbers.join(", ")}`;
+const runNumbers = (numbers) =>
+  `${numbers.length === 1 ? "training run" : "training runs"} ${numbers.join(", ")}`;
 
-function decided(point) {
+function describeBracket(point) {
   const [fitted, failed] = point.ends, sentences = [];
   const tuned = [...fitted, ...failed].map((number) => point.probes[number][10])[0];
   if (fitted.length)
-    sentences.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${numbered(fitted)}.`);
+    sentences.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${runNumbers(fitted)}.`);
   if (failed.length)
-    sentences.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
+    sentences.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${runNumbers(failed)}.`);
   if (tuned) sentences.push(`${fitted.length && failed.length ? "Both at" : "At"} the best value, ${tuned}.`);
   if (point.by_curve) sentences.push("The EMC is read from the fit curve of all training runs that count.");
   return sentences.join(" ");
 }
 
-function show(id, place) {
+function show(id, anchor) {
   const point = details[id];
   if (!point) return;
-  shown = { id, place };
+  shownId = id;
   panel.style.width = "";
-  putBelow(place);
-  const facts = [`EMC ${point.emc || "not known yet"}`, point.why,
+  placePanel(anchor);
+  const facts = [`EMC ${point.emc || "not known yet"}`, point.reason,
     point.params ? `${point.params.toLocaleString("en")} parameters` : "",
     point.ratio ? `${point.ratio} per parameter` : "",
     point.bracket ? `bracket ${point.bracket}` : "", point.ended ? `ended by ${point.ended}` : ""];
@@ -253,11 +254,12 @@ function show(id, place) {
   closeButton.type = "button";
   closeButton.addEventListener("click", close);
   panel.replaceChildren(closeButton, element("h3", point.label),
-    element("p", facts.filter(Boolean).join(" · "), "muted"), element("p", decided(point), "muted"));
+    element("p", facts.filter(Boolean).join(" · "), "muted"),
+    element("p", describeBracket(point), "muted"));
   const pair = element("div", undefined, "pair");
   for (const spec of [fitChart(point), lossChart(point)]) {
     const drawing = element("div", undefined, "drawing");
-    drawing.setAttribute("aria-hidden", "true"); // the table below has its trainings
+    drawing.setAttribute("aria-hidden", "true"); // the table below contains the training runs
     pair.append(drawing);
     vegaEmbed(drawing, spec, embedOptions).catch((error) => console.error(error));
   }
@@ -282,23 +284,23 @@ function show(id, place) {
   const wide = element("div", undefined, "wide");
   wide.tabIndex = 0;
   wide.setAttribute("role", "region");
-  wide.setAttribute("aria-label", "every training of this point, in order");
+  wide.setAttribute("aria-label", "training runs of this point, in order");
   wide.append(table);
-  sortable(table);
-  panel.append(pair, element("p", "Trainings of this point, in order of execution:",
-                             "muted"), wide);
+  makeSortable(table);
+  const title = "Training runs of this point, in order of execution:";
+  panel.append(pair, element("p", title, "muted"), wide);
   panel.hidden = false;
-  choose(id);
+  highlight(id);
   panel.scrollIntoView({ block: "nearest" });
 }
 
 const table = document.getElementById("results");
 for (const row of table.querySelectorAll("tr.point")) {
-  if (!details[row.dataset.id]) { // no training to show
+  if (!details[row.dataset.id]) { // no training run to show
     row.style.cursor = "default";
     continue;
   }
-  const toggle = () => row.classList.contains("chosen") && within.isConnected
+  const toggle = () => row.classList.contains("selected") && panelRow.isConnected
     ? close() : show(Number(row.dataset.id), row);
   row.tabIndex = 0;
   row.addEventListener("click", toggle);
@@ -310,28 +312,31 @@ for (const row of table.querySelectorAll("tr.point")) {
   });
 }
 for (const other of document.querySelectorAll("table"))
-  sortable(other, () => { if (other === table && within.isConnected) close(); });
+  makeSortable(other, () => { if (other === table && panelRow.isConnected) close(); });
 
 const filter = document.getElementById("filter");
 filter.addEventListener("input", () => {
-  if (within.isConnected) close();
+  if (panelRow.isConnected) close();
   const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-  let left = 0;
+  let matches = 0;
   for (const row of table.querySelectorAll("tr.point")) {
     const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
-    const numbers = new Set((bare(text).match(new RegExp(DIGITS, "g")) ?? []).map(Number));
-    row.hidden = !words.every((word) =>
-      NUMBER.test(bare(word)) ? numbers.has(Number(bare(word))) : text.includes(word));
-    left += !row.hidden;
+    const digits = withoutSeparators(text).match(new RegExp(DIGITS, "g")) ?? [];
+    const numbers = new Set(digits.map(Number));
+    row.hidden = !words.every((word) => {
+      const number = withoutSeparators(word);
+      return NUMBER.test(number) ? numbers.has(Number(number)) : text.includes(word);
+    });
+    matches += !row.hidden;
   }
-  document.getElementById("left").textContent =
-    words.length ? `${left} of ${table.querySelectorAll("tr.point").length}` : "";
+  document.getElementById("matches").textContent =
+    words.length ? `${matches} of ${table.querySelectorAll("tr.point").length}` : "";
 });
 document.getElementById("csv").addEventListener("click", () => {
   const link = element("a");
   const [head, ...lines] = read("rows");
-  const left = [...table.querySelectorAll("tr.point")].filter((row) => !row.hidden);
-  const text = [head, ...left.map((row) => lines[Number(row.dataset.id)]), ""].join("\n");
+  const visible = [...table.querySelectorAll("tr.point")].filter((row) => !row.hidden);
+  const text = [head, ...visible.map((row) => lines[Number(row.dataset.id)]), ""].join("\n");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = "results.csv";
   link.click();

@@ -14,19 +14,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flexhpc.analysis import generalization, reasons, results, text
-from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import comparisons, decision_texts
+from flexhpc.analysis.comparison import Comparisons, compare_as_specified
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
-from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
+from flexhpc.analysis.summary import summarize
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.config.point import plain_text
 from flexhpc.errors import InputError, PointError
@@ -123,7 +123,7 @@ def write_report(
     """
     statuses = results.with_eps_estimates(statuses, eps)
     rows = [results.row_of(status) for status in statuses]
-    effects = _effects(statuses, specs)
+    comparisons = _comparisons(statuses, specs)
     statuses = text.without_shared_entries(statuses)
     done = [status for status in statuses if status.state == "done"]
     bounded = sum(map(reasons.is_bound, done))
@@ -131,7 +131,10 @@ def write_report(
     sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
     models = generalization.label_pairs(statuses)
     ratios = ReportFigure(
-        name="ratios", title="Ratios", caption=RATIOS, draw=lambda _: ratio_figure(effects)
+        name="ratios",
+        title="Ratios",
+        caption=RATIOS,
+        draw=lambda _: ratio_figure(comparisons.effects),
     )
     first, *others = report_figures()
     figures = [
@@ -150,50 +153,45 @@ def write_report(
         level=LEVEL,
         css=_file("report.css"),
         script=_file("report.js"),
+        text=text,
+        reasons=reasons,
         library=vega_script(),
         specs=specs,
         provenance=provenance,
         # header
         sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
         estimand=_estimand(statuses),
-        took=text.duration_text(sum(probe.seconds for probe in probes)),
+        training_time=text.duration_text(sum(probe.seconds for probe in probes)),
         devices=", ".join(sorted({p.machine["device"] for p in probes if "device" in p.machine})),
         measured=len(done) - bounded,
         bounded=bounded,
-        open=len(statuses) - len(done),
+        unfinished=len(statuses) - len(done),
         probes=len(probes),
         cost=sum(probe.cost for probe in probes),
-        answer=answer(statuses, effects),
+        summary=summarize(statuses, comparisons.effects),
         failures=reasons.failures_by_message(statuses),
-        names=reasons.points_text,
         # figures
         figures=figures,
         details=json_for_script(details_of(statuses)),
-        in_detail=MAX_POINTS,
+        max_details=MAX_POINTS,
         templates=json_for_script({"fit": fit_spec(), "loss": loss_spec()}),
         # tables
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
-        swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
+        swept=swept_keys(statuses),
         csv=json_for_script(csv.splitlines()),
-        further=_further(rows),
-        best=reasons.best_text if reasons.any_tuned(statuses) else None,
-        estimate=text.estimate_text,
-        emc=text.emc_text,
-        ratio=text.ratio_text,
-        doubling=text.doubling_text,
-        doubled=any(row["doubling"] for row in rows),
-        bracket=text.bracket_text,
-        ending=reasons.ending_text,
-        text=plain_text,
-        cell=_cell,
+        further_columns=_further_columns(rows),
+        has_tuned_keys=reasons.has_tuned_keys(statuses),
+        has_doubling=any(row["doubling"] for row in rows),
+        plain_text=plain_text,
+        format_cell=_format_cell,
         warnings=reasons.warnings(statuses),
-        bounds=reasons.censored_by_reason(statuses),
-        notes=conflict_notes(statuses),
-        effects=effects,
-        decisions=decision_texts(statuses, specs) if effects else [],
+        censored=reasons.censored_by_reason(statuses),
+        conflict_notes=conflict_notes(statuses),
+        effects=comparisons.effects,
+        decisions=comparisons.decisions,
         laws=_laws(statuses),
         samples=_samples(masks),
-        interpolated=generalization.interpolation_text(statuses),
+        interpolation=generalization.interpolation_text(statuses),
         correlations=[
             (family, len(pairs), outcome, generalization.correlations(pairs, key))
             for family, pairs in generalization.pairs_by_family(models).items()
@@ -207,12 +205,12 @@ def write_report(
     return folder / "index.html"
 
 
-def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
+def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
     """Return the comparisons; none if no point has a key or baseline that a spec requests."""
     try:
-        return comparisons(statuses, specs)
+        return compare_as_specified(statuses, specs)
     except InputError:
-        return []
+        return Comparisons(effects=[], decisions=[])
 
 
 def _estimand(statuses: Sequence[PointStatus]) -> str:
@@ -233,7 +231,7 @@ def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
         return []
     layout = layout_of(measured)
     keys = [*layout.facets, *layout.colours]
-    return power_laws(measured, keys) if layout.along == "size" else []
+    return power_laws(measured, keys) if layout.x_axis == "size" else []
 
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
@@ -252,16 +250,14 @@ def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     chart, path = Chart(spec), folder / figure.name
     for ending in (".png", ".pdf"):
         chart.save(path.with_suffix(ending))
-    drawn = chart.svg()
-    write_atomic(path.with_suffix(".svg"), drawn)
-    interactive = len(drawn) <= _MAX_SVG
+    html = chart.svg()
+    write_atomic(path.with_suffix(".svg"), html)
+    interactive = len(html) <= _MAX_SVG
     if not interactive:
-        image = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
-        drawn = (
-            f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{image}">'
-        )
+        png = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        html = f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{png}">'
     return {
-        "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": drawn,
+        "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": html,
         "spec": json_for_script(spec if interactive else None), "interactive": interactive,
     }  # fmt: skip
 
@@ -270,7 +266,7 @@ def _file(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _further(rows: Sequence[results.Row]) -> list[str]:
+def _further_columns(rows: Sequence[results.Row]) -> list[str]:
     """Return the columns of the second table: those after ``status`` that the first table lacks.
 
     A column is omitted if all its values are None, zero or empty; False is a value.
@@ -283,7 +279,7 @@ def _further(rows: Sequence[results.Row]) -> list[str]:
     ))  # fmt: skip
 
 
-def _cell(status: PointStatus, row: results.Row, key: str) -> str:
+def _format_cell(status: PointStatus, row: results.Row, key: str) -> str:
     """Format a cell of the second table; EMC per bit is a bound if the EMC is censored."""
     if key == "emc_per_bit":
         return text.ratio_text(status.estimate, row["bits"] or 0)

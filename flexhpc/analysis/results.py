@@ -12,7 +12,7 @@ from typing import Any
 
 from flexhpc.analysis.conflicts import conflict_chance
 from flexhpc.analysis.information import StoredBits, max_label_information, max_token_information
-from flexhpc.analysis.reasons import at_edge, exceeds_tolerance, why_bound
+from flexhpc.analysis.reasons import at_edge, censoring_reason, exceeds_tolerance
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.config.sections.data import RandomTokens
 from flexhpc.config.sections.search import eps_name
@@ -60,7 +60,7 @@ def row_of(status: PointStatus) -> Row:
     }  # fmt: skip
     if (stored := _bits_per_parameter(status, record)) is not None:
         names = ("bits_per_param", "bits_per_param_lo", "bits_per_param_hi")
-        row |= zip(names, (stored.most, stored.low, stored.high), strict=True)
+        row |= zip(names, (stored.mean, stored.low, stored.high), strict=True)
     if estimate is not None:
         row |= {key: getattr(estimate, key) for key in COLUMNS if hasattr(estimate, key)}
         row |= {
@@ -70,7 +70,7 @@ def row_of(status: PointStatus) -> Row:
             "emc_per_param_bound": BOUNDS[estimate.censored],
             "emc_per_bit": estimate.emc / bits if bits else None,
             "conflict_chance": conflict_chance(record.header, estimate),
-            "censored_because": why_bound(status),
+            "censored_because": censoring_reason(status),
         }  # fmt: skip
         if estimate.best_chance is not None:
             row["at_edge"] = at_edge(status)
@@ -106,12 +106,12 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
     if not record.header.params:
         return None
     if isinstance(data, RandomTokens):
-        most = max_token_information(record.training_runs, data.length, data.vocabulary)
+        stored = max_token_information(record.training_runs, data.length, data.vocabulary)
     elif data.labels != "random" or record.header.classes < 2:
         return None
     else:
-        most = max_label_information(status.history, record.header.classes)
-    return None if most is None else most.per(record.header.params)
+        stored = max_label_information(status.history, record.header.classes)
+    return None if stored is None else stored.per(record.header.params)
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:

@@ -19,10 +19,10 @@ from flexhpc.data.sources import open_source
 from flexhpc.data.standard_files import no_downloads
 from flexhpc.errors import PointError
 
-_SHOWN = 10
+_PICTURES = 10
 _PIXELS = 56
 """Approximate height of a picture on the page (pixels); images are enlarged by whole factors."""
-_MOST_BYTES = 3e8
+_MAX_BYTES = 3e8
 """Maximum size (bytes) of a training set that is read for pictures."""
 
 
@@ -68,7 +68,7 @@ def view_of(scores: SampleScores) -> SampleView | None:
 
     Return None if no sample was missed, or if the data are not images, are not available on this
     machine, differ from the scores in the number of samples, are not stored as uint8, or are larger
-    than ``_MOST_BYTES``.
+    than ``_MAX_BYTES``.
     """
     point = scores.point
     if point is None or not isinstance(point.data, Images) or not scores.missed.any():
@@ -77,21 +77,21 @@ def view_of(scores: SampleScores) -> SampleView | None:
         with no_downloads():
             part = open_source(point.data, point.seed).train
             size = len(part.labels) * math.prod(part.shape)
-            if size > _MOST_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
+            if size > _MAX_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
                 return None
             samples = load_samples(point.data, point.seed)
     except PointError:
         return None
-    hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
+    hardest, easiest = scores.hardest(_PICTURES), scores.easiest(_PICTURES)
     inputs = samples.inputs.rows
     missed = scores.missed
     names, trained_names = samples.source.class_names, samples.class_names
     labels = samples.labels
-    relabelled = (labels != part.labels) | (names is not None and trained_names is None)
+    has_other_label = (labels != part.labels) | (names is not None and trained_names is None)
     pictures = [
         Picture(
             sample=int(sample), label=_class_name(part.labels[sample], names),
-            trained=_class_name(labels[sample], trained_names) if relabelled[sample] else None,
+            trained=_class_name(labels[sample], trained_names) if has_other_label[sample] else None,
             image=_image(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )

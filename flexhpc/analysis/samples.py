@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DATA_KEYS = ("data", "labels")
-_NAMED = ("data.source", "data.labels", "data.corruption", "data.n_max")
+_NAMED_KEYS = ("data.source", "data.labels", "data.corruption", "data.n_max")
+"""Data keys that are not appended to the name of a data set."""
 Counts = NDArray[np.int64]
 _MIN_RELIABILITY = 0.1
 
@@ -61,7 +62,7 @@ class SampleScores:
     same number of samples, chosen at random from its subset.
 
     Attributes:
-        name: data set, labels and the values of the keys by which points are grouped.
+        group: data set, labels and the values of the keys by which points are grouped.
         n_total: number of samples in the training set; trainings: number of training runs.
         point: the first point.
         drawn: number of training runs that drew the sample, (n_total,).
@@ -69,10 +70,10 @@ class SampleScores:
             so the sum over samples is the number of training runs that did not fit, (n_total,).
         unseen: number of training runs that evaluated the sample without having drawn it
             (``record.unseen``), (n_total,).
-        unseen_right: number of these that classified it correctly, (n_total,).
+        unseen_correct: number of these that classified it correctly, (n_total,).
         watched: number of training runs that drew the sample and counted forgetting events
             (``record.forgetting``), (n_total,).
-        never_right: number of these that never classified it correctly, (n_total,).
+        never_correct: number of these that never classified it correctly, (n_total,).
         forgotten, forgotten_expected: number of forgetting events in the others, and the expected
             number if each had forgotten all samples that it learnt equally often, (n_total,).
         by_n: number of draws and number of fits, (2, n_total), by n rounded down to a power of two.
@@ -81,23 +82,23 @@ class SampleScores:
             training runs, (2, n_total). The two halves give the reliability of a score.
     """
 
-    def __init__(self, name: dict[str, str], n_total: int, point: Point | None = None) -> None:
-        self.name, self.n_total, self.point, self.trainings = name, n_total, point, 0
+    def __init__(self, group: dict[str, str], n_total: int, point: Point | None = None) -> None:
+        self.group, self.n_total, self.point, self.trainings = group, n_total, point, 0
         counts = np.zeros((4, n_total), np.int64)
-        self.drawn, self.unseen, self.unseen_right, self.forgotten = counts
-        self.watched, self.never_right = np.zeros((2, n_total), np.int64)
+        self.drawn, self.unseen, self.unseen_correct, self.forgotten = counts
+        self.watched, self.never_correct = np.zeros((2, n_total), np.int64)
         self.blocks, self.forgotten_expected = np.zeros((2, n_total))
         self.half_missed = np.zeros((2, n_total), np.int64)
         self.half_expected, self.half_variance = np.zeros((2, 2, n_total))
         self.by_n: dict[int, NDArray[np.int32]] = {}
 
-    def add(self, masks: Masks, counted: Sequence[bool]) -> None:
+    def add(self, masks: Masks, included: Sequence[bool]) -> None:
         """Add the training runs of one point to the counts.
 
         Args:
-            masks: masks of its probes; counted: whether to use each of these probes.
+            masks: masks of its probes; included: whether to count each of these probes.
         """
-        for row in np.flatnonzero(counted[: len(masks.n)]):
+        for row in np.flatnonzero(included[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
             fitted = unpack(masks.fit[row], self.n_total)
             missed = drawn & ~fitted
@@ -116,12 +117,12 @@ class SampleScores:
             totals[1] += fitted
             if masks.outside[row].any():
                 self.unseen += unpack(masks.outside[row], self.n_total)
-                self.unseen_right += unpack(masks.outside_fit[row], self.n_total)
+                self.unseen_correct += unpack(masks.outside_fit[row], self.n_total)
             events = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
             if events is not None:
                 learnt = events >= 0
                 self.watched += drawn
-                self.never_right[drawn] += ~learnt
+                self.never_correct[drawn] += ~learnt
                 self.forgotten[drawn] += np.maximum(events, 0)
                 mean = float(events[learnt].mean()) if learnt.any() else 0.0
                 self.forgotten_expected[drawn] += mean * learnt
@@ -151,7 +152,7 @@ class SampleScores:
         This is the C-score of Jiang et al. 2021 (arXiv 2002.03206), over the subset sizes of the
         search.
         """
-        return _ratio(self.unseen_right, self.unseen)
+        return _ratio(self.unseen_correct, self.unseen)
 
     @property
     def memorization(self) -> Floats:
@@ -168,32 +169,32 @@ class SampleScores:
 
         Toneva et al. 2019 (arXiv 1812.05159) count forgetting events. Here they are divided by the
         expected number because the training runs of a search differ in subset size and duration.
-        Training runs that never classified the sample correctly are counted in ``never_right``.
+        Training runs that never classified the sample correctly are counted in ``never_correct``.
         """
         return _ratio(self.forgotten, self.forgotten_expected)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
         """Return the ids of the samples missed more than once, hardest first."""
-        known = np.flatnonzero(self.missed > 1)
-        order = np.lexsort((-self.drawn[known], -self.hardness[known]))
-        return known[order[:count]]
+        candidates = np.flatnonzero(self.missed > 1)
+        order = np.lexsort((-self.drawn[candidates], -self.hardness[candidates]))
+        return candidates[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
         """Return the ids of samples never missed, largest number of expected misses first."""
-        known = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
-        return known[np.argsort(-self.expected[known], kind="stable")[:count]]
+        candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
+        return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 
     def frame(self) -> pd.DataFrame:
         """Return one row per drawn or evaluated sample, with its global id and all scores."""
         import pandas as pd
 
-        columns: dict[str, Any] = dict(self.name)
+        columns: dict[str, Any] = dict(self.group)
         columns |= {
             "sample": np.arange(self.n_total), "drawn": self.drawn, "missed": self.missed,
             "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
-            "asked_unseen": self.unseen, "right_unseen": self.unseen_right,
+            "asked_unseen": self.unseen, "right_unseen": self.unseen_correct,
             "consistency": self.consistency, "memorization": self.memorization,
-            "watched": self.watched, "never_right": self.never_right,
+            "watched": self.watched, "never_right": self.never_correct,
             "forgotten": self.forgotten, "forgetting": self.forgetting,
         }  # fmt: skip
         for low, (drawn, fitted) in sorted(self.by_n.items()):
@@ -222,17 +223,17 @@ def sample_scores(
             raise InputError(f"--by {key}: no point has this key")
     for run, status in trained:
         assert status.record is not None
-        name = _data_and_labels(status.point) | {key: status.point.value(key) or "" for key in by}
-        key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
+        group = _data_and_labels(status.point) | {key: status.point.value(key) or "" for key in by}
+        key = json.dumps([status.record.header.data_fingerprint, group], sort_keys=True)
         if key not in groups:
             n_total = status.record.header.n_total
-            groups[key] = SampleScores(name=name, n_total=n_total, point=status.point)
+            groups[key] = SampleScores(group=group, n_total=n_total, point=status.point)
         last = set(map(id, status.record.training_runs))
-        counted = [
+        included = [
             id(p) in last and p.verdict not in UNINFORMATIVE and not p.rejected
             for p in status.record.probes
         ]
-        groups[key].add(read_masks(run.point(status.point.id)), counted)
+        groups[key].add(read_masks(run.point(status.point.id)), included)
     if not groups:
         raise InputError("no masks yet: no training run has finished")
     return list(groups.values())
@@ -244,7 +245,7 @@ def agreements(groups: Sequence[SampleScores]) -> list[Agreement]:
         _agreement(first, second)
         for first, second in itertools.combinations(groups, 2)
         if first.n_total == second.n_total
-        and all(first.name[key] == second.name[key] for key in _DATA_KEYS)
+        and all(first.group[key] == second.group[key] for key in _DATA_KEYS)
     ]
 
 
@@ -252,13 +253,13 @@ def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
     halves = [
         _ratio(s.half_missed - s.half_expected, np.sqrt(s.half_variance)) for s in (first, second)
     ]
-    known = np.isfinite(halves).all(axis=(0, 1))
-    r = [_correlation(*half[:, known]) for half in halves]
+    scored = np.isfinite(halves).all(axis=(0, 1))
+    r = [_correlation(*half[:, scored]) for half in halves]
     reliability = (2 * r[0] / (1 + r[0]), 2 * r[1] / (1 + r[1]))
-    correlation = _correlation(first.hardness[known], second.hardness[known])
+    correlation = _correlation(first.hardness[scored], second.hardness[scored])
     noisy = not min(reliability) > _MIN_RELIABILITY
     return Agreement(
-        first=group_name(first), second=group_name(second), samples=int(known.sum()),
+        first=group_name(first), second=group_name(second), samples=int(scored.sum()),
         correlation=correlation, reliability=reliability,
         corrected=None if noisy else min(correlation / math.sqrt(math.prod(reliability)), 1.0),
     )  # fmt: skip
@@ -294,22 +295,23 @@ def _data_and_labels(point: Point) -> dict[str, str]:
         labels += f" {data['corruption']:g}"
     if labels and labels != "original":
         labels += f", seed {point.seed}"  # labels depend on the seed, so seeds are separate groups
-    swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _NAMED}
-    more = "".join(
-        f", {short_text(key, value)}" for key, value in swept.items() if value is not None
-    )
-    return {"data": data["source"] + more, "labels": labels}
+    swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _NAMED_KEYS}
+    names = [short_text(key, value) for key, value in swept.items() if value is not None]
+    return {"data": ", ".join((data["source"], *names)), "labels": labels}
 
 
 def group_title(scores: SampleScores) -> str:
     """Return a one-line description of a group."""
-    labels = f"labels {scores.name['labels']}" if scores.name["labels"] else ""
-    name = ", ".join(filter(None, (scores.name["data"], labels, group_name(scores))))
+    labels = f"labels {scores.group['labels']}" if scores.group["labels"] else ""
+    name = ", ".join(filter(None, (scores.group["data"], labels, group_name(scores))))
     drawn = int((scores.drawn > 0).sum())
     return f"{name}: {drawn:,} samples drawn, in {scores.trainings:,} training runs"
 
 
 def group_name(scores: SampleScores) -> str:
     """Format the values of the grouping keys of a group."""
-    kinds = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
-    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in kinds.items())
+    return ", ".join(
+        f"{key.split('.')[-1]} {value}"
+        for key, value in scores.group.items()
+        if key not in _DATA_KEYS
+    )

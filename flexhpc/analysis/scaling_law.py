@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
+    QUANTILES,
     STEP,
     blur,
     is_open,
@@ -35,23 +37,22 @@ class PowerLaw:
     """Power law EMC = c P ^ slope, fitted to points with different numbers of parameters P.
 
     Attributes:
-        name: values of the grouping keys.
+        within: values of the grouping keys.
         points: number of points; bounds: number of these whose EMC is censored.
         slope: posterior median of the exponent.
-        low, high, level: interval of the exponent, and its probability; an open end is None.
+        low, high: interval of the exponent; an open end is None.
         scatter: posterior mean of the standard deviation of log EMC around the law, in addition to
             the uncertainty of each EMC.
         draws: draws from the posterior, (draws, 2): log EMC at ``centre``, and slope.
         centre: middle of the range of log P.
     """
 
-    name: Mapping[str, str]
+    within: Mapping[str, str]
     points: int
     bounds: int
     slope: float
     low: float | None
     high: float | None
-    level: float
     scatter: float
     draws: Floats
     centre: float
@@ -75,8 +76,7 @@ class PowerLaw:
             return None
         rising = self.draws[self.draws[:, 1] > 0.01]
         logs = self.centre + (math.log(n) - rising[:, 0]) / rising[:, 1]
-        sides = ((1 - self.level) / 2, 0.5, (1 + self.level) / 2)
-        low, middle, high = (float(np.exp(x)) for x in np.quantile(np.minimum(logs, 690), sides))
+        low, middle, high = np.exp(np.quantile(np.minimum(logs, 690), QUANTILES)).tolist()
         return low, middle, high
 
     def row(self, samples: float | None = None) -> dict[str, Any]:
@@ -86,8 +86,8 @@ class PowerLaw:
             samples: if given, add the number of parameters required for this EMC (samples).
         """
         row: dict[str, Any] = {
-            **self.name, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
-            "level": self.level, "points": self.points, "bounds": self.bounds,
+            **self.within, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
+            "level": LEVEL, "points": self.points, "bounds": self.bounds,
             "scatter": self.scatter,
         }  # fmt: skip
         if samples:
@@ -96,31 +96,26 @@ class PowerLaw:
         return row
 
 
-def power_laws(
-    statuses: Sequence[PointStatus], within: Sequence[str], level: float = LEVEL
-) -> list[PowerLaw]:
+def power_laws(statuses: Sequence[PointStatus], within: Sequence[str]) -> list[PowerLaw]:
     """Fit a power law to the points of each combination of values of the grouping keys.
 
     Args:
         statuses: points; those without an estimate or without parameters are ignored.
         within: grouping keys, such as ``model.family`` and ``data.labels``.
-        level: probability of the intervals.
 
     Returns:
         One law per combination with at least ``MIN_SIZES`` different sizes.
     """
-    groups: dict[tuple[str, ...], list[PointStatus]] = {}
-    for status in statuses:
-        if status.estimate and status.record and status.record.header.params:
-            groups.setdefault(tuple(status.point.value(k) or "" for k in within), []).append(status)
+    measured = [s for s in statuses if s.estimate and s.record and s.record.header.params]
+    groups = group_by(measured, lambda s: tuple(s.point.value(key) or "" for key in within))
     return [
-        _law(dict(zip(within, values, strict=True)), points, level)
+        _law(dict(zip(within, values, strict=True)), points)
         for values, points in groups.items()
         if len({s.record.header.params for s in points if s.record}) >= MIN_SIZES
     ]
 
 
-def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -> PowerLaw:
+def _law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerLaw:
     x = np.array([math.log(s.record.header.params) for s in points if s.record])
     centre = float((x.min() + x.max()) / 2)
     log_emc = [math.log(max(s.estimate.emc, 1)) for s in points if s.estimate]
@@ -143,22 +138,18 @@ def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -
     open_below, open_above = is_open(slopes / slopes.max())
     if bounds == len(points):  # bounds alone do not determine a slope
         open_below = open_above = True
-    ends = np.interp(
-        [(1 - level) / 2, 0.5, (1 + level) / 2],
-        (np.cumsum(slopes) - slopes / 2) / slopes.sum(),
-        _SLOPES,
-    )
+    cumulative = (np.cumsum(slopes) - slopes / 2) / slopes.sum()
+    low, middle, high = np.interp(QUANTILES, cumulative, _SLOPES)
     flat = joint.sum(axis=0).ravel()
     drawn = np.random.default_rng(0).choice(len(flat), 4000, p=flat / flat.sum())
     rows, columns = np.divmod(drawn, len(_SLOPES))
     return PowerLaw(
-        name=name,
+        within=within,
         points=len(points),
         bounds=bounds,
-        slope=float(ends[1]),
-        low=None if open_below else float(ends[0]),
-        high=None if open_above else float(ends[2]),
-        level=level,
+        slope=float(middle),
+        low=None if open_below else float(low),
+        high=None if open_above else float(high),
         scatter=float(joint.sum(axis=(1, 2)) @ _SCATTERS / joint.sum()),
         draws=np.stack([heights[rows], _SLOPES[columns]], axis=1),
         centre=centre,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,12 +11,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.reasons import (
-    any_tuned,
     best_text,
     common_failure_lines,
     common_failures,
     ending_text,
+    has_tuned_keys,
     warning_lines,
 )
 from flexhpc.analysis.results import budget_value
@@ -43,6 +45,8 @@ _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
 """Maximum number of cells that are compared to choose the position at which a column is cut."""
+_BAR_LENGTH = 10
+"""Length (characters) of the bar of a comparison that is not decided."""
 _MIN_NAME = 16
 _MIN_SWEPT, _MAX_SWEPT = 5, 16
 """Range of the minimum width (characters) to which the column of a swept key may be cut."""
@@ -59,16 +63,16 @@ class Column:
 
     Attributes:
         name: header; cells: text of each row, in order.
-        right: whether it is right-aligned.
+        align_right: whether it is right-aligned.
         rank: order of removal if not all columns fit, lowest first; None if it is never removed.
-        least: minimum width (characters) to which cells may be cut; None if they may not be cut.
+        min_width: minimum width (characters) to which cells may be cut; None if they may not be.
     """
 
     name: str
     cells: Sequence[str | Text]
-    right: bool = False
+    align_right: bool = False
     rank: int | None = None
-    least: int | None = None
+    min_width: int | None = None
 
     @property
     def width(self) -> int:
@@ -76,9 +80,9 @@ class Column:
         return max(len(self.name), *(len(cell) for cell in self.cells), 0)
 
     @property
-    def min_width(self) -> int:
-        """Minimum width (characters)."""
-        return self.width if self.least is None else min(self.width, self.least)
+    def required_width(self) -> int:
+        """Width (characters) below which the column is removed."""
+        return self.width if self.min_width is None else min(self.width, self.min_width)
 
 
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
@@ -89,22 +93,25 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
         width: width of the terminal (characters).
         styles: style of each row; empty for none.
     """
-    kept = list(columns)
+    fitting = list(columns)
     optional = [column for column in columns if column.rank is not None]
     for column in sorted(optional, key=lambda column: column.rank or 0):
-        if _total([column.min_width for column in kept]) <= width:
+        if _total([column.required_width for column in fitting]) <= width:
             break
-        kept.remove(column)
-    widths = [column.width for column in kept]
-    for index in reversed(range(len(kept))):
+        fitting.remove(column)
+    widths = [column.width for column in fitting]
+    for index in reversed(range(len(fitting))):
         excess = _total(widths) - width
         if excess > 0:
-            widths[index] = max(kept[index].min_width, widths[index] - excess)
+            widths[index] = max(fitting[index].required_width, widths[index] - excess)
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for column, room in zip(kept, widths, strict=True):
-        justify: Literal["right", "left"] = "right" if column.right else "left"
-        table.add_column(cut(column.name, room), justify=justify, no_wrap=True, overflow="ellipsis")
-    shortened = [_shorten(column.cells, room) for column, room in zip(kept, widths, strict=True)]
+    shortened = []
+    for column, limit in zip(fitting, widths, strict=True):
+        justify: Literal["right", "left"] = "right" if column.align_right else "left"
+        table.add_column(
+            cut(column.name, limit), justify=justify, no_wrap=True, overflow="ellipsis"
+        )
+        shortened.append(_shorten(column.cells, limit))
     for row, cells in enumerate(zip(*shortened, strict=True)):
         table.add_row(*cells, style=styles[row] if styles else None)
     return table
@@ -114,14 +121,14 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _shorten(cells: Sequence[str | Text], room: int) -> list[Text]:
-    """Cut cells longer than ``room`` at the position that keeps the most cells distinct."""
+def _shorten(cells: Sequence[str | Text], limit: int) -> list[Text]:
+    """Cut cells longer than ``limit`` at the position that keeps the most cells distinct."""
     head = None
-    if any(len(cell) > room for cell in cells):
-        heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
+    if any(len(cell) > limit for cell in cells):
+        heads = sorted(range(1, limit - 1), key=lambda head: abs(head - limit // 3))
         names = {str(cell) for cell in cells[:_SAMPLED_CELLS]}
-        head = max(heads, key=lambda h: len({cut(name, room, h) for name in names}), default=None)
-    texts = [Text(cut(str(cell), room, head)) if len(cell) > room else cell for cell in cells]
+        head = max(heads, key=lambda h: len({cut(name, limit, h) for name in names}), default=None)
+    texts = [Text(cut(str(cell), limit, head)) if len(cell) > limit else cell for cell in cells]
     return [text if isinstance(text, Text) else Text(text) for text in texts]
 
 
@@ -146,7 +153,7 @@ def make_console() -> Console:
 
 
 def _number(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
-    return Column(name=name, cells=cells, right=True, rank=rank)
+    return Column(name=name, cells=cells, align_right=True, rank=rank)
 
 
 def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
@@ -156,10 +163,10 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
         statuses: status of each point; width: width of the terminal (characters).
     """
     columns = []
-    for key in dict.fromkeys(key for status in statuses for key in status.point.swept):
+    for key in swept_keys(statuses):
         cells = [plain_text(status.point.swept.get(key)) for status in statuses]
-        least = max(_MIN_SWEPT, min(_MAX_SWEPT, max(map(len, cells))))
-        columns.append(Column(name=key, cells=cells, least=least))
+        min_width = max(_MIN_SWEPT, min(_MAX_SWEPT, max(map(len, cells))))
+        columns.append(Column(name=key, cells=cells, min_width=min_width))
     if not columns:
         columns = [Column(name="point", cells=[status.point.id for status in statuses])]
     params = [s.record.header.params if s.record else 0 for s in statuses]
@@ -184,7 +191,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
         )
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
         columns.append(_number(name, cells, 9))
-    if any_tuned(statuses):
+    if has_tuned_keys(statuses):
         columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
     columns += [
         Column(name="status", cells=[status.state for status in statuses], rank=3),
@@ -215,9 +222,9 @@ def print_results(
     if compare:
         from flexhpc.analysis.comparison import compare_points  # importing it takes 0.3 s
 
-        if compared := compare_points(statuses, compare):
+        if effects := compare_points(statuses, compare).effects:
             console.print()
-            print_effects(compared, console)
+            print_effects(effects, console)
 
 
 def print_effects(effects: Sequence[Effect], console: Console) -> None:
@@ -228,43 +235,47 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
         shown = [effect for effect in effects if effect.by == by]
         keys = dict.fromkeys(key for effect in shown for key in effect.within)
         columns = [
-            *(Column(name=k, cells=[e.within.get(k, "") for e in shown], least=8) for k in keys),
-            Column(name=by, cells=[e.value for e in shown], least=12),
-            Column(name="against", cells=[e.baseline for e in shown], rank=2, least=10),
             *(
-                _number(f"at {name}", [e.smaller[i].ratio_text for e in shown], i - 2)
+                Column(name=k, cells=[e.within.get(k, "") for e in shown], min_width=8)
+                for k in keys
+            ),
+            Column(name=by, cells=[e.value for e in shown], min_width=12),
+            Column(name="against", cells=[e.baseline for e in shown], rank=2, min_width=10),
+            *(
+                _number(f"at {name}", [e.at_smaller_budgets[i].ratio_text for e in shown], i - 2)
                 for i, name in enumerate(SMALLER_BUDGETS)
-                if all(len(e.smaller) > i for e in shown)
+                if all(len(e.at_smaller_budgets) > i for e in shown)
             ),
             _number("EMC ratio", [e.ratio_text for e in shown]),
             _number("by size", [e.sizes_text for e in shown], 1),
             _number("P(larger)", [e.chance_text for e in shown], 3),
             _number("pairs", [e.pairs_text for e in shown], 0),
-            Column(name="verdict", cells=[e.verdict_text for e in shown], least=14),
+            Column(name="verdict", cells=[e.verdict_text for e in shown], min_width=14),
         ]
         console.print(table_of(columns, console.width))
 
 
 def decision_view(decision: Decision, width: int) -> RenderableType:
-    """Return the comparisons of a running sweep: ratios so far, and how near a verdict is.
-
-    The bar shows the pairs so far as a fraction of the predicted number of pairs.
-    """
-    effects, bar = decision.effects, 10
-    parts = [0.0 if e.more is None else e.pairs / (e.pairs + e.more) for e in effects]
+    """Return the comparisons of a running sweep: ratios and verdicts so far."""
+    effects = decision.effects
     columns = [
         Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
         Column(name="against", cells=[e.baseline for e in effects], rank=2),
         _number("EMC ratio", [e.ratio_text for e in effects]),
         _number("P(larger)", [e.chance_text for e in effects], 3),
-        _number("P(same)", [f"{e.same:.2g}" for e in effects], 1),
-        Column(name="verdict", cells=[
-            "#" * round(bar * part) + "." * (bar - round(bar * part))
-            if e.verdict == "not decided" else e.verdict
-            for e, part in zip(effects, parts, strict=True)
-        ], least=14),
-    ]  # fmt: skip
+        _number("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
+        Column(name="verdict", cells=[_verdict_or_bar(e) for e in effects], min_width=14),
+    ]
     return Group(Text(decision.text, style="bold"), table_of(columns, width))
+
+
+def _verdict_or_bar(effect: Effect) -> str:
+    """Return the verdict; if not decided, a bar of the pairs so far over the predicted pairs."""
+    if effect.verdict != "not decided":
+        return effect.verdict
+    more_pairs = math.inf if effect.more_pairs is None else effect.more_pairs
+    length = round(_BAR_LENGTH * effect.pairs / (effect.pairs + more_pairs))
+    return "#" * length + "." * (_BAR_LENGTH - length)
 
 
 def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:
@@ -274,10 +285,10 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
         laws: the power laws; console: the output.
         samples: if given, add a column with the number of parameters required for this EMC.
     """
-    keys = dict.fromkeys(key for law in laws for key in law.name)
+    keys = dict.fromkeys(key for law in laws for key in law.within)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
     columns = [
-        *(Column(name=k, cells=[law.name.get(k, "") for law in laws], least=8) for k in keys),
+        *(Column(name=k, cells=[law.within.get(k, "") for law in laws], min_width=8) for k in keys),
         _number("EMC ~ parameters ^", [law.slope_text for law in laws]),
         _number("points", points, 0),
     ]
@@ -302,12 +313,12 @@ def status_view(
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
     if not others:
         return Group(*lines)
-    room = len(others) if rows is None else rows - len(lines)
+    max_rows = len(others) if rows is None else rows - len(lines)
     shown = others
-    if len(others) > room:
+    if len(others) > max_rows:
         states = list(_STATES)
         first = sorted(range(len(others)), key=lambda i: (states.index(others[i].state), i))
-        shown = [others[i] for i in sorted(first[: max(room - 1, 1)])]
+        shown = [others[i] for i in sorted(first[: max(max_rows - 1, 1)])]
     return Group(_status_table(shown, width, omitted=len(others) - len(shown)), *lines)
 
 
@@ -322,7 +333,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
             live[name].append(text)
     states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in statuses]
     columns = [
-        Column(name="point", cells=names, least=_MIN_NAME),
+        Column(name="point", cells=names, min_width=_MIN_NAME),
         Column(name="state", cells=states),
         Column(name="n", cells=live["n"], rank=9),
         Column(name="epoch", cells=live["epoch"], rank=5),

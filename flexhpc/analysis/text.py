@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from flexhpc.analysis.grouping import swept_keys
 from flexhpc.search import Bracket, EmcInterval, Estimate
 from flexhpc.search.history import Censored
 from flexhpc.store.status import PointStatus
@@ -107,7 +108,7 @@ def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]
     entry, which selects the variant: the second becomes ``{optimizer: sgd}``.
     """
     common: dict[str, dict[str, Any]] = {}
-    for key in dict.fromkeys(key for status in statuses for key in status.point.swept):
+    for key in swept_keys(statuses):
         values = [s.point.swept[key] for s in statuses if key in s.point.swept]
         if all(isinstance(value, dict) for value in values):
             common[key] = {

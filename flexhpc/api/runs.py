@@ -247,7 +247,7 @@ class Run:
         keys = None if within is None else list(within)
         compare = Compare(by=by, baseline=baseline, within=keys)
         compared = compare_points([m.status for m in self], [compare])
-        return pd.DataFrame([effect.row() for effect in compared])
+        return pd.DataFrame([effect.row() for effect in compared.effects])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
         """Return one row per sample: drawn, missed, hardness, memorization; see docs/comparing.md.

@@ -58,9 +58,8 @@ def compare(
     and sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
-    from flexhpc.analysis.decision import decide as decide_points
     from flexhpc.analysis.effect import grouping_keys
-    from flexhpc.analysis.figures.layout import SIZES
+    from flexhpc.analysis.figures.layout import without_sizes
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console, print_effects, print_laws
     from flexhpc.config.sections.compare import Decide
@@ -73,7 +72,7 @@ def compare(
     comparisons = _comparisons(by, baseline, within, statuses, requested, needed=not with_slopes)
     if with_slopes:
         keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
-        laws = power_laws(statuses, [key for key in keys if key.split(".")[-1] not in SIZES])
+        laws = power_laws(statuses, without_sizes(list(keys)))
         if as_json:
             typer.echo(json.dumps([law.row(samples) for law in laws], indent=1))
         elif laws:
@@ -86,12 +85,11 @@ def compare(
         comparisons = [c if c.decide else c.model_copy(update=settings) for c in comparisons]
     compared = compare_points(statuses, comparisons)
     if as_json:
-        typer.echo(json.dumps([effect.row() for effect in compared], indent=1))
-    elif compared:
-        print_effects(compared, make_console())
-        for comparison in comparisons:
-            if comparison.decide:
-                typer.echo(decide_points(statuses, comparison).text)
+        typer.echo(json.dumps([effect.row() for effect in compared.effects], indent=1))
+    elif compared.effects:
+        print_effects(compared.effects, make_console())
+        for decision in compared.decisions:
+            typer.echo(decision.text)
     else:
         typer.echo("nothing to compare yet: no two values have an EMC")
 
@@ -106,6 +104,7 @@ def _comparisons(
         InputError: a comparison is needed, but none is requested or suggested.
     """
     from flexhpc.analysis.comparison import suggested_comparison
+    from flexhpc.analysis.grouping import swept_keys
     from flexhpc.config.sections.compare import Compare
 
     changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
@@ -114,7 +113,7 @@ def _comparisons(
     by_key = [Compare(by=by, decide=settings)] if by is not None else None
     comparisons = by_key or ([default] if default else requested)
     if not comparisons and needed:
-        keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
-        raise InputError(f"--by KEY: is required; swept keys: {', '.join(keys) or 'none'}")
+        keys = ", ".join(swept_keys(statuses)) or "none"
+        raise InputError(f"--by KEY: is required; swept keys: {keys}")
     changed = [compare.model_copy(update=changes) for compare in comparisons]
     return list({compare.model_dump_json(): compare for compare in changed}.values())

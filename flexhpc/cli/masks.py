@@ -85,12 +85,12 @@ def _print(scores: SampleScores, top: int) -> None:
         "blocks": [f"{scores.blocks[i]:.2f}" for i in ids],
     }
     if scores.unseen.any():
-        columns["right unseen"] = [f"{scores.unseen_right[i]}/{scores.unseen[i]}" for i in ids]
+        columns["right unseen"] = [f"{scores.unseen_correct[i]}/{scores.unseen[i]}" for i in ids]
         memorization = scores.memorization
         columns["memorization"] = [f"{memorization[i]:.2f}" for i in ids]
     if scores.watched.any():
         forgetting = scores.forgetting
-        columns["never right"] = [f"{scores.never_right[i]}/{scores.watched[i]}" for i in ids]
+        columns["never right"] = [f"{scores.never_correct[i]}/{scores.watched[i]}" for i in ids]
         columns["forgetting"] = [f"{forgetting[i]:.1f}" for i in ids]
     console = make_console()
     console.print(group_title(scores), highlight=False)
@@ -122,9 +122,9 @@ def _table(columns: dict[str, list[str]], width: int) -> Table:
 
     return table_of(
         [
-            Column(name=name, cells=cells, least=12)
+            Column(name=name, cells=cells, min_width=12)
             if name in ("first", "second")
-            else Column(name=name, cells=cells, right=True)
+            else Column(name=name, cells=cells, align_right=True)
             for name, cells in columns.items()
         ],
         width,

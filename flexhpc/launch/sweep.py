@@ -319,12 +319,12 @@ def _select_points(
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
     for decision in decisions:
-        for status in decision.wanted:
+        for status in decision.next_points:
             selection[status.point.id] = selection.get(status.point.id, False) or decision.precise
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
             selection.setdefault(status.point.id, False)
-    for status in (status for decision in decisions for status in decision.later):
+    for status in (status for decision in decisions for status in decision.later_points):
         if len(selection) < slots:
             selection.setdefault(status.point.id, True)
     needed = [replace(p, optional=p.optional and p.id not in selection) for p in points]

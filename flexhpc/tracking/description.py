@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flexhpc.analysis.reasons import best_text, ending_text, warnings, why_bound
+from flexhpc.analysis.reasons import best_text, censoring_reason, ending_text, warnings
 from flexhpc.analysis.text import doubling_text, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
@@ -13,7 +13,7 @@ def point_description(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
-    reason, ended, best = why_bound(status), ending_text(status), best_text(status)
+    reason, ended, best = censoring_reason(status), ending_text(status), best_text(status)
     doubling = doubling_text(estimate, interval=True)
     warned = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
     return (

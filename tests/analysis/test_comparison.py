@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import comparisons, suggested_comparison
-from flexhpc.analysis.effect import WRONG, Effect, effects_of, with_verdicts
+from flexhpc.analysis.comparison import compare_as_specified, suggested_comparison
+from flexhpc.analysis.effect import ERROR_RATE, Effect, effects_of, with_verdicts
 from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point
@@ -19,8 +19,14 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus, with_run_name
-from tests.analysis.made import planted_points, points_of, simulated, simulated_sweep, status
-from tests.analysis.made import points as two_points
+from tests.analysis.builders import (
+    activation_points,
+    measured_point,
+    one_point,
+    points_of,
+    simulate_point,
+    simulate_sweep,
+)
 from tests.conftest import FULL, Cli
 
 REPETITIONS = 200 if FULL else 8
@@ -33,8 +39,7 @@ def effects(statuses: Sequence[PointStatus], compare: Compare) -> list[Effect]:
 
 def effect_of(**values: object) -> Effect:
     return Effect(
-        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, level=0.9,
-        **values,
+        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, **values,
     )  # fmt: skip
 
 
@@ -49,7 +54,7 @@ def emc_of_activation(ratio: float, per_width: float = 25.0) -> Callable[[Point]
 
 
 @pytest.mark.parametrize(
-    ("singles", "growing", "text"),
+    ("size_ratios", "distinct_sizes", "text"),
     [
         ((2.0, 1.2, 0.9), True, "2.00 at the smallest size, 0.90 at the largest"),
         ((0.8, 1.3, 0.7), True, "0.70 to 1.30 by size"),
@@ -61,10 +66,10 @@ def emc_of_activation(ratio: float, per_width: float = 25.0) -> Callable[[Point]
         ((), False, ""),
     ],
 )
-def test_turns_reports_ratios_on_both_sides_of_one(
-    singles: tuple[float, ...], growing: bool, text: str
+def test_reversal_text_reports_ratios_on_both_sides_of_one(
+    size_ratios: tuple[float, ...], distinct_sizes: bool, text: str
 ) -> None:
-    assert effect_of(singles=singles, growing=growing).turns == text
+    assert effect_of(size_ratios=size_ratios, distinct_sizes=distinct_sizes).reversal_text == text
 
 
 SIMULATIONS = {
@@ -72,7 +77,7 @@ SIMULATIONS = {
     "ten per cent": (1.1, {"scatter": 0.1}, {"smaller"}),
     "twice": (2.0, {"scatter": 0.2}, {"smaller", "the same within 10 %"}),
     "half": (0.5, {"scatter": 0.0}, {"larger", "the same within 10 %"}),
-    "censored": (2.0, {"scatter": 0.1, "limit": 300}, {"smaller", "the same within 10 %"}),
+    "censored": (2.0, {"scatter": 0.1, "n_limit": 300}, {"smaller", "the same within 10 %"}),
     "lapses": (1.0, {"scatter": 0.1, "lapse": 0.15}, {"larger", "smaller"}),
 }
 """True ratio, arguments of the simulation, and wrong verdicts."""
@@ -84,14 +89,14 @@ SIMULATIONS = {
 def test_verdicts_and_intervals_are_calibrated(name: str, tmp_path: Path) -> None:
     ratio, settings, wrong = SIMULATIONS[name]
     rng = np.random.default_rng(sum(map(ord, name)))
-    points = planted_points(tmp_path, 5)
+    points = activation_points(tmp_path, 5)
     verdicts, covered = [], 0
     for _ in range(REPETITIONS):
-        statuses = simulated_sweep(points, emc_of_activation(ratio), rng, **settings)
+        statuses = simulate_sweep(points, emc_of_activation(ratio), rng, **settings)
         (effect,) = effects(statuses, BY_ACTIVATION)
         verdicts.append(effect.verdict)
         covered += (effect.low or 0) <= ratio <= (effect.high or np.inf)
-    assert sum(verdict in wrong for verdict in verdicts) <= max(1, WRONG * REPETITIONS)
+    assert sum(verdict in wrong for verdict in verdicts) <= max(1, ERROR_RATE * REPETITIONS)
     assert covered >= (0.85 if FULL else 0.6) * REPETITIONS
     if ratio in (2.0, 0.5):
         correct = "larger" if ratio > 1 else "smaller"
@@ -101,7 +106,7 @@ def test_verdicts_and_intervals_are_calibrated(name: str, tmp_path: Path) -> Non
 @pytest.mark.sweeps
 def test_interval_covers_mean_of_ratios_that_differ_between_sizes(tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
-    points = planted_points(tmp_path, 4)
+    points = activation_points(tmp_path, 4)
     covered = wrong = 0
     repetitions = 100 if FULL else 8
     for _ in range(repetitions):
@@ -110,36 +115,36 @@ def test_interval_covers_mean_of_ratios_that_differ_between_sizes(tmp_path: Path
         def true_emc(point: Point, ratios: dict[int, float] = ratios) -> float:
             return emc_of_activation(ratios[point.swept["model.width"]])(point)
 
-        (effect,) = effects(simulated_sweep(points, true_emc, rng, scatter=0.05), BY_ACTIVATION)
+        (effect,) = effects(simulate_sweep(points, true_emc, rng, scatter=0.05), BY_ACTIVATION)
         mean = math.exp(np.mean([math.log(ratio) for ratio in ratios.values()]))
         covered += effect.low <= mean <= effect.high
         wrong += effect.verdict == ("larger" if mean < 1 else "smaller")
-        assert effect.least < effect.ratio < effect.most
-        assert effect.least == pytest.approx(min(ratios.values()), rel=0.3)
+        assert effect.min_ratio < effect.ratio < effect.max_ratio
+        assert effect.min_ratio == pytest.approx(min(ratios.values()), rel=0.3)
     assert covered >= (0.85 if FULL else 0.6) * repetitions
-    assert wrong <= max(1, WRONG * repetitions)
+    assert wrong <= max(1, ERROR_RATE * repetitions)
 
 
 def test_three_pairs_with_nearly_equal_emcs_give_no_verdict(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    points = planted_points(tmp_path, 1)
-    statuses = simulated_sweep(points, emc_of_activation(1.05), rng, scatter=0.1)
+    points = activation_points(tmp_path, 1)
+    statuses = simulate_sweep(points, emc_of_activation(1.05), rng, scatter=0.1)
     (effect,) = effects(statuses, BY_ACTIVATION)
     assert (effect.verdict, effect.pairs, effect.bounds) == ("not decided", 3, 0)
     assert effect.unpaired == 0
-    assert effect.more is not None
+    assert effect.more_pairs is not None
     assert "more pairs)" in effect.verdict_text
     assert effect.low < 1 < effect.high
 
 
 def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    points = planted_points(tmp_path, 2)
+    points = activation_points(tmp_path, 2)
     emc_and_limit = {"tanh": (5000.0, 300), "relu": (100.0, 9999)}
     tanh_censored = []
     for point in points:
         emc, limit = emc_and_limit[point.swept["model.activation"]]
-        tanh_censored.append(simulated(point, emc, rng, limit=limit))
+        tanh_censored.append(simulate_point(point, emc, rng, n_limit=limit))
     (effect,) = effects(tanh_censored, BY_ACTIVATION)
     assert (effect.high, effect.verdict) == (None, "larger")
     assert 2 < effect.low < 4.5, "every training run on all 300 samples fitted"
@@ -147,7 +152,7 @@ def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
     (inverse,) = effects(tanh_censored, Compare(by="model.activation", baseline="tanh"))
     assert (inverse.low, inverse.verdict) == (None, "smaller")
     assert inverse.high == pytest.approx(1 / effect.low, rel=0.05)
-    both_censored = [simulated(point, 5000.0, rng, limit=300) for point in points]
+    both_censored = [simulate_point(point, 5000.0, rng, n_limit=300) for point in points]
     (effect,) = effects(both_censored, BY_ACTIVATION)
     assert (effect.pairs, effect.bounds, effect.verdict) == (6, 6, "not decided")
     assert effect.ratio_text == ""
@@ -156,7 +161,7 @@ def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
 
 def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    a, b = (simulated(point, 200.0, rng) for point in planted_points(tmp_path, 1)[:2])
+    a, b = (simulate_point(point, 200.0, rng) for point in activation_points(tmp_path, 1)[:2])
     ratio = ratio_likelihood(likelihood_of(a), likelihood_of(b))
     draws = []
     for point in (a, b):
@@ -170,17 +175,17 @@ def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
 
 
 def test_likelihood_is_open_at_the_end_where_emc_is_censored(tmp_path: Path) -> None:
-    point, _ = two_points(tmp_path)
-    all_fit = likelihood_of(status(point, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
+    point = one_point(tmp_path)
+    all_fit = likelihood_of(measured_point(point, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
     assert all_fit[-1] == pytest.approx(1, abs=0.05)
     assert all_fit[np.log(200) > LOG_EMC].max() < 0.05
-    rng, bayes_point = np.random.default_rng(0), planted_points(tmp_path, 1)[0]
+    rng, bayes_point = np.random.default_rng(0), activation_points(tmp_path, 1)[0]
     for emc in (20.0, 500.0):
-        uncensored = likelihood_of(simulated(bayes_point, emc, rng, limit=1000))
+        uncensored = likelihood_of(simulate_point(bayes_point, emc, rng, n_limit=1000))
         assert is_open(uncensored) == (False, False)
         assert is_open(ratio_likelihood(uncensored, all_fit)) == (True, False)
         assert is_open(ratio_likelihood(all_fit, uncensored)) == (False, True)
-    none_fit = likelihood_of(status(point, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
+    none_fit = likelihood_of(measured_point(point, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
     assert none_fit[0] > 0.5
     assert none_fit[np.log(30) < LOG_EMC].max() < 0.05
 
@@ -197,7 +202,7 @@ def test_verdicts_use_holms_correction(
     error_probabilities: tuple[float, ...], rejected: tuple[bool, ...]
 ) -> None:
     """At 2.5 %, the smallest of four probabilities must be below 0.00625."""
-    compared = [effect_of(chance=1 - p / 2) for p in error_probabilities]
+    compared = [effect_of(chance_larger=1 - p / 2) for p in error_probabilities]
     verdicts = [effect.verdict for effect in with_verdicts(compared)]
     assert verdicts == ["larger" if larger else "not decided" for larger in rejected]
 
@@ -210,7 +215,7 @@ def test_key_determined_by_the_compared_key_may_differ_within_pairs(tmp_path: Pa
         "grid:\n  model.width: [4, 8]\n  seed: [0, 1]\n",
     )
     rng = np.random.default_rng(1)
-    statuses = [simulated(point, 50.0 * point.swept["model.width"], rng) for point in zipped]
+    statuses = [simulate_point(point, 50.0 * point.swept["model.width"], rng) for point in zipped]
     by_optimizer = Compare(by="training.optimizer")
     (effect,) = effects(statuses, by_optimizer)
     assert (effect.value, effect.baseline) == ("adam", "sgd")
@@ -227,45 +232,45 @@ def test_key_determined_by_the_compared_key_may_differ_within_pairs(tmp_path: Pa
 
 def test_default_comparison_is_of_the_swept_key_that_is_not_a_size(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    statuses = [simulated(point, 100.0, rng) for point in planted_points(tmp_path, 1)]
+    statuses = [simulate_point(point, 100.0, rng) for point in activation_points(tmp_path, 1)]
     assert suggested_comparison(statuses) == BY_ACTIVATION
     assert suggested_comparison(statuses[:3]) is None
     spec = "name: x\ncompare:\n- {by: model.width, baseline: 8}\ngrid: {}\n"
-    requested = comparisons(statuses, [spec])
+    requested = compare_as_specified(statuses, [spec]).effects
     assert [(e.value, e.baseline) for e in requested] == [("4", "8"), ("16", "8")]
-    default = comparisons(statuses, ["name: x\n"])
+    default = compare_as_specified(statuses, ["name: x\n"]).effects
     assert [(e.value, e.baseline) for e in default] == [("tanh", "relu")]
 
 
 def test_power_law_recovers_the_exponent(tmp_path: Path) -> None:
     """The largest EMCs may be censored."""
     rng = np.random.default_rng(7)
-    points = planted_points(tmp_path, 4)
+    points = activation_points(tmp_path, 4)
 
     def true_emc(point: Point) -> float:
         return 20.0 * point.swept["model.width"] ** 0.8
 
-    statuses = simulated_sweep(points, true_emc, rng, scatter=0.1)
+    statuses = simulate_sweep(points, true_emc, rng, scatter=0.1)
     laws = power_laws(statuses, ["model.activation"])
-    assert [law.name["model.activation"] for law in laws] == ["relu", "tanh"]
+    assert [law.within["model.activation"] for law in laws] == ["relu", "tanh"]
     for law in laws:
         assert law.low < 0.8 < law.high
         assert law.high - law.low < 0.5
         low, middle, high = law.parameters_for(20.0 * 8**0.8)
         assert low < 800 < high
         assert middle == pytest.approx(800, rel=0.15)
-    some_censored = simulated_sweep(points, true_emc, rng, scatter=0.1, limit=110)
+    some_censored = simulate_sweep(points, true_emc, rng, scatter=0.1, n_limit=110)
     (law,) = power_laws(some_censored, [])
     assert law.bounds > 0
     assert law.low < 0.8 < (law.high or np.inf)
-    all_censored = simulated_sweep(points, lambda _: 9999.0, rng, scatter=0, limit=50)
+    all_censored = simulate_sweep(points, lambda _: 9999.0, rng, scatter=0, n_limit=50)
     (law,) = power_laws(all_censored, [])
     assert (law.low, law.high, law.slope_text) == (None, None, "not known")
 
 
 @pytest.mark.full_budget
 @pytest.mark.sweeps
-def test_compare_command_and_report(cli: Cli, profile: Path, tmp_path: Path) -> None:
+def test_command_and_report_show_comparisons(cli: Cli, profile: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
         "name: c\nfixed:\n  data: {source: digits, labels: random, n_max: 200}\n"
         "  model: {family: mlp, depth: 1}\n  training: {optimizer: adam, lr: 1e-2, epochs: 60}\n"
@@ -291,11 +296,11 @@ def test_compare_command_and_report(cli: Cli, profile: Path, tmp_path: Path) -> 
 def test_points_are_paired_within_their_run(tmp_path: Path) -> None:
     """The order of the runs has no effect."""
     rng = np.random.default_rng(4)
-    points = planted_points(tmp_path, 1)
+    points = activation_points(tmp_path, 1)
     low, high = (
         [
             with_run_name(s, name)
-            for s in simulated_sweep(points, emc_of_activation(1.0, per_width), rng, scatter=0)
+            for s in simulate_sweep(points, emc_of_activation(1.0, per_width), rng, scatter=0)
         ]
         for name, per_width in (("low", 25.0), ("high", 75.0))
     )
@@ -311,8 +316,8 @@ def test_points_are_paired_within_their_run(tmp_path: Path) -> None:
 
 def test_unmeasured_points_are_not_paired(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
-    points = planted_points(tmp_path, 1)
-    measured = simulated_sweep(points, emc_of_activation(1.0), rng, scatter=0)
+    points = activation_points(tmp_path, 1)
+    measured = simulate_sweep(points, emc_of_activation(1.0), rng, scatter=0)
     waiting = [PointStatus(point=point, state="waiting") for point in points]
     unfinished = [measured[0], *waiting[1:5], measured[5]]  # relu of width 4, tanh of width 16
     (effect,) = effects(unfinished, BY_ACTIVATION)
@@ -320,8 +325,12 @@ def test_unmeasured_points_are_not_paired(tmp_path: Path) -> None:
     assert effects([*waiting[:3], *measured[3:]], BY_ACTIVATION) == [], "no point at the baseline"
     assert effects(waiting, BY_ACTIVATION) == []
     spec = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
-    assert [effect.verdict_text for effect in comparisons(unfinished, [spec])] == ["no pairs"]
-    assert comparisons(unfinished, ["name: x\n"]) == [], "no default comparison without pairs"
+    assert [effect.verdict_text for effect in compare_as_specified(unfinished, [spec]).effects] == [
+        "no pairs"
+    ]
+    assert compare_as_specified(unfinished, ["name: x\n"]).effects == [], (
+        "no default comparison without pairs"
+    )
 
 
 def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path) -> None:
@@ -333,7 +342,7 @@ def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path
         "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n",
     )
-    statuses = [status(p, [(16, 0), (32, 0), (64, 3 + i)]) for i, p in enumerate(points)]
+    statuses = [measured_point(p, [(16, 0), (32, 0), (64, 3 + i)]) for i, p in enumerate(points)]
     for baseline in ({"optimizer": "sgd", "steps": 200, "lr": 0.1}, None, "sgd"):
         (effect,) = effects(statuses, Compare(by="training", baseline=baseline))
         assert (effect.value, effect.baseline) == ("weight_decay=0.01", "sgd")
@@ -346,9 +355,9 @@ def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path
 
 def test_ratio_of_ten_thousand_is_in_the_interval(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    points = planted_points(tmp_path, 1)[::3]
+    points = activation_points(tmp_path, 1)[::3]
     emcs = (3.0, 30_000.0)
-    statuses = [simulated(point, emc, rng) for point, emc in zip(points, emcs, strict=True)]
+    statuses = [simulate_point(point, emc, rng) for point, emc in zip(points, emcs, strict=True)]
     (effect,) = effects(statuses, BY_ACTIVATION)
     assert (effect.verdict, effect.pairs) == ("larger", 1)
     assert effect.low < 10_000 < effect.high

@@ -16,7 +16,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import points_of, status, summary
+from tests.analysis.builders import measured_point, points_of, probe_summary
 from tests.search import test_stages as stages
 
 BUDGET, WIDTH = 4000, 0.1
@@ -35,7 +35,9 @@ EMC = {4: 100.0, 8: 200.0, 16: 400.0}
 """EMC of relu with the whole budget by width."""
 
 
-def simulated(point: Point, emc: float, exponent: float, rng: np.random.Generator) -> PointStatus:
+def simulate_point(
+    point: Point, emc: float, exponent: float, rng: np.random.Generator
+) -> PointStatus:
     """Simulate the search of a point whose EMC grows as a power of the budget.
 
     Args:
@@ -48,8 +50,8 @@ def simulated(point: Point, emc: float, exponent: float, rng: np.random.Generato
         log_time = (math.log(n / emc) + WIDTH * rng.logistic()) / exponent
         steps = min(BUDGET, max(1, round(BUDGET * math.exp(min(log_time, 1.0)))))
         missed = 0 if log_time < 0 else max(1, n // 10)
-        probes.append(summary((int(n), missed), repeat, steps=steps))
-    record = status(point, [], n_limit=20_000, params=point.swept["model.width"]).record
+        probes.append(probe_summary((int(n), missed), repeat, steps=steps))
+    record = measured_point(point, [], n_limit=20_000, params=point.swept["model.width"]).record
     record.probes[:] = probes
     history = history_of(probes, point.training)
     estimate = estimate_so_far(point.search, 20_000, history, ended_by="tolerance")
@@ -69,16 +71,16 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
     for point in points_of(folder, SPEC):
         emc = EMC[point.swept["model.width"]]
         if point.swept["model.activation"] == "tanh":
-            statuses.append(simulated(point, ratio * emc, exponent, rng))
+            statuses.append(simulate_point(point, ratio * emc, exponent, rng))
         else:
-            statuses.append(simulated(point, emc, 1.0, rng))
+            statuses.append(simulate_point(point, emc, 1.0, rng))
     (effect,) = compare_points(statuses, [Compare(by="model.activation")])
     return effect
 
 
 def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
     effect = comparison(tmp_path, ratio=0.7, exponent=0.35)
-    quarter, half = effect.smaller
+    quarter, half = effect.at_smaller_budgets
     assert effect.ratio == pytest.approx(0.7, rel=0.15)
     assert quarter.ratio == pytest.approx(0.7 * 4**0.65, rel=0.25)
     assert (effect.verdict, quarter.verdict) == ("smaller", "larger")
@@ -90,7 +92,7 @@ def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
 
 def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) -> None:
     effect = comparison(tmp_path, ratio=2.0, exponent=1.0)
-    for at_budget in (effect, *effect.smaller):
+    for at_budget in (effect, *effect.at_smaller_budgets):
         assert at_budget.verdict == "larger"
         assert at_budget.low < 2.0 < at_budget.high
     assert effect.verdict_text == "larger at this budget"
@@ -104,18 +106,18 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     for number, point in enumerate(points_of(tmp_path, text)):
         emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
         estimate, history = stages.search(stages.simulated(number, saturates=0.0, emc=emc))
-        made = status(point, [], n_limit=stages.N_LIMIT)
-        made.record.probes[:] = [
-            summary(
+        measured = measured_point(point, [], n_limit=stages.N_LIMIT)
+        measured.record.probes[:] = [
+            probe_summary(
                 (r.n, r.n_errors), r.repeat, stage=r.stage,
                 steps=max(1, round(r.share * 1000 * 2**r.stage)),
             )
             for r in history
         ]  # fmt: skip
-        statuses.append(replace(made, estimate=estimate))
-    assert len({made.estimate.stage for made in statuses}) > 1
+        statuses.append(replace(measured, estimate=estimate))
+    assert len({status.estimate.stage for status in statuses}) > 1
     (effect,) = compare_points(statuses, [Compare(by="model.activation")])
     assert effect.ratio == pytest.approx(1.6, rel=0.15)
     assert effect.verdict == "larger"
-    saturated = all(made.estimate.saturated == "yes" for made in statuses)
+    saturated = all(status.estimate.saturated == "yes" for status in statuses)
     assert effect.at_this_budget == (not saturated)

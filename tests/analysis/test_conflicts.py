@@ -18,7 +18,7 @@ from flexhpc.analysis.results import row_of
 from flexhpc.config.sections.data import Table
 from flexhpc.data import load_samples
 from flexhpc.data.labelling import draw_subset
-from tests.analysis.made import points, status
+from tests.analysis.builders import measured_point, one_point
 
 GROUP = st.lists(st.integers(1, 3), min_size=2, max_size=3).map(tuple)
 """Number of samples of each label in a group of identical inputs."""
@@ -71,7 +71,7 @@ def test_chance_agrees_with_subsets_drawn_from_a_table(n: int, tmp_path: Path) -
     assert dropped.conflict_groups == []
 
 
-def test_chance_for_large_pools() -> None:
+def test_chance_is_accurate_for_large_pools() -> None:
     pair = chance_of_conflict([((1, 1), 1)], 60_000, 1_000)
     assert pair == pytest.approx(1_000 * 999 / (60_000 * 59_999), rel=1e-9)
     many_pairs = chance_of_conflict([((1, 1), 50)], 6_000_000, 600_000)
@@ -89,20 +89,20 @@ PAIRS = json.dumps([[[1, 1], 20]])
 
 def test_results_and_notes_contain_the_chance_at_the_emc(tmp_path: Path) -> None:
     """Notes omit small chances."""
-    point, _ = points(tmp_path)
+    point = one_point(tmp_path)
     header = {"n_pool": 1000, "conflict_groups": PAIRS, "conflicts": 20, "unfittable": 20}
-    with_conflicts = status(point, OUTCOMES, **header)
+    with_conflicts = measured_point(point, OUTCOMES, **header)
     row = row_of(with_conflicts)
     assert row["conflict_chance"] == chance_of_conflict([((1, 1), 20)], 1000, row["emc"])
-    without = status(point, OUTCOMES, n_pool=1000, conflict_groups="[]")
+    without = measured_point(point, OUTCOMES, n_pool=1000, conflict_groups="[]")
     assert row_of(without)["conflict_chance"] == 0
-    left_censored = status(point, [(16, 1), (8, 1)], n_pool=1000, conflict_groups=PAIRS)
+    left_censored = measured_point(point, [(16, 1), (8, 1)], n_pool=1000, conflict_groups=PAIRS)
     assert row_of(left_censored)["conflict_chance"] is None
     (note,) = conflict_notes([with_conflicts, with_conflicts])
     assert "20 groups of identical inputs" in note
     assert f"probability of up to {100 * row['conflict_chance']:.2g} %" in note
     assert "for 2 of 2 points" in note
-    (note,) = conflict_notes([status(point, OUTCOMES, **{**header, "n_pool": 10**6})])
+    (note,) = conflict_notes([measured_point(point, OUTCOMES, **{**header, "n_pool": 10**6})])
     assert "random subset" not in note
     unmeasured = replace(with_conflicts, record=None)
-    assert conflict_notes([status(point, OUTCOMES), unmeasured]) == []
+    assert conflict_notes([measured_point(point, OUTCOMES), unmeasured]) == []

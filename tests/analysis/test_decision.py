@@ -1,4 +1,4 @@
-"""Comparisons that decide when a sweep ends: looks, rounds of points, verdicts."""
+"""Comparisons that decide when a sweep ends: rounds of points, error rates, verdicts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from flexhpc.analysis.decision import Decision, decide, levels_of, looks_of
+from flexhpc.analysis.decision import Decision, decide, levels_of, rounds_of
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import estimate_so_far
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import PLANTED, points_of, simulated
+from tests.analysis.builders import ACTIVATIONS, points_of, simulate_point
 
 DECIDE = Compare(by="model.activation", decide=Decide(max_seeds=4))
 COARSE_PROBES = 8
@@ -25,15 +25,19 @@ COARSE_PROBES = 8
 
 @pytest.fixture
 def points(tmp_path: Path) -> list[Point]:
-    decided = "compare: {by: model.activation, decide: {max_seeds: 4}}\n"
-    return points_of(tmp_path, f"{PLANTED}  seed: [0, 1]\n{decided}")
+    compare = "compare: {by: model.activation, decide: {max_seeds: 4}}\n"
+    return points_of(tmp_path, f"{ACTIVATIONS}  seed: [0, 1]\n{compare}")
 
 
-def measured(point: Point, ratio: float, *, precise: bool) -> PointStatus:
-    """Simulate a point whose EMC is larger by a ratio with tanh."""
+def measure(point: Point, ratio: float, *, precise: bool) -> PointStatus:
+    """Simulate the search of a point, to the coarse tolerance or to that of the spec.
+
+    Args:
+        ratio: EMC with tanh, relative to that with relu.
+    """
     emc = 25 * point.swept["model.width"]
     emc *= ratio if point.swept["model.activation"] == "tanh" else 1
-    status = simulated(point, emc, np.random.default_rng(point.index))
+    status = simulate_point(point, emc, np.random.default_rng(point.index))
     assert status.record is not None
     probes = status.record.probes[::-1]
     estimates = {}
@@ -49,33 +53,37 @@ def measured(point: Point, ratio: float, *, precise: bool) -> PointStatus:
     return PointStatus(point=point, state="done", record=record, estimate=record.estimate)
 
 
+def waiting(point: Point) -> PointStatus:
+    return PointStatus(point=point, state="waiting")
+
+
 def run_rounds(
     points: list[Point], ratio: float, compare: Compare = DECIDE
 ) -> tuple[list[Decision], list[PointStatus]]:
-    """Measure what is wanted, until nothing is; return all decisions and the last statuses."""
-    statuses = {point.id: PointStatus(point=point, state="waiting") for point in points}
+    """Run all rounds; return the decision after each round, and the last statuses."""
+    statuses = {point.id: waiting(point) for point in points}
     decisions = [decide(list(statuses.values()), compare)]
-    while decisions[-1].wanted:
-        for status in decisions[-1].wanted:
+    while decisions[-1].next_points:
+        for status in decisions[-1].next_points:
             precise = decisions[-1].precise
-            statuses[status.point.id] = measured(status.point, ratio, precise=precise)
+            statuses[status.point.id] = measure(status.point, ratio, precise=precise)
         decisions.append(decide(list(statuses.values()), compare))
     return decisions, list(statuses.values())
 
 
 @pytest.mark.parametrize(("listed", "maximum"), [(1, 1), (2, 4), (3, 12), (5, 40)])
-def test_looks_spend_the_error_rate(listed: int, maximum: int) -> None:
-    """Half of a million simulated tests without any effect: one in ten crosses a boundary."""
-    looks = tuple(looks_of(listed, maximum))
-    assert [look.coarse for look in looks] == [True] + [False] * (len(looks) - 1)
-    seeds = [look.seeds for look in looks]
+def test_rounds_spend_the_error_rate(listed: int, maximum: int) -> None:
+    """Of 500,000 simulated tests without an effect, one in ten crosses a boundary."""
+    rounds = tuple(rounds_of(listed, maximum))
+    assert [round_.coarse for round_ in rounds] == [True] + [False] * (len(rounds) - 1)
+    seeds = [round_.seeds for round_ in rounds]
     assert seeds[:2] == [listed, listed]
     assert seeds[1:] == sorted(set(seeds))
     assert seeds[-1] == maximum
     times = np.array([0.3 * listed, *seeds[1:]]) / maximum
-    steps = np.random.default_rng(0).normal(size=(500_000, len(looks)))
+    steps = np.random.default_rng(0).normal(size=(500_000, len(rounds)))
     scores = np.cumsum(steps * np.sqrt(np.diff(times, prepend=0)), axis=1) / np.sqrt(times)
-    crossed = scores > norm.isf(levels_of(0.1, looks))
+    crossed = scores > norm.isf(levels_of(0.1, rounds))
     assert crossed.any(axis=1).mean() == pytest.approx(0.1, rel=0.05)
     first = (crossed.argmax(axis=1) == 0) & crossed[:, 0]
     assert first.mean() == pytest.approx(0.1 * times[0], rel=0.1)
@@ -84,120 +92,110 @@ def test_looks_spend_the_error_rate(listed: int, maximum: int) -> None:
 def test_rounds_add_precision_and_then_seeds(points: list[Point]) -> None:
     decisions, _ = run_rounds(points, 1.1)
     rounds = [
-        (d.precise, sorted({s.point.seed for s in d.wanted}), len(d.wanted)) for d in decisions
+        (d.precise, sorted({s.point.seed for s in d.next_points}), len(d.next_points))
+        for d in decisions
     ]
     assert rounds == [
         (False, [0, 1], 12), (True, [0, 1], 12), (True, [2], 6), (True, [3], 6), (True, [], 0),
     ]  # fmt: skip
-    assert [len(d.later) for d in decisions] == [0, 6, 6, 0, 0]
+    assert [len(d.later_points) for d in decisions] == [0, 6, 6, 0, 0]
     assert decisions[-1].ended_by == "max_seeds"
     assert [effect.verdict for effect in decisions[-1].effects] == ["not decided"]
     assert [effect.pairs for effect in decisions[-1].effects] == [12]
     assert "compare.decide.max_seeds is not enough" in decisions[-1].text
 
 
-def test_comparison_is_given_up_if_it_needs_many_more_pairs(points: list[Point]) -> None:
+def test_comparison_that_needs_many_more_pairs_is_abandoned(points: list[Point]) -> None:
     decisions, statuses = run_rounds(points, 1.0)
-    assert (decisions[-1].ended_by, decisions[-1].looks) == ("max_seeds", 2)
-    assert decisions[-1].effects[0].more > 5 * 12
+    assert (decisions[-1].ended_by, decisions[-1].rounds) == ("max_seeds", 2)
+    assert decisions[-1].effects[0].more_pairs > 5 * 12
     assert {s.state for s in statuses if s.point.optional} == {"waiting"}
 
 
 def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> None:
     (_, decision), statuses = run_rounds(points, 4.0)
-    assert (decision.ended_by, decision.looks, decision.wanted) == ("decided", 1, [])
+    assert (decision.ended_by, decision.rounds, decision.next_points) == ("decided", 1, [])
     assert [effect.verdict for effect in decision.effects] == ["larger"]
     assert decision.trainings < decision.fixed_cost
     assert "decided at a cost of" in decision.text
-    more = [measured(status.point, 4.0, precise=True) for status in statuses]
-    again = decide(more, DECIDE)
-    assert (again.effects, again.looks, again.ended_by) == (decision.effects, 1, "decided")
-    assert again.trainings > decision.trainings
+    precise = decide([measure(s.point, 4.0, precise=True) for s in statuses], DECIDE)
+    assert (precise.effects, precise.rounds, precise.ended_by) == (decision.effects, 1, "decided")
+    assert precise.trainings > decision.trainings
 
 
 def test_max_cost_ends_a_sweep_before_a_round(points: list[Point]) -> None:
     unlimited, _ = run_rounds(points, 1.1)
-    cap = unlimited[3].trainings
-    compare = DECIDE.model_copy(update={"decide": Decide(max_seeds=4, max_cost=cap)})
-    decisions, _ = run_rounds(points, 1.1, compare)
+    settings = Decide(max_seeds=4, max_cost=unlimited[3].trainings)
+    decisions, _ = run_rounds(points, 1.1, Compare(by="model.activation", decide=settings))
     assert decisions[-1].ended_by == "max_cost"
-    assert unlimited[1].trainings < decisions[-1].trainings <= cap
+    assert unlimited[1].trainings < decisions[-1].trainings <= settings.max_cost
 
 
 def test_failed_points_are_omitted(points: list[Point]) -> None:
-    statuses = [measured(p, 4.0, precise=False) for p in points if not p.optional]
+    statuses = [measure(p, 4.0, precise=False) for p in points if not p.optional]
     statuses[0] = PointStatus(point=statuses[0].point, state="failed")
     decision = decide(statuses, DECIDE)
     assert decision.ended_by == "decided"
     assert [(e.pairs, e.unpaired) for e in decision.effects] == [(5, 1)]
 
 
-def test_value_whose_points_failed_is_given_up(points: list[Point]) -> None:
+def test_comparison_whose_points_failed_is_abandoned(points: list[Point]) -> None:
     statuses = [
         PointStatus(point=p, state="failed")
         if p.swept["model.activation"] == "tanh"
-        else measured(p, 1.0, precise=False)
+        else measure(p, 1.0, precise=False)
         for p in points if not p.optional
     ]  # fmt: skip
     decision = decide(statuses, DECIDE)
-    assert (decision.ended_by, decision.wanted, decision.effects) == ("max_seeds", [], [])
+    assert (decision.ended_by, decision.next_points, decision.effects) == ("max_seeds", [], [])
     assert decision.text.startswith("0 of 1 decided")
 
 
 def test_single_pair_gives_no_verdict(points: list[Point]) -> None:
-    """Its ratio of 4 may be due to the seed."""
+    """The ratio of 4 may be due to the seed."""
     by_width = Compare(by="model.activation", within=["model.width"], decide=Decide(max_seeds=4))
     statuses = [
-        PointStatus(point=p, state="failed") if p.seed == 1 else measured(p, 4.0, precise=False)
+        PointStatus(point=p, state="failed") if p.seed == 1 else measure(p, 4.0, precise=False)
         for p in points if p.seed < 2
     ]  # fmt: skip
     decision = decide(statuses, by_width)
     assert [effect.pairs for effect in decision.effects] == [1, 1, 1]
     assert [effect.verdict for effect in decision.effects] == ["not decided"] * 3
     statuses = [
-        measured(s.point, 4.0, precise=True) if s.point.seed == 0 else s for s in statuses
-    ] + [PointStatus(point=p, state="waiting") for p in points if p.optional]
-    wanted = decide(statuses, by_width).wanted
-    assert {s.point.seed for s in wanted} == {2}, "more seeds may still decide it"
+        measure(s.point, 4.0, precise=True) if s.point.seed == 0 else s for s in statuses
+    ] + [waiting(p) for p in points if p.optional]
+    next_points = decide(statuses, by_width).next_points
+    assert {s.point.seed for s in next_points} == {2}, "no further seed is added"
 
 
-def test_look_without_all_of_its_points_is_not_evaluated(points: list[Point]) -> None:
-    """``results`` does not see optional points that were not started."""
+def test_round_without_all_of_its_points_is_not_evaluated(points: list[Point]) -> None:
+    """``results`` omits optional points that were not started."""
     _, statuses = run_rounds(points, 1.1)
     first = next(s for s in statuses if s.point.seed == 2)
-    seen = [s for s in statuses if s.point.seed < 2 or s is first]
-    decision = decide(seen, DECIDE)
-    assert (decision.looks, decision.ended_by, decision.wanted) == (2, None, [])
+    decision = decide([s for s in statuses if s.point.seed < 2 or s is first], DECIDE)
+    assert (decision.rounds, decision.ended_by, decision.next_points) == (2, None, [])
     assert [effect.pairs for effect in decision.effects] == [6]
 
 
 def test_max_cost_does_not_end_a_round_that_has_started(points: list[Point]) -> None:
     unlimited, statuses = run_rounds(points, 1.1)
-    compare = DECIDE.model_copy(
-        update={"decide": Decide(max_seeds=4, max_cost=unlimited[2].trainings * 1.01)}
-    )
-    third = [s for s in statuses if s.point.seed == 2]
-    partial = [s for s in statuses if s.point.seed < 2] + third[:1] + [
-        PointStatus(point=s.point, state="waiting") for s in [*third[1:], *statuses]
-        if s.point.seed == 3 or s in third[1:]
-    ]  # fmt: skip
-    assert len({s.point.id for s in partial}) == len(points)
-    unique = list({s.point.id: s for s in partial}.values())
-    assert len(decide(unique, compare).wanted) == 5
-    waiting = [
-        PointStatus(point=s.point, state="waiting") if s.point.seed == 2 else s for s in unique
-    ]
-    assert decide(waiting, compare).ended_by == "max_cost"
+    max_cost = unlimited[2].trainings * 1.01
+    compare = Compare(by="model.activation", decide=Decide(max_seeds=4, max_cost=max_cost))
+    first = next(s for s in statuses if s.point.seed == 2)
+    started = [s if s.point.seed < 2 or s is first else waiting(s.point) for s in statuses]
+    assert len(decide(started, compare).next_points) == 5
+    not_started = [s if s.point.seed < 2 else waiting(s.point) for s in statuses]
+    assert decide(not_started, compare).ended_by == "max_cost"
 
 
-def test_margin_and_names_of_verdicts(points: list[Point]) -> None:
+def test_nearly_equal_emcs_are_the_same_within_the_margin(points: list[Point]) -> None:
     wide = Compare(by="model.activation", decide=Decide(margin=0.9, error=0.2, max_seeds=4))
     decisions, _ = run_rounds(points, 1.0, wide)
     assert [effect.verdict for effect in decisions[-1].effects] == ["the same within 90 %"]
 
 
 @pytest.mark.parametrize("ratio", ["1", "2"])
-def test_simulation(ratio: str) -> None:
+def test_simulated_sweeps_give_no_wrong_verdict(ratio: str) -> None:
     command = ["-m", "bench.decision", "--sweeps", "2", "--searches", "1", "--ratio", ratio]
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=True, timeout=600

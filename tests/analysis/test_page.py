@@ -1,11 +1,9 @@
-"""The report as a reader uses it: summary, layout of figures, and interaction in a browser."""
+"""The report page: its size, its tables, and interaction in a browser."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,178 +11,21 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from flexhpc.analysis.answer import answer
 from flexhpc.analysis.details import json_for_script
-from flexhpc.analysis.figures.chart import Chart
-from flexhpc.analysis.figures.emc import emc_figure
-from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import BAYES, points_of, status, summary
+from tests.analysis.builders import measured_point, probe_summary, swept_points
 from tests.barrier import TIMEOUT
 from tests.conftest import Cli
 
 
-def swept(
-    folder: Path, largest_fits: Sequence[int], params: Sequence[int], **grid: list[Any]
-) -> list[PointStatus]:
-    """Return the points of a grid; ``largest_fits`` and ``params`` are assigned cyclically."""
-    keys = {"width": "model.width", "activation": "model.activation", "labels": "data.labels",
-            "lr": "training.lr", "seed": "seed"}  # fmt: skip
-    lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
-    points = points_of(
-        folder,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}",
-    )
-    return [
-        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=size)
-        for point, n, size in zip(points, cycle(largest_fits), cycle(params), strict=False)
-    ]
-
-
-def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
-    """``random`` is a value of both labels and merge; a point without extra values is plain."""
-    zipped = points_of(
-        tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
-        "  - data.labels: [original, original, original, random, random]\n"
-        "    data.merge: [random, null, null, null, null]\n"
-        "    data.classes: [2, null, null, 2, 5]\n"
-        "    data.class_map: [null, [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], null, null, null]\n",
-    )
-    statuses = [
-        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)])
-        for point, n in zip(zipped, (90, 80, 30, 20, 10), strict=True)
-    ]
-    rows = {row["row"] for row in emc_figure(statuses)["data"]["values"]}
-    assert "original, merge random, classes 2" in rows
-    assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
-    sentence = answer(statuses)[0]
-    assert sentence.startswith("original: largest EMC at merge random, classes 2: ")
-    assert "smallest at plain original: " in sentence
-
-
-def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> None:
-    statuses = swept(tmp_path, [40, 90], [100], width=[4, 8], activation=["relu", "tanh"])
-    statuses[1] = replace(statuses[1], state="failed")
-    statuses[2] = replace(statuses[2], state="running")
-    sentences = answer(statuses)
-    assert '1 of 4 points failed; see "Failed points" for the reasons.' in sentences
-    assert "1 of 4 points are not finished yet." in sentences
-    failed = [replace(s, state="failed", estimate=None, record=None) for s in statuses]
-    reasons = '4 of 4 points failed; see "Failed points" for the reasons.'
-    assert answer(failed) == ["Nothing has been measured yet.", reasons]
-
-
-def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
-    statuses = swept(tmp_path, [40, 90], [100, 200], labels=["random", "original"], width=[4, 8])
-    layout = layout_of(statuses)
-    assert (layout.along, layout.facets, layout.colours) == ("size", (), ("data.labels",))
-    spec = emc_figure(statuses)
-    labels = {row["series"] for row in spec["data"]["values"] if row["kind"] == "label"}
-    assert labels == {"random", "original"}, "each curve has a label at its end"
-    assert Chart(spec).svg().startswith("<svg")
-    sentence = answer(statuses)[0]
-    assert sentence.rpartition("EMC ")[0] == "random: "
-    assert "at 100 parameters" in sentence
-    assert "at 200" in sentence
-
-
-def test_data_keys_are_facets_and_network_keys_are_colours(tmp_path: Path) -> None:
-    grid = {"labels": ["random", "original"], "activation": ["relu", "tanh"], "width": [4, 8]}
-    statuses = swept(tmp_path, [40, 90], [100, 200], **grid)
-    layout = layout_of(statuses)
-    assert (layout.facets, layout.colours) == (("data.labels",), ("model.activation",))
-    assert emc_figure(statuses)["facet"]["sort"] == ["random", "original"]
-
-
-def test_keys_determined_by_a_different_key_are_omitted_from_names(tmp_path: Path) -> None:
-    """``zip`` assigns a batch size to each optimizer, and one of two budgets to each point."""
-    zipped = points_of(
-        tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
-        f"  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
-        "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
-        "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n",
-    )
-    statuses = [status(p, [(40, 0), (41, 1)], params=100 * p.swept["model.width"]) for p in zipped]
-    layout = layout_of(statuses)
-    assert layout.along == "size"
-    series = set(map(layout.series, statuses))
-    assert series == {"gd, steps 2000", "gd, epochs 300", "sgd, steps 2000", "sgd, epochs 300"}
-
-
-def test_whole_model_sections_are_one_curve_per_family(tmp_path: Path) -> None:
-    """Points become rows if two networks have the same family and size."""
-    networks = [
-        *(f"{{family: mlp, depth: 2, width: {width}}}" for width in (4, 8, 16)),
-        *(f"{{family: vit, depth: 1, heads: 2, patch: 4, width: {width}}}" for width in (8, 16)),
-    ]
-
-    def measured(networks: list[str]) -> list[PointStatus]:
-        text = f"fixed:\n  data: {{source: digits}}\n  search: {BAYES}\ngrid:\n  model:\n"
-        points = points_of(tmp_path, text + "".join(f"    - {network}\n" for network in networks))
-        return [
-            status(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
-            for point in points
-        ]
-
-    statuses = measured(networks)
-    layout = layout_of(statuses)
-    assert (layout.along, layout.facets) == ("size", ())
-    assert set(map(layout.series, statuses)) == {"mlp", "vit"}
-    assert answer(statuses)[0].startswith("mlp: EMC ")
-    for same_size in ("{family: mlp, depth: 1, width: 4}", "{family: mlp, width: 4, norm: layer}"):
-        assert layout_of(measured([*networks, same_size])).along == "rows"
-
-
-def test_swept_number_is_the_x_axis(tmp_path: Path) -> None:
-    """Points without this number are shown as well."""
-    rates = swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1])
-    layout = layout_of(rates)
-    assert (layout.along, layout.key) == ("number", "training.lr")
-    without_rate = swept(tmp_path, [50], [0], activation=["relu", "tanh"])
-    spec = emc_figure([*rates, *without_rate])
-    assert len([row for row in spec["data"]["values"] if row["kind"] == "point"]) == 6
-    assert Chart(spec).svg()
-
-
-def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
-    """Seeds share a row."""
-    statuses = swept(
-        tmp_path, [30, 32, 300, 280], [100], labels=["random"],
-        activation=["relu", "tanh"], seed=[0, 1],
-    )  # fmt: skip
-    assert layout_of(statuses).along == "rows"
-    assert emc_figure(statuses)["layer"][0]["encoding"]["y"]["sort"] == ["tanh", "relu"]
-    sentence = answer(statuses)[0]
-    assert sentence.startswith("Largest EMC at random, tanh, seed")
-    assert "do not overlap" in sentence or "overlap, so" in sentence
-
-
-@pytest.mark.parametrize(("count", "named"), [(10, True), (60, False)])
-def test_too_many_curves_become_rows(count: int, named: bool, tmp_path: Path) -> None:
-    rates = [round(1e-5 * 1.1**i, 8) for i in range(count)]
-    statuses = swept(
-        tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
-    )  # fmt: skip
-    assert layout_of(statuses).along == "rows"
-    spec = emc_figure(statuses)
-    assert len(spec["data"]["values"]) == 6 * count, "every point is a row"
-    assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == named
-    assert spec["height"] < 2000
-    assert Chart(spec).svg()
-
-
 def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> None:
     rates = [round(1e-4 * 1.1**i, 8) for i in range(50)]
-    statuses = swept(
+    statuses = swept_points(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh"], width=[4, 8]
     )
     curve = np.random.default_rng(0).random(500).astype(np.float32)
-    probes = [summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
+    probes = [probe_summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
     for point in statuses:
         point.record.probes[:] = probes
     page = write_report("test", statuses, ["name: test"], tmp_path / "out")
@@ -193,7 +34,7 @@ def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> No
 
 def test_report_contains_exponents_of_growth(tmp_path: Path) -> None:
     widths, params = [4, 8, 16], [100, 200, 400]
-    statuses = swept(
+    statuses = swept_points(
         tmp_path, [25, 50, 100] * 2, params * 2, labels=["original", "random"], width=widths
     )
     page = write_report("test", statuses, ["name: test"], tmp_path / "out").read_text()
@@ -265,7 +106,7 @@ def test_selecting_a_point_shows_its_training_runs(page: Any, small_run: Path) -
             n, verdict = (end.locator("td").nth(i).inner_text() for i in (1, 3))
             bracket = point.bracket
             assert int(n) == (bracket.largest_fit if verdict == "fit" else bracket.smallest_fail)
-        assert rows.nth(number).evaluate("row => row.nextSibling.className") == "within"
+        assert rows.nth(number).evaluate("row => row.nextSibling.className") == "panel-row"
     page.wait_for_selector("#point .vega-embed svg")
     rows.last.click()
     assert not details.is_visible(), "a second click on a row closes the details"
@@ -311,7 +152,7 @@ def test_results_can_be_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> 
     page.locator("tr.point").first.click()
     page.fill("#filter", "bracket 12")
     assert widths() == ["12"]
-    assert page.locator("#left").inner_text() == "1 of 3"
+    assert page.locator("#matches").inner_text() == "1 of 3"
     cost = page.locator("tr.point:visible td").filter(has_text=re.compile("^[0-9]+,[0-9]{3}$"))
     digits = cost.first.inner_text().replace(",", "")
     page.fill("#filter", digits)
@@ -351,9 +192,9 @@ def test_escape_closes_the_details_and_links_lead_to_sections(page: Any) -> None
 def compared_page(tmp_path: Path) -> Path:
     """A report with rows, ratios of several verdicts, a bound and a failed point."""
     emc = {"relu": 40, "gelu": 43, "tanh": 90}
-    points = [s.point for s in swept(tmp_path, [40], [100], activation=[*emc], seed=[*range(5)])]
+    points = [s.point for s in swept_points(tmp_path, [40], activation=[*emc], seed=[*range(5)])]
     statuses = [
-        status(point, [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2)])
+        measured_point(point, [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2)])
         for point in points
         if (n := emc[point.swept["model.activation"]])
     ]

@@ -1,4 +1,4 @@
-"""Reasons of bounds and of the end of a search, and warnings, in all formats."""
+"""Reasons for bounds and for the ends of searches, and warnings, in all formats."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from flexhpc.analysis.reasons import (
     ONE_TRAINING,
     REASONS,
     WIDER,
-    any_tuned,
     at_edge,
     best_text,
     censored_by_reason,
+    censoring_reason,
     ending_text,
+    has_tuned_keys,
     warning_lines,
     warnings,
-    why_bound,
 )
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import (
@@ -44,29 +44,37 @@ from flexhpc.analysis.text import ratio_text
 from flexhpc.store.status import PointStatus
 from flexhpc.tracking.description import point_description
 from flexhpc.training import Verdict
-from tests.analysis.made import BAYES, BISECTION, points, points_of, status, summary
+from tests.analysis.builders import (
+    ALL_FIT,
+    BAYES,
+    BISECTION,
+    NONE_FIT,
+    UNCENSORED,
+    measured_point,
+    one_point,
+    points_of,
+    probe_summary,
+    two_points,
+)
 
-ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
-NONE_FIT = [(16, 9), (8, 7), (4, 2)]
-UNCENSORED = [(16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0)]
 MANY_PROBES = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> list[PointStatus]:
+def points(tmp_path: Path) -> list[PointStatus]:
     """A right-censored, a left-censored and an uncensored point."""
-    small, large = points(tmp_path)
+    small, large = two_points(tmp_path)
     return [
-        status(small, ALL_FIT, params=100, bits=3200),
-        status(large, NONE_FIT, params=200, bits=6400),
-        status(large, UNCENSORED, params=300, bits=9600),
+        measured_point(small, ALL_FIT, params=100, bits=3200),
+        measured_point(large, NONE_FIT, params=200, bits=6400),
+        measured_point(large, UNCENSORED, params=300, bits=9600),
     ]
 
 
 def test_bounds_are_marked_in_every_results_format(
-    three: list[PointStatus], tmp_path: Path
+    points: list[PointStatus], tmp_path: Path
 ) -> None:
-    rows = [row_of(s) for s in three]
+    rows = [row_of(s) for s in points]
     assert [row["censored"] for row in rows] == ["right", "left", "none"]
     assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
     assert numeric_columns(rows[0])["emc_per_param"] == 10
@@ -76,30 +84,30 @@ def test_bounds_are_marked_in_every_results_format(
     for frame in (csv, parquet, pandas.DataFrame(json.loads(as_json(rows)))):
         assert frame["emc_per_param_bound"].tolist() == [">=", "<", ""]
         assert frame["emc_per_param"].dtype == np.float64
-    texts = [ratio_text(s.estimate, s.record.header.params) for s in three]
+    texts = [ratio_text(s.estimate, s.record.header.params) for s in points]
     assert texts == [">= 10.000", "< 0.020", f"{rows[2]['emc'] / 300:.3f}"]
-    assert ratio_text(three[0].estimate, 10**6) == ">= 0.001"
-    assert ratio_text(three[0].estimate, 4 * 10**6) == ">= 0.00025"
-    assert ratio_text(None, 100) == ratio_text(three[0].estimate, 0) == ""
+    assert ratio_text(points[0].estimate, 10**6) == ">= 0.001"
+    assert ratio_text(points[0].estimate, 4 * 10**6) == ">= 0.00025"
+    assert ratio_text(None, 100) == ratio_text(points[0].estimate, 0) == ""
 
 
 def test_bounds_are_marked_in_table_note_and_report(
-    three: list[PointStatus], tmp_path: Path
+    points: list[PointStatus], tmp_path: Path
 ) -> None:
     console = Console(width=200, file=io.StringIO())
-    console.print(results_table(three))
+    console.print(results_table(points))
     lines = console.file.getvalue().splitlines()
     assert ">= 1000" in lines[1]
     assert ">= 10.000" in lines[1]
     assert "< 0.020" in lines[2]
     assert not {"<", ">"} & set(lines[3])
-    right, left, exact = map(point_description, three)
+    right, left, exact = map(point_description, points)
     assert right.startswith("**EMC >= 1000** (all fitted, n50, level 0.9), 100 parameters")
     assert "EMC per parameter >= 10.000, 7 probes" in right
     assert left.startswith("**EMC < 4** (none fitted, n50")
     assert "EMC per parameter < 0.020" in left
     assert not {"<", ">"} & set(exact)
-    page = write_report("test", three, [], tmp_path).read_text()
+    page = write_report("test", points, [], tmp_path).read_text()
     assert ">&gt;= 10.000</td>" in page
     assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
     assert ">&lt; 0.020</td>" in page
@@ -110,8 +118,10 @@ def test_bounds_are_marked_in_table_note_and_report(
 
 
 @pytest.mark.parametrize("per_parameter", [False, True])
-def test_bounds_are_arrows_outside_of_curves(per_parameter: bool, three: list[PointStatus]) -> None:
-    spec = emc_figure(three, per_parameter=per_parameter)
+def test_bounds_are_arrows_outside_of_curves(
+    per_parameter: bool, points: list[PointStatus]
+) -> None:
+    spec = emc_figure(points, per_parameter=per_parameter)
     rows = spec["data"]["values"]
     by_x = {row["x"]: row for row in rows if row["kind"] == "point"}
     assert [by_x[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
@@ -130,8 +140,8 @@ def test_bounds_are_arrows_outside_of_curves(per_parameter: bool, three: list[Po
 
 
 def test_median_over_seeds_may_be_exact_if_one_seed_is_censored(tmp_path: Path) -> None:
-    point, _ = points(tmp_path)
-    seeds = [status(point, UNCENSORED), status(point, UNCENSORED), status(point, ALL_FIT)]
+    point = one_point(tmp_path)
+    seeds = [measured_point(point, outcomes) for outcomes in (UNCENSORED, UNCENSORED, ALL_FIT)]
     for curve, exact in ((seeds, True), (seeds[1:], False)):
         ((_, median, _),) = medians_of(curve, lambda _: 100.0)
         assert (median is not None) == exact
@@ -158,12 +168,12 @@ FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
         (BISECTION, UNCENSORED, ""),
     ],
 )  # fmt: skip
-def test_reason_of_a_bound(
+def test_every_bound_has_a_reason(
     search: str, outcomes: list[tuple[int, int]], reason: str, tmp_path: Path
 ) -> None:
-    point = status(points(tmp_path, search)[0], outcomes)
+    point = measured_point(one_point(tmp_path, search), outcomes)
     assert (point.estimate.censored == "none") == (reason == "")
-    assert why_bound(point) == row_of(point)["censored_because"] == reason
+    assert censoring_reason(point) == row_of(point)["censored_because"] == reason
     if reason in ("all fitted", "limit reached"):
         assert point.estimate.emc == 1000
     assert censored_by_reason([point]) == ([(REASONS[reason], [point])] if reason else [])
@@ -172,14 +182,14 @@ def test_reason_of_a_bound(
 
 
 def test_waiting_point_has_no_reason(tmp_path: Path) -> None:
-    waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
+    waiting = PointStatus(point=one_point(tmp_path), state="waiting")
     row = row_of(waiting)
     assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
-    assert why_bound(waiting) == ""
+    assert censoring_reason(waiting) == ""
 
 
 def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], ended_by: str) -> PointStatus:
-    point = status(points(folder, search)[0], outcomes)
+    point = measured_point(one_point(folder, search), outcomes)
     return replace(point, estimate=replace(point.estimate, ended_by=ended_by))
 
 
@@ -206,7 +216,7 @@ def test_only_a_wide_interval_gives_a_warning(tmp_path: Path, ended_by: str) -> 
     wide = ended(tmp_path, BAYES, UNCENSORED[:4], ended_by)
     assert ending_text(wide) == f"{ended_by} (wide)"
     assert warning_lines([wide]) == [f"1 of 1 points: {WIDER}."]
-    assert ending_text(status(points(tmp_path, BAYES)[0], UNCENSORED)) == "", "not ended"
+    assert ending_text(measured_point(one_point(tmp_path, BAYES), UNCENSORED)) == "", "not ended"
 
 
 TUNED = """\
@@ -217,10 +227,10 @@ fixed:
 """
 
 
-def best_at(folder: Path, arm: int) -> PointStatus:
+def tuned_point(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
-    untuned = status(points(folder)[0], UNCENSORED[:3])
-    assert (any_tuned([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
+    untuned = measured_point(one_point(folder), UNCENSORED[:3])
+    assert (has_tuned_keys([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
     estimate = replace(untuned.estimate, arm=arm, best_chance=0.62)
     return replace(untuned, point=point, estimate=estimate)
 
@@ -234,8 +244,8 @@ def best_at(folder: Path, arm: int) -> PointStatus:
     ],
 )
 def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
-    point = best_at(tmp_path, arm)
-    assert any_tuned([point])
+    point = tuned_point(tmp_path, arm)
+    assert has_tuned_keys([point])
     assert best_text(point) == text
     assert at_edge(point) is edge
     assert (AT_EDGE in dict(warnings([point]))) is edge
@@ -243,10 +253,10 @@ def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, 
 
 def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
     """The best arm fits all 64 available samples; a different arm misses nearly all of them."""
-    point = best_at(tmp_path, 4)
+    point = tuned_point(tmp_path, 4)
     probes = [
-        *(summary((n, 0), arm=4) for n in (16, 32, 64)),
-        *(summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
+        *(probe_summary((n, 0), arm=4) for n in (16, 32, 64)),
+        *(probe_summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
     ]
     header = replace(point.record.header, n_limit=64)
     point = replace(
@@ -255,7 +265,7 @@ def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
         estimate=replace(point.estimate, emc=64, censored="right", emc_hi=None),
     )
     assert [result.n for result in point.history] == [16, 32, 64]
-    assert why_bound(point) == "all fitted"
+    assert censoring_reason(point) == "all fitted"
     (with_eps,) = with_eps_estimates([point], [0.1])
     assert with_eps.estimate.by_eps["0.1"].censored == "right"
     assert row_of(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
@@ -270,5 +280,5 @@ def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
 def test_probes_of_every_verdict_are_drawn(tmp_path: Path) -> None:
     verdicts = get_args(Verdict)
     outcomes = [(16, 0), *((20 + i, 1, verdict) for i, verdict in enumerate(verdicts))]
-    rows = fit_chart(status(points(tmp_path)[0], outcomes)).spec["datasets"]["trainings"]
+    rows = fit_chart(measured_point(one_point(tmp_path), outcomes)).spec["datasets"]["trainings"]
     assert {row["shown"] for row in rows} == set(verdicts) <= set(VERDICTS)

@@ -25,7 +25,7 @@ from flexhpc.errors import InputError
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
 from flexhpc.store import history_of, read_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import points, points_of, status, summary
+from tests.analysis.builders import measured_point, one_point, points_of, probe_summary
 from tests.conftest import Cli
 
 CONTRACT = (
@@ -93,7 +93,7 @@ def test_report_is_one_self_contained_page(small_run: Path, cli: Cli, tmp_path: 
 
 
 def test_report_escapes_text_of_the_user(tmp_path: Path) -> None:
-    point = replace(points(tmp_path)[0], swept={"data.root": "/<script>"})
+    point = replace(one_point(tmp_path), swept={"data.root": "/<script>"})
     failed = PointStatus(point=point, state="failed", message="/<script> is not a folder")
     html = write_report("x", [failed], ["root: '/<script>'"], tmp_path / "report").read_text()
     assert "/<script>" not in html
@@ -114,7 +114,7 @@ def test_figures_contain_every_point_and_every_training_run(small_run: Path) -> 
         assert drawn == [n for n, *_ in probes]
 
 
-def test_format_of_estimates_brackets_and_durations() -> None:
+def test_estimates_brackets_and_durations_are_formatted() -> None:
     values = {
         "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
         "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
@@ -139,7 +139,7 @@ OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0),
 
 @pytest.mark.parametrize("policy", ["bayes", "bisection", "growth"])
 def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: Path) -> None:
-    point = status(points(tmp_path, f"{{policy: {policy}, start: 16}}")[0], OUTCOMES)
+    point = measured_point(one_point(tmp_path, f"{{policy: {policy}, start: 16}}"), OUTCOMES)
     row = row_of(with_eps_estimates([point], [0.1, 0.01])[0])
     history = history_of(point.record.probes, point.point.training)
     for eps, name in ((0.01, "emc_eps_0.01"), (0.1, "emc_eps_0.1")):
@@ -153,7 +153,7 @@ def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: P
 
 
 def test_stored_estimates_at_training_errors_are_not_replaced(tmp_path: Path) -> None:
-    point = status(points(tmp_path)[0], OUTCOMES)
+    point = measured_point(one_point(tmp_path), OUTCOMES)
     stored = EmcInterval(emc=7, emc_lo=5, emc_hi=9, censored="none")
     point = replace(point, estimate=replace(point.estimate, by_eps={"0.1": stored}))
     by_eps = with_eps_estimates([point], [0.1, 0.01])[0].estimate.by_eps
@@ -163,7 +163,7 @@ def test_stored_estimates_at_training_errors_are_not_replaced(tmp_path: Path) ->
     assert with_eps_estimates([waiting], [0.1]) == [waiting]
 
 
-def test_results_at_other_budgets(small_run: Path, cli: Cli) -> None:
+def test_results_contain_emcs_at_other_budgets(small_run: Path, cli: Cli) -> None:
     budgets = ("--budget", 60, "--budget", 240.0)
     rows = json.loads(cli("results", small_run, "--format", "json", *budgets).stdout)
     run = flexhpc.load(small_run)
@@ -208,14 +208,14 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
         "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
         f"  training: {training}\n",
     )
-    fit, fail = history_of([summary((16, 0)), summary((32, 3))], point.training)
+    fit, fail = history_of([probe_summary((16, 0)), probe_summary((32, 3))], point.training)
     assert (fit.time, fail.time) == (time, None)
     if time is None:
         with pytest.raises(InputError, match="--budget: the EMC at other budgets can be"):
             check_budgets([5], [point.training])
 
 
-def test_results_at_training_errors(small_run: Path, cli: Cli, tmp_path: Path) -> None:
+def test_results_contain_emcs_at_training_errors(small_run: Path, cli: Cli, tmp_path: Path) -> None:
     eps = ("--eps", 0.01, "--eps", "0.10")
     rows = json.loads(cli("results", small_run, "--format", "json", *eps).stdout)
     table = cli("results", small_run, *eps).stdout

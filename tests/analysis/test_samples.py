@@ -20,7 +20,7 @@ from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
-from tests.analysis.made import points_of
+from tests.analysis.builders import points_of
 from tests.command import flexhpc_output
 from tests.conftest import Cli
 
@@ -39,7 +39,7 @@ grid:
 
 
 @pytest.fixture(scope="module")
-def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with corrupted labels."""
     folder = tmp_path_factory.mktemp("noisy")
     (folder / "noisy.yaml").write_text(SPEC)
@@ -62,11 +62,11 @@ def labels_of(run: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.sweeps
-def test_scores_equal_plain_counts(noisy: Path) -> None:
+def test_scores_equal_plain_counts(noisy_run: Path) -> None:
     """Counts over training runs and samples, from the masks of the API."""
-    fast = scores(noisy)
+    fast = scores(noisy_run)
     slow = np.zeros((11, fast.n_total))
-    for measurement in load(noisy):
+    for measurement in load(noisy_run):
         masks = measurement.masks
         drawn, fitted = masks.drawn(), masks.fitted()
         unseen, correct = masks.unseen(), masks.unseen_fitted()
@@ -86,12 +86,12 @@ def test_scores_equal_plain_counts(noisy: Path) -> None:
                     np.mean(learnt) if events.get(sample, -1) >= 0 else 0,
                 )  # fmt: skip
     for name, expected in zip(
-        ("drawn", "missed", "expected", "variance", "blocks", "unseen", "unseen_right",
-         "watched", "never_right", "forgotten", "forgotten_expected"), slow, strict=True,
+        ("drawn", "missed", "expected", "variance", "blocks", "unseen", "unseen_correct",
+         "watched", "never_correct", "forgotten", "forgotten_expected"), slow, strict=True,
     ):  # fmt: skip
         counts = fast.half_variance.sum(axis=0) if name == "variance" else getattr(fast, name)
         np.testing.assert_allclose(counts, expected, atol=1e-9, err_msg=name)
-    counted = [m.probes[~m.probes["verdict"].isin(UNINFORMATIVE)] for m in load(noisy)]
+    counted = [m.probes[~m.probes["verdict"].isin(UNINFORMATIVE)] for m in load(noisy_run)]
     failures = sum((probes["n_errors"] > 0).sum() for probes in counted)
     assert fast.blocks.sum() == pytest.approx(failures)
     assert fast.trainings == sum(map(len, counted))
@@ -106,8 +106,8 @@ def test_scores_equal_plain_counts(noisy: Path) -> None:
 
 @pytest.mark.full_budget
 @pytest.mark.sweeps
-def test_scores_detect_label_noise(noisy: Path) -> None:
-    noisy_scores, (_, corrupted) = scores(noisy), labels_of(noisy)
+def test_scores_detect_label_noise(noisy_run: Path) -> None:
+    noisy_scores, (_, corrupted) = scores(noisy_run), labels_of(noisy_run)
     assert 0.03 < corrupted.mean() < 0.06
     assert auroc(noisy_scores.hardness, corrupted) > 0.85
     assert auroc(noisy_scores.memorization, corrupted) > 0.95
@@ -123,24 +123,26 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 @pytest.mark.sweeps
-def test_masks_command_in_every_format(noisy: Path, cli: Cli, tmp_path: Path) -> None:
-    table = cli("masks", noisy, "--top", "5").stdout
+def test_masks_command_agrees_in_every_format(noisy_run: Path, cli: Cli, tmp_path: Path) -> None:
+    table = cli("masks", noisy_run, "--top", "5").stdout
     assert table.startswith("digits, labels corrupted 0.05, seed 0: ")
     assert len(table.splitlines()) == 8
-    expected = scores(noisy)
+    expected = scores(noisy_run)
     assert table.splitlines()[2].split()[0] == str(expected.hardest(1)[0])
-    cli("masks", noisy, "--format", "parquet", "-o", tmp_path / "m.parquet")
+    cli("masks", noisy_run, "--format", "parquet", "-o", tmp_path / "m.parquet")
     frame = pd.read_parquet(tmp_path / "m.parquet")
     pd.testing.assert_frame_equal(frame, frame_of([expected]))
     assert frame["sample"].is_unique
-    cli("masks", noisy, "--format", "csv", "-o", tmp_path / "m.csv", "--by", "model.activation")
+    cli("masks", noisy_run, "--format", "csv", "-o", tmp_path / "m.csv", "--by", "model.activation")
     grouped = pd.read_csv(tmp_path / "m.csv")
     assert set(grouped["model.activation"]) == {"relu", "tanh"}
     assert grouped["drawn"].sum() == frame["drawn"].sum()
-    rows = json.loads(cli("masks", noisy, "--format", "json").stdout)
+    rows = json.loads(cli("masks", noisy_run, "--format", "json").stdout)
     assert len(rows) == len(frame)
-    assert "no point has this key" in cli("masks", noisy, "--by", "model.nosuch", check=2).stderr
-    assert "cannot be written" in cli("masks", noisy, "-o", tmp_path, check=2).stderr
+    assert (
+        "no point has this key" in cli("masks", noisy_run, "--by", "model.nosuch", check=2).stderr
+    )
+    assert "cannot be written" in cli("masks", noisy_run, "-o", tmp_path, check=2).stderr
 
 
 def test_memory_of_scores_does_not_depend_on_the_number_of_training_runs() -> None:
@@ -150,7 +152,7 @@ def test_memory_of_scores_does_not_depend_on_the_number_of_training_runs() -> No
         n_total=n, n=np.full(4, n // 2), subset=rows, fit=rows & 0xF7,
         outside=np.zeros_like(rows), outside_fit=np.zeros_like(rows),
     )  # fmt: skip
-    scores = SampleScores(name={"data": "x", "labels": ""}, n_total=n)
+    scores = SampleScores(group={"data": "x", "labels": ""}, n_total=n)
     sizes = []
     for _ in range(4):
         scores.add(masks, [True] * 4)
@@ -164,7 +166,7 @@ def simulated_scores(
 ) -> SampleScores:
     """Return scores after training runs on half of the samples that miss difficult ones more."""
     size = len(difficulty)
-    scores = SampleScores(name={"data": "x", "labels": "", "k": name}, n_total=size)
+    scores = SampleScores(group={"data": "x", "labels": "", "k": name}, n_total=size)
     for _ in range(training_runs):
         drawn = rng.random(size) < 0.5
         missed = drawn & (rng.random(size) < 1 / (1 + np.exp(2 - difficulty)))
@@ -194,11 +196,11 @@ def test_corrected_agreement_recovers_the_true_correlation(shared: float) -> Non
 
 
 @pytest.mark.sweeps
-def test_report_shows_hard_and_easy_samples(noisy: Path, cli: Cli, tmp_path: Path) -> None:
-    cli("report", noisy, "-o", tmp_path / "report")
+def test_report_shows_hard_and_easy_samples(noisy_run: Path, cli: Cli, tmp_path: Path) -> None:
+    cli("report", noisy_run, "-o", tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     section = page[page.index("<h2>Samples</h2>") :]
-    expected, (labels, corrupted) = scores(noisy), labels_of(noisy)
+    expected, (labels, corrupted) = scores(noisy_run), labels_of(noisy_run)
     shown = [int(number) for number in re.findall(r'alt="sample (\d+), class \d"', section)]
     assert shown == [*expected.hardest(10), *expected.easiest(10)]
     relabelled = re.findall(r"(\d+)<br>class \d<br>trained as (\d)<br>", section)
@@ -213,8 +215,8 @@ def test_report_shows_hard_and_easy_samples(noisy: Path, cli: Cli, tmp_path: Pat
     )
     drawn, missed = (sum(int(row[i].replace(",", "")) for row in counts) for i in (0, 1))
     assert (drawn, missed) == (expected.drawn.sum(), expected.missed.sum())
-    assert "requires --by" in cli("masks", noisy, "--agreement", check=2).stderr
-    table = cli("masks", noisy, "--agreement", "--by", "model.activation").stdout
+    assert "requires --by" in cli("masks", noisy_run, "--agreement", check=2).stderr
+    table = cli("masks", noisy_run, "--agreement", "--by", "model.activation").stdout
     assert "activation relu" in table
     assert "activation tanh" in table
 
@@ -232,7 +234,7 @@ def test_pictures_download_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return "no"
 
     monkeypatch.setattr(standard_files, "_download", download)
-    missing = SampleScores(name={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
+    missing = SampleScores(group={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
     missing.half_missed[0, 3] = 1
     assert view_of(missing) is None
     assert downloads == []
@@ -261,7 +263,7 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
         f"fixed:\n  data: {{source: arrays, path: {tmp_path}/pets.npz{keys}}}\n"
         "  model: {family: mlp, width: 4, depth: 1}\n",
     )
-    scores = SampleScores(name={"data": "arrays", "labels": ""}, n_total=60, point=point)
+    scores = SampleScores(group={"data": "arrays", "labels": ""}, n_total=60, point=point)
     scores.half_missed[:] = 1
     scores.half_variance[:] = 1
     scores.drawn[:] = 4

@@ -13,37 +13,43 @@ from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
 from flexhpc.analysis.tables import Column, cut, results_table, status_view, table_of
 from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import BAYES, points, points_of, status
+from tests.analysis.builders import BAYES, measured_point, points_of, two_points
 
 PROGRESS = {"n": 120, "epoch": 30, "epochs": 300, "n_errors": 12, "elapsed": 3.0}
 
 
-def printed(renderable: object, width: int) -> list[str]:
+def render(renderable: object, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     console.print(renderable)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> list[PointStatus]:
+def points(tmp_path: Path) -> list[PointStatus]:
     """A finished, a running and a waiting point."""
-    small, large = points(tmp_path, BAYES)
+    small, large = two_points(tmp_path, BAYES)
     outcomes = [(16, 0), (32, 0), (64, 3), (45, 1), (38, 0), (50, 2), (40, 0), (42, 1)]
-    done = replace(status(small, outcomes, params=1234567), host="a-long-host-name", attempts=3)
-    running = replace(status(large, outcomes), state="running", progress=PROGRESS, host="node")
+    done = replace(
+        measured_point(small, outcomes, params=1234567), host="a-long-host-name", attempts=3
+    )
+    running = replace(
+        measured_point(large, outcomes), state="running", progress=PROGRESS, host="node"
+    )
     waiting = PointStatus(point=replace(large, id="waits"), state="waiting")
     return [done, running, waiting]
 
 
 @pytest.mark.parametrize("width", [120, 200])
-def test_long_names_are_cut_in_the_middle(three: list[PointStatus], width: int) -> None:
+def test_long_names_are_cut_in_the_middle(points: list[PointStatus], width: int) -> None:
     """Keys without a value are omitted from names."""
     keys = {f"model.key_{i}": None if i % 2 else i for i in range(16)}
     statuses = [
-        replace(three[0], point=replace(three[0].point, swept={**keys, "seed": seed}), host="host")
+        replace(
+            points[0], point=replace(points[0].point, swept={**keys, "seed": seed}), host="host"
+        )
         for seed in range(3)
     ]
-    lines = printed(status_view(statuses, width), width)[1:]
+    lines = render(status_view(statuses, width), width)[1:]
     for seed, (line, point) in enumerate(zip(lines, statuses, strict=True)):
         assert len(line) <= width
         assert emc_text(point.estimate) in line
@@ -53,71 +59,71 @@ def test_long_names_are_cut_in_the_middle(three: list[PointStatus], width: int) 
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 160])
-def test_columns_that_do_not_fit_are_omitted(three: list[PointStatus], width: int) -> None:
-    header, done, running, _ = printed(status_view(three, width), width)
+def test_columns_that_do_not_fit_are_omitted(points: list[PointStatus], width: int) -> None:
+    header, done, running, _ = render(status_view(points, width), width)
     assert max(map(len, (header, done, running))) <= width
     assert "…" not in header + done + running
-    for text in (three[0].point.label, "done", emc_text(three[0].estimate)):
+    for text in (points[0].point.label, "done", emc_text(points[0].estimate)):
         assert text in done
     assert header.split()[:2] == ["point", "state"]
     if width >= 160:
         assert "a-long-host-name" in done
         assert "30/300" in running
     if width == 110:
-        assert ending_text(three[0]) in done
+        assert ending_text(points[0]) in done
         assert "host" not in header
-    results = printed(results_table(three, width), width)
+    results = render(results_table(points, width), width)
     assert max(map(len, results)) <= width
     assert all("…" not in line for line in results[1:])
-    assert emc_text(three[0].estimate) in results[1]
+    assert emc_text(points[0].estimate) in results[1]
 
 
 def test_cut_names_remain_distinct() -> None:
     kinds = ("linear", "mlp depth=1", "mlp depth=3", "cnn depth=1", "cnn depth=2")
     names = [f"original {kind} width={width}" for kind in kinds for width in (8, 16)]
-    lines = printed(table_of([Column(name="point", cells=names, least=22)], 22), 80)
+    lines = render(table_of([Column(name="point", cells=names, min_width=22)], 22), 80)
     assert all(len(line) <= 22 for line in lines)
     assert len(set(lines[1:])) == len(names), lines
     assert len({cut(name, 22) for name in names}) < len(names), "the default cut is ambiguous"
 
 
-def test_unfinished_estimate_is_marked(three: list[PointStatus]) -> None:
-    _, done, running, _ = printed(status_view(three, 160), 160)
-    assert "~ " + emc_text(three[1].estimate) in running
-    assert "~ " + emc_text(three[0].estimate) not in done
+def test_unfinished_estimate_is_marked(points: list[PointStatus]) -> None:
+    _, done, running, _ = render(status_view(points, 160), 160)
+    assert "~ " + emc_text(points[1].estimate) in running
+    assert "~ " + emc_text(points[0].estimate) not in done
     console = Console(width=160, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(status_view(three, 160))
+    console.print(status_view(points, 160))
     line = console.file.getvalue().splitlines()[2]
     assert "\x1b[2;3" in line, "dim and italic"
 
 
-def test_points_that_failed_for_the_same_reason_share_a_line(three: list[PointStatus]) -> None:
+def test_points_that_failed_for_the_same_reason_share_a_line(points: list[PointStatus]) -> None:
     """Points with a probe, and groups of fewer than three points, keep their rows."""
     message = "data.source: cifar10 was not found in data"
     failed = [
-        PointStatus(point=replace(three[0].point, id=f"{i}"), state="failed", message=message)
+        PointStatus(point=replace(points[0].point, id=f"{i}"), state="failed", message=message)
         for i in range(24)
     ]
-    with_probes = replace(three[1], state="failed", message=message, progress={})
-    lines = printed(status_view([three[0], *failed, with_probes], 160), 160)
+    with_probes = replace(points[1], state="failed", message=message, progress={})
+    lines = render(status_view([points[0], *failed, with_probes], 160), 160)
     assert len(lines) == 4
-    assert lines[-1] == f"24 points ({three[0].point.label} ...) failed: {message}"
+    assert lines[-1] == f"24 points ({points[0].point.label} ...) failed: {message}"
     assert "failed" in lines[2]
-    assert len(printed(status_view(failed[:2], 160), 160)) == 3
-    assert printed(status_view(failed, 160), 160) == [lines[-1]]
+    assert len(render(status_view(failed[:2], 160), 160)) == 3
+    assert render(status_view(failed, 160), 160) == [lines[-1]]
 
 
-def test_each_reason_of_failure_is_one_line(three: list[PointStatus]) -> None:
+def test_each_reason_of_failure_is_one_line(points: list[PointStatus]) -> None:
     messages = ("no file", "", "no file")
-    failed = [replace(three[0], state="failed", message=message) for message in messages]
-    label = three[0].point.label
-    assert failure_lines([*failed, three[1]]) == [
+    failed = [replace(points[0], state="failed", message=message) for message in messages]
+    label = points[0].point.label
+    assert failure_lines([*failed, points[1]]) == [
         f"failed: {label} and 1 more: no file", f"failed: {label}: {NO_RESULT}",
     ]  # fmt: skip
 
 
-def test_limited_rows_include_running_points(three: list[PointStatus]) -> None:
-    lines = printed(status_view([three[0]] * 30 + [three[1]], 160, rows=6), 160)
+def test_limited_rows_include_running_points(points: list[PointStatus]) -> None:
+    lines = render(status_view([points[0]] * 30 + [points[1]], 160, rows=6), 160)
     assert len(lines) == 7
     assert "running" in lines[-2]
     assert lines[-1].strip() == "... 26 more"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.comparison import compare_as_specified
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
@@ -50,7 +50,8 @@ def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def verdicts(run: Path) -> list[tuple[str, int]]:
     text = (run / "sweep.yaml").read_text()
-    return [(effect.verdict, effect.pairs) for effect in comparisons(statuses(run), [text])]
+    effects = compare_as_specified(statuses(run), [text]).effects
+    return [(effect.verdict, effect.pairs) for effect in effects]
 
 
 def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
@@ -114,9 +115,8 @@ def test_a_finished_run_is_refined_without_repeating_probes(
     run = tmp_path / "runs" / "small"
     cli("sweep", "small.yaml", "--set", "search.tolerance=0.5")
     before = probes_in(run)
-    assert (
-        "looks at a cost of" in cli("compare", run, "--by", "model.kwargs.width", "--decide").stdout
-    )
+    decided = cli("compare", run, "--by", "model.kwargs.width", "--decide").stdout
+    assert "rounds at a cost of" in decided
     spec.write_text(text)
     cli("sweep", "small.yaml")
     assert before < probes_in(run)

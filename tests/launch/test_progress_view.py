@@ -14,7 +14,7 @@ from flexhpc.config import Point
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.remaining_time import remaining_seconds, seconds_per_pass
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import planted_points, status
+from tests.analysis.builders import activation_points, measured_point
 
 PROBES = 18
 """Of each point."""
@@ -22,7 +22,7 @@ PROBES = 18
 
 @pytest.fixture
 def points(tmp_path: Path) -> list[Point]:
-    return planted_points(tmp_path, 2)
+    return activation_points(tmp_path, 2)
 
 
 def seconds_per_probe(point: Point) -> float:
@@ -46,7 +46,9 @@ def statuses_at(points: list[Point], elapsed: float) -> list[PointStatus]:
         seconds = seconds_per_probe(point)
         count = int(min(max(elapsed, 0.0), seconds * PROBES) / seconds + 1e-9)
         if count:
-            measured = status(point, [(16 + i, i % 2) for i in range(count)], seconds=seconds)
+            measured = measured_point(
+                point, [(16 + i, i % 2) for i in range(count)], seconds=seconds
+            )
             statuses.append(replace(measured, state="done" if count == PROBES else "running"))
         else:
             statuses += unfinished([point], "running" if elapsed > 0 else "waiting")

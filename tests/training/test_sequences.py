@@ -117,7 +117,7 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
     assert 0 < row["bits_per_param"] * row["params"] <= max(bits) + 1e-6
     assert row["bits_per_param"] * row["params"] >= 0.8 * max(bits)
     exact = [type(record.probes[0])(**{**vars(record.probes[0]), "n": 10, "loss": 0.0})]
-    assert max_token_information(exact, 6, 8).most == pytest.approx(10 * 6 * 3)
+    assert max_token_information(exact, 6, 8).mean == pytest.approx(10 * 6 * 3)
     assert max_token_information([], 6, 8) is None
 
 

@@ -16,6 +16,7 @@ from flexhpc.analysis.figures.chart import (
     log_encoding,
     series_colour,
     spread_labels,
+    tooltip,
 )
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, varied_keys
 from flexhpc.analysis.results import budget_value, emc_at_budget
@@ -49,18 +50,17 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     for status in known:
         key = (layout.facet(status), layout.series(status), _line_label(status, layout))
         groups.setdefault((*key, budget_value(status)), []).append(status)
-    rows = [row for key, points in groups.items() for row in _line(key, points)]
+    rows = [row for key, points in groups.items() for row in _line_data(key, points)]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
-    x_domain = log_domain([row["x"] for row in rows], beyond=_LABEL_WIDTH / width)
+    x_domain = log_domain([row["x"] for row in rows], label_space=_LABEL_WIDTH / width)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    _spread(rows, y_domain, height)
+    _place_labels(rows, y_domain, height)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(series, legend=True)}
     line = {**shared, "detail": {"field": "line"}}
-    tooltip = [{"field": f, "type": "nominal"} for f in ("point", "budget", "EMC")]
     layers = [
         layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.4},
               {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}),
@@ -68,7 +68,8 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         layer({"type": "line", "strokeWidth": 1.6, "strokeDash": [4, 3]}, line,
               where="datum.last || datum.predicted"),
         layer({"type": "point", "filled": True, "size": 30, "opacity": 1},
-              {**shared, "tooltip": tooltip}, where="!datum.predicted"),
+              {**shared, "tooltip": tooltip("point", "budget", "EMC")},
+              where="!datum.predicted"),
         layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": _LABEL_WIDTH},
               {**shared, "y": {**y, "field": "label_y"}, "text": {"field": "size"}},
               where="datum.predicted"),
@@ -76,7 +77,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     return chart(layers, width=width, height=height, data=rows, facets=facets)
 
 
-def _spread(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
+def _place_labels(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
     """Set ``label_y`` of the last row of each line, so that labels do not overlap."""
     ends: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -95,13 +96,15 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
     """
     if layout.key in {f"training.{key}" for key in BUDGETS}:
         return ""
-    if layout.along == "rows":
+    if layout.x_axis == "rows":
         return name_of(status, varied_keys([status]))
     value = f"{layout.x(status):,.10g}"
-    return f"{value} parameters" if layout.along == "size" else f"{layout.key} {value}"
+    return f"{value} parameters" if layout.x_axis == "size" else f"{layout.key} {value}"
 
 
-def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list[dict[str, Any]]:
+def _line_data(
+    key: tuple[str, str, str, int], points: Sequence[PointStatus]
+) -> list[dict[str, Any]]:
     """Return the data of a line: medians over seeds of EMC and of the ends of its interval."""
     facet, series, size, spec_budget = key
     rows = []

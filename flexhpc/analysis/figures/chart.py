@@ -21,6 +21,8 @@ COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
 """Palette after Okabe and Ito: distinguishable with colour blindness, on white and on black."""
+ROW_HEIGHT = 26
+"""Height (pixels) of a named row."""
 SMALLEST = 0.7
 """Value (samples) at which an EMC of 0 is shown on a logarithmic axis."""
 VERTICAL_ARROWS = {
@@ -96,6 +98,19 @@ def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
         "field": "series", "type": "nominal", "legend": {"title": None} if legend else None,
         "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])},
     }  # fmt: skip
+
+
+def row_encoding(names: Sequence[str]) -> Spec:
+    """Return the Vega-Lite encoding of named rows, from top to bottom, by the field ``row``."""
+    return {
+        "field": "row", "type": "nominal", "sort": list(names),
+        "axis": {"title": None, "grid": True, "labelLimit": 460},
+    }  # fmt: skip
+
+
+def tooltip(*fields: str) -> list[Spec]:
+    """Return the Vega-Lite encoding of a tooltip that shows these fields."""
+    return [{"field": field, "type": "nominal"} for field in fields]
 
 
 def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
@@ -189,16 +204,16 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexhpc"
 
 
-def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
+def log_domain(values: Iterable[float], *, label_space: float = 0.0) -> list[float]:
     """Return the ends of a logarithmic axis that contains all values.
 
     Args:
         values: values to show; those that are not positive or not finite are ignored.
-        beyond: space for labels at the upper end, as a fraction of the length of the axis.
+        label_space: space for labels at the upper end, as a fraction of the length of the axis.
     """
     shown = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
-    return [low, high * (high / low) ** beyond]
+    return [low, high * (high / low) ** label_space]
 
 
 def log_axis(title: str, domain: Sequence[float]) -> Spec:

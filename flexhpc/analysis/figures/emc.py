@@ -12,6 +12,7 @@ import numpy as np
 
 from flexhpc.analysis.figures.chart import (
     HORIZONTAL_ARROWS,
+    ROW_HEIGHT,
     SMALLEST,
     VERTICAL_ARROWS,
     ReportFigure,
@@ -21,8 +22,10 @@ from flexhpc.analysis.figures.chart import (
     layer,
     log_domain,
     log_encoding,
+    row_encoding,
     series_colour,
     spread_labels,
+    tooltip,
 )
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.layout import (
@@ -32,11 +35,11 @@ from flexhpc.analysis.figures.layout import (
     name_of,
     varied_keys,
 )
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
-_ROW = 26
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 """Maximum number of labelled rows, maximum number of seeds drawn side by side in a row, and height
 (pixels) of a figure with more than ``_MAX_ROWS`` rows."""
@@ -44,11 +47,6 @@ _SMALL, _LARGE = 26, 55
 """Areas of markers (square pixels): for points side by side, and for other points."""
 _LOG_FROM = 8.0
 """Minimum ratio of the largest to the smallest swept number for a logarithmic x axis."""
-_TOOLTIP = [
-    {"field": field, "type": "nominal"}
-    for field in ("point", "EMC", "parameters", "EMC per parameter", "trainings")
-]
-
 Row = dict[str, Any]
 
 
@@ -70,12 +68,14 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
         return None
     points = [status for _, status in measured]
     layout = layout_of(points)
-    rows = [_row(status, layout, index, per_parameter=per_parameter) for index, status in measured]
-    draw = _rows if layout.along == "rows" else _curves
+    rows = [
+        _datum(status, layout, index, per_parameter=per_parameter) for index, status in measured
+    ]
+    draw = _plot_rows if layout.x_axis == "rows" else _plot_curves
     return draw(points, rows, layout, per_parameter=per_parameter)
 
 
-def _row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
+def _datum(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
     """Return the plotted values of a point; ``id`` is its index in the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None
@@ -106,7 +106,7 @@ def _scaled(samples: float, size: int) -> float:
     return max(samples, SMALLEST) / size
 
 
-def _curves(
+def _plot_curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
     """Plot curves of the medians over seeds, against parameters or a numeric key."""
@@ -116,9 +116,9 @@ def _curves(
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
-    logarithmic = layout.along == "size" or (low > 0 and high / low >= _LOG_FROM)
+    logarithmic = layout.x_axis == "size" or (low > 0 and high / low >= _LOG_FROM)
     if logarithmic:
-        x_domain = log_domain([low, high], beyond=0.3 if any(series) else 0.05)
+        x_domain = log_domain([low, high], label_space=0.3 if any(series) else 0.05)
     else:
         x_domain = [low - 0.05 * (high - low), high + 0.35 * (high - low)]
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
@@ -145,40 +145,40 @@ def _curves(
     for row in rows:
         row["x"] = dodge.x(row["x"], row["series"], dodge.ranks[row["id"]])
     data = [*rows, *lines, *labels]
-    if layout.along == "size" and not per_parameter:
+    if layout.x_axis == "size" and not per_parameter:
         diagonal = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
         if diagonal[0] < diagonal[1]:
             data += [
                 {"facet": facet, "x": end, "y": end, "kind": "diagonal"}
                 for facet in facets for end in diagonal
             ]  # fmt: skip
-    title = "parameters" if layout.along == "size" else layout.key
+    title = "parameters" if layout.x_axis == "size" else layout.key
     x = log_encoding(title, x_domain) if logarithmic else {
         "type": "quantitative", "axis": {"title": title},
         "scale": {"type": "linear", "domain": x_domain, "nice": False, "zero": False},
     }  # fmt: skip
     x["field"] = "x"
-    y = {**_value(y_domain, per_parameter=per_parameter), "field": "y"}
+    y = {**_emc_axis(y_domain, per_parameter=per_parameter), "field": "y"}
     colour = series_colour(series, legend=False)
     layers = [
         layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
-              where=_kind("diagonal")),
+              where=_is_kind("diagonal")),
         layer({"type": "line", "strokeWidth": 1.6},
               {"x": x, "y": y, "color": colour, "detail": {"field": "piece"}},
-              where=_kind("line")),
+              where=_is_kind("line")),
         layer({"type": "rule", "strokeWidth": 1.4, "opacity": 1},
               {"x": x, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}, "color": colour},
-              where=_kind("point")),
-        *_points({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
+              where=_is_kind("point")),
+        *_point_layers({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
                  size=_SMALL if dodge.step else _LARGE),
         layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
-               "color": colour}, where=_kind("label")),
+               "color": colour}, where=_is_kind("label")),
     ]  # fmt: skip
     return chart(layers, width=width, height=height, data=data, facets=facets)
 
 
-def _rows(
+def _plot_rows(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
     """Plot one row per combination of swept values; its seeds are in the same row.
@@ -208,10 +208,7 @@ def _rows(
             "axis": {"title": "points, by EMC", "grid": False},
         }  # fmt: skip
     else:
-        y = {
-            "field": "row", "type": "nominal", "sort": order,
-            "axis": {"title": None, "grid": True, "labelLimit": 460},
-        }  # fmt: skip
+        y = row_encoding(order)
     series = list(dict.fromkeys(row["series"] for row in rows))
     colour = series_colour(series, legend=dense)
     shared: Spec = {"y": y, "color": colour}
@@ -220,33 +217,35 @@ def _rows(
     if side_by_side:
         shared["yOffset"] = {"field": "seed", "type": "ordinal"}
     domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    x = _value(domain, per_parameter=per_parameter)
+    x = _emc_axis(domain, per_parameter=per_parameter)
     layers = [
         layer({"type": "rule", "strokeWidth": 2, "opacity": 1},
-              {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared}, where=_kind("point")),
-        *_points({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
+              {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared},
+              where=_is_kind("point")),
+        *_point_layers({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
     ]  # fmt: skip
-    step = max(_ROW, 9 * seeds_in_row + 8) if side_by_side else _ROW
+    step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if side_by_side else ROW_HEIGHT
     height = _DENSE_HEIGHT if dense else step * len(order)
     return chart(layers, width=520, height=height, data=rows)
 
 
-def _value(domain: Sequence[float], *, per_parameter: bool) -> Spec:
+def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
     return log_encoding("EMC / parameters" if per_parameter else "EMC (samples)", domain)
 
 
-def _kind(kind: str) -> str:
+def _is_kind(kind: str) -> str:
     return f"datum.kind === '{kind}'"
 
 
-def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
+def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
     """Return one layer of uncensored EMCs, and one of arrows for each side of censoring."""
-    encoding = {**encoding, "tooltip": _TOOLTIP}
+    fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
+    encoding = {**encoding, "tooltip": tooltip(*fields)}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
     bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
     marks = {"none": exact, **{side: {**bound, "shape": arrows[side]} for side in arrows}}
     return [
-        layer(mark, encoding, where=f"{_kind('point')} && datum.censored === '{side}'")
+        layer(mark, encoding, where=f"{_is_kind('point')} && datum.censored === '{side}'")
         for side, mark in marks.items()
     ]
 
@@ -255,9 +254,7 @@ def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
     """Return the medians over seeds; curves are split into pieces where a median is unknown."""
-    curves: dict[tuple[str, str], list[PointStatus]] = {}
-    for status in points:
-        curves.setdefault((layout.facet(status), layout.series(status)), []).append(status)
+    curves = group_by(points, lambda status: (layout.facet(status), layout.series(status)))
     lines: list[Row] = []
     for (facet, name), curve in curves.items():
         piece = 0
@@ -280,16 +277,13 @@ def medians_of(
 
     The median is None if it depends on the unknown value of a censored EMC.
     """
-    by_x: dict[float, list[PointStatus]] = {}
-    for status in curve:
-        by_x.setdefault(x_of(status), []).append(status)
-    for x, seeds in sorted(by_x.items()):
-        low, high = np.median([_range(s.estimate) for s in seeds if s.estimate], axis=0)
+    for x, seeds in sorted(group_by(curve, x_of).items()):
+        low, high = np.median([_possible_range(s.estimate) for s in seeds if s.estimate], axis=0)
         params = seeds[0].record.header.params if seeds[0].record else 0
         yield x, float(low) if low == high else None, params
 
 
-def _range(estimate: Estimate) -> tuple[float, float]:
+def _possible_range(estimate: Estimate) -> tuple[float, float]:
     """Return the smallest and the largest possible EMC; they differ if it is censored."""
     emc = float(emc_or_bound(estimate))
     return 0.0 if estimate.censored == "left" else emc, (

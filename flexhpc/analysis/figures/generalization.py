@@ -15,6 +15,7 @@ from flexhpc.analysis.figures.chart import (
     layer,
     log_domain,
     log_encoding,
+    tooltip,
 )
 from flexhpc.analysis.generalization import label_pairs
 from flexhpc.store.status import PointStatus
@@ -25,7 +26,7 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,
-            "ratio": math.exp(pair.excess), "test accuracy": round(pair.test_accuracy, 4),
+            "ratio": math.exp(pair.log_ratio), "test accuracy": round(pair.test_accuracy, 4),
         }
         for pair in label_pairs(statuses)
     ]  # fmt: skip
@@ -41,8 +42,7 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         "color": {"field": "family", "type": "nominal", "legend": {"title": None},
                   "scale": {"domain": families,
                             "range": [COLOURS[i % len(COLOURS)] for i in range(len(families))]}},
-        "tooltip": [{"field": name, "type": "nominal"}
-                    for name in ("model", "family", "ratio", "test accuracy", "bound")],
+        "tooltip": tooltip("model", "family", "ratio", "test accuracy", "bound"),
     }  # fmt: skip
     shape = {"field": "family", "type": "nominal", "legend": {"title": None},
              "scale": {"domain": families}}  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
-SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
+_SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
 """Keys of the size of a network, and the seed; points that differ only in these share a curve."""
 _MAX_FACETS, _MAX_COLOURS = 9, 8
 _MIN_NUMBERS = 3
@@ -21,13 +21,13 @@ class Layout:
     """Assignment of swept keys to the x axis, facets and colours of a figure.
 
     Attributes:
-        along: x axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``:
-            one row per combination of swept values.
+        x_axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``: one row
+            per combination of swept values.
         key: the numeric key; empty otherwise.
         facets, colours: swept keys with one facet, or one colour, per value.
     """
 
-    along: Literal["size", "number", "rows"]
+    x_axis: Literal["size", "number", "rows"]
     key: str = ""
     facets: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Layout:
 
     def x(self, status: PointStatus) -> float:
         """Return the x value of a point; undefined for ``rows``."""
-        if self.along == "number":
+        if self.x_axis == "number":
             return float(status.point.swept[self.key])
         return float(status.record.header.params) if status.record else 0.0
 
@@ -50,18 +50,18 @@ class Layout:
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     """Choose the layout for the measured points of one or several sweeps."""
     varied = independent_keys(statuses, _varied(statuses))
-    kinds = [key for key in varied if _last_part(key) not in SIZES]
-    if _size_varies(statuses, kinds):
-        return _split("size", "", kinds, statuses)
+    keys = without_sizes(varied)
+    if _size_varies(statuses, keys):
+        return _split("size", "", keys, statuses)
     if (by_section := _by_section(statuses)) is not None:
         return by_section
-    for key in kinds:
+    for key in keys:
         values = [status.point.swept.get(key) for status in statuses]
-        if len(set(map(plain_text, values))) >= _MIN_NUMBERS and all(map(_is_number, values)):
+        if len(set(map(plain_text, values))) >= _MIN_NUMBERS and all(map(is_number, values)):
             layout = _split("number", key, [k for k in varied if k != key], statuses)
-            if layout.along == "number":
+            if layout.x_axis == "number":
                 return layout
-    return Layout(along="rows", colours=_row_group(varied))
+    return Layout(x_axis="rows", colours=_row_group(varied))
 
 
 def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
@@ -71,22 +71,22 @@ def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     size would be on the same curve.
     """
     expanded = [_flattened_values(status) for status in statuses]
-    keys = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
-    varied = [key for key in keys if len({plain_text(v.get(key)) for v in expanded}) > 1]
+    swept = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
+    varied = [key for key in swept if len({plain_text(v.get(key)) for v in expanded}) > 1]
     if not any(key not in status.point.swept for status in statuses for key in varied):
         return None
-    kinds = [key for key in independent_keys(statuses, varied) if _last_part(key) not in SIZES]
-    if set(kinds) != set(_preferred(kinds)) or not _size_varies(statuses, kinds):
+    keys = without_sizes(independent_keys(statuses, varied))
+    if set(keys) != set(_preferred(keys)) or not _size_varies(statuses, keys):
         return None
-    layout = _split("size", "", kinds, statuses)
+    layout = _split("size", "", keys, statuses)
     positions = {
         str({k: v for k, v in status.point.swept.items() if _last_part(k) != "seed"}): (
-            name_of(status, kinds), layout.x(status),
+            name_of(status, keys), layout.x(status),
         )
         for status in statuses
     }  # fmt: skip
     unique = len(set(positions.values())) == len(positions)
-    return layout if layout.along == "size" and unique else None
+    return layout if layout.x_axis == "size" and unique else None
 
 
 def _flattened_values(status: PointStatus) -> dict[str, Any]:
@@ -120,6 +120,11 @@ def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
     return _varied(statuses) or _varied(statuses, min_values=1)
 
 
+def without_sizes(keys: Sequence[str]) -> list[str]:
+    """Remove the seed and the keys of the size of a network."""
+    return [key for key in keys if _last_part(key) not in _SIZES]
+
+
 def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     """Remove the keys whose value is determined by the value of another key.
 
@@ -131,7 +136,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
     known = {key: [_value(s, key) is not None for s in statuses] for key in keys}
 
     def priority(key: str) -> tuple[bool, ...]:  # the key with the larger priority is kept
-        return key in _preferred(keys), _last_part(key) in SIZES, key.startswith("data.")
+        return key in _preferred(keys), _last_part(key) in _SIZES, key.startswith("data.")
 
     kept = list(keys)
     for key in sorted(keys, key=priority):
@@ -152,29 +157,29 @@ def name_of(status: PointStatus, keys: Sequence[str]) -> str:
 
 
 def _split(
-    along: Literal["size", "number"],
+    x_axis: Literal["size", "number"],
     key: str,
-    kinds: Sequence[str],
+    keys: Sequence[str],
     statuses: Sequence[PointStatus],
 ) -> Layout:
     """Return a layout with data keys as facets and others as colours; rows if these are many."""
-    facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
-    if len(facets) == len(kinds):
+    facets = tuple(k for k in keys if k.startswith("data.")) if len(keys) > 1 else ()
+    if len(facets) == len(keys):
         facets = facets[:-1]
-    colours = tuple(k for k in kinds if k not in facets)
-    for keys, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
-        if len({name_of(status, keys) for status in statuses}) > limit:
-            return Layout(along="rows", colours=_row_group(kinds))
-    return Layout(along=along, key=key, facets=facets, colours=colours)
+    colours = tuple(k for k in keys if k not in facets)
+    for group, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
+        if len({name_of(status, group) for status in statuses}) > limit:
+            return Layout(x_axis="rows", colours=_row_group(keys))
+    return Layout(x_axis=x_axis, key=key, facets=facets, colours=colours)
 
 
-def _size_varies(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
-    """Return whether all sizes are known, and vary within at least one combination of kinds."""
+def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
+    """Return whether all sizes are known, and vary for some combination of values of the keys."""
     params: dict[str, set[int]] = {}
     for status in statuses:
         if not status.record or not status.record.header.params:
             return False
-        params.setdefault(name_of(status, kinds), set()).add(status.record.header.params)
+        params.setdefault(name_of(status, keys), set()).add(status.record.header.params)
     return any(len(values) > 1 for values in params.values())
 
 
@@ -191,5 +196,6 @@ def _last_part(key: str) -> str:
     return key.split(".")[-1]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a swept value is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

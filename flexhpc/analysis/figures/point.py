@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from flexhpc.analysis.details import Details, point_details
-from flexhpc.analysis.figures.chart import COLOURS, Chart, Spec, chart
+from flexhpc.analysis.figures.chart import COLOURS, Chart, Spec, chart, tooltip
 from flexhpc.store.status import PointStatus
 
 VERDICTS = {
@@ -21,8 +21,9 @@ _WIDTH, _HEIGHT = 400, 240
 def fit_chart(status: PointStatus) -> Chart:
     """Return the chart of training accuracy and P(fit) over n for a point that has a record."""
     details = point_details(status)
-    why = f" ({details['why']})" if details["why"] else ""
-    title = {"text": details["label"], "subtitle": f"EMC {details['emc']}{why}", "anchor": "start"}
+    reason = f" ({details['reason']})" if details["reason"] else ""
+    subtitle = f"EMC {details['emc']}{reason}"
+    title = {"text": details["label"], "subtitle": subtitle, "anchor": "start"}
     spec = {**fit_spec(), "title": title, "datasets": _datasets(details)}
     shown = dict.fromkeys(row["shown"] for row in spec["datasets"]["trainings"])
     spec["layer"][-1]["encoding"]["color"]["legend"]["values"] = list(shown)
@@ -43,7 +44,6 @@ def fit_spec() -> Spec:
         "type": "quantitative", "scale": {"domain": [0, 1.02]},
         "axis": {"title": "train accuracy, P(fit)"},
     }  # fmt: skip
-    tooltip = ("number", "n", "verdict", "missed", "accuracy", "tuned")
     layers: list[Spec] = [
         {
             "data": {"name": "interval"},
@@ -65,7 +65,7 @@ def fit_spec() -> Spec:
             "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.9},
             "encoding": {
                 "x": x, "y": {**y, "field": "accuracy"}, "color": _verdicts("shown"),
-                "tooltip": _nominal(tooltip),
+                "tooltip": tooltip("number", "n", "verdict", "missed", "accuracy", "tuned"),
             },
         },
     ]  # fmt: skip
@@ -88,14 +88,10 @@ def loss_spec() -> Spec:
             },
             "detail": {"field": "number"},
             "color": {**_verdicts("verdict"), "legend": None},
-            "tooltip": _nominal(("number", "n", "verdict", "tuned")),
+            "tooltip": tooltip("number", "n", "verdict", "tuned"),
         },
     }  # fmt: skip
     return chart([line], width=_WIDTH, height=_HEIGHT)
-
-
-def _nominal(fields: tuple[str, ...]) -> list[Spec]:
-    return [{"field": field, "type": "nominal"} for field in fields]
 
 
 def _verdicts(field: str) -> Spec:

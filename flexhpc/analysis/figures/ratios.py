@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_domain, log_encoding
+from flexhpc.analysis.figures.chart import (
+    COLOURS,
+    ROW_HEIGHT,
+    Spec,
+    chart,
+    layer,
+    log_domain,
+    log_encoding,
+    row_encoding,
+    tooltip,
+)
 
 RATIOS = (
     "Ratios of the EMCs of points that differ only in the compared key, as geometric means over "
@@ -14,7 +24,6 @@ RATIOS = (
     "between seeds. An arrow marks an open end, where an EMC is a bound. In the grey band, EMCs "
     "are the same: within 10 %, or within the largest margin of the comparisons."
 )
-_ROW = 26
 _OPEN_FACTOR = 1.5
 """Ratio of the ends of a half-open interval in the figure."""
 _COLOUR = {
@@ -25,7 +34,7 @@ _SAME = COLOURS[2]
 
 def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     """Return a forest plot of the comparisons; None if no comparison has a ratio."""
-    rows = [_row(effect) for effect in effects if effect.ratio_text]
+    rows = [_datum(effect) for effect in effects if effect.ratio_text]
     if not rows:
         return None
     same = 1 + max(effect.margin for effect in effects)
@@ -37,16 +46,13 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     x = log_encoding(f"EMC / EMC {baseline}", domain)
     verdicts = list(dict.fromkeys(row["verdict"] for row in rows))
     shared = {
-        "y": {
-            "field": "row", "type": "nominal", "sort": [row["row"] for row in rows],
-            "axis": {"title": None, "grid": True, "labelLimit": 460},
-        },
+        "y": row_encoding([row["row"] for row in rows]),
         "color": {
             "field": "verdict", "type": "nominal", "legend": {"title": None},
             "scale": {"domain": verdicts, "range": [_COLOUR.get(name, _SAME) for name in verdicts]},
         },
     }  # fmt: skip
-    tooltip = [{"field": name, "type": "nominal"} for name in ("row", "ratio", "pairs", "detail")]
+    points = {**shared, "tooltip": tooltip("row", "ratio", "pairs", "detail")}
     point = {"type": "point", "filled": True, "opacity": 1}
     marks = {
         ("lo", "lo"): {**point, "size": 70, "shape": "triangle-left"},
@@ -62,24 +68,24 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
          "encoding": {"x": {"field": "one", **x}}},
         layer({"type": "rule", "strokeWidth": 2},
               {"x": {"field": "lo", **x}, "x2": {"field": "hi"}, **shared}),
-        *(layer(mark, {"x": {"field": name, **x}, **shared, "tooltip": tooltip},
+        *(layer(mark, {"x": {"field": name, **x}, **points},
                 where=f"datum.open === '{side}'")
           for (side, name), mark in marks.items()),
     ]  # fmt: skip
-    return chart(layers, width=520, height=_ROW * len(rows), data=rows)
+    return chart(layers, width=520, height=ROW_HEIGHT * len(rows), data=rows)
 
 
-def _row(effect: Effect) -> dict[str, Any]:
-    low, high, opened = effect.low, effect.high, ""
+def _datum(effect: Effect) -> dict[str, Any]:
+    low, high, open_end = effect.low, effect.high, ""
     if high is None:
         assert low is not None
-        high, opened = low * _OPEN_FACTOR, "hi"
+        high, open_end = low * _OPEN_FACTOR, "hi"
     elif low is None:
-        low, opened = high / _OPEN_FACTOR, "lo"
+        low, open_end = high / _OPEN_FACTOR, "lo"
     name = f"{effect.value} / {effect.baseline}"
     return {
         "row": f"{effect.within_text}: {name}" if effect.within_text else name,
-        "lo": low, "hi": high, "open": opened, "y": None if opened else effect.ratio,
+        "lo": low, "hi": high, "open": open_end, "y": None if open_end else effect.ratio,
         "ratio": effect.ratio_text, "pairs": effect.pairs, "verdict": effect.verdict,
         "detail": effect.verdict_text,
     }  # fmt: skip

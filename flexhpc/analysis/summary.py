@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
+from flexhpc.analysis.grouping import group_by, swept_keys
 from flexhpc.analysis.reasons import AT_EDGE, at_edge, exceeds_tolerance, is_bound
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import Estimate
@@ -15,7 +16,7 @@ _MAX_CURVES = 8
 _MAX_COMPARISONS = 4
 
 
-def answer(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> list[str]:
+def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> list[str]:
     """Summarize a sweep in sentences: EMCs, their limitations, and verdicts of comparisons."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured:
@@ -24,23 +25,22 @@ def answer(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> l
         sentences = [f"EMC {emc_text(measured[0].estimate)}."]
     else:
         layout = layout_of(measured)
-        describe = _describe_extremes if layout.along == "rows" else _describe_curves
+        describe = _describe_extremes if layout.x_axis == "rows" else _describe_curves
         sentences = describe(measured, layout)
     return [*sentences, *_limitations(statuses), *_verdicts(effects)]
 
 
 def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Describe the EMCs at the smallest and at the largest x of each curve."""
-    curves: dict[str, list[PointStatus]] = {}
-    for status in measured:
-        name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
-        curves.setdefault(name, []).append(status)
+    curves = group_by(
+        measured, lambda s: ", ".join(filter(None, (layout.facet(s), layout.series(s))))
+    )
     sentences = []
     for name, curve in list(curves.items())[:_MAX_CURVES]:
         xs = sorted({layout.x(status) for status in curve})
         ends = {x: f"{x:,.0f}" if x == int(x) else f"{x:.4g}" for x in (xs[0], xs[-1])}
         first = ends[xs[0]]
-        ends[xs[0]] = f"{first} parameters" if layout.along == "size" else f"{layout.key} {first}"
+        ends[xs[0]] = f"{first} parameters" if layout.x_axis == "size" else f"{layout.key} {first}"
         parts = [
             f"{_range([s for s in curve if layout.x(s) == x])} at {label}"
             for x, label in ends.items()
@@ -76,13 +76,10 @@ def _per_parameter(curve: Sequence[PointStatus]) -> str:
 
 def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Describe the largest and smallest EMC of each group, and whether their intervals overlap."""
-    keys = list(dict.fromkeys(key for s in measured for key in s.point.swept))
-    groups: dict[str, list[PointStatus]] = {}
-    for status in measured:
-        groups.setdefault(layout.series(status), []).append(status)
+    groups = group_by(measured, layout.series)
     if any(len(group) < 2 for group in groups.values()) or len(groups) > _MAX_CURVES:
         groups = {"": list(measured)}
-    others = [key for key in keys if "" in groups or key not in layout.colours]
+    others = [key for key in swept_keys(measured) if "" in groups or key not in layout.colours]
     sentences = []
     for name, group in groups.items():
         ordered = sorted(group, key=_emc)
@@ -92,12 +89,12 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
             f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest at {names[1]}: "
-            f"{emc_text(smallest.estimate)}; {_certainty(ordered)}."
+            f"{emc_text(smallest.estimate)}; {_describe_overlap(ordered)}."
         )
     return sentences
 
 
-def _certainty(ordered: Sequence[PointStatus]) -> str:
+def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
     """Describe whether the intervals of the smallest and the largest EMC overlap.
 
     Args:
@@ -145,13 +142,13 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
     sentences = {
         f'{failed} of {total} points failed; see "Failed points" for the reasons.': failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
-        f"{_emcs(bounds)} only a bound; the reasons are listed below the results.": bounds,
+        f"{_subject(bounds)} only a bound; the reasons are listed below the results.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} training runs that failed were still improving "
         "when their budget ended: a larger budget may raise these EMCs.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
         f"In {edge} of {total} points, {AT_EDGE}.": edge,
-        f"{_emcs(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
+        f"{_subject(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
     }
     saturation = [_saturation(statuses)] if gains else []
     return [*(sentence for sentence, applies in sentences.items() if applies), *saturation]
@@ -172,26 +169,23 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
     return f"{raised} (saturated points: {known}). {limit}."
 
 
-def _emcs(count: int) -> str:
+def _subject(count: int) -> str:
     return f"The EMC of {count} {'point' if count == 1 else 'points'} is"
 
 
 def _verdicts(effects: Sequence[Effect]) -> list[str]:
     """Return one sentence per combination of grouping values and baseline with a verdict."""
-    groups: dict[tuple[str, str], list[Effect]] = {}
-    for effect in effects:
-        groups.setdefault((effect.within_text, effect.baseline), []).append(effect)
+    groups = group_by(effects, lambda effect: (effect.within_text, effect.baseline))
     sentences = []
     for (within, baseline), group in list(groups.items())[:_MAX_COMPARISONS]:
         known = [effect for effect in group if effect.verdict != "not decided"]
         parts = []
         for effect in known:
-            average = effect.verdict in ("larger", "smaller") and effect.turns
-            parts.append(
-                f"{effect.value} {effect.verdict} on average ({effect.ratio_text}), {effect.turns}"
-                if average
-                else f"{effect.value} {effect.verdict} ({effect.ratio_text})"
-            )
+            if effect.verdict in ("larger", "smaller") and effect.reversal_text:
+                verdict = f"{effect.verdict} on average ({effect.ratio_text})"
+                parts.append(f"{effect.value} {verdict}, {effect.reversal_text}")
+            else:
+                parts.append(f"{effect.value} {effect.verdict} ({effect.ratio_text})")
         if parts and len(known) < len(group):
             parts.append(f"{len(group) - len(known)} not decided")
         if parts:

@@ -1,4 +1,4 @@
-"""Stored information, and the correlation of EMC with generalization."""
+"""Correlation of generalization with ratios of EMCs, pairs of labels, and their figure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from flexhpc.analysis.figures.generalization import generalization_figure
@@ -22,105 +20,37 @@ from flexhpc.analysis.generalization import (
     pairs_by_family,
     uncensored_pairs,
 )
-from flexhpc.analysis.information import label_information, max_label_information
 from flexhpc.analysis.report import write_report
-from flexhpc.analysis.results import row_of
 from flexhpc.config import Point
-from flexhpc.search import ProbeResult
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import points, points_of, status
-from tests.analysis.test_reasons import ALL_FIT, NONE_FIT
+from tests.analysis.builders import (
+    ALL_FIT,
+    NONE_FIT,
+    UNCENSORED,
+    measured_point,
+    one_point,
+    points_of,
+)
 
 
-def test_information_of_a_perfect_fit() -> None:
-    """A perceptron at its capacity, n = 2 d with two classes, stores 2 bits per parameter."""
-    assert label_information(400, 1.0, 2) / 200 == 2
-    assert label_information(100, 1.0, 10) == pytest.approx(100 * math.log2(10))
-
-
-@given(st.integers(1, 10**6), st.integers(2, 100), st.floats(0, 1))
-def test_information_equals_that_of_a_symmetric_channel(
-    n: int, classes: int, accuracy: float
-) -> None:
-    """Compare with the sum over the joint distribution of labels and predictions."""
-    information = label_information(n, accuracy, classes)
-    if accuracy <= 1 / classes:
-        assert information == 0
-        return
-    joint = np.full((classes, classes), (1 - accuracy) / (classes - 1) / classes)
-    np.fill_diagonal(joint, accuracy / classes)
-    positive = joint[joint > 0]
-    expected = n * float((positive * np.log2(positive * classes**2)).sum())
-    assert information == pytest.approx(expected, rel=1e-6, abs=1e-6 * n)
-
-
-def result(n: int, missed: int, *, rejected: bool = False) -> ProbeResult:
-    verdict = "not_fit" if missed else "fit"
-    return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=missed, cost=n, rejected=rejected)
-
-
-def test_maximum_information_averages_over_similar_n() -> None:
-    """Of ten training runs near one n, nine miss half of the samples."""
-    fit, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
-    of_fit, of_other = label_information(200, 1.0, 2), label_information(209, 105 / 209, 2)
-    assert max_label_information([fit, *others], 2).most == pytest.approx(of_fit / 10, rel=0.05)
-    assert of_other < 0.01
-    distant = result(2_000, 1_000)
-    assert max_label_information([fit, distant], 2).most == of_fit, "distant probes do not count"
-
-
-def test_maximum_information_may_be_above_the_emc() -> None:
-    """Twice as many samples with 5 % missed contain more information here."""
-    fits, best, distant = [result(100, 0)] * 3, [result(200, 10)] * 3, [result(1000, 890)] * 3
-    maximum = max_label_information([*fits, *best, *distant], 10).most
-    assert maximum == pytest.approx(label_information(200, 0.95, 10))
-    assert max_label_information([result(95, 0), result(100, 0)], 10).most == pytest.approx(
-        100 * math.log2(10)
-    )
-
-
-def test_information_interval_is_students_t_over_similar_n() -> None:
-    missed = (8, 10, 14)
-    bits = [label_information(200, 1 - count / 200, 10) for count in missed]
-    stored = max_label_information([*(result(200, count) for count in missed), result(20, 0)], 10)
-    low, high = stats.t.interval(0.9, 2, np.mean(bits), stats.sem(bits))
-    assert (stored.low, stored.high) == pytest.approx((low, high))
-    assert stored.most == pytest.approx(np.mean(bits))
-    assert stored.per(10).high == pytest.approx(high / 10)
-    assert max_label_information([result(20, 0)], 10).low is None, "no interval for one probe"
-    assert max_label_information([result(50, 0), result(900, 0, rejected=True)], 2).most == 50
-    assert max_label_information([result(50, 1, rejected=True)], 2) is None
-    assert max_label_information([], 2) is None
-
-
-@pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
-def test_bits_per_parameter_are_for_random_labels_only(labels: str, tmp_path: Path) -> None:
-    data = f"labels: {labels}" + (", corruption: 0.5" if labels == "corrupted" else "")
-    point = points(tmp_path, data=data)[0]
-    row = row_of(status(point, [(16, 0), (32, 0)], params=50, classes=10))
-    expected = pytest.approx(32 * math.log2(10) / 50) if labels == "random" else None
-    assert row["bits_per_param"] == expected
-    assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None, "unknown classes"
-
-
-def pair(excess: float, accuracy: float, params: int) -> Pair:
+def pair(log_ratio: float, accuracy: float, params: int) -> Pair:
     return Pair(
-        name="", family="mlp", params=params, emc_true=round(1e6 * math.exp(excess)),
+        name="", family="mlp", params=params, emc_original=round(1e6 * math.exp(log_ratio)),
         emc_random=10**6, test_accuracy=accuracy, gap=1 - accuracy,
     )  # fmt: skip
 
 
 def random_pairs(count: int, slope: float, noise: float) -> list[Pair]:
     rng = np.random.default_rng(1)
-    excess = rng.uniform(0, 2, count)
-    accuracy = 0.5 + slope * excess + noise * rng.standard_normal(count)
+    log_ratios = rng.uniform(0, 2, count)
+    accuracy = 0.5 + slope * log_ratios + noise * rng.standard_normal(count)
     sizes = rng.integers(100, 100_000, count)
-    return [pair(x, y, int(p)) for x, y, p in zip(excess, accuracy, sizes, strict=True)]
+    return [pair(x, y, int(p)) for x, y, p in zip(log_ratios, accuracy, sizes, strict=True)]
 
 
 def test_correlations_agree_with_scipy_and_ignore_bounds() -> None:
     exact = random_pairs(12, 0.1, 0.05)
-    x, y = [p.excess for p in exact], [p.test_accuracy for p in exact]
+    x, y = [p.log_ratio for p in exact], [p.test_accuracy for p in exact]
     by_name = {c.name: c for c in correlations(exact, "test_accuracy")}
     assert by_name["Pearson"].value == pytest.approx(stats.pearsonr(x, y).statistic)
     assert by_name["Spearman"].value == pytest.approx(stats.spearmanr(x, y).statistic)
@@ -156,35 +86,35 @@ def test_jackknife_range_shows_that_one_model_causes_a_correlation() -> None:
     without_one = []
     for removed in pairs:
         kept = [p for p in pairs if p is not removed]
-        x, y = [p.excess for p in kept], [p.test_accuracy for p in kept]
+        x, y = [p.log_ratio for p in kept], [p.test_accuracy for p in kept]
         without_one.append(stats.pearsonr(x, y).statistic)
     assert pearson.name == "Pearson"
-    assert pearson.least == pytest.approx(min(without_one))
-    assert pearson.most == pytest.approx(max(without_one))
+    assert pearson.jackknife_min == pytest.approx(min(without_one))
+    assert pearson.jackknife_max == pytest.approx(max(without_one))
     assert pearson.value > 0.9
-    assert abs(pearson.least) < 0.1
+    assert abs(pearson.jackknife_min) < 0.1
 
 
 def test_jackknife_range_is_undefined_if_the_other_models_do_not_vary() -> None:
     constant = [pair(0.1 * i, 0.8, 100 + i) for i in range(5)]
     results = correlations([*constant, pair(3.0, 0.95, 500)], "test_accuracy")
     assert results[0].value > 0.9
-    assert {correlation.without_text for correlation in results} == {"not defined"}
+    assert {correlation.jackknife_text for correlation in results} == {"not defined"}
 
 
 def test_few_models_or_constant_values_give_no_correlation() -> None:
     assert correlations(random_pairs(MIN_PAIRS - 1, 0.1, 0.1), "gap") == []
     of_four_models = correlations(random_pairs(MIN_PAIRS, 0.1, 0.1), "gap")
     assert len(of_four_models) == 4
-    without_texts = {correlation.without_text for correlation in of_four_models}
-    assert without_texts == {"not defined"}, "three models are too few"
+    jackknife_texts = {correlation.jackknife_text for correlation in of_four_models}
+    assert jackknife_texts == {"not defined"}, "three models are too few"
     constant_gap = [replace(p, gap=0.0, params=100) for p in random_pairs(8, 0.1, 0.05)]
     assert correlations(constant_gap, "gap") == []
     names = {correlation.name for correlation in correlations(constant_gap, "test_accuracy")}
     assert names == {"Pearson", "Spearman", "Kendall"}
 
 
-def evaluated(
+def evaluated_point(
     point: Point, outcomes: list[tuple[int, int]], params: int, **changes: object
 ) -> PointStatus:
     evaluation = {
@@ -192,11 +122,8 @@ def evaluated(
         "interpolated": True, "verdict": "fit", "asked": {},
         "test_loss": 1.0, "calibration_error": 0.1, **changes,
     }  # fmt: skip
-    measured = status(point, outcomes, params=params)
+    measured = measured_point(point, outcomes, params=params)
     return replace(measured, record=replace(measured.record, evaluation=evaluation))
-
-
-UNCENSORED = [(16, 0), (32, 0), (64, 5), (45, 3)]
 
 
 @pytest.mark.parametrize(
@@ -211,20 +138,20 @@ UNCENSORED = [(16, 0), (32, 0), (64, 5), (45, 3)]
         (ALL_FIT, ALL_FIT, "unknown"),
     ],
 )
-def test_bound_of_a_ratio_of_censored_emcs(
+def test_ratio_of_censored_emcs_is_a_bound(
     true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
 ) -> None:
     original, randomized = (
-        points(tmp_path, data=f"labels: {labels}")[0] for labels in ("original", "random")
+        one_point(tmp_path, data=f"labels: {labels}") for labels in ("original", "random")
     )
-    statuses = [evaluated(original, true, 10), evaluated(randomized, random, 10)]
+    statuses = [evaluated_point(original, true, 10), evaluated_point(randomized, random, 10)]
     (model,) = label_pairs(statuses)
     assert model.bound == bound
     if true is NONE_FIT:
-        assert model.emc_true == 4, "the smallest n that failed"
+        assert model.emc_original == 4, "the smallest n that failed"
     spec = generalization_figure(statuses)
     (row,) = spec["data"]["values"]
-    assert row["ratio"] == pytest.approx(math.exp(model.excess))
+    assert row["ratio"] == pytest.approx(math.exp(model.log_ratio))
     (mark,) = (
         layer["mark"] for layer in spec["layer"] if row["bound"] in layer["transform"][0]["filter"]
     )
@@ -248,7 +175,7 @@ def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
         outcomes = [(16, 0), (32, 0), (64, 5 + width), (45, 3), (38, 2), (35, 1), (33, 1)]
         if point.data.labels == "original":
             outcomes = ALL_FIT if width > exact else outcomes[: 3 + width % 5]
-        statuses.append(evaluated(point, outcomes, 10 * width))
+        statuses.append(evaluated_point(point, outcomes, 10 * width))
     page = write_report("x", statuses, [], tmp_path / "report").read_text()
     assert f"{8 - exact} of 8 pairs are omitted, because their EMC is censored." in page
     assert ("all (6)" in page) == (exact == 6)
@@ -266,7 +193,7 @@ def test_pairs_are_grouped_by_family_and_pooled() -> None:
 
 @pytest.fixture
 def two_models(tmp_path: Path) -> list[PointStatus]:
-    """Two models of three seeds, with original labels, evaluated, and with random labels."""
+    """Two models of three seeds, with original labels and an evaluation, and with random labels."""
     swept = points_of(
         tmp_path,
         "fixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
@@ -275,7 +202,7 @@ def two_models(tmp_path: Path) -> list[PointStatus]:
     statuses = []
     for point in swept:
         params, accuracy = 100 * point.model.width, 0.5 + 0.1 * point.seed
-        measured = evaluated(point, UNCENSORED, params, test_accuracy=accuracy, gap=0.2)
+        measured = evaluated_point(point, UNCENSORED, params, test_accuracy=accuracy, gap=0.2)
         if point.data.labels == "random":
             measured = without_evaluation(measured)
         emc = (100 if point.data.labels == "random" else 1000) * (point.seed + 1)
@@ -292,8 +219,8 @@ def test_seeds_of_one_model_are_averaged_into_one_pair(two_models: list[PointSta
     pairs = label_pairs(two_models)
     assert [p.params for p in pairs] == [400, 800]
     for model in pairs:
-        assert model.emc_true == round(1000 * 6 ** (1 / 3))
-        assert model.emc_true == pytest.approx(10 * model.emc_random, rel=0.01)
+        assert model.emc_original == round(1000 * 6 ** (1 / 3))
+        assert model.emc_original == pytest.approx(10 * model.emc_random, rel=0.01)
         assert model.test_accuracy == pytest.approx(0.6)
     assert label_pairs([*two_models, *map(without_evaluation, two_models)]) == pairs
 

@@ -1,4 +1,4 @@
-"""Points with chosen probes, or with probes simulated around a known EMC."""
+"""Points with given probes, or with probes simulated around a known EMC."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ Outcome = tuple[int, int] | tuple[int, int, str]
 
 BISECTION = "{policy: bisection, start: 16}"
 BAYES = "{policy: bayes, start: 16}"
+ALL_FIT: list[Outcome] = [(min(16 * 2**i, 1000), 0) for i in range(7)]
+NONE_FIT: list[Outcome] = [(16, 9), (8, 7), (4, 2)]
+UNCENSORED: list[Outcome] = [
+    (16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0),
+]  # fmt: skip
+"""Outcomes of bisections among 1,000 samples."""
 
 
 def points_of(folder: Path, text: str) -> list[Point]:
@@ -32,7 +38,7 @@ def points_of(folder: Path, text: str) -> list[Point]:
     return load_points(spec)[1]
 
 
-def points(folder: Path, search: str = BISECTION, data: str = "labels: random") -> list[Point]:
+def two_points(folder: Path, search: str = BISECTION, data: str = "labels: random") -> list[Point]:
     """Return two points, of width 4 and 8."""
     return points_of(
         folder,
@@ -42,7 +48,32 @@ def points(folder: Path, search: str = BISECTION, data: str = "labels: random") 
     )
 
 
-def summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSummary:
+def one_point(folder: Path, search: str = BISECTION, data: str = "labels: random") -> Point:
+    """Return the point of width 4."""
+    return two_points(folder, search, data)[0]
+
+
+def swept_points(
+    folder: Path, largest_fits: Sequence[int], params: Sequence[int] = (100,), **grid: list[Any]
+) -> list[PointStatus]:
+    """Return the points of a grid; ``largest_fits`` and ``params`` are assigned cyclically."""
+    keys = {"width": "model.width", "activation": "model.activation", "labels": "data.labels",
+            "lr": "training.lr", "seed": "seed"}  # fmt: skip
+    lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
+    points = points_of(
+        folder,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}",
+    )
+    return [
+        measured_point(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=size)
+        for point, n, size in zip(
+            points, itertools.cycle(largest_fits), itertools.cycle(params), strict=False
+        )
+    ]
+
+
+def probe_summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSummary:
     n, missed = outcome[:2]
     verdict = outcome[2] if len(outcome) == 3 else ("not_fit" if missed else "fit")
     values = {
@@ -53,13 +84,13 @@ def summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSummary:
     return ProbeSummary(**{**values, **changes})
 
 
-def status(
+def measured_point(
     point: Point, outcomes: Sequence[Outcome], *, n_limit: int = 1000, seconds: float = 1.0,
     **header: Any,
 ) -> PointStatus:  # fmt: skip
     """Return the status of a finished point with these probes and the estimate of its search."""
     repeats: dict[int, itertools.count[int]] = defaultdict(itertools.count)
-    probes = [summary(o, next(repeats[o[0]]), seconds=seconds) for o in outcomes]
+    probes = [probe_summary(o, next(repeats[o[0]]), seconds=seconds) for o in outcomes]
     values = {
         "point": point.canonical, "point_id": point.id, "params": 100, "data_fingerprint": "f",
         "n_total": 1797, "n_limit": n_limit, "conflicts": 0, "unfittable": 0, "classes": 10,
@@ -72,7 +103,7 @@ def status(
     return PointStatus(point=point, state="done", record=record, estimate=estimate)
 
 
-PLANTED = """\
+ACTIVATIONS = """\
 fixed:
   data: {source: fashion_mnist, labels: random}
   model: {family: mlp, depth: 1}
@@ -82,48 +113,48 @@ grid:
   model.activation: [relu, tanh]
   model.width: [4, 8, 16]
 """
-LIMIT = 60_000
+N_LIMIT = 60_000
 
 
-def planted_points(folder: Path, seeds: int) -> list[Point]:
-    """Return the points of two activations, three widths and this number of seeds."""
-    return points_of(folder, f"{PLANTED}  seed: {list(range(seeds))}\n")
+def activation_points(folder: Path, seeds: int) -> list[Point]:
+    """Return the points of two activations, three widths and ``seeds`` seeds."""
+    return points_of(folder, f"{ACTIVATIONS}  seed: {list(range(seeds))}\n")
 
 
-def simulated(
-    point: Point, emc: float, rng: np.random.Generator, *, limit: int = LIMIT, lapse: float = 0.02,
-    params: int = 100,
+def simulate_point(
+    point: Point, emc: float, rng: np.random.Generator, *,
+    n_limit: int = N_LIMIT, lapse: float = 0.02, params: int = 100,
 ) -> PointStatus:  # fmt: skip
     """Simulate the search of a point with a known EMC.
 
     Args:
         emc: n at which half of the probes that do not lapse fit.
-        limit: number of available samples.
+        n_limit: number of available samples.
         lapse: probability that a probe fails at any n.
     """
     outcomes = []
     for size in [*(emc * np.exp(rng.normal(0, 0.25, 14))), emc / 3, emc * 3]:
-        n = min(max(1, round(size)), limit)
+        n = min(max(1, round(size)), n_limit)
         chance = (1 - lapse) / (1 + math.exp((math.log(n) - math.log(emc)) / 0.12))
         outcomes.append((n, 0 if rng.random() < chance else max(1, n // 10)))
-    return status(point, outcomes, n_limit=limit, params=params)
+    return measured_point(point, outcomes, n_limit=n_limit, params=params)
 
 
-def simulated_sweep(
+def simulate_sweep(
     points: list[Point], true_emc: Callable[[Point], float], rng: np.random.Generator, *,
-    scatter: float, limit: int = LIMIT, lapse: float = 0.02,
+    scatter: float, n_limit: int = N_LIMIT, lapse: float = 0.02,
 ) -> list[PointStatus]:  # fmt: skip
     """Simulate a sweep of networks with 100 parameters per width.
 
     Args:
         true_emc: median EMC of a point.
         scatter: standard deviation of the log ratio of two EMCs.
-        limit, lapse: see :func:`simulated`.
+        n_limit, lapse: see :func:`simulate_point`.
     """
     return [
-        simulated(
+        simulate_point(
             point, true_emc(point) * math.exp(rng.normal(0, scatter / math.sqrt(2))), rng,
-            limit=limit, lapse=lapse, params=100 * point.swept["model.width"],
+            n_limit=n_limit, lapse=lapse, params=100 * point.swept["model.width"],
         )
         for point in points
     ]  # fmt: skip

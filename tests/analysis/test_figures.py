@@ -1,0 +1,213 @@
+"""Layout of figures, offsets of points with the same x, and the summary in sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexhpc.analysis.figures.chart import Chart
+from flexhpc.analysis.figures.dodge import Dodge
+from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.layout import layout_of
+from flexhpc.analysis.summary import summarize
+from flexhpc.store.status import PointStatus
+from tests.analysis.builders import BAYES, measured_point, points_of, swept_points
+
+NAMES = ["relu", "tanh", "gelu"]
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+@pytest.mark.parametrize("seeds", [1, 2, 5, 40])
+def test_points_are_distinct_and_nearest_to_their_x(seeds: int, logarithmic: bool) -> None:
+    xs = [100.0, 300.0, 1200.0] if logarithmic else [100.0, 200.0, 350.0]
+    points = product(["random", "original"], NAMES, xs, range(seeds))
+    rows = [
+        {"id": number, "facet": facet, "series": name, "x": x}
+        for number, (facet, name, x, _) in enumerate(points)
+    ]
+    dodge = Dodge(rows, NAMES, [50, 2000], 600, logarithmic=logarithmic)
+    drawn = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in rows]
+    distinct = {(row["facet"], round(x, 9)) for row, x in zip(rows, drawn, strict=True)}
+    assert len(distinct) == len(rows)
+    axis = np.log if logarithmic else np.asarray
+    for row, x in zip(rows, drawn, strict=True):
+        assert xs[int(np.abs(axis(np.array(xs)) - axis(x)).argmin())] == row["x"]
+        assert dodge.right(row["x"]) >= x - 1e-9
+    for x in xs:
+        middles = [dodge.x(x, name) for name in NAMES]
+        assert middles == sorted(middles)
+        assert middles[1] == pytest.approx(x)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_nearly_equal_sizes_share_a_position(order: int) -> None:
+    sizes = [1000.0, 1008.0, 1012.0][::order]
+    rows = [
+        {"id": i, "facet": "", "series": name, "x": x}
+        for i, (name, x) in enumerate([*zip(NAMES, sizes, strict=True), ("relu", 4000.0)])
+    ]
+    dodge = Dodge(rows, NAMES, [500, 8000], 600, logarithmic=True)
+    drawn = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in rows[:3]]
+    assert dodge.step > 0
+    assert np.diff(np.log(drawn)) == pytest.approx([dodge.step] * 2)
+
+
+def test_points_with_different_x_are_not_moved() -> None:
+    rows = [{"id": i, "facet": "", "series": "", "x": x} for i, x in enumerate([10.0, 100.0])]
+    dodge = Dodge(rows, [""], [1, 1000], 600, logarithmic=True)
+    assert [dodge.x(row["x"], "", dodge.ranks[row["id"]]) for row in rows] == [10, 100]
+
+
+@pytest.mark.parametrize("rates", [[2e-3, 3e-3, 4e-3], [1e-3, 3e-2, 1e-1]])
+def test_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
+    statuses = swept_points(tmp_path, [40, 90, 50], lr=rates, activation=NAMES, seed=[*range(5)])
+    spec = emc_figure(statuses)
+    assert layout_of(statuses).x_axis == "number"
+    (scale,) = {str(layer["encoding"]["x"]["scale"]): layer["encoding"]["x"]["scale"]
+                for layer in spec["layer"]}.values()  # fmt: skip
+    drawn = [row["x"] for row in spec["data"]["values"] if row["kind"] in ("point", "label")]
+    assert scale["type"] == ("log" if rates[-1] > 8 * rates[0] else "linear")
+    assert scale["domain"][0] < min(drawn) < min(rates)
+    assert max(drawn) < scale["domain"][1]
+
+
+def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
+    """``random`` is a value of both labels and merge; a point without extra values is plain."""
+    zipped = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+        f"  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
+        "  - data.labels: [original, original, original, random, random]\n"
+        "    data.merge: [random, null, null, null, null]\n"
+        "    data.classes: [2, null, null, 2, 5]\n"
+        "    data.class_map: [null, [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], null, null, null]\n",
+    )
+    statuses = [
+        measured_point(point, [(n // 2, 0), (n, 0), (n + 1, 1)])
+        for point, n in zip(zipped, (90, 80, 30, 20, 10), strict=True)
+    ]
+    rows = {row["row"] for row in emc_figure(statuses)["data"]["values"]}
+    assert "original, merge random, classes 2" in rows
+    assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
+    sentence = summarize(statuses)[0]
+    assert sentence.startswith("original: largest EMC at merge random, classes 2: ")
+    assert "smallest at plain original: " in sentence
+
+
+def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> None:
+    statuses = swept_points(tmp_path, [40, 90], width=[4, 8], activation=["relu", "tanh"])
+    statuses[1] = replace(statuses[1], state="failed")
+    statuses[2] = replace(statuses[2], state="running")
+    sentences = summarize(statuses)
+    assert '1 of 4 points failed; see "Failed points" for the reasons.' in sentences
+    assert "1 of 4 points are not finished yet." in sentences
+    failed = [replace(s, state="failed", estimate=None, record=None) for s in statuses]
+    reasons = '4 of 4 points failed; see "Failed points" for the reasons.'
+    assert summarize(failed) == ["Nothing has been measured yet.", reasons]
+
+
+def test_each_value_of_a_key_is_a_curve_over_sizes(tmp_path: Path) -> None:
+    grid = {"labels": ["random", "original"], "width": [4, 8]}
+    statuses = swept_points(tmp_path, [40, 90], [100, 200], **grid)
+    layout = layout_of(statuses)
+    assert (layout.x_axis, layout.facets, layout.colours) == ("size", (), ("data.labels",))
+    spec = emc_figure(statuses)
+    labels = {row["series"] for row in spec["data"]["values"] if row["kind"] == "label"}
+    assert labels == {"random", "original"}, "each curve has a label at its end"
+    assert Chart(spec).svg().startswith("<svg")
+    sentence = summarize(statuses)[0]
+    assert sentence.rpartition("EMC ")[0] == "random: "
+    assert "at 100 parameters" in sentence
+    assert "at 200" in sentence
+
+
+def test_data_keys_are_facets_and_network_keys_are_colours(tmp_path: Path) -> None:
+    grid = {"labels": ["random", "original"], "activation": ["relu", "tanh"], "width": [4, 8]}
+    statuses = swept_points(tmp_path, [40, 90], [100, 200], **grid)
+    layout = layout_of(statuses)
+    assert (layout.facets, layout.colours) == (("data.labels",), ("model.activation",))
+    assert emc_figure(statuses)["facet"]["sort"] == ["random", "original"]
+
+
+def test_keys_determined_by_a_different_key_are_omitted_from_names(tmp_path: Path) -> None:
+    """``zip`` assigns a batch size to each optimizer, and one of two budgets to each point."""
+    zipped = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
+        f"  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
+        "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
+        "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n",
+    )
+    statuses = [
+        measured_point(p, [(40, 0), (41, 1)], params=100 * p.swept["model.width"]) for p in zipped
+    ]
+    layout = layout_of(statuses)
+    assert layout.x_axis == "size"
+    series = set(map(layout.series, statuses))
+    assert series == {"gd, steps 2000", "gd, epochs 300", "sgd, steps 2000", "sgd, epochs 300"}
+
+
+def test_whole_model_sections_are_one_curve_per_family(tmp_path: Path) -> None:
+    """Points become rows if two networks have the same family and size."""
+    networks = [
+        *(f"{{family: mlp, depth: 2, width: {width}}}" for width in (4, 8, 16)),
+        *(f"{{family: vit, depth: 1, heads: 2, patch: 4, width: {width}}}" for width in (8, 16)),
+    ]
+
+    def measured(networks: list[str]) -> list[PointStatus]:
+        text = f"fixed:\n  data: {{source: digits}}\n  search: {BAYES}\ngrid:\n  model:\n"
+        points = points_of(tmp_path, text + "".join(f"    - {network}\n" for network in networks))
+        return [
+            measured_point(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
+            for point in points
+        ]
+
+    statuses = measured(networks)
+    layout = layout_of(statuses)
+    assert (layout.x_axis, layout.facets) == ("size", ())
+    assert set(map(layout.series, statuses)) == {"mlp", "vit"}
+    assert summarize(statuses)[0].startswith("mlp: EMC ")
+    for same_size in ("{family: mlp, depth: 1, width: 4}", "{family: mlp, width: 4, norm: layer}"):
+        assert layout_of(measured([*networks, same_size])).x_axis == "rows"
+
+
+def test_swept_number_is_the_x_axis(tmp_path: Path) -> None:
+    """Points without this number are shown as well."""
+    rates = swept_points(tmp_path, [40, 90], lr=[1e-4, 1e-3, 1e-2, 1e-1])
+    layout = layout_of(rates)
+    assert (layout.x_axis, layout.key) == ("number", "training.lr")
+    without_rate = swept_points(tmp_path, [50], [0], activation=["relu", "tanh"])
+    spec = emc_figure([*rates, *without_rate])
+    assert len([row for row in spec["data"]["values"] if row["kind"] == "point"]) == 6
+    assert Chart(spec).svg()
+
+
+def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
+    """Seeds share a row."""
+    statuses = swept_points(
+        tmp_path, [30, 32, 300, 280], labels=["random"],
+        activation=["relu", "tanh"], seed=[0, 1],
+    )  # fmt: skip
+    assert layout_of(statuses).x_axis == "rows"
+    assert emc_figure(statuses)["layer"][0]["encoding"]["y"]["sort"] == ["tanh", "relu"]
+    sentence = summarize(statuses)[0]
+    assert sentence.startswith("Largest EMC at random, tanh, seed")
+    assert "do not overlap" in sentence or "overlap, so" in sentence
+
+
+@pytest.mark.parametrize(("count", "named"), [(10, True), (60, False)])
+def test_too_many_curves_become_rows(count: int, named: bool, tmp_path: Path) -> None:
+    rates = [round(1e-5 * 1.1**i, 8) for i in range(count)]
+    statuses = swept_points(
+        tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
+    )  # fmt: skip
+    assert layout_of(statuses).x_axis == "rows"
+    spec = emc_figure(statuses)
+    assert len(spec["data"]["values"]) == 6 * count, "every point is a row"
+    assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == named
+    assert spec["height"] < 2000
+    assert Chart(spec).svg()
