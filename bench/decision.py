@@ -170,7 +170,7 @@ def simulate(ratio: float, seed: int) -> dict[str, Any]:
     return {
         "ratio": ratio, "wrong": not correct.issuperset(verdicts), "verdicts": verdicts,
         "all_decided": result.ended_by == "decided", "cost": result.trainings,
-        "fixed_cost": sum(map(decision.trainings_of, listed)),
+        "fixed_cost": sum(map(decision.cost_in_trainings, listed)),
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
             statuses.append(simulate_point(point, ratio * emc, exponent, rng))
         else:
             statuses.append(simulate_point(point, emc, 1.0, rng))
-    (effect,) = compare_points(statuses, [Compare(by="model.activation")])
+    (effect,) = compare_points(statuses, [Compare(by="model.activation")]).effects
     return effect
 
 
@@ -116,7 +116,7 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
         ]  # fmt: skip
         statuses.append(replace(measured, estimate=estimate))
     assert len({status.estimate.stage for status in statuses}) > 1
-    (effect,) = compare_points(statuses, [Compare(by="model.activation")])
+    (effect,) = compare_points(statuses, [Compare(by="model.activation")]).effects
     assert effect.ratio == pytest.approx(1.6, rel=0.15)
     assert effect.verdict == "larger"
     saturated = all(status.estimate.saturated == "yes" for status in statuses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.analysis.builders import (
     ALL_FIT,
     NONE_FIT,
     UNCENSORED,
+    Outcome,
     measured_point,
     one_point,
     points_of,
@@ -115,7 +117,7 @@ def test_few_models_or_constant_values_give_no_correlation() -> None:
 
 
 def evaluated_point(
-    point: Point, outcomes: list[tuple[int, int]], params: int, **changes: object
+    point: Point, outcomes: Sequence[Outcome], params: int, **changes: object
 ) -> PointStatus:
     evaluation = {
         "train_accuracy": 1.0, "test_accuracy": 0.5 + params / 1000, "gap": 0.5 - params / 1000,
@@ -172,7 +174,15 @@ def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
     statuses = []
     for point in swept:
         width = point.model.width
-        outcomes = [(16, 0), (32, 0), (64, 5 + width), (45, 3), (38, 2), (35, 1), (33, 1)]
+        outcomes: Sequence[Outcome] = [
+            (16, 0),
+            (32, 0),
+            (64, 5 + width),
+            (45, 3),
+            (38, 2),
+            (35, 1),
+            (33, 1),
+        ]
         if point.data.labels == "original":
             outcomes = ALL_FIT if width > exact else outcomes[: 3 + width % 5]
         statuses.append(evaluated_point(point, outcomes, 10 * width))

@@ -243,7 +243,7 @@ def test_max_cost_ends_the_search() -> None:
 def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Train:
     """Return training runs on the curve of Cover 1965, n50 = 2 d, with uninformative counts."""
     return fits_with(
-        lambda n: (1 - lapse) * betainc(max(n - dims, 1e-9), dims, 0.5), rng,
+        lambda n: float((1 - lapse) * betainc(max(n - dims, 1e-9), dims, 0.5)), rng,
         lambda n: int(rng.integers(1, n + 1)),
     )  # fmt: skip
 
