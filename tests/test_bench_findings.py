@@ -111,7 +111,7 @@ def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
     assert effect.verdict == "smaller"
     assert (effect.pairs, effect.max_ratio < 1) == (15, True)
     assert effect.size_ratios == pytest.approx([0.9, 0.75, 0.75], abs=0.03), "a tenth, a quarter"
-    assert f"trains to convergence ({effect.ratio_text})" in PROSE
+    assert f"trains to convergence (EMC ratio {effect.ratio_text})" in PROSE
     emc = {
         (s.point.swept["seed"], s.point.swept["model.width"], s.point.swept["training.optimizer"]):
         s.estimate.emc
