@@ -142,7 +142,9 @@ def test_the_table_marks_changes_and_omits_unfinished_points(tmp_path: Path) -> 
     assert slow.startswith("| learning rate / 3 | **2.0")
     assert slow.endswith("]** |")
     assert fast == "| learning rate x 3 |  |"
-    assert totals.startswith("1 of 1 intervals exclude 1. 2 points, 24 training runs, 0 million")
+    assert totals.startswith(
+        "1 of 1 intervals exclude 1. The 2 points took 24 training runs, 0 million sample passes"
+    )
     assert "36 s" in totals
 
 

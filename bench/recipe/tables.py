@@ -95,14 +95,14 @@ def markdown(results: Study) -> str:
 
 
 def cost_text(results: Study) -> str:
-    """Return a sentence with the number of training runs and their cost."""
+    """Return how many intervals exclude 1, and the number and cost of the training runs."""
     records = [measurement.status.record for measurement in results.finished]
     probes = [probe for record in records if record is not None for probe in record.probes]
     ratios = [ratio for row in results.ratios.values() for ratio in row.values()]
     return (
         f"{sum(map(excludes_one, ratios))} of {len(ratios)} intervals exclude 1. "
-        f"{len(results.finished)} points, {len(probes):,} training runs, "
-        f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
+        f"The {len(results.finished)} points took {len(probes):,} training runs, "
+        f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes and "
         f"{duration_text(sum(probe.seconds for probe in probes))} of training on one thread."
     )
 
