@@ -35,7 +35,7 @@ class ForkedWorker:
     def is_running(self) -> bool:
         """Return whether any process of the worker is running or about to be started.
 
-        If the server has died, it reports no further exits; the processes are then checked
+        A server that has died reports no further exits. In this case, the processes are checked
         directly.
         """
         if self.server.alive():
@@ -53,7 +53,7 @@ class ForkServer:
     """Child process that forks workers; it is reused, because its imports take seconds.
 
     Args:
-        log: file to which its stderr is appended.
+        log: file to which the stderr of the server is appended.
     """
 
     _current: ForkServer | None = None
@@ -85,7 +85,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, request: StartRequest) -> ForkedWorker:
-        """Ask the server to start a worker, which counts as crashed if the server is dead."""
+        """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
         self._workers[request.worker] = worker = ForkedWorker(self, request.processes)
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(request.line())
