@@ -31,7 +31,7 @@ from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
 from flexhpc.launch.slurm.submit import preview_scripts
 from flexhpc.launch.tracking_process import tracking
 from flexhpc.store.status import PointStatus, StatusReader
-from flexhpc.tracking.state import up_to_date
+from flexhpc.tracking.state import is_synced
 from flexhpc.versions import python_version
 from flexhpc.worker.task import TASK_FILE, ProcessIdentity, TaskFile
 
@@ -237,7 +237,7 @@ def run_sweep(
     statuses = reader.read()
     finished = not selection and all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
-    tracked = uri == "none" or up_to_date(run, uri, statuses)
+    tracked = uri == "none" or is_synced(run, uri, statuses)
     if finished and prepared.is_unchanged and tracked:
         report(statuses)
         return SweepResult(statuses=statuses, decisions=decisions)
@@ -386,7 +386,7 @@ def _waiting_if_retried(status: PointStatus, launch: str) -> PointStatus:
 def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
     return (
-        f"points measured by another sweep: {elsewhere}"
+        f"points in progress in another sweep: {elsewhere}"
         if elsewhere and backend.workers_share_points
         else ""
     )
