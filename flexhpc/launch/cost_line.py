@@ -53,7 +53,7 @@ def cost_line(spec: Path) -> str:
         return f"# Cost: {count} points, at most {bound_text(bound)} sample passes."
     points = load_points(spec)[1]
     unbounded = any(getattr(point.training, "until", None) == "convergence" for point in points)
-    reason = "some train until they converge" if unbounded else "the amount of data is unknown"
+    reason = "some train until convergence" if unbounded else "the amount of data is unknown"
     return f"# Cost: {count} points; {reason}, so the cost has no known bound."
 
 

@@ -44,7 +44,10 @@ class ForkedWorker:
         return any(p.alive() for pid, p in self.identities.items() if pid not in self.exit_statuses)
 
     def succeeded(self) -> bool:
-        """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``."""
+        """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``.
+
+        A process that lost a peer has not failed itself; the status of the peer shows the failure.
+        """
         all_ended = len(self.exit_statuses) == self.processes
         return all_ended and not any(set(self.exit_statuses.values()) - {0, EXIT_PEER_LOST})
 

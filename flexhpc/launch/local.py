@@ -40,7 +40,7 @@ class LocalBackend(Backend):
             server.poll()
 
     def has_worker_for(self, point_id: str) -> bool:
-        """Return whether any worker is running, because each may claim any free point."""
+        """Return whether any worker is running, because every worker may claim any free point."""
         return self.has_workers()
 
     def has_workers(self) -> bool:

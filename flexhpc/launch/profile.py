@@ -181,7 +181,7 @@ class SlurmProfile(Profile):
         yield from super().check()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
-            maximum = f"{0.8 * limit:g} s (four fifths of the time limit)"
+            maximum = f"{0.8 * limit:.0f} s (four fifths of the time limit)"
             yield "stop_before", f"must be at most {maximum}, not {self.stop_before:g} s"
         users = max(self.processes_per_node, self.probes_at_once or 1)
         if self.gpus_per_node > users:

@@ -50,8 +50,8 @@ def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
     """Return the time of each point per sample pass (seconds), float64 (points,).
 
-    A point without training runs gets the median of the other points. None if no point has training
-    runs.
+    A point without training runs gets the median of the other points. The result is None if no
+    point has training runs.
     """
     costs = np.array([status.cost for status in statuses], dtype=np.float64)
     if not costs.any():

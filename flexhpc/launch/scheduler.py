@@ -15,9 +15,9 @@ class Scheduler:
     """Starts workers for the points that are neither running nor assigned to an existing worker.
 
     A point is assigned at most ``backend.max_assignments`` times without progress, or once if a
-    worker has crashed. Without progress, the workers exit before they claim the point, so that a
-    further assignment would not help. If a worker dies after it has claimed the point, the claim
-    counts the death, and the limit on retries of the profile applies.
+    worker has crashed. These limits apply to workers that exit before they claim the point. If a
+    worker dies after it has claimed the point, the claim counts the death, and the key ``retries``
+    of the profile limits the number of deaths.
     """
 
     def __init__(self, backend: Backend) -> None:
