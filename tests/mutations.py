@@ -111,7 +111,8 @@ FAULTS = (
     ),
     Mutation(
         "uncounted child runs", "tracking/sync.py",
-        "self._delete_uncounted(parent, status.point.id)", "pass", ("killed tracking process",),
+        "self._delete_uncounted_children(parent, status.point.id)", "pass",
+        ("killed tracking process",),
     ),
     Mutation(
         "partial files of killed writers", "store/run_folder.py",

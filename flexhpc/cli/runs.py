@@ -95,10 +95,10 @@ def ui(
 ) -> None:
     """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
     from flexhpc.store.status import open_run
-    from flexhpc.tracking.ui import newest_run, page_of, private_socket, serve
+    from flexhpc.tracking.ui import newest_run, private_socket, serve, ui_page
 
     folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
-    page = page_of(folder, sweep.name)
+    page = ui_page(folder, sweep.name)
     address = private_socket() if socket else None
     if address is not None:
         typer.echo("Run this command on your machine, then open the address there:")

@@ -11,10 +11,12 @@ class Backend(ABC):
     """Starts and monitors the workers of a sweep, on this machine or on a cluster.
 
     Attributes:
-        workers_share_points: whether every worker may claim any free point; a worker that makes
-            progress on one point may then still measure the others.
-        stops_with_sweep: whether an interrupted sweep stops the workers; otherwise they continue.
-        max_assignments: maximum number of times that a point is assigned without making progress.
+        workers_share_points: whether every worker may claim any free point. Progress on one point
+            then counts for all points, because the worker may measure any of them next.
+        stops_with_sweep: whether the workers stop if the sweep is interrupted; otherwise they
+            continue.
+        max_assignments: maximum number of times that a point is assigned to workers without any
+            progress on it.
         image: container image of the workers; None without a container.
     """
 
@@ -33,10 +35,10 @@ class Backend(ABC):
 
     @abstractmethod
     def has_worker_for(self, point_id: str) -> bool:
-        """Return whether an existing worker will measure this point."""
+        """Return whether a running or queued worker may measure this point."""
 
     def has_crashed_worker(self) -> bool:
-        """Return whether a worker has failed in a way that suggests that others will fail too."""
+        """Return whether a worker has crashed, so that new workers would probably crash too."""
         return False
 
     @abstractmethod
@@ -49,7 +51,7 @@ class Backend(ABC):
 
     @abstractmethod
     def log_path(self, point_id: str) -> str:
-        """Return the path of this point's log, or of the folder of logs; empty if unknown."""
+        """Return the path of this point's log or of the folder with all logs; empty if unknown."""
 
     def warning(self) -> str:
         """Return a warning about the state of the workers; an empty string if there is none."""

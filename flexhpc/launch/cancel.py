@@ -45,7 +45,7 @@ def cancel_run(path: Path) -> tuple[str, bool]:
         if not running and not remaining:
             break
         if elapsed > _TIMEOUT:
-            state = f"{running} points are still running and {remaining} tasks still queued"
+            state = f"{running} points and {remaining} array tasks may still be running"
             reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
             return f"stop requested, but {state} after {_TIMEOUT:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)
@@ -58,7 +58,8 @@ class _Jobs:
 
     Attributes:
         removed: number of pending tasks that were removed from the queue so far.
-        unavailable: why the last query of a cluster failed; empty if all succeeded.
+        unavailable: why a cluster could not be queried in the last call of :meth:`cancel`; empty if
+            all clusters responded.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -67,13 +68,14 @@ class _Jobs:
         self.unavailable = ""
 
     def cancel(self, measured: set[str], *, pending_only: bool) -> int:
-        """Cancel tasks of the arrays; return how many may still be running.
+        """Cancel the tasks of all arrays; return the number of tasks that may still be running.
 
         The records are read again on each call, because a sweep may submit more arrays meanwhile.
-        An array is skipped if all its points are measured: its cluster may no longer exist.
+        An array is skipped if all its points are measured, because its cluster may no longer exist.
 
         Args:
-            pending_only: whether running tasks are not cancelled.
+            measured: ids of the points that are measured.
+            pending_only: whether to cancel only pending tasks, and let running tasks continue.
         """
         remaining = 0
         self.unavailable = ""
@@ -93,6 +95,7 @@ class _Jobs:
     def _cancel_on_cluster(
         self, slurm: Slurm, records: list[ArrayRecord], pending_only: bool
     ) -> int:
+        """Cancel the tasks of these arrays; return the number of tasks that were not pending."""
         queue = slurm.queue()
         records = [record.find_job_id(queue) for record in records]
         tasks_by_job = {

@@ -1,12 +1,12 @@
-"""Update the cost bounds that specs and Markdown files contain; ``flexhpc plan`` computes them.
+"""Update the cost bounds in specs and Markdown files to those that ``flexhpc plan`` prints.
 
-A spec states its cost in a comment line, a Markdown file after a link to a spec:
+A spec states its cost bound in a comment line. A Markdown file states it after a link to the spec:
 
     # Cost: 60 points, at most 1.2e11 sample passes.
     [classes](../sweeps/classes.yaml) (6.0e10)
 
 Usage: python -m flexhpc.launch.cost_line FILE...
-In this repository, sweeps/ and docs/figures.md contain costs.
+In this repository, the specs in sweeps/ and docs/figures.md contain cost bounds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _LINE = re.compile(r"^# Cost: .*$", re.MULTILINE)
 _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")
 
 
-def cost_of(spec: Path) -> tuple[int, int | None]:
+def point_count_and_cost_bound(spec: Path) -> tuple[int, int | None]:
     """Return the number of points of a spec and the upper bound on their cost in sample passes.
 
-    The bound is None if the cost is unbounded, or if the data must be read to compute it.
+    The bound is None if the cost has no bound, or if the data must be read to compute the bound.
 
     Raises:
         InputError: the spec is invalid.
@@ -38,7 +38,7 @@ def cost_of(spec: Path) -> tuple[int, int | None]:
 
 
 def bound_text(cost: int) -> str:
-    """Format a bound with two significant digits, rounded up: ``7.5e10``."""
+    """Format a cost bound with two significant digits, rounded up: ``7.5e10``."""
     power = max(0, math.floor(math.log10(cost))) if cost else 0
     tenths = -(-cost * 10 // 10**power)
     if tenths >= 100:
@@ -48,30 +48,30 @@ def bound_text(cost: int) -> str:
 
 def cost_line(spec: Path) -> str:
     """Return the ``# Cost:`` line for the header of a spec."""
-    count, bound = cost_of(spec)
+    count, bound = point_count_and_cost_bound(spec)
     if bound is not None:
         return f"# Cost: {count} points, at most {bound_text(bound)} sample passes."
     points = load_points(spec)[1]
     unbounded = any(getattr(point.training, "until", None) == "convergence" for point in points)
-    reason = "some train until they converge" if unbounded else "the amount of data is unknown"
+    reason = "some train until convergence" if unbounded else "the amount of data is unknown"
     return f"# Cost: {count} points; {reason}, so the cost has no known bound."
 
 
 def with_updated_costs(path: Path) -> str:
-    """Return the text of a spec or Markdown file with its costs updated."""
+    """Return the text of a spec or Markdown file, with all cost bounds updated."""
     text = path.read_text()
     if path.suffix == ".md":
 
-        def cost(link: re.Match[str]) -> str:
-            bound = cost_of(path.parent / link["path"])[1]
+        def updated_link(link: re.Match[str]) -> str:
+            _, bound = point_count_and_cost_bound(path.parent / link["path"])
             return link[0] if bound is None else f"{link[1]}({bound_text(bound)})"
 
-        return _LINK.sub(cost, text)
+        return _LINK.sub(updated_link, text)
     return _LINE.sub(lambda _: cost_line(path), text) if _LINE.search(text) else text
 
 
 def main() -> None:
-    """Rewrite the files named on the command line; print the paths of those that changed."""
+    """Update the files named on the command line; print the paths of the files that changed."""
     for path in map(Path, sys.argv[1:]):
         text = with_updated_costs(path)
         if text != path.read_text():

@@ -35,7 +35,7 @@ class ForkedWorker:
     def is_running(self) -> bool:
         """Return whether any process of the worker is running or about to be started.
 
-        If the server has died, it reports no further exits; the processes are then checked
+        A server that has died reports no further exits. In this case, the processes are checked
         directly.
         """
         if self.server.alive():
@@ -44,7 +44,10 @@ class ForkedWorker:
         return any(p.alive() for pid, p in self.identities.items() if pid not in self.exit_statuses)
 
     def succeeded(self) -> bool:
-        """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``."""
+        """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``.
+
+        A process that lost a peer has not failed itself; the status of the peer shows the failure.
+        """
         all_ended = len(self.exit_statuses) == self.processes
         return all_ended and not any(set(self.exit_statuses.values()) - {0, EXIT_PEER_LOST})
 
@@ -53,7 +56,7 @@ class ForkServer:
     """Child process that forks workers; it is reused, because its imports take seconds.
 
     Args:
-        log: file to which its stderr is appended.
+        log: file to which the stderr of the server is appended.
     """
 
     _current: ForkServer | None = None
@@ -85,7 +88,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, request: StartRequest) -> ForkedWorker:
-        """Ask the server to start a worker, which counts as crashed if the server is dead."""
+        """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
         self._workers[request.worker] = worker = ForkedWorker(self, request.processes)
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(request.line())

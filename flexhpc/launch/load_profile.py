@@ -15,7 +15,7 @@ _PROFILES: VariantUnion[Profile] = VariantUnion(
 
 
 def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
-    """Read a profile; without a path, return the default profile for this machine.
+    """Read a profile; without a path, return the default profile, which uses this machine.
 
     Raises:
         InputError: the profile is invalid; the message lists all errors.

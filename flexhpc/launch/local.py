@@ -26,7 +26,7 @@ class LocalBackend(Backend):
     workers_share_points = True
     stops_with_sweep = True
     max_assignments = 5
-    """More than 1, because workers exit if another sweep has claimed all points."""
+    """Above 1, because workers exit without progress if another sweep has claimed all points."""
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
@@ -40,7 +40,7 @@ class LocalBackend(Backend):
             server.poll()
 
     def has_worker_for(self, point_id: str) -> bool:
-        """Return whether any worker is running, because each may claim any free point."""
+        """Return whether any worker is running, because every worker may claim any free point."""
         return self.has_workers()
 
     def has_workers(self) -> bool:
@@ -48,7 +48,7 @@ class LocalBackend(Backend):
         return any(worker.is_running() for worker in self._workers)
 
     def has_crashed_worker(self) -> bool:
-        """Return whether any of the workers started last has failed."""
+        """Return whether any worker of the last call of :meth:`start` has failed."""
         return any(not worker.is_running() and not worker.succeeded() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:

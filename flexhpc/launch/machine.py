@@ -8,7 +8,8 @@ import os
 def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, without importing torch.
 
-    The names have the format of CUDA_VISIBLE_DEVICES: indices, or UUIDs of GPUs or MIG instances.
+    Each GPU is named as in CUDA_VISIBLE_DEVICES, by its index or by the UUID of the GPU or of a MIG
+    instance.
     """
     devices = sorted(
         (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])

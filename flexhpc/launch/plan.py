@@ -1,4 +1,7 @@
-"""Plan of a sweep: points, layout and cost bound. Imports torch only for ``--params``."""
+"""Plan of a sweep: its points, its workers or array jobs, and an upper bound on its cost.
+
+Imports torch only for ``--params``.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def make_plan(
 
     Raises:
         InputError: the spec or the profile is invalid.
-        PointError: with ``params``: the data cannot be read to determine its shape.
+        PointError: ``params`` is set, but the data cannot be read to determine its shape.
     """
     settings = load_profile(profile)
     prepared = prepare(spec, overrides, runs)
@@ -54,7 +57,7 @@ def make_plan(
             "first_cost_bound": bounds[key][1],
         }
         if params:
-            row["params"] = _parameters(point)
+            row["params"] = _parameter_count(point)
         rows.append(row)
     listed = {status.point.id for status in statuses}
     further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
@@ -67,14 +70,15 @@ def make_plan(
         "points": rows,
         "to_measure": len(open_rows),
         "optional": len(prepared.points) - len(statuses),
-        "cost_bound": _sum([row["cost_bound"] for row in open_rows] + further),
-        "first_cost_bound": _sum([row["first_cost_bound"] for row in open_rows]),
+        "cost_bound": _sum_of_bounds([row["cost_bound"] for row in open_rows] + further),
+        "first_cost_bound": _sum_of_bounds([row["first_cost_bound"] for row in open_rows]),
         "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
         "layout": layout,
     }
 
 
-def _sum(bounds: Sequence[int | None]) -> int | None:
+def _sum_of_bounds(bounds: Sequence[int | None]) -> int | None:
+    """Return the sum of cost bounds; None if any of them is None."""
     known = [bound for bound in bounds if bound is not None]
     return sum(known) if len(known) == len(bounds) else None
 
@@ -82,10 +86,10 @@ def _sum(bounds: Sequence[int | None]) -> int | None:
 def _time_bound(
     statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
 ) -> float | None:
-    """Return an upper bound on the remaining time (seconds), from the speed of finished probes.
+    """Return an upper bound on the remaining time (seconds), at the speed of finished probes.
 
-    None if no probe has finished, if a point has no cost bound, or on a cluster, where the waiting
-    time in the queue is unknown.
+    The bound is None if no probe has finished, if a point has no cost bound, or if the sweep runs
+    on a cluster, where the waiting time in the queue is unknown.
     """
     speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
@@ -103,7 +107,7 @@ def _time_bound(
 
 
 def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
-    """Return number and size of the workers or array jobs that a sweep would start."""
+    """Return the number and size of the workers or array jobs that a sweep would start."""
     each = {
         "cluster": profile.cluster,
         "processes_per_node": profile.processes_per_node,
@@ -126,7 +130,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
 def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     """Return the array jobs for these points.
 
-    Assumes SLURM's default limit on the size of arrays if the controller does not respond.
+    If the controller does not respond, SLURM's default limit on the size of an array is assumed.
     """
     try:
         max_array = max_array_size(Slurm.of_profile(profile.slurm_conf), profile)
@@ -142,56 +146,55 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     rows, layout, bound = planned["points"], planned["layout"], planned["cost_bound"]
     first = planned["first_cost_bound"]
     lines = [
-        f"{planned['name']}: {count_text(len(rows), 'point')}, {planned['to_measure']} to measure, "
-        f"into {planned['run']}",
-        _layout_line(layout) + _concurrency_text(layout),
-        "cost at most "
-        + (f"{bound:,} sample passes" if bound is not None else "unknown")
-        + (f" ({first:,} with the first budget)" if bound and first and first < bound else "")
-        + _time_line(planned),
+        f"{planned['name']}: {count_text(len(rows), 'point')}, {planned['to_measure']} to measure; "
+        f"run folder: {planned['run']}",
+        _layout_text(layout) + _concurrency_text(layout),
+        (f"cost at most {bound:,} sample passes" if bound is not None else "no known cost bound")
+        + (f" ({first:,} if no budget is doubled)" if bound and first and first < bound else "")
+        + _time_text(planned),
     ]
     if planned["optional"]:
         lines.append(
             f"comparisons may need {count_text(planned['optional'], 'further point')} with other "
-            "seeds, and may end the sweep before all points are measured precisely"
+            "seeds; they may also end the sweep before all points are measured precisely"
         )
     for row in rows[:_MAX_ROWS]:
         count = f"  {row['params']:,} parameters" if row.get("params") else ""
         lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")
     if len(rows) > _MAX_ROWS:
-        lines.append(f"   ... {len(rows) - _MAX_ROWS} more; --json lists all")
+        lines.append(f"   ... {len(rows) - _MAX_ROWS} more points; --json lists all points")
     return lines
 
 
-def _time_line(planned: Mapping[str, Any]) -> str:
+def _time_text(planned: Mapping[str, Any]) -> str:
     if planned["time_bound"] is None or not planned["to_measure"]:
         return ""
-    return f", {duration_text(planned['time_bound'])} at the speed of this run so far"
+    return f", at most {duration_text(planned['time_bound'])} at the speed of this run so far"
 
 
-def _layout_line(layout: dict[str, Any]) -> str:
+def _layout_text(layout: dict[str, Any]) -> str:
     processes = count_text(layout["processes_per_node"], "process")
-    each = f"{processes} of {count_text(layout['cpus_per_process'], 'thread')}"
+    size = f"{processes} of {count_text(layout['cpus_per_process'], 'thread')}"
     if layout["cluster"] == "local":
-        return f"on this machine: {count_text(layout['workers'], 'worker')} of {each}"
+        return f"on this machine: {count_text(layout['workers'], 'worker')}, each with {size}"
     arrays = layout["arrays"]
     tasks = sum(array["tasks"] for array in arrays)
-    limit = f", at most {layout['throttle']} at a time" if layout["throttle"] else ""
+    limit = f", at most {layout['throttle']} tasks at a time" if layout["throttle"] else ""
     return (
         f"on SLURM: {count_text(len(arrays), 'array job')} with {count_text(tasks, 'task')}{limit}"
-        f"; a task measures {count_text(layout['points_per_task'], 'point')} on "
-        f"{count_text(layout['nodes'], 'node')} with {each}"
+        f"; each task measures {count_text(layout['points_per_task'], 'point')} on "
+        f"{count_text(layout['nodes'], 'node')}, with {size} per node"
     )
 
 
 def _concurrency_text(layout: dict[str, Any]) -> str:
-    """Format how many probes the searches plan at once, and how many run concurrently."""
-    planned, trained = layout["planned_at_once"], layout["probes_at_once"]
+    """Format how many probes a search plans at once, and how many of them run concurrently."""
+    planned, concurrent = layout["planned_at_once"], layout["probes_at_once"]
     if planned == 1:
         return ""
     return (
-        f"; searches plan up to {planned} probes at once, of which {min(planned, trained)} can run "
-        "concurrently (profile: probes_at_once)"
+        f"; searches plan up to {planned} probes at once, of which {min(planned, concurrent)} can "
+        "run concurrently (probes_at_once in the profile)"
     )
 
 
@@ -202,7 +205,10 @@ def count_text(number: int, noun: str) -> str:
 
 
 def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
-    """Return the largest cost bound of the arms, None if any has none; see :func:`cost_bound`."""
+    """Return the largest cost bound of the arms of a point; None if any arm has no known bound.
+
+    For ``doublings`` see :func:`cost_bound`.
+    """
     info, tuned = processed_info(point.data), len(point.arms) > 1
     n_limit = point.data.n_max or (info.size if info else None)
     if n_limit is None:
@@ -215,7 +221,7 @@ def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
     return max(known) if len(known) == len(bounds) else None
 
 
-def _parameters(point: Point) -> int | None:
+def _parameter_count(point: Point) -> int | None:
     from flexhpc.models import count_parameters
 
     if not isinstance(point.model, Network):

@@ -35,7 +35,7 @@ class PreparedRun:
         request_hash: hash of the spec without defaults, and of custom code.
         is_unchanged: whether the last launch of this run had the same ``request_hash``.
         compare: the comparisons that the spec requests.
-        edited_code: names of custom code that was changed since the last launch of this run.
+        edited_code: names of the custom code that has changed since the last launch of this run.
     """
 
     run: RunFolder
@@ -50,9 +50,10 @@ class PreparedRun:
 def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
     """Read a spec and locate its run folder; nothing is written.
 
-    If the spec has not changed since the last launch, its frozen spec is reused, so that points do
-    not change if a new version of flexhpc has other defaults. Otherwise the frozen spec will be
-    replaced; the results of points that are in both specs are kept.
+    If the spec has not changed since the last launch, the frozen spec of that launch is reused, so
+    that points do not change if a new version of flexhpc has other defaults. Otherwise
+    :func:`write_run_folder` replaces the frozen spec; the results of points that are in both the
+    old and the new spec are kept.
 
     Raises:
         InputError: the spec is invalid, or the path of the run contains a control character.
@@ -84,7 +85,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
 
 
 def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
-    """Return the names of custom code whose hash differs from that in the frozen spec."""
+    """Return the names of the custom code whose hash differs from the hash in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
     previous = load_sweep(run.spec).frozen
@@ -143,7 +144,10 @@ def _user() -> str:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of flexhpc's checkout, with a + if modified; None without a checkout."""
+    """Return the Git commit of flexhpc's checkout, or None if flexhpc does not run from a checkout.
+
+    The commit ends in + if files of the checkout were modified.
+    """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():  # git would report a repository that contains the venv
         return None

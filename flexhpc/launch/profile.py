@@ -65,20 +65,21 @@ class Profile(Section):
     """Keys common to all profiles; all are optional."""
 
     cluster: str
-    """Where points run."""
+    """Where the workers run."""
     processes_per_node: Annotated[int, Field(ge=1, le=1024)] = 1
     """Processes per node that train one point together (data parallel); each uses one GPU."""
     cpus_per_process: Count = 1
-    """CPU threads of each process; training is very slow with more threads than cores in total."""
+    """CPU threads of each process; training is very slow if all processes of a machine together
+    have more threads than it has cores."""
     probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
     """Maximum number of probes of one point that train concurrently, if its search plans several
     (`search.at_once`). Each uses `cpus_per_process` threads and one GPU, assigned round-robin. The
-    default is 1; on this machine it is higher if there are fewer points than workers."""
+    default is 1; with `cluster: local`, it is higher if there are fewer points than workers."""
     tracking_uri: str | None = None
-    """MLflow server; the default is a database in the run folder. With `none`, results are logged
-    only by `flexhpc sync`."""
+    """URI of the MLflow server; the default is a database in the run folder. With `none`, results
+    are logged only by `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """Maximum number of retries of a point after its worker died."""
+    """Maximum number of times that a point is retried after its worker has died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe."""
 
@@ -96,10 +97,15 @@ class LocalProfile(Profile):
     cluster: Literal["local"] = "local"
     """Run workers on this machine."""
     workers: Count | None = None
-    """Points measured concurrently; the default uses all GPUs, or all cores without a GPU."""
+    """Number of workers, each of which measures one point at a time; the default uses all GPUs, or
+    all CPU cores if there is no GPU."""
 
     def workers_and_probes(self, points: int) -> tuple[int, int]:
-        """Return the number of workers for ``points`` points, and of concurrent probes of each."""
+        """Return the number of workers and the number of concurrent probes per worker.
+
+        Args:
+            points: number of points to measure.
+        """
         per_worker = self.processes_per_node * (self.probes_at_once or 1)
         slots = len(visible_gpus()) or available_cores()
         workers_max = self.workers or max(1, slots // per_worker)
@@ -113,12 +119,12 @@ class Container(Section):
     """Container in which the tasks run."""
 
     runtime: Literal["apptainer", "podman", "docker"]
-    """Container runtime; must be installed on the compute nodes."""
+    """Container runtime, which must be installed on the compute nodes."""
     image: Annotated[str, Field(pattern=r"^[^\s,]+$")]
     """Path of a SIF file for apptainer; name of an image for podman and docker."""
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
-    """Folders to bind, as `/scratch` or `/host/folder:/inside[:ro]`, in addition to the run folder
-    and the data."""
+    """Folders to bind in addition to the run folder and the data: `/scratch`, or
+    `/host/folder:/inside[:ro]`."""
     flags: list[Annotated[str, AfterValidator(_check_quotes)]] = Field(default_factory=list)
     """Additional options for `apptainer exec`, `podman run` or `docker run`."""
 
@@ -129,7 +135,7 @@ class SlurmProfile(Profile):
     cluster: Literal["slurm"]
     """Submit array jobs to SLURM, from a machine with sbatch and a shared file system."""
     partition: Name | None = None
-    """Partition; the default is that of the cluster."""
+    """Partition; without this key, the default partition of the cluster is used."""
     account: Name | None = None
     """Account to charge."""
     qos: Name | None = None
@@ -140,32 +146,34 @@ class SlurmProfile(Profile):
     """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; a task that needs longer saves its
     state and is requeued."""
     mem_gb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Memory per node in GB; 0: all memory of the node."""
+    """Memory per node in GB; 0 requests all memory of the node."""
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Nodes that train one point together."""
+    """Number of nodes that train one point together."""
     gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = 0
-    """GPUs per node; if there are fewer than processes, the processes share them."""
+    """GPUs per node; if a node has fewer GPUs than processes, the processes share the GPUs."""
     throttle: Count | None = None
-    """Maximum number of tasks running concurrently, over all arrays of the sweep; the default is
-    no limit."""
+    """Maximum number of tasks that run at the same time, over all arrays of the sweep; without this
+    key, there is no limit."""
     max_array: Count | None = None
-    """Maximum number of tasks in one array, for sites that limit the submitted jobs of a user."""
+    """Maximum number of tasks in one array, for sites that limit how many jobs a user submits."""
     points_per_task: Count = 1
-    """Points that one task measures in sequence; reduces queueing if points are short."""
+    """Number of points that one task measures in sequence; if each point takes little time, a
+    higher number reduces the time in the queue."""
     setup: list[str] = Field(default_factory=list)
-    """Shell commands to run before Python: `module load cuda`, `export FLEXHPC_DATA=/data`."""
+    """Shell commands that each task runs before it starts Python, such as `module load cuda` or
+    `export FLEXHPC_DATA=/data`."""
     sbatch: dict[Option, str | int | float | bool] = Field(default_factory=dict)
-    """Additional sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
+    """Further sbatch options, by their long names, such as `{mail-type: FAIL, exclude: node7}`."""
     container: Container | None = None
     """Container in which the tasks run."""
     python: str | None = None
-    """Command that starts Python in a task; the default is the interpreter that runs flexhpc, or
-    `python` of the image in a container."""
+    """Command that starts Python in a task. The default is `python` in a container, and otherwise
+    the interpreter that runs flexhpc."""
     stop_before: Annotated[float, Field(ge=5, le=86_400)] | None = None
-    """Seconds before the time limit at which a task saves its state and is requeued; the default
-    is 90, or a quarter of the time limit if that is less."""
+    """Time in seconds before the time limit at which a task saves its state and is requeued; the
+    default is 90, or a quarter of the time limit if this is shorter."""
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """Maximum number of times that a task is requeued after preemption or its time limit."""
+    """Maximum number of times that a task is requeued, after preemption or at its time limit."""
     slurm_conf: str | None = None
     """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
@@ -173,8 +181,8 @@ class SlurmProfile(Profile):
         yield from super().check()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
-            problem = f"must be at most four fifths of time ({limit} s), not {self.stop_before:g}"
-            yield "stop_before", problem
+            maximum = f"{0.8 * limit:.0f} s (four fifths of the time limit)"
+            yield "stop_before", f"must be at most {maximum}, not {self.stop_before:g} s"
         users = max(self.processes_per_node, self.probes_at_once or 1)
         if self.gpus_per_node > users:
             problem = f"{self.gpus_per_node} GPUs for {users} processes would leave some GPUs idle"
@@ -199,7 +207,7 @@ class SlurmProfile(Profile):
 
     @property
     def stop_before_or_default(self) -> float:
-        """Seconds before the time limit at which a task stops."""
+        """Time in seconds before the time limit at which a task stops; the default if not set."""
         if self.stop_before is not None:
             return self.stop_before
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)

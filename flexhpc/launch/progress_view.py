@@ -48,7 +48,7 @@ class ProgressView:
     def update(
         self, statuses: Sequence[PointStatus], note: str = "", decisions: Sequence[Decision] = ()
     ) -> None:
-        """Show the current status of all points, a note and the comparisons that are decided."""
+        """Show the current status of all points, a note and the state of decided comparisons."""
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
@@ -68,8 +68,8 @@ class ProgressView:
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self.name, style="bold", overflow="ellipsis", no_wrap=True),
-            ProgressBar(total=len(statuses), completed=_finished(statuses), width=width),
-            Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
+            ProgressBar(total=len(statuses), completed=_finished_count(statuses), width=width),
+            Text(f"{_finished_count(statuses)}/{len(statuses)} points", no_wrap=True),
             Text(self._elapsed_and_remaining(statuses), no_wrap=True),
         )
         header: list[RenderableType] = [Text(note, style="yellow")] if note else []
@@ -89,16 +89,19 @@ class ProgressView:
         start = number if high.endswith(unit) else low
         return f"{elapsed}, {start} to {high} left"
 
-    def _print_changes(self, statuses: Sequence[PointStatus], states: dict[str, str]) -> None:
-        """Print one line for each newly measured point and for each failure message."""
-        count = f"[{_finished(statuses)}/{len(statuses)}]"
-        changed = [s for s in statuses if s.state != states.get(s.point.id)]
-        states.update((s.point.id, s.state) for s in changed)
+    def _print_changes(self, statuses: Sequence[PointStatus], last_states: dict[str, str]) -> None:
+        """Print a line for each newly measured point, and for each group of newly failed points.
+
+        Points that failed with the same message are a group. ``last_states`` is updated.
+        """
+        count = f"[{_finished_count(statuses)}/{len(statuses)}]"
+        changed = [s for s in statuses if s.state != last_states.get(s.point.id)]
+        last_states.update((s.point.id, s.state) for s in changed)
         for status in changed:
             if status.state == "done":
                 self._print(f"{count} {points_text([status])}: done {emc_text(status.estimate)}")
         for message, points in failures_by_message(changed).items():
-            reason = "for the same reason as before" if message in self._reported else message
+            reason = "for a reason printed above" if message in self._reported else message
             self._reported.add(message)
             self._print(f"{count} {points_text(points)}: failed {reason}")
 
@@ -114,5 +117,5 @@ class ProgressView:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _finished(statuses: Sequence[PointStatus]) -> int:
+def _finished_count(statuses: Sequence[PointStatus]) -> int:
     return sum(status.state in ("done", "failed") for status in statuses)

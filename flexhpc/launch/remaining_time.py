@@ -21,9 +21,9 @@ def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | 
     """Estimate a range for the remaining seconds of a sweep; None until two points are done.
 
     The total time of each unfinished point is drawn from the times of the finished points with the
-    same values of all swept keys except the seed, or from all finished points if there are none.
-    The range is from the 10% to the 90% quantile of 200 draws. It is too low if the points that
-    take longest are measured last.
+    same values of all swept keys except the seed. If no such point has finished, it is drawn from
+    the times of all finished points. The range is from the 10% to the 90% quantile of 200 draws.
+    The estimate is too low if the points that take longest are measured last.
     """
     finished = [s for s in statuses if s.state == "done" and _seconds(s) > 0]
     if len(finished) < _MIN_FINISHED:
@@ -48,9 +48,10 @@ def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | 
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
-    """Return the seconds per sample pass, float64 (points,); None before any training run.
+    """Return the time of each point per sample pass (seconds), float64 (points,).
 
-    Points without training runs get the median of the others.
+    A point without training runs gets the median of the other points. The result is None if no
+    point has training runs.
     """
     costs = np.array([status.cost for status in statuses], dtype=np.float64)
     if not costs.any():
@@ -67,5 +68,6 @@ def _seconds(status: PointStatus) -> float:
 
 
 def _swept_values(status: PointStatus) -> str:
+    """Return the values of all swept keys except the seed, as JSON."""
     swept = {key: value for key, value in status.point.swept.items() if key != "seed"}
     return json.dumps(swept, sort_keys=True, default=str)

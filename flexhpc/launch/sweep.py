@@ -1,4 +1,4 @@
-"""Run a sweep on any backend: start workers, show progress, track, and stop on signals."""
+"""Run a sweep on any backend: start workers, show progress, log to MLflow, stop on signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
 from flexhpc.launch.slurm.submit import preview_scripts
 from flexhpc.launch.tracking_process import tracking
 from flexhpc.store.status import PointStatus, StatusReader
-from flexhpc.tracking.state import up_to_date
+from flexhpc.tracking.state import is_synced
 from flexhpc.versions import python_version
 from flexhpc.worker.task import TASK_FILE, ProcessIdentity, TaskFile
 
@@ -78,9 +78,9 @@ class SweepResult:
 
     Attributes:
         statuses: status of every point.
-        decisions: state of the comparisons that decide when the sweep ends.
+        decisions: state of the decided comparisons, which determine when the sweep ends.
         interrupted: whether a stop was requested.
-        jobs_continue: whether jobs of the sweep continue on the cluster.
+        jobs_continue: whether jobs of the sweep continue on the cluster after this process ends.
     """
 
     statuses: list[PointStatus]
@@ -108,11 +108,14 @@ def write_launch(
     detach: bool,
     selection: dict[str, bool] | None = None,
 ) -> TaskFile:
-    """Create the run folder, write the frozen spec and the task file of a launch; return the task.
+    """Create the run folder; write the frozen spec and the task file of a launch.
 
     Args:
         detach: whether the workers outlive this process.
         selection: see :class:`TaskFile`.
+
+    Returns:
+        The content of the task file.
 
     Raises:
         InputError: the run folder cannot be written.
@@ -127,7 +130,7 @@ def write_launch(
 def make_task(
     prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
-    """Return the task file of a launch, which configures its workers, without writing it."""
+    """Return the content of a launch's task file, which configures the workers; write nothing."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
     return TaskFile(
@@ -197,12 +200,12 @@ def start_detached(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) 
     todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
     scheduler = Scheduler(backend)
     scheduler.assign_points(todo)
-    unassigned = scheduler.without_worker(todo)
+    unassigned = scheduler.points_without_worker(todo)
     if unassigned or backend.warning():
         reason = backend.warning() or "throttle reached"
         raise PointError(
-            f"{backend.summary()}; {len(unassigned) or len(todo)} points not submitted ({reason}); "
-            "run the same command again to submit them"
+            f"{backend.summary()}; {len(unassigned) or len(todo)} points were not submitted "
+            f"({reason}); run the same command again to submit them"
         )
     return backend.summary()
 
@@ -218,10 +221,10 @@ def run_sweep(
 
     Args:
         report: called when all points are finished, to write the report. Tracking is still active,
-            so that the report is also logged to MLflow. SIGINT and SIGTERM raise KeyboardInterrupt
-            in this function, which must handle it.
-        meanwhile: background work; each item is one short step. One step runs after each poll if a
-            core of this machine is idle.
+            so that the report is also logged to MLflow. During this call, SIGINT and SIGTERM raise
+            KeyboardInterrupt, which ``report`` must handle.
+        meanwhile: background work, divided into short steps: taking an item runs a step. A step
+            runs after each poll of the backend if a core of this machine is idle.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -234,7 +237,7 @@ def run_sweep(
     statuses = reader.read()
     finished = not selection and all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
-    tracked = uri == "none" or up_to_date(run, uri, statuses)
+    tracked = uri == "none" or is_synced(run, uri, statuses)
     if finished and prepared.is_unchanged and tracked:
         report(statuses)
         return SweepResult(statuses=statuses, decisions=decisions)
@@ -269,7 +272,7 @@ def run_sweep(
                         note = note or "starting workers ..."
                     displayed = [_waiting_if_retried(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
-                    finished_ids |= {s.point.id for s in statuses if _finished(s, launch)}
+                    finished_ids |= {s.point.id for s in statuses if _is_finished(s, launch)}
                     ids = {s.point.id for s in statuses} if selection is None else selection.keys()
                     todo = [s for s in statuses if s.point.id in ids - finished_ids]
                     if not todo and selection:
@@ -303,10 +306,11 @@ def run_sweep(
 def _select_points(
     reader: StatusReader, prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
-    """Return the state of the comparisons and the selection of points that they need.
+    """Return the state of the decided comparisons, and the selection of points that they need.
 
-    If the profile has a throttle, a later round is filled up to it with points of the round after.
-    From then on, the reader reads the status of the points with the precision that is needed.
+    If the profile has a throttle and the next round needs fewer points than the throttle, points of
+    the round after it are added up to the throttle. ``reader`` is changed: it then reads the status
+    of each point with the precision that the comparisons need.
     """
     requests, points = [c for c in prepared.compare if c.decide], prepared.points
     if not requests:
@@ -333,7 +337,7 @@ def _select_points(
 
 
 def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
-    """Return an upper bound on the cores of this machine that training uses now."""
+    """Return an upper bound on the number of cores of this machine that training uses now."""
     if isinstance(profile, SlurmProfile):
         return 0
     _, at_once = profile.workers_and_probes(
@@ -362,12 +366,14 @@ def _stop_workers(
 
 
 def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
+    """Add the path of the log of this launch to the status of an unmeasured point."""
     if status.state == "done" or (status.log and status.launch == launch):
         return status
     return replace(status, log=backend.log_path(status.point.id) or status.log)
 
 
-def _finished(status: PointStatus, launch: str) -> bool:
+def _is_finished(status: PointStatus, launch: str) -> bool:
+    """Return whether a point is measured, or has failed in this launch."""
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
@@ -380,7 +386,7 @@ def _waiting_if_retried(status: PointStatus, launch: str) -> PointStatus:
 def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
     return (
-        f"points measured by another sweep: {elsewhere}"
+        f"points in progress in another sweep: {elsewhere}"
         if elsewhere and backend.workers_share_points
         else ""
     )

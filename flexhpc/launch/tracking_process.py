@@ -17,10 +17,10 @@ _SYNC_TIMEOUT = 15.0  # seconds
 
 @contextlib.contextmanager
 def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
-    """Run a process that logs to MLflow within the block; on exit, wait until it has finished.
+    """Run a process that logs to MLflow during the block; after the block, wait until it has ended.
 
-    The process is killed if the user presses Ctrl-C again, if the server still does not respond
-    after 15 s, or if the run folder was moved.
+    During this wait, the process is killed if the user presses Ctrl-C again, if the server still
+    does not respond after 15 s, or if the run folder was moved.
 
     Args:
         uri: URI of an MLflow server; the text ``none`` disables tracking. By default, a database in
@@ -55,7 +55,7 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
         if process.returncode and not was_killed:
             with contextlib.suppress(OSError), log.open("a", errors="replace") as output:
                 output.write(
-                    f"\nwarning: the MLflow process died ({process.returncode}); run "
+                    f"\nwarning: the MLflow process died (exit status {process.returncode}); run "
                     f"`flexhpc sync {task.run}` to log the results, which are in the point files\n"
                 )
 

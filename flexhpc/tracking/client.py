@@ -1,4 +1,4 @@
-"""MLflow client with telemetry and log messages disabled and short timeouts."""
+"""MLflow client with short timeouts, and without telemetry and log messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
     """Create an MlflowClient; imports mlflow, which takes seconds.
 
     Args:
-        rebuildable: whether the SQLite database at ``uri`` can be recreated from other files.
-            Writes, ten per MLflow run, are then not synchronised to disk. The database stays
+        rebuildable: whether the SQLite database at ``uri`` can be recreated from other files. Its
+            writes (ten per MLflow run) are then not flushed to disk with fsync. The database stays
             consistent if this process is killed, but may be corrupt after a power failure.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,7 +32,7 @@ def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
         from mlflow.tracking import MlflowClient
 
     if rebuildable:
-        _disable_sync()
+        _disable_fsync()
     return MlflowClient(tracking_uri=uri)
 
 
@@ -64,11 +64,11 @@ def make_database(path: Path) -> None:
         write_atomic(path, created.read_bytes(), durable=False, create_folder=False)
 
 
-def _disable_sync() -> None:
+def _disable_fsync() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
     @event.listens_for(Engine, "connect")
-    def disable_sync(connection: Any, _: Any) -> None:
+    def disable_fsync(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous=OFF")

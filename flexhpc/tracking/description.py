@@ -15,17 +15,17 @@ def point_description(status: PointStatus) -> str:
     assert estimate is not None
     reason, ended, best = censoring_reason(status), ending_text(status), best_text(status)
     doubling = doubling_text(estimate, interval=True)
-    warned = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
+    warning_text = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
     return (
         f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
-        f"level {estimate.level}), {_size(record.header.params, estimate)}"
-        f"{'twice the budget ' + doubling + ', ' if doubling else ''}{estimate.probes} probes, "
+        f"level {estimate.level}), {_size_text(record.header.params, estimate)}"
+        f"{'twice the budget: ' + doubling + ', ' if doubling else ''}{estimate.probes} probes, "
         f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
-        f"{', ended by: ' + ended if ended else ''}{warned}"
+        f"{', ended by: ' + ended if ended else ''}{warning_text}"
     )
 
 
-def _size(params: int, estimate: Estimate) -> str:
+def _size_text(params: int, estimate: Estimate) -> str:
     if not params:
         return ""
     return f"{params:,} parameters, EMC per parameter {ratio_text(estimate, params)}, "

@@ -36,8 +36,8 @@ def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:
             message = one_line(error)
             if closed or not warned:
                 print(
-                    f"warning: MLflow at {uri} cannot be updated ({message}); no results are lost, "
-                    f"because `flexhpc sync {run.path}` logs them later from the point files",
+                    f"warning: MLflow at {uri} cannot be updated ({message}); no results are lost; "
+                    f"run `flexhpc sync {run.path}` later to log them from the point files",
                     flush=True,
                 )
             warned = True

@@ -13,16 +13,24 @@ from flexhpc.store.status import PointStatus
 
 NO_PASSWORD = (
     "contains a password, which would be visible in process lists and logs; remove it and set "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database: its password file)"
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database can use its password file)"
 )
 
 
-_SECRET = {"password", "passwd", "pwd", "token", "access_token", "api_key", "sslpassword"}
+_SECRET_PARAMETERS = {
+    "password",
+    "passwd",
+    "pwd",
+    "token",
+    "access_token",
+    "api_key",
+    "sslpassword",
+}
 """Names of URI query parameters that contain a secret."""
 
 
 def has_password(uri: object) -> bool:
-    """Return whether a URI contains a password, before its host or in its query parameters."""
+    """Return whether a URI contains a password before the host or in a query parameter."""
     if not isinstance(uri, str):
         return False
     try:
@@ -30,7 +38,7 @@ def has_password(uri: object) -> bool:
         parameters = parse_qsl(parts.query)
         names = {key.lower() for key, _ in parameters}
         in_value = any("pwd=" in value.lower() for _, value in parameters)  # ODBC connection string
-        return parts.password is not None or in_value or bool(names & _SECRET)
+        return parts.password is not None or in_value or bool(names & _SECRET_PARAMETERS)
     except ValueError:
         return False
 
@@ -46,7 +54,7 @@ def sync_state_path(run: RunFolder) -> Path:
 
 
 def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
-    """Return the state to store after these points were synced to ``uri``."""
+    """Return the state that is stored after these points have been synced to ``uri``."""
     return {
         "uri": uri,
         "probes": sum(status.probes for status in statuses),
@@ -54,8 +62,8 @@ def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
     }
 
 
-def up_to_date(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus]) -> bool:
-    """Return whether all results were already synced, without importing mlflow.
+def is_synced(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus]) -> bool:
+    """Return whether all results have already been synced; mlflow is not imported.
 
     Args:
         uri: tracking URI; None for the database in the run folder.

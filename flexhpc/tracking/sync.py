@@ -1,9 +1,9 @@
 """Log results to MLflow; everything logged can be recreated from the point files.
 
 An experiment corresponds to a sweep, a parent run to a point and a child run to a probe. Every
-child is logged with one ``log_batch`` call; an incomplete child is deleted and logged again. A lock
-in the run folder ensures that only one process writes at a time, so that two sweeps never log a
-probe twice.
+child run is logged with one ``log_batch`` call. If a process was killed before its child runs were
+counted in a tag of the parent run, they are deleted and logged again. A lock in the run folder
+ensures that only one process writes at a time, so that two sweeps never log a probe twice.
 """
 
 from __future__ import annotations
@@ -49,22 +49,29 @@ _MAX_VALUE_LENGTH = 500
 
 
 @dataclass
-class _Parent:
-    """MLflow run of a point: id, number of logged probes, status and logged evaluation."""
+class _ParentRun:
+    """State of the MLflow run of a point.
+
+    Attributes:
+        run_id: MLflow's id of the run.
+        probes_logged: number of logged probes, as stored in a tag of the run.
+        is_finished: whether the run has the status FINISHED.
+        evaluation: settings of the logged evaluation; see :func:`_evaluation_settings`.
+    """
 
     run_id: str
-    logged: int
-    finished: bool = False
-    evaluated: str = ""
+    probes_logged: int
+    is_finished: bool = False
+    evaluation: str = ""
 
     @classmethod
-    def of(cls, run: Any) -> _Parent:
+    def of(cls, run: Any) -> _ParentRun:
         """Read the state of an existing MLflow run."""
         return cls(
             run_id=run.info.run_id,
-            logged=int(run.data.tags.get(LOGGED, 0)),
-            finished=run.info.status == "FINISHED",
-            evaluated=run.data.tags.get(EVALUATED, ""),
+            probes_logged=int(run.data.tags.get(LOGGED, 0)),
+            is_finished=run.info.status == "FINISHED",
+            evaluation=run.data.tags.get(EVALUATED, ""),
         )
 
 
@@ -75,14 +82,14 @@ class Syncer:
     Attributes:
         folder: run folder.
         uri: tracking URI.
-        spec: frozen spec whose points are synced; None for the spec of the run folder.
-        parents: MLflow parent runs by point id.
+        spec: path of the frozen spec whose points are synced; None for the spec of the run folder.
+        parents: parent runs by point id.
     """
 
     folder: RunFolder
     uri: str
     spec: Path | None = None
-    parents: dict[str, _Parent] = field(default_factory=dict)
+    parents: dict[str, _ParentRun] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sweep, points = load_points(self.spec) if self.spec else open_run(self.folder.path)[1:]
@@ -96,7 +103,7 @@ class Syncer:
         """Connect to the server or create the database; load the experiment and its parent runs.
 
         Raises:
-            Exception: any exception of MLflow, for example if the server is not reachable.
+            Exception: MLflow raised this exception, for example because the server is unreachable.
         """
         with self._lock():
             local = self.uri == local_uri(self.folder)
@@ -117,18 +124,19 @@ class Syncer:
                     client.restore_experiment(self.experiment)
             self._set_description(client)
             for parent in _search_runs(client, self.experiment, f"tags.`{KIND}` = 'point'"):
-                self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
+                self.parents[parent.data.tags[POINT]] = _ParentRun.of(parent)
             self.client = client
 
     def _set_description(self, client: Any, report_run_id: str = "") -> None:
         """Set the description of the experiment and the view of its runs table.
 
         Args:
-            report_run_id: id of the MLflow run with the report as an artifact; empty if none.
+            report_run_id: id of the MLflow run that has the report as an artifact; empty if no
+                report is logged.
         """
         note = (
-            f"One run per point of the sweep `{self.name}`, with its EMC, and one nested run per "
-            "probe. `flexhpc sync` recreates all runs from the run folder "
+            f"Each run is a point of the sweep `{self.name}`, with its EMC; each nested run is a "
+            "probe of this point. `flexhpc sync` recreates all runs from the run folder "
             f"`{self.folder.name}`; `flexhpc report` creates a report with figures"
         )
         if report_run_id:
@@ -159,7 +167,7 @@ class Syncer:
         return {key: str(value) for key, value in tags.items() if value}
 
     def sync(self) -> int:
-        """Log all new results; return the number of probes logged."""
+        """Log all new results; return the number of probes that were logged."""
         if self.client is None:
             self.connect()
         count = 0
@@ -175,13 +183,13 @@ class Syncer:
         return count
 
     def _log_report(self) -> None:
-        """Log the report as an artifact of the first point; experiments cannot have artifacts."""
+        """Log the report to the run of the first point; an experiment cannot have artifacts."""
         page = self.folder.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
-        changed = page.stat().st_mtime if page.is_file() else 0.0
-        if first is None or changed == self.report_mtime:
+        mtime = page.stat().st_mtime if page.is_file() else 0.0
+        if first is None or mtime == self.report_mtime:
             return
-        self.report_mtime = changed
+        self.report_mtime = mtime
         run_id = self.parents[first].run_id
         content = hashlib.sha256(page.read_bytes()).hexdigest()
         if self.client.get_run(run_id).data.tags.get(REPORT) != content:
@@ -193,41 +201,43 @@ class Syncer:
         return file_lock(self.folder.path / ".tracking.lock")
 
     def _sync_point(self, status: PointStatus) -> int:
+        """Log the new results of a point; return the number of probes that were logged."""
         assert status.record is not None
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
-        evaluated = _evaluation_settings(status.record)
         done = is_done(status.point, status.record)
+        expected = (len(probes), done, _evaluation_settings(status.record))
         if parent is None:
             parent = self._create_parent(status)
-        elif (parent.logged, parent.finished, parent.evaluated) == (len(probes), done, evaluated):
+        elif (parent.probes_logged, parent.is_finished, parent.evaluation) == expected:
             return 0
         else:
-            parent.logged = int(
-                self.client.get_run(parent.run_id).data.tags.get(LOGGED, parent.logged)
+            parent.probes_logged = int(
+                self.client.get_run(parent.run_id).data.tags.get(LOGGED, parent.probes_logged)
             )
-        unlogged = len(probes) - parent.logged
+        unlogged = len(probes) - parent.probes_logged
         if unlogged > 0:
-            self._delete_uncounted(parent, status.point.id)
-        for start in range(parent.logged, len(probes), _PROBES_PER_BATCH):
+            self._delete_uncounted_children(parent, status.point.id)
+        for start in range(parent.probes_logged, len(probes), _PROBES_PER_BATCH):
             numbers = range(len(probes))[start : start + _PROBES_PER_BATCH]
             for number in numbers:
                 self._log_probe(parent, status, number)
             self._log_progress(parent, status, numbers)
         if done:
             self._log_estimate(parent, status)
-        elif parent.finished:  # a higher precision was requested since
+        elif parent.is_finished:  # a higher precision was requested since
             self.client.update_run(parent.run_id, status="RUNNING")
-            parent.finished = False
+            parent.is_finished = False
         return max(unlogged, 0)
 
-    def _create_parent(self, status: PointStatus) -> _Parent:
+    def _create_parent(self, status: PointStatus) -> _ParentRun:
+        """Create the parent run of a point, unless another process has created it."""
         point, record = status.point, status.record
         assert record is not None
         # Another process may have created the parent run after this one connected.
         query = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
         for existing_run in _search_runs(self.client, self.experiment, query):
-            parent = self.parents[point.id] = _Parent.of(existing_run)
+            parent = self.parents[point.id] = _ParentRun.of(existing_run)
             return parent
         start = min((_start_ms(record, i) for i in range(len(record.probes))), default=None)
         run = self.client.create_run(
@@ -244,15 +254,16 @@ class Syncer:
 
         params = [Param(k, str(v)[:_MAX_VALUE_LENGTH]) for k, v in values.items()][:_MAX_PARAMS]
         self.client.log_batch(run.info.run_id, params=params)
-        parent = self.parents[point.id] = _Parent(run.info.run_id, 0)
+        parent = self.parents[point.id] = _ParentRun(run.info.run_id, 0)
         return parent
 
-    def _delete_uncounted(self, parent: _Parent, point_id: str) -> None:
-        """Delete child runs beyond the parent's count, which a killed process left behind.
+    def _delete_uncounted_children(self, parent: _ParentRun, point_id: str) -> None:
+        """Delete the child runs that a process left behind when it was killed.
 
-        Children are created in the order of the probes, so usually one query is enough.
+        These are the child runs of probes that ``parent.probes_logged`` does not count. Child runs
+        are created in the order of the probes, so usually one query is enough.
         """
-        number = parent.logged
+        number = parent.probes_logged
         query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
         while children := list(
             _search_runs(self.client, self.experiment, f"{query}'{point_id}/{number:04d}'")
@@ -261,7 +272,7 @@ class Syncer:
                 self.client.delete_run(child.info.run_id)
             number += 1
 
-    def _log_probe(self, parent: _Parent, status: PointStatus, number: int) -> None:
+    def _log_probe(self, parent: _ParentRun, status: PointStatus, number: int) -> None:
         assert status.record is not None
         probe = status.record.probes[number]
         end = int(probe.finished * 1000)
@@ -270,7 +281,7 @@ class Syncer:
         run = self.client.create_run(
             self.experiment,
             start_time=_start_ms(status.record, number),
-            run_name=_name_of(number, probe, budget),
+            run_name=_probe_run_name(number, probe, budget),
             tags={
                 KIND: "probe",
                 PROBE: f"{status.point.id}/{number:04d}",
@@ -309,11 +320,13 @@ class Syncer:
         run_status = "FINISHED" if fitted else "FAILED"
         self.client.set_terminated(run.info.run_id, status=run_status, end_time=end)
 
-    def _log_progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
-        """Log bracket and estimate after each new probe as metrics of the parent run.
+    def _log_progress(
+        self, parent: _ParentRun, status: PointStatus, numbers: Sequence[int]
+    ) -> None:
+        """Log the bracket and the estimate after each new probe as metrics of the parent run.
 
         Args:
-            numbers: consecutive indices of the new probes.
+            numbers: indices of the new probes, which are consecutive.
         """
         from mlflow.entities import Metric, RunTag
 
@@ -339,10 +352,10 @@ class Syncer:
             ]
         tags = [RunTag(LOGGED, str(numbers[-1] + 1))]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
-        parent.logged = numbers[-1] + 1
+        parent.probes_logged = numbers[-1] + 1
 
-    def _log_estimate(self, parent: _Parent, status: PointStatus) -> None:
-        """Log the final estimate, its figure and the point file on the parent run."""
+    def _log_estimate(self, parent: _ParentRun, status: PointStatus) -> None:
+        """Log the final estimate, its figure and the point file; set the parent run's status."""
         from mlflow.entities import Metric, RunTag
 
         record, estimate = status.record, status.estimate
@@ -351,7 +364,7 @@ class Syncer:
         end = int(max((p.finished for p in record.probes), default=0) * 1000)
         last = len(record.probes)
         # MLflow shows the larger of two values with the same timestamp, not the later one.
-        now = int(time.time() * 1000) if parent.finished else end
+        now = int(time.time() * 1000) if parent.is_finished else end
         values = numeric_columns(row_of(status))
         if estimate.emc_hi is None:  # replaces upper ends logged during the search
             values |= dict.fromkeys(("emc_hi", "hi"), math.nan)
@@ -370,32 +383,34 @@ class Syncer:
             self.client.log_artifact(parent.run_id, str(figure))
         self.client.log_artifact(parent.run_id, str(self.folder.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
-        parent.finished = True
-        parent.evaluated = _evaluation_settings(record)
+        parent.is_finished = True
+        parent.evaluation = _evaluation_settings(record)
 
 
-def _name_of(number: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
-    """Return the run name of a probe: number, n, budget and verdict, such as ``07 n=185 not_fit``.
+def _probe_run_name(number: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
+    """Return the name of the MLflow run of a probe, such as ``07 n=185 not_fit``.
 
-    The budget, such as ``steps=2000``, is included if the search doubles it.
+    The name contains the index of the probe, n and the verdict. It also contains the budget, such
+    as ``steps=2000``, if the search doubles it.
     """
-    repeat = f" #{probe.repeat}" if probe.repeat else ""
-    repeat += "" if budget is None else f" {budget[0]}={budget[1]}"
+    details = f" #{probe.repeat}" if probe.repeat else ""
+    details += "" if budget is None else f" {budget[0]}={budget[1]}"
     rejected = ", rejected" if probe.rejected else ""
-    return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{rejected}"
+    return f"{number:02d} n={probe.n}{details} {probe.verdict}{rejected}"
 
 
 def _evaluation_settings(record: PointRecord) -> str:
-    """Return the stored evaluation's settings as JSON; empty if there is no evaluation."""
+    """Return the settings of the stored evaluation as JSON; empty if there is no evaluation."""
     if record.evaluation is None:
         return ""
     return json.dumps([record.evaluation["asked"], record.evaluation.get("stage", 0)])
 
 
 def _start_ms(record: PointRecord, number: int) -> int:
-    """Return when a probe started or was continued (milliseconds since the epoch).
+    """Return the time at which a probe started or was continued (milliseconds since the epoch).
 
-    ``seconds`` of a continued training run includes the time with smaller budgets.
+    A probe continues an earlier training run with a larger budget. Its ``seconds`` then include the
+    time of the earlier stages, which is subtracted here.
     """
     probe = record.probes[number]
     run = probe.n, probe.repeat, probe.arm

@@ -12,7 +12,7 @@ from pathlib import Path
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
-from flexhpc.tracking.view import address_of, experiment_of, was_moved
+from flexhpc.tracking.view import experiment_of, page_path, was_moved
 
 UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -21,13 +21,13 @@ UI_ENVIRONMENT = {
 }
 
 
-def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
+def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[str]:
     """Return the command that serves the UI.
 
     Args:
-        at: path of a Unix socket to serve on instead of the port.
+        socket: path of a Unix socket on which the UI is served instead of the port.
     """
-    socket_options = ["--uvicorn-opts", f"--uds {shlex.quote(str(at))}"] if at else []
+    socket_options = ["--uvicorn-opts", f"--uds {shlex.quote(str(socket))}"] if socket else []
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *socket_options,
@@ -42,10 +42,13 @@ def private_socket() -> Path:
     return Path(tempfile.mkdtemp(prefix="flexhpc-ui-"), "ui.sock")
 
 
-def page_of(run: RunFolder, name: str) -> str:
-    """Return the path of the UI page with the table of a sweep's points.
+def ui_page(run: RunFolder, name: str) -> str:
+    """Return the path, on the UI server, of the page with the table of a sweep's points.
 
     The database is first created if it does not exist, or recreated if the run folder was moved.
+
+    Args:
+        name: name of the sweep.
 
     Raises:
         InputError: the database is damaged or cannot be written.
@@ -59,15 +62,15 @@ def page_of(run: RunFolder, name: str) -> str:
     except (sqlite3.Error, OSError) as error:
         raise InputError(
             f"{run.database}: cannot be read ({error}); remove it and run "
-            f"`flexhpc sync {run.path}`, which recreates it"
+            f"`flexhpc sync {run.path}`, which recreates the database"
         ) from None
     assert experiment is not None, "created by sync()"
-    return address_of(experiment[0])
+    return page_path(experiment[0])
 
 
-def serve(run: RunFolder, port: int, at: Path | None = None) -> None:
+def serve(run: RunFolder, port: int, socket: Path | None = None) -> None:
     """Replace this process with the UI server; for the arguments see :func:`ui_command`."""
-    command = ui_command(run, port, at)
+    command = ui_command(run, port, socket)
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
 

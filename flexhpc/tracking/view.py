@@ -1,4 +1,4 @@
-"""View of a sweep in the MLflow UI: columns and rows of the runs table, and its address."""
+"""View of a sweep in the MLflow UI: columns and rows of the runs table, address of its page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexhpc.config import Point
 from flexhpc.store import RunFolder
 
 VIEW = "flexhpc"
-"""Key of the shared view, which is passed to MLflow's page in the URL."""
+"""Key of the shared view; the URL of the page contains it."""
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 KIND, ENDED_BY = "flexhpc.kind", "ended_by"
 _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param", "doubling")
@@ -60,7 +60,7 @@ def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def experiment_of(database: Path, name: str) -> tuple[str, str] | None:
-    """Return the id and the artifact location of an experiment, or None if it does not exist.
+    """Return (id, artifact location) of an experiment, or None if the experiment does not exist.
 
     The database is read with sqlite3, because importing mlflow takes seconds.
 
@@ -80,8 +80,11 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
 
     MLflow stores absolute artifact locations and has no function to change them.
 
+    Args:
+        name: name of the sweep, which is also the name of its experiment.
+
     Returns:
-        None if there is no database, or the experiment is not in it.
+        None if there is no database, or if the experiment is not in the database.
 
     Raises:
         sqlite3.Error: the database cannot be read.
@@ -90,7 +93,7 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
     return None if experiment is None else experiment[1] != run.artifacts.as_uri()
 
 
-def address_of(experiment: str) -> str:
-    """Return the path of the UI page with an experiment's table, relative to the server's root."""
+def page_path(experiment_id: str) -> str:
+    """Return the path, on the UI server, of the page with the table of an experiment's runs."""
     query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
-    return f"/#/experiments/{experiment}/runs?{query}"
+    return f"/#/experiments/{experiment_id}/runs?{query}"

@@ -17,11 +17,13 @@ def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     Args:
-        stop: stop request. Signal handlers must be installed before the call, because importing
-            torch takes seconds, during which signals must not be lost.
+        path: path of the task file.
+        environment: distributed environment of this process.
+        stop: stop request. Its signal handlers must be installed before the call: importing torch
+            takes seconds, during which signals must not be lost.
 
     Raises:
-        SystemExit: with status 1 if the task file is missing or damaged; otherwise as
+        SystemExit: with status 1 if the task file is missing or damaged; for other causes see
             :func:`flexhpc.worker.worker.run_task`.
     """
     try:
@@ -48,7 +50,7 @@ class ArrayTask:
     def __call__(self) -> int:
         """Measure points until none is left; return the number of points that failed.
 
-        First replaces submitit's signal handlers, which would requeue or cancel the job.
+        The signal handlers of submitit, which would requeue or cancel the job, are replaced first.
         """
         stop = StopRequest.on_signals()
         return run_worker(Path(self.path), Environment.from_slurm(), stop)

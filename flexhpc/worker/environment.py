@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEADLINE = "FLEXHPC_DEADLINE"
-"""Environment variable with the end of the allocation (seconds since the epoch)."""
+"""Environment variable that contains the end of the allocation (seconds since the epoch)."""
 _SECRET = ".secret"
 
 
 def write_secret(folder: Path) -> None:
-    """Create the secret by which the processes of a job authenticate each other.
+    """Write a new secret, by which the processes of a job authenticate each other.
 
-    The file is readable by its owner only.
+    Only the owner of the file can read it.
     """
     path = folder / _SECRET
     path.touch(mode=0o600)
@@ -35,11 +35,12 @@ class Environment:
     Attributes:
         rank: rank of this process in the job.
         world_size: number of processes of the job.
-        local_rank: rank on this node.
+        local_rank: rank of this process among the processes of the job on its node.
         host: host name of rank 0.
-        token: secret by which the processes of this attempt of the job authenticate each other.
-        job: job id, ``123_4`` for task 4 of array 123.
-        index: index of the array task, 4 in this example.
+        token: secret by which the processes of the job authenticate each other; it differs between
+            attempts, so that processes of a previous attempt are rejected.
+        job: job id, such as ``123_4`` for task 4 of array 123; for a local worker, its name.
+        index: index of the array task: 4 in this example, 0 without an array.
         log: path of the stderr log.
         deadline: end of the allocation (seconds since the epoch), or None if unknown.
     """
@@ -79,7 +80,7 @@ class Environment:
         )
 
     @property
-    def failures(self) -> Path:
+    def failures_file(self) -> Path:
         """File to which the batch script appends the exit status of each failure of this task.
 
         The worker removes the file when it claims a point.

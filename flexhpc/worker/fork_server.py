@@ -34,8 +34,9 @@ from flexhpc.worker.signals import StopRequest
 from flexhpc.worker.task import TaskFile
 
 WORKER_MODULE = "flexhpc.worker.worker"
-"""Module that imports everything a worker needs, including torch; given by name, because processes
-that start a fork server must not import torch."""
+"""Name of the module that imports everything a worker needs, including torch. It is imported by
+name, because a process that starts a fork server also imports this file, but must not import torch.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class StartRequest:
     """Request to start one worker.
 
     Attributes:
-        worker: name of the worker, which is the path prefix of its log files.
+        worker: name of the worker; it is the common prefix of the paths of its log files.
         task: path of the task file.
         processes: number of processes that train each probe together.
         environment: all environment variables of the processes.
@@ -60,10 +61,11 @@ class StartRequest:
         """Format the request as one line of JSON, which the fork server reads."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
-    def log(self, rank: int, stream: str) -> Path:
-        """Return the log file of one process; the suffix is the same as in submitit's logs.
+    def log_path(self, rank: int, stream: str) -> Path:
+        """Return the path of the log of a process, with the same suffix as submitit's logs.
 
         Args:
+            rank: rank of the process.
             stream: ``out`` or ``err``.
         """
         return Path(f"{self.worker}_{rank}_log.{stream}")
@@ -71,13 +73,13 @@ class StartRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessEvent:
-    """A process of a worker was started or ended.
+    """Event: the fork server has started a process of a worker, or such a process has ended.
 
     Attributes:
         worker: name of the worker; see :class:`StartRequest`.
         pid: process id.
-        status: exit status, or the negative number of the signal that killed the process; None if
-            the process was started.
+        status: None for the start of the process. For its end, the exit status, or the negative
+            number of the signal that killed the process.
     """
 
     worker: str
@@ -104,7 +106,7 @@ class _Server:
                     _send(ProcessEvent(worker=request.worker, pid=pid))
 
     def _report_exits(self, *_: object) -> None:
-        """Report all children that have ended; one SIGCHLD may stand for several."""
+        """Report all children that have ended; several of them may cause only one SIGCHLD."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
@@ -114,7 +116,10 @@ class _Server:
 
 
 def _expand_spec(request: StartRequest) -> None:
-    """Expand the spec into the cache that forked workers inherit; workers report any error."""
+    """Expand the spec into a cache that forked workers inherit.
+
+    Errors are ignored, because the workers expand the spec again and report them.
+    """
     worker = importlib.import_module(WORKER_MODULE)
     with contextlib.suppress(PointError, InputError, OSError):
         worker.points_of(TaskFile.read(Path(request.task)).spec)
@@ -122,7 +127,7 @@ def _expand_spec(request: StartRequest) -> None:
 
 @contextlib.contextmanager
 def _blocked_sigchld() -> Iterator[None]:
-    """Block SIGCHLD, so that the end of a child is not handled before its start is recorded."""
+    """Block SIGCHLD, so that the end of a child is handled only after its start is recorded."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
         yield
@@ -152,7 +157,8 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     status = 1
     try:
         _become_worker(request, rank)
-        run_worker(Path(request.task), _environment(request, rank, token), StopRequest.on_signals())
+        environment = _worker_environment(request, rank, token)
+        run_worker(Path(request.task), environment, StopRequest.on_signals())
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
@@ -163,7 +169,11 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
 
 
 def _become_worker(request: StartRequest, rank: int) -> None:
-    """Detach a forked process from the server: session, signals, environment and streams."""
+    """Detach a forked process from the server.
+
+    It gets a new session, the default handling of SIGCHLD, and the environment, working directory
+    and log files of the worker.
+    """
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
@@ -172,7 +182,7 @@ def _become_worker(request: StartRequest, rank: int) -> None:
     os.chdir(request.cwd)
     no_input = os.open(os.devnull, os.O_RDONLY)
     out, err = (
-        os.open(request.log(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.open(request.log_path(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in ("out", "err")
     )
     for source, target in ((no_input, 0), (out, 1), (err, 2)):
@@ -180,7 +190,7 @@ def _become_worker(request: StartRequest, rank: int) -> None:
         os.close(source)
 
 
-def _environment(request: StartRequest, rank: int, token: str) -> Environment:
+def _worker_environment(request: StartRequest, rank: int, token: str) -> Environment:
     return Environment(
         rank=rank,
         world_size=request.processes,
@@ -189,7 +199,7 @@ def _environment(request: StartRequest, rank: int, token: str) -> Environment:
         token=token,
         job=Path(request.worker).name,
         index=0,
-        log=str(request.log(rank, "err")),
+        log=str(request.log_path(rank, "err")),
         deadline=None,
     )
 

@@ -27,9 +27,11 @@ def measure_in_process(
 ) -> None:
     """Measure a point in this process.
 
-    On Ctrl-C the current training run is saved before KeyboardInterrupt is raised.
+    On Ctrl-C, the current training run is saved before KeyboardInterrupt is raised.
 
     Args:
+        task: content of the task file.
+        point: point to measure.
         on_progress: called with the progress of a training run after every epoch.
 
     Raises:
@@ -58,12 +60,13 @@ def measure_in_process(
     if claim is not None and claim.state == "failed":
         raise PointError(claim.message)
     if claim is not None and claim.state == "running":
-        raise PointError(f"process {claim.pid} on {claim.host.split(':')[0]} measures this point")
+        host = claim.host.split(":")[0]
+        raise PointError(f"process {claim.pid} on {host} is already measuring this point")
 
 
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[StopRequest]:
-    """Convert Ctrl-C to a stop request; no effect outside the main thread."""
+    """Convert Ctrl-C to a stop request within the block; has no effect outside the main thread."""
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop

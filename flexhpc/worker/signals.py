@@ -14,10 +14,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 SIGUSR2 is sent by SLURM before the time limit (``sbatch --signal``)."""
 
 EXIT_REQUEUE = 201
-"""Exit status of a worker that stopped with points left and must be requeued.
+"""Exit status of a worker that was stopped before all its points were measured; SLURM must requeue
+its task.
 
-srun returns the highest exit status of its tasks. This status is above those of container runtimes
-(125 to 127, for example if podman loses the status of another rank) and of signals (129 to 192).
+srun returns the highest exit status of the processes that it started. Therefore this status is
+higher than the statuses of container runtimes (125 to 127; podman returns them if it loses the
+status of a process) and the statuses of processes that a signal has killed (129 to 192).
 """
 EXIT_PEER_LOST = 200
 """Exit status of a process that lost the connection to its peers, or never connected to them."""
@@ -26,8 +28,9 @@ EXIT_PEER_LOST = 200
 class StopRequest:
     """Stop request, set by a signal handler, the watchdog or the caller.
 
-    The training loop polls it. It is a plain attribute instead of a threading.Event, because the
-    interrupted code may hold the lock of an Event; setting it in the handler would then deadlock.
+    The training loop polls it. Its state is a plain attribute and not a threading.Event, because
+    the code that a signal interrupts may hold the lock of the Event. A signal handler that sets the
+    Event would then deadlock.
     """
 
     def __init__(self) -> None:
@@ -46,7 +49,7 @@ class StopRequest:
         return stop
 
     def set(self, reason: str) -> None:
-        """Request a stop; the first reason is kept."""
+        """Request a stop; if a stop was already requested, its reason is kept."""
         self.reason = self.reason or reason
 
     def is_set(self) -> bool:

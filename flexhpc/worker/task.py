@@ -11,19 +11,19 @@ from flexhpc.state_file import read_state
 from flexhpc.store.claim import process_birth, process_is_alive
 
 WORKER_GPU = "FLEXHPC_GPU"
-"""Environment variable with the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
+"""Environment variable that lists the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
 TASK_FILE = "task.json"
 PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
-"""Environment variable with the number of probes of a point that a worker trains in parallel."""
+"""Environment variable: number of probes of the same point that a worker trains concurrently."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessIdentity:
-    """Identity of a process. Workers stop when the owner in their task file ends.
+    """Id and start time of a process, which distinguish it from a later process with the same id.
 
     Attributes:
         pid: process id.
-        birth: start time (seconds since the epoch), 0 if the process was already dead.
+        birth: start time (seconds since the epoch); 0 if the process had already ended.
     """
 
     pid: int
@@ -31,7 +31,7 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity:
-        """Look up the start time of a process."""
+        """Return the identity of the process that has this id now."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 
     def alive(self) -> bool:
@@ -48,20 +48,22 @@ class TaskFile:
         spec: path of the frozen spec of this launch.
         launch: id of the launch.
         stop: path of the stop file; workers stop when it exists.
-        python: Python version of the submitting process, as ``3.11``; workers must have the same.
-        flexhpc: flexhpc version of the submitting process; workers must have the same.
-        owner: process that started the workers, which stop when it ends; None if they outlive it.
-        threads: number of threads per process.
-        probes_at_once: number of probes of one point trained in parallel, unless overridden by
-            ``FLEXHPC_PROBES_AT_ONCE``.
-        retries: number of retries of a point after its worker died.
+        python: Python version of the submitting process, such as ``3.11``; workers must use it too.
+        flexhpc: flexhpc version of the submitting process; workers must use it too.
+        owner: process that started the workers; the workers stop when it ends. None if the workers
+            outlive the process that started them.
+        threads: number of CPU threads per process.
+        probes_at_once: number of probes of the same point that are trained concurrently; the
+            environment variable ``FLEXHPC_PROBES_AT_ONCE`` takes precedence.
+        retries: maximum number of times that a point is retried after its worker has died.
         checkpoint_every: time between checkpoints (seconds).
         heartbeat_every: time between heartbeats (seconds).
         points: ids of the points of an array, ``per_task`` consecutive ids for each task; None for
             a worker that claims any free point of the run.
         per_task: number of points per task of the array.
-        selection: ids of the points to measure, each with whether it is measured to the tolerance
-            of the spec; None for all points, as the spec requests.
+        selection: ids of the points to measure, mapped to True if a point is measured to the
+            tolerance of the spec, or to False if a coarser estimate suffices. None to measure all
+            points, as the spec requests.
         stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
@@ -83,7 +85,11 @@ class TaskFile:
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:
-        """Return the ids of the points of one array task; None outside of an array."""
+        """Return the ids of the points of an array task; None if the workers are not in an array.
+
+        Args:
+            index: index of the array task.
+        """
         if self.points is None:
             return None
         return self.points[index * self.per_task : (index + 1) * self.per_task]

@@ -19,11 +19,11 @@ class Watchdog:
     The training loop only polls a flag, so that its steps are not delayed by I/O.
 
     Attributes:
-        stop: stop request; set by signals, before the time limit, by the stop file, or when the
-            owner ends.
-        cancelled: whether the job must not be requeued: the stop file exists, or the owner or the
-            run folder is gone.
-        claim_lost: set when another process took over the current claim.
+        stop: stop request. The watchdog sets it shortly before the time limit, when the stop file
+            exists, when the owner ends, or when the run folder was moved or removed.
+        cancelled: whether the job must not be requeued, because the stop file exists, the owner has
+            ended, or the run folder was moved or removed.
+        claim_lost: event that is set when another process has taken over the current claim.
     """
 
     def __init__(self, task: TaskFile, environment: Environment, stop: StopRequest) -> None:
@@ -39,7 +39,7 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
     def set_claim(self, claim: Claim | None) -> None:
-        """Start sending heartbeats for a claim; None stops them."""
+        """Send heartbeats for this claim from now on; if ``claim`` is None, send no heartbeats."""
         with self._lock:
             self.claim, self.progress = claim, {}
             self.claim_lost.clear()
@@ -49,7 +49,7 @@ class Watchdog:
         return self.stop.is_set() or self.claim_lost.is_set()
 
     def set_progress(self, progress: dict[str, Any]) -> None:
-        """Set the progress that the next heartbeat writes."""
+        """Set the progress of the current probe, which the next heartbeat writes."""
         self.progress = progress
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class Watchdog:
             except OSError as error:
                 print(f"cannot check for a stop request: {error}", flush=True)
             with self._lock:
-                self._beat()
+                self._send_heartbeat()
 
     def _check_stop(self) -> None:
         owner = self.task.owner
@@ -76,7 +76,7 @@ class Watchdog:
         if remaining_seconds is not None and remaining_seconds < self.task.stop_before:
             self.stop.set(f"{remaining_seconds:.0f} s before the end of the allocation")
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         try:
             if self.claim is not None and not self.claim.send_heartbeat(self.progress):
                 self.claim_lost.set()

@@ -48,9 +48,9 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
     claims points, and the other ranks only take part in training.
 
     Raises:
-        SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if Python,
-            flexhpc or its source has another version than in the submitting process, or if the
-            run folder cannot be written.
+        SystemExit: with status ``EXIT_REQUEUE`` if the worker was stopped and points are left; with
+            another status if the version of Python, the version of flexhpc or its source differs
+            from the submitting process, or if the run folder cannot be written.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
@@ -130,11 +130,11 @@ def _check_versions(task: TaskFile) -> None:
 
 
 def _exit_at_end(group: Group, status: int) -> None:
-    """Destroy the process group and register an exit handler (collective call).
+    """Destroy the process group, and register an exit handler that skips interpreter shutdown.
 
-    Threads of torch's process group may outlive it for a moment. If one of them wakes up during
-    interpreter shutdown, the process aborts ("terminate called without an active exception") after
-    all work is done, and its task would be requeued. Therefore interpreter shutdown is skipped.
+    This is a collective call. Threads of torch's process group may outlive the group for a moment.
+    If such a thread wakes up during interpreter shutdown, the process aborts ("terminate called
+    without an active exception") after all work is done, and its task would be requeued.
     """
     group.destroy()
 
@@ -151,7 +151,8 @@ def _exit_at_end(group: Group, status: int) -> None:
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
     """Exit without clean-up, which would wait for lost peers.
 
-    A claim that is still held stays in state ``running``, and is later counted as a death.
+    If this process holds a claim, the claim stays in state ``running``; the next process that
+    claims the point counts this as a death.
     """
     _log(reason, sys.stderr)
     os._exit(status)
@@ -161,10 +162,13 @@ class Worker:
     """Claims and measures points; runs on rank 0 of a job, or in a single process.
 
     Args:
+        task: content of the task file.
+        environment: distributed environment of this process.
+        stop: stop request.
         group: process group that trains the probes.
         on_progress: called with the progress of a training run after every epoch; see
             :class:`Callbacks`.
-        verbose: whether to print one line per point.
+        verbose: whether to print one line per measured or failed point.
     """
 
     def __init__(
@@ -189,9 +193,10 @@ class Worker:
     def measure_points(self, points: list[Point]) -> None:
         """Measure every point that no other process measures.
 
-        No other task has the points of an array task, but a node that SLURM considers failed may
-        still hold a claim. The task retries for the time after which a claim without heartbeats
-        expires. It does not wait longer for a holder that still sends heartbeats.
+        No other task measures the points of an array task. However, a process on a node that SLURM
+        considers failed may still hold a claim on one of them. Therefore an array task retries to
+        claim such points until a claim without heartbeats would have expired. It does not wait
+        longer for a holder that still sends heartbeats.
         """
         deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.heartbeat_every
         while points and not self.stop.is_set():
@@ -202,7 +207,7 @@ class Worker:
                 time.sleep(_RETRY_EVERY)
 
     def must_requeue(self, points: list[Point]) -> bool:
-        """Return whether an array task was stopped with points left and must be requeued."""
+        """Return whether this array task was stopped with points left and must be requeued."""
         return (
             self.task.points is not None
             and self.stop.is_set()
@@ -225,7 +230,7 @@ class Worker:
         if claim is None:
             return False
         # From now on, the claim counts the deaths.
-        self.environment.failures.unlink(missing_ok=True)
+        self.environment.failures_file.unlink(missing_ok=True)
         self.watchdog.set_claim(claim)
         try:
             if claim.record.deaths > self.task.retries:
@@ -251,7 +256,9 @@ class Worker:
             traceback.print_exc()
             self._fail(claim, f"{type(error).__name__}: {one_line(error)}")
             if self.group.size > 1:
-                _exit_immediately("exiting, because other processes of this job may wait forever")
+                _exit_immediately(
+                    "exiting, because other processes might wait for this one forever"
+                )
         else:
             self._release(claim, "done")
         return True
@@ -277,17 +284,21 @@ class Worker:
             raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_preempted(self, point: Point) -> bool:
-        """Return whether the previous holder was this task before a preemption or node failure.
+        """Return whether this task held the claim last, until a preemption or node failure.
 
-        Both also kill the batch script, so that it records no exit status. They do not count as
-        deaths on the point.
+        Preemption and node failures also kill the batch script, so that it records no exit status.
+        They are not counted as deaths on the point.
         """
         previous = read_claim(self.run.claim(point.id))
-        same = previous is not None and previous.job == self.environment.job
-        return self.task.points is not None and same and not self.environment.failures.exists()
+        if self.task.points is None or previous is None or previous.job != self.environment.job:
+            return False
+        return not self.environment.failures_file.exists()
 
     def _last_saved(self, point: Point) -> float:
-        """Return when progress on a point was last saved (seconds since the epoch, 0 if never)."""
+        """Return the time of the last saved progress on a point (seconds since the epoch).
+
+        The time is 0 if no progress was saved.
+        """
         times = [0.0]
         for path in (self.run.point(point.id), *self.run.checkpoints(point.id)):
             with contextlib.suppress(OSError):
@@ -305,7 +316,7 @@ class Worker:
         callbacks = Callbacks(
             should_stop=self.watchdog.should_stop,
             owns_claim=self.watchdog.claim.is_held,
-            on_progress=self._progress,
+            on_progress=self._report_progress,
             checkpoint_every=self.task.checkpoint_every,
         )
         estimate = measure(point, self.run, self.group, callbacks, self._pool_for(point))
@@ -315,12 +326,12 @@ class Worker:
         if self.verbose:
             _log(text, stream)
 
-    def _progress(self, state: dict[str, Any]) -> None:
+    def _report_progress(self, state: dict[str, Any]) -> None:
         self.watchdog.set_progress(state)
         self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
-        """Return the pool of probe processes; None if probes are trained one at a time."""
+        """Return the pool of probe processes; None if this point trains one probe at a time."""
         if self._probes_at_once == 1 or self.group.size > 1 or round_size(point.search) == 1:
             return None
         if self._pool is None:
@@ -330,9 +341,9 @@ class Worker:
         return self._pool
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
-        """Release a claim.
+        """Release a claim, and store the new state of the point in it.
 
-        Heartbeats are stopped first, because one would reset the state to ``running``.
+        Heartbeats are stopped first, because another heartbeat would set the state to ``running``.
         """
         self.watchdog.set_claim(None)
         try:
@@ -342,7 +353,7 @@ class Worker:
 
 
 def _data_key(point: Point) -> str:
-    """Return a key of a point's data; it includes the seed, which generates synthetic data."""
+    """Return a key that identifies a point's data; synthetic data also depends on the seed."""
     return f"{point.seed} {point.data.model_dump_json()}"
 
 
@@ -353,7 +364,10 @@ def _log(text: str, stream: TextIO | None = None) -> None:
 
 
 def _is_measured(run: RunFolder, point: Point) -> bool:
-    """Return whether a point is complete; False for a corrupt file (:func:`measure` reports it)."""
+    """Return whether a point is measured completely.
+
+    Returns False for a corrupt point file, so that :func:`measure` reads the file and reports it.
+    """
     try:
         record = read_point_file(run.point(point.id))
     except PointError:

@@ -236,6 +236,6 @@ def test_a_killed_mlflow_process_is_reported(
     barrier.wait(2, sweep)
     child_of(sweep.pid, "flexhpc.tracking.periodic_sync").kill()
     barrier.open()
-    assert "warning: the MLflow process died (-9)" in finish_with_status(sweep)
+    assert "warning: the MLflow process died (exit status -9)" in finish_with_status(sweep)
     check_results()
     assert f"{len(probes_in(run))} probes" in cli("sync", run).stdout

@@ -22,9 +22,9 @@ import sqlalchemy
 from flexhpc.store import read_point_file
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.client import existing_database_uri, mlflow_client
-from flexhpc.tracking.state import local_uri, sync_state_path, up_to_date
+from flexhpc.tracking.state import is_synced, local_uri, sync_state_path
 from flexhpc.tracking.sync import Syncer
-from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
+from flexhpc.tracking.ui import UI_ENVIRONMENT, ui_command, ui_page
 from tests.barrier import TIMEOUT, wait_for
 from tests.conftest import FLEXHPC, Cli
 
@@ -94,7 +94,7 @@ def check_logged(uri: str, run: Path) -> None:
 def test_mlflow_is_up_to_date_at_the_end_of_a_sweep(small_run: Path) -> None:
     folder, _, points = open_run(small_run)
     check_logged(local_uri(folder), small_run)
-    assert up_to_date(folder, None, StatusReader(folder, points).read())
+    assert is_synced(folder, None, StatusReader(folder, points).read())
 
 
 @pytest.mark.full_budget
@@ -205,9 +205,9 @@ def test_a_run_can_be_copied_and_renamed(small_run: Path, tmp_path: Path, cli: C
     copy = tmp_path / "different name"
     shutil.copytree(small_run, copy)
     folder, _, _ = open_run(copy)
-    page = page_of(folder, "small")
+    page = ui_page(folder, "small")
     assert cli("sync", copy).stdout.startswith("0 probes logged")
-    assert page_of(folder, "small") == page
+    assert ui_page(folder, "small") == page
     check_logged(local_uri(folder), copy)
     parents, children = logged(local_uri(folder))
     client = mlflow_client(local_uri(folder))
@@ -313,7 +313,7 @@ def test_ui_shows_points_and_probes(small_run: Path, tmp_path: Path, chromium: A
     shutil.copytree(small_run, tmp_path / "run")
     folder, _, points = open_run(tmp_path / "run")
     port = free_port()
-    path = page_of(folder, "small")
+    path = ui_page(folder, "small")
     parents, _ = logged(local_uri(folder))
     with served(ui_command(folder, port), port) as address:
         connections = [c for c in psutil.net_connections("inet") if c.laddr.port == port]

@@ -1,1 +1,1 @@
-"""Run sweeps as SLURM array jobs: division, batch script, submission and queue status."""
+"""Run sweeps as SLURM array jobs: division into arrays, batch scripts, submission, queue status."""

@@ -25,7 +25,7 @@ class ArrayRecord:
     """Record of an array job, stored in its folder.
 
     Attributes:
-        folder: jobs/LAUNCH/array-NNN.
+        folder: folder of the array, ``jobs/LAUNCH/array-NNN`` in the run folder.
         name: job name; unique to this submission, so that the job can be found in the queue.
         tasks: number of tasks.
         throttle: maximum number of tasks running concurrently.
@@ -53,14 +53,18 @@ class ArrayRecord:
         return record
 
     def find_job_id(self, queue: Queue) -> ArrayRecord:
-        """Store a missing job id if the job name is in the queue; return the new record."""
+        """Store the job id if it is missing and the job name is in the queue.
+
+        Returns:
+            The record, with the job id if it is known.
+        """
         if self.job is not None or self.name not in queue.names:
             return self
         return self.store_job_id(queue.names[self.name])
 
     def points_by_task(self) -> list[list[str]]:
         """Return the point ids of each task; empty lists if the task file cannot be read."""
-        return _points_of(self.folder / TASK_FILE, self.tasks)
+        return _points_by_task(self.folder / TASK_FILE, self.tasks)
 
     def log_path(self, index: int) -> Path:
         """Return the path of the stderr log of process 0 of task ``index``."""
@@ -106,9 +110,9 @@ def queued_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str
 
 
 @lru_cache(maxsize=4096)
-def _points_of(path: Path, tasks: int) -> list[list[str]]:
+def _points_by_task(path: Path, task_count: int) -> list[list[str]]:
     try:
-        task = TaskFile.read(path)
+        task_file = TaskFile.read(path)
     except PointError:
-        return [[] for _ in range(tasks)]
-    return [task.points_of_task(index) or [] for index in range(tasks)]
+        return [[] for _ in range(task_count)]
+    return [task_file.points_of_task(index) or [] for index in range(task_count)]

@@ -35,7 +35,7 @@ class SlurmBackend(Backend):
     """Submits and monitors the array jobs of a run, including those of earlier launches.
 
     Results and job records are read from the run folder. The queue is only used to find the points
-    that are queued or running; while the controller does not respond, its last answer is used.
+    that are queued or running. While the controller does not respond, the last known queue is used.
 
     Args:
         run: the run folder.
@@ -81,23 +81,23 @@ class SlurmBackend(Backend):
         self._polled = self._submitted = -1e9
 
     def poll(self) -> None:
-        """Query the queue if the last query is old enough; less often if there are many tasks."""
+        """Query the queue at most every 3 s, and less often if it contains many tasks."""
         pause = max(_POLL_EVERY, len(self._queue.tasks) / _TASKS_PER_SECOND if self._queue else 0)
         if time.monotonic() - self._polled >= pause:
             self._polled = time.monotonic()
             try:
-                self._update(self.slurm.queue())
+                self._process_queue(self.slurm.queue())
                 self.unavailable = ""
             except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
 
-    def _update(self, queue: Queue) -> None:
+    def _process_queue(self, queue: Queue) -> None:
         self._queue = queue
         self.records = [record.find_job_id(queue) for record in array_records(self.run)]
-        self._release(queue)
+        self._release_held_tasks(queue)
         self._queued = queued_points(self.records, queue)
 
-    def _release(self, queue: Queue) -> None:
+    def _release_held_tasks(self, queue: Queue) -> None:
         """Release tasks that SLURM holds because they could not be launched on a node.
 
         SLURM holds such a task indefinitely after one failure, even if the node was only down or
@@ -109,7 +109,7 @@ class SlurmBackend(Backend):
             for index, task in tasks_in_queue(record, queue):
                 name = f"{record.job}_{index}"
                 count, last = self._released.get(name, (0, -1e9))
-                if task.failed_launch and count < _RELEASES and now - last > _BETWEEN_RELEASES:
+                if task.launch_failed and count < _RELEASES and now - last > _BETWEEN_RELEASES:
                     self._released[name] = (count + 1, now)
                     with contextlib.suppress(SlurmUnavailable):
                         self.slurm.release(name)
@@ -127,7 +127,7 @@ class SlurmBackend(Backend):
         return self._queued
 
     def warning(self) -> str:
-        """Return a warning if the controller does not respond or rejects jobs; else empty."""
+        """Return a warning if SLURM does not respond or rejects jobs, otherwise an empty string."""
         return self.unavailable
 
     def summary(self) -> str:
@@ -144,7 +144,7 @@ class SlurmBackend(Backend):
         lock, so that points submitted by another sweep are skipped.
 
         Returns:
-            Whether everything was submitted; False to retry later.
+            True if all points were submitted; False if the caller should retry later.
 
         Raises:
             InputError: SLURM rejects the job, and no other job of the run is in the queue.
@@ -153,7 +153,7 @@ class SlurmBackend(Backend):
             return False
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
-                self._update(self.slurm.queue())
+                self._process_queue(self.slurm.queue())
                 return self._submit([point for point in points if point not in self._queued])
         except SlurmUnavailable as error:
             self.unavailable = f"SLURM does not respond: {error}"
@@ -161,17 +161,18 @@ class SlurmBackend(Backend):
         except SubmissionRejected as error:
             if not self._queued:
                 hint = (
-                    "; if this is a limit on submitted jobs, set max_array"
+                    "; if you reached a limit on submitted jobs, set max_array in the profile"
                     if _is_job_limit(error)
                     else ""
                 )
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
-            self.unavailable = f"SLURM rejects more jobs for now: {error}"
+            self.unavailable = f"SLURM accepts no further jobs at the moment: {error}"
             return False
         finally:
             self._submitted, self._polled = time.monotonic(), -1e9
 
     def _submit(self, points: Sequence[str]) -> bool:
+        """Submit arrays; return False if the throttle is reached or a stop was requested."""
         throttle, queue = self.profile.throttle, self._queue
         if throttle is not None and queue is not None:
             throttle -= sum(r.throttle for r in self.records if any(tasks_in_queue(r, queue)))
@@ -207,7 +208,7 @@ class SlurmBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the log path of the newest task with this point; empty if there is none."""
+        """Return the log path of the newest task with this point; empty if there is no task."""
         for record in reversed(self.records):
             for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:

@@ -14,7 +14,8 @@ class Chunk:
         points: point ids, ``per_task`` of them for each task.
         tasks: number of tasks; their indices start at 0.
         throttle: maximum number of tasks running concurrently.
-        predecessor: index of the chunk that must end before this one starts, or None.
+        predecessor: index of the chunk whose job must end before the job of this chunk starts; None
+            if the job need not wait.
     """
 
     points: list[str]
@@ -29,12 +30,15 @@ def divide_into_arrays(
     """Divide points into array jobs.
 
     SLURM allows task indices up to MaxArraySize - 1, so an array has at most MaxArraySize tasks.
-    The throttle applies to all arrays together and is divided among them. With more arrays than
-    ``throttle``, each array runs one task at a time, and array i starts after array i - throttle.
+    The throttle applies to all arrays together and is divided among them. If there are more arrays
+    than ``throttle``, each array runs one task at a time, and array ``i`` starts when array
+    ``i - throttle`` has ended.
 
     Args:
+        points: point ids.
+        per_task: number of points per task.
         max_array: maximum number of tasks of an array (MaxArraySize).
-        throttle: maximum number of tasks running concurrently, or None.
+        throttle: maximum number of tasks that run concurrently; None for no limit.
     """
     size = max_array * per_task
     parts = [list(points[start : start + size]) for start in range(0, len(points), size)]

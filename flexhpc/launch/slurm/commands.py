@@ -1,4 +1,4 @@
-"""Wrappers of the SLURM commands; none of them requires accounting (slurmdbd)."""
+"""Wrappers of the SLURM commands; none of these commands requires accounting (slurmdbd)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMEOUT = 30.0  # seconds
 _START_TIMEOUT = 600.0
 """Timeout in seconds for starting a container; the image may have to be unpacked first."""
 DEFAULT_MAX_ARRAY_SIZE = 1_001
-"""SLURM's default of MaxArraySize."""
+"""SLURM's default value of MaxArraySize."""
 _JOB_ID = re.compile(r"\bjob (\d+)")
 
 
@@ -36,7 +36,7 @@ class QueuedTask:
     """An array task in the queue.
 
     Attributes:
-        name: job name; unlike job ids, names are never reused.
+        name: job name. SLURM may reuse a job id, but job names are unique.
         state: SLURM job state, for example ``PENDING`` or ``RUNNING``.
         reason: SLURM's reason why the task is pending.
     """
@@ -46,7 +46,7 @@ class QueuedTask:
     reason: str
 
     @property
-    def failed_launch(self) -> bool:
+    def launch_failed(self) -> bool:
         """Whether SLURM holds the task because it could not be launched on its node."""
         return self.reason.replace("_", " ").startswith("launch failed")
 
@@ -68,7 +68,8 @@ class Slurm:
     """Access to a SLURM cluster.
 
     Args:
-        conf: path of its slurm.conf; None for SLURM_CONF or the default of the system.
+        conf: path of the cluster's slurm.conf; None to use the variable SLURM_CONF or, if it is not
+            set, the system default.
     """
 
     def __init__(self, conf: str | None = None) -> None:
@@ -78,7 +79,10 @@ class Slurm:
 
     @classmethod
     def of_profile(cls, conf: str | None) -> Slurm:
-        """Return the cluster of a profile; SLURM_CONF takes precedence over its ``slurm_conf``."""
+        """Return the cluster of a profile whose key ``slurm_conf`` is ``conf``.
+
+        The variable SLURM_CONF takes precedence over the key.
+        """
         return cls(os.environ.get("SLURM_CONF") or conf)
 
     @property
@@ -103,12 +107,12 @@ class Slurm:
             )
 
     def check_python(self, command: str, setting: str, advice: str, *, must_start: bool) -> None:
-        """Check that the tasks use the same Python version and flexhpc as this process.
+        """Check that tasks use the same versions of Python and flexhpc as this process.
 
         Args:
-            command: shell command that starts Python.
-            setting: profile key that sets the command, for messages.
-            advice: how to fix a difference, for messages.
+            command: shell command that starts Python in a task.
+            setting: profile key that sets the command; named in error messages.
+            advice: how to make the versions equal; added to the error message.
             must_start: whether the command must work on this machine. Otherwise a failure to
                 start is ignored, because Python may be installed only on the compute nodes.
 
@@ -132,12 +136,12 @@ class Slurm:
         expected = [python_version(), version("flexhpc"), source_hash()]
         if versions != expected:
             raise InputError(
-                f"profile: {setting}: has {_versions_text(versions)}, not "
+                f"profile: {setting}: has {_versions_text(versions)}, but this process has "
                 f"{_versions_text(expected)}; {advice}"
             )
 
     def max_array_size(self) -> int:
-        """Return the maximum size of an array: MaxArraySize, or max_array_tasks if smaller.
+        """Return SLURM's maximum size of an array: the smaller of MaxArraySize and max_array_tasks.
 
         Raises:
             SlurmUnavailable: the controller does not respond.
@@ -187,7 +191,7 @@ class Slurm:
         message = (
             " ".join((result.stderr or result.stdout).split()) or f"exit status {result.returncode}"
         )
-        if any(text in message for text in _TRANSIENT):
+        if any(text in message for text in _TRANSIENT_ERRORS):
             raise SlurmUnavailable(message)
         raise SubmissionRejected(message)
 
@@ -253,7 +257,7 @@ def _versions_text(versions: Sequence[str]) -> str:
     return f"Python {python} with flexhpc {flexhpc} (source {' '.join(source) or 'unknown'})"
 
 
-_TRANSIENT = (
+_TRANSIENT_ERRORS = (
     "timed out", "nable to contact", "onnect failure", "onnection refused", "onnection reset",
     "tandby", "Zero Bytes", "uthentication", "munge", "try again", "Transport endpoint",
 )  # fmt: skip

@@ -1,9 +1,9 @@
 """Container in which tasks run: its image, its bind mounts and the script that enters it.
 
-The script (container.sh in the folder of each array) runs once per process, on the node of the
-process. It passes the SLURM variables and the GPUs of the process to the container, and binds the
-folders that exist on the node. The home folder, other environment variables and Python packages of
-the host are not available in the container.
+The script (container.sh in the folder of each array) runs once per process of a task, on the node
+of the process. It passes the SLURM variables and the GPUs of the process to the container, and
+binds the folders that exist on the node. The home folder, other environment variables and Python
+packages of the host are not available in the container.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _BODY = Path(__file__).with_suffix(".sh")
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A container image. Tasks check its digest, so that all run the submitted image.
+    """A container image. Each task checks that it runs the image that was used for submission.
 
     Attributes:
-        name: name as passed to the runtime; the absolute path of a SIF file.
-        digest: ``sha256:...``: hash of the SIF file, or image id.
-        file_stamp: size and modification time of the SIF file, by which changes are detected;
-            empty for other images.
+        name: name that is passed to the runtime: the absolute path of a SIF file, or the name of an
+            image of podman or docker.
+        digest: hash of the SIF file, or image id of podman or docker, as ``sha256:...``.
+        file_stamp: size and modification time of the SIF file, by which tasks detect changes of the
+            file; empty for images of podman and docker.
     """
 
     name: str
@@ -46,7 +47,10 @@ class Image:
 
     @property
     def identity(self) -> str:
-        """Name of the image in records: ``NAME@DIGEST``; for a SIF file, NAME is its file name."""
+        """Text that identifies the image in run.json and probes: ``NAME@DIGEST``.
+
+        For a SIF file, NAME is the file name without its folder.
+        """
         return f"{Path(self.name).name if self.file_stamp else self.name}@{self.digest}"
 
 
@@ -56,10 +60,11 @@ class TaskContainer:
 
     Attributes:
         container: settings of the profile.
-        python: command that starts Python inside.
+        python: command that starts Python inside the container.
         image: the image.
-        workdir: working directory, also in the container; relative paths in a spec start here.
-        binds: bind mounts ``HOST:INSIDE[:ro]``; those that do not exist on a node are skipped.
+        workdir: working directory of this process, which the container uses too; relative paths in
+            a spec refer to it.
+        binds: bind mounts ``HOST:INSIDE[:ro]``; a mount is skipped on nodes without the path HOST.
     """
 
     container: Container
@@ -78,12 +83,12 @@ class TaskContainer:
         return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
 
     def check(self, slurm: Slurm) -> None:
-        """Check that the container starts, with the Python and flexhpc versions of this process.
+        """Check that the container starts, and has the Python and flexhpc versions of this process.
 
         The check is skipped if the container runtime is not installed on this machine.
 
         Raises:
-            InputError: the container does not start, or its versions differ.
+            InputError: the container does not start, or has another version of Python or flexhpc.
         """
         if shutil.which(self.container.runtime) is None:
             return
@@ -126,8 +131,8 @@ def task_container(
 ) -> TaskContainer | None:
     """Return the container of a profile's tasks; None if the profile has none.
 
-    The run folder is bound writable. The locations of the data and custom code of these points are
-    bound read-only. The binds of the profile are added.
+    The run folder is bound writable. The folders and files with the data and custom code of
+    ``points`` are bound read-only. The binds of the profile are added.
 
     Raises:
         InputError: the image is not found, or a path cannot be bound.
@@ -149,7 +154,7 @@ def task_container(
     for path in (run, workdir, *data):
         if any(character in str(path) for character in ":,"):
             raise InputError(
-                f"{path}: cannot be bound into a container because of : or , in the path"
+                f"{path}: cannot be bound into a container, because the path contains : or ,"
             )
     profile_binds = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
     binds = [f"{run}:{run}", *profile_binds, *(f"{path}:{path}:ro" for path in data)]
@@ -184,7 +189,7 @@ def _image(container: Container) -> Image:
 
 @lru_cache
 def _hash(path: Path, file_stamp: str) -> str:
-    """Return the hash of a file, cached until its ``file_stamp`` changes."""
+    """Return the SHA-256 hash of a file; it is cached until ``file_stamp`` changes."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -204,6 +209,6 @@ def _image_id(runtime: str, name: str) -> str:
         message = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
         raise InputError(
             f"profile: container.image: {runtime} has no image {name} ({message}); build it "
-            f"(docs/containers.md) or get it (`{runtime} pull`)"
+            f"(docs/containers.md) or pull it with `{runtime} pull`"
         )
     return f"sha256:{result.stdout.strip().removeprefix('sha256:')}"

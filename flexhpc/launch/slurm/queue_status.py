@@ -15,7 +15,12 @@ _QUERY_EVERY = 5.0
 
 
 def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> list[PointStatus]:
-    """Mark points as queued; ``queued`` maps their ids to the reasons why they wait."""
+    """Change the state of waiting and stopped points to queued if they are in the queue.
+
+    Args:
+        statuses: status of each point.
+        queued: ids of the points in the queue, mapped to the reason why each point waits.
+    """
     return [
         replace(status, state="queued", message=queued[status.point.id])
         if status.state in ("waiting", "stopped") and status.point.id in queued
@@ -25,12 +30,12 @@ def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> l
 
 
 class QueueStatus:
-    """Queue status of a run, from all clusters to which it was submitted.
+    """Queue status of a run, from all clusters to which the run was submitted.
 
-    If it was not submitted to any cluster, no SLURM command is called.
+    If the run was not submitted to any cluster, no SLURM command is called.
 
     Attributes:
-        unavailable: why a cluster could not be queried; empty if all responded.
+        unavailable: why a cluster could not be queried; empty if all clusters responded.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -40,14 +45,14 @@ class QueueStatus:
         self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
-        """Mark the queued points; clusters are queried at most every 5 s."""
+        """Call :func:`mark_queued` with the points in the queue; query SLURM at most every 5 s."""
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
         if idle and time.monotonic() - self._polled >= _QUERY_EVERY:
-            self._query()
+            self._query_clusters()
             self._polled = time.monotonic()
         return mark_queued(statuses, self._queued)
 
-    def _query(self) -> None:
+    def _query_clusters(self) -> None:
         self._queued, self.unavailable = {}, ""
         for conf, records in records_by_cluster(array_records(self.run)).items():
             try:

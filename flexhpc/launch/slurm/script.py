@@ -26,19 +26,19 @@ from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 PICKLE = "task.pkl"
 _NO_TIMEOUT = 10**9
 _MAX_STOPS = 10
-"""Maximum number of requeues of a task that was stopped each time before it claimed a point."""
+"""Maximum number of requeues of a task that is stopped each time before it claims a point."""
 
 
 class _Executor(submitit.SlurmExecutor):
-    """submitit's SLURM executor, used only to generate text; does not need SLURM."""
+    """submitit's SLURM executor, used only to generate batch scripts; SLURM is not needed."""
 
     @classmethod
     def affinity(cls) -> int:
         return 1
 
-    def text(self, tasks: int) -> str:
-        """Return the batch script of an array with this number of tasks."""
-        self.parameters["map_count"] = tasks
+    def script_text(self, task_count: int) -> str:
+        """Return the batch script of an array with ``task_count`` tasks."""
+        self.parameters["map_count"] = task_count
         command = self._submitit_command_str
         return str(self._make_submission_file_text(command, uid="")) + "\n"
 
@@ -52,13 +52,13 @@ def batch_script(
 ) -> str:
     """Return the text of the batch script for sbatch.
 
-    Tasks use Python in the container or, without a container, the Python of the profile or else of
-    this process.
+    Tasks use the Python in the container. Without a container, they use the Python of the profile
+    or, if it sets none, the Python of this process.
 
     Args:
-        record: the array; its folder contains submitit's files, the pickle and the logs.
+        record: record of the array; its folder will contain submitit's files, the pickle and logs.
         stop: path of the stop file; tasks are not requeued once it exists.
-        previous_job: id of the job that must end before this one starts, or None.
+        previous_job: id of the job that must end before the array starts, or None.
     """
     python = profile.python or shlex.quote(sys.executable)
     if container is not None:
@@ -96,13 +96,13 @@ def batch_script(
         },
     }
     executor.update_parameters(**parameters)
-    return executor.text(record.tasks)
+    return executor.script_text(record.tasks)
 
 
-def write_pickle(folder: Path, task: Path) -> None:
-    """Write the pickle that starts the tasks of an array; it contains the path of the task file."""
+def write_pickle(folder: Path, task_file: Path) -> None:
+    """Write the pickle from which the tasks of an array start; it contains the task file's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    delayed = DelayedSubmission(ArrayTask(str(task)))
+    delayed = DelayedSubmission(ArrayTask(str(task_file)))
     delayed.set_timeout(_NO_TIMEOUT, 0)
     delayed.dump(folder / PICKLE)
 
@@ -110,9 +110,9 @@ def write_pickle(folder: Path, task: Path) -> None:
 def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     """Return the lines before srun: set the deadline, and copy submitit's pickle for this task.
 
-    submitit expects the pickle at a path with the job id. The task copies it there, because the
-    launcher could be interrupted between sbatch and the copy. Partial results of a killed attempt
-    are removed, because they would make submitit fail (submitit#1617).
+    submitit expects the pickle at a path that contains the job id. The task itself copies it there,
+    because the launcher could be interrupted after sbatch and before a copy. Partial results of a
+    killed attempt are removed, because they would make submitit fail (submitit#1617).
     """
     limit = profile.time_limit
     return [
@@ -130,8 +130,9 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
 def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
     """Return the lines after srun: requeue this task if it has points left or was killed.
 
-    Such exits are counted in a file, which the task removes when it claims a point, so that a task
-    that never claims one is not requeued forever.
+    The exit statuses that lead to a requeue are appended to a file, and their number is limited.
+    The task removes the file when it claims a point. Thus a task that never claims a point is not
+    requeued forever.
     """
     return [
         "status=$?",

@@ -28,7 +28,7 @@ _PAUSES = (1, 2, 4, 8, 15, 15, 15)
 
 
 def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> ArrayRecord:
-    """Return the record of an array that is not submitted yet, with a unique job name.
+    """Create the record of an array that is not submitted yet; it has a unique job name.
 
     Args:
         conf: path of the cluster's slurm.conf; None for the system default.
@@ -57,7 +57,7 @@ def write_array(
     The batch script is written later, because it may depend on the job id of a previous array.
 
     Args:
-        task: task file of the launch, copied with the points of the array.
+        task: task file of the launch; the array gets a copy that contains the points of the array.
         conf: path of the cluster's slurm.conf; None for the system default.
     """
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
@@ -113,8 +113,8 @@ def preview_scripts(
 ) -> list[str]:
     """Return the batch scripts that would be submitted; nothing is written.
 
-    With a container, the first item is the script that enters it. Job names and the job ids in
-    dependencies are placeholders.
+    With a container, the first item is the script that enters the container. The job names, and the
+    ids of jobs that an array depends on, are placeholders.
     """
     scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
