@@ -47,7 +47,7 @@ def can_generalize(data: Data) -> bool:
 def check_point(
     data: Data, model: Model, training: Procedure | None, evaluate: Evaluate, record: Record
 ) -> Problems:
-    """Yield (key, problem) for each key of a point that cannot be combined with other sections.
+    """Yield (key, problem) for each key that cannot be combined with a key of another section.
 
     ``training`` is None if that section is invalid.
     """

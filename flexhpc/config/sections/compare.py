@@ -23,7 +23,7 @@ class Decide(Section):
     """Maximum number of seeds, including the seeds that the spec lists."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
     """Maximum cost of the sweep, in training runs with the full budget. After the first round of
-    points, a round that would exceed this cost is not started."""
+    points, a round is not started if the predicted total cost exceeds this number."""
 
 
 class Compare(Section):

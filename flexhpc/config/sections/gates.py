@@ -87,8 +87,8 @@ class StabilityGate(Gate):
     not the capacity. `reject`: in addition, the probe is rejected. `off`: the gate does not change
     the verdict."""
     given_back: Tolerance = 0.05
-    """Largest rise of the loss, from its minimum to the end of training, of a stable probe. The
-    rise is relative to the decrease of the loss from initialisation to its minimum."""
+    """A probe is stable if its loss, after the minimum, rises by at most this fraction of the
+    decrease from initialisation to the minimum. The rise at the end of training counts."""
 
 
 class Gates(Section):

@@ -27,8 +27,8 @@ class Subspace(Section):
     weights, and only z is trained."""
 
     dims: Count
-    """Dimension d of the subspace, which is the number of parameters of the point; z starts at
-    zero."""
+    """Dimension of the subspace and of z, which is the number of parameters of the point. Training
+    starts at z = 0."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
     """Type of the fixed random matrix P. The columns of P have unit length, exactly or on
     average."""
