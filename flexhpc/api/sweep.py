@@ -10,7 +10,7 @@ from typing import Any
 
 from flexhpc.analysis.tables import make_console
 from flexhpc.api.runs import Run, run_of
-from flexhpc.config.loading import VALUES_NAME
+from flexhpc.config.loading import MAPPING_NAME
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
@@ -56,5 +56,5 @@ def sweep_errors() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(
-            [re.sub(rf"^{VALUES_NAME}:\d+: ", "", line) for line in error.lines]
+            [re.sub(rf"^{MAPPING_NAME}:\d+: ", "", line) for line in error.lines]
         ) from None

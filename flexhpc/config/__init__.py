@@ -1,4 +1,5 @@
-"""Sweep specs, their points and the ids of points. Imports neither torch nor mlflow."""
+"""Sweep specs, their points and the ids of points. This package imports neither torch nor
+mlflow."""
 
 from flexhpc.config.frozen import freeze, request_hash
 from flexhpc.config.loading import load_points, load_sweep

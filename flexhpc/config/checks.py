@@ -1,4 +1,4 @@
-"""Checks of combinations of keys of different sections, made when a spec is read."""
+"""Check, when a spec is read, that keys of different sections can be combined."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from flexhpc.config.variants import variant_union, variants
 
 
 def processed_info(data: Data) -> StaticInfo | None:
-    """Return the static info after the changes that keys of ``data`` make to samples and labels;
-    None if files must be read."""
+    """Return the shape, classes and size of the data after the changes that keys of ``data`` make.
+
+    Return None if these properties are known only after files are read.
+    """
     info = data.static_info
     if info is None:
         return None
@@ -45,19 +47,24 @@ def can_generalize(data: Data) -> bool:
 def check_point(
     data: Data, model: Model, training: Procedure | None, evaluate: Evaluate, record: Record
 ) -> Problems:
-    """Yield (key, problem) for keys that cannot be combined; ``training`` is None if invalid."""
-    yield from _labels(data)
-    yield from _shapes(data, model)
+    """Yield (key, problem) for each key that cannot be combined with a key of another section.
+
+    ``training`` is None if that section is invalid.
+    """
+    yield from _check_labels(data)
+    yield from _check_shapes(data, model)
     if evaluate.enabled and can_generalize(data):
-        yield from _evaluate(evaluate, data, training)
-    yield from _record(record, data, training)
+        yield from _check_evaluate(evaluate, data, training)
+    yield from _check_record(record, data, training)
     if training is not None:
-        yield from _training(model, training)
+        yield from _check_training(model, training)
 
 
 def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
-    """Yield (key, problem) if the search cannot tune the tuned keys, or cannot double the budget
-    as ``until: saturation`` requires."""
+    """Yield (key, problem) for tuned keys, and a budget, that the search does not support.
+
+    Not every search can tune keys, or double the budget as ``until: saturation`` requires.
+    """
     keys = [*model.candidates, *training.candidates]
     if keys and not search.supports_tuning:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
@@ -66,53 +73,54 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
         yield keys[0], problem
     procedure = training.section
     if isinstance(procedure, Training) and procedure.until == "saturation":
-        other = ("search.policy: " + search.policy, "use bayes or a budget")
+        other = ("search.policy: " + search.policy, "use bayes or set a budget")
         if isinstance(search, Bayes):
-            other = ("search.eps", "remove eps or use a budget")
+            other = ("search.eps", "remove eps or set a budget")
         if not isinstance(search, Bayes) or search.eps is not None:
             key, problem = procedure.conflict(*other)
             yield f"training.{key}", problem
 
 
-def _training(model: Model, training: Procedure) -> Problems:
+def _check_training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
         if isinstance(training, Training):
-            yield "model.family", "none requires training.trainer; choose a network"
+            yield "model.family", "none requires training.trainer; choose a network family"
         return
     if isinstance(training, Training) and training.shards is not None and model.batch_norm:
-        yield "training.shards", "cannot be combined with batch normalisation; remove it"
+        yield "training.shards", "cannot be combined with batch normalisation; remove shards"
     if getattr(model, "init", "") == "mup" and not training.supports_mup:
         classes = variants("training").items()
         names = [name for name, cls in classes if getattr(cls, "supports_mup", False)]
-        _, variant = variant_union("training").variant(dict(training))
-        yield "model.init", f"mup is not implemented for {variant}; use one of {', '.join(names)}"
+        key, variant = variant_union("training").key_and_variant(dict(training))
+        problem = f"mup is not implemented for training.{key}: {variant}"
+        yield "model.init", f"{problem}; use one of the optimizers {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
-        problem = "requires matrices, but a subspace is trained as one vector; use adamw"
+        problem = "requires matrices, but model.subspace is trained as one vector; use adamw"
         yield "training.optimizer", problem
 
 
-def _exceeds_data(n: int, data: Data) -> Iterator[str]:
-    """Yield a problem if the training set has fewer than n samples."""
+def _size_problems(n: int, data: Data) -> Iterator[str]:
+    """Yield a problem if ``n`` is larger than the training set."""
     info = processed_info(data)
     if info is not None and n > info.size:
         yield f"{n} is more than the {info.size} training samples of {data.source}; use fewer"
 
 
-def _evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Problems:
+def _check_evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Problems:
     size_key = f"evaluate.{evaluate.size_key}"
     if not data.test_fraction and not data.has_test_set:
         yield size_key, f"{data.source} has no test set; give data.test_fraction, such as 0.2"
-    for problem in _exceeds_data(evaluate.n or 0, data):
+    for problem in _size_problems(evaluate.n or 0, data):
         yield "evaluate.n", f"{problem}, or full: true"
     if training is not None and not isinstance(training, Training):
         yield size_key, "has no effect with a custom trainer, which returns no network; remove it"
     warmup = training.warmup if isinstance(training, Training) else None
     if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
         problem = f"must be above training.warmup ({warmup} updates), not {evaluate.steps}"
-        yield "evaluate.steps", f"{problem}; use more"
+        yield "evaluate.steps", f"{problem}; use more steps"
 
 
-def _record(record: Record, data: Data, training: Procedure | None) -> Problems:
+def _check_record(record: Record, data: Data, training: Procedure | None) -> Problems:
     custom = training is not None and not isinstance(training, Training)
     if record.forgetting and custom:
         yield "record.forgetting", "is not supported with a custom trainer; remove it"
@@ -121,11 +129,11 @@ def _record(record: Record, data: Data, training: Procedure | None) -> Problems:
             yield "record.unseen", "is not supported with a custom trainer; remove it"
         if data.tokens:
             yield "record.unseen", "has no effect with random tokens; remove it"
-        for problem in _exceeds_data(record.unseen, data):
+        for problem in _size_problems(record.unseen, data):
             yield "record.unseen", problem
 
 
-def _labels(data: Data) -> Problems:
+def _check_labels(data: Data) -> Problems:
     info = data.static_info
     classes = info.classes if info is not None and not data.seeded else None
     if data.merge == "coarse" and not (info and info.coarse):
@@ -139,20 +147,20 @@ def _labels(data: Data) -> Problems:
         yield "data.classes", f"{problem}; use fewer"
 
 
-def _shapes(data: Data, model: Model) -> Problems:
+def _check_shapes(data: Data, model: Model) -> Problems:
     if data.tokens and not model.tokens and not isinstance(model, CustomModel):
-        yield "model.family", f"{data.source} gives sequences of tokens; use gpt"
+        yield "model.family", f"{data.source} contains sequences of tokens; use gpt"
     if model.tokens and not data.tokens:
         yield "data.source", f"{model.family} predicts tokens; use random_tokens"
     if data.vectors and model.images_only:
-        problem = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
-        yield "model.family", problem
+        problem = f"{model.family} requires images, but {data.source} contains vectors"
+        yield "model.family", f"{problem}; use linear or mlp"
     compound = isinstance(model, Sized) and model.scaling == "compound"
     if data.vectors and compound:
-        problem = f"compound resizes images, {data.source} gives vectors"
+        problem = f"compound resizes images, but {data.source} contains vectors"
         yield "model.scaling", f"{problem}; use width, depth or both"
     if data.n_max is not None:
-        for problem in _exceeds_data(data.n_max, data):
+        for problem in _size_problems(data.n_max, data):
             yield "data.n_max", f"{problem}, or remove it"
     if (info := processed_info(data)) is None:
         return
@@ -166,4 +174,4 @@ def _shapes(data: Data, model: Model) -> Problems:
     without_test_set = data.model_copy(update={"test_fraction": 0.0})
     if data.test_fraction and processed_info(without_test_set) == info:
         problem = f"holds out less than one of the {info.size} samples of {data.source}"
-        yield "data.test_fraction", f"{problem}; use more"
+        yield "data.test_fraction", f"{problem}; use a larger fraction"

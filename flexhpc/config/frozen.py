@@ -20,16 +20,17 @@ from flexhpc.config.yaml_reader import Dumper
 
 
 def requested_spec(sweep: Sweep) -> dict[str, Any]:
-    """Return the user's spec with overrides applied, as plain values."""
+    """Return the user's spec as plain values, with the ``--set`` overrides applied."""
     spec = sweep.spec.model_copy(update={"fixed": sweep.fixed, "tune": {}})
     values = spec.model_dump(exclude_defaults=True, exclude={"frozen"})
     return {"name": spec.name, "seed": spec.seed, "fixed": {}, **values}
 
 
 def request_hash(sweep: Sweep) -> str:
-    """Return a hash of the user's spec and code; if it is equal, a run's frozen spec is reused.
+    """Return a hash of the user's spec and code.
 
-    Expand the points of the sweep first, because this finds the user code.
+    A run reuses its frozen spec if this hash has not changed. Expand the points of the sweep first,
+    because this finds the user code.
     """
     code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
     return digest(canonical_json(requested_spec(sweep) | code))
@@ -57,7 +58,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
 
 
 def _defaults(cls: type[Section]) -> dict[str, Any]:
-    """Return the defaults of all keys that users can set, including those of inner sections."""
+    """Return the defaults of all keys that users can set, including the keys of inner sections."""
     values: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         value = field.get_default(call_default_factory=True, validated_data={})

@@ -1,8 +1,8 @@
 """Ids of points, which do not depend on the spec file, the machine or the folder.
 
 The id of a point is a hash of the canonical JSON of all keys that can change its training runs, and
-of ``HASH_VERSION``, which is increased if the meaning of stored points changes. Keys that only
-change the precision of the estimate are excluded.
+of ``HASH_VERSION``, which is increased if the meaning of stored points changes. Keys that only set
+a location, a limit or the precision of the estimate are excluded.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from flexhpc.config.sections.base import LIMIT, LOCATION, PRECISION, Section
 
 HASH_VERSION = 1
 _ID_DIGITS = 16
-_EXCLUDED = {LOCATION, LIMIT, PRECISION}
-"""Marks of fields that are not part of an id."""
+_EXCLUDED_MARKS = {LOCATION, LIMIT, PRECISION}
+"""A field with one of these marks is not part of the id of a point."""
 
 
 def id_values(section: Section) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def id_values(section: Section) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if value is not None and not any(mark in _EXCLUDED for mark in field.metadata):
+        if value is not None and not any(mark in _EXCLUDED_MARKS for mark in field.metadata):
             values[name] = id_values(value) if isinstance(value, Section) else value
     return values
 
@@ -43,5 +43,6 @@ def point_json(data: str, model: str, search: str, seed: int, training: str) -> 
 
 
 def digest(text: str) -> str:
-    """Return the id of a canonical JSON text: the first 16 hexadecimal digits of its SHA-256."""
+    """Return the id for a canonical JSON text: the first 16 hexadecimal digits of its SHA-256
+    hash."""
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]

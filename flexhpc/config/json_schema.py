@@ -26,7 +26,7 @@ def sweep_schema() -> dict[str, Any]:
     for name, definition in definitions.items():
         if name != "Compare":
             definition.pop("required", None)
-    swept: dict[str, Any] = {"seed": _list_of([top["seed"]])}
+    swept: dict[str, Any] = {"seed": _swept_values_schema([top["seed"]])}
     for name in KEYS:
         variants = definitions["Fixed"]["properties"][name]
         variants["anyOf"] = variants.pop("oneOf")
@@ -36,7 +36,7 @@ def sweep_schema() -> dict[str, Any]:
             for key, value in body["properties"].items():
                 if value not in types.setdefault(f"{name}.{key}", []):
                     types[f"{name}.{key}"].append(value)
-        swept |= {key: _list_of(values) for key, values in types.items()}
+        swept |= {key: _swept_values_schema(values) for key, values in types.items()}
     axis = {
         "type": "object",
         "properties": swept,
@@ -51,6 +51,6 @@ def sweep_schema() -> dict[str, Any]:
     return {"$schema": version, **schema, "title": "flexhpc sweep spec"}
 
 
-def _list_of(types: list[Any]) -> dict[str, Any]:
-    """Return the schema of a list of swept values; null omits the key."""
-    return {"type": "array", "minItems": 1, "items": {"anyOf": [*types, {"type": "null"}]}}
+def _swept_values_schema(value_schemas: list[Any]) -> dict[str, Any]:
+    """Return the schema of a list of swept values. The value null omits the key from a point."""
+    return {"type": "array", "minItems": 1, "items": {"anyOf": [*value_schemas, {"type": "null"}]}}

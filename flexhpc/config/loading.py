@@ -21,11 +21,11 @@ from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_p
 from flexhpc.errors import InputError, one_line
 
 _MAX_POINTS = 100_000
-"""Maximum number of points of a sweep, because monitoring reads a file for each of them."""
-VALUES_NAME = "spec"
-"""Name in messages, instead of a file name, of a spec that is passed as values."""
+"""Maximum number of points of a sweep. Monitoring reads one file per point."""
+MAPPING_NAME = "spec"
+"""Replaces the file name in messages if the spec is passed as a mapping."""
 Spec = Path | Mapping[str, Any]
-"""A sweep spec: its YAML file, or the equivalent nested values."""
+"""A sweep spec: the path of its YAML file, or its content as a mapping."""
 
 
 def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
@@ -34,11 +34,11 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     Args:
         spec: the YAML file, or its content. User code is searched in the folder of the file or, if
             the content is passed, in the working directory.
-        overrides: ``key=value`` texts. A scalar fixes a key (which is then no longer swept), a list
-            sweeps it; ``name`` and ``seed`` may be set as well.
+        overrides: ``key=value`` texts. A scalar value fixes the key, which is then no longer swept.
+            A list sweeps the key. The top-level keys ``name`` and ``seed`` may be set as well.
 
     Raises:
-        InputError: the file or an override is invalid; one line per error.
+        InputError: the file or an override is invalid; the exception has one line per error.
     """
     document = read(spec) if isinstance(spec, Path) else _parse_values(spec)
     errors: list[str] = []
@@ -49,9 +49,9 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
             errors += error.lines
     if errors:
         raise InputError(errors)
-    sweep = _sweep(document)
+    sweep = _build_sweep(document)
     if sweep.size > _MAX_POINTS:
-        problem = f"{sweep.size:,} points are more than {_MAX_POINTS:,}; split the sweep"
+        problem = f"{sweep.size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
         document.report(("grid",), problem)
         raise_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
@@ -63,7 +63,7 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
     """Read a sweep spec and expand it to points.
 
     Raises:
-        InputError: the spec is invalid; contains all errors, sorted by line.
+        InputError: the spec is invalid; the exception contains all errors, sorted by line.
     """
     sweep = load_sweep(spec, overrides)
     points = list(sweep.points())
@@ -74,8 +74,8 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
                 _report(sweep.document, ("compare", i, *key.split(".")), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
-            problem = "has no effect: all labels are random or all inputs are noise; remove it"
-            sweep.document.report(("evaluate", evaluate.size_key), problem)
+            problem = "has no effect: every point has random labels, noise inputs or random tokens"
+            sweep.document.report(("evaluate", evaluate.size_key), f"{problem}; remove it")
     raise_problems(sweep.document.problems)
     return sweep, points
 
@@ -86,10 +86,10 @@ def _parse_values(spec: Mapping[str, Any]) -> Document:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
         raise InputError(f"the spec cannot be written as YAML: {one_line(error)}") from None
-    return parse(text, VALUES_NAME)
+    return parse(text, MAPPING_NAME)
 
 
-def _sweep(document: Document) -> Sweep:
+def _build_sweep(document: Document) -> Sweep:
     """Build a sweep from a parsed file; report errors to the document."""
     top = {
         key: without_none(value) if key in EXTRA_SECTIONS and isinstance(value, dict) else value
@@ -99,12 +99,13 @@ def _sweep(document: Document) -> Sweep:
     spec, _ = validate_partly(SweepSpec, top, lambda path, text: _report(document, path, text))
     assert spec is not None
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
-        problem = f"unsupported version ({spec.frozen.version}); this flexhpc reads version"
-        document.report(("frozen",), f"{problem} {HASH_VERSION}")
+        problem = f"unsupported version ({spec.frozen.version})"
+        fix = f"use the flexhpc release that wrote it; this release reads version {HASH_VERSION}"
+        document.report(("frozen",), f"{problem}; {fix}")
     fixed: dict[str, dict[str, Any]] = {}
     for name, values in spec.fixed.items():
         if name not in KEYS:
-            document.report(("fixed", name), _unknown_section(name))
+            document.report(("fixed", name), _section_problem(name))
         elif not isinstance(values, dict):
             document.report(("fixed", name), f"must be a mapping, not {format_value(values)}")
         else:
@@ -115,14 +116,16 @@ def _sweep(document: Document) -> Sweep:
     ]
     max_seeds = max((c.decide.max_seeds for c in spec.compare if c.decide), default=0)
     axes = [
-        _axis(path, entry, max_seeds) for path, entry in swept if _is_axis(path, entry, document)
+        _build_axis(path, entry, max_seeds)
+        for path, entry in swept
+        if _is_valid_axis(path, entry, document)
     ]
     tuned = []
     all_fixed = fixed
     for key, request in spec.tune.items():
         path = tuple(key.split("."))
         if len(path) < 2 or path[0] not in KEYS or "" in path:
-            document.report(("tune", key), "must be a dotted key of fixed, such as training.lr")
+            document.report(("tune", key), "must be a dotted path into fixed, such as training.lr")
         else:
             all_fixed = with_value(all_fixed, path, {"tune": request})
             tuned.append(path)
@@ -131,7 +134,7 @@ def _sweep(document: Document) -> Sweep:
 
 
 def _report(document: Document, path: KeyPath, problem: str) -> None:
-    """Report a validation error in a top-level key, at the path that pydantic gives."""
+    """Report an error of the spec; the message names the key by ``path`` without list positions."""
     if path[0] == "frozen":
         path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
     keys = [key for key in path if isinstance(key, str)]
@@ -143,14 +146,18 @@ def _report(document: Document, path: KeyPath, problem: str) -> None:
         document.report(path, problem, ".".join(keys))
 
 
-def _unknown_section(name: str) -> str:
+def _section_problem(name: str) -> str:
     if name == "seed":
         return "belongs at the top level, next to fixed"
     return f"unknown section; use one of {', '.join(KEYS)}{suggestion(name, list(KEYS))}"
 
 
-def _axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
-    """Return an axis; an axis of seeds is extended by further ones, to at most ``max_seeds``."""
+def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
+    """Build the axis of an entry of ``grid`` or ``zip``.
+
+    An axis with fewer than ``max_seeds`` seeds is extended to this number, because comparisons may
+    need seeds that the spec does not list.
+    """
     keys = tuple(tuple(key.split(".")) for key in entry)
     values = list(zip(*entry.values(), strict=True))
     listed = len(values)
@@ -160,15 +167,15 @@ def _axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis
     return Axis(document_path=path, keys=keys, values=tuple(values), listed=listed)
 
 
-def _is_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
-    """Return whether keys can be swept together; report the problems if not."""
+def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
+    """Return whether an entry of ``grid`` or ``zip`` is valid; report problems to the document."""
     valid = True
     for key, values in entry.items():
         section = key.split(".")[0]
         if "" in key.split("."):
-            problem = "must be a dotted key of fixed, such as model.width"
+            problem = "must be a dotted path into fixed, such as model.width"
         elif section not in KEYS and key != "seed":
-            problem = f"is not a key of fixed: {_unknown_section(section)}"
+            problem = f"is not a key of fixed: {_section_problem(section)}"
         elif len(entry) == 1 and len({repr(value) for value in values}) < len(values):
             problem = "contains a value twice; remove one of them"
         else:
@@ -190,23 +197,25 @@ def _is_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) 
 def _check_overlaps(
     axes: list[Axis], tuned: list[Keys], fixed: Mapping[str, Any], document: Document
 ) -> None:
-    """Report keys that two axes set, and keys of a section that is also swept as a whole."""
+    """Report keys that are swept or tuned twice, and fixed keys of a section swept as a whole."""
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
         for k, keys in enumerate(axis.keys):
             for key in fixed.get(keys[0], {}) if len(keys) == 1 else ():
-                problem = f"has no effect: {keys[0]} is swept as a whole; move it there"
+                problem = f"has no effect: {keys[0]} is swept as a whole; set {key} in its values"
                 document.report(("fixed", keys[0], key), problem, f"{keys[0]}.{key}")
             for other, line in seen.items():
                 shorter = min(len(keys), len(other))
                 if keys[:shorter] == other[:shorter]:
-                    problem = f"is already set by {'.'.join(other)} on line {line}; remove one"
+                    problem = (
+                        f"is already set by {'.'.join(other)} on line {line}; remove one of them"
+                    )
                     document.report(axis.path(k, 0), problem, ".".join(keys))
             seen[keys] = document.line_number(axis.path(k, 0))
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:
-    """Report points with equal ids, which differ only in keys that are not part of the id."""
+    """Report points with equal ids: they differ at most in keys that are not part of the id."""
     first: dict[str, Point] = {}
     for point in points:
         other = first.setdefault(point.id, point)
@@ -221,13 +230,14 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
             )
             problem = "points that differ only in this key are the same point (equal ids)"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
-                problem += "; give data.name to distinguish data sets"
+                problem += "; give data.name to distinguish the data sets"
             sweep.document.report(location, problem, keys[0])
             return
 
 
 def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """Yield (key, problem) if a comparison does not refer to swept keys and their values."""
+    """Yield (key, problem) for the keys of a comparison that do not fit the swept keys or
+    values."""
     swept = {
         ".".join(keys): list(dict.fromkeys(plain_text(value[k]) for value in axis.values))
         for axis in sweep.axes
@@ -239,7 +249,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
                 keys = ", ".join(swept) or "none"
                 yield key, f"{name} is not swept; swept keys: {keys}{suggestion(name, list(swept))}"
     if compare.by in (compare.within or []):
-        yield "within", f"{compare.by} is the compared key; remove it"
+        yield "within", f"contains {compare.by}, which is the compared key; remove it"
     if compare.decide is not None:
         seeds = next((a for a in sweep.axes if a.keys == (("seed",),)), None)
         if seeds is None or seeds.listed < 2 or compare.by == "seed":

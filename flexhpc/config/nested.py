@@ -9,14 +9,17 @@ Keys = tuple[str, ...]
 
 
 def with_value(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
-    """Return a copy with ``value`` set at ``path``; other values on the path become mappings."""
+    """Return a copy with ``value`` set at ``path``.
+
+    A parent of ``path`` that is not a mapping is converted by :func:`as_mapping`.
+    """
     if len(path) == 1:
         return {**values, path[0]: value}
     return {**values, path[0]: with_value(as_mapping(values.get(path[0])), path[1:], value)}
 
 
 def value_at(values: Mapping[str, Any], path: Keys) -> Any:
-    """Return the value at a path, or None if it does not exist."""
+    """Return the value at a path, or None if the path does not exist."""
     inner: Any = values
     for key in path:
         inner = inner.get(key) if isinstance(inner, Mapping) else None
@@ -24,10 +27,10 @@ def value_at(values: Mapping[str, Any], path: Keys) -> Any:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """Convert a value of a section to a mapping.
+    """Return an unvalidated value as a mapping.
 
-    Text is the short form of a convergence gate: ``{"mode": text}``. Numbers and lists are invalid
-    there and are reported elsewhere; they give ``{}``.
+    Text is the short form of a convergence gate and becomes ``{"mode": text}``. Every other value
+    that is not a mapping becomes ``{}``.
     """
     if isinstance(value, dict):
         return value
@@ -44,7 +47,8 @@ def merge_defaults(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> di
 
 
 def without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy without the keys whose value is None, on all levels except in ``kwargs``."""
+    """Return a copy without the keys whose value is None, at all levels except inside
+    ``kwargs``."""
     return {
         key: without_none(value) if isinstance(value, dict) and key != "kwargs" else value
         for key, value in values.items()

@@ -14,7 +14,7 @@ from flexhpc.errors import InputError
 def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) -> None:
     """Apply ``key=value`` to the values of a parsed spec, in place.
 
-    A scalar fixes a key, which is then no longer swept or tuned; a list sweeps it.
+    A scalar value fixes the key, which is then no longer swept or tuned. A list sweeps the key.
 
     Args:
         top: the values of the spec.
@@ -57,7 +57,10 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
 
 
 def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Replace ``key`` by a list in its zip entry, or remove it; return whether it was replaced."""
+    """Set a key of a ``zip`` entry to ``value`` if this is a list; otherwise remove the key.
+
+    Return whether the key was set.
+    """
     entries = top.get("zip")
     if not isinstance(entries, list):
         return False
@@ -74,6 +77,7 @@ def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def _set_value(target: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key in nested mappings, in place."""
     *parents, last = key.split(".")
     for part in parents:
         target[part] = as_mapping(target.get(part))

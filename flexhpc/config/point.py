@@ -13,26 +13,26 @@ from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure
-from flexhpc.config.tune import WIDEST_STEP, Arm, is_tune
+from flexhpc.config.tune import WIDEST_STEP, Arm, is_tuning_request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One fully resolved combination of the values in a sweep spec, for which one EMC is measured.
+    """One combination of the values in a sweep spec, for which one EMC is measured.
 
     Attributes:
         index: position in the sweep, from 0.
         id: hash of everything that can change the result.
-        canonical: the JSON text that was hashed.
+        canonical: the canonical JSON text whose hash is ``id``.
         model, training: the sections; with tuning, the sections of the first arm.
         arms: combinations of the tuned values; a single arm without values if nothing is tuned.
         evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
-        precise_search: the search to the tolerance of the spec, if ``search`` is coarser because
-            comparisons decide how precisely the point is measured; else None.
-        optional: whether it has a seed that is not listed in the spec, so that it is measured only
-            if a comparison needs it.
+        precise_search: the search with the tolerance of the spec, if comparisons decide whether it
+            is needed; ``search`` is then coarser. None if there are no such comparisons.
+        optional: whether the spec does not list the seed of the point. Such a point is measured
+            only if a comparison needs it.
     """
 
     index: int
@@ -51,23 +51,23 @@ class Point:
     optional: bool = False
 
     def precise(self) -> Point:
-        """Return the point with the tolerance of the spec."""
+        """Return the point with a search to the tolerance of the spec."""
         if self.precise_search is None:
             return self
         return replace(self, search=self.precise_search, precise_search=None)
 
     @property
     def coordinates(self) -> tuple[tuple[float, ...], ...]:
-        """Logarithms of the tuned values in units of log(``WIDEST_STEP``), one tuple per arm."""
+        """Per arm, the logarithms of the tuned values in units of log(``WIDEST_STEP``)."""
         step = math.log(WIDEST_STEP)
         return tuple(
             tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
         )
 
-    def at(self, arm: int) -> Point:
-        """Return a copy of the point with the model and training sections of an arm."""
-        chosen = self.arms[arm]
-        return replace(self, model=chosen.model, training=chosen.training)
+    def at(self, arm_index: int) -> Point:
+        """Return a copy of the point with the model and training sections of one arm."""
+        arm = self.arms[arm_index]
+        return replace(self, model=arm.model, training=arm.training)
 
     @property
     def label(self) -> str:
@@ -81,7 +81,7 @@ class Point:
     def value(self, key: str) -> str | None:
         """Return the value of a swept or fixed dotted key as text; None for an unknown key.
 
-        If several runs are read, the key ``run`` is the name of the run.
+        If several runs are read, the key ``run`` gives the name of the run.
         """
         if key in self.swept:
             return plain_text(self.swept[key])
@@ -94,13 +94,13 @@ class Point:
 
     @property
     def evaluation(self) -> dict[str, int] | None:
-        """The requested evaluation, see :attr:`Evaluate.settings`; None for no evaluation."""
+        """Settings of the evaluation, see :attr:`Evaluate.settings`; None for no evaluation."""
         return None if self.evaluate is None else self.evaluate.settings
 
 
 def short_text(key: str, value: Any) -> str:
     """Return a swept value in short form: text without its key, other values as ``key=value``."""
-    if is_tune(value):
+    if is_tuning_request(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
         return " ".join(
@@ -111,21 +111,23 @@ def short_text(key: str, value: Any) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Return a swept value as text of a table cell: ``48``, ``random``, ``mlp width=16``."""
+    """Return a swept value as the text of a table cell: ``48``, ``random``, ``mlp width=16``."""
     if value is None:
         return ""
     return short_text("", value) if isinstance(value, dict) else str(value)
 
 
-_CLEAR = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
-"""Keys whose text values are clear without the name of the key."""
+_OMITTED_KEYS = {
+    "labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer",
+}  # fmt: skip
+"""Keys that are omitted from phrases, because their values are clear without the key."""
 
 
 def value_phrase(key: str, value: object) -> str:
-    """Return a swept value as text of a sentence: ``random``, ``width 8``, ``inputs permuted``.
+    """Return a swept value as a phrase in a sentence: ``random``, ``width 8``, ``inputs permuted``.
 
     The key is omitted for labels, activations and similar names, and for whole sections.
     """
     text, last = plain_text(value), key.split(".")[-1]
     section = "." not in key and not text[:1].isdigit()
-    return text if last in _CLEAR or section else f"{last} {text}"
+    return text if last in _OMITTED_KEYS or section else f"{last} {text}"

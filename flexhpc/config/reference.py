@@ -18,7 +18,7 @@ from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variants
 
 
 def reference() -> str:
-    """Return the reference of all keys as Markdown."""
+    """Return the reference of all spec keys as a Markdown page."""
     lines = [
         "# Keys of a sweep spec",
         "",
@@ -26,20 +26,24 @@ def reference() -> str:
         "with the selected variant is an error.",
     ]
     for name in KEYS:
-        lines += _section(name)
+        lines += _section_lines(name)
     for name, section in EXTRA_SECTIONS.items():
         lines += ["", f"## {name}", "", inspect.cleandoc(section.__doc__ or ""), ""]
-        lines += ["| key | default | meaning |", "|---|---|---|", *_rows(section, "", "")]
+        lines += ["| key | default | meaning |", "|---|---|---|", *_table_rows(section, "", "")]
     return "\n".join(lines) + "\n"
 
 
-def _section(section: str) -> Iterator[str]:
-    """Yield the lines of a section: a table of keys that variants share, then each variant."""
+def _section_lines(section: str) -> Iterator[str]:
+    """Yield the Markdown lines of a section.
+
+    The first table contains the keys that several variants share. Then each variant has a table of
+    the keys that only this variant has.
+    """
     key, default = KEYS[section], DEFAULT_VARIANT.get(section)
     names: dict[type[Section], list[str]] = {}
     for variant, cls in variants(section).items():
         names.setdefault(cls, []).append(variant)
-    rows = {cls: [*_rows(cls, "", cls.discriminator or key)] for cls in names}
+    rows = {cls: [*_table_rows(cls, "", cls.discriminator or key)] for cls in names}
     users: dict[str, list[str]] = {}
     for cls, class_rows in rows.items():
         for row in class_rows:
@@ -63,19 +67,20 @@ def _section(section: str) -> Iterator[str]:
             yield from ("", "| key | default | meaning |", "|---|---|---|", *single)
 
 
-def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
+def _table_rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
+    """Yield one table row for each key, written after ``prefix``; omit the key ``skip``."""
     for name, field in cls.model_fields.items():
         if name == skip or INTERNAL in field.metadata:
             continue
         if (inner := inner_section(field)) is not None:
-            yield from _rows(inner, f"{prefix}{name}.", "")
+            yield from _table_rows(inner, f"{prefix}{name}.", "")
             continue
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        default = _default(field.get_default(call_default_factory=True, validated_data={}))
+        default = _default_text(field.get_default(call_default_factory=True, validated_data={}))
         yield f"| `{prefix}{name}` | {default} | {meaning} |"
 
 
-def _default(value: Any) -> str:
+def _default_text(value: Any) -> str:
     if value is PydanticUndefined:
         return "required"
     if value is None:

@@ -37,8 +37,8 @@ class Seed(Section):
 
 
 class SweepSpec(Seed):
-    """The top level of a sweep spec. Its sections request results in addition to the EMCs; they do
-    not change EMCs and are not part of a point's id."""
+    """The top level of a sweep spec. The sections `evaluate`, `record` and `compare` request
+    results in addition to the EMCs; they do not change EMCs and are not part of a point's id."""
 
     name: Annotated[str, Field(pattern=SWEEP_NAME)]
     """Name of the run folder and of the MLflow experiment."""
@@ -59,7 +59,7 @@ class SweepSpec(Seed):
     ] = Field(default_factory=list)
     """Comparisons of EMCs in the results and the report."""
     frozen: Annotated[FrozenDefaults | None, INTERNAL] = None
-    """The defaults of a frozen spec, which later versions do not change."""
+    """The defaults of a frozen spec. Later versions of flexhpc do not change them."""
 
 
 EXTRA_SECTIONS = {
@@ -77,9 +77,9 @@ class Axis:
     Attributes:
         document_path: path of the axis in the document.
         keys: the dotted paths that the axis sets, split at the dots.
-        values: one tuple per position, with a value for each key.
-        listed: number of values that the spec lists; further ones are seeds that comparisons may
-            need.
+        values: one tuple per position on the axis, with a value for each key.
+        listed: number of positions that the spec lists; all later positions are seeds that
+            comparisons may need.
     """
 
     document_path: KeyPath
@@ -87,9 +87,9 @@ class Axis:
     values: tuple[tuple[Any, ...], ...]
     listed: int
 
-    def path(self, key: int, position: int) -> KeyPath:
-        """Return the document path of the value of a key (by its index) at a position."""
-        return (*self.document_path, ".".join(self.keys[key]), position)
+    def path(self, key_index: int, position: int) -> KeyPath:
+        """Return the document path of the value of ``keys[key_index]`` at ``position``."""
+        return (*self.document_path, ".".join(self.keys[key_index]), position)
 
 
 @dataclass(kw_only=True)
@@ -138,7 +138,7 @@ class Sweep:
     def points(self) -> Iterator[Point]:
         """Yield the points in order; omit invalid combinations and report them to the document.
 
-        A section is validated once per combination of the axes that affect it, so the cost per
+        A section is validated once per combination of the values that affect it, so the cost per
         point is a few look-ups and one hash.
         """
         self._check_unused_values()
@@ -161,7 +161,7 @@ class Sweep:
             for name in (*KEYS, "seed"):
                 key = (name, *(position[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = self._build(name, position)
+                    sections[key] = self._section_or_seed(name, position)
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
@@ -206,11 +206,12 @@ class Sweep:
                     key = ".".join(map(str, (section, *inner)))
                     self.document.report(("fixed", section, *inner), problem, key)
 
-            values = with_value(self._values(section, first), path, value)
+            values = with_value(self._values_at(section, first), path, value)
             build_section(section, values, report, folder=self.folder)
 
-    def _values(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
-        """Return the unvalidated values of a section, including the default variant."""
+    def _values_at(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
+        """Return unvalidated values of a section for a position on each axis; add the default
+        variant."""
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
         for axis, i in zip(self.axes, position, strict=True):
             for keys, value in zip(axis.keys, axis.values[i], strict=True):
@@ -218,16 +219,16 @@ class Sweep:
                     values = dict(value) if isinstance(value, dict) else {}
                 elif keys[0] == section:
                     values = with_value(values, keys[1:], value)
-        if section == "model" and not values and "trainer" in self._values("training", position):
+        if section == "model" and not values and "trainer" in self._values_at("training", position):
             values = {"family": "none"}
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
         return with_default(section, without_none(values), defaults.get(section))
 
-    def _build(self, name: str, position: tuple[int, ...]) -> TunedSection | Seed | None:
+    def _section_or_seed(self, name: str, position: tuple[int, ...]) -> TunedSection | Seed | None:
         """Build a section or the seed for a position on each axis; None if it is invalid."""
         if name == "seed":
-            return self._seed(position)
-        values = self._values(name, position)
+            return self._build_seed(position)
+        values = self._values_at(name, position)
         result = build_section(
             name,
             values,
@@ -237,12 +238,12 @@ class Sweep:
             folder=self.folder,
         )
         if result is not None and isinstance(result.section, CustomCode):
-            _, variant = variant_union(name).variant(values)
+            _, variant = variant_union(name).key_and_variant(values)
             if (code := result.section.user_code).hash or variant not in self.code:
                 self.code[variant] = code  # a section with a version has no hash
         return result
 
-    def _seed(self, position: tuple[int, ...]) -> Seed | None:
+    def _build_seed(self, position: tuple[int, ...]) -> Seed | None:
         values = {"seed": self.spec.seed}
         for axis, i in zip(self.axes, position, strict=True):
             values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
@@ -253,7 +254,8 @@ class Sweep:
         self, position: tuple[int, ...], data: TunedSection, model: TunedSection,
         training: TunedSection | None, search: TunedSection | None,
     ) -> bool:  # fmt: skip
-        """Check combinations of keys across sections; return False if there are problems."""
+        """Report keys of different sections that cannot be combined; return whether there are
+        none."""
         procedure: Any = training and training.section
         problems = [
             *check_point(
@@ -268,7 +270,7 @@ class Sweep:
         return not problems
 
     def _report(self, keys: KeyPath, problem: str, position: tuple[int, ...]) -> None:
-        """Report a problem at the line that sets the key for a position on each axis."""
+        """Report a problem of a key at the line that sets its value for a position on each axis."""
         location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:

@@ -2,7 +2,7 @@
 
 ``training.lr: {tune: [1e-4, 1e-2]}`` requests the EMC at the best value of a nuisance parameter.
 Two numbers are a range, which is divided into values that differ by near-equal factors; three or
-more numbers are the values.
+more numbers are the values themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Arm:
 
     Attributes:
         values: the values by dotted path; empty if nothing is tuned.
-        edges: keys whose value is the first or the last one to try.
+        edges: keys whose value is the smallest or the largest of the values to try.
         model, training: the sections with these values.
     """
 
@@ -38,17 +38,17 @@ class Arm:
     training: Procedure
 
 
-def is_tune(value: Any) -> bool:
+def is_tuning_request(value: Any) -> bool:
     """Return whether an unvalidated value requests tuning."""
     return isinstance(value, dict) and "tune" in value
 
 
 def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
-    """Split the values of a section into plain values and unvalidated tuning requests by path."""
+    """Split the values of a section into the plain values and, by path, the tuning requests."""
     plain: dict[str, Any] = {}
     tuned: dict[Keys, Any] = {}
     for key, value in values.items():
-        if is_tune(value):
+        if is_tuning_request(value):
             tuned[(key,)] = value
         elif isinstance(value, dict) and key != "kwargs":
             plain[key], inner = split_tuned(value)
@@ -58,12 +58,12 @@ def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, A
     return plain, tuned
 
 
-def values_to_try(request: Mapping[str, Any], whole: bool) -> list[float] | str:
+def values_to_try(request: Mapping[str, Any], only_integers: bool) -> list[float] | str:
     """Return the values to try in ascending order, or an error message.
 
     Args:
         request: the unvalidated request, ``{"tune": [...]}``.
-        whole: whether the values must be integers.
+        only_integers: whether the values must be integers.
     """
     values = request["tune"]
     valid = (
@@ -76,23 +76,25 @@ def values_to_try(request: Mapping[str, Any], whole: bool) -> list[float] | str:
     )
     if not valid:
         return "tune takes ascending numbers above 0: [lowest, highest], or at least three values"
-    if whole and not all(isinstance(v, int) for v in values):
+    if only_integers and not all(isinstance(v, int) for v in values):
         return "tune takes whole numbers for this key"
     if len(values) > 2:
         return list(values)
     low, high = values
     steps = math.ceil(math.log(high / low) / math.log(WIDEST_STEP) - 1e-9)
     inner = (low * (high / low) ** (i / steps) for i in range(1, steps))
-    rounded = [round(v) if whole else float(f"{v:.2g}") for v in inner]
+    rounded = [round(v) if only_integers else float(f"{v:.2g}") for v in inner]
     return [low, *dict.fromkeys(v for v in rounded if low < v < high), high]
 
 
 def tunable_keys(cls: type[Section]) -> dict[Keys, bool]:
-    """Return the paths of the keys that may be tuned, and whether each takes integers."""
+    """Return the path of each tunable key, and whether the key takes only integers."""
     paths: dict[Keys, bool] = {}
     for name, field in cls.model_fields.items():
         if (inner := inner_section(field)) is not None:
-            paths |= {(name, *path): whole for path, whole in tunable_keys(inner).items()}
+            paths |= {
+                (name, *path): only_integers for path, only_integers in tunable_keys(inner).items()
+            }
         elif NUISANCE in field.metadata:
             parts = (field.annotation, *get_args(field.annotation))
             paths[(name,)] = int in [getattr(part, "__origin__", part) for part in parts]

@@ -1,4 +1,4 @@
-"""Validated sections of a point, one for each combination of the values of tuned keys."""
+"""Build the validated sections of a point, for every combination of tuned values."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class TunedSection:
 
     Attributes:
         section: the section with the first value of every tuned key.
-        canonical: canonical JSON of its values and of the values to try, for the id of the point.
+        canonical: canonical JSON of the section, in which each tuned key has all its values to try.
+            The id of the point is a hash that includes this text.
         candidates: dotted path of a tuned key -> the values to try.
         arms: (values by dotted path, section with these values) for each combination.
     """
@@ -85,29 +86,29 @@ def build_section(
     if cls is None:
         validate(union, untuned, report)
         return None
-    candidates = _values_to_try(name, cls, requests, report)
+    candidates = _find_candidates(name, cls, requests, report)
     if candidates is None:
         return None
     names = [".".join((name, *path)) for path in candidates]
-    key, variant = union.variant(untuned)
+    key, variant = union.key_and_variant(untuned)
     defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
     internal: dict[str, Any] = {}
     valid = True
 
-    def invalid(path: tuple[str | int, ...], problem: str) -> None:
+    def report_invalid(path: tuple[str | int, ...], problem: str) -> None:
         nonlocal valid
         valid = False
         report(path, problem)
 
     for internal_key in (k for k in cls.marked(INTERNAL) if k in untuned):
-        invalid((internal_key,), "is set by flexhpc; remove it")
+        report_invalid((internal_key,), "is set by flexhpc; remove it")
     if issubclass(cls, CustomCode) and re.match(IMPORT_PATH_PATTERN, variant):
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = untuned.get("version") is not None
             internal = {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
-            invalid((key,), f"{variant}: {one_line(error)}")
+            report_invalid((key,), f"{variant}: {one_line(error)}")
     arms = []
     for combination in itertools.product(*candidates.values()):
         arm_values = untuned
@@ -115,8 +116,8 @@ def build_section(
             arm_values = with_value(arm_values, path, value)
         full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
         if check and defaults:  # check() must not see defaults as keys that the user wrote
-            validate(union, arm_values | internal, invalid)
-        section = validate(union, full | internal, invalid, check=check and not defaults)
+            validate(union, arm_values | internal, report_invalid)
+        section = validate(union, full | internal, report_invalid, check=check and not defaults)
         if section is None or not valid:
             return None
         arms.append((dict(zip(names, combination, strict=True)), section))
@@ -133,7 +134,11 @@ def build_section(
 def _with_defaults(
     cls: type[Section], values: dict[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Add the defaults of a frozen spec, except for optional inner sections that are not set."""
+    """Add the defaults of a frozen spec to the values of a section.
+
+    Optional inner sections that are not set get no defaults, and the default budget is omitted if a
+    budget is set.
+    """
     omitted = {
         key
         for key, value in defaults.items()
@@ -146,10 +151,10 @@ def _with_defaults(
     return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
 
-def _values_to_try(
+def _find_candidates(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return the values to try for each tuned key; report problems and return None if any."""
+    """Return the values to try for each tuned key; None if a problem was reported."""
     tunable, candidates = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:
@@ -172,7 +177,7 @@ def _values_to_try(
 
 
 def arms_of(model: TunedSection, training: TunedSection) -> tuple[Arm, ...]:
-    """Return the arms of a point: all combinations of the tuned values of its two sections."""
+    """Return the arms of a point: all combinations of the tuned values of model and training."""
     candidates, arms = model.candidates | training.candidates, []
     for (of_model, network), (of_training, procedure) in itertools.product(
         model.arms, training.arms

@@ -21,7 +21,7 @@ from flexhpc.custom.code import IMPORT_PATH_PATTERN, entry_point_targets
 S = TypeVar("S", bound=Section)
 
 Report = Callable[[KeyPath, str], None]
-"""Callback with the path of a key in the section, and the problem."""
+"""Callback that takes the path of a key in the section, and the problem."""
 
 _TYPES = {
     "int_type": "a whole number",
@@ -45,7 +45,7 @@ _BOUNDS = {
 SWEEP_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 _PATTERNS = {
     IMPORT_PATH_PATTERN: "have the form module:name",
-    SWEEP_NAME: "consist of letters, digits, _ and - (at most 100, not - at the start)",
+    SWEEP_NAME: "consist of letters, digits, _ and - (at most 100 characters, the first is not -)",
 }
 _SYNONYMS = {"learning_rate": "lr"}
 
@@ -56,7 +56,7 @@ def validate(
     """Validate values; report every problem, and return None if there is one.
 
     Args:
-        kind: a section, or the union of its variants.
+        kind: the class of a section, or the union of the variants of a section.
         values: the unvalidated values.
         report: called with each problem.
         check: whether to check combinations of keys, see :meth:`Section.check`.
@@ -88,34 +88,34 @@ def validate_partly(
             return None, False
         details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
         skip = 1 if isinstance(kind, VariantUnion) else 0  # the tag of the union
-        for path, same in groupby(details, lambda detail: _path(detail, skip)):
+        for path, same in groupby(details, lambda detail: _error_path(detail, skip)):
             report(path, _explain(kind, cls, values, path, list(same)))
             invalid.append(path)
-        section = _partial(cls, values, invalid)
+        section = _partial_section(cls, values, invalid)
     valid = not invalid
-    for path, problem in _check(section) if check else ():
+    for path, problem in _combination_problems(section) if check else ():
         if not any(path[: len(other)] == other for other in invalid):
             report(path, problem)
             valid = False
     return section, valid
 
 
-def _check(section: Section) -> Iterator[tuple[KeyPath, str]]:
-    """Check combinations of keys of a section and of the sections inside it."""
+def _combination_problems(section: Section) -> Iterator[tuple[KeyPath, str]]:
+    """Yield (path, problem) for keys that cannot be combined, also in inner sections."""
     for key, problem in section.check():
         yield tuple(key.split(".")), problem
     for name in type(section).model_fields:
         if isinstance(inner := getattr(section, name), Section):
-            for path, problem in _check(inner):
+            for path, problem in _combination_problems(inner):
                 yield (name, *path), problem
 
 
-def _partial(cls: type[S], values: Any, invalid: list[KeyPath]) -> S:
-    """Return a section with the valid values only."""
-    optional: type[S] = _optional(cls)
+def _partial_section(cls: type[S], values: Any, invalid: list[KeyPath]) -> S:
+    """Return a section without the values at the paths in ``invalid``."""
+    optional: type[S] = _with_optional_keys(cls)
     rest = values if isinstance(values, Mapping) else {}
     for path in invalid:
-        rest = _without(rest, path)
+        rest = _without_value(rest, path)
     try:
         return optional.model_validate(rest)
     except ValidationError:  # a required key of an inner section is missing
@@ -123,19 +123,19 @@ def _partial(cls: type[S], values: Any, invalid: list[KeyPath]) -> S:
         return optional.model_validate({k: v for k, v in rest.items() if k not in outer})
 
 
-def _without(values: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+def _without_value(values: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
     """Return a copy of nested mappings without the value at a path."""
     key, *inner = path or ("",)
     rest = dict(values)
     if inner and isinstance(values.get(str(key)), Mapping):
-        rest[str(key)] = _without(values[str(key)], tuple(inner))
+        rest[str(key)] = _without_value(values[str(key)], tuple(inner))
     else:
         rest.pop(str(key), None)
     return rest
 
 
 @cache
-def _optional(cls: type[S]) -> type[S]:
+def _with_optional_keys(cls: type[S]) -> type[S]:
     """Return a copy of a class whose required keys default to None."""
     required = {
         name: (field.annotation, None)
@@ -148,8 +148,8 @@ def _optional(cls: type[S]) -> type[S]:
 def _report_unknown_variant(
     kind: VariantUnion[Any], values: Mapping[str, Any], report: Report
 ) -> None:
-    """Report that values select no variant, and the problems of their other keys."""
-    key, variant = kind.variant(values)
+    """Report that the values select no variant; also report problems of their other keys."""
+    key, variant = kind.key_and_variant(values)
     text = format_value(variant)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
     names += [name for name in entry_point_targets(ENTRY_POINTS.get(key, "")) if name not in names]
@@ -164,15 +164,18 @@ def _report_unknown_variant(
     report((key,), problem)
     other_values = {name: value for name, value in values.items() if name != key}
 
-    def report_present(path: KeyPath, problem: str) -> None:
+    def report_if_present(path: KeyPath, problem: str) -> None:
         if path[0] in other_values:
             report(path, problem)
 
-    validate(kind.any_variant, other_values, report_present, check=False)
+    validate(kind.any_variant, other_values, report_if_present, check=False)
 
 
-def _path(detail: ErrorDetails, skip: int) -> KeyPath:
-    """Return the key path of an error, without the type names that pydantic adds in unions."""
+def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:
+    """Return the key path of an error, without its first ``skip`` parts.
+
+    The names of types, which pydantic adds to the path in unions, are omitted too.
+    """
     types = ("int", "float", "str", "bool")
     return tuple(
         part
@@ -197,12 +200,12 @@ def _explain(
             types.pop("a whole number", None)
         fix = ""
         if error == "list_type" and isinstance(kind, VariantUnion):
-            fix = "; under grid and in --set, write [[...]], because a list sweeps the key"
+            fix = "; under grid and in --set, write [[...]], because a plain list sweeps the key"
         elif error == "string_type" and isinstance(value, int | float):
             fix = "; quote it"
         return f"must be {' or '.join(types)}, not {format_value(value)}{fix}"
     if error == "extra_forbidden":
-        return _unknown_key(kind, cls, values, path)
+        return _unknown_key_problem(kind, cls, values, path)
     if error == "missing":
         return "is required"
     if error == "literal_error":
@@ -221,15 +224,15 @@ def _explain(
     return f"{detail['msg'].lower()}, not {format_value(value)}"
 
 
-def _unknown_key(
+def _unknown_key_problem(
     kind: type[Section] | VariantUnion[Any], cls: type[Section], values: Any, path: KeyPath
 ) -> str:
-    """Return why a key is invalid: it has no effect with this variant, or does not exist."""
+    """Return the problem of a key that has no effect with the variant, or does not exist."""
     key, inner = path[-1], cls
     if len(path) == 1 and isinstance(kind, VariantUnion):
         users = [name for name, other in kind.classes.items() if key in other.model_fields]
         if users:
-            key_name, variant = kind.variant(values)
+            key_name, variant = kind.key_and_variant(values)
             hint = ", or put it into kwargs" if "kwargs" in cls.model_fields else ""
             only = ", ".join(users)
             return f"has no effect with {key_name}: {variant} (only with {only}); remove it{hint}"

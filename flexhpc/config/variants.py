@@ -1,8 +1,8 @@
 """Registry of the variants of each section, collected from their classes.
 
 Each variant is a class. The annotation of its discriminator key (``optimizer: Literal["adam"]``)
-gives its name. Its implementation, ``import_path``, is imported only when it is needed, because it
-may import this package, and so that reading a spec does not import torch.
+gives the name of the variant. The implementation of a variant, ``import_path``, is imported only
+when it is needed, because it may import this package and may import torch, which is slow.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ BASES: dict[str, type[Section]] = {
 }
 """Section -> base class of its variants."""
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
-"""Section -> key that selects its variant, unless the variant has a ``discriminator``."""
+"""Section -> key that selects its variant, except for variants that define a ``discriminator``."""
 ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
-"""Discriminator key -> entry-point group through which packages register more variants."""
+"""Discriminator key -> entry-point group in which packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Section -> variant that is used if the spec selects none."""
 
@@ -74,7 +74,8 @@ class VariantUnion(Generic[S]):
 
     @cached_property
     def any_variant(self) -> type[Section]:
-        """A class with the keys of all variants; the first definition of a shared key is used."""
+        """A class with the keys of all variants; if variants share a key, the first definition is
+        used."""
         fields = {
             name: (field.annotation, field)
             for cls in reversed(self.classes.values())
@@ -82,22 +83,28 @@ class VariantUnion(Generic[S]):
         }
         return create_model("AnyVariant", __base__=Section, **fields)  # type: ignore[call-overload,no-any-return]
 
-    def variant(self, values: Mapping[str, Any]) -> tuple[str, Any]:
-        """Return the discriminator key in ``values`` (else ``key``), and its value or None."""
+    def key_and_variant(self, values: Mapping[str, Any]) -> tuple[str, Any]:
+        """Return the key that selects the variant, and its value (None if the key is not set).
+
+        The key is a ``discriminator`` that occurs in ``values``, otherwise ``key``.
+        """
         keys = (cls.discriminator for cls in self.classes.values() if cls.discriminator in values)
         key = next(keys, self.key)
         return key, values.get(key)
 
     def tag(self, values: Any) -> str | None:
-        """Return the key of ``classes`` that is selected by unvalidated values; None if none is."""
+        """Return the key in ``classes`` that the values select; None if they select no variant."""
         if not isinstance(values, Mapping):
             return None
-        key, variant = self.variant(values)
+        key, variant = self.key_and_variant(values)
         name = self.name(variant)
         return name if name and (self.classes[name].discriminator or self.key) == key else None
 
     def name(self, variant: object) -> str | None:
-        """Return the key in ``classes`` for a name such as ``timm:resnet18``; None if unknown."""
+        """Return the key in ``classes`` for a variant; None if the variant is unknown.
+
+        For example, the key for ``timm:resnet18`` is ``timm:NAME``.
+        """
         if not isinstance(variant, str):
             return None
         prefix = f"{variant.partition(':')[0]}:NAME"
@@ -105,7 +112,7 @@ class VariantUnion(Generic[S]):
         return name if name in self.classes else None
 
     def select(self, values: Mapping[str, Any]) -> type[S] | None:
-        """Return the class that unvalidated values select; None if there is none."""
+        """Return the class that unvalidated values select; None if they select no variant."""
         tag = self.tag(values)
         return None if tag is None else self.classes[tag]
 
@@ -125,17 +132,20 @@ def variants(section: str) -> dict[str, type[Section]]:
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
                 for variant in _variant_names(cls, cls.discriminator or KEYS[section]):
                     if by_name.setdefault(variant, cls) is not cls:
-                        raise ValueError(f"{section}: {cls} and {by_name[variant]} share a name")
+                        raise ValueError(
+                            f"{section}: {cls} and {by_name[variant]} are both named {variant}"
+                        )
     return by_name
 
 
 def with_default(section: str, values: dict[str, Any], default: str | None) -> dict[str, Any]:
-    """Add the default variant to the values of a section that select none.
+    """Add the default variant to the values of a section that select no variant.
 
-    Replace a name that an installed package registers by its ``module:name``.
+    If an installed package registers the selected variant by a name, replace the name by the import
+    path ``module:name``.
     """
     union = variant_union(section)
-    key, variant = union.variant(values)
+    key, variant = union.key_and_variant(values)
     if variant is None:
         return values if default is None else {key: default, **values}
     if key in ENTRY_POINTS and isinstance(variant, str) and union.name(variant) is None:

@@ -28,7 +28,7 @@ _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
 ]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _MAX_DIGITS = 300
-"""Maximum number of digits of a number, because larger integers may exceed float64."""
+"""Maximum length of a number in characters. A longer integer may exceed the range of float64."""
 _MAX_FILE_BYTES = 4_000_000  # bytes
 _MAX_VALUES = 1_000_000
 
@@ -78,7 +78,8 @@ class Document:
         return self.lines.get(path, 1)
 
     def report(self, path: KeyPath, problem: str, key: str = "") -> None:
-        """Add a problem of the value at ``path``; the message names ``key``, or else the path."""
+        """Add a problem of the value at ``path``. The message names ``key``; by default, the
+        path."""
         key = key or ".".join(map(str, path)) or "(top)"
         self.add(Problem(file=self.file, line=self.line_number(path), key=key, text=problem))
 
@@ -98,10 +99,10 @@ def scalar(text: str) -> Any:
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse YAML text.
+    """Parse YAML text; ``file`` is the file name in errors.
 
     Raises:
-        InputError: the text is not valid YAML, or not a mapping.
+        InputError: the text is not valid YAML, or its top level is not a mapping.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -117,7 +118,7 @@ def parse(text: str, file: str) -> Document:
     if node is None:
         raise InputError(f"{file}:1: the file is empty; see sweeps/quickstart.yaml for an example")
     if not isinstance(node, yaml.MappingNode):
-        raise InputError(f"{file}:1: must be a mapping of keys to values")
+        raise InputError(f"{file}:1: the top level must be a mapping of keys to values")
     document = Document(file=file, value={}, lines={})
     value = _Builder(document).build(node, (), ())
     return replace(document, value=value)
@@ -145,6 +146,7 @@ class _Builder:
         self.document, self.lines = document, document.lines
 
     def build(self, node: yaml.Node, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
+        """Convert the node at ``path``; ``ancestors`` are the ids of the nodes that contain it."""
         self.lines[path] = node.start_mark.line + 1
         if len(self.lines) > _MAX_VALUES:
             raise InputError(f"{self.document.file}:1: contains more than {_MAX_VALUES} values")
@@ -169,7 +171,7 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 problem = "a key must be plain text"
             elif _CONTROL.search(key):
-                problem = "a key contains a control character; remove it"
+                problem = "a key contains a control character; remove the character"
             elif key == "<<":
                 problem = "merge keys (<<) are not supported; write the keys out"
             elif key in result:
@@ -188,9 +190,9 @@ class Dumper(yaml.SafeDumper):
     """YAML dumper that quotes texts which :func:`scalar` would convert to another type."""
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     style = None if scalar(value) == value else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-Dumper.add_representer(str, _text)
+Dumper.add_representer(str, _represent_text)

@@ -250,7 +250,7 @@ def test_killed_and_interrupted_sweeps_equal_an_undisturbed_one(folder: Path) ->
         "evaluation": ("evaluate.full=true", "has no effect with a custom trainer"),
         "mup": (
             "model={family: mlp, width: 8, init: mup}",
-            "mup is not implemented for trainers:fits_first",
+            "mup is not implemented for training.trainer: trainers:fits_first",
         ),
     }.values(),
 )  # fmt: skip

@@ -68,7 +68,7 @@ def test_more_than_100_000_points_are_rejected(tmp_path: Path) -> None:
             f"  model.{keys[i % 3]}{i}: [{','.join('0123456789')}]\n" for i in range(axes)
         )
         (line,) = errors_of(tmp_path, f"{VALID}grid:\n{grid}")
-        assert f"grid: {count} points are more than 100,000; split the sweep" in line
+        assert f"grid: {count} points exceed the maximum of 100,000; split the sweep" in line
 
 
 @pytest.mark.parametrize("name", ["-rf", "--help", "a/b", "..", "a b", "[/]"])

@@ -126,7 +126,7 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
     {
         "labels": ("data.labels=random", "labels: has no effect with source: random_tokens"),
         "prompt": ("data.prompt=6", r"prompt: must be below length \(6\), not 6"),
-        "mlp": ("model={family: mlp, width: 4}", "gives sequences of tokens; use gpt"),
+        "mlp": ("model={family: mlp, width: 4}", "contains sequences of tokens; use gpt"),
         "digits": ("data={source: digits}", "gpt predicts tokens; use random_tokens"),
         "heads": ("model.heads=3", r"16 is not a multiple of heads \(3\)"),
         "unseen": ("record.unseen=5", "unseen: has no effect with random tokens"),

@@ -11,25 +11,28 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 LOCATION = "location"
-"""Marks the location of samples or code. It does not change results and is not part of a point's
-id."""
+"""Marks a key that locates samples or code. Such a key does not change results and is not part of a
+point's id."""
 LIMIT = "limit"
-"""Marks a limit that may end a measurement but does not change results. It is not part of a point's
-id."""
+"""Marks a key that limits a measurement and may end it, but does not change results. Such a key is
+not part of a point's id."""
 PRECISION = "precision"
-"""Marks a key that changes only the precision of an estimate. It is not part of a point's id, so a
-change of precision reuses the stored training runs."""
+"""Marks a key that changes only the precision of an estimate. Such a key is not part of a point's
+id, so that the stored training runs are reused if the precision changes."""
 DATA_SET_NAME = "data_set_name"
-"""Marks the name of a data set. It distinguishes data sets whose locations are not part of the
-id."""
+"""Marks the key for the name of a data set. The name distinguishes data sets in a point's id,
+because their locations are not part of it."""
 INTERNAL = "internal"
 """Marks a field that flexhpc sets when it reads a spec; users cannot set it."""
 
 
 @dataclass(frozen=True)
 class Nuisance:
-    """Marks a nuisance parameter, which may be tuned. It changes neither the data, nor the number
-    of parameters, nor the budget, and the EMC is of interest only at its best value."""
+    """Marks the key of a nuisance parameter, which may be tuned.
+
+    Such a parameter changes neither the data, nor the number of parameters, nor the budget. Only
+    the EMC at the best value of the parameter is of interest.
+    """
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -42,7 +45,7 @@ class Nuisance:
 
 NUISANCE = Nuisance()
 Problems = Iterator[tuple[str, str]]
-"""Pairs (dotted key, problem) of a section."""
+"""Pairs (dotted key, problem), one for each invalid key."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -57,12 +60,13 @@ class Section(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Names of a variant, if the annotation of its discriminator key does not list them."""
+    """Names of the variant. They are needed only if the annotation of the discriminator key does
+    not list them."""
     import_path: ClassVar[str] = ""
-    """Import path of the variant's implementation, ``module:name``; the base class of the section
-    describes its interface."""
+    """Import path of the variant's implementation, ``module:name``. The docstring of the section's
+    base class describes what an implementation takes and returns."""
     discriminator: ClassVar[str] = ""
-    """The key that selects this variant, if it differs from the section's usual one."""
+    """The key that selects this variant; empty for the usual key of the section."""
 
     @classmethod
     def marked(cls, mark: str) -> list[str]:
@@ -72,13 +76,13 @@ class Section(BaseModel):
     def check(self) -> Problems:
         """Yield (dotted key, problem) for keys that cannot be combined.
 
-        If keys are invalid, this is called on a section without them, in which missing required
-        keys are None, so that all errors are reported at once.
+        This is also called if some keys are invalid, so that all errors are reported at once. The
+        section then contains only the valid keys, and None for missing required keys.
         """
         yield from ()
 
 
 def inner_section(field: FieldInfo) -> type[Section] | None:
-    """Return the section class in the type of a field; None if there is none."""
+    """Return the section class in the annotation of a field; None if the annotation has none."""
     parts = (field.annotation, *get_args(field.annotation))
     return next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)

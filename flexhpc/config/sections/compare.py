@@ -10,35 +10,37 @@ from flexhpc.config.sections.base import Section
 
 
 class Decide(Section):
-    """When a comparison is decided. The sweep measures the listed points coarsely, then only what
-    the undecided comparisons need: the same points to `search.tolerance`, then further seeds."""
+    """Decision of a comparison with as few measurements as possible. The sweep first measures the
+    listed points coarsely. Then it measures only the points that undecided comparisons need: the
+    listed points to `search.tolerance`, then points with further seeds."""
 
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Two EMCs are the same if their ratio lies between 1 / (1 + margin) and 1 + margin."""
     error: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Probability that any verdict of the comparison is wrong, although the sweep stops as soon as
-    it has all verdicts."""
+    """Maximum probability that at least one verdict of the comparison is wrong. It allows for the
+    fact that the sweep stops as soon as all verdicts are known."""
     max_seeds: Annotated[int, Field(ge=1, le=1000)] = 12
-    """Maximum number of seeds, including the listed ones."""
+    """Maximum number of seeds, including the seeds that the spec lists."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """Maximum cost of the sweep in whole training runs; no round of points is started beyond it."""
+    """Maximum cost of the sweep, in training runs with the full budget. After the first round of
+    points, a round is not started if the predicted total cost exceeds this number."""
 
 
 class Compare(Section):
-    """A comparison of EMCs in the results and the report; a list of such sections defines several.
-    Comparisons do not change EMCs and are not part of a point's id.
+    """A comparison of EMCs in the results and the report; a list of them defines several
+    comparisons. Comparisons do not change EMCs and are not part of a point's id.
 
     Two points form a pair if they have equal values of all swept keys except `by`. The ratio of
-    their EMCs is averaged over all pairs, separately for each value of the keys `within`.
+    their EMCs is averaged over all pairs, separately for each combination of values of `within`.
     """
 
     by: str
     """The swept key whose values are compared, such as `training.optimizer`."""
     baseline: Any = None
-    """The value with which the others are compared; by default the first one."""
+    """The value of `by` with which the other values are compared; by default the first value."""
     within: list[str] | None = None
-    """Swept keys, for each of whose values a separate comparison is made; by default the swept keys
-    of `data`, such as `data.labels`."""
+    """Swept keys. A separate comparison is made for each combination of their values. By default,
+    these are the swept keys of `data`, such as `data.labels`."""
     decide: Decide | None = None
-    """Ends the sweep when all verdicts are known; by default every point is measured to
+    """Ends the sweep when all verdicts are known. Without this key, every point is measured to
     `search.tolerance`."""

@@ -14,7 +14,7 @@ from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code
 from flexhpc.custom.trainer import Trainer
 
 CUSTOM = "MODULE:NAME"
-"""Name of these variants in lists."""
+"""Name of the variants with user code, in lists of variants."""
 
 
 class CustomCode(Section):
@@ -23,16 +23,16 @@ class CustomCode(Section):
     aliases: ClassVar[tuple[str, ...]] = (CUSTOM,)
 
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments that are passed to the code."""
+    """Keyword arguments for the class or function."""
     version: Annotated[int, Field(ge=0)] | str | None = None
-    """Version of the code, which replaces the hash of the source in a point's id. If it is set, an
-    edit of the code does not cause new measurements."""
+    """Version of the code. If it is set, it replaces the hash of the source in a point's id, so
+    that an edit of the code does not cause new measurements."""
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), LIMIT] = 3600.0
-    """Time limit of one call of the code (s). A call that takes longer fails the point."""
+    """Time limit of one call of the code, in seconds. If a call takes longer, the point fails."""
     code: Annotated[str | None, INTERNAL] = None
-    """Hash of the source."""
+    """Hash of the source code."""
     folder: Annotated[str | None, INTERNAL, LOCATION] = None
-    """Folder that contains the source."""
+    """Folder that contains the source code."""
 
     @property
     def user_code(self) -> Code:
@@ -52,8 +52,8 @@ class CustomModel(CustomCode, Network):
 
     family: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
     """Import path, such as `my_nets:Net`; the module is in the folder of the spec or on Python's
-    path. The class or function is called with `kwargs`, and also with `shape` (of a sample) and
-    `classes` if it has parameters with these names."""
+    path. The class or function is called with `kwargs`. If it has parameters named `shape` and
+    `classes`, it also receives the shape of a sample and the number of classes."""
 
 
 class CustomData(CustomCode, Data):
@@ -75,8 +75,8 @@ class CustomData(CustomCode, Data):
 
 
 class CustomTrainer(CustomCode, Procedure):
-    """A custom trainer: a function that trains on inputs and labels, and returns which samples it
-    classified correctly."""
+    """A custom trainer: a function that trains a model on inputs and labels, and returns which
+    samples the model classifies correctly."""
 
     discriminator: ClassVar[str] = "trainer"
 
@@ -88,7 +88,7 @@ class CustomTrainer(CustomCode, Procedure):
 
     @property
     def custom_trainer(self) -> Trainer:
-        """The trainer to call."""
+        """The trainer, with its code and keyword arguments."""
         return Trainer(
             name=self.trainer,
             code=self.user_code,

@@ -40,8 +40,9 @@ class StaticInfo:
 class Data(Section):
     """The samples and their labels.
 
-    ``import_path`` names a function (section) -> flexhpc.data.dataset.Source. A variant adds the
-    keys that are needed to read its samples; the key of their location is marked ``LOCATION``.
+    ``import_path`` names a function that takes the section and returns a
+    flexhpc.data.dataset.Source. A variant adds the keys that are needed to read its samples. The
+    key that locates the samples is marked ``LOCATION``.
     """
 
     vectors: ClassVar[bool] = False
@@ -52,7 +53,7 @@ class Data(Section):
 
     tokens: ClassVar[bool] = False
     """Whether samples are token sequences, in which every token is predicted from the previous
-    ones."""
+    tokens."""
 
     source: str
     """Source of the samples."""
@@ -60,39 +61,43 @@ class Data(Section):
     """`original`: the labels of the data set. `random`: uniform labels, drawn once per seed and
     sample. `corrupted`: an exact fraction of the samples gets a wrong label."""
     corruption: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Fraction of the training samples whose label is replaced by a wrong one, drawn uniformly
+    """Fraction of the training samples whose label is replaced by a wrong label, drawn uniformly
     from the other classes."""
     classes: Classes | None = None
-    """Number of classes of random labels, or the number of classes into which the original ones are
-    merged."""
+    """Number of classes of random labels; or, with `merge: random`, the number of classes into
+    which the original classes are merged."""
     merge: Literal["random", "coarse"] | None = None
     """Merges classes. `random`: into `classes` groups of near-equal numbers of classes, drawn once
     per seed. `coarse`: into the super-classes of the data set."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
-    """New class of each class, for any other merging; the new classes are 0, 1, 2, ..."""
+    """List with the new class of each original class, for any other merging. The new classes are 0,
+    1, 2, ... without gaps."""
     inputs: Literal["original", "gaussian", "permuted", "permuted_each"] = "original"
     """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
     training set. `permuted`: one permutation of the pixels (or features) for all samples.
-    `permuted_each`: a different permutation for each sample. Drawn once per seed."""
+    `permuted_each`: a different permutation for each sample. Noise and permutations are drawn once
+    per seed."""
     standardise: Literal["channel", "pixel", "set", "none"] = "channel"
     """Standardisation of the inputs by the mean and standard deviation over the training set: per
     `channel` (per feature for vectors), per `pixel`, or over the whole `set`. `none`: no
     standardisation; images are scaled to the range 0 to 1."""
     n_max: Count | None = None
-    """Largest n that is tried (samples); by default the size of the training set."""
+    """Largest number n of samples that the search tries; by default the size of the training
+    set."""
     subset: Literal["fresh", "nested"] = "fresh"
-    """`fresh`: an independent random subset per probe. `nested`: subsets are prefixes of one
-    permutation per seed."""
+    """`fresh`: every probe has an independent random subset. `nested`: for each seed, all subsets
+    are prefixes of one permutation of the samples."""
     conflicts: Literal["report", "drop"] = "report"
-    """Handling of identical inputs with different labels. `report`: they are counted. `drop`: those
-    without the majority label are removed."""
+    """Handling of identical inputs with different labels. `report`: their number is reported.
+    `drop`: of such inputs, only the samples with the majority label are kept."""
     test_fraction: Fraction = 0.0
-    """Fraction of the samples held out as a test set, for data sets that come without one. The
+    """Fraction of the samples held out as a test set, for data sets without a test set. The
     held-out samples are the same for every seed and are never trained on."""
 
     @property
     def static_info(self) -> StaticInfo | None:
-        """Properties that are known without reading files, such as shape and classes; or None."""
+        """Properties that are known without reading files, such as shape and classes; None if files
+        must be read."""
         return None
 
     @property
@@ -108,14 +113,15 @@ class Data(Section):
 
     @classmethod
     def location_key(cls) -> str | None:
-        """Return the key of the location of the samples; None if there is none."""
+        """Return the key that locates the samples; None if the variant has no such key."""
         return next(iter(cls.marked(LOCATION)), None)
 
     @classmethod
     def reading_keys(cls) -> list[str]:
-        """Return the keys that determine which values are read.
+        """Return the keys that determine the content of the samples when they are read.
 
-        These are ``source`` and the keys of the variant except location, limits and name.
+        These are ``source`` and the keys that the variant adds, except its location, limits and
+        name.
         """
         marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
         excluded = {*Data.model_fields, *marked} - {"source"}
@@ -146,7 +152,10 @@ class Data(Section):
         if fixed and classes and self.labels != "random" and self.merge is None:
             yield "classes", "has no effect without merge: random or labels: random; remove it"
         if not isinstance(self, Images) and self.standardise == "pixel":
-            yield "standardise", "pixel is for images only; use channel, which is per feature"
+            yield (
+                "standardise",
+                "pixel is for images only; use channel, which standardises per feature",
+            )
 
 
 class Images(Data):
@@ -156,7 +165,8 @@ class Images(Data):
     """Side length in pixels to which images are resized: the shorter side is resized, then the
     centre is cropped. By default images keep their size."""
     colour: Literal["grey", "rgb"] | None = None
-    """`grey`: one channel, the luma of a colour image (ITU-R 601). `rgb`: three equal channels."""
+    """`grey`: convert images to one channel, the luma of a colour image (ITU-R 601). `rgb`: convert
+    images to three channels, which are equal for grey images."""
 
 
 class Digits(Images):
@@ -192,7 +202,7 @@ class ImageSet(Images):
 
     @property
     def has_test_set(self) -> bool:
-        """Whether the source has a test set: all except CIFAR-5m."""
+        """Whether the source has a test set. Only CIFAR-5m has none."""
         return self.source != "cifar5m"
 
 
@@ -224,25 +234,26 @@ class KnownTable(Data):
 
     @property
     def has_test_set(self) -> bool:
-        """Whether the source has a test set: only Adult."""
+        """Whether the source has a test set. Only Adult has one."""
         return self.source == "adult"
 
 
 class Table(Data):
     """Any table with a header: CSV (also compressed with gzip, bzip2, xz, zip or tar) or Parquet.
-    Numeric columns are standardised, all others are one-hot encoded. A missing value is replaced by
-    the mean or encoded as all zeros, and marked by an indicator feature."""
+    Numeric columns are standardised, all other columns are one-hot encoded. A missing number is
+    replaced by the mean of its column, and a missing category is encoded as all zeros; an indicator
+    feature marks both."""
 
     import_path: ClassVar[str] = "flexhpc.data.table:open_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["table"]
     path: Annotated[str, LOCATION]
-    """The file, or a file written by `flexhpc data prepare`."""
+    """The file of the table, or a file written by `flexhpc data prepare`."""
     target: str
-    """Column that contains the class."""
+    """Column that contains the classes."""
     categorical: list[str] | None = None
-    """Numeric columns that are categorical; text columns always are."""
+    """Numeric columns that are treated as categorical. Text columns are always categorical."""
     drop: list[str] | None = None
     """Columns to remove, such as an index."""
     name: Annotated[str | None, DATA_SET_NAME] = None
@@ -256,7 +267,10 @@ class Table(Data):
             if self.target in columns:
                 yield key, f"contains the target {self.target}, which is not an input; remove it"
         for column in sorted({*categorical} & {*drop}):
-            yield "drop", f"contains {column}, as categorical does; remove one of them"
+            yield (
+                "drop",
+                f"contains {column}, which categorical also contains; remove it from one list",
+            )
 
 
 class Gaussian(Data):
@@ -289,7 +303,7 @@ class Gaussian(Data):
 
 
 class RandomTokens(Data):
-    """Sequences of uniformly random tokens, each of which is predicted from the previous ones. A
+    """Sequences of uniformly random tokens, each of which is predicted from the previous tokens. A
     sequence is fitted if every token after its prompt is predicted with the highest probability."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"

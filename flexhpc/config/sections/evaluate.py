@@ -6,8 +6,8 @@ from flexhpc.config.sections.base import Count, Problems, Section
 
 
 class Evaluate(Section):
-    """Evaluation of the generalization of each point's model. It does not change EMCs and is not
-    part of a point's id.
+    """Evaluation of the generalization of each point's model. The evaluation does not change EMCs
+    and is not part of a point's id.
 
     The model of each point is trained once more, on `n` samples or on the full training set, and
     its accuracy and calibration on the test set are recorded. If this training run interpolates
@@ -17,8 +17,8 @@ class Evaluate(Section):
     """
 
     n: Count | None = None
-    """Number of training samples of the evaluation: a random subset, fixed for each seed.
-    `data.n_max` does not limit it."""
+    """Number of samples on which the model is trained for the evaluation. They are a random subset,
+    fixed for each seed; `data.n_max` does not limit their number."""
     full: bool = False
     """Trains on the full training set instead of `n` samples."""
     steps: Count | None = None
@@ -33,12 +33,13 @@ class Evaluate(Section):
 
     @property
     def size_key(self) -> str:
-        """The key that sets the number of samples."""
+        """The key that sets the number of training samples of the evaluation."""
         return "full" if self.n is None else "n"
 
     @property
     def settings(self) -> dict[str, int]:
-        """The keys ``n``, ``steps`` and ``epochs`` that are set, as stored with the results."""
+        """The values of ``n``, ``steps`` and ``epochs`` that are set. They are stored with the
+        results."""
         return self.model_dump(include={"n", "steps", "epochs"}, exclude_none=True)
 
     def check(self) -> Problems:

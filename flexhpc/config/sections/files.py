@@ -30,15 +30,17 @@ class Arrays(FileFormat):
     path: Annotated[str, LOCATION]
     """The .npz file, the .npy file of the inputs, or a file written by `flexhpc data prepare`."""
     column: str | None = None
-    """Array of the inputs in a .npz file; by default the first existing one of `x_train`,
-    `X_train`, `x`, `X`, `inputs`, `images` and `data`."""
+    """Name of the array of the inputs in a .npz file; by default the first of `x_train`, `X_train`,
+    `x`, `X`, `inputs`, `images` and `data` that exists."""
     target: str | None = None
-    """Array of the labels in a .npz file, by default `y_train`, `y`, `labels` or `target`; or the
-    .npy file of the labels, in the same folder as the inputs."""
+    """Name of the array of the labels in a .npz file; by default the first of `y_train`, `y`,
+    `labels` and `target` that exists. With .npy files, the name of the file of the labels, in the
+    same folder as the inputs."""
     test_column: str | None = None
-    """Array of the test inputs, by default `x_test` or `X_test`; or a .npy file."""
+    """Name of the array, or of the .npy file, of the test inputs; the default array is `x_test` or
+    `X_test`."""
     test_target: str | None = None
-    """Array of the test labels, by default `y_test`; or a .npy file."""
+    """Name of the array, or of the .npy file, of the test labels; the default array is `y_test`."""
 
 
 class ImageTable(FileFormat):
@@ -56,9 +58,11 @@ class ImageTable(FileFormat):
     target: str = "label"
     """Column of the classes."""
     split: str | None = None
-    """Prefix of file names; in a folder, only files with this prefix are read."""
+    """Prefix of the names of the training files. In a folder, only files with this prefix are
+    read."""
     test_split: str | None = None
-    """Prefix of file names; in a folder, files with this prefix are the test set."""
+    """Prefix of the names of the test files. In a folder, files with this prefix are the test
+    set."""
 
 
 class HuggingFace(FileFormat):
@@ -68,15 +72,15 @@ class HuggingFace(FileFormat):
 
     source: Literal["hugging_face"]
     path: Annotated[str, LOCATION]
-    """The folder, or a file written by `flexhpc data prepare`."""
+    """The folder of the data set, or a file written by `flexhpc data prepare`."""
     column: str = "image"
     """Column of the inputs: images or lists of numbers."""
     target: str = "label"
     """Column of the classes."""
     split: str = "train"
-    """Training split, if there are several splits."""
+    """Name of the training split, if there are several splits."""
     test_split: str | None = None
-    """Test split; by default `test` or `validation`, if it exists."""
+    """Name of the test split; by default `test`, or `validation` if there is no `test`."""
 
 
 class WebDataset(FileFormat):

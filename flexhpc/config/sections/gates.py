@@ -1,4 +1,5 @@
-"""Convergence gates of a training run, which separate lack of capacity from failed optimization."""
+"""Convergence gates of a training run, which distinguish lack of capacity from failed
+optimization."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ class Gate(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand(cls, value: Any) -> Any:
+    def _expand_short_form(cls, value: Any) -> Any:
         return {"mode": value} if isinstance(value, str) else value
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema of a gate: its mode alone, or a mapping of its keys."""
+        """Return the JSON schema of a gate: the text of its mode, or a mapping of its keys."""
         return {"anyOf": [{"enum": list(get_args(Mode))}, handler(schema)]}
 
 
@@ -35,17 +36,18 @@ class PlateauGate(Gate):
     """Whether training has stopped improving. At a plateau, this gate may end a probe early."""
 
     mode: Mode = "report"
-    """`report`: record the metric and stop at a plateau. `reject`: in addition, reject failing
-    probes that were still improving. `off`: train to the end of the budget."""
+    """`report`: record the epochs since the last improvement, and stop at a plateau. `reject`: in
+    addition, reject failing probes that were still improving at the end of the budget. `off`: train
+    to the end of the budget."""
     patience: Count | None = None
-    """Epochs without improvement after which training is at a plateau; by default `updates` and
-    `share` determine this."""
+    """Number of epochs without improvement after which training is at a plateau; by default
+    `updates` and `share` determine this."""
     updates: Count = 1000
-    """Updates without improvement after which training is at a plateau, limited to half of the
-    budget. The larger of this number and `share` of the budget applies."""
+    """Number of updates without improvement after which training is at a plateau, limited to half
+    of the budget. If `share` of the budget is larger than this number, `share` applies."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Fraction of the budget without improvement after which training is at a plateau. The larger
-    of this number and `updates` applies."""
+    """Fraction of the budget without improvement after which training is at a plateau. If `updates`
+    is larger than this part of the budget, `updates` applies."""
     tolerance: Tolerance = 1e-3
     """Minimum relative decrease of the lowest training loss that counts as an improvement."""
 
@@ -54,8 +56,9 @@ class GradientGate(Gate):
     """Whether the gradient of the loss on the whole subset is small at the end of training."""
 
     mode: Mode = "report"
-    """`report`: record the gradient norm at the end of each probe. `reject`: reject failing probes
-    with a large norm. `off`: the gradient is not computed, which saves one pass over the subset."""
+    """`report`: record the gradient norm at the end of each probe. `reject`: in addition, reject
+    failing probes whose norm is above `tolerance`. `off`: the gradient is not computed, which saves
+    one pass over the subset."""
     tolerance: Tolerance = 0.1
     """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
@@ -65,11 +68,12 @@ class CurvatureGate(Gate):
     saddle."""
 
     mode: Mode = "off"
-    """`report`: record the smallest and largest Ritz value of the Hessian at the end of each
+    """`report`: record the smallest and the largest Ritz value of the Hessian at the end of each
     failing probe. `reject`: in addition, reject failing probes with negative curvature (verdict
     `saddle`)."""
     tolerance: Tolerance = 1e-3
-    """A Ritz value below minus this fraction of the largest one is negative curvature."""
+    """The curvature is negative if the smallest Ritz value is below minus this fraction of the
+    largest Ritz value."""
     products: Annotated[int, Field(ge=2, le=10_000)] = 64
     """Maximum number of Hessian-vector products; each costs about two passes over the subset."""
 
@@ -79,11 +83,12 @@ class StabilityGate(Gate):
     learning rate is too large."""
 
     mode: Mode = "report"
-    """`report`: such a probe gets the verdict `unstable`, a failure of the training recipe and not
-    of capacity. `reject`: it is rejected. `off`: the gate does not change the verdict."""
+    """`report`: such a probe gets the verdict `unstable`, because the training recipe failed and
+    not the capacity. `reject`: in addition, the probe is rejected. `off`: the gate does not change
+    the verdict."""
     given_back: Tolerance = 0.05
-    """Fraction of the decrease of the loss, from initialisation to its minimum, by which the loss
-    may rise again before the end of training."""
+    """A probe is stable if its loss, after the minimum, rises by at most this fraction of the
+    decrease from initialisation to the minimum. The rise at the end of training counts."""
 
 
 class Gates(Section):

@@ -23,27 +23,28 @@ Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
 
 
 class Subspace(Section):
-    """Training in a random subspace: the weights are theta0 + P z, with theta0 the initial weights,
-    and only z is trained."""
+    """Training in a random subspace: the weights are theta0 + P z, where theta0 are the initial
+    weights, and only z is trained."""
 
     dims: Count
-    """Dimension d of the subspace, which is the number of parameters of the point; z starts at
-    zero."""
+    """Dimension of the subspace and of z, which is the number of parameters of the point. Training
+    starts at z = 0."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
-    """Type of the fixed random matrix P. Its columns have unit length, exactly or on average."""
+    """Type of the fixed random matrix P. The columns of P have unit length, exactly or on
+    average."""
 
 
 class LowRank(Section):
-    """Low-rank training (LoRA): every matrix W keeps its initial value, and an added product B A is
-    trained."""
+    """Low-rank training (LoRA): every matrix W keeps its initial value, and the product B A of two
+    smaller matrices is added to W and trained."""
 
     rank: Count
     """Rank of B A, limited to the smaller dimension of each matrix."""
 
 
 class Quantised(Section):
-    """Quantised weights: in each forward pass, matrices are rounded to 2^bits values; they are
-    trained with the straight-through estimator."""
+    """Quantised weights: in each forward pass, every entry of a matrix is rounded to one of 2^bits
+    values. The weights are trained with the straight-through estimator."""
 
     bits: Annotated[int, Field(ge=1, le=16)]
     """Bits per weight, so that each weight has one of 2^bits values. Vectors (biases, norms) are
@@ -70,8 +71,9 @@ class Model(Section):
 class Network(Model):
     """A network that is trained.
 
-    ``import_path`` names a function (section, shape of a sample, classes) -> untrained
-    torch.nn.Module with ``classes`` outputs, initialised from torch's global random state.
+    ``import_path`` names a function that takes the section, the shape of a sample and the number of
+    classes. It returns an untrained torch.nn.Module with one output per class, initialised from
+    torch's global random state.
     """
 
     images_only: ClassVar[bool] = True
@@ -100,17 +102,18 @@ class Initialised(Network):
     """Keys of all families whose initialisation can be selected."""
 
     init: Init = "torch"
-    """Initialisation of the weights. `torch`: the default of torch's layers and of timm. All others
-    draw the matrices of all linear layers and convolutions and set biases to zero: `he` from N(0,
-    gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal matrices
-    times gain; the last layer has a gain of 1. `mup` (mlp, cnn): maximal update parametrisation of
-    `he` (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer
-    by its width relative to `base_width`; for sgd, gd, adam and adamw."""
+    """Initialisation of the weights. `torch`: the default of torch's layers and of timm. All other
+    values draw the matrices of all linear layers and convolutions and set biases to zero. `he`:
+    from N(0, gain^2 / fan_in). `lecun`: the same distribution, with a default gain of 1.
+    `orthogonal`: random orthogonal matrices times gain. The last layer always has a gain of 1.
+    `mup` (only for mlp and cnn with sgd, gd, adam or adamw): maximal update parametrisation of `he`
+    (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer by
+    its width relative to `base_width`."""
 
     def check(self) -> Problems:
         yield from super().check()
         if self.init == "mup":
-            if not isinstance(self, _Plain):
+            if not isinstance(self, _MlpOrCnn):
                 yield "init", "mup is implemented for mlp and cnn only; use another init"
             for key in self.reparameterizations:
                 yield (
@@ -127,8 +130,8 @@ class Linear(Initialised):
 
     family: Literal["linear"]
     init: Init = "torch"
-    """Initialisation of the weights. `torch`: as in nn.Linear; `he`, `lecun`: from N(0, 1 /
-    fan_in), with a zero bias; `orthogonal`: orthogonal rows."""
+    """Initialisation of the weights. `torch`: as in nn.Linear. `he` and `lecun`: from N(0, 1 /
+    fan_in). `orthogonal`: orthogonal rows. The last three set the bias to zero."""
     bias: bool = True
     """Whether the layer has a bias."""
 
@@ -148,19 +151,21 @@ class Sized(Initialised):
     multiply compute by scale, that is, the width by scale^0.22, the depth by scale^0.45 and the
     units of the MLPs by scale^0.6."""
     scale: Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)] | None = None
-    """Amount of scaling relative to `width` and `depth`; `scaling` defines its meaning."""
+    """Amount of scaling relative to `width` and `depth`; `scaling` defines what this number
+    means."""
     match_params: Count | None = None
-    """Number of parameters to match: the width with the closest exact number of parameters is
+    """Number of parameters to match: the width whose exact number of parameters is closest is
     chosen."""
     gain: Annotated[Rate | None, NUISANCE] = None
-    """Factor on the initial weights of all layers but the last. By default 1 for `torch` and
-    `lecun`, otherwise the gain that preserves the variance of a signal through the activation."""
+    """Factor on the initial weights of all layers but the last. The default is 1 for `torch` and
+    `lecun`; otherwise it is the gain that preserves the variance of a signal through the
+    activation."""
     base_width: Count | None = None
     """Width at which `mup` equals the standard parametrisation; by default 64."""
 
     @property
     def width_multiple(self) -> int:
-        """The number of which every width is a multiple."""
+        """The number that must divide every width."""
         return 1
 
     def check(self) -> Problems:
@@ -181,7 +186,9 @@ class Sized(Initialised):
             yield "base_width", "has no effect without init: mup; remove it"
 
 
-class _Plain(Sized):
+class _MlpOrCnn(Sized):
+    """Keys that mlp and cnn share."""
+
     width: Count | None = None
     """Units of every hidden layer (mlp) or channels of the first layer (cnn); required unless
     `match_params` is set."""
@@ -193,7 +200,7 @@ class _Plain(Sized):
     """Normalisation before each activation."""
 
 
-class Mlp(_Plain):
+class Mlp(_MlpOrCnn):
     """`depth` hidden layers of `width` units."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:mlp"
@@ -204,7 +211,7 @@ class Mlp(_Plain):
     """Number of hidden layers."""
 
 
-class Cnn(_Plain):
+class Cnn(_MlpOrCnn):
     """`depth` strided convolutions, each with twice the channels of the previous one, and global
     average pooling."""
 
@@ -215,7 +222,7 @@ class Cnn(_Plain):
     depth: Annotated[int, Field(ge=1, le=12)] = 3
     """Number of convolutions."""
     kernel: Annotated[int, Field(ge=1, le=99)] = 3
-    """Side length of the convolution kernels in pixels (odd)."""
+    """Side length of the convolution kernels in pixels; must be odd."""
 
     def check(self) -> Problems:
         yield from super().check()
@@ -224,6 +231,8 @@ class Cnn(_Plain):
 
 
 class _Transformer(Sized):
+    """Keys that vit and gpt share."""
+
     width: Count | None = None
     """Embedding size, a multiple of `heads`; required unless `match_params` is set."""
     heads: Depth
@@ -231,11 +240,11 @@ class _Transformer(Sized):
     activation: Activation = "gelu"
     """Activation function in the MLPs of the blocks."""
     mlp_ratio: Rate = 4.0
-    """Ratio of the units of the blocks' MLPs to `width`."""
+    """Number of units of the MLP in each block, as a multiple of `width`."""
 
     @property
     def width_multiple(self) -> int:
-        """The number of heads, of which the width must be a multiple."""
+        """The number of attention heads, which must divide every width."""
         return self.heads
 
     def check(self) -> Problems:
@@ -267,8 +276,8 @@ class Resnet(Sized):
 
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
-    """Channels of the first stage (even); each further stage doubles them. Required unless
-    `match_params` is set."""
+    """Channels of the first stage (even); each further stage has twice the channels of the previous
+    one. Required unless `match_params` is set."""
     depth: Annotated[int, Field(ge=2, le=1000)] = 8
     """Number of residual blocks, distributed evenly over the stages."""
     activation: Activation = "relu"
@@ -278,7 +287,7 @@ class Resnet(Sized):
 
     @property
     def width_multiple(self) -> int:
-        """2, because widths are even."""
+        """2, because every width must be even."""
         return 2
 
 
@@ -290,16 +299,17 @@ class Efficientnet(Sized):
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
-    """Channels of the stem (32 in B0), a multiple of 8; the channels of all other layers are
-    proportional. Required unless `match_params` is set."""
+    """Channels of the stem (EfficientNet-B0: 32), a multiple of 8. The channels of all other layers
+    are proportional to this number. Required unless `match_params` is set."""
     depth: Depth = 16
-    """Number of blocks (16 in B0), distributed over the stages with timm's rounding."""
+    """Number of blocks (EfficientNet-B0: 16), distributed over the stages with the rounding of
+    timm."""
     activation: Literal["silu", "relu", "leaky_relu", "tanh", "identity", "gelu"] = "silu"
     """Activation function."""
 
     @property
     def width_multiple(self) -> int:
-        """8, the multiple to which timm rounds channels."""
+        """8, because timm rounds numbers of channels to multiples of 8."""
         return 8
 
     @property
@@ -346,7 +356,7 @@ class Gpt(_Transformer):
 
 
 class Timm(Network):
-    """Any timm model by its name, without pretrained weights."""
+    """Any timm model, selected by its name, without pretrained weights."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:build_timm"
     aliases: ClassVar[tuple[str, ...]] = ("timm:NAME",)
@@ -370,7 +380,8 @@ class NoModel(Model):
 
 
 def json_problems(key: str, value: Any, depth: int = 0) -> Problems:
-    """Yield (key, problem) for each number that is not finite, and each value nested too deeply."""
+    """Yield (key, problem) for each number that is not finite and each value that is nested too
+    deeply."""
     if depth > _MAX_DEPTH:
         yield key.split(".")[0], f"is nested more than {_MAX_DEPTH} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):

@@ -7,13 +7,13 @@ from flexhpc.config.sections.base import Count, Section
 
 class Record(Section):
     """Additional measurements that are stored with every probe. They do not change EMCs and are not
-    part of a point's id. Existing probes without them are not repeated."""
+    part of a point's id. Existing probes that lack these measurements are not repeated."""
 
     unseen: Count | None = None
     """Number of samples in a random set, fixed for each seed. Every probe also stores which samples
-    of this set, except those in its subset, it classifies correctly. Memorization scores use them
-    (Feldman and Zhang 2020, arXiv 2008.03703)."""
+    of this set it classifies correctly, except the samples in its own subset. Memorization scores
+    are computed from these results (Feldman and Zhang 2020, arXiv 2008.03703)."""
     forgetting: bool = False
     """Whether every probe also stores how often each sample of its subset was forgotten, that is,
-    misclassified in training although it was classified correctly the previous time (Toneva et al.
-    2019, arXiv 1812.05159)."""
+    misclassified in training after its previous prediction was correct (Toneva et al. 2019, arXiv
+    1812.05159)."""

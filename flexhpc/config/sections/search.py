@@ -10,25 +10,29 @@ from flexhpc.config.sections.base import PRECISION, Count, Problems, Section
 
 Cap = Annotated[float, Field(ge=1, le=1e6)]
 COARSE_TOLERANCE = 0.5
-"""Tolerance of a first estimate, if comparisons decide whether a more precise one is needed."""
+"""Tolerance of the first estimate of a point, if comparisons decide whether a more precise estimate
+is needed."""
 
 
 def eps_name(eps: object) -> str:
-    """Return the name of a training error in the results, such as ``0.1``."""
+    """Return the text that stands for a training error in the results, such as ``0.1``."""
     return f"{eps:g}" if isinstance(eps, int | float) else repr(eps)
 
 
 class Search(Section):
     """How the next n is chosen, and what is estimated.
 
-    ``import_path`` names a flexhpc.search.policy.Policy.
+    ``import_path`` names an instance of flexhpc.search.policy.Policy.
     """
 
     supports_tuning: ClassVar[bool] = False
     """Whether the policy supports tuned keys."""
 
     def coarse(self) -> Search:
-        """Return the search with at least ``COARSE_TOLERANCE``; itself if it has no tolerance."""
+        """Return the search with a tolerance of at least ``COARSE_TOLERANCE``.
+
+        A search without a tolerance is returned unchanged.
+        """
         tolerance = getattr(self, "tolerance", COARSE_TOLERANCE)
         if tolerance >= COARSE_TOLERANCE:
             return self
@@ -40,24 +44,25 @@ class Search(Section):
     policy: str
     """Rule that chooses the next n."""
     start: Annotated[Count, PRECISION] = 64
-    """First n that is tried (samples)."""
+    """First number n of samples that the search tries."""
     max_cost: Annotated[Cap | None, PRECISION] = None
-    """Cap on the point's cost, in training runs with the full budget; a probe that uses half of its
-    budget counts as half a run. If the search ends at the cap, the interval is wider than
-    `tolerance`. The cap is multiplied by one plus the number of training errors in `eps`, and
+    """Maximum cost of the point, in training runs with the full budget; a probe that uses half of
+    its budget counts as half a run. If the search ends at this maximum, the interval is wider than
+    `tolerance`. The maximum is multiplied by one plus the number of training errors in `eps`, and
     doubled if keys are tuned."""
 
 
 class QuantileSearch(Search):
-    """Keys of all searches for the n that a given fraction of the training runs fits."""
+    """Keys of all searches that estimate a quantile: the n that a given fraction of the training
+    runs fits."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
     """Estimand: `n50` is the n at which half of the training runs fit, `n90` the n at which 90 %
     fit, and so on."""
     eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
     """Training errors (fractions, such as [0.01, 0.1]) for which the search also measures the
-    largest n that is trained to at most this error. It uses the same probes and as many additional
-    ones as needed."""
+    largest n that is trained to at most this error. For this, the search uses the same probes, and
+    additional probes if needed."""
 
     @property
     def quantile(self) -> float:
@@ -78,22 +83,24 @@ class Bayes(QuantileSearch):
 
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
-    """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
+    """The search ends when the half-width of the 90 % interval, relative to its middle, is at most
+    this number."""
     max_cost: Annotated[Cap | None, PRECISION] = 60.0
-    """Cap on the point's cost, in training runs with the full budget; a probe that uses half of its
-    budget counts as half a run. If the search ends at the cap, the interval is wider than
-    `tolerance`. The cap is multiplied by one plus the number of training errors in `eps`, and
+    """Maximum cost of the point, in training runs with the full budget; a probe that uses half of
+    its budget counts as half a run. If the search ends at this maximum, the interval is wider than
+    `tolerance`. The maximum is multiplied by one plus the number of training errors in `eps`, and
     doubled if keys are tuned."""
     at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
-    """Number of probes that are chosen together, and run concurrently if workers, cores or GPUs are
-    free (profile: `probes_at_once`). The cap is checked when all of them have ended."""
+    """Number of probes that are chosen together. They run concurrently if workers, cores or GPUs
+    are free (profile: `probes_at_once`). `max_cost` is checked when all of them have ended."""
 
 
 class MajoritySearch(Search):
     """Keys of all searches that test one n at a time."""
 
     seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Number of probes at one n; the majority decides, and one more probe breaks a tie."""
+    """Number of probes at each n. The verdict of the majority decides; one more probe breaks a
+    tie."""
 
 
 class Bisection(MajoritySearch, QuantileSearch):
@@ -103,7 +110,7 @@ class Bisection(MajoritySearch, QuantileSearch):
 
     policy: Literal["bisection"]
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.05
-    """Relative width of the bracket at which the search ends."""
+    """The search ends when the relative width of the bracket is at most this number."""
 
 
 class Growth(MajoritySearch):
@@ -113,11 +120,11 @@ class Growth(MajoritySearch):
 
     policy: Literal["growth"]
     start: Count = 64
-    """First n that is tried (samples). The EMC depends on it."""
+    """First number n of samples that the search tries. The EMC depends on it."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None
-    """Number of samples by which n grows, instead of by a factor."""
+    """Number of samples by which n grows. It replaces the factor `growth`."""
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 

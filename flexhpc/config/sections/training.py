@@ -22,8 +22,10 @@ from flexhpc.config.sections.base import (
 from flexhpc.config.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
-FIRST_STEPS, _MAX_FACTOR = 1000, 64
-"""Defaults of ``until: saturation``: first budget (updates); ratio of the largest to the first."""
+FIRST_STEPS = 1000
+"""Default of the first budget with ``until: saturation`` (updates)."""
+_MAX_BUDGET_FACTOR = 64
+"""Default of the largest budget with ``until: saturation``, as a multiple of the first budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Doubling:
     Attributes:
         saturation: doubling ends when the last doubling raised the EMC by at most this factor.
         max_doublings: maximum number of doublings.
-        keep_states: number of final states that are kept to continue training runs.
+        keep_states: number of training runs whose final states are kept to continue them.
     """
 
     saturation: float
@@ -51,13 +53,14 @@ class Sam(Section):
 
 
 class Procedure(Section):
-    """The training procedure of one probe: its budget and everything else that determines the
+    """The training procedure of one probe: its budget, and all other settings that determine the
     result."""
 
     supports_mup: ClassVar[bool] = False
     """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
     matrices_only: ClassVar[bool] = False
-    """Whether the update rule is for matrices only, and other parameters use a different rule."""
+    """Whether the update rule applies to matrices only, and all other parameters use a different
+    rule."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         epochs: Count | None
@@ -70,7 +73,7 @@ class Procedure(Section):
 
     @property
     def rejects(self) -> bool:
-        """Whether a gate may reject a probe, which the search then ignores."""
+        """Whether a gate may reject a probe. The search ignores rejected probes."""
         return False
 
     @property
@@ -82,12 +85,13 @@ class Procedure(Section):
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether a training run with a smaller budget is a prefix of one with this budget."""
+        """Whether a training run with a smaller budget is a prefix of a training run with this
+        budget."""
         return False
 
     @property
     def doubling(self) -> Doubling | None:
-        """Settings for doubling the budget; None if it is not doubled."""
+        """Settings for doubling the budget; None if the budget is not doubled."""
         return None
 
     @property
@@ -111,9 +115,10 @@ class Procedure(Section):
 class Training(Procedure):
     """Gradient-based training of a network.
 
-    ``import_path`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before
-    every update, the learning rate of each of its ``param_groups`` is set to the learning rate of
-    the schedule times the group's ``lr_factor`` (by default 1).
+    ``import_path`` names a function that takes the section and the list of parameters, and returns
+    a torch.optim.Optimizer. Before every update, the learning rate of each group in its
+    ``param_groups`` is set to the learning rate of the schedule times the group's ``lr_factor`` (by
+    default 1).
     """
 
     full_batch: ClassVar[bool] = False
@@ -133,34 +138,36 @@ class Training(Procedure):
             None if any(values.get(key) for key in BUDGETS[:-1]) else "saturation"
         )
     )
-    """`saturation` (the default without a budget): the search doubles the budget and continues its
-    failing training runs until a doubling hardly raises the EMC; `steps`, `epochs` or
-    `gradient_evaluations` is the first budget, by default 1,000 updates. `convergence`: trains
-    without a budget, until the plateau gate detects that training has stopped improving."""
+    """`saturation` (the default if no budget is set): the search doubles the budget and continues
+    its failing training runs until a doubling hardly raises the EMC. `steps`, `epochs` or
+    `gradient_evaluations` sets the first budget; by default it is 1,000 updates. `convergence`:
+    training has no budget and ends when the plateau gate detects that it has stopped improving."""
     saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
-    """With `until: saturation`, the largest factor by which the last doubling of the budget may
-    have raised the EMC (upper end of its 90 % interval)."""
+    """With `until: saturation`, doubling ends when the last doubling of the budget raised the EMC
+    by at most this factor (at the upper end of the factor's 90 % interval)."""
     max_budget: Annotated[Count | None, PRECISION] = None
-    """With `until: saturation`, the largest budget, in the unit of the first one; by default 64
-    times the first one."""
+    """With `until: saturation`, the largest budget, in the unit of the first budget; by default 64
+    times the first budget."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
     """With `until: saturation`, the number of failed training runs of a point whose final states
-    (weights and optimizer) are kept, so that they can be continued; at most 4 GiB per point. All
-    others are retrained if needed."""
+    (weights and optimizer) are kept, so that these runs can be continued; at most 4 GiB per point.
+    All other runs are retrained if needed."""
     unconverged: Literal["report", "extend"] = "report"
-    """Treatment of a failing probe that is still improving when its budget ends. `report`: its
-    verdict is `unconverged`. `extend`: its budget is doubled repeatedly, up to `extend_to` times
-    the initial one."""
+    """Treatment of a failing probe that is still improving when its budget ends. `report`: the
+    probe gets the verdict `unconverged`. `extend`: the budget of the probe is doubled repeatedly,
+    up to `extend_to` times the initial budget."""
     extend_to: Annotated[float, Field(gt=1, le=1e6)] = 8.0
-    """Cap of an extended budget, as a multiple of the initial one."""
+    """Maximum of an extended budget, as a multiple of the initial budget."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
-    """Learning rate schedule over the budget. `cosine`: half a period of a cosine, to zero. `wsd`
-    (warm-up, stable, decay): constant, then linear to zero over the last tenth of the budget."""
+    """Learning rate schedule over the budget. `cosine`: decreases to zero along half a period of a
+    cosine. `wsd` (warm-up, stable, decay): constant, then decreases linearly to zero over the last
+    tenth of the budget."""
     warmup: Annotated[Count | None, NUISANCE] = None
     """Number of updates over which the learning rate rises linearly to the value of the
     schedule."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Precision of the forward and backward pass (bf16: autocast, weights remain fp32)."""
+    """Precision of the forward and backward pass. With bf16, torch.autocast is used and the weights
+    remain fp32."""
     weight_decay: Annotated[Decay, NUISANCE] = 0.0
     """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
     label_smoothing: Annotated[Fraction, NUISANCE] = 0.0
@@ -173,18 +180,19 @@ class Training(Procedure):
     """Convergence checks."""
     curves: Literal["batches", "evaluation"] = "batches"
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
-    `batches`: the batches of the epoch, each before its update, as in most training loops.
-    `evaluation`: the whole subset in eval mode after the epoch, which is slower. Both check after
-    every epoch whether all samples are fitted; `batches` first evaluates a few samples that were
-    missed late in the epoch."""
+    `batches`: the batches of the epoch, each evaluated before its update, as in most training
+    loops. `evaluation`: the whole subset, evaluated in eval mode after the epoch, which is slower.
+    With both, training checks after every epoch whether all samples are fitted. With `batches`,
+    this check starts with a few samples that were missed late in the epoch."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of parts into which each batch is split. Their gradients are computed separately and
     added in a fixed order, so that results are bitwise identical on any number of processes. By
-    default each process computes one part, and results are equal up to rounding."""
+    default, each process computes one part, and results on different numbers of processes are equal
+    only up to rounding."""
 
     @property
     def budget(self) -> tuple[str, int] | None:
-        """Key and value of the (first) budget."""
+        """Key and value of the budget; with ``until: saturation``, of the first budget."""
         default = ("steps", FIRST_STEPS) if self.until == "saturation" else None
         return super().budget or default
 
@@ -199,7 +207,7 @@ class Training(Procedure):
         if self.until != "saturation" or self.budget is None:
             return None
         _, first = self.budget
-        last = int(math.log2((self.max_budget or _MAX_FACTOR * first) / first))
+        last = int(math.log2((self.max_budget or _MAX_BUDGET_FACTOR * first) / first))
         return Doubling(
             saturation=self.saturation, max_doublings=last, keep_states=self.keep_states
         )
@@ -211,12 +219,13 @@ class Training(Procedure):
         key, first = self.budget
         return self.model_copy(update={key: first << stage})
 
-    def conflict(self, other: str, fix: str) -> tuple[str, str]:
-        """Return (key, problem) for ``until: saturation`` with a setting that excludes it."""
+    def conflict(self, setting: str, fix: str) -> tuple[str, str]:
+        """Return (key, problem) for a setting that cannot be combined with ``until:
+        saturation``."""
         if "until" in self.model_fields_set:
-            return "until", f"saturation cannot be combined with {other}; {fix}"
-        problem = f"a budget, such as steps: 1000, is required with {other}"
-        return "steps", f"{problem}; the default, until: saturation, cannot be combined with it"
+            return "until", f"saturation cannot be combined with {setting}; {fix}"
+        problem = f"a budget, such as steps: 1000, is required with {setting}"
+        return "steps", f"{problem}; the default, until: saturation, does not support {setting}"
 
     @property
     def rejects(self) -> bool:
@@ -225,7 +234,11 @@ class Training(Procedure):
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether the budget is fixed and no update depends on it."""
+        """Whether a training run with a smaller budget is a prefix of a training run with this
+        budget.
+
+        This holds if the budget is fixed and no update depends on it.
+        """
         fixed = self.budget is not None and self.unconverged == "report"
         return fixed and self.schedule == "constant"
 
@@ -238,9 +251,10 @@ class Training(Procedure):
             yield "gates.plateau.patience", f"{problem}; use a smaller patience, or plateau: off"
         for key, value in (("until", "convergence"), ("unconverged", "extend")):
             if getattr(self, key) == value and plateau.mode == "off":
-                yield key, f"{value} needs the plateau gate; remove plateau: off"
+                yield key, f"{value} requires the plateau gate; remove plateau: off"
             if getattr(self, key) == value and self.schedule != "constant":
-                yield key, f"{value} cannot be combined with schedule: {self.schedule}; remove one"
+                problem = f"{value} cannot be combined with schedule: {self.schedule}"
+                yield key, f"{problem}; remove one of them"
         if self.until == "saturation":
             yield from self._check_saturation()
         else:
@@ -260,13 +274,14 @@ class Training(Procedure):
 
     def _check_saturation(self) -> Problems:
         if self.schedule == "cosine":
-            yield self.conflict("schedule: cosine", "use wsd, constant or a budget")
+            yield self.conflict("schedule: cosine", "use wsd or constant, or set a budget")
         if self.unconverged == "extend":
             yield self.conflict("unconverged: extend", "remove one of them")
         if self.max_budget is not None and self.budget is not None:
             key, first = self.budget
             if self.max_budget < 2 * first:
-                yield "max_budget", f"must be at least twice {key} ({first}), not {self.max_budget}"
+                problem = f"must be at least twice the first budget ({key}: {first})"
+                yield "max_budget", f"{problem}, not {self.max_budget}"
 
 
 class MiniBatches(Training):
@@ -275,9 +290,9 @@ class MiniBatches(Training):
     batch_size: Annotated[Count, NUISANCE] = 128
     """Global batch size; an epoch is split into batches of at most this many samples."""
     batches: Literal["near_equal", "tail"] = "near_equal"
-    """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
-    `tail`: into full batches and a smaller last one, like a plain DataLoader; whether n samples can
-    be fitted then depends on n modulo the batch size."""
+    """How an epoch is split. `near_equal`: into as few batches as possible, with sizes that differ
+    by at most one sample. `tail`: into full batches and a smaller last batch, like a plain
+    DataLoader; whether n samples can be fitted then depends on n modulo the batch size."""
 
 
 class Sgd(MiniBatches):
@@ -359,12 +374,12 @@ class Soap(Adaptive):
 
 
 class Muon(Adaptive):
-    """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for all
-    other parameters."""
+    """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), and AdamW for
+    all other parameters."""
 
     import_path: ClassVar[str] = "flexhpc.training.optimizers:muon"
     matrices_only: ClassVar[bool] = True
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02
-    """Learning rate of matrices; other parameters use a tenth of it."""
+    """Learning rate of matrices; all other parameters use a tenth of this rate."""
