@@ -99,7 +99,8 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
         test = _make_split(f"{name}, test set", tests[0], test_codes)
     if test is not None and test.shape != train.shape:
         raise PointError(
-            f"{name}: test samples have shape {test.shape}, but training samples {train.shape}"
+            f"{name}: test samples have shape {test.shape}, but training samples have shape "
+            f"{train.shape}"
         )
     return Source(
         name=name,

@@ -98,7 +98,8 @@ def _to_input_array(name: str, column: Any) -> Array:
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
                 raise PointError(
-                    f"{name}: sample {i} has shape {array.shape}, but sample 0 {arrays[0].shape}"
+                    f"{name}: sample {i} has shape {array.shape}, but sample 0 has shape "
+                    f"{arrays[0].shape}"
                 )
         return np.stack(arrays)
     return to_array(name, column)
