@@ -18,7 +18,7 @@ _VALUES_PER_BLOCK = 2**22
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Statistics of all samples in ``Source.train``, which a packed file also contains.
+    """Statistics of all samples in ``Source.train``; packed files store these statistics.
 
     Attributes:
         fingerprint: hash of the samples in their order and of their original labels.

@@ -164,7 +164,8 @@ def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
 def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> Split:
     """Return a split with images that are resized, then converted to grey or RGB.
 
-    Return ``split`` itself if its images already have this size and colour.
+    If ``side`` or ``colour`` is None, images keep their size or colour. Return ``split`` itself if
+    its images already have this size and colour.
     """
     channels = {None: split.shape[0], "grey": 1, "rgb": 3}[colour]
     shape = (channels, side or split.shape[1], side or split.shape[2])

@@ -124,7 +124,7 @@ class _LoadedSource:
         )
 
     def _standardising_moments(self, data: Data) -> tuple[Array, Array]:
-        """Return the mean and standard deviation with which ``data`` standardises inputs."""
+        """Return the mean and standard deviation to standardise with; see ``data.standardise``."""
         mean, deviation = self.mean, self.deviation
         image = self.source.train.dtype == np.uint8
         if data.standardise == "pixel":

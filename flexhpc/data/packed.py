@@ -234,6 +234,7 @@ def _memory_map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str)
 
 
 def _check_labels(labels: Array, count: int, classes: int) -> None:
+    """Raise ValueError unless the labels are ``count`` integers from 0 to ``classes`` - 1."""
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers ({count},), not {labels.dtype} {labels.shape}")
     if not count or labels.min() < 0 or labels.max() >= classes:

@@ -119,8 +119,8 @@ def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str
         parsed = parse("value: " + value, f"--set {text}")
         if not equals or name[0] not in allowed:
             problems.append(
-                f"--set {text}: must be data.KEY=VALUE, and KEY one of {', '.join(allowed)}; "
-                "other keys of data have no effect on a packed file; set them in the spec"
+                f"--set {text}: must be data.KEY=VALUE with KEY one of {', '.join(allowed)}; "
+                "set all other keys of data in the spec, because they do not affect a packed file"
             )
         problems += [str(problem) for problem in parsed.problems]
         values = with_value(values, name, parsed.value.get("value"))

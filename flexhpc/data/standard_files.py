@@ -105,10 +105,10 @@ def find_files(
 
 
 def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
-    """Return the path of a table: ``root`` if it is a file, else the first file found.
+    """Return the path of a table: ``root`` if it is a file, else the first file with a known name.
 
-    ``names`` are the possible file names in lower case, in order of priority. Upper and lower case
-    are not distinguished.
+    ``names`` are the known names in lower case, in order of priority. The case of file names is
+    ignored.
 
     Raises:
         PointError: the file is not found; the message lists the folders searched and how to get the

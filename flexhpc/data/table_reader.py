@@ -48,7 +48,7 @@ def read_csv(
 
 
 def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
-    """Parse a CSV file with ``pandas.read_csv``; raise if a row is longer than the header."""
+    """Parse a CSV file with ``pandas.read_csv``; reject rows that are longer than the header."""
     import pandas as pd
 
     with warnings.catch_warnings():

@@ -125,7 +125,7 @@ def _parse_joblib_array(
         pickle_bytes = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without PROTO, BINPUT and STOP
         if encoded not in pickle_bytes or dtype.str[1:].encode() not in pickle_bytes:
-            raise ValueError("its dtype or shape is different, or it is truncated")
+            raise ValueError("its dtype or shape is unexpected, or the file is truncated")
         return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
 
 

@@ -135,7 +135,7 @@ def _build_for_count(model: Network, shape: Shape, classes: int, device: str) ->
 
 @contextlib.contextmanager
 def _convert_errors(model: Network, shape: Shape) -> Iterator[None]:
-    """Convert exceptions in the ``with`` block to a PointError: samples have the wrong shape."""
+    """Convert exceptions in the ``with`` block to a PointError that rejects the shape."""
     try:
         with time_limit_as_point_error():
             yield

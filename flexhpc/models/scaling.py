@@ -111,7 +111,7 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
-    """Find the width with the closest number of parameters to ``target``.
+    """Find the width whose number of parameters is closest to ``target``.
 
     Bisection is valid because the number of parameters never decreases with the width.
     """
