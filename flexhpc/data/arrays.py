@@ -22,7 +22,7 @@ _TEST_INPUTS, _TEST_TARGETS = ("x_test", "X_test"), ("y_test",)
 
 
 def open_arrays(data: Arrays) -> Source:
-    """Open the arrays of a .npz file, or of .npy files, which are memory-mapped.
+    """Open the arrays of an .npz file, or several .npy files; only .npy files are memory-mapped.
 
     Raises:
         PointError: the file or an array does not exist, or the arrays are not valid samples and
@@ -33,9 +33,11 @@ def open_arrays(data: Arrays) -> Source:
         raise PointError(f"data.path: file not found ({data.path})")
     if path.suffix == ".npy":
         if data.target is None:
-            raise PointError("data.target: is required with a .npy file; name the file of labels")
+            raise PointError(
+                "data.target: is required with an .npy file; give the .npy file of the labels"
+            )
         if (data.test_column is None) != (data.test_target is None):
-            raise PointError("data.test_column, data.test_target: give both or neither")
+            raise PointError("data.test_column, data.test_target: give both keys or neither")
         names = [path.name, data.target, data.test_column, data.test_target]
         return array_source(
             f"arrays {path}", [_memory_map(path.parent / name) for name in names if name]
@@ -81,44 +83,50 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
     """Create a source from arrays.
 
     Args:
-        name: name in messages.
+        name: name of the source, for messages.
         arrays: inputs and labels, optionally followed by test inputs and test labels.
 
     Raises:
-        PointError: the arrays are not valid samples, or the labels do not match them.
+        PointError: the arrays are not valid samples and labels, or the lengths of inputs and labels
+            differ.
     """
     inputs, labels, *tests = arrays
-    codes, order = encode_labels(name, labels)
+    codes, sorted_labels = encode_labels(name, labels)
     train = _make_split(name, inputs, codes)
-    test = (
-        _make_split(f"{name}, test set", tests[0], encode_labels(name, tests[1], order)[0])
-        if tests
-        else None
-    )
+    test = None
+    if tests:
+        test_codes, _ = encode_labels(name, tests[1], sorted_labels)
+        test = _make_split(f"{name}, test set", tests[0], test_codes)
     if test is not None and test.shape != train.shape:
-        raise PointError(f"{name}: test samples are {test.shape}, not {train.shape}")
+        raise PointError(
+            f"{name}: test samples have shape {test.shape}, but training samples have shape "
+            f"{train.shape}"
+        )
     return Source(
         name=name,
-        classes=len(order),
+        classes=len(sorted_labels),
         train=train,
         test=lambda: test,
-        class_names=class_names_of(order),
+        class_names=class_names_of(sorted_labels),
     )
 
 
 def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
-    """Create a split: uint8 samples are kept, all others are converted to float32."""
+    """Create a split; samples are converted to float32 unless their dtype is uint8."""
     if len(labels) != len(inputs):
-        raise PointError(f"{name}: inputs {inputs.shape} and labels {labels.shape} do not match")
+        raise PointError(
+            f"{name}: inputs of shape {inputs.shape} and labels of shape {labels.shape} do not "
+            "match"
+        )
     if len(labels) < 2:
         raise PointError(f"{name}: {len(labels)} samples are too few; at least 2 are needed")
     if inputs.ndim not in (2, 3, 4) or 0 in inputs.shape:
         raise PointError(
-            f"{name}: inputs {inputs.shape} are neither vectors (n, features) nor images "
+            f"{name}: inputs of shape {inputs.shape} are neither vectors (n, features) nor images "
             "(n, channels, height, width) or (n, height, width)"
         )
     if inputs.dtype.kind not in "biuf":
-        raise PointError(f"{name}: inputs are {inputs.dtype}, not numbers")
+        raise PointError(f"{name}: inputs have dtype {inputs.dtype}, which is not numeric")
     if inputs.ndim == 3:
         inputs = inputs[:, None]
     if inputs.dtype == np.uint8:
@@ -127,9 +135,9 @@ def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
     def blocks() -> Iterator[Array]:
         for block in in_blocks(inputs):
             if np.isinf(block).any():
-                raise PointError(f"{name}: inputs have infinite numbers")
+                raise PointError(f"{name}: inputs contain infinite numbers")
             if block.ndim > 2 and np.isnan(block).any():
-                raise PointError(f"{name}: images have NaN")
+                raise PointError(f"{name}: images contain NaN")
             yield np.ascontiguousarray(block, dtype=np.float32)
 
     shape = tuple(int(side) for side in inputs.shape[1:])

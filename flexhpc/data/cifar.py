@@ -1,4 +1,4 @@
-"""Read CIFAR-10 and CIFAR-100: the published pickles, or files in the binary format."""
+"""Read CIFAR-10 and CIFAR-100 from the published pickles or from files in the binary format."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ PUBLISHED_MD5 = {
     "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
     "meta": "7973b15100ade9c7d40fb424638fde48",
 }
-"""The MD5 sums that torchvision verifies."""
+"""MD5 sums of the published pickles; torchvision verifies the same sums."""
 
 
 def open_cifar(source: str, root: str | None) -> Source:
     """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 test images.
 
     Raises:
-        PointError: the files are not found, damaged, or not the published ones.
+        PointError: the files are not found or damaged, or a pickle is not the published file.
     """
     classes = _CLASSES[source]
     paths = find_or_download(source, root, _candidates(source, _TRAIN))
-    train, coarse = _read(paths, classes)
+    train, coarse = _read_batches(paths, classes)
 
     def test() -> Split | None:
         files = find_files(source, root, _candidates(source, _TEST))
-        return _read(files, classes)[0] if files else None
+        return _read_batches(files, classes)[0] if files else None
 
     names = CIFAR10_NAMES if source == "cifar10" else _fine_names(paths[0].parent)
     super_classes = None if coarse is None else _coarse_map(paths[0], train.labels, coarse)
@@ -64,7 +64,7 @@ def open_cifar(source: str, root: str | None) -> Source:
 
 
 def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
-    """Return the possible paths of each file, relative to a root."""
+    """Return the possible paths of each file, relative to a root folder."""
     pickles, binaries = _FOLDERS[source]
     return [
         [f"{pickles}/{name}", name, f"{binaries}/{name}.bin", f"{name}.bin"]
@@ -72,8 +72,8 @@ def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
     ]
 
 
-def _read(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
-    """Return the samples of files, and the super-class of each sample (None for CIFAR-10)."""
+def _read_batches(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
+    """Return the samples of all files, and the super-class of each sample (None for CIFAR-10)."""
     batches = [(_read_binary if path.suffix else _read_pickle)(path, classes) for path in paths]
     images = [images.reshape(-1, *_SHAPE) for images, *_ in batches]
     labels = np.concatenate([fine for _, fine, _ in batches]).astype(np.int64)
@@ -85,7 +85,11 @@ def _read(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
 
 
 def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
-    """Return pixels, classes and super-classes; a row starts with 1 label byte (2 in CIFAR-100)."""
+    """Return the pixels, classes and super-classes of the images in a binary file.
+
+    An image of CIFAR-10 starts with one label byte: the class. An image of CIFAR-100 starts with
+    two: the super-class and the class. The returned super-classes of CIFAR-10 have no meaning.
+    """
     labels = 2 if classes == 100 else 1
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         rows = np.frombuffer(file.read(MAX_BYTES), np.uint8).reshape(
@@ -100,25 +104,26 @@ def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
 
 
 def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
+    """Return the pixels, classes and super-classes of the images in a published pickle."""
     batch = _load_published_pickle(path)
     fine = batch["fine_labels" if classes == 100 else "labels"]
     return batch["data"], np.array(fine), np.array(batch.get("coarse_labels"))
 
 
 def _load_published_pickle(path: Path) -> Any:
-    """Load a pickle if it is a published file; reject any other, because loading could run code."""
+    """Load a published pickle; reject any other file, because loading it could run code."""
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         content = file.read(MAX_BYTES)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED_MD5[path.name]:
         raise PointError(
-            f"{path}: is not the published file (MD5 mismatch); download it again, or use "
-            "CIFAR's binary format (.bin)"
+            f"{path}: is not the published file (MD5 mismatch); download it again, or use the "
+            "files in CIFAR's binary format (.bin)"
         )
     return pickle.loads(content, encoding="latin1")
 
 
 def _fine_names(folder: Path) -> list[str] | None:
-    """Return the class names of CIFAR-100; None if their file is missing or invalid."""
+    """Return the class names of CIFAR-100; None if the file of names is missing or invalid."""
     try:
         if (text := folder / "fine_label_names.txt").is_file():
             names = text.read_text().split()

@@ -19,29 +19,30 @@ from flexhpc.errors import PointError
 
 _SHAPE = (32, 32, 3)
 _NUMBER = re.compile(r"part_?(\d+)\.npz$", re.IGNORECASE)
-_KIND = "an .npz file with X, uint8 (n, 32, 32, 3), and Y, classes 0 to 9 (n,)"
+_KIND = "an .npz file with images X, uint8 (n, 32, 32, 3), and their classes Y, 0 to 9 (n,)"
 
 
 def open_cifar5m(source: str, root: str | None) -> Source:
-    """Open all parts in numerical order: uint8 (n, 3, 32, 32), without a test set.
+    """Open all parts of CIFAR-5m in numerical order: uint8 (n, 3, 32, 32), without a test set.
 
     Images are read in blocks, so that no part needs to fit into memory.
 
     Raises:
         PointError: there are no parts, a part is missing, or a part is damaged.
     """
-    paths = _parts(source, root)
+    paths = _find_parts(source, root)
     train = Split(
-        labels=np.concatenate([_labels(path) for path in paths]),
+        labels=np.concatenate([_read_labels(path) for path in paths]),
         shape=(3, 32, 32),
         dtype=np.dtype(np.uint8),
-        blocks=partial(_images, paths),
+        blocks=partial(_read_images, paths),
     )
     names = CIFAR10_NAMES
     return Source(name=source, classes=len(names), train=train, class_names=names)
 
 
-def _parts(source: str, root: str | None) -> list[Path]:
+def _find_parts(source: str, root: str | None) -> list[Path]:
+    """Return the paths of all parts, in numerical order."""
     roots = folders_to_search(source, root)
     for folder in [path / inner for path in roots for inner in ("", "cifar5m")]:
         parts = {
@@ -55,21 +56,21 @@ def _parts(source: str, root: str | None) -> list[Path]:
     raise not_found_error(source, roots, "cifar5m_part0.npz")
 
 
-def _labels(path: Path) -> Ints:
-    """Return the labels of a part; check the shape and dtype of its images."""
+def _read_labels(path: Path) -> Ints:
+    """Read the labels of a part; check the shape and dtype of the images in this part."""
     with convert_read_errors(path, _KIND), open_regular_file(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")
         labels = arrays["Y"]
         _, shape, dtype = open_array(arrays.zip, "X")
         if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < 10:
-            raise ValueError(f"Y must be whole numbers from 0 to 9, not {labels.dtype}")
+            raise ValueError(f"Y must be whole numbers from 0 to 9; its dtype is {labels.dtype}")
         if shape != (*labels.shape, *_SHAPE) or dtype != np.uint8:
             raise ValueError(f"X has dtype {dtype} and shape {shape}, Y has shape {labels.shape}")
         return np.asarray(labels, np.int64)
 
 
-def _images(paths: list[Path]) -> Iterator[Array]:
+def _read_images(paths: list[Path]) -> Iterator[Array]:
     for path in paths:
         with convert_read_errors(path, _KIND):
             for block in array_blocks(path, "X"):

@@ -18,8 +18,8 @@ def open_custom(data: CustomData) -> Source:
     """Import a custom data set, call it if it is a function, and return it as a source.
 
     Raises:
-        PointError: it cannot be imported, raises an exception, or does not provide samples and
-            labels.
+        PointError: the data set cannot be imported, raises an exception, or does not provide
+            samples and labels.
     """
     key = f"data.source: {data.source}"
     target = import_object(
@@ -33,16 +33,17 @@ def open_custom(data: CustomData) -> Source:
 
 
 def convert_samples(name: str, samples: Any) -> list[Array]:
-    """Return custom samples as [inputs, labels], with test inputs and test labels if there are any.
+    """Convert custom samples to arrays: inputs, labels and, if given, test inputs and test labels.
 
     Args:
-        name: name in messages.
-        samples: two or four objects that NumPy can convert to arrays, such as torch tensors; inputs
-            may also be a list or a pandas column of encoded or PIL images. Or a map-style data set
-            (torch, torchvision), of which each sample is read once.
+        name: name of the data set, for messages.
+        samples: one of two forms. (1) A tuple (inputs, labels) or (inputs, labels, test inputs,
+            test labels) of objects that NumPy can convert to arrays, such as torch tensors. Inputs
+            may also be a list or a pandas column of images, as encoded bytes or PIL images. (2) A
+            map-style data set (torch, torchvision); each of its samples is read once.
 
     Raises:
-        PointError: ``samples`` has another form.
+        PointError: ``samples`` has neither form.
     """
     if _is_map_style(samples):
         samples = _read_map_style(name, samples)
@@ -52,13 +53,16 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
             "test inputs, test labels) or a map-style data set"
         )
     return [
-        to_array(name, column) if i % 2 else _inputs(name, column)
+        to_array(name, column) if i % 2 else _to_input_array(name, column)
         for i, column in enumerate(samples)
     ]
 
 
 def _is_map_style(samples: Any) -> bool:
-    """Return whether an object is a map-style data set."""
+    """Return whether an object is a map-style data set.
+
+    This is an object with a length and items that is neither an array nor a built-in container.
+    """
     if isinstance(samples, (tuple, list, dict, str, bytes)) or hasattr(samples, "__array__"):
         return False
     return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
@@ -71,14 +75,14 @@ def _read_map_style(name: str, samples: Any) -> tuple[list[Any], list[Any]]:
         sample = samples[i]
         if not isinstance(sample, (tuple, list)) or len(sample) < 2:
             kind = type(sample).__name__
-            raise PointError(f"{name}: sample {i} is a {kind}, not (input, label)")
+            raise PointError(f"{name}: sample {i} is a {kind}, not a tuple (input, label)")
         inputs.append(sample[0])
         labels.append(int(sample[1]) if hasattr(sample[1], "item") else sample[1])
     return inputs, labels
 
 
-def _inputs(name: str, column: Any) -> Array:
-    """Return inputs as an array; images are decoded."""
+def _to_input_array(name: str, column: Any) -> Array:
+    """Convert inputs to one array; decode images."""
     is_objects = getattr(getattr(column, "dtype", None), "kind", "") == "O"
     rows = list(column) if isinstance(column, list) or is_objects else []
     if rows and (isinstance(rows[0], bytes) or hasattr(rows[0], "getbands")):
@@ -93,6 +97,9 @@ def _inputs(name: str, column: Any) -> Array:
         arrays = [to_array(name, row) for row in rows]
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
-                raise PointError(f"{name}: sample {i} is {array.shape}, not {arrays[0].shape}")
+                raise PointError(
+                    f"{name}: sample {i} has shape {array.shape}, but sample 0 has shape "
+                    f"{arrays[0].shape}"
+                )
         return np.stack(arrays)
     return to_array(name, column)

@@ -18,10 +18,10 @@ _VALUES_PER_BLOCK = 2**22
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Statistics over all samples, stored so that they are computed only once.
+    """Statistics of all samples in ``Source.train``; packed files store these statistics.
 
     Attributes:
-        fingerprint: identifies the samples, their order and original labels.
+        fingerprint: hash of the samples in their order and of their original labels.
         mean, deviation: mean and standard deviation, float32, per channel (channels, 1, 1) or
             feature (features,); a constant channel or feature has deviation 0.
         twins: ids of the samples that are identical to another sample, int64 (m,).
@@ -42,9 +42,9 @@ class Split:
     Attributes:
         labels: original labels, int64 (n,), from 0 to classes - 1.
         shape: shape of one sample: (channels, height, width) or (features,).
-        dtype: uint8 or float32; NaN is a missing value of a vector.
-        blocks: returns an iterator over the samples in order, as arrays ``(k, *shape)``; may be
-            called repeatedly.
+        dtype: uint8 or float32; in vectors, NaN marks a missing value.
+        blocks: function that returns an iterator over the samples in order, as arrays
+            ``(k, *shape)``; every call starts at the first sample.
     """
 
     labels: Ints
@@ -72,7 +72,7 @@ class Split:
             yield from in_blocks(block)
 
     def gather(self) -> Array:
-        """Return all samples as one array ``(n, *shape)``; a single block is not copied."""
+        """Return all samples as one array ``(n, *shape)``; only several blocks are copied."""
         blocks = self.blocks()
         first = next(blocks)
         if len(first) == len(self):
@@ -92,13 +92,14 @@ class Source:
     Attributes:
         name: name in messages.
         classes: number of classes.
-        train: the training samples.
-        test: returns the samples of the source's test files, or None if it has none (the default).
+        train: the training samples, including samples that a point holds out as a test set.
+        test: function that returns the samples of the source's test files, or None if the source
+            has no test files (the default).
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
-        scaled: which features are standardised, bool (features,); None for all.
+        scaled: mask of the features that are standardised, bool (features,); None if all are.
         summary: statistics of the training samples; None if they must be computed.
-        class_names: names of the classes, in order; None if they have no names.
+        class_names: names of the classes, in order; None if the classes have no names.
     """
 
     name: str
@@ -111,23 +112,23 @@ class Source:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Replace invalid Unicode characters, which folder names may contain."""
+        """Replace invalid Unicode characters in class names, which may be names of folders."""
         if self.class_names is not None:
             names = tuple(name.encode(errors="replace").decode() for name in self.class_names)
             object.__setattr__(self, "class_names", names)
 
 
 def rows_per_block(shape: tuple[int, ...]) -> int:
-    """Return the number of samples of a shape per block (about four million values).
+    """Return how many samples of a shape form one block (about four million values).
 
-    It depends only on the shape, so that floating-point sums do not depend on how the samples are
-    stored.
+    This number depends only on the shape, so that floating-point sums over blocks do not depend on
+    how the samples are stored.
     """
     return max(1, _VALUES_PER_BLOCK // int(np.prod(shape, dtype=np.int64)))
 
 
 def in_blocks(inputs: Array) -> Iterator[Array]:
-    """Yield consecutive rows of an array, :func:`rows_per_block` at a time."""
+    """Yield the rows of an array in order, :func:`rows_per_block` at a time."""
     step = rows_per_block(inputs.shape[1:])
     for start in range(0, len(inputs), step):
         yield inputs[start : start + step]

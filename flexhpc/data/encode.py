@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _MAX_CATEGORIES = 1_000
 _MAX_VALUES = 2**31
-"""Maximum number of values of an encoded table: 8 GB."""
+"""Maximum number of values of an encoded table, which take 8 GB as float32."""
 _MAX_TEXT_FRACTION = 0.05
 _MIN_DISTINCT_NUMBERS = 20
-"""A text column is taken for a numeric column with typing errors if at most this fraction of its
-cells is not numeric and there are more than this number of distinct numbers."""
+"""A text column is taken for a numeric column with typing errors if at most ``_MAX_TEXT_FRACTION``
+of its cells are not numeric and it has more than ``_MIN_DISTINCT_NUMBERS`` distinct numbers."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -35,9 +35,10 @@ class Column:
 
     Attributes:
         name: name of the column.
-        categories: sorted values, one feature each; None for a numeric column.
+        categories: sorted distinct values, each encoded as one feature; None for a numeric column.
         has_indicator: whether an additional feature indicates missing values.
-        offset: subtracted from numbers before the conversion to float32.
+        offset: number that is subtracted from all numbers of the column before they are converted
+            to float32.
     """
 
     name: str
@@ -47,26 +48,27 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Number of features."""
+        """Number of features that encode the column."""
         return (1 if self.categories is None else len(self.categories)) + self.has_indicator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """Encoding of a table, in the order of its columns."""
+    """Encodings of all columns of a table, in the order of the columns."""
 
     columns: list[Column]
 
     @property
     def scaled(self) -> Mask:
-        """Whether each feature is from a numeric column and therefore standardised, (features,)."""
+        """Mask (features,) of the features to standardise: the numbers of numeric columns."""
         parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
         return np.concatenate(parts)
 
     def encode(self, frame: pd.DataFrame, path: Path) -> Array:
         """Encode a table as float32 (n, features).
 
-        A missing number is NaN, an unknown category is all zeros.
+        A missing number is encoded as NaN. In a column of categories, a missing value and an
+        unknown category are encoded as zeros in all features of this column.
 
         Raises:
             PointError: a numeric column contains text, or a number beyond the range of float32; or
@@ -77,8 +79,8 @@ class Encoding:
         width = sum(column.width for column in self.columns)
         if len(frame) * width > _MAX_VALUES:
             raise PointError(
-                f"{path}: {len(frame):,} rows of {width:,} features are more than "
-                f"{_MAX_VALUES:,} numbers; remove columns with data.drop"
+                f"{path}: too many values after encoding ({len(frame):,} rows x {width:,} "
+                f"features, maximum {_MAX_VALUES:,}); remove columns with data.drop"
             )
         encoded = np.zeros((len(frame), width), dtype=np.float32)
         start = 0
@@ -107,7 +109,8 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         path: the file, for messages.
 
     Raises:
-        PointError: a column contains neither numbers nor text, or too many different texts.
+        PointError: a column contains values of another type than numbers and text, is numeric
+            except for a few cells, or has too many categories.
     """
     import pandas as pd
 
@@ -120,7 +123,7 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
             offset = _offset(_to_float64(series, path))
         else:
             if name not in categorical:
-                _check_not_numbers(series, path)
+                _check_not_mostly_numeric(series, path)
             if not numeric and (kind := inferred_type(series)) not in ("string", "empty"):
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
@@ -140,7 +143,7 @@ def _column_error(series: pd.Series[Any], path: Path, problem: str) -> PointErro
     )
 
 
-def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
+def _check_not_mostly_numeric(series: pd.Series[Any], path: Path) -> None:
     """Raise PointError for a text column in which almost all cells are numbers."""
     import pandas as pd
 
@@ -157,8 +160,8 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
         row = int(np.flatnonzero(series.notna())[np.flatnonzero(not_numbers)[0]])
         raise PointError(
             f"{path}: column {series.name} is numeric except for {int(not_numbers.sum())} cells "
-            f"({cells[not_numbers].iloc[0]!r} in row {row + 1}); correct them, or name the column "
-            "in data.categorical or data.drop"
+            f"(the first is {cells[not_numbers].iloc[0]!r} in row {row + 1}); correct them, or add "
+            "the column to data.categorical or data.drop"
         )
 
 
@@ -176,14 +179,17 @@ def _to_float64(series: pd.Series[Any], path: Path) -> Array:
 
 
 def _too_large_error(series: pd.Series[Any], path: Path) -> PointError:
-    return _column_error(series, path, "has infinite or too large numbers")
+    return _column_error(
+        series, path, "contains infinite numbers, or numbers that are too large for float32"
+    )
 
 
 def _offset(values: Array) -> float:
-    """Return an offset to subtract so that float32 can distinguish the numbers, such as dates.
+    """Return the offset of a numeric column; see :class:`Column`.
 
-    The offset is 0 if float32 distinguishes all numbers, or if subtracting their median separates
-    at most half of the numbers that coincide in float32.
+    Large numbers that are close to each other, such as dates, can be equal after rounding to
+    float32. The offset is the median if subtracting it avoids more than half of these cases, and
+    0 otherwise.
     """
     distinct = np.unique(values[~np.isnan(values)])
     collisions = len(distinct) - len(np.unique(distinct.astype(np.float32)))

@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk, read with the library ``datasets``."""
+"""Read Hugging Face data sets from disk with the library ``datasets``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
         import datasets
     except ImportError:
         raise PointError(
-            "data.source: hugging_face requires the package datasets; pip install datasets"
+            "data.source: hugging_face requires the package datasets; run `pip install datasets`"
         ) from None
     path = Path(data.path).expanduser()
     with convert_read_errors(path, _KIND):
@@ -43,16 +43,19 @@ def open_hugging_face(data: HuggingFace) -> Source:
     train, test = _splits(data_set, data, path)
     for split in (train, test):
         if split is not None:
-            _check(split, data, path)
+            _check_columns(split, data, path)
     name = f"hugging_face {path}"
     if not isinstance(train.features[data.column], datasets.Image):
         splits = [split for split in (train, test) if split is not None]
         return array_source(
-            name, [array for split in splits for array in _arrays(split, data, path)]
+            name, [array for split in splits for array in _read_arrays(split, data, path)]
         )
-    images = _images(train, data, name)
+    images = _labelled_images(train, data, name)
     source = image_source(
-        name, images, lambda: None if test is None else _images(test, data, name), data.side
+        name,
+        images,
+        lambda: None if test is None else _labelled_images(test, data, name),
+        data.side,
     )
     if names := getattr(train.features[data.target], "names", None):
         order = np.unique(images.labels).tolist()
@@ -62,7 +65,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
 
 
 def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
-    """Return the training split and the test split (None without a test set)."""
+    """Return the training split and the test split (None if there is no test split)."""
     if not hasattr(data_set, "keys"):
         return data_set, None
     for key, name in (("split", data.split), ("test_split", data.test_split)):
@@ -75,8 +78,8 @@ def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
     return data_set[data.split], data_set[test] if test else None
 
 
-def _check(split: Any, data: HuggingFace, path: Path) -> None:
-    """Check that the columns exist and that Arrow's offsets, which reads rely on, are valid."""
+def _check_columns(split: Any, data: HuggingFace, path: Path) -> None:
+    """Check that the columns exist, and that Arrow's offsets are valid: reading relies on them."""
     for key, column in (("column", data.column), ("target", data.target)):
         if column not in split.column_names:
             columns = ", ".join(split.column_names)
@@ -85,13 +88,14 @@ def _check(split: Any, data: HuggingFace, path: Path) -> None:
         split.data.table.select([data.column, data.target]).validate(full=True)
 
 
-def _arrays(split: Any, data: HuggingFace, path: Path) -> tuple[Array, Any]:
+def _read_arrays(split: Any, data: HuggingFace, path: Path) -> tuple[Array, Any]:
+    """Return the inputs and labels of a split without images."""
     with convert_read_errors(path, _KIND):
         inputs = np.asarray(split.with_format("numpy")[data.column][:])
         return inputs, split[data.target][:]
 
 
-def _images(split: Any, data: HuggingFace, name: str) -> LabelledImages:
+def _labelled_images(split: Any, data: HuggingFace, name: str) -> LabelledImages:
     import datasets
 
     encoded = split.cast_column(data.column, datasets.Image(decode=False))

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST in the IDX format (http://yann.lecun.com/exdb/mnist/), gzipped or not."""
+"""Read MNIST and Fashion-MNIST from IDX files (http://yann.lecun.com/exdb/mnist/), also gzipped."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path) -> Array:
-    """Read one IDX file of unsigned bytes, gzipped or not.
+    """Read one IDX file of unsigned bytes, plain or gzipped.
 
     Raises:
-        PointError: the file is unreadable, truncated or not IDX.
+        PointError: the file is unreadable, truncated or not an IDX file.
     """
     with convert_read_errors(path, "an IDX file of bytes"), open_decompressed(path) as file:
         content = file.read(MAX_BYTES)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):
-            raise ValueError(f"its header {content[:4]!r} does not declare unsigned bytes")
+            raise ValueError(
+                f"its header {content[:4]!r} does not declare unsigned bytes in 1 or 3 dimensions"
+            )
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
@@ -55,7 +57,7 @@ def open_mnist(source: str, root: str | None) -> Source:
 
 
 def _candidates(source: str, split: str) -> list[list[str]]:
-    """Return the possible paths of the image file and of the label file, relative to a root."""
+    """Return the possible paths of the image file and the label file, relative to a root folder."""
     folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
     return [
         [f"{folder}{split}-{name}-ubyte{end}" for folder in folders for end in ("", ".gz")]
@@ -67,9 +69,11 @@ def _read_split(image_path: Path, label_path: Path) -> Split:
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.ndim != 3 or not images.size or labels.shape != images.shape[:1]:
         raise PointError(
-            f"{image_path}: images {images.shape} and labels {labels.shape} do not match; replace "
-            "both files"
+            f"{image_path}: images of shape {images.shape} and labels of shape {labels.shape} do "
+            "not match; replace both files"
         )
     if labels.max() > 9:
-        raise PointError(f"{label_path}: labels must be 0 to 9 ({labels.max()}); replace the file")
+        raise PointError(
+            f"{label_path}: labels must be 0 to 9, not {labels.max()}; replace the file"
+        )
     return Split.from_arrays(images[:, None], labels)

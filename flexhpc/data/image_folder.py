@@ -19,20 +19,20 @@ def open_image_folder(data: ImageFolder) -> Source:
 
     Classes are the sorted folder names. Files are searched recursively in sorted order, so that
     global sample ids are the same on every machine. Names that start with a dot are ignored. If
-    ROOT/train exists, ROOT/val or ROOT/test is the test set.
+    ROOT/train exists, the test set is ROOT/val or, if that does not exist, ROOT/test.
 
     Raises:
-        PointError: the folder does not exist, or contains no images, an unreadable image, or images
-            of different sizes (without ``data.side``).
+        PointError: the folder does not exist, a class has no images, or the first image cannot be
+            read. For other images, reading the samples raises the error.
     """
     root = Path(data.root).expanduser()
     check_not_a_file(data.root)
     if not root.is_dir():
         raise PointError(f"data.root: {data.root} is not a folder")
     folder = root / "train" if (root / "train").is_dir() else root
-    classes = _folders(folder)
+    classes = _class_folders(folder)
     if len(classes) < 2:
-        raise PointError(f"{folder}: needs at least two folders of images, one per class")
+        raise PointError(f"{folder}: must contain at least two folders of images, one per class")
     train = _open_split(folder, classes, data.side, None)
 
     def test() -> Split | None:
@@ -47,12 +47,12 @@ def open_image_folder(data: ImageFolder) -> Source:
     )  # fmt: skip
 
 
-def _folders(folder: Path) -> list[str]:
+def _class_folders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _images(folder: Path) -> list[str]:
-    """Return the images of a class, sorted by the names of their folders and files."""
+def _find_images(folder: Path) -> list[str]:
+    """Return the paths of the images of a class, sorted by the names of folders and files."""
 
     def fail(error: OSError) -> None:
         raise PointError(f"{error.filename}: cannot be read ({error.strerror})")
@@ -72,21 +72,26 @@ def _images(folder: Path) -> list[str]:
 def _open_split(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
 ) -> Split:
-    """Return the samples of a folder; ``shape`` is the required shape of an image, if any."""
+    """Open the images in the folders of all classes; see :func:`image_split` for ``shape``."""
     paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
-    for name in _folders(folder):
+    for name in _class_folders(folder):
         if name not in classes:
             raise PointError(
                 f"{folder / name}: the training set has no class of this name; remove the folder"
             )
-        images = _images(folder / name)
+        images = _find_images(folder / name)
         if not images:
-            raise PointError(f"{folder / name}: has no images ({', '.join(sorted(SUFFIXES))})")
+            raise PointError(
+                f"{folder / name}: contains no images (files with a suffix of "
+                f"{', '.join(sorted(SUFFIXES))})"
+            )
         paths += images
         labels += [classes.index(name)] * len(images)
     if not paths:
-        raise PointError(f"{folder}: has no folders of images, one per class")
+        raise PointError(
+            f"{folder}: contains no folders; it must contain one folder of images per class"
+        )
     return image_split(
         lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), side, shape
     )

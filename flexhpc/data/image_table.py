@@ -15,8 +15,8 @@ from flexhpc.errors import PointError
 
 _ROWS_PER_BATCH = 256
 _MAX_ROWS = 2**27
-"""Maximum number of rows. The file size does not limit it, because a column of equal values takes
-almost no space."""
+"""Maximum number of rows. Even a small file can have more rows, because a column of equal values
+takes almost no space."""
 
 
 def open_image_table(data: ImageTable) -> Source:
@@ -26,38 +26,40 @@ def open_image_table(data: ImageTable) -> Source:
         PointError: a file or column does not exist, or a row has no image or no class.
     """
     path = Path(data.path).expanduser()
-    train = _read(_files(path, data.split), data)
-    test_files = [] if data.test_split is None else _files(path, data.test_split)
+    train = _labelled_images(_find_files(path, data.split), data)
+    test_files = [] if data.test_split is None else _find_files(path, data.test_split)
     return image_source(
-        f"image_table {path}", train, lambda: _read(test_files, data) if test_files else None,
+        f"image_table {path}",
+        train,
+        lambda: _labelled_images(test_files, data) if test_files else None,
         data.side,
-    )  # fmt: skip
+    )
 
 
-def _files(path: Path, split: str | None) -> list[Path]:
+def _find_files(path: Path, split: str | None) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(file for file in path.rglob("*.parquet") if file.name.startswith(split or ""))
     if not files:
-        names = f"{split}*.parquet" if split else "*.parquet"
-        raise PointError(f"data.path: {path} is neither a file nor a folder with {names}")
+        pattern = f"{split}*.parquet" if split else "*.parquet"
+        raise PointError(f"data.path: {path} is neither a file nor a folder with {pattern}")
     return files
 
 
-def _read(files: list[Path], data: ImageTable) -> LabelledImages:
+def _labelled_images(files: list[Path], data: ImageTable) -> LabelledImages:
     def images() -> Iterator[NamedImage]:
         for file in files:
             for row, cell in enumerate(_cells(file, data.column)):
                 image = cell.get("bytes") if isinstance(cell, dict) else cell
                 if not isinstance(image, bytes):
                     raise PointError(
-                        f"{file}, row {row}: {data.column} is {type(image).__name__}, not the "
-                        "bytes of an image"
+                        f"{file}, row {row}: {data.column} has type {type(image).__name__}, but "
+                        "must be the bytes of an image"
                     )
                 yield f"{file}, row {row}", image
 
     labels = [label for file in files for label in _cells(file, data.target)]
-    name = f"data.target: {data.target} of {files[0]}"
+    name = f"data.target: column {data.target} of {files[0]}"
     return LabelledImages(name=name, labels=labels, images=images)
 
 
@@ -74,7 +76,7 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
             raise PointError(f"{path}: has no column {column}; it has {columns}")
         if (rows := file.metadata.num_rows) > _MAX_ROWS:
             raise PointError(
-                f"{path}: has {rows:,} rows, at most {_MAX_ROWS:,} are supported; split it"
+                f"{path}: has {rows:,} rows, at most {_MAX_ROWS:,} are supported; split the file"
             )
         for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):
             yield from batch.column(0).to_pylist()

@@ -24,11 +24,11 @@ from flexhpc.errors import PointError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _IMAGES_PER_BLOCK = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that PIL may detect; for some others it would start external programs."""
+"""Image formats that PIL may open. For some other formats, PIL would start an external program."""
 _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601 weights x 2^16
 
 NamedImage = tuple[str, Any]
-"""Name of an image for messages, and its path, its bytes, or a PIL image."""
+"""Name of an image for messages, and the image: a path, the bytes of a file, or a PIL image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,10 @@ class LabelledImages:
     """Encoded images and their labels.
 
     Attributes:
-        name: name of the labels in messages.
+        name: name of the labels, for messages.
         labels: one label of any type per image.
-        images: returns an iterable over the images in order; may be called repeatedly.
+        images: function that returns an iterable over the images in order; every call starts at the
+            first image.
     """
 
     name: str
@@ -51,21 +52,23 @@ def image_source(
 ) -> Source:
     """Create a source from encoded images and labels.
 
+    ``test`` returns the test set, or None if there is none. ``side`` is as in :func:`image_split`.
+
     Raises:
         PointError: a label is invalid, or the first image cannot be read.
     """
-    codes, order = encode_labels(train.name, train.labels)
+    codes, sorted_labels = encode_labels(train.name, train.labels)
     split = image_split(train.images, codes, side)
 
     def test_split() -> Split | None:
         if (labelled := test()) is None:
             return None
-        codes, _ = encode_labels(labelled.name, labelled.labels, order)
+        codes, _ = encode_labels(labelled.name, labelled.labels, sorted_labels)
         return image_split(labelled.images, codes, side, split.shape)
 
     return Source(
-        name=name, classes=len(order), train=split, test=test_split,
-        class_names=class_names_of(order),
+        name=name, classes=len(sorted_labels), train=split, test=test_split,
+        class_names=class_names_of(sorted_labels),
     )  # fmt: skip
 
 
@@ -73,14 +76,14 @@ def image_split(
     images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> Split:  # fmt: skip
-    """Create a split that decodes images while it is read: uint8 (n, 3, height, width).
+    """Create a split that decodes images when its blocks are read: uint8 (n, 3, height, width).
 
     Args:
         images: see :class:`LabelledImages`.
         labels: int64 (n,).
         side: side length (pixels) to which images are resized; None if all have the same size.
-        shape: required shape, such as that of the training images; None for the shape of the first
-            image.
+        shape: required shape of every image, for example the shape of the training images; None
+            for the shape of the first image.
 
     Raises:
         PointError: the first image cannot be read. If another image cannot be read or has a
@@ -100,7 +103,7 @@ def image_split(
 
 
 def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
-    """Decode one image to uint8 (3, height, width); 16-bit grey is scaled to 8 bits.
+    """Decode one image to uint8 (3, height, width); scale a 16-bit grey image to 8 bits.
 
     Raises:
         PointError: the image cannot be read, or its shape is not ``shape``.
@@ -112,7 +115,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
             try:
                 opened = Image.open(stack.enter_context(file), formats=_FORMATS)
             except UnidentifiedImageError:
-                raise ValueError(f"not one of {', '.join(_FORMATS)}") from None
+                raise ValueError(f"its format is not one of {', '.join(_FORMATS)}") from None
             content = stack.enter_context(opened)
         colour = _to_eight_bits(content).convert("RGB")
         pixels = np.asarray(
@@ -129,13 +132,16 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale an image to 8 bits per pixel, because PIL would clip larger values to 255."""
+    """Scale a 16-bit grey image to 8 bits. PIL's own conversion would clip the values to 255."""
     is_scaled_ppm = image.mode == "I" and image.format == "PPM"  # PIL scales these to 16 bits
     if is_scaled_ppm or image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("32 bits per pixel, of unknown range; save it with 8 or 16 bits")
+        raise ValueError(
+            "it has 32 bits per pixel, and the range of the values is unknown; save it with 8 or "
+            "16 bits"
+        )
     return image
 
 
@@ -144,7 +150,7 @@ def _size_text(shape: tuple[int, ...]) -> str:
 
 
 def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
-    """Return an image of side x side pixels: resize the shorter side, then crop the centre."""
+    """Scale the shorter side of an image to ``side`` pixels, then crop its centre to a square."""
     width, height = image.size
     if (width, height) == (side, side):
         return image
@@ -156,9 +162,10 @@ def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> Split:
-    """Return the split with its images resized, then converted to grey or RGB.
+    """Return a split with images that are resized, then converted to grey or RGB.
 
-    Return ``split`` itself if its images already have this size and colour.
+    If ``side`` or ``colour`` is None, images keep their size or colour. Return ``split`` itself if
+    its images already have this size and colour.
     """
     channels = {None: split.shape[0], "grey": 1, "rgb": 3}[colour]
     shape = (channels, side or split.shape[1], side or split.shape[2])

@@ -20,11 +20,12 @@ class Inputs:
     Attributes:
         rows: the unstandardised inputs, (n, ...).
         mean, deviation: statistics used for standardisation.
-        centre, spread: mean and standard deviation of the training set after standardisation; 0
-            and 1 by default. The spread of constant features is 0.
-        kind: the key ``data.inputs``.
+        centre, spread: mean and standard deviation of Gaussian noise that replaces inputs. They
+            equal the moments of the training set after standardisation: 0 and 1 by default, and a
+            spread of 0 for constant features.
+        kind: value of the key ``data.inputs``.
         seed: seed of noise and permutations.
-        split: TRAIN or TEST, which use different random streams.
+        split: TRAIN or TEST; the two sets use different random streams.
     """
 
     rows: Array
@@ -65,17 +66,18 @@ class Inputs:
         return flat.reshape(values.shape)
 
     def select_bytes(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return uint8 inputs before standardisation, and the mean and deviation to apply.
+        """Return uint8 inputs before standardisation, and the moments that standardise them.
 
         Returns:
-            uint8 (len(ids), ...) and two float32 arrays; None if the inputs are not uint8, or are
-            also permuted or replaced by noise.
+            The inputs, uint8 (len(ids), ...), and the mean and standard deviation to standardise
+            them with, float32. None if the inputs are not uint8, or are permuted or replaced by
+            noise.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None
         return self.rows[ids], self.mean, self.deviation
 
     def _rng(self, sample_id: np.int64) -> np.random.Generator:
-        """Create the random generator of a sample; Philox is counter-based, so this is cheap."""
+        """Create the random generator of a sample; this is cheap, as Philox is counter-based."""
         key = np.array([self.seed, sample_id], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.split]))

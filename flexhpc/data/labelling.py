@@ -1,4 +1,5 @@
-"""Assign the labels of a point, find conflicts between identical inputs, and draw subsets."""
+"""Assign the labels of a point, find conflicts (identical inputs with different labels), and draw
+subsets."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
         if len(data.class_map) != classes:
             raise PointError(
                 f"data.class_map: has {len(data.class_map)} entries, but the data set has "
-                f"{classes} classes; give the new class of each"
+                f"{classes} classes; give the new class of every class"
             )
         return np.array(data.class_map, dtype=np.int64)
     if data.merge == "coarse":
@@ -70,12 +71,12 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
     Args:
         data: the ``data`` section.
         source: the samples.
-        train: ids of the training samples; only their labels may be corrupted.
+        train: ids of the samples that are not held out; only labels of these may be corrupted.
         seed: seed of the point.
 
     Returns:
-        Labels of all samples, int64 (n,); the number of classes; whether the classes are those of
-        the data set.
+        The labels of all samples, int64 (n,); their number of classes; and whether these classes
+        are the classes of the data set.
 
     Raises:
         PointError: the classes cannot be merged as requested, or no label would be corrupted.
@@ -93,7 +94,7 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
         if not count:
             raise PointError(
                 f"data.corruption: {data.corruption:g} of {len(train)} training samples rounds to "
-                f"0; give at least {1 / len(train):.2g}"
+                f"0 samples; give at least {1 / len(train):.2g}"
             )
         corrupted = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
@@ -110,9 +111,9 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
         pool: sorted sample ids to consider.
 
     Returns:
-        The number of groups of identical inputs with different labels, and the ids of the samples
-        in these groups that do not have the majority label (the smallest of tied labels). Without
-        these samples, a perfect fit is possible.
+        The number of groups of identical inputs with different labels; and the ids of the samples
+        in these groups whose label is not the majority label of the group (the smallest label if
+        several are most frequent). A perfect fit of all other samples is possible.
     """
     ids, group, pairs, counts = _label_counts(summary, labels, pool)
     if not len(ids):
@@ -128,16 +129,16 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
 def conflict_groups(
     summary: Summary, labels: Ints, pool: Ints
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Count the groups of identical inputs with different labels by composition.
+    """Count the groups of identical inputs with different labels for each composition of a group.
 
     Args:
         summary, labels, pool: as in :func:`find_conflicts`.
 
     Returns:
-        Sorted pairs of a composition (numbers of samples with the same label, largest first) and
-        the number of groups with it. ``[((2, 1), 30)]`` means 30 groups of three samples, two of
-        which have the same label. The labels are omitted because the probability of drawing a
-        conflict does not depend on them.
+        Sorted pairs (composition, number of groups with this composition). A composition is the
+        number of samples for each label of a group, largest number first. ``[((2, 1), 30)]`` means
+        30 groups of three samples, two of which have the same label. Compositions do not name the
+        labels, because the probability of drawing a conflict does not depend on them.
     """
     _, _, pairs, counts = _label_counts(summary, labels, pool)
     _, starts = np.unique(pairs[0], return_index=True)
@@ -148,7 +149,12 @@ def conflict_groups(
 
 
 def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Return ids and groups of the twins in a pool, distinct (group, label) pairs and counts."""
+    """Count the labels in each group of identical samples, considering only samples in a pool.
+
+    Returns:
+        The ids of these samples, (m,); their groups, (m,); all distinct pairs of a group and a
+        label, (2, k); and the number of samples with each pair, (k,).
+    """
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]
     pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
@@ -156,7 +162,9 @@ def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
 
 
 def training_mask(count: int, test_fraction: float) -> Mask:
-    """Return which samples are not held out as a test set, bool (count,); the same for every seed.
+    """Return the mask of the samples that are not held out as a test set, bool (count,).
+
+    The mask is the same for every seed of a point.
 
     Raises:
         PointError: no sample, or every sample, would be held out.
@@ -166,8 +174,8 @@ def training_mask(count: int, test_fraction: float) -> Mask:
         size = round(count * test_fraction)
         if not 0 < size < count:
             raise PointError(
-                f"data.test_fraction: {test_fraction:g} of {count} samples rounds to {size}, which "
-                "leaves no test or no training samples"
+                f"data.test_fraction: {test_fraction:g} of {count} samples rounds to {size} "
+                f"samples, which leaves no {'training' if size else 'test'} samples"
             )
         mask[np.random.default_rng(_HELD_OUT_SEED).permutation(count)[:size]] = False
     return mask

@@ -32,20 +32,21 @@ class Samples:
 
     Attributes:
         source: all samples with their original labels, including held-out samples. The **global
-            sample id** of a sample is its row.
+            sample id** of a sample is its row in ``source.train``.
         labels: labels of the point, int64 (n,).
         classes: number of classes of the labels.
-        class_names: names of the classes; None if the labels have other classes than the data set
-            or its classes have no names.
+        class_names: names of the classes; None if the classes of the labels are not the classes of
+            the data set, or have no names.
         inputs: network inputs of all samples.
-        pool: sorted global sample ids that may be drawn: neither held out, nor dropped as a
-            conflict.
+        pool: sorted global ids of the samples that may be drawn, without held-out samples and
+            samples that ``data.conflicts`` drops.
         n_limit: maximum number of samples of a probe.
         conflicts: number of groups of identical inputs with different labels.
         unfittable: number of samples that prevent a perfect fit; see
             :func:`flexhpc.data.labelling.find_conflicts`.
-        conflict_groups: conflicts in the pool; see :func:`flexhpc.data.labelling.conflict_groups`.
-        fingerprint: identifies the content of the data set.
+        conflict_groups: numbers of groups in the pool; see
+            :func:`flexhpc.data.labelling.conflict_groups`.
+        fingerprint: hash of the content of the data set.
     """
 
     source: Source
@@ -66,7 +67,7 @@ class Samples:
         return self.source.train.shape
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the standardised inputs of samples, float32 (len(ids), ...)."""
+        """Return the standardised inputs of the samples ``ids``, float32 (len(ids), ...)."""
         return self.inputs.select(ids)
 
 
@@ -94,12 +95,14 @@ class TestSet:
         return len(self.labels)
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the standardised inputs of test samples 0 to m - 1, float32 (len(ids), ...)."""
+        """Return standardised inputs, float32 (len(ids), ...); ids range from 0 to m - 1."""
         return self.inputs.select(self.rows[ids])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _LoadedSource:
+    """A source in memory, and the mask and moments of the samples that are not held out."""
+
     source: Source
     summary: Summary
     mean: Array
@@ -107,8 +110,8 @@ class _LoadedSource:
     is_train: Mask
 
     def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
-        """Return rows of the training or test set as network inputs."""
-        mean, deviation = self._standardisation(data)
+        """Return rows of the training or test set as inputs; ``split`` is TRAIN or TEST."""
+        mean, deviation = self._standardising_moments(data)
         return Inputs(
             rows=rows,
             mean=mean,
@@ -120,8 +123,8 @@ class _LoadedSource:
             split=split,
         )
 
-    def _standardisation(self, data: Data) -> tuple[Array, Array]:
-        """Return the mean and standard deviation for standardisation."""
+    def _standardising_moments(self, data: Data) -> tuple[Array, Array]:
+        """Return the mean and standard deviation to standardise with; see ``data.standardise``."""
         mean, deviation = self.mean, self.deviation
         image = self.source.train.dtype == np.uint8
         if data.standardise == "pixel":
@@ -140,12 +143,15 @@ class _LoadedSource:
 
 
 def load_samples(data: Data, seed: int) -> Samples:
-    """Load the data of a point; the last two data sets are cached for the worker's next points.
+    """Load the data of a point.
+
+    The two data sets that were used last are cached for the next points of the worker.
 
     Raises:
-        PointError: the data is missing, unreadable or has the wrong shape.
+        PointError: the data is missing, unreadable or has the wrong shape, or its labels cannot be
+            assigned as requested.
     """
-    loaded = _load(data, seed)
+    loaded = _load_source(data, seed)
     train_ids = np.flatnonzero(loaded.is_train)
     labels, classes, unmerged = draw_labels(data, loaded.source, train_ids, seed)
     groups, unfittable = 0, np.empty(0, dtype=np.int64)
@@ -173,13 +179,14 @@ def load_samples(data: Data, seed: int) -> Samples:
 def load_test_set(data: Data, seed: int) -> TestSet:
     """Load the test set of a point.
 
-    It consists of the samples held out by ``data.test_fraction``, or else of the source's test
-    files. With ``inputs: permuted``, pixels are permuted as in training.
+    It consists of the samples held out by ``data.test_fraction``. Without this key, it consists of
+    the samples in the source's test files. With ``inputs: permuted``, the same permutation of
+    pixels is used as in training.
 
     Raises:
         PointError: there is no test set, or the test files are unreadable or have another shape.
     """
-    loaded = _load(data, seed)
+    loaded = _load_source(data, seed)
     source, train = loaded.source, loaded.source.train
     mapping = merge_map(data, source.classes, source.coarse, seed)
     if not loaded.is_train.all():
@@ -192,8 +199,8 @@ def load_test_set(data: Data, seed: int) -> TestSet:
             raise PointError(f"data.source: {source.name} has no test set; give data.test_fraction")
         if split.shape != train.shape or split.labels.max(initial=0) >= source.classes:
             raise PointError(
-                f"{source.name}: shapes {split.shape} and {train.shape} or classes of test and "
-                "training samples do not match; replace the test set"
+                f"{source.name}: test samples do not have the shape or the classes of the training "
+                f"samples (shapes {split.shape} and {train.shape}); replace the test set"
             )
         rows, labels = np.arange(len(split), dtype=np.int64), split.labels
         inputs = loaded.make_inputs(data, seed, split.gather(), TEST)
@@ -206,19 +213,19 @@ def load_test_set(data: Data, seed: int) -> TestSet:
     )
 
 
-def _load(data: Data, seed: int) -> _LoadedSource:
+def _load_source(data: Data, seed: int) -> _LoadedSource:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
-    text = data.model_dump_json(include=keys, exclude_none=True)
-    return _load_cached(type(data), text, seed if data.seeded else 0)
+    section = data.model_dump_json(include=keys, exclude_none=True)
+    return _load_source_cached(type(data), section, seed if data.seeded else 0)
 
 
 @lru_cache(maxsize=2)
-def _load_cached(variant: type[Data], text: str, seed: int) -> _LoadedSource:
-    """Load a data set; the result is cached.
+def _load_source_cached(variant: type[Data], section: str, seed: int) -> _LoadedSource:
+    """Load a source, and keep it in a cache.
 
-    The section is passed as JSON, because sections with lists cannot be hashed.
+    The section is passed as JSON text, because sections with lists cannot be hashed.
     """
-    data = variant.model_validate_json(text)
+    data = variant.model_validate_json(section)
     source = open_source(data, seed)
     train = Split.from_arrays(source.train.gather(), source.train.labels)
     summary = source.summary or summarise(train, source.classes)

@@ -28,11 +28,12 @@ MAGIC = "flexhpc packed data 002"
 _KIND = "a file written by `flexhpc data prepare`"
 _HEADER = "header.json"
 _LOCAL_HEADER = 30
-"""Size of the header that precedes the name of a member in a zip file (bytes)."""
+"""Size in bytes of the header that precedes the name of every member of a zip file."""
 _ALIGNMENT = 64
 _BYTES_PER_READ = 2**22
 Progress = Callable[[str, int, int], None]
-"""Called with the current step, the amount done and the total (samples, or bytes if checking)."""
+"""Function that is called with the name of the current step, the number of processed samples and
+the total number of samples. When checksums are verified, both are numbers of bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +67,12 @@ class _Header(BaseModel):
     @model_validator(mode="after")
     def _check_class_names(self) -> Self:
         if self.class_names is not None and len(self.class_names) != self.classes:
-            raise ValueError(f"{len(self.class_names)} names of {self.classes} classes")
+            raise ValueError(f"{len(self.class_names)} class names, but {self.classes} classes")
         return self
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a path is a file with the first bytes of a packed file."""
+    """Return whether a path is a file that starts with the signature of packed files."""
     try:
         with open_regular_file(path) as file:
             start = file.read(_LOCAL_HEADER + len(MAGIC))
@@ -81,7 +82,7 @@ def is_packed(path: Path) -> bool:
 
 
 def check_not_a_file(root: str | None) -> None:
-    """Raise PointError if ``root`` is a file; call this only if it is not a packed file."""
+    """Raise PointError if ``root`` is a file; packed files must be handled before this call."""
     if root is not None and Path(root).expanduser().is_file():
         raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
 
@@ -114,7 +115,7 @@ def open_packed(path: Path) -> Packed:
         for prefix in ("", "test_") if "test_inputs" in arrays else ("",):
             labels, inputs = arrays[f"{prefix}labels"], arrays[f"{prefix}inputs"]
             _check_labels(labels, len(inputs), header.classes)
-        source = _source(path, header, arrays)
+        source = _make_source(path, header, arrays)
     return Packed(path=path, keys=header.reading, source=source, size=path.stat().st_size)
 
 
@@ -141,7 +142,7 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
 def write_packed(
     source: Source, keys: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> Packed:
-    """Write a source into ``out``; the file is replaced atomically.
+    """Write a source into the file ``out``; an existing file is replaced atomically.
 
     Samples are read and written in blocks, so they need not fit into memory. ``keys`` are stored
     in the header; see :class:`Packed`.
@@ -190,6 +191,7 @@ def _write_split(
 def _report_progress(
     blocks: Iterable[Array], step: str, total: int, progress: Progress
 ) -> Iterator[Array]:
+    """Yield the blocks; report the progress after each of them."""
     done = 0
     for block in blocks:
         yield block
@@ -205,7 +207,7 @@ def _write_blocks(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...],
     blocks: Iterable[Array],
 ) -> None:  # fmt: skip
-    """Append an array given in blocks; align its values in the file for memory-mapping."""
+    """Append an array that is given as blocks of rows; align its values for memory-mapping."""
     little = dtype.newbyteorder("<")
     member = zipfile.ZipInfo(f"{name}.npy")
     assert archive.fp is not None
@@ -232,13 +234,14 @@ def _memory_map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str)
 
 
 def _check_labels(labels: Array, count: int, classes: int) -> None:
+    """Raise ValueError unless the labels are ``count`` integers from 0 to ``classes`` - 1."""
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels are {labels.dtype} {labels.shape}")
+        raise ValueError(f"labels must be integers ({count},), not {labels.dtype} {labels.shape}")
     if not count or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels are not from 0 to {classes - 1}")
+        raise ValueError(f"labels must not be empty, and must be 0 to {classes - 1}")
 
 
-def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
+def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
     def test() -> Split | None:
         if "test_inputs" not in arrays:
             return None

@@ -36,9 +36,10 @@ def prepare(
         progress: see :data:`flexhpc.data.packed.Progress`.
 
     Raises:
-        InputError: a key is invalid or has no effect here; one line per error.
-        PointError: the data cannot be read; the file cannot be written; the existing file is not a
-            packed file; or ``out`` is None and the existing file was packed with other keys.
+        InputError: a key is invalid, or has no effect on a packed file. The message has one line
+            per error.
+        PointError: the data cannot be read; the output file cannot be written; it exists and is not
+            a packed file; or it exists, was packed with other keys, and ``out`` is None.
     """
     data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
@@ -57,7 +58,8 @@ def prepare(
 def _default_name(data: Data) -> str:
     """Return the default name of the packed file, without its extension.
 
-    It is the name of the file or folder if the source requires a location, else of the source.
+    This is the name of the file or folder at the source's location. If the source does not require
+    a location, it is the name of the source.
     """
     key = data.location_key()
     if key is None or data.location is None or not type(data).model_fields[key].is_required():
@@ -71,24 +73,31 @@ def _default_name(data: Data) -> str:
 def _check_overwrite(out: Path, keys: dict[str, Any] | None) -> None:
     """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
-    ``keys`` are those of the new file; None accepts a file with any keys. A damaged packed
-    file may be replaced.
+    ``keys`` are the keys of the new file; if they are None, the keys of the existing file are not
+    compared. A damaged packed file may be replaced.
     """
     if not out.exists():
         return
     if not is_packed(out):
-        raise PointError(f"{out}: already exists and is not a packed file; choose another --out")
+        raise PointError(
+            f"{out}: already exists and is not a packed file; choose another path with --out"
+        )
     try:
         existing = open_packed(out).keys
     except PointError:
         return
     if keys is not None and existing != keys:
         settings = ", ".join(f"{key}: {value}" for key, value in existing.items())
-        raise PointError(f"{out}: already exists, packed with {settings}; choose another --out")
+        raise PointError(
+            f"{out}: already exists and was packed with {settings}; choose another path with --out"
+        )
 
 
 def _allowed_keys(source: str) -> list[str]:
-    """Return the keys that determine the packed samples, of one source (of all if unknown)."""
+    """Return the keys that determine the packed samples of a source.
+
+    If the source is unknown, return these keys of all sources.
+    """
     known = variants("data")
     classes = [known[source]] if source in known else known.values()
     keys = {
@@ -110,8 +119,8 @@ def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str
         parsed = parse("value: " + value, f"--set {text}")
         if not equals or name[0] not in allowed:
             problems.append(
-                f"--set {text}: must be data.KEY=VALUE with one of {', '.join(allowed)}; other "
-                "keys of data take effect when a point is measured"
+                f"--set {text}: must be data.KEY=VALUE with KEY one of {', '.join(allowed)}; "
+                "set all other keys of data in the spec, because they do not affect a packed file"
             )
         problems += [str(problem) for problem in parsed.problems]
         values = with_value(values, name, parsed.value.get("value"))

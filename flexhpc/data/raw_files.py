@@ -21,14 +21,14 @@ from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
 MAX_BYTES = 2**30
-"""Maximum size, also after decompression, of a file that is read into memory at once; far above the
-size of any data set distributed as a single file."""
+"""Maximum size, before and after decompression, of a file that is read into memory at once. It is
+far above the size of any data set that is distributed as a single file."""
 _TAR, _USTAR = slice(257, 262), b"ustar"
 
 
 @contextlib.contextmanager
 def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
-    """Convert any exception of the body to a PointError with a one-line message.
+    """Convert any exception in the ``with`` block to a PointError with a one-line message.
 
     Libraries raise exceptions of many types if a file is damaged.
 
@@ -37,7 +37,7 @@ def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
         kind: expected kind of file, with an article: ``an .npz file``.
 
     Raises:
-        PointError: the body raised an exception.
+        PointError: the ``with`` block raised an exception other than MemoryError.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
 
     Args:
         path: the file.
-        max_bytes: maximum size after decompression; None for a gigabyte.
+        max_bytes: maximum size after decompression; None for :data:`MAX_BYTES`.
 
     Raises:
         Exception: of any type, if the file is damaged, too large, or not a regular file.
@@ -111,8 +111,8 @@ def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
     size, free = archive.getinfo(f"{name}.npy").file_size, psutil.virtual_memory().available
     if size > free:
         raise PointError(
-            f"{path}: array {name} is larger than the available memory ({size / 1e9:,.1f} GB of "
-            f"{free / 1e9:,.1f} GB); save it as .npy, which is memory-mapped (data.source: arrays)"
+            f"{path}: array {name} ({size / 1e9:,.1f} GB) is larger than the available memory "
+            f"({free / 1e9:,.1f} GB); save it as .npy, which is memory-mapped (data.source: arrays)"
         )
 
 
@@ -125,8 +125,8 @@ def open_array(
         The file, positioned at the first value, and the shape and dtype of the array.
 
     Raises:
-        Exception: of any type, if the array does not exist, is damaged, in Fortran order, or not
-            numeric.
+        Exception: of any type, if the array does not exist, is damaged, is in Fortran order, or is
+            not numeric.
     """
     file = archive.open(f"{name}.npy")
     version = np.lib.format.read_magic(file)
@@ -137,7 +137,9 @@ def open_array(
     shape, fortran, dtype = read_header(file)
     if fortran or dtype.kind not in "biuf":
         order = "Fortran" if fortran else "C"
-        raise ValueError(f"{name} must be numbers in C order, but is {dtype} in {order} order")
+        raise ValueError(
+            f"array {name} must contain numbers in C order, not {dtype} in {order} order"
+        )
     return file, shape, dtype
 
 

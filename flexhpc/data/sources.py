@@ -21,7 +21,7 @@ from flexhpc.errors import PointError
 
 
 def reading_values(data: Data) -> dict[str, Any]:
-    """Return the keys of a section that determine how samples are read, without None values."""
+    """Return keys and values that determine how samples are read, without values of None."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -54,7 +54,11 @@ def open_image_set(data: ImageSet) -> Source:
 
 
 def _open_packed(data: Data) -> Source | None:
-    """Open the packed file at ``data.location`` or a matching one in the search folders, if any."""
+    """Open a packed file with the samples of a section; return None if there is none.
+
+    This is the file at ``data.location``, or else the first file SOURCE.packed with matching keys
+    in the folders to search.
+    """
     if data.seeded:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):
@@ -70,29 +74,29 @@ def _open_packed(data: Data) -> Source | None:
     return None
 
 
-def _mismatch(packed: dict[str, Any], data: Data) -> str | None:
-    """Return how the keys of a packed file differ from the section; None if they match."""
+def _mismatch(packed_keys: dict[str, Any], data: Data) -> str | None:
+    """Return how the keys of a packed file differ from a section; None if they match."""
     required = reading_values(data)
-    if "colour" not in packed:
+    if "colour" not in packed_keys:
         required.pop("colour", None)
-        if "side" not in packed:
+        if "side" not in packed_keys:
             required.pop("side", None)
     for key in data.reading_keys():
-        if packed.get(key) != required.get(key):
+        if packed_keys.get(key) != required.get(key):
             return (
-                f"was packed with {key}: {packed.get(key)}, but the point has "
+                f"was packed with {key}: {packed_keys.get(key)}, but the point has {key}: "
                 f"{required.get(key)}; run `flexhpc data prepare` again"
             )
     return None
 
 
 def _apply_size_and_colour(source: Source, data: Data) -> Source:
-    """Return the source with its images resized and recoloured as given in the section."""
+    """Return the source with images in the size and colour that the section requires."""
     if not isinstance(data, Images) or (data.side is None and data.colour is None):
         return source
     side, colour = data.side, data.colour
     if len(source.train.shape) == 1 or source.train.dtype != np.uint8:
-        kind = "vectors" if len(source.train.shape) == 1 else "images of float32"
+        kind = "vectors" if len(source.train.shape) == 1 else "float32 images"
         raise PointError(f"data.side, data.colour: not supported for {kind} ({source.name})")
     train = with_size_and_colour(source.train, side, colour)
     original_test = source.test  # capturing ``source`` could keep all samples in memory

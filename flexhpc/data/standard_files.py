@@ -26,10 +26,10 @@ _CLASSES = {
 }
 _HELP = {
     "fashion_mnist": "`apt-get install dataset-fashion-mnist`, or torchvision's FashionMNIST files",
-    "mnist": "torchvision's MNIST files (MNIST/raw/train-images-idx3-ubyte and its labels)",
-    "cifar10": "cifar-10-python.tar.gz unpacked (cifar-10-batches-py/)",
-    "cifar100": "cifar-100-python.tar.gz unpacked (cifar-100-python/)",
-    "cifar5m": "the npz parts of CIFAR-5m (cifar5m_part0.npz, ...)",
+    "mnist": "torchvision's MNIST files (MNIST/raw/train-images-idx3-ubyte and others)",
+    "cifar10": "the unpacked cifar-10-python.tar.gz (folder cifar-10-batches-py)",
+    "cifar100": "the unpacked cifar-100-python.tar.gz (folder cifar-100-python)",
+    "cifar5m": "the .npz files of CIFAR-5m (cifar5m_part0.npz, ...)",
     "covtype": "UCI's covtype.data.gz, or scikit-learn's cache (covertype/samples_py3)",
     "adult": "UCI's adult.data and adult.test",
     "credit": "UCI's `default of credit card clients.xls`, or Kaggle's UCI_Credit_Card.csv",
@@ -57,12 +57,12 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
 def find_or_download(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path]:
-    """Return the files of an image set; download it with torchvision if it is not found.
+    """Return the paths of an image set's files; download the set with torchvision if necessary.
 
     Args:
         source: name of the set.
         root: ``data.root``; None for the default folders.
-        candidates: for each file, its possible paths relative to a root.
+        candidates: for each file, its possible paths relative to a root folder.
 
     Raises:
         PointError: the set is not found; the message lists the folders searched and how to get the
@@ -73,7 +73,7 @@ def find_or_download(
     folders, reason = folders_to_search(source, root), ""
     if _downloads.get():
         missing = root is not None and not folders[0].is_dir()
-        failure = "no such folder" if missing else _download(source, folders[0])
+        failure = "data.root does not exist" if missing else _download(source, folders[0])
         if files := find_files(source, root, candidates):
             return files
         reason = f", and could not be downloaded ({failure})"
@@ -82,7 +82,7 @@ def find_or_download(
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Disable downloads in the body; data sets that are not on this machine raise PointError."""
+    """Disable downloads in the ``with`` block; data sets not on this machine raise PointError."""
     token = _downloads.set(False)
     try:
         yield
@@ -93,7 +93,7 @@ def no_downloads() -> Iterator[None]:
 def find_files(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path] | None:
-    """Return the files of a set; None if no folder contains all of them."""
+    """Return the paths of the files of a set; None if no folder contains all files."""
     for folder in folders_to_search(source, root):
         paths = [
             next((folder / name for name in names if (folder / name).is_file()), None)
@@ -105,7 +105,10 @@ def find_files(
 
 
 def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
-    """Return the file of a table: ``root`` if it is a file, else the first of ``names`` (any case).
+    """Return the path of a table: ``root`` if it is a file, else the first file with a known name.
+
+    ``names`` are the known names in lower case, in order of priority. The case of file names is
+    ignored.
 
     Raises:
         PointError: the file is not found; the message lists the folders searched and how to get the
@@ -128,12 +131,12 @@ def not_found_error(
     searched = ", ".join(map(str, folders))
     return PointError(
         f"data.source: {source} was not found in {searched} (searched for {files}){reason}; get "
-        f"{_HELP[source]} and set data.root to its folder"
+        f"{_HELP[source]} and set data.root to the folder that contains the data"
     )
 
 
 def _download(source: str, root: Path) -> str:
-    """Download with torchvision, one process at a time; return an error message, or ''."""
+    """Download a set with torchvision, under a file lock; return an error message, or ''."""
     timeout = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Compute moments, identical samples, and a fingerprint of the content of a data set."""
+"""Compute the moments, the identical samples and a fingerprint of the content of a data set."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def row_hashes(blocks: Blocks) -> NDArray[np.void]:
 
 
 def find_twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
-    """Return the ids of all samples that are identical to another one, and their group indices.
+    """Return the ids of all samples that are identical to another sample, and their groups.
 
-    Both are int64 (m,); ids are ascending. For speed, hashes are compared in full only if their
-    first halves are equal.
+    Both arrays are int64 (m,), and the ids are ascending. Groups are numbered from 0. For speed,
+    hashes are compared in full only if their first halves are equal.
     """
     halves = hashes.view(np.uint64)[::2]
     _, group, sizes = np.unique(halves, return_inverse=True, return_counts=True)
@@ -58,10 +58,11 @@ def find_twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
 
 
 def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
-    """Return mean and standard deviation over all samples or those in ``keep``, a mask (n,).
+    """Return the mean and standard deviation of every channel or feature.
 
-    Both are float32: (channels, 1, 1) for images, (features,) for vectors, where NaN is ignored. A
-    constant channel or feature has deviation 0.
+    They are computed over all samples, or over the samples that the mask ``keep`` (n,) selects.
+    Both are float32, (channels, 1, 1) for images and (features,) for vectors. NaN in vectors is
+    ignored. A constant channel or feature has deviation 0.
     """
 
     def selected_blocks() -> Iterator[Array]:
@@ -87,9 +88,10 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
 
 
 def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
-    """Return mean and standard deviation of every pixel over the images in ``keep``, a mask (n,).
+    """Return the mean and standard deviation of every pixel.
 
-    Both are float32 (channels, height, width); a constant pixel has deviation 0.
+    They are computed over the images that the mask ``keep`` (n,) selects. Both are float32
+    (channels, height, width); a constant pixel has deviation 0.
     """
     start, count = 0, int(keep.sum())
     total: Array = np.zeros(1)
@@ -104,14 +106,17 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Combine the moments of all channels (features) into common moments of the same shapes."""
+    """Replace the moments of each channel or feature by the moments over all of them."""
     common_mean = mean.astype(np.float64).mean()
     variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
     return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))
 
 
 def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
-    """Return moments per channel of uint8 images; sums are exact, so the order has no effect."""
+    """Return the moments of uint8 images per channel.
+
+    The sums are exact, so that the moments do not depend on the order of the images.
+    """
     pixels, axes = 0, (0, 2, 3)
     sums: Array = np.zeros(1, dtype=object)
     squares: Array = np.zeros(1, dtype=object)
@@ -128,6 +133,7 @@ def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
 
 
 def _vector_moments(blocks: Blocks) -> tuple[Array, Array]:
+    """Return the moments of vectors per feature; ignore NaN."""
     count: Array = np.zeros(1)
     total: Array = np.zeros(1)
     for block in blocks():

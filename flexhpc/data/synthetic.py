@@ -13,10 +13,10 @@ from flexhpc.seeds import derive
 
 
 def open_digits(data: Digits) -> Source:
-    """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16.
+    """Open the digits that scikit-learn contains: uint8 (1797, 1, 8, 8), values from 0 to 16.
 
-    scikit-learn is not imported, because in every worker that would take nearly as long as
-    importing torch.
+    scikit-learn is not imported, because every worker would need nearly as long for this import as
+    for the import of torch.
     """
     package = find_spec("sklearn")
     assert package is not None
@@ -30,10 +30,10 @@ def open_digits(data: Digits) -> Source:
 def draw_gaussian(data: Gaussian, seed: int) -> Source:
     """Draw standard-normal inputs, float32 (size, dims), for the ``seed`` of a point.
 
-    The original labels come from a random linear teacher without bias. They are linearly separable,
-    so a linear model fits any number of them. With random labels this is the perceptron problem of
-    Cover (1965), for which the n that is fitted with probability 1/2 is known exactly. Inputs are
-    not standardised.
+    The original labels come from a random linear teacher without bias. A linear model fits any
+    number of samples with these labels, because they are linearly separable. With random labels,
+    this is the perceptron problem of Cover (1965): the n that a linear model fits with probability
+    1/2 is known exactly. Inputs are not standardised.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     inputs = rng.standard_normal((data.size, data.dims), dtype=np.float32)
@@ -49,7 +49,7 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
 def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
     """Draw uniformly random tokens, float32 (size, length), for the ``seed`` of a point.
 
-    The class labels are unused zeros, because the model predicts the tokens.
+    All class labels are zero. They are not used, because the model predicts the tokens.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     tokens = rng.integers(0, data.vocabulary, (data.size, data.length)).astype(np.float32)

@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MAX_CELLS = 2**30
-"""Maximum number of cells of a Parquet table: 8 GB of float64, three times the size of HIGGS."""
+"""Maximum number of cells of a Parquet table. As float64 they take 8 GB, three times as much as the
+data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns: pandas takes up to 2 ms per column, a minute for this many text
-columns."""
+"""Maximum number of columns. pandas takes up to 2 ms per text column, a minute for the maximum
+number."""
 
 
 def open_table(data: Table) -> Source:
     """Open the table of a point: float32 (n, features).
 
-    Classes are the sorted values of the target.
+    Classes are the sorted distinct values of the target column.
 
     Raises:
         PointError: the file or a column does not exist, the file is unreadable, or the target does
@@ -57,7 +58,9 @@ def open_table(data: Table) -> Source:
     labels, classes = _encode_target(normalise_column(frame[data.target]), path)
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
-        raise PointError(f"{path}: has no column but the target; drop fewer columns")
+        raise PointError(
+            f"{path}: has no columns in addition to the target; remove columns from data.drop"
+        )
     features = features.apply(normalise_column)
     encoding = fit_encoding(features, categorical, path)
     return Source(
@@ -71,7 +74,7 @@ def open_table(data: Table) -> Source:
 def _read_parquet(path: Path) -> pd.DataFrame:
     """Read a Parquet file; raise ValueError if it has too many cells.
 
-    The file size does not limit them, because a column of equal values takes almost no space.
+    Even a small file can have too many, because a column of equal values takes almost no space.
     """
     import pandas as pd
     from pyarrow.parquet import read_metadata
@@ -101,15 +104,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _encode_target(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
-    """Return labels, int64 (n,), and the number of classes."""
+    """Return the labels, int64 (n,), and the number of classes."""
     if missing := int(target.isna().sum()):
         raise PointError(
             f"{path}: the target {target.name} is missing in {missing} of {len(target)} rows"
         )
-    label = f"data.target: {target.name} of {path}"
+    label = f"data.target: column {target.name} of {path}"
     values = target.to_numpy()
     if values.dtype.kind == "f" and np.any(values != np.round(values)):
-        raise PointError(f"{label} contains fractions and cannot be the class; use integers")
+        raise PointError(f"{label} contains fractions, which cannot be classes; use integers")
     if (kind := inferred_type(target)) in ("mixed", "mixed-integer"):
         raise PointError(f"{label} has values of type {kind}; use only numbers or only text")
     names, labels = np.unique(values, return_inverse=True)

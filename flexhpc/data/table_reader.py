@@ -30,9 +30,10 @@ def read_csv(
     Args:
         path: the file.
         max_columns: maximum number of columns; checked before the file is parsed.
-        max_bytes: maximum size after decompression; None for a gigabyte.
-        header: ``detect``: the first row is a header unless its first cell is a number or missing;
-            None: the table has no header.
+        max_bytes: maximum size after decompression; None for
+            :data:`flexhpc.data.raw_files.MAX_BYTES`.
+        header: position of the header; None if the table has no header. With ``detect``, the first
+            row is the header unless its first cell is a number or missing.
         **options: further arguments of ``pandas.read_csv``.
 
     Raises:
@@ -42,12 +43,12 @@ def read_csv(
     with open_decompressed(path, max_bytes) as file:
         cells = _first_row(file, options.get("comment"))
         check_columns(path, len(cells), max_columns)
-        has_header = header == "first row" or (header == "detect" and _is_name(cells))
+        has_header = header == "first row" or (header == "detect" and _is_header(cells))
         return parse_csv(file, header=0 if has_header else None, **options)
 
 
 def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
-    """Parse a CSV file with ``pandas.read_csv``; a row longer than the header is an error."""
+    """Parse a CSV file with ``pandas.read_csv``; reject rows that are longer than the header."""
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -63,8 +64,8 @@ def check_columns(path: Path, columns: int, max_columns: int) -> None:
     """Raise PointError if a table has too many columns."""
     if columns > max_columns:
         raise PointError(
-            f"{path}: has {columns:,} columns, at most {max_columns:,} are supported; keep fewer, "
-            "or save it as .npy (data.source: arrays)"
+            f"{path}: has {columns:,} columns, at most {max_columns:,} are supported; remove some, "
+            "or save the table as .npy (data.source: arrays)"
         )
 
 
@@ -82,7 +83,8 @@ def _first_row(file: BinaryIO, comment: str | None) -> list[str]:
     return []
 
 
-def _is_name(cells: list[str]) -> bool:
+def _is_header(cells: list[str]) -> bool:
+    """Return whether the first cell of a row is neither a number nor missing."""
     first = cells[0].strip() if cells else ""
     try:
         float(first)
@@ -102,7 +104,8 @@ def normalise_column(series: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column with values that do not depend on the file format.
 
     Surrounding blanks are removed from text; text that is empty or a marker of missing values
-    becomes missing. Booleans become 0.0 and 1.0. Categoricals become arrays of their values.
+    becomes missing. Booleans become 0.0 and 1.0. Categorical columns become columns of their
+    values.
     """
     import pandas as pd
 

@@ -1,7 +1,7 @@
 """Read three UCI tables (Covertype, Adult, credit card clients) in their published formats.
 
-Shape and classes are checked instead of checksums, because copies of a table differ in headers and
-spacing.
+Shape and classes are checked instead of checksums, because copies of the same table differ in
+headers and spacing.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ _CREDIT_FILES = tuple(f"default of credit card clients.{end}" for end in ("xls",
 _CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "y"}
 _CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
 _MAX_COLUMNS, _MAX_ROWS = 100, 600_000
-"""Limits of a CSV file: covtype has 55 columns and 581,012 rows, adult and credit have fewer."""
+"""Maximum numbers of columns and rows of a CSV file. The largest table is covtype, with 55 columns
+and 581,012 rows."""
 _MAX_BYTES = 2**28
-"""Maximum size of an uncompressed table: covtype has 75 MB."""
+"""Maximum size of a table after decompression. The largest table, covtype, has 75 MB."""
 _MAX_CELLS = 2**24
-"""Maximum number of cells of an Excel sheet: credit has 750,000."""
+"""Maximum number of cells of an Excel sheet. The sheet of credit has 750,000 cells."""
 _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
-"""Attribute of a cell or row in an Excel sheet, such as r="AB12"."""
+"""Attribute with the position of a cell or row in an Excel sheet, such as r="AB12"."""
 
 
 def open_known_table(data: KnownTable) -> Source:
@@ -60,10 +61,10 @@ def open_known_table(data: KnownTable) -> Source:
 
 
 def _open_covtype(root: str | None) -> Source:
-    """Open Covertype: 10 numeric columns, then 44 columns that are already one-hot; 7 classes."""
+    """Open Covertype: 10 numeric columns, then 44 one-hot encoded columns; 7 classes."""
     path = find_table("covtype", root, _COVTYPE_FILES)
     if path.name.startswith("samples"):
-        inputs, labels = _covtype_cache(path)
+        inputs, labels = _read_covtype_cache(path)
     else:
         frame = _read_csv(path, header="detect", dtype=np.float32)
         if str(frame.columns[0]).lower() == "id":
@@ -72,12 +73,14 @@ def _open_covtype(root: str | None) -> Source:
         inputs, labels = np.ascontiguousarray(values[:, :-1]), values[:, -1]
     if inputs.shape[1] != _COVTYPE_FEATURES:
         raise PointError(
-            f"{path}: has {inputs.shape[1]} features; covtype has {_COVTYPE_FEATURES} features and "
-            "a label in each row"
+            f"{path}: has {inputs.shape[1]} features; each row of covtype has "
+            f"{_COVTYPE_FEATURES} features, followed by the label"
         )
     classes = np.arange(1, _COVTYPE_CLASSES + 1)
     if not len(labels) or not np.isin(labels, classes).all() or not np.isfinite(inputs).all():
-        raise PointError(f"{path}: labels must be 1 to {_COVTYPE_CLASSES}, without missing values")
+        raise PointError(
+            f"{path}: labels must be 1 to {_COVTYPE_CLASSES}, and features must be finite numbers"
+        )
     return Source(
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
@@ -86,43 +89,48 @@ def _open_covtype(root: str | None) -> Source:
     )
 
 
-def _covtype_cache(path: Path) -> tuple[Array, Array]:
-    """Read the files cached by scikit-learn's fetch_covtype: float32 (n, 54) and int32 (n,)."""
-    content = _joblib_content(path)
+def _read_covtype_cache(path: Path) -> tuple[Array, Array]:
+    """Return the inputs and labels that scikit-learn's fetch_covtype has cached.
+
+    Inputs are float32 (n, 54), labels are int32 (n,). The two files are samples_py3 (``path``) and
+    targets_py3.
+    """
+    content = _read_joblib(path)
     # The values follow a pickle of dtype and shape, which is shorter than a row.
     count = (len(content) - 1) // (8 * _COVTYPE_FEATURES)
-    inputs = _joblib_array(path, content, np.dtype("<f8"), (count, _COVTYPE_FEATURES))
+    inputs = _parse_joblib_array(path, content, np.dtype("<f8"), (count, _COVTYPE_FEATURES))
     targets = path.with_name(path.name.replace("samples", "targets"))
-    labels = _joblib_array(targets, _joblib_content(targets), np.dtype("<i4"), (count,))
+    labels = _parse_joblib_array(targets, _read_joblib(targets), np.dtype("<i4"), (count,))
     return inputs.astype(np.float32), labels
 
 
-def _joblib_content(path: Path) -> bytes:
-    """Read a joblib file, plain or compressed with zlib."""
+def _read_joblib(path: Path) -> bytes:
+    """Return the content of a joblib file, decompressed if it is compressed with zlib."""
     with convert_read_errors(path, "scikit-learn's cache of covtype"):
         content = read_regular_file(path, MAX_BYTES)
         is_plain = content.startswith(b"\x80")
         return content if is_plain else zlib.decompressobj().decompress(content, MAX_BYTES)
 
 
-def _joblib_array(
+def _parse_joblib_array(
     path: Path, content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Array:
-    """Return the array of a joblib file: a pickle of dtype and shape, the values, and one byte.
+    """Return the array of a joblib file from its content.
 
-    The pickle is searched for the expected dtype and shape, but not loaded: that could run code.
+    The content is a pickle of dtype and shape, then the values, then one byte. The pickle is not
+    loaded, because that could run code. It is only searched for the expected dtype and shape.
     """
-    with convert_read_errors(path, f"scikit-learn's cache of covtype, {dtype} {shape}"):
+    with convert_read_errors(path, f"scikit-learn's cache of covtype, an array of {dtype} {shape}"):
         start = len(content) - 1 - math.prod(shape) * dtype.itemsize
         pickle_bytes = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without PROTO, BINPUT and STOP
         if encoded not in pickle_bytes or dtype.str[1:].encode() not in pickle_bytes:
-            raise ValueError("unexpected dtype or shape, or truncated")
+            raise ValueError("its dtype or shape is unexpected, or the file is truncated")
         return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
 
 
 def _open_adult(root: str | None) -> Source:
-    """Open Adult (census income): 6 numeric columns and 8 columns of text; 2 classes."""
+    """Open Adult (census income): 6 numeric columns and 8 text columns; 2 classes."""
     path = find_table("adult", root, ("adult.data", "adult.csv"))
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), path)
@@ -144,10 +152,15 @@ def _open_adult(root: str | None) -> Source:
 
 
 def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
-    """Read adult.data or adult.test, with or without a header; skip lines that start with `|`."""
+    """Return the features and the labels of adult.data or adult.test.
+
+    The file may have a header. Lines that start with `|` are skipped.
+    """
     frame = _read_csv(path, header="detect", dtype=str, comment="|")
     if frame.shape[1] != _ADULT_COLUMNS:
-        raise PointError(f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS}")
+        raise PointError(
+            f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS} columns"
+        )
     frame = frame.set_axis([str(i) for i in range(_ADULT_COLUMNS)], axis=1)
     texts = frame.pop(str(_ADULT_COLUMNS - 1)).str.removesuffix(".")
     if not len(texts) or not texts.isin(_ADULT_CLASSES).all():
@@ -158,7 +171,7 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
 
 
 def _open_credit(root: str | None) -> Source:
-    """Open the UCI set "Default of Credit Card Clients": 23 columns, 3 categorical, 2 classes."""
+    """Open UCI's "Default of Credit Card Clients": 23 features (3 categorical) and 2 classes."""
     path = find_table("credit", root, (*_CREDIT_FILES, "uci_credit_card.csv"))
     if path.suffix.lower() in (".xls", ".xlsx"):
         frame = _read_excel(path)
@@ -171,8 +184,8 @@ def _open_credit(root: str | None) -> Source:
     features = [i for i, name in enumerate(names) if name != "id" and i not in targets]
     if len(targets) != 1 or len(features) != _CREDIT_FEATURES:
         raise PointError(
-            f"{path}: needs a header with `default payment next month` (or Y) and "
-            f"{_CREDIT_FEATURES} more columns in addition to ID; it has {', '.join(names)}"
+            f"{path}: needs a header with the target (`default payment next month` or Y) and "
+            f"{_CREDIT_FEATURES} features, not counting ID; its header is {', '.join(names)}"
         )
     with convert_read_errors(path, "credit's table"):
         values = frame.iloc[header + 1 :].astype(np.float64)
@@ -210,7 +223,8 @@ def _read_excel(path: Path) -> pd.DataFrame:
 def _check_sheets(path: Path) -> None:
     """Raise ValueError if an .xlsx file exceeds the maximum size or number of cells.
 
-    The reader allocates all cells up to the last one, and aborts the process if memory runs out.
+    The Excel reader allocates all cells up to the last one, and aborts the process if memory runs
+    out.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
@@ -224,4 +238,5 @@ def _check_sheets(path: Path) -> None:
 
 
 def _column_number(letters: bytes) -> int:
+    """Return the number of a column in an Excel sheet: 1 for A, 27 for AA."""
     return functools.reduce(lambda number, letter: 26 * number + letter - 64, letters.upper(), 0)

@@ -15,11 +15,12 @@ from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
-"""An integer label that fits into int64 (Python cannot parse more than 4,300 digits)."""
+"""Integer label that fits into int64. Longer numbers are labels of type text, because Python cannot
+parse more than 4,300 digits."""
 
 
 def open_webdataset(data: WebDataset) -> Source:
-    """Open tar files of images, in sorted order: uint8 (n, 3, height, width).
+    """Open tar files of images, sorted by name: uint8 (n, 3, height, width).
 
     Raises:
         PointError: the file does not exist, or a sample has no image or no class.
@@ -27,7 +28,9 @@ def open_webdataset(data: WebDataset) -> Source:
     path = Path(data.path).expanduser()
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise PointError(f"data.path: {data.path} is neither a .tar file nor a folder of them")
+        raise PointError(
+            f"data.path: {data.path} is neither a .tar file nor a folder of .tar files"
+        )
     image_suffixes = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
     target = f".{data.target.lstrip('.')}"
     keys: dict[str, list[str]] = {"class": [], "image": []}
@@ -38,14 +41,16 @@ def open_webdataset(data: WebDataset) -> Source:
             if suffix == target:
                 texts.append(content.decode(errors="replace").strip())
     if not texts:
-        raise PointError(f"{files[0]}: has no KEY{target}; set data.target to another extension")
+        raise PointError(
+            f"{files[0]}: contains no labels KEY{target}; set data.target to their extension"
+        )
     if unpaired := set(keys["class"]) ^ set(keys["image"]):
         key = min(unpaired)
-        missing = "image" if key in keys["class"] else f"class ({target})"
+        missing = "image" if key in keys["class"] else f"class (file {target})"
         raise PointError(f"{key}: has no {missing}")
     if keys["class"] != keys["image"]:
         raise PointError(
-            f"{files[0]}: a key has several images, or images and classes have different orders; "
+            f"{files[0]}: a key has several images, or the order of images and classes differs; "
             "set data.column to the extension of the images"
         )
 
@@ -63,7 +68,7 @@ def open_webdataset(data: WebDataset) -> Source:
 def _members(
     file: Path, suffixes: Set[str], read_suffixes: Set[str]
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Yield key, suffix and content of the members with these suffixes.
+    """Yield the key, suffix and content of every member whose suffix is in ``suffixes``.
 
     The key of a member is its path up to the first dot of the file name, as in WebDataset. The
     content is empty unless the suffix is in ``read_suffixes``.

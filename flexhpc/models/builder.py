@@ -19,7 +19,7 @@ from flexhpc.models.reparameterizations import (
     Subspace,
     check_dims,
     low_rank_parameters,
-    matrices,
+    matrix_shapes,
 )
 from flexhpc.models.scaling import Resize, resolve_size, scaled_shape
 
@@ -27,8 +27,8 @@ from flexhpc.models.scaling import Resize, resolve_size, scaled_shape
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    With a reparameterization, the frozen weights are drawn first, so they equal the weights of the
-    plain network with the same seed.
+    With a reparameterization, the frozen weights are drawn first. They therefore equal the weights
+    of the network without the reparameterization that is built with the same seed.
 
     Args:
         model: the ``model`` section.
@@ -59,9 +59,9 @@ def _build_plain(model: Network, shape: Shape, classes: int) -> nn.Module:
 def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
     """Return the exact number of trained parameters.
 
-    These are the d coordinates of a subspace, the entries of A and B of a low-rank update, or else
-    all trainable parameters. The network is built and run once, so that an unsupported shape is
-    detected here and not in the middle of a sweep.
+    With ``subspace``, only its coordinates are trained; with ``low_rank``, only the entries of A
+    and B; otherwise all trainable parameters of the network. The network is built and run once, so
+    that an unsupported shape is detected here and not in the middle of a sweep.
 
     Args:
         model: the ``model`` section.
@@ -75,7 +75,7 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
         PointError: the network does not accept samples of this shape, or cannot be scaled or
             reparameterized as requested.
     """
-    device = _device(model, device)
+    device = _counting_device(model, device)
     plain = _build_for_count(model, shape, classes, device)
     with torch.device(device), torch.no_grad(), _convert_errors(model, shape):
         logits = plain(torch.zeros(2, *shape))
@@ -90,8 +90,9 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
 def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
     """Return the number of bits of the trained parameters, without allocating them.
 
-    A parameter has 64 bits with ``precision`` fp64 and 32 otherwise (bf16 keeps its weights in
-    fp32). A quantised weight has ``bits``; vectors are not quantised.
+    A parameter has 64 bits if ``precision`` is fp64, and 32 bits otherwise, because training in
+    bf16 keeps the weights in fp32. With ``quantised``, an entry of a matrix has
+    ``quantised.bits`` bits; vectors are not quantised.
 
     Args:
         model: as for :func:`count_parameters`.
@@ -102,20 +103,21 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
     Raises:
         PointError: as for :func:`count_parameters`.
     """
-    plain = _build_for_count(model, shape, classes, _device(model, "meta"))
+    plain = _build_for_count(model, shape, classes, _counting_device(model, "meta"))
     trained, bits = _count_trained(model, plain), 64 if precision == "fp64" else 32
     if model.quantised is None:
         return trained * bits
-    rounded = sum(outputs * inputs for outputs, inputs in matrices(plain).values())
+    rounded = sum(outputs * inputs for outputs, inputs in matrix_shapes(plain).values())
     return rounded * model.quantised.bits + (trained - rounded) * bits
 
 
-def _device(model: Network, device: str) -> str:
-    """Return the device on which to build a network: user code need not support "meta"."""
+def _counting_device(model: Network, device: str) -> str:
+    """Return ``device``, or "cpu" for a custom network, whose code may not support "meta"."""
     return "cpu" if isinstance(model, CustomModel) else device
 
 
 def _count_trained(model: Network, plain: nn.Module) -> int:
+    """Count the trained parameters; ``plain`` is the network without its reparameterization."""
     count = sum(p.numel() for p in plain.parameters() if p.requires_grad)
     if model.subspace is not None:
         check_dims(model.subspace.dims, count)
@@ -126,14 +128,14 @@ def _count_trained(model: Network, plain: nn.Module) -> int:
 
 
 def _build_for_count(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
-    """Build the network without its reparameterization, in eval mode."""
+    """Build the network without its reparameterization, in eval mode; restore the random state."""
     with torch.random.fork_rng([]), torch.device(device), _convert_errors(model, shape):
         return _build_plain(model, shape, classes).eval()
 
 
 @contextlib.contextmanager
 def _convert_errors(model: Network, shape: Shape) -> Iterator[None]:
-    """Convert exceptions in the ``with`` block to a PointError: the shape does not fit."""
+    """Convert exceptions in the ``with`` block to a PointError that rejects the shape."""
     try:
         with time_limit_as_point_error():
             yield

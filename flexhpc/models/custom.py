@@ -12,9 +12,9 @@ from flexhpc.models.families import Shape
 
 
 def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
-    """Build a network with custom code.
+    """Build a network by calling custom code.
 
-    ``shape`` and ``classes`` are passed if the code has parameters with these names.
+    ``shape`` and ``classes`` are passed if the code accepts arguments with these names.
 
     Raises:
         PointError: the code cannot be imported, raises an exception, or does not return a

@@ -100,9 +100,10 @@ def mlp(model: Mlp, shape: Shape, classes: int) -> nn.Module:
 def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
     """Build ``depth`` convolutions of stride 2, then global average pooling and a linear head.
 
-    The first convolution has ``width`` output channels, and each next one twice as many as the
-    previous one. ``kernel`` is odd and the padding is ``kernel // 2``, so that each convolution
-    halves the sides, rounded up. (n, channels, height, width) -> (n, classes).
+    The first convolution has ``width`` output channels, and every further convolution has twice as
+    many as the previous one. ``kernel`` is odd and the padding is ``kernel // 2``, so that each
+    convolution halves the sides of its input, rounded up. (n, channels, height, width) -> (n,
+    classes).
     """
     initialise, channels, kernel = layer_initialiser(model), shape[0], model.kernel
     layers: list[nn.Module] = []
@@ -126,19 +127,19 @@ def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
 
 def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
     """Build timm's VisionTransformer."""
-    timm = _timm()
+    timm = _import_timm()
     sizes = {"depth": model.depth, "num_heads": model.heads, "mlp_ratio": model.mlp_ratio}
     result = timm.models.VisionTransformer(**_patch_options(timm, model, shape, classes), **sizes)
     return initialise_network(result, model)
 
 
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
-    """Build timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601); its head starts at zero.
+    """Build timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601).
 
-    The token-mixing MLPs have ``width`` / 2 hidden units, rounded down, and the channel-mixing MLPs
-    4 ``width``.
+    The token-mixing MLPs have ``width`` / 2 hidden units, rounded down; the channel-mixing MLPs
+    have 4 * ``width``. With ``init: torch``, the weights of the last layer are initially zero.
     """
-    timm = _timm()
+    timm = _import_timm()
     if _width(model) < model.min_width:
         raise PointError(
             f"model.width: too small ({model.width}): token-mixing MLPs have width / 2 units; "
@@ -153,7 +154,7 @@ def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) ->
     if any(side % model.patch for side in shape[1:]):
         raise PointError(
             f"model.patch: {model.patch} does not divide the {shape[1]}x{shape[2]} images; "
-            "use a divisor"
+            "use a divisor of their sides"
         )
     return {
         "img_size": shape[1:], "patch_size": model.patch, "in_chans": shape[0],
@@ -171,8 +172,8 @@ class GptNetwork(nn.Module):
 
     def __init__(self, model: Gpt, length: int, vocabulary: int) -> None:
         super().__init__()
-        timm, width = _timm(), _width(model)
-        self.tokens = nn.Embedding(vocabulary + 1, width)  # the last one is the start token
+        timm, width = _import_timm(), _width(model)
+        self.tokens = nn.Embedding(vocabulary + 1, width)  # the last token is the start token
         self.positions = nn.Embedding(length, width)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.02)
@@ -191,7 +192,7 @@ class GptNetwork(nn.Module):
         return self.head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits of every token given the previous ones, (m, vocabulary, length)."""
+        """Return the logits of every token, given the tokens before it: (m, vocabulary, length)."""
         start = inputs.new_full((len(inputs), 1), self.tokens.num_embeddings - 1)
         previous = torch.cat([start, inputs[:, :-1]], dim=1).long()
         hidden = self.tokens(previous) + self.positions.weight
@@ -202,20 +203,22 @@ class GptNetwork(nn.Module):
 
 
 def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
-    """Build :class:`GptNetwork` for sequences of ``shape`` (length,) and ``classes`` tokens."""
+    """Build :class:`GptNetwork` for ``shape`` (length,) and a vocabulary of ``classes`` tokens."""
     return initialise_network(GptNetwork(model, shape[0], classes), model)
 
 
 def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
     """Build timm's ResNet with ``depth`` basic blocks in up to four stages.
 
-    The channels double from stage to stage, starting from ``width``.
+    The first stage has ``width`` channels, and every further stage has twice as many as the
+    previous one.
 
-    The stem is timm's "deep" one: three 3x3 convolutions. It keeps the resolution of images of at
-    most 64 pixels, as is usual for CIFAR (He et al. 2016, section 4.2), and reduces larger images
-    by a factor of four, as for ImageNet. Convolutions have no biases, even if ``norm`` is none.
+    The stem is timm's "deep" stem of three 3x3 convolutions. It keeps the resolution of images
+    with sides of at most 64 pixels, as is usual for CIFAR (He et al. 2016, section 4.2), and
+    divides the sides of larger images by four, as is usual for ImageNet. Convolutions have no
+    biases, even if ``norm`` is none.
     """
-    timm, width, depth = _timm(), _width(model), model.depth
+    timm, width, depth = _import_timm(), _width(model), model.depth
     norms = {"batch": nn.BatchNorm2d, "layer": timm.layers.GroupNorm1, "none": nn.Identity}
     stages = min(4, depth)
     result: Any = timm.models.resnet.ResNet(
@@ -240,12 +243,12 @@ def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
 def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
     """Build timm's EfficientNet (Tan & Le 2019, arXiv 1905.11946), scaled relative to B0.
 
-    All channels are multiplied by ``width`` / 32, and the number of blocks of each of the seven
-    stages by ``depth`` / 16. timm rounds channels to multiples of 8 and numbers of blocks up, so
-    that there are at least 7 blocks. The stem keeps the resolution of images of at most 64 pixels,
-    and halves that of larger ones, as in B0.
+    All numbers of channels are multiplied by ``width`` / 32 and rounded to multiples of 8. The
+    number of blocks of each of the seven stages is multiplied by ``depth`` / 16 and rounded up, so
+    that there are at least 7 blocks. The stem keeps the resolution of images with sides of at most
+    64 pixels, and halves the resolution of larger images, as in B0.
     """
-    result: Any = _timm().models.efficientnet._gen_efficientnet(
+    result: Any = _import_timm().models.efficientnet._gen_efficientnet(
         "efficientnet_b0",
         channel_multiplier=_width(model) / 32,
         depth_multiplier=model.depth / 16,
@@ -264,7 +267,7 @@ def build_timm(model: Timm, shape: Shape, classes: int) -> nn.Module:
     Raises:
         PointError: the model does not exist, or rejects the keyword arguments.
     """
-    timm, name = _timm(), model.family.removeprefix("timm:")
+    timm, name = _import_timm(), model.family.removeprefix("timm:")
     if not timm.is_model(name):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise PointError(
@@ -284,7 +287,7 @@ def _width(model: Sized) -> int:
     return model.width
 
 
-def _timm() -> Any:
+def _import_timm() -> Any:
     try:
         with imports_without_gc():
             import timm

@@ -18,19 +18,19 @@ GAINS = {
     "gelu": math.sqrt(2.0),
     "silu": math.sqrt(2.0),
 }
-"""Gain of each activation that keeps the variance of a signal at initialisation (He et al. 2015,
-arXiv 1502.01852, and torch.nn.init.calculate_gain; for GELU and SiLU the gain of ReLU)."""
+"""Gain for each activation that keeps the variance of a signal constant at initialisation (He et
+al. 2015, arXiv 1502.01852, and torch.nn.init.calculate_gain). GELU and SiLU have ReLU's gain."""
 BASE_WIDTH = 64
 Layer = nn.Linear | nn.Conv2d
 LayerInitialiser = Callable[[Layer, bool], None]
-"""Initialises a layer in place; the second argument is whether it is the last layer."""
+"""Function that initialises a layer in place; its second argument marks the last layer."""
 
 
 def layer_initialiser(model: Initialised) -> LayerInitialiser:
     """Return the function that initialises layers according to ``model.init``.
 
-    ``torch`` multiplies the default weights by ``model.gain``; all other values set biases to zero.
-    The last layer has a gain of 1.
+    With the value ``torch``, torch's default weights are multiplied by ``model.gain``, and biases
+    are not changed. With all other values, biases are set to zero. The last layer has a gain of 1.
     """
     gain = getattr(model, "gain", None)
     if gain is None:
@@ -70,13 +70,15 @@ def layers_of(network: nn.Module) -> list[Layer]:
 def apply_mup(layers: list[Layer], width_ratio: float) -> None:
     """Apply the maximal update parametrisation to layers ``width_ratio`` times as wide as the base.
 
-    Every trained parameter gets an attribute ``lr_factors``, the factors of the learning rate for
-    SGD and Adam; see ``make_optimizer`` in training/optimizers.py.
+    Every trained parameter gets an attribute ``lr_factors``: two factors by which SGD and Adam
+    multiply the learning rate; see ``make_optimizer`` in training/optimizers.py.
 
-    Yang et al. 2022 (arXiv 2203.03466), table 3, with r = ``width_ratio``: the variance of the last
-    layer is divided by r. The learning rate of SGD is multiplied by r for the first layer and for
-    all biases before the last layer, and divided by r for the weights of the last layer; that of
-    Adam is divided by r for all weights but those of the first layer.
+    The rules are table 3 of Yang et al. 2022 (arXiv 2203.03466), with r = ``width_ratio``:
+
+    - The variance of the weights of the last layer is divided by r.
+    - The learning rate of SGD is multiplied by r for the weights of the first layer and for all
+      biases before the last layer, and divided by r for the weights of the last layer.
+    - The learning rate of Adam is divided by r for all weights except in the first layer.
     """
     if len(layers) == 1:
         return

@@ -1,6 +1,6 @@
 """Random projections P (rows x columns), implemented as modules that compute P z.
 
-Columns have unit length: exactly in ``Dense``, on average in the others. The random numbers are
+Columns have unit length: exactly in ``Dense``, on average in the other classes. Random numbers are
 drawn from torch's global generator when a projection is created, and stored in non-persistent
 buffers, which are not part of the state_dict.
 """
@@ -34,10 +34,10 @@ class Dense(nn.Module):
 
 
 class Sparse(nn.Module):
-    """Sparse projection: a fraction 1 / sqrt(rows) of the entries is +-rows^(-1/4), the rest 0.
+    """Sparse projection: a fraction 1 / sqrt(rows) of the entries is +-rows^(-1/4), others are 0.
 
-    Very sparse projections (Li, Hastie & Church 2006, section 2, s = sqrt(rows)), scaled so that
-    the columns have unit length on average.
+    This is a very sparse random projection (Li, Hastie & Church 2006, section 2) with s =
+    sqrt(rows), scaled so that the columns have unit length on average.
     """
 
     row: Tensor
@@ -91,9 +91,10 @@ class Fastfood(nn.Module):
 
     See Le, Sarlos & Smola 2013, section 3. A block is n x n, where n is the number of columns
     rounded up to a power of two. H is the Walsh-Hadamard matrix and Pi a permutation. B, G and S
-    are diagonal: B contains random signs, G Gaussian numbers, and S chi(n) numbers divided by the
-    norm of G, so that rows vary in length like the rows of a Gaussian matrix. With the factor
-    1 / sqrt(n rows), columns have unit length on average.
+    are diagonal: B contains random signs and G contains Gaussian numbers. S contains random numbers
+    with the distribution chi(n), divided by the norm of G, so that rows vary in length like the
+    rows of a Gaussian matrix. The scale is 1 / sqrt(n * rows), with which columns have unit length
+    on average.
     """
 
     sign: Tensor
@@ -135,8 +136,8 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
     """Return H x for each row x of ``vectors`` (m, n), where n is a power of two.
 
     H is the Walsh-Hadamard matrix with entries +-1, in Hadamard order. Each of the log2(n) rounds
-    of the fast transform replaces pairs of adjacent blocks by their sum and difference; the length
-    of the blocks doubles in each round.
+    of the fast transform replaces each pair of adjacent blocks by their sum and difference; the
+    length of the blocks doubles from round to round.
     """
     size, half = vectors.shape[1], 1
     result = vectors
@@ -148,7 +149,7 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
 
 
 def _bernoulli_indices(size: int, probability: float) -> Tensor:
-    """Select each index below ``size`` with this probability; return them in ascending order.
+    """Select each index below ``size`` with a probability; return the selected indices, ascending.
 
     Only the gaps between selected indices are drawn, from a geometric distribution.
     """

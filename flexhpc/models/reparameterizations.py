@@ -16,7 +16,9 @@ _NEAR_ZERO = 1e-4
 
 
 class Reparameterization(nn.Module, ABC):
-    """Base class of networks with computed weights; buffers (BatchNorm statistics) are kept.
+    """Base class of networks with computed weights.
+
+    Buffers, such as BatchNorm statistics, remain buffers of the network.
 
     Args:
         network: an initialised network; training starts from its parameters.
@@ -40,12 +42,13 @@ class Reparameterization(nn.Module, ABC):
 
 
 class Subspace(Reparameterization):
-    """A network with theta = theta0 + P z for all flattened parameters; only z (dims,) is trained.
+    """A network with parameters theta = theta0 + P z, of which only z (dims,) is trained.
 
-    Training in a random subspace: Li et al. 2018, arXiv 1804.08838.
+    This is training in a random subspace: Li et al. 2018, arXiv 1804.08838.
 
-    theta0 are the initial weights, and z starts at zero. P is drawn from torch's global generator
-    and not saved, because the same seed reproduces it.
+    theta is the vector of all trainable parameters of the network, and theta0 its initial value. z
+    starts at zero. P is drawn from torch's global generator and not saved, because the same seed
+    reproduces it.
 
     Args:
         network: the network, on the CPU; it is frozen in place.
@@ -72,7 +75,7 @@ class Subspace(Reparameterization):
             ) from None
 
     def weights(self) -> dict[str, Tensor]:
-        """Return theta0 + P z, split into the network's parameters."""
+        """Return theta0 + P z, split into the parameters of the network."""
         pieces = self.projection(self.z).split(list(self.sizes.values()))
         frozen = {name: self.network.get_parameter(name) for name in self.sizes}
         return {
@@ -85,7 +88,7 @@ def check_dims(dims: int, parameters: int) -> None:
     """Raise PointError if a subspace has more dimensions than the network has parameters."""
     if dims > parameters:
         raise PointError(
-            f"model.subspace.dims: must not exceed the number of parameters ({dims}); "
+            f"model.subspace.dims: {dims} exceeds the number of parameters of the network; "
             f"use at most {parameters}"
         )
 
@@ -95,17 +98,18 @@ class LowRank(Reparameterization):
 
     LoRA: Hu et al. 2021, arXiv 2106.09685.
 
-    B (outputs, rank) starts at zero and A (rank, inputs) with entries from N(0, 1 / inputs), so the
-    network initially equals the plain one. Vectors (biases, norms) are frozen as well.
+    B (outputs, rank) starts at zero. A (rank, inputs) starts with entries from N(0, 1 / inputs).
+    The network therefore initially equals the network without B A. Vectors (biases and parameters
+    of norms) are frozen as well.
 
     Args:
         network: the network, on the CPU; it is frozen in place.
-        rank: rank of B A, limited to the smaller dimension of each matrix.
+        rank: rank of B A; it is limited to the smaller dimension of each matrix.
     """
 
     def __init__(self, network: nn.Module, rank: int) -> None:
         super().__init__(network)
-        self.shapes = matrices(network)
+        self.shapes = matrix_shapes(network)
         network.requires_grad_(False)
         self.outer = nn.ParameterList()
         self.inner = nn.ParameterList()
@@ -124,8 +128,8 @@ class LowRank(Reparameterization):
 
 
 def low_rank_parameters(network: nn.Module, rank: int) -> int:
-    """Return the number of entries of all B and A, which can exceed the size of the matrices."""
-    shapes = matrices(network).values()
+    """Return the number of entries of all B and A, which can exceed the entries of all W."""
+    shapes = matrix_shapes(network).values()
     return sum(min(rank, *shape) * sum(shape) for shape in shapes)
 
 
@@ -134,8 +138,8 @@ class Quantised(Reparameterization):
 
     Vectors are not rounded. k ranges from -2^(bits-1) to 2^(bits-1) - 1, so no value is zero.
     The step s of each matrix is fixed when the network is created: a trained step would store
-    information that the number of bits does not include. The underlying real weights are trained
-    with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the gradient of the
+    information that is not included in the number of bits. The unrounded weights are trained with
+    the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the gradient of the
     rounding is replaced by 1, also outside the range of values.
 
     Args:
@@ -148,7 +152,7 @@ class Quantised(Reparameterization):
     def __init__(self, network: nn.Module, bits: int) -> None:
         super().__init__(network)
         self.bits = bits
-        shapes = matrices(network)
+        shapes = matrix_shapes(network)
         self.names = list(shapes)
         steps = [
             _step(network.get_parameter(name), inputs, bits) for name, (_, inputs) in shapes.items()
@@ -156,7 +160,7 @@ class Quantised(Reparameterization):
         self.register_buffer("steps", torch.tensor(steps), persistent=False)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the rounded matrices; their gradient passes to the real weights unchanged."""
+        """Return the rounded matrices; their gradient passes to the unrounded weights unchanged."""
         half = 2 ** (self.bits - 1)
         result = {}
         for name, step in zip(self.names, self.steps.unbind(), strict=True):
@@ -170,9 +174,9 @@ class Quantised(Reparameterization):
 def _step(weight: Tensor, inputs: int, bits: int) -> float:
     """Return the step s = 2 r / 2^bits, where r is (1.3 + bits / 3) times the rms of the weights.
 
-    For 1 to 8 bits, r is within 3 % of the range with the least squared error for Gaussian weights
-    (Max 1960, table II). If the weights are initialised at or close to zero (the head of a mixer),
-    1 / sqrt(inputs) is used as their rms.
+    For 1 to 8 bits, r differs by at most 3 % from the value with the least squared error for
+    Gaussian weights (Max 1960, table II). If the initial weights are zero or close to zero, as in
+    the head of a mixer, 1 / sqrt(inputs) is used instead of their rms.
     """
     rms = float(weight.detach().double().square().mean().sqrt())
     if rms < _NEAR_ZERO:
@@ -180,12 +184,12 @@ def _step(weight: Tensor, inputs: int, bits: int) -> float:
     return math.ldexp((1.3 + bits / 3) * rms, 1 - bits)
 
 
-def matrices(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (outputs, inputs) of every trainable parameter with two or more dimensions, by name.
+def matrix_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return the shape (outputs, inputs) of every trainable matrix, by the name of the parameter.
 
-    A kernel (out, in, height, width) becomes (out, in x height x width). With three or more
-    dimensions, leading dimensions of size 1 are dropped: the position embedding (1, n, width) of a
-    vit becomes (n, width).
+    Parameters with more than two dimensions are reshaped to matrices: a kernel (out, in, height,
+    width) becomes (out, in x height x width). Leading dimensions of size 1 are first removed, so
+    that the position embedding (1, n, width) of a vit becomes (n, width).
     """
     return {
         name: _as_matrix(parameter.shape)

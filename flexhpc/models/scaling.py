@@ -20,11 +20,11 @@ _MAX_WIDTH = 10**6
 def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     """Resolve ``scaling`` and ``match_params`` to an explicit width and depth.
 
-    Widths are rounded to the nearest positive multiple of a number that depends on the family (of
-    the heads of a vit, 2 for a resnet, 8 for an efficientnet), depths to the nearest positive
-    integer. Factors by which the sizes are multiplied:
+    Widths are rounded to the nearest positive multiple of a number that depends on the family: the
+    number of heads for a vit, 2 for a resnet, 8 for an efficientnet. Depths are rounded to the
+    nearest positive integer. The values of ``scaling`` multiply sizes by these factors:
 
-    - ``width``, ``depth``, ``both``: ``scale``.
+    - ``width``, ``depth``, ``both``: ``scale`` (width, depth, or both).
     - ``compound``: 1.1^scale (width), 1.2^scale (depth) and 1.15^scale (images, see
       :func:`scaled_shape`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
     - ``vit_shape``: scale^0.22 (width), scale^0.45 (depth) and scale^0.6 (hidden units of the
@@ -54,7 +54,7 @@ def scaled_shape(model: Network, shape: Shape) -> Shape:
     """Return the shape of a sample after the resize that ``compound`` scaling requires, if any.
 
     Sides are multiplied by 1.15^scale and rounded to the nearest positive multiple of the patch
-    size (of 1 without patches).
+    size, or to the nearest positive integer if the family has no patches.
 
     Raises:
         PointError: samples are not images.
@@ -97,7 +97,7 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
         values["depth"] = _round_to_multiple(base["depth"] * depth, 1)
     if scaling == "vit_shape":
         units = _round_to_multiple(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
-        values["mlp_ratio"] = _ratio(units, values["width"])
+        values["mlp_ratio"] = _mlp_ratio(units, values["width"])
     try:
         return type(model)(**values | {"scaling": None, "scale": None})
     except ValidationError as error:
@@ -111,27 +111,31 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
-    """Find the width by bisection; the number of parameters never decreases with the width."""
+    """Find the width whose number of parameters is closest to ``target``.
+
+    Bisection is valid because the number of parameters never decreases with the width.
+    """
 
     def with_width(width: int) -> Sized:
         return model.model_copy(update={"width": width, "match_params": None})
 
     @cache
     def count(width: int) -> int:
-        return _count(with_width(width), shape, classes)
+        return _count_parameters(with_width(width), shape, classes)
 
     narrowest = wide = max(model.width_multiple, model.min_width)
     if count(narrowest) > 2 * target:
         raise PointError(
             f"model.match_params: cannot match {target}: the narrowest {model.family} of this "
-            f"depth (width {narrowest}) has {count(narrowest)} parameters; use a larger number or "
-            "a smaller depth"
+            f"depth (width {narrowest}) has {count(narrowest)} parameters; match more parameters, "
+            "or use a smaller depth"
         )
     while count(wide) < target:
         if 2 * wide > _MAX_WIDTH:
             raise PointError(
                 f"model.match_params: cannot match {target}: {model.family} of this depth has only "
-                f"{count(wide)} parameters at width {wide}; use a smaller number or a larger depth"
+                f"{count(wide)} parameters at width {wide}; match fewer parameters, or use a "
+                "larger depth"
             )
         wide *= 2
     widths = range(narrowest, wide + 1, model.width_multiple)
@@ -140,7 +144,7 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
     return with_width(min(nearby, key=lambda width: abs(count(width) - target)))
 
 
-def _count(model: Sized, shape: Shape, classes: int) -> int:
+def _count_parameters(model: Sized, shape: Shape, classes: int) -> int:
     # fork_rng, because the random state must not depend on whether a count was cached
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(p.numel() for p in build_family(model, shape, classes).parameters())
@@ -155,7 +159,7 @@ def _capped_power(base: float, exponent: float) -> float:
     return math.pow(base, min(exponent, 1_000.0))  # exceeds any network, but is finite
 
 
-def _ratio(units: int, width: int) -> float:
+def _mlp_ratio(units: int, width: int) -> float:
     """Return a float ``ratio`` for which ``int(width * ratio)`` is ``units``."""
     ratio = units / width
     return ratio if int(width * ratio) == units else math.nextafter(ratio, math.inf)

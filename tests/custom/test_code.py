@@ -288,7 +288,7 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path)
         "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels must be whole numbers"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
         "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
-        "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images have NaN"),
+        "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images contain NaN"),
         "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
         "one sample": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
         "new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),

@@ -78,9 +78,9 @@ def test_damaged_idx_is_rejected(tmp_path: Path, content: bytes, expected: str) 
 @pytest.mark.parametrize(
     ("shape", "labels", "expected"),
     [
-        ((3, 28, 28), [1, 2], r"labels \(2,\) do not match"),
+        ((3, 28, 28), [1, 2], r"labels of shape \(2,\) do not match"),
         ((3, 28, 28), [1, 2, 10], "labels must be 0 to 9"),
-        ((3, 0, 28), [1, 2, 3], r"images \(3, 0, 28\) and labels"),
+        ((3, 0, 28), [1, 2, 3], r"images of shape \(3, 0, 28\) and labels"),
     ],
 )
 def test_mnist_of_wrong_shape_or_labels_is_rejected(

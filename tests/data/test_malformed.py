@@ -60,7 +60,7 @@ def test_numbers_too_large_for_float64_are_rejected(digits: str, tmp_path: Path)
         key = "target: y, path" if source == "table" else "root"
         problem = error_message(tmp_path, f"source: {source}, {key}: '{path}'")
         assert problem.startswith(f"{path}: column ")
-        assert "has infinite or too large numbers; correct it" in problem
+        assert "numbers that are too large for float32; correct it" in problem
 
 
 def test_labels_too_large_for_float64_are_rejected() -> None:
@@ -118,8 +118,8 @@ def test_too_many_columns_or_cells_are_rejected(
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("t.csv", "t.csv.gz"):
         assert error_message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
-            f"{tmp_path}/{name}: has 100,001 columns, at most 32,768 are supported; keep fewer, or "
-            "save it as .npy (data.source: arrays)"
+            f"{tmp_path}/{name}: has 100,001 columns, at most 32,768 are supported; remove some, "
+            "or save the table as .npy (data.source: arrays)"
         )
     (tmp_path / "adult.data").write_text(text)
     assert "has 100,001 columns" in error_message(tmp_path, "source: adult, root: '{}'")
@@ -182,7 +182,8 @@ def test_numeric_column_with_few_non_numbers_is_rejected(tmp_path: Path) -> None
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
     path = write_text(tmp_path / "t.csv", "\n".join(rows))
-    with pytest.raises(PointError, match=r"except for 1 cells .'12.3.4' in row 42.; correct them"):
+    expected = r"except for 1 cells .the first is '12.3.4' in row 42.; correct them"
+    with pytest.raises(PointError, match=expected):
         open_csv(path)
     assert open_csv(path, categorical=["x"]).train.shape == (100,), "if requested"
 
@@ -273,6 +274,6 @@ def test_array_larger_than_memory_is_rejected(
     np.savez_compressed(tmp_path / "t.npz", x=np.zeros((400, 3)), y=np.arange(400) % 2)
     monkeypatch.setattr(raw_files.psutil, "virtual_memory", Memory)
     assert (
-        "t.npz: array x is larger than the available memory (0.0 GB of 0.0 GB); save it as .npy"
+        "t.npz: array x (0.0 GB) is larger than the available memory (0.0 GB); save it as .npy"
         in error_message(tmp_path, "source: arrays, path: '{}/t.npz'")
     )

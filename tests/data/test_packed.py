@@ -93,7 +93,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     verify_packed(packed.path)
     if source != "digits":
         keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
-    load_samples.__globals__["_load_cached"].cache_clear()
+    load_samples.__globals__["_load_source_cached"].cache_clear()
     for settings, (plain, test) in zip(all_settings, originals, strict=True):
         data = section(source=source, **keys, **settings)
         samples = load_samples(data, 3)
@@ -139,9 +139,13 @@ def test_packed_file_in_the_default_folder_is_preferred(
         ({"side": 7}, {"side": 7}, None),
         ({"side": 7}, {"side": 7, "colour": "grey"}, None),
         ({"side": 7, "colour": "grey"}, {"side": 7, "colour": "grey"}, None),
-        ({"side": 7}, {}, "was packed with side: 7, but the point has None"),
-        ({"side": 7}, {"side": 5}, "was packed with side: 7, but the point has 5"),
-        ({"colour": "grey"}, {"colour": "grey", "side": 7}, "side: None, but the point has 7"),
+        ({"side": 7}, {}, "was packed with side: 7, but the point has side: None"),
+        ({"side": 7}, {"side": 5}, "was packed with side: 7, but the point has side: 5"),
+        (
+            {"colour": "grey"},
+            {"colour": "grey", "side": 7},
+            "side: None, but the point has side: 7",
+        ),
         ({"colour": "grey"}, {}, "was packed with colour: grey"),
     ],
 )
@@ -166,11 +170,15 @@ def test_packed_file_of_a_different_source_or_table_is_rejected(
     tmp_path: Path, sources: dict
 ) -> None:
     prepare("mnist", sources["mnist"], out=tmp_path / "m")
-    with pytest.raises(PointError, match="packed with source: mnist, but the point has cifar10"):
+    with pytest.raises(
+        PointError, match="packed with source: mnist, but the point has source: cifar10"
+    ):
         load("cifar10", root=tmp_path / "m")
     overrides = ("data.drop=[a]",)
     prepare("table", sources["table"], overrides, tmp_path / "t")
-    with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point has None"):
+    with pytest.raises(
+        PointError, match=r"packed with drop: \['a'\], but the point has drop: None"
+    ):
         load("table", path=tmp_path / "t", target="y")
     assert load("table", path=tmp_path / "t", target="y", drop=["a"]).shape == (2,)
     with pytest.raises(PointError, match=r"data\.root: .* is already packed"):

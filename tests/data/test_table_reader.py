@@ -85,7 +85,7 @@ def test_columns_of_lists_and_structs_must_be_dropped(tmp_path: Path, values: li
     pa.parquet.write_table(pa.table({"f": values, "g": [1, 2], "y": [0, 1]}), path)
     with pytest.raises(PointError, match="column f has values of type mixed"):
         load_table(path)
-    with pytest.raises(PointError, match=r"data\.target: f of .* has values of type mixed"):
+    with pytest.raises(PointError, match=r"data\.target: column f of .* has values of type mixed"):
         load_table(path, target="f")
     assert load_table(path, drop=["f"]).shape == (1,)
 

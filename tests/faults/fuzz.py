@@ -309,7 +309,7 @@ def data_files(folder: Path) -> Fuzzer:
         damaged = mutate_bytes(content, rng)
 
         def read_input() -> None:
-            load_samples.__globals__["_load"].cache_clear()
+            load_samples.__globals__["_load_source_cached"].cache_clear()
             file.write_bytes(damaged)
             try:
                 if file.suffix == ".packed":

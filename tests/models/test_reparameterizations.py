@@ -159,7 +159,7 @@ def test_dims_are_at_most_the_number_of_parameters() -> None:
     larger = Linear(family="linear", subspace=Subspace(dims=651))
     for function in (build, count_parameters):
         with pytest.raises(
-            PointError, match=r"subspace.dims: must not exceed .* \(651\); use at most 650"
+            PointError, match=r"subspace.dims: 651 exceeds the number .*; use at most 650"
         ):
             function(larger, DIGIT, 10)
 
