@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flexhpc.analysis.conflicts import conflict_chance
+from flexhpc.analysis.conflicts import conflict_chance_at_emc
 from flexhpc.analysis.information import StoredBits, max_label_information, max_token_information
 from flexhpc.analysis.reasons import at_edge, censoring_reason, exceeds_tolerance
 from flexhpc.analysis.text import BOUNDS
@@ -69,7 +69,7 @@ def row_of(status: PointStatus) -> Row:
             "emc_per_param": estimate.emc / params if params else None,
             "emc_per_param_bound": BOUNDS[estimate.censored],
             "emc_per_bit": estimate.emc / bits if bits else None,
-            "conflict_chance": conflict_chance(record.header, estimate),
+            "conflict_chance": conflict_chance_at_emc(record.header, estimate),
             "censored_because": censoring_reason(status),
         }  # fmt: skip
         if estimate.best_chance is not None:

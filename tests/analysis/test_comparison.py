@@ -156,7 +156,7 @@ def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
     (effect,) = effects(both_censored, BY_ACTIVATION)
     assert (effect.pairs, effect.bounds, effect.verdict) == (6, 6, "not decided")
     assert effect.ratio_text == ""
-    assert "both are bounds" in effect.verdict_text
+    assert "both EMCs are bounds" in effect.verdict_text
 
 
 def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path
         assert effect.pairs == 1
     with pytest.raises(InputError, match=r"training\.ratee: no point has this key"):
         effects(statuses, Compare(by="training", within=["training.ratee"]))
-    with pytest.raises(InputError, match="cannot be both compared and in within"):
+    with pytest.raises(InputError, match="the compared key cannot be in within"):
         effects(statuses, Compare(by="training", within=["training"]))
 
 
