@@ -21,7 +21,7 @@ from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
-from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
+from flexhpc.analysis.figures.ratios import RATIO_CAPTION, ratio_figure
 from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import sample_scores
@@ -133,7 +133,7 @@ def write_report(
     ratios = ReportFigure(
         name="ratios",
         title="Ratios",
-        caption=RATIOS,
+        caption=RATIO_CAPTION,
         draw=lambda _: ratio_figure(comparisons.effects),
     )
     first, *others = report_figures()
