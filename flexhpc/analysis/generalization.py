@@ -28,8 +28,8 @@ MIN_PAIRS = 4
 Bound = Literal["none", "lower", "upper", "unknown"]
 _NUMERATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
 _DENOMINATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Type of bound of a ratio in which only the numerator, or only the denominator, is censored; by the
-side of censoring."""
+"""Type of bound of a ratio in which only the numerator, or only the denominator, is censored, by
+the side of censoring."""
 _RESAMPLES = 2_000
 _SEED = 0
 
