@@ -73,7 +73,7 @@ def conflict_chance_at_emc(header: Header, estimate: Estimate) -> float | None:
 
 
 def conflict_notes(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return one note per data set with conflicts, on how many of its samples can be fitted."""
+    """Describe, for each data set with label conflicts, how many of its samples can be fitted."""
     by_data: dict[str, list[PointStatus]] = {}
     for status in statuses:
         if status.record and status.record.header.conflicts:

@@ -139,14 +139,14 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """The state in words: ``decided at a cost of 64 whole training runs; ...``."""
+        """The state of the comparisons and their cost in words, for the terminal and the report."""
         cost = f"at a cost of {self.trainings:.0f} whole training runs"
         if self.total == 0:
             return f"no pairs to compare; cost so far: {self.trainings:.0f} whole training runs"
         if self.ended_by == "decided":
             return (
-                f"decided {cost}; measuring all listed points to the tolerance of the spec would "
-                f"cost about {self.fixed_cost:.0f} whole training runs"
+                f"all comparisons decided {cost}; measuring all listed points to the tolerance of "
+                f"the spec would cost about {self.fixed_cost:.0f} whole training runs"
             )
         if self.ended_by is not None:
             decided = sum(effect.verdict != "not decided" for effect in self.effects)
@@ -355,7 +355,7 @@ class _Design:
 
 
 def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
-    """Return a point as it was when its search first reached a tolerance; None if it did not yet.
+    """Return a point as it was when its search first reached a tolerance; None before that.
 
     Args:
         status: the point.

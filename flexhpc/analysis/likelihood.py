@@ -255,7 +255,7 @@ def _cell_chances(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
     """Return the probability that the log ratio of a size is in each cell, shape (cells,).
 
     If the likelihood is open at one end, return the probability that the bound of the log ratio is
-    in each cell. It is proportional to the slope of the likelihood towards the open end.
+    in each cell. This probability is proportional to the slope of the likelihood towards this end.
     """
     open_below, open_above = end
     if open_above and not open_below:

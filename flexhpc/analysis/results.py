@@ -155,10 +155,10 @@ def cell_of(value: Any) -> Any:
 def as_json(rows: Sequence[Row]) -> str:
     """Format rows as a JSON list; numbers that are not finite become null."""
 
-    def finite(value: Any) -> Any:
+    def finite_or_none(value: Any) -> Any:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    finite_rows = [{key: finite(value) for key, value in row.items()} for row in rows]
+    finite_rows = [{key: finite_or_none(value) for key, value in row.items()} for row in rows]
     return json.dumps(finite_rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

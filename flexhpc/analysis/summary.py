@@ -163,7 +163,7 @@ def _describe_saturation(statuses: Sequence[PointStatus]) -> str:
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
     low, high = min(gains, key=float), max(gains, key=float)
     factor = low if low == high else f"{low} to {high}"
-    raised = f"Twice the budget would raise EMC by a factor of {factor}"
+    raised = f"Twice the budget would raise the EMC by a factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
     names = {"yes": "saturated", "no": "not saturated", "unknown": "unknown"}

@@ -54,7 +54,7 @@ _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
 }  # fmt: skip
-"""Style of each state. If the screen is too small, points in earlier states are shown first."""
+"""Style of each state. The order is the priority of points if not all fit on the screen."""
 
 
 @dataclass(frozen=True, kw_only=True)

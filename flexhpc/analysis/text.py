@@ -16,7 +16,7 @@ BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
 
 
 def emc_text(estimate: Estimate | None) -> str:
-    """Format an EMC estimate: ``412 [350, 480]``, ``>= 1797``, ``< 1``."""
+    """Format an EMC estimate: ``412 [350, 480]``; if it is censored: ``>= 1797``, ``< 1``."""
     if estimate is not None and estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
     return interval_text(estimate)

@@ -20,7 +20,7 @@ Spec = dict[str, Any]
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
-"""Colours after Okabe and Ito; they differ for colour-blind readers, on white and on black."""
+"""Colours after Okabe and Ito; colour-blind readers can distinguish them, on white and on black."""
 ROW_HEIGHT = 26
 """Height (pixels) of a row of a chart with named rows."""
 VALUE_FOR_ZERO = 0.7

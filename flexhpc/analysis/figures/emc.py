@@ -235,6 +235,7 @@ def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
 
 
 def _kind_filter(kind: str) -> str:
+    """Return the Vega expression that selects the data of a kind, such as ``label``."""
     return f"datum.kind === '{kind}'"
 
 
@@ -274,10 +275,12 @@ def _median_lines(
 def medians_of(
     curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
 ) -> Iterator[tuple[float, float | None, int]]:
-    """Yield for each x of a curve: x, the median EMC of the points at x, and their parameters.
+    """Yield (x, median EMC, number of parameters) for each x of a curve, in ascending order.
 
-    The values of x are in ascending order. The median is None if it depends on the unknown value
-    of a censored EMC.
+    The median is None if it depends on the unknown value of a censored EMC.
+
+    Args:
+        curve: points of the curve; x_of: function that returns the x of a point.
     """
     for x, seeds in sorted(group_by(curve, x_of).items()):
         low, high = np.median([_possible_range(s.estimate) for s in seeds if s.estimate], axis=0)

@@ -203,6 +203,7 @@ def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _preferred_keys(keys: Sequence[str]) -> list[str]:
+    """Return the keys that are preferred for curves and groups: labels, family, optimizer."""
     return [key for key in keys if _last_part(key) in ("labels", "family", "optimizer")]
 
 

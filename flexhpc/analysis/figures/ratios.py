@@ -1,4 +1,4 @@
-"""Figure of the ratios of EMCs to the EMC at a baseline, one row per comparison."""
+"""Figure of EMC ratios between the values of a key, one row per comparison."""
 
 from __future__ import annotations
 
