@@ -103,8 +103,8 @@ def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> 
     return np.asarray(density / density.max())
 
 
-def is_open(likelihood: Floats) -> tuple[bool, bool]:
-    """Return whether a likelihood is open at its lower end, and whether it is at its upper end."""
+def open_ends(likelihood: Floats) -> tuple[bool, bool]:
+    """Return whether the lower end of a likelihood is open, and whether its upper end is open."""
     return bool(likelihood[0] > _OPEN_THRESHOLD), bool(likelihood[-1] > _OPEN_THRESHOLD)
 
 
@@ -193,7 +193,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -
         for scatter in scatters
     ])  # fmt: skip
     likelihoods = np.exp(logs - logs.max(axis=2, keepdims=True))
-    ends = [is_open(likelihood) for likelihood in likelihoods[0]]
+    ends = [open_ends(likelihood) for likelihood in likelihoods[0]]
     evidence = (np.log(likelihoods.sum(axis=2)) + logs.max(axis=2)).sum(axis=1)
     if not single:
         evidence += np.log(np.gradient(scatters)) - 0.5 * (scatters / _USUAL_SCATTER) ** 2

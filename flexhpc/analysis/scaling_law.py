@@ -15,8 +15,8 @@ from flexhpc.analysis.likelihood import (
     QUANTILES,
     STEP,
     blur,
-    is_open,
     likelihood_of,
+    open_ends,
     stack_likelihoods,
 )
 from flexhpc.analysis.reasons import is_bound
@@ -135,7 +135,7 @@ def _fit_law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerL
     joint = np.exp(stack - stack.max())
     slopes = joint.sum(axis=(0, 1))
     bounds = sum(map(is_bound, points))
-    open_below, open_above = is_open(slopes / slopes.max())
+    open_below, open_above = open_ends(slopes / slopes.max())
     if bounds == len(points):  # bounds alone do not determine a slope
         open_below = open_above = True
     cumulative = (np.cumsum(slopes) - slopes / 2) / slopes.sum()

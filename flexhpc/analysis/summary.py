@@ -107,7 +107,7 @@ def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
     if not (count := sum(map(is_bound, between))):
         return "their intervals do not overlap"
     others = "another EMC is a bound" if count == 1 else f"{count} other EMCs are bounds"
-    return f"their intervals do not overlap, but {others} and may lie outside their range"
+    return f"their intervals do not overlap, but {others} and may be larger or smaller than both"
 
 
 def _emc_or_zero(status: PointStatus) -> int:
@@ -190,7 +190,7 @@ def _describe_verdicts(effects: Sequence[Effect]) -> list[str]:
             else:
                 parts.append(f"{effect.value} {effect.verdict} ({effect.ratio_text})")
         if parts and len(known) < len(group):
-            parts.append(f"{len(group) - len(known)} more not decided")
+            parts.append(f"other values not decided: {len(group) - len(known)}")
         if parts:
             start = f"{within}: compared with" if within else "Compared with"
             sentences.append(f"{start} {baseline}: {'; '.join(parts)}.")

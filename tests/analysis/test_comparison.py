@@ -12,7 +12,13 @@ import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified, suggested_comparison
 from flexhpc.analysis.effect import ERROR_RATE, Effect, effects_of, with_verdicts
-from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
+from flexhpc.analysis.likelihood import (
+    LOG_EMC,
+    LOG_RATIO,
+    likelihood_of,
+    open_ends,
+    ratio_likelihood,
+)
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
@@ -182,9 +188,9 @@ def test_likelihood_is_open_at_the_end_where_emc_is_censored(tmp_path: Path) -> 
     rng, bayes_point = np.random.default_rng(0), activation_points(tmp_path, 1)[0]
     for emc in (20.0, 500.0):
         uncensored = likelihood_of(simulate_point(bayes_point, emc, rng, n_limit=1000))
-        assert is_open(uncensored) == (False, False)
-        assert is_open(ratio_likelihood(uncensored, all_fit)) == (True, False)
-        assert is_open(ratio_likelihood(all_fit, uncensored)) == (False, True)
+        assert open_ends(uncensored) == (False, False)
+        assert open_ends(ratio_likelihood(uncensored, all_fit)) == (True, False)
+        assert open_ends(ratio_likelihood(all_fit, uncensored)) == (False, True)
     none_fit = likelihood_of(measured_point(point, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
     assert none_fit[0] > 0.5
     assert none_fit[np.log(30) < LOG_EMC].max() < 0.05
