@@ -15,7 +15,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 _MAX_VALUES, _MAX_POINTS = 12, 1000
-"""Maximum number of values of the key, and of points, for a default comparison."""
+"""Limits of a suggested comparison: number of values of the compared key, and number of points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,9 @@ class Comparisons:
     """Comparisons of the points of one or several runs.
 
     Attributes:
-        effects: ratios and verdicts; decisions: state of each comparison with the key ``decide``.
+        effects: the comparisons, each with its ratio and its verdict.
+        decisions: for each entry of ``compare`` with the key ``decide``, the state of its
+            comparisons.
     """
 
     effects: list[Effect]
@@ -35,8 +37,11 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
 
     Args:
         statuses: points of one or several runs.
-        requests: the comparisons; see :func:`effects_of`, also for errors. A comparison with
-            ``decide`` is shown as it was after its last round (:mod:`flexhpc.analysis.decision`).
+        requests: entries of ``compare``. The comparisons of an entry with ``decide`` are returned
+            as they were after their last round (:mod:`flexhpc.analysis.decision`).
+
+    Raises:
+        InputError: see :func:`effects_of`.
     """
     at_budget, *at_smaller_budgets = (
         [effects_of(statuses, request, factor) for request in requests]
@@ -44,10 +49,10 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
     )
     effects = {effect.key: effect for effect in with_verdicts(list(chain(*at_budget)))}
     decisions = []
-    for request, undecided in zip(requests, at_budget, strict=True):
+    for request, without_verdicts in zip(requests, at_budget, strict=True):
         if request.decide:
             decision = decide(statuses, request)
-            effects |= {e.key: e for e in (*undecided, *decision.effects)}
+            effects |= {e.key: e for e in (*without_verdicts, *decision.effects)}
             decisions.append(decision)
     smaller: dict[tuple[str, ...], list[Effect]] = {}
     for by_request in at_smaller_budgets:
@@ -63,12 +68,12 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
 
 
 def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
-    """Make the comparisons that frozen specs request, by default the suggested one.
+    """Make the comparisons that the specs request; if there are none, the suggested comparison.
 
-    The suggested comparison is omitted if it has no pairs.
+    The suggested comparison (:func:`suggested_comparison`) is omitted if it has no pairs.
 
     Args:
-        statuses: all points; specs: text of the frozen specs.
+        statuses: all points; specs: text of each frozen spec.
     """
     requested = {c.model_dump_json(): c for text in specs for c in requested_comparisons(text)}
     if requested:
@@ -88,10 +93,11 @@ def requested_comparisons(spec: str) -> list[Compare]:
 
 
 def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
-    """Suggest a comparison of the points of a sweep; None without a suitable key.
+    """Suggest a comparison of the points of a sweep; None if no key is suitable.
 
-    A key is suitable if it has 2 to ``_MAX_VALUES`` values, is not an x axis, and is the only such
-    key that is neither a data key nor a size. If there are only data keys, labels are compared.
+    Candidates are the swept keys with 2 to ``_MAX_VALUES`` values, except the seed and the keys of
+    the network size. If exactly one candidate is not a data key, it is compared, unless it is an x
+    axis. If all candidates are data keys, labels are compared.
     """
     if len(statuses) > _MAX_POINTS:
         return None
@@ -110,6 +116,6 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
 
 def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
-    """Return whether a key has more than two numeric values, so that it is an x axis."""
+    """Return whether a key has more than two numeric values, so that it makes an x axis."""
     values = [status.point.swept.get(key) for status in statuses]
     return len({value for value in values if is_number(value)}) > 2

@@ -13,31 +13,32 @@ from flexhpc.store import Header
 from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
-"""Groups of identical inputs, as pairs: the number of samples of each label in a group, and the
-number of such groups."""
+"""Groups of identical inputs. Each entry stands for groups with equal counts: the number of samples
+of each label in such a group, and the number of such groups."""
 _MIN_CHANCE = 1e-3
-_REACH = 30
-"""Length of the Fourier transform, in standard deviations of the subset size. The probability of
-sizes outside this range is negligible."""
+_LENGTH = 30
+"""Length of the Fourier transform, in standard deviations of the size of the drawn subset. The
+probability of subset sizes outside this range is negligible."""
 
 
 def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
     """Return the probability that n samples, drawn without replacement, contain a label conflict.
 
-    Draw each of the N samples of the pool independently with probability p = n / N. A group with
-    c_l samples of label l, s in total, has no conflict if none of its samples is drawn, or only
-    samples of one label. With k = 1 - p + p z, in which each drawn sample contributes a factor z,
-    the generating function of this event is
+    Draw each of the N samples of the pool independently with probability p = n / N. The number of
+    drawn samples then has the generating function k^N with k = 1 - p + p z: each drawn sample
+    contributes a factor z. A group has c_l samples of label l, and s samples in total. It has no
+    conflict if none of its samples, or only samples of one label, are drawn. For L labels, the
+    generating function of this event is
 
         f(z) = sum_l (1 - p)^(s - c_l) k^c_l - (L - 1) (1 - p)^s
 
-    for L labels: each of the L terms includes the case that nothing is drawn, so L - 1 of these are
-    subtracted. Groups are independent, and samples outside the groups, which contain S samples,
-    cannot conflict. Therefore P(no conflict and n drawn) is the coefficient of z^n in the product
-    of k^(N - S) and all f. Given that n samples are drawn, all subsets of size n are equally
-    likely, so dividing by P(n drawn), the coefficient of z^n in k^N, gives the exact probability
-    for drawing without replacement. Both coefficients are computed by a discrete Fourier transform
-    over the unit circle; its length covers all subset sizes that are likely (see ``_REACH``).
+    Each of the L terms of the sum includes the case that no sample of the group is drawn, so this
+    case is subtracted L - 1 times. All groups together have S samples; the other N - S samples
+    cannot conflict. Groups are independent, so P(no conflict and n drawn) is the coefficient of z^n
+    in the product of k^(N - S) and all f. P(n drawn) is the coefficient of z^n in k^N. All subsets
+    of size n are equally likely, so the quotient of the two coefficients is the exact probability
+    of no conflict for drawing without replacement. Both coefficients are computed by a discrete
+    Fourier transform over the unit circle, which covers all likely subset sizes (``_LENGTH``).
 
     Args:
         groups: groups of identical inputs with at least two labels.
@@ -47,7 +48,7 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
     if not groups:
         return 0.0
     p = n / pool
-    length = min(pool + 1, math.ceil(_REACH * math.sqrt(pool * p * (1 - p))) + 100)
+    length = min(pool + 1, math.ceil(_LENGTH * math.sqrt(pool * p * (1 - p))) + 100)
     z = np.exp(2j * np.pi * np.arange(length) / length)
     k = 1 - p + p * z
     product = k ** (pool - sum(sum(labels) * count for labels, count in groups))
@@ -60,10 +61,10 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
     return float(np.clip(1 - no_conflict, 0, 1))
 
 
-def conflict_chance(header: Header, estimate: Estimate) -> float | None:
-    """Return the probability of a conflict at n = EMC; None for a left-censored EMC.
+def conflict_chance_at_emc(header: Header, estimate: Estimate) -> float | None:
+    """Return the probability that n = EMC random samples contain a label conflict.
 
-    For a right-censored EMC, n is its lower bound.
+    For a right-censored EMC, n is its lower bound. For a left-censored EMC, return None.
     """
     if estimate.censored == "left":
         return None
@@ -72,7 +73,7 @@ def conflict_chance(header: Header, estimate: Estimate) -> float | None:
 
 
 def conflict_notes(statuses: Sequence[PointStatus]) -> list[str]:
-    """Describe how label conflicts limit the fit, one note per data set with conflicts."""
+    """Describe, for each data set with label conflicts, how many of its samples can be fitted."""
     by_data: dict[str, list[PointStatus]] = {}
     for status in statuses:
         if status.record and status.record.header.conflicts:
@@ -91,13 +92,15 @@ def _note(points: Sequence[PointStatus]) -> str:
         f"{header.n_total:,} samples can be fitted."
     )
     chances = [
-        conflict_chance(s.record.header, s.estimate) for s in points if s.record and s.estimate
+        conflict_chance_at_emc(s.record.header, s.estimate)
+        for s in points
+        if s.record and s.estimate
     ]
     high = [chance for chance in chances if chance is not None and chance > _MIN_CHANCE]
     if high:
         note += (
             f" A random subset of n = EMC samples contains such a conflict with a probability of "
-            f"up to {100 * max(high):.2g} % (above {100 * _MIN_CHANCE:g} % for "
-            f"{len(high)} of {len(points)} points)."
+            f"up to {100 * max(high):.2g} %; for {len(high)} of {len(points)} points, the "
+            f"probability is above {100 * _MIN_CHANCE:g} %."
         )
     return note

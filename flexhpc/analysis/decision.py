@@ -1,11 +1,12 @@
 """Comparisons that decide when a sweep ends: verdicts under optional stopping, and next points.
 
-A comparison is evaluated after each of several rounds: the listed seeds at a coarse tolerance, the
-same seeds at the tolerance of the spec, then more seeds. It is a group-sequential test: each round
-spends a part of the error rate in proportion to the information that it adds (alpha spending, Lan
-and DeMets 1983), and Holm's correction covers the comparisons of a round (Ye, Li, Liu and Yao
-2013). A comparison is not evaluated again if it has a verdict, or if a verdict would need many more
-pairs than the largest number of seeds gives. The next round measures only the points of the others.
+Points are measured in rounds: first the listed seeds at a coarse tolerance, then the same seeds at
+the tolerance of the spec, then more seeds. Comparisons are evaluated after each round. This is a
+group-sequential test: each round spends a part of the error rate in proportion to the information
+that it adds (alpha spending, Lan and DeMets 1983), and Holm's correction covers the comparisons of
+a round (Ye, Li, Liu and Yao 2013). A comparison is not evaluated again if it has a verdict, or if a
+verdict would need many more pairs than ``max_seeds`` seeds give. The next round measures only the
+points of the remaining comparisons.
 
 In each round, a point contributes the training runs that it had when its search first reached the
 precision of the round. Verdicts are therefore a pure function of the point files: they depend
@@ -33,14 +34,16 @@ from flexhpc.store import history_of
 from flexhpc.store.status import PointStatus
 
 _COARSE_INFORMATION = 0.3
-"""Information of a coarse estimate in units of a precise one, including the scatter of seeds."""
+"""Information in a coarse estimate, as a fraction of the information in a precise estimate; it
+includes the scatter between seeds."""
 _PRECISE_COST = 2.5
-"""Cost of a precise estimate in units of a coarse one, used before any precise one is finished."""
+"""Cost of a precise estimate, as a multiple of the cost of a coarse estimate. It is used until the
+first precise estimate is finished."""
 _GROWTH = 3
-"""Each round adds the number of seeds divided by this value, but at least one."""
+"""A round adds one seed per this number of seeds in the previous round, but at least one seed."""
 _MAX_PREDICTED_PAIRS = 5.0
-"""Maximum predicted number of pairs, relative to those with the largest number of seeds; a
-comparison that needs more is not evaluated again."""
+"""A comparison is not evaluated again if the predicted number of pairs for a verdict exceeds this
+multiple of its number of pairs with ``max_seeds`` seeds."""
 _SUM_STEP, _LARGEST_SUM = 0.01, 8.0
 
 EndedBy = Literal["decided", "max_seeds", "max_cost"]
@@ -53,7 +56,7 @@ class Round(NamedTuple):
 
     Attributes:
         seeds: number of seeds of each point.
-        coarse: whether coarse estimates are sufficient; only in the first round.
+        coarse: whether coarse estimates are sufficient; True only for the first round.
     """
 
     seeds: int
@@ -61,7 +64,11 @@ class Round(NamedTuple):
 
 
 def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
-    """Return all rounds, for the numbers of seeds of the first and of the last round."""
+    """Return all rounds.
+
+    Args:
+        listed_seeds: number of seeds in the first round; max_seeds: number in the last round.
+    """
     rounds = [Round(listed_seeds, coarse=True), Round(listed_seeds, coarse=False)]
     while rounds[-1].seeds < max_seeds:
         seeds = rounds[-1].seeds + max(1, rounds[-1].seeds // _GROWTH)
@@ -73,17 +80,17 @@ def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
 def levels_of(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
     """Return the level of a one-sided test after each round.
 
-    If nothing differs, the score of a test is a Brownian motion S at time t, where t is the
-    information after a round as a fraction of the last one. The levels are such that S crosses its
-    boundary for the first time after a round with a probability of ``error`` times the information
-    that the round adds.
+    Under the null hypothesis, the score of a test is a Brownian motion S at time t, where t is the
+    information after a round, as a fraction of the information after the last round. The levels
+    are chosen such that the probability that S first crosses its boundary after a certain round is
+    ``error`` times the fraction of the information that this round adds.
 
     Args:
         error: error rate of the test over all rounds.
         rounds: all rounds.
     """
     sums = np.arange(-_LARGEST_SUM, _LARGEST_SUM, _SUM_STEP)
-    density = (np.abs(sums) < _SUM_STEP / 2).astype(float)  # of S, if it was never above
+    density = (np.abs(sums) < _SUM_STEP / 2).astype(float)  # of S, if it has not crossed
     time, levels = 0.0, []
     for round_ in rounds:
         information = round_.seeds * (_COARSE_INFORMATION if round_.coarse else 1.0)
@@ -101,20 +108,21 @@ def levels_of(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """State of the comparisons of a section that decides when a sweep ends.
+    """State of the comparisons of one entry of ``compare`` with the key ``decide``.
 
     Attributes:
-        effects: the comparisons, each after its last round, with their verdicts.
-        next_points: points that the next round needs, but that are not measured to its precision.
-        later_points: further points that the round after it needs if it gives no verdict.
-        precise: whether these are measured to the tolerance of the spec.
-        ended_by: why no points are needed; None if a round is missing.
-        rounds: number of rounds so far; max_rounds: maximum number of rounds.
-        seeds: number of seeds of the next round, or of the last one if none follows.
+        effects: the comparisons with their verdicts, each as it was after its last round.
+        next_points: points of the next round that are not measured to its precision yet.
+        later_points: further points for the round after the next, which are needed if the next
+            round gives no verdict; empty with ``max_cost``.
+        precise: whether the next round requires the tolerance of the spec, not the coarse one.
+        ended_by: why no further round is needed; None as long as one is needed.
+        rounds: number of completed rounds; max_rounds: maximum number of rounds.
+        seeds: number of seeds in the next round; without a next round, in the last one.
         total: number of comparisons, including those whose points failed.
         trainings: cost so far, in whole training runs.
-        fixed_cost: estimated cost of all listed points at the tolerance of the spec, in whole
-            training runs.
+        fixed_cost: estimated cost of measuring all listed points to the tolerance of the spec, in
+            whole training runs.
     """
 
     effects: list[Effect]
@@ -131,34 +139,35 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """The state in words: ``decided at a cost of 64 whole training runs; ...``."""
+        """The state of the comparisons and their cost in words, for the terminal and the report."""
         cost = f"at a cost of {self.trainings:.0f} whole training runs"
         if self.total == 0:
-            return f"no pairs to compare {cost}"
+            return f"no pairs to compare; cost so far: {self.trainings:.0f} whole training runs"
         if self.ended_by == "decided":
             return (
-                f"decided {cost}; to measure all listed points to the tolerance of the spec costs "
-                f"about {self.fixed_cost:.0f}"
+                f"all comparisons decided {cost}; measuring all listed points to the tolerance of "
+                f"the spec would cost about {self.fixed_cost:.0f} whole training runs"
             )
         if self.ended_by is not None:
             decided = sum(effect.verdict != "not decided" for effect in self.effects)
-            limit = "is reached" if self.ended_by == "max_cost" else "is not enough for the others"
+            limit = "is reached" if self.ended_by == "max_cost" else "is too small for the others"
             return (
-                f"{decided} of {self.total} decided {cost}; compare.decide.{self.ended_by} {limit}"
+                f"{decided} of {self.total} comparisons decided {cost}; "
+                f"compare.decide.{self.ended_by} {limit}"
             )
         return (
-            f"{self.rounds} of at most {self.max_rounds} rounds {cost}; the next one needs "
-            f"{self.seeds} seeds"
+            f"{self.rounds} of at most {self.max_rounds} rounds completed {cost}; the next round "
+            f"needs {self.seeds} seeds"
         )
 
 
 def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
-    """Evaluate comparisons after each round whose points are measured; choose the next points.
+    """Evaluate comparisons after each completed round; choose the points of the next round.
 
     Args:
-        statuses: points of a run. To choose points with further seeds, they must include the
-            optional ones that were not started.
-        compare: comparisons with ``decide``.
+        statuses: points of a run. Points with further seeds can be chosen only if this includes
+            the optional points that were not started.
+        compare: an entry of ``compare`` with the key ``decide``.
 
     Raises:
         InputError: see :func:`effects_of`.
@@ -172,7 +181,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     completed = abandoned = 0
     for round_ in rounds:
         needed, unstarted = design.points_of(round_, undecided)
-        if unstarted or design.missing(needed, round_):
+        if unstarted or design.unmeasured(needed, round_):
             break
         evaluated = {e.key: e for e in design.effects(needed, round_)}
         current = [evaluated[key] for key in undecided if key in evaluated]
@@ -210,14 +219,14 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     later_points: list[PointStatus] = []
     if ended_by is None:
         needed, unstarted = design.points_of(round_, undecided)
-        next_points = design.missing(needed, round_)
+        next_points = design.unmeasured(needed, round_)
         remaining = [max(cost_per_point - costs[id(status)], 0.0) for status in next_points]
         total_cost = sum(costs.values()) + cost_per_point * unstarted + sum(remaining)
         if settings.max_cost is None:
             if next_points and completed + 1 < len(rounds):
                 later = rounds[completed + 1]
                 chosen = {id(status) for status in next_points}
-                candidates = design.missing(design.points_of(later, undecided)[0], later)
+                candidates = design.unmeasured(design.points_of(later, undecided)[0], later)
                 later_points = [status for status in candidates if id(status) not in chosen]
         elif (
             completed > 0
@@ -235,13 +244,15 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
 
 
 def _level_at(error: float, *, rounds: tuple[Round, ...], index: int) -> float:
+    """Return the level of a one-sided test after the round with this index."""
     return levels_of(error, rounds)[index]
 
 
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:
-    """Return whether a verdict would need many more pairs than the largest number of seeds gives.
+    """Return whether a verdict would need many more pairs than ``max_seeds`` seeds give.
 
-    A wrong prediction costs no error rate: such a comparison has no verdict.
+    The number of pairs is a prediction. If it is wrong, the comparison stays without a verdict, so
+    the error rate does not increase.
     """
     if round_.coarse or (effect.pairs > effect.bounds and None in (effect.low, effect.high)):
         return False  # a bound may still exclude 1
@@ -251,7 +262,7 @@ def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool
 
 
 class _PointKey(NamedTuple):
-    """Values that identify a point among those of the comparisons."""
+    """Values that identify a point among all points of the comparisons."""
 
     seed: int
     value: str
@@ -263,9 +274,10 @@ class _Design:
     """Points that the comparisons need in each round.
 
     Attributes:
-        comparisons: keys of the points at the compared value, by ``Effect.key``.
-        listed: points without the optional ones; listed_seeds: number of their seeds.
-        seeds: seeds of the listed points, followed by the others in ascending order.
+        comparisons: for each comparison, by ``Effect.key``: keys of its points at the compared
+            value. The points at the baseline have the same keys, except for the value.
+        listed: points that are not optional; listed_seeds: number of different seeds of these.
+        seeds: seeds of the listed points, followed by all other seeds in ascending order.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
@@ -290,7 +302,7 @@ class _Design:
         self._states: dict[tuple[int, bool], PointStatus | None] = {}
 
     def state(self, status: PointStatus, *, coarse: bool) -> PointStatus | None:
-        """Return :func:`at_precision` of a point."""
+        """Return :func:`at_precision` of a point; the result is cached."""
         key = id(status), coarse
         if key not in self._states:
             self._states[key] = at_precision(status, coarse=coarse)
@@ -301,10 +313,10 @@ class _Design:
     ) -> tuple[list[PointStatus], int]:
         """Return the points that these comparisons need in a round.
 
-        The first round also needs the listed points that belong to no comparison.
+        The first round needs all listed points, also those that belong to no comparison.
 
         Returns:
-            The points, and the number of further points that were not started.
+            The needed points, and the number of needed points that are not in ``statuses``.
         """
         keys = {
             key._replace(seed=seed, value=value)
@@ -318,8 +330,8 @@ class _Design:
         unstarted = len(keys) - len(known) + further_seeds * len(keys) // max(1, len(self.seeds))
         return self.listed if round_.coarse else known, unstarted
 
-    def missing(self, points: Sequence[PointStatus], round_: Round) -> list[PointStatus]:
-        """Return the points that are not measured to the precision of a round and did not fail."""
+    def unmeasured(self, points: Sequence[PointStatus], round_: Round) -> list[PointStatus]:
+        """Return the points that did not fail, but have not reached the precision of a round."""
         return [
             status
             for status in points
@@ -333,7 +345,7 @@ class _Design:
         return effects_of(measured, self._compare, pairing=self._pairing)
 
     def is_started(self, round_: Round, previous: Round, points: Sequence[PointStatus]) -> bool:
-        """Return whether training runs for a round exist, so that its cost was checked before."""
+        """Return whether any training run of a round exists; if so, its cost was checked before."""
         new_seeds = self.seeds if previous.coarse else self.seeds[previous.seeds : round_.seeds]
         for status in points:
             coarse = self.state(status, coarse=True) if previous.coarse else None
@@ -343,11 +355,11 @@ class _Design:
 
 
 def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
-    """Return a point as it was when its search reached a precision; None before.
+    """Return a point as it was when its search first reached a tolerance; None before that.
 
     Args:
         status: the point.
-        coarse: the coarse tolerance instead of the tolerance of the spec.
+        coarse: whether to require the coarse tolerance instead of the tolerance of the spec.
     """
     record, point = status.record, status.point
     if record is None:
@@ -365,7 +377,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
 
 
 def cost_in_trainings(status: PointStatus) -> float:
-    """Return the cost of a point in whole training runs at its last budget."""
+    """Return the cost of a point, in units of a whole training run with its last budget."""
     if status.record is None or not status.record.probes:
         return 0.0
     history = history_of(status.record.probes, status.point.training)

@@ -20,7 +20,7 @@ Details = dict[str, Any]
 MAX_POINTS = 1_000
 """Maximum number of points with details on the page, so that browsers can still open it."""
 _MAX_LOSS_CURVES = 10_000
-"""Maximum number of probes of a page with loss curves; with more probes, curves are omitted."""
+"""Maximum number of loss curves on a page; if there are more probes, all curves are omitted."""
 _CURVE_VALUES, _LOSS_VALUES = 40, 24
 """Number of values of each fit curve, and maximum number of values of each loss curve."""
 
@@ -39,7 +39,11 @@ def json_for_script(value: Any) -> str:
 
 
 def point_details(status: PointStatus, *, losses: bool = True) -> Details:
-    """Return the details of a point that has a record, including all training runs, in order."""
+    """Return the details of a point, including all its training runs in their order.
+
+    Args:
+        status: a point that has a record; losses: whether to include the loss curves.
+    """
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
     best = 0 if estimate is None else estimate.arm
@@ -63,23 +67,23 @@ def point_details(status: PointStatus, *, losses: bool = True) -> Details:
         "bracket": bracket_text(bracket),
         "ends": ends,
         "ended": ending_text(status),
-        "curve": _curve(status),
-        "probes": [_probe(run, best, losses=losses) for run in record.training_runs],
+        "curve": _fit_curve(status),
+        "probes": [_probe_values(run, best, losses=losses) for run in record.training_runs],
     }  # fmt: skip
 
 
-def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
+def _probe_values(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
     """Return the values of a probe, in the order that ``report.js`` expects."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
         int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
-        *_losses(probe.loss_curve if losses else ()),
+        *_sample_losses(probe.loss_curve if losses else ()),
     ]  # fmt: skip
 
 
-def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
-    """Return evenly spaced epochs, including the first and the last, and the losses at these."""
+def _sample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
+    """Return evenly spaced epochs, from the first to the last, and the loss at each of them."""
     last = len(curve) - 1
     epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})
     if last < 0:
@@ -90,8 +94,8 @@ def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
     ]
 
 
-def _curve(status: PointStatus) -> list[list[float]]:
-    """Return pairs of n and the posterior mean of P(fit), over the range of n that was probed."""
+def _fit_curve(status: PointStatus) -> list[list[float]]:
+    """Return pairs (n, posterior mean of P(fit)) over the probed range of n."""
     history, record = status.history, status.record
     if not history or record is None:
         return []

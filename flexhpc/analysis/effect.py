@@ -1,7 +1,7 @@
 """Ratios of EMCs between the values of a key, with intervals and verdicts.
 
-Two points are a pair if they differ only in the compared key, so they have the same size and seed.
-A censored EMC enters as a bound.
+A pair consists of two points that differ only in the compared key, so both points have the same
+size and seed. A censored EMC contributes to a ratio as a bound.
 """
 
 from __future__ import annotations
@@ -31,34 +31,36 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 ERROR_RATE = 0.05
-"""Family-wise error rate of all verdicts: one half for the verdicts that two EMCs differ, one half
-for the verdicts that they are the same."""
+"""Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
+half on verdicts that they are the same."""
 _MAX_PAIRS = 1000
 _ROUNDING = 0.02
-"""Minimum difference from 1 at which the ratio of a size is reported to be above or below 1."""
+"""Minimum difference from 1 at which the ratio of a single size counts as above or below 1."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
-"""Multiples of the budget B at which comparisons are repeated, by name."""
+"""Multiples of the budget B at which comparisons are repeated, by display name."""
 Verdict = str
 """``larger``, ``smaller``, ``the same within 10 %`` (or another margin) or ``not decided``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect(MeanRatio):
-    """Ratio of the EMC at one value of a key to the EMC at its baseline.
+    """Ratio of the EMC at one value of a key to the EMC at the baseline value of this key.
 
     Attributes:
-        by: the compared key; value, baseline: its two values; within: values of the grouping keys.
+        by: compared key; value, baseline: its two values; within: values of the grouping keys.
         pairs: number of pairs.
         bounds: number of pairs without information, because both EMCs are bounds on the same side.
         unpaired: number of points at ``value`` without a counterpart at the baseline.
-        distinct_sizes: whether the numbers of parameters of all sizes differ.
-        margin: largest relative difference of two EMCs that are the same.
-        verdict: verdict at an error rate of 5 % over all comparisons together (Holm 1979).
-        at_this_budget: whether a point of a pair is not known to be saturated.
+        distinct_sizes: whether no two sizes have the same number of parameters.
+        margin: largest relative difference at which two EMCs count as the same.
+        verdict: verdict at an error rate of 5 %, or ``decide.error``, over all comparisons
+            together (Holm 1979).
+        at_this_budget: whether the verdict applies to this budget only, because a point of a pair
+            is not known to be saturated.
         at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
             empty if the EMC at other budgets is unknown for all points.
-        more_pairs: estimated number of additional pairs needed for a verdict; None if none are
-            needed, or more than 1,000.
+        more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
+            verdict, if no estimate is possible, or if a verdict needs 1,000 pairs or more.
     """
 
     by: str
@@ -94,7 +96,8 @@ class Effect(MeanRatio):
     def verdict_text(self) -> str:
         """The verdict in words; if not decided, the reason or the number of pairs needed.
 
-        Adds "at this budget" if a point may be unsaturated, and other verdicts at smaller budgets.
+        A verdict is followed by "at this budget" if a point may be unsaturated, and by those
+        verdicts at smaller budgets that differ from it.
         """
         if self.verdict != "not decided":
             others = [
@@ -107,7 +110,7 @@ class Effect(MeanRatio):
         if not self.pairs:
             return "no pairs"
         if self.pairs == self.bounds:
-            return "not decided: both are bounds"
+            return "not decided: both EMCs are bounds"
         if self.more_pairs is None:
             return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
         noun = "pair" if self.more_pairs == 1 else "pairs"
@@ -115,7 +118,7 @@ class Effect(MeanRatio):
 
     @property
     def ratio_text(self) -> str:
-        """The ratio with its interval: ``1.52 [1.31, 1.77]``, ``>= 1.3``."""
+        """The ratio with its interval: ``1.52 [1.31, 1.77]``; if it is a bound: ``>= 1.3``."""
         if self.low is None:
             return "" if self.high is None else f"<= {self.high:.3g}"
         if self.high is None:
@@ -131,19 +134,22 @@ class Effect(MeanRatio):
 
     @property
     def pairs_text(self) -> str:
-        """The number of pairs: ``15``, ``15 (4 of bounds)``, ``2 (3 unpaired)``."""
+        """The number of pairs: ``15``, ``2 (3 unpaired)``, ``15 (4 of bounds)``.
+
+        In a pair "of bounds", both EMCs are bounds on the same side.
+        """
         counts = ((self.bounds, "of bounds"), (self.unpaired, "unpaired"))
         notes = ", ".join(f"{count} {kind}" for count, kind in counts if count)
         return f"{self.pairs} ({notes})" if notes else str(self.pairs)
 
     @property
     def min_ratio(self) -> float:
-        """The smallest ratio of a size; nan if the ratio of any size is a bound."""
+        """The smallest of the ratios of single sizes; nan if any of these is a bound."""
         return float(np.min(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
     def max_ratio(self) -> float:
-        """The largest ratio of a size; nan if the ratio of any size is a bound."""
+        """The largest of the ratios of single sizes; nan if any of these is a bound."""
         return float(np.max(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
@@ -158,7 +164,7 @@ class Effect(MeanRatio):
 
     @property
     def reversal_text(self) -> str:
-        """The ratios by size if some are below and some above 1; empty otherwise."""
+        """The ratios by size, if some of these are below 1 and some above 1; empty otherwise."""
         if not _on_both_sides(self.min_ratio, self.max_ratio):
             return ""
         first, last = self.size_ratios[0], self.size_ratios[-1]
@@ -167,7 +173,7 @@ class Effect(MeanRatio):
         return f"{self.sizes_text} by size"
 
     def row(self) -> dict[str, Any]:
-        """Return the comparison as plain values; open ends and unknown values are None."""
+        """Return the comparison as plain values; an open end or an unknown value is None."""
         row = {
             "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
             "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": LEVEL,
@@ -189,7 +195,7 @@ class Effect(MeanRatio):
 
 
 def _on_both_sides(low: float, high: float) -> bool:
-    """Return whether 1 is between two ratios, beyond rounding; False if either is nan."""
+    """Return whether ``low`` is clearly below 1 and ``high`` clearly above 1; False for nan."""
     return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
@@ -199,36 +205,36 @@ def effects_of(
     factor: float = 1.0,
     pairing: Pairing | None = None,
 ) -> list[Effect]:
-    """Compare the EMCs at each value of a key with those at its baseline.
+    """Compare the EMCs at each value of a key with the EMCs at its baseline value.
 
-    Verdicts are set by :func:`with_verdicts`, because they depend on all comparisons together.
+    The verdicts depend on all comparisons together; :func:`with_verdicts` sets them afterwards.
 
     Args:
         statuses: points of one or several runs; those without an estimate only contribute their
             swept keys and values.
-        compare: compared key; baseline (by default the value of the first point); grouping keys (by
-            default the swept data keys). Each combination of values of the grouping keys is
-            compared separately.
+        compare: the compared key, its baseline (by default the value of the first point) and the
+            grouping keys (by default the swept data keys). EMCs are compared separately for each
+            combination of values of the grouping keys.
         factor: multiple of the budget of each point at which EMCs are compared.
-        pairing: pairing of these points, or of more points; made from these points by default.
+        pairing: a pairing that includes these points; by default made from these points only.
 
     Returns:
-        One effect per combination of grouping values and value of the key; none if the baseline,
-        or all other values, were not measured. Points whose EMC at the budget is unknown are
-        omitted.
+        One effect for each combination of grouping values and each value except the baseline.
+        Empty if no point at the baseline, or no point at any other value, was measured. Points
+        whose EMC at this budget is unknown are omitted.
 
     Raises:
         InputError: no point has the key, the baseline or a key of ``within``.
     """
     pairing = pairing or Pairing(statuses, compare)
     margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
-    points: dict[PairKey, dict[str, _Measured]] = {}  # by pair, then by value of the compared key
+    points: dict[PairKey, dict[str, _MeasuredPoint]] = {}  # by pair, then by compared value
     for status in statuses:
         value = pairing.value(status)
         if value is not None and status.estimate is not None and status.record is not None:
             likelihood = likelihood_at_budget(status, factor)
             if likelihood is not None:
-                measured = _Measured(status, likelihood, status.record.header.params)
+                measured = _MeasuredPoint(status, likelihood, status.record.header.params)
                 points.setdefault(pairing.pair_key(status), {}).setdefault(value, measured)
     values = {value for by_value in points.values() for value in by_value}
     if pairing.baseline not in values or len(values) < 2:
@@ -252,7 +258,7 @@ def effects_of(
     return effects
 
 
-class _Measured(NamedTuple):
+class _MeasuredPoint(NamedTuple):
     """A point, the likelihood of its log EMC (cells,), and its number of parameters."""
 
     status: PointStatus
@@ -261,12 +267,13 @@ class _Measured(NamedTuple):
 
 
 def _compare_pairs(
-    points: Mapping[PairKey, Mapping[str, _Measured]], value: str, baseline: str, margin: float
+    points: Mapping[PairKey, Mapping[str, _MeasuredPoint]], value: str, baseline: str, margin: float
 ) -> dict[str, Any]:
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
-        points: points with the value, and their counterparts, by value of the compared key.
+        points: for each point at ``value``: this point, and its counterparts at other values, by
+            their value of the compared key.
         value, baseline: the two values to compare.
         margin: see :class:`Effect`.
     """
@@ -306,14 +313,15 @@ def _depends_on_budget(status: PointStatus) -> bool:
 _Group = tuple[tuple[str, str], ...]
 """Pairs of a grouping key and its value."""
 PairKey = tuple[_Group, str, str]
-"""Values that are equal in a pair: grouping values, size (as JSON) and seed."""
+"""Values that the points of a pair have in common: grouping values, size (as JSON) and seed."""
 
 
 class Pairing:
     """Pairing of the points of one or several sweeps.
 
     Attributes:
-        names: display text of each value; baseline: the value with which others are compared.
+        names: display text of each value of the compared key.
+        baseline: the value with which all other values are compared.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
@@ -331,7 +339,7 @@ class Pairing:
         self._within = grouping_keys(statuses, compare)
         for key in self._within:
             if key == compare.by:
-                raise InputError(f"{key}: cannot be both compared and in within")
+                raise InputError(f"{key}: the compared key cannot be in within; remove it")
             if all(s.point.value(key) is None for s in statuses):
                 raise InputError(f"{key}: no point has this key; swept keys: {', '.join(swept)}")
         others = [key for key in swept if key not in (compare.by, *self._within)]
@@ -342,22 +350,25 @@ class Pairing:
     def _varies(self, texts: Mapping[int, str]) -> bool:
         """Return whether a key varies among points with the same value of the compared key.
 
-        Only such keys must be equal within a pair. Optimizers with different learning rates, or
-        families with different widths, can therefore be compared.
+        Only keys that vary in this way must be equal within a pair. Optimizers with different
+        learning rates, or families with different widths, can therefore be compared.
+
+        Args:
+            texts: value of the key at each point, by the id of the point object.
         """
         first: dict[str | None, str] = {}
         return any(first.setdefault(self._value[s], text) != text for s, text in texts.items())
 
     def value(self, status: PointStatus) -> str | None:
-        """Return a point's value of the compared key; None if it has none."""
+        """Return a point's value of the compared key; None if the point does not have this key."""
         return self._value[id(status.point)]
 
     def effect_key(self, value: str, group: tuple[str, ...]) -> tuple[str, ...]:
-        """Return ``Effect.key`` of the comparison of a value, for these grouping values."""
+        """Return ``Effect.key`` of the comparison of a value with the baseline in a group."""
         return self._by, self.names[value], self.names[self.baseline], *group
 
     def pair_key(self, status: PointStatus) -> PairKey:
-        """Return the values that are equal in a pair."""
+        """Return the values that a point has in common with its counterparts."""
         group = tuple((key, status.point.value(key) or "") for key in self._within)
         size = [texts[id(status.point)] for key, texts in self._texts.items() if key != "seed"]
         return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
@@ -373,13 +384,13 @@ def _baseline(names: Mapping[str, str], compare: Compare) -> str:
         return next(iter(names), "")
     text = plain_text(compare.baseline)
     for value, name in names.items():
-        if text in (value, name) or _number(text) == _number(value) is not None:
+        if text in (value, name) or _float_or_none(text) == _float_or_none(value) is not None:
             return value
     listed = ", ".join(names.values())
     raise InputError(f"baseline {text}: no point has {compare.by} {text}; use one of {listed}")
 
 
-def _number(text: str) -> float | None:
+def _float_or_none(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
@@ -398,15 +409,15 @@ def with_verdicts(
     effects: Sequence[Effect], error: float = ERROR_RATE,
     test_level: Callable[[float], float] = lambda error: error, without_ratio: int = 0,
 ) -> list[Effect]:  # fmt: skip
-    """Set the verdicts, with correction for multiple comparisons (Holm 1979).
+    """Return the comparisons with verdicts, corrected for multiple comparisons (Holm 1979).
 
     Args:
         effects: the comparisons.
-        error: probability that any of the verdicts is wrong; one half for the verdicts that two
-            EMCs differ, one half for the verdicts that they are the same.
-        test_level: converts the error rate of a one-sided test to its level in this evaluation, if
-            the comparisons are evaluated several times.
-        without_ratio: number of further comparisons for which the correction allows.
+        error: probability that any of the verdicts is wrong. Half of it is spent on verdicts that
+            two EMCs differ, half on verdicts that they are the same.
+        test_level: function from the error rate of a one-sided test to its level in this
+            evaluation. The two differ if the comparisons are evaluated several times.
+        without_ratio: number of further comparisons, without a ratio, that the correction counts.
     """
     testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
     tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
@@ -429,31 +440,32 @@ def with_verdicts(
 
 
 def _holm(
-    chances: Sequence[float], error: float, test_level: Callable[[float], float], tests: int
+    tails: Sequence[float], error: float, test_level: Callable[[float], float], tests: int
 ) -> list[bool]:
-    """Return which hypotheses are rejected at a family-wise error rate (Holm).
+    """Return for each hypothesis whether it is rejected at a family-wise error rate (Holm 1979).
 
     Args:
-        chances: tail probability of each hypothesis.
+        tails: tail probability of each hypothesis.
         error: family-wise error rate.
         test_level: see :func:`with_verdicts`.
-        tests: number of hypotheses, including those without a ratio.
+        tests: number of hypotheses, including those of comparisons without a ratio.
     """
-    order = np.argsort(chances, kind="stable")
-    rejected = [False] * len(chances)
+    order = np.argsort(tails, kind="stable")
+    rejected = [False] * len(tails)
     for rank, index in enumerate(order):
-        if chances[index] > test_level(error / (tests - rank)):
+        if tails[index] > test_level(error / (tests - rank)):
             break
         rejected[index] = True
     return rejected
 
 
-def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
+def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int | None:
     """Estimate how many more pairs a verdict needs if intervals shrink as 1 / sqrt(pairs).
 
     Args:
         effect: the comparison.
-        differ, same: levels of the one-sided tests of the two kinds of verdict.
+        differ_level: level of the test that two EMCs differ; same_level: level of the test that
+            they are the same.
     """
     from scipy.stats import norm
 
@@ -463,7 +475,8 @@ def _more_pairs(effect: Effect, differ: float, same: float) -> int | None:
     deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + LEVEL) / 2))
     log_ratio = abs(math.log(effect.ratio))
     needed = math.inf
-    for distance, level in ((log_ratio, differ), (math.log1p(effect.margin) - log_ratio, same)):
+    same_distance = math.log1p(effect.margin) - log_ratio
+    for distance, level in ((log_ratio, differ_level), (same_distance, same_level)):
         if distance > 0:
             needed = min(needed, pairs * (norm.isf(level) * deviation / distance) ** 2)
     return max(math.ceil(needed) - pairs, 1) if needed < _MAX_PAIRS else None

@@ -1,8 +1,8 @@
-"""Correlation of generalization with the ratio of EMC with original labels to EMC with random ones.
+"""Correlation of generalization with the ratio of EMCs with original and with random labels.
 
-This tests the fourth claim of arXiv 2406.11463 on the models that were measured with both labels
-and evaluated. Only training runs that interpolated are used, because otherwise the gap depends on
-when training stopped, not on how the model generalizes.
+This tests the fourth claim of arXiv 2406.11463 on the models that were measured with both kinds of
+labels and evaluated. Evaluations are used only if training interpolated, because otherwise the gap
+depends on when training stopped, not on how the model generalizes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from flexhpc.store.status import PointStatus
 MIN_PAIRS = 4
 """Minimum number of pairs for a correlation."""
 Bound = Literal["none", "lower", "upper", "unknown"]
-_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
-_INVERSE: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Type of bound of a ratio if its numerator or, for ``_INVERSE``, its denominator is censored."""
+_NUMERATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
+_DENOMINATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
+"""Type of bound of a ratio in which only the numerator, or only the denominator, is censored, by
+the side of censoring."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -40,8 +41,8 @@ class Pair:
     Attributes:
         name: name of the model; family: its model family; params: its number of parameters.
         emc_original, emc_random: EMC with original and with random labels (samples).
-        bound: ``none`` if no EMC is censored; otherwise whether ``log_ratio`` is a ``lower`` or an
-            ``upper`` bound of its true value, or neither (``unknown``).
+        bound: ``none`` if no EMC is censored; ``lower`` or ``upper`` if ``log_ratio`` is such a
+            bound of the true log ratio; ``unknown`` if it may be too small or too large.
         test_accuracy, gap: test accuracy, and train minus test accuracy, of the model when it
             interpolated the original labels.
     """
@@ -63,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Correlation:
-    """A correlation with its bootstrap interval at ``LEVEL``.
+    """A correlation with its bootstrap interval, at level ``LEVEL``.
 
     Attributes:
         name: name of the measure; value: the correlation; lower, upper: its interval.
@@ -81,7 +82,7 @@ class Correlation:
 
     @property
     def jackknife_text(self) -> str:
-        """The jackknife range: ``0.71 to 0.93``, ``not defined``."""
+        """The jackknife range: ``0.71 to 0.93``, or ``not defined``."""
         if self.jackknife_min is None or self.jackknife_max is None:
             return "not defined"
         return f"{self.jackknife_min:.2f} to {self.jackknife_max:.2f}"
@@ -90,8 +91,8 @@ class Correlation:
 def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
     """Pair the measured points that differ only in their labels.
 
-    Points whose evaluation did not interpolate are omitted. Seeds of a model are averaged into one
-    pair, because they are not independent models.
+    Points whose training run for evaluation did not interpolate are omitted. The pairs of all seeds
+    of a model are averaged into one pair, because seeds are not independent models.
     """
     by_labels: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
@@ -105,22 +106,22 @@ def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
     for key, points in by_labels.items():
         if {"original", "random"} <= set(points) and _evaluation(points["original"]) is not None:
             model = {k: v for k, v in json.loads(key).items() if k != "seed"}
-            pair = _pair(points["original"], points["random"])
+            pair = _make_pair(points["original"], points["random"])
             if math.isfinite(pair.gap):
                 models.setdefault(json.dumps(model, sort_keys=True), []).append(pair)
     return [_mean_pair(seeds) for seeds in models.values()]
 
 
 def _mean_pair(seeds: Sequence[Pair]) -> Pair:
-    """Average over seeds: geometric mean for EMC, arithmetic mean for accuracy and gap."""
+    """Average pairs over seeds: geometric mean of EMCs, arithmetic mean of accuracy and gap."""
 
-    def geometric(samples: Sequence[int]) -> int:
+    def geometric_mean(samples: Sequence[int]) -> int:
         return round(math.exp(np.log(np.maximum(samples, 1)).mean()))
 
     return replace(
         seeds[0],
-        emc_original=geometric([pair.emc_original for pair in seeds]),
-        emc_random=geometric([pair.emc_random for pair in seeds]),
+        emc_original=geometric_mean([pair.emc_original for pair in seeds]),
+        emc_random=geometric_mean([pair.emc_random for pair in seeds]),
         bound=_joint_bound(*(pair.bound for pair in seeds)),
         test_accuracy=fmean(pair.test_accuracy for pair in seeds),
         gap=fmean(pair.gap for pair in seeds),
@@ -128,12 +129,12 @@ def _mean_pair(seeds: Sequence[Pair]) -> Pair:
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
-    """Return the evaluation of a point; None if its training run did not interpolate."""
+    """Return the evaluation of a point; None without one, or if training did not interpolate."""
     evaluation = status.record.evaluation if status.record else None
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
 
-def _pair(original: PointStatus, random: PointStatus) -> Pair:
+def _make_pair(original: PointStatus, random: PointStatus) -> Pair:
     record, evaluation = original.record, _evaluation(original)
     assert record is not None
     assert evaluation is not None
@@ -146,20 +147,23 @@ def _pair(original: PointStatus, random: PointStatus) -> Pair:
         params=record.header.params,
         emc_original=emc_or_bound(original.estimate),
         emc_random=emc_or_bound(random.estimate),
-        bound=_joint_bound(_BOUND[original.estimate.censored], _INVERSE[random.estimate.censored]),
+        bound=_joint_bound(
+            _NUMERATOR_BOUND[original.estimate.censored],
+            _DENOMINATOR_BOUND[random.estimate.censored],
+        ),
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
-    """Return the type of bound of a ratio or mean, from the types of its terms."""
+    """Return the type of bound of a ratio or mean, given the types of bound of its terms."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
 
 def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs whose EMCs are not censored, because a correlation needs values."""
+    """Return the pairs without censored EMCs; bounds cannot be correlated."""
     return [pair for pair in model_pairs if pair.bound == "none"]
 
 
@@ -167,16 +171,17 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     """Correlate ``log_ratio`` with an outcome over models.
 
     Computes Pearson's r, Spearman's rho, Kendall's tau and the partial Pearson correlation given
-    log parameters (between the residuals of both after a linear fit on log parameters), each with a
-    percentile bootstrap interval over models and the jackknife range.
+    log parameters, which correlates the residuals of both variables after linear fits on log
+    parameters. Each correlation has a percentile bootstrap interval over models and a jackknife
+    range.
 
     Args:
-        model_pairs: one per model; those with a censored EMC are ignored.
+        model_pairs: one pair per model; pairs with a censored EMC are ignored.
         outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
-        The correlations that are defined: none for fewer than ``MIN_PAIRS`` pairs, or if
-        ``log_ratio`` or the outcome does not vary.
+        The correlations that are defined. Empty for fewer than ``MIN_PAIRS`` uncensored pairs, or
+        if ``log_ratio`` or the outcome does not vary.
     """
     exact_pairs = uncensored_pairs(model_pairs)
     if len(exact_pairs) < MIN_PAIRS:
@@ -209,9 +214,9 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
 
 
 def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Group the uncensored pairs by family, and return all of them as the group ``all``.
+    """Group the uncensored pairs by family; an additional group ``all`` contains all pairs.
 
-    Omit groups of fewer than ``MIN_PAIRS`` pairs, and a family that is equal to ``all``.
+    Groups of fewer than ``MIN_PAIRS`` pairs, and a family that contains all pairs, are omitted.
     """
     exact_pairs = uncensored_pairs(model_pairs)
     families = group_by(exact_pairs, lambda pair: pair.family)
@@ -223,7 +228,7 @@ def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 
 def interpolation_text(statuses: Sequence[PointStatus]) -> str:
-    """Describe how many evaluated training runs interpolated; empty if there are none."""
+    """Describe how many training runs for evaluation interpolated; empty without evaluations."""
     evaluations = {
         (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
         for status in statuses
@@ -240,10 +245,10 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     if not omitted:
         return summary
     listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    effect = "no correlation is given" if omitted == total else f"correlations omit {omitted}"
+    effect = "no correlation is given" if omitted == total else f"correlations omit {omitted} runs"
     return (
-        f"{summary} {omitted} did not ({listed}): their gap depends on when training stopped, so "
-        f"{effect}. Set a larger budget or a smaller evaluate.n."
+        f"{summary} {omitted} did not ({listed}). Without interpolation, the gap depends on when "
+        f"training stopped, so {effect}. Set a larger budget or a smaller evaluate.n."
     )
 
 

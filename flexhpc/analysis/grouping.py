@@ -1,4 +1,4 @@
-"""Swept keys, and groups of items with equal keys."""
+"""Grouping of items, and the swept keys of points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Key = TypeVar("Key")
 
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Return the items with each key; keys are in the order of their first items."""
+    """Group items by ``key(item)``; groups are in the order of their first items."""
     groups: dict[Key, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

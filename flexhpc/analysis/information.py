@@ -14,15 +14,15 @@ from flexhpc.search.history import accepted_probes
 from flexhpc.store.record import ProbeSummary
 
 _MAX_RATIO = 1.1
-"""Maximum ratio between the n of probes that are averaged."""
+"""Probes are averaged if their n differ by at most this factor."""
 
 
 def label_information(n: int, accuracy: float, classes: int) -> float:
     """Return the mutual information (bits) between n uniform random labels and the predictions.
 
-    n [log2 C + a log2 a + (1 - a) log2((1 - a) / (C - 1))] for accuracy a among C classes, assuming
-    that errors are spread evenly over the wrong classes; 0 at or below chance accuracy. Collins et
-    al. 2017 (arXiv 1611.09913).
+    For accuracy a among C classes, this is n [log2 C + a log2 a + (1 - a) log2((1 - a) / (C - 1))],
+    assuming that errors are spread evenly over the wrong classes (Collins et al. 2017, arXiv
+    1611.09913). At or below chance accuracy, it is 0.
     """
     if accuracy <= 1 / classes:
         return 0.0
@@ -33,12 +33,12 @@ def label_information(n: int, accuracy: float, classes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBits:
-    """Information (bits) that a network stores, at the n where it stores most.
+    """Information (bits) that a network stores, at the n at which it stores most.
 
     Attributes:
         mean: mean information over the probes within a factor of ``_MAX_RATIO`` of this n.
-        low, high: 90 % interval of this mean by Student's t, not corrected for the selection of the
-            largest of several means; None for a single probe.
+        low, high: 90 % interval of this mean by Student's t; None for a single probe. It is not
+            corrected for the selection of this mean as the largest of several means.
     """
 
     mean: float
@@ -54,12 +54,13 @@ class StoredBits:
 def max_label_information(history: History, classes: int) -> StoredBits | None:
     """Return the maximum over n of the information about labels that a network stores.
 
-    The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The value at an n is the mean
-    of the bits per sample over the probes within a factor of ``_MAX_RATIO``, because searches
-    seldom probe an n twice, and the maximum over single probes would be biased upwards.
+    The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The information at n is n
+    times the mean number of bits per sample over all probes within a factor of ``_MAX_RATIO`` of n.
+    Single probes are not used, because the maximum over single probes would be biased upwards, and
+    searches seldom probe an n twice.
 
     Args:
-        history: finished probes, in any order; those rejected by a convergence gate are ignored.
+        history: finished probes, in any order; probes rejected by a convergence gate are ignored.
         classes: number of classes, at least 2.
 
     Returns:
@@ -74,14 +75,17 @@ def max_token_information(
 ) -> StoredBits | None:
     """Return the maximum over n of the information about random tokens that a network stores.
 
-    n sequences of ``length`` tokens from a vocabulary of V contain ``n * length * log2(V)`` bits.
-    Encoded with the network they take ``n * length * loss / ln(2)`` bits; the network stores the
-    difference (Morris et al. 2025, arXiv 2505.24832, section 3.1). Probes of similar n are averaged
-    as in :func:`max_label_information`.
+    n sequences of ``length`` tokens from a vocabulary of V tokens contain ``n * length * log2(V)``
+    bits. If they are encoded with the network, they take ``n * length * loss / ln(2)`` bits. The
+    network stores the difference (Morris et al. 2025, arXiv 2505.24832, section 3.1). Probes of
+    similar n are averaged as in :func:`max_label_information`.
 
     Args:
         probes: finished probes, with the loss per token (nats).
         length: tokens per sequence; vocabulary: number of different tokens, V.
+
+    Returns:
+        None if no probe has finished with a finite loss.
     """
     bits = math.log2(vocabulary)
     stored = [
@@ -93,7 +97,11 @@ def max_token_information(
 
 
 def _max_bits(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
-    """Return the maximum over n of the bits, averaged over similar n, from (n, bits) pairs."""
+    """Return the maximum over n of the stored bits, averaged over probes of similar n.
+
+    Args:
+        stored: n of each probe, and the bits that its network stores.
+    """
     if not stored:
         return None
     n, bits = np.array(stored, dtype=np.float64).T

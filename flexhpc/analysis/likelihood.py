@@ -1,6 +1,6 @@
 """Likelihood of the EMC of a point given its training runs, and posterior of mean ratios of EMCs.
 
-If an EMC is censored, its likelihood does not decrease to 0 at one end, and is called open there.
+The likelihood of a censored EMC does not decrease to 0 at one end; it is called open at this end.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from flexhpc.store.status import PointStatus
 STEP = 0.02
 """Step of the grids below, in log n: a fifth of the width of the narrowest intervals."""
 LOG_EMC = np.arange(-16.0, 31.0, STEP)
-"""Grid of log EMC: covers all measurable EMCs, multiplied by any ratio of :data:`LOG_RATIO`."""
+"""Grid of log EMC; it contains every measurable EMC times every ratio of :data:`LOG_RATIO`."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
 """Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
 _PRIOR_LOW, _PRIOR_HIGH = math.log(1 / 4), math.log(1.5)
-"""Limits beyond which a posterior equals its prior: the lower one in log n, the upper one in
-log(n / number of samples)."""
-_OPEN = 0.2
-"""Likelihood at an end, relative to the maximum, above which the likelihood is open there."""
-_UNKNOWN = 0.005
-"""Product of the likelihoods of two EMCs at the same end, above which their ratio is unknown."""
+"""Limits beyond which a posterior equals its prior: the lower limit is a value of log n, the upper
+limit a value of log(n / number of samples)."""
+_OPEN_THRESHOLD = 0.2
+"""A likelihood is open at an end if it is above this value there, relative to its maximum."""
+_UNKNOWN_THRESHOLD = 0.005
+"""The ratio of two EMCs is unknown if the product of their likelihoods at an end is above this."""
 QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Probabilities of the lower end of an interval, the median and the upper end."""
+"""Probabilities of the quantiles: lower end of an interval, median and upper end."""
 SAME_MARGIN = 0.1
 """Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
-"""Grid of the standard deviation of log ratios between seeds, and the scale of its half-normal
-prior."""
+"""Grid of the standard deviation of log ratios between seeds, and scale of the half-normal prior of
+this standard deviation."""
 _DRAWS = 20_000
 
 
@@ -46,8 +46,8 @@ def likelihood_of(status: PointStatus) -> Floats:
     """Return the likelihood of log EMC on :data:`LOG_EMC`, shape (cells,), with maximum 1.
 
     The prior of the threshold is uniform in log n, from an eighth of a sample to four times the
-    number of samples, so the posterior is proportional to the likelihood. Beyond this range, the
-    likelihood is continued as a constant where the training runs do not bound the EMC.
+    number of samples, so the posterior is proportional to the likelihood. Beyond an end of this
+    range, the likelihood is constant if the training runs do not bound the EMC at this end.
 
     Args:
         status: a point with an estimate.
@@ -57,7 +57,7 @@ def likelihood_of(status: PointStatus) -> Floats:
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
     thresholds = curve.level_set(estimand_level(status.estimate.estimand))
-    return _likelihood(thresholds, curve.weight, n_limit)
+    return _likelihood_from_draws(thresholds, curve.weight, n_limit)
 
 
 def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
@@ -74,10 +74,16 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     if curve is None or factor < curve.smallest_factor:
         return None
     thresholds = curve.level_set(estimand_level(status.estimate.estimand), factor)
-    return _likelihood(thresholds, curve.curve.weight, n_limit)
+    return _likelihood_from_draws(thresholds, curve.curve.weight, n_limit)
 
 
-def _likelihood(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
+def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
+    """Return the likelihood of log EMC, given draws of the EMC from its posterior.
+
+    Args:
+        thresholds: the draws, (draws,); weight: their weights, (draws,).
+        n_limit: largest available n (samples).
+    """
     log_thresholds = np.log(np.maximum(thresholds, math.exp(LOG_EMC[0])))
     cell = np.clip((log_thresholds - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
@@ -92,25 +98,26 @@ def _likelihood(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
         (above, above & (high + _PRIOR_HIGH > LOG_EMC)),
     ):
         likelihood_at_end = float(density[near_end].mean())
-        if likelihood_at_end > _OPEN:
+        if likelihood_at_end > _OPEN_THRESHOLD:
             density[end] = likelihood_at_end
     return np.asarray(density / density.max())
 
 
-def is_open(likelihood: Floats) -> tuple[bool, bool]:
-    """Return whether a likelihood is open at its lower end, and at its upper end."""
-    return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
+def open_ends(likelihood: Floats) -> tuple[bool, bool]:
+    """Return whether the lower end of a likelihood is open, and whether its upper end is open."""
+    return bool(likelihood[0] > _OPEN_THRESHOLD), bool(likelihood[-1] > _OPEN_THRESHOLD)
 
 
 def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
-    None if both are (nearly) open at the same end, because their ratio may then have any value.
+    None if both likelihoods are (nearly) open at the same end, because the ratio of the EMCs may
+    then have any value.
 
     Args:
         numerator, denominator: likelihoods of log EMC on ``LOG_EMC``, (cells,).
     """
-    if max(numerator[0] * denominator[0], numerator[-1] * denominator[-1]) > _UNKNOWN:
+    if max(numerator[0] * denominator[0], numerator[-1] * denominator[-1]) > _UNKNOWN_THRESHOLD:
         return None
     correlation = np.correlate(numerator, denominator, mode="full")
     middle, half_width = len(denominator) - 1, len(LOG_RATIO) // 2
@@ -119,11 +126,11 @@ def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
 
 
 def blur(likelihoods: Floats, deviation: float) -> Floats:
-    """Convert likelihoods of normally distributed values to likelihoods of their means.
+    """Convert likelihoods of values to likelihoods of the means of their normal distributions.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
-        deviation: standard deviation of each value around its mean, in log n.
+        deviation: standard deviation of each normal distribution, in log n.
 
     Returns:
         Likelihoods on the same grid, (..., cells).
@@ -136,9 +143,9 @@ def blur(likelihoods: Floats, deviation: float) -> Floats:
 
 
 def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
-    """Stack likelihoods into an array (likelihoods, cells) and clip them below at 1e-6.
+    """Stack likelihoods into an array (likelihoods, cells) and raise small values to 1e-6.
 
-    The lower limit accounts for the uncertainty of the tails of a likelihood.
+    This lower limit accounts for the uncertainty of the tails of a likelihood.
     """
     return np.maximum(np.array(likelihoods), 1e-6)
 
@@ -149,13 +156,13 @@ class MeanRatio:
 
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.
-        low, high: interval of the mean; None at an open end.
+        low, high: ends of the interval of the mean; None for an open end.
         chance_larger: probability that the mean is above 1.
-        chance_same: probability that the mean is within the margin of 1.
+        chance_same: probability that the mean differs from 1 by at most the margin.
         scatter: posterior mean of the standard deviation of the log ratio between seeds, in
             addition to the uncertainty of each EMC.
-        size_ratios: posterior median of the ratio of each size, in the order of the sizes; nan if
-            it is a bound.
+        size_ratios: posterior median of the ratio of each size, in the order of the sizes; nan for
+            a ratio that is a bound.
     """
 
     ratio: float = math.nan
@@ -176,7 +183,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -
 
     Args:
         sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
-        margin: largest relative difference of two EMCs that are the same.
+        margin: largest relative difference at which two EMCs count as the same.
     """
     products = [stack_likelihoods(ratios) for ratios in sizes]
     single = sum(map(len, products)) == 1  # one pair does not determine the scatter between seeds
@@ -186,13 +193,13 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -
         for scatter in scatters
     ])  # fmt: skip
     likelihoods = np.exp(logs - logs.max(axis=2, keepdims=True))
-    ends = [is_open(likelihood) for likelihood in likelihoods[0]]
+    ends = [open_ends(likelihood) for likelihood in likelihoods[0]]
     evidence = (np.log(likelihoods.sum(axis=2)) + logs.max(axis=2)).sum(axis=1)
     if not single:
         evidence += np.log(np.gradient(scatters)) - 0.5 * (scatters / _USUAL_SCATTER) ** 2
     weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
-    by_size = _draw(likelihoods, ends, weights)
+    by_size = _draw_log_ratios(likelihoods, ends, weights)
     drawn = by_size.mean(axis=0)
     open_below, open_above = (any(end[side] for end in ends) for side in (0, 1))
     low, middle, high = np.exp(np.quantile(drawn, QUANTILES))
@@ -214,17 +221,19 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -
 
 
 def _probability(count: int) -> float:
-    """Estimate a probability from the number of draws with an event; never exactly 0 or 1."""
+    """Estimate the probability of an event, never as 0 or 1, from the number of draws with it."""
     return (count + 0.5) / (_DRAWS + 1)
 
 
-def _draw(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Floats) -> Floats:
+def _draw_log_ratios(
+    likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Floats
+) -> Floats:
     """Draw the log ratio of each size from its posterior.
 
     Args:
         likelihoods: shape (scatters, sizes, cells).
         ends: for each size, whether its likelihood is open below and above.
-        weights: posterior probability of each scatter, (scatters,).
+        weights: posterior probability of each value of ``_SCATTERS``, (scatters,).
 
     Returns:
         Draws of shape (sizes, draws).
@@ -243,10 +252,10 @@ def _draw(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Float
 
 
 def _cell_chances(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
-    """Return the probability of each cell, shape (cells,).
+    """Return the probability that the log ratio of a size is in each cell, shape (cells,).
 
-    If the likelihood is open at one end, this is the probability of the bound, which is
-    proportional to the slope of the likelihood towards the open end.
+    If the likelihood is open at one end, return the probability that the bound of the log ratio is
+    in each cell. This probability is proportional to the slope of the likelihood towards this end.
     """
     open_below, open_above = end
     if open_above and not open_below:

@@ -1,4 +1,4 @@
-"""Reasons for failures, for bounds and for the ends of searches; warnings about EMCs."""
+"""Reasons why points failed, EMCs are bounds and searches ended; warnings about EMCs."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from flexhpc.search.history import accepted_probes
 from flexhpc.store.status import PointStatus
 
 REASONS = {
-    "all fitted": "every probe on all available samples fitted",
-    "limit reached": "probes failed, but the estimate reached the number of available samples",
-    "none failed": "no probe failed, but none used all available samples",
-    "too few fitted": "some probes fitted, but not the majority at any n",
+    "all fitted": "every probe that used all available samples fitted",
+    "limit reached": "some probes failed, but the estimate reached the number of available samples",
+    "none failed": "no probe failed, but no probe used all available samples",
+    "too few fitted": "some probes fitted, but at no n did the majority fit",
     "none fitted": "no probe fitted",
 }
-"""Reasons for censoring: short key -> full text. The first three apply to right-censored points,
-the other two to left-censored points."""
+"""Reasons why an EMC is censored: short key -> full text. The first three apply to right-censored
+points, the other two to left-censored points."""
 WIDER = "the interval is wider than the tolerance"
 ONE_TRAINING = (
-    "one training run per n: the bracket would differ with another seed; set seeds_per_n, or "
-    "policy: bayes, for a narrower interval"
+    "one training run per n, so the bracket would differ with another seed; for a narrower "
+    "interval, set seeds_per_n or policy: bayes"
 )
 AT_EDGE = (
-    "the best value of a tuned key is at an end of its range: a wider range may give a larger EMC"
+    "the best value of a tuned key is at an end of its range; a wider range may give a larger EMC"
 )
 NOT_SATURATED = (
-    "not saturated: a larger budget would raise the EMC (column 2x budget), so this EMC applies "
-    "to this budget only"
+    "not saturated: a larger budget would raise the EMC (see the column 2x budget), so the EMC "
+    "applies to this budget only"
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Minimum number of points that share one message, if they failed for the same reason before
-any of their probes finished."""
+"""Points that failed before any of their probes finished share one message if at least this many of
+them failed for the same reason."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
 
 
 def censoring_reason(status: PointStatus) -> str:
-    """Return the key of :data:`REASONS` that applies to a point; empty if it is not censored."""
+    """Return the key of :data:`REASONS` that applies to a point; empty if its EMC is uncensored."""
     record, estimate = status.record, status.estimate
     if record is None or estimate is None or estimate.censored == "none":
         return ""
@@ -63,7 +63,7 @@ def is_bound(status: PointStatus) -> bool:
 
 
 def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
-    """Group censored points by reason; return pairs of the full text and the points."""
+    """Group the censored points by reason; return pairs (full text of the reason, points)."""
     by_reason = group_by(statuses, censoring_reason)
     return [(text, by_reason[reason]) for reason, text in REASONS.items() if reason in by_reason]
 
@@ -128,10 +128,10 @@ def has_tuned_keys(statuses: Sequence[PointStatus]) -> bool:
 
 
 def best_text(status: PointStatus) -> str:
-    """Format the best values of tuned keys and their probability, such as ``lr=0.031, 88%``.
+    """Format the best values of the tuned keys, and the probability that these are the best.
 
-    A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned, or
-    before the first estimate.
+    Examples: ``lr=0.031, 88%``; with a value at an end of its range, ``lr=0.3 (edge), 62%``. Empty
+    if no key is tuned, or before the first estimate.
     """
     estimate = status.estimate
     if estimate is None or estimate.best_chance is None:
@@ -162,8 +162,8 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
     """Separate the failed points that share one message from the other points.
 
     Returns:
-        Groups of at least ``_MIN_GROUP`` points that failed for the same reason before any of their
-        probes finished, by reason; and the other points, in order.
+        By message, the points that share it: at least ``_MIN_GROUP`` points that failed before any
+        of their probes finished. And all other points, in order.
     """
     by_message = failures_by_message([status for status in statuses if not status.probes])
     common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}
@@ -172,9 +172,9 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
 
 
 def common_failure_lines(common: Failures) -> list[str]:
-    """Return one line per reason: ``24 points (width=4 ...) failed: no such file``."""
+    """Return one line per reason: ``24 points (first: width=4) failed: no such file``."""
     return [
-        f"{len(points)} points ({_label(points[0])} ...) failed: {text}"
+        f"{len(points)} points (first: {_label(points[0])}) failed: {text}"
         for text, points in common.items()
     ]
 

@@ -21,7 +21,7 @@ from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
-from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
+from flexhpc.analysis.figures.ratios import RATIO_CAPTION, ratio_figure
 from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import sample_scores
@@ -39,7 +39,7 @@ _MAX_SVG = 1_000_000
 """Maximum size (characters) of an SVG on the page; a larger figure is embedded as a PNG image."""
 _MAX_SOURCES = 4
 _MAX_POINTS = 500
-"""Maximum number of points with which masks are read, or power laws are fitted."""
+"""Masks are not read, and power laws are not fitted, if there are more points than this."""
 _IN_FIRST_TABLE = {
     "emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked", "doubling",
 }  # fmt: skip
@@ -82,7 +82,7 @@ def report_runs(
     """Write the report of one or several runs; return the path of its page.
 
     Args:
-        runs: run folders with the status of all their points.
+        runs: each run folder with the status of all its points.
         folder: output folder.
         eps: training errors at which EMC is additionally estimated from the stored probes.
 
@@ -107,7 +107,7 @@ def write_report(
     folder: Path,
     eps: Sequence[float] = (),
     provenance: Sequence[Mapping[str, Any]] = (),
-    masks: Sequence[tuple[RunFolder, PointStatus]] = (),
+    points: Sequence[tuple[RunFolder, PointStatus]] = (),
 ) -> Path:
     """Write index.html, results.csv and the figures as SVG, PNG and PDF; return the page's path.
 
@@ -118,8 +118,8 @@ def write_report(
         folder: output folder.
         eps: training errors at which EMC is additionally estimated from the stored probes.
         provenance: provenance of each run.
-        masks: points with their runs, for the scores of samples; ignored if there are more than
-            500.
+        points: points with their run folders, whose masks give the scores of samples. For more
+            than 500 points, masks are not read.
     """
     statuses = results.with_eps_estimates(statuses, eps)
     rows = [results.row_of(status) for status in statuses]
@@ -133,12 +133,12 @@ def write_report(
     ratios = ReportFigure(
         name="ratios",
         title="Ratios",
-        caption=RATIOS,
+        caption=RATIO_CAPTION,
         draw=lambda _: ratio_figure(comparisons.effects),
     )
     first, *others = report_figures()
     figures = [
-        _figure(figure, spec, folder)
+        _write_figure(figure, spec, folder)
         for figure in (first, ratios, *others)
         if (spec := figure.draw(statuses)) is not None
     ]
@@ -151,8 +151,8 @@ def write_report(
         title=title,
         version=version("flexhpc"),
         level=LEVEL,
-        css=_file("report.css"),
-        script=_file("report.js"),
+        css=_read_asset("report.css"),
+        script=_read_asset("report.js"),
         text=text,
         reasons=reasons,
         library=vega_script(),
@@ -160,7 +160,7 @@ def write_report(
         provenance=provenance,
         # header
         sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
-        estimand=_estimand(statuses),
+        estimand=_estimand_text(statuses),
         training_time=text.duration_text(sum(probe.seconds for probe in probes)),
         devices=", ".join(sorted({p.machine["device"] for p in probes if "device" in p.machine})),
         measured=len(done) - bounded,
@@ -189,8 +189,8 @@ def write_report(
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,
         decisions=comparisons.decisions,
-        laws=_laws(statuses),
-        samples=_samples(masks),
+        laws=_fit_power_laws(statuses),
+        samples=_sample_views(points),
         interpolation=generalization.interpolation_text(statuses),
         correlations=[
             (family, len(pairs), outcome, generalization.correlations(pairs, key))
@@ -206,26 +206,29 @@ def write_report(
 
 
 def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
-    """Return the comparisons; none if no point has a key or baseline that a spec requests."""
+    """Return the comparisons; empty if a spec requests a key or baseline that no point has."""
     try:
         return compare_as_specified(statuses, specs)
     except InputError:
         return Comparisons(effects=[], decisions=[])
 
 
-def _estimand(statuses: Sequence[PointStatus]) -> str:
+def _estimand_text(statuses: Sequence[PointStatus]) -> str:
     kinds = {s.estimate.estimand for s in statuses if s.estimate}
     if len(kinds) != 1:
         return "the largest n that is fitted perfectly"
     (kind,) = kinds
     if kind == "last_fit":
-        return "the last n before the first that failed"
+        return "the last n before the first n that failed"
     part = "half" if kind == "n50" else f"{estimand_level(kind):.0%}"
     return f"the n at which {part} of the training runs fit all of their n samples"
 
 
-def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
-    """Fit a power law to each curve of EMC over parameters; [] if points do not form curves."""
+def _fit_power_laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
+    """Fit a power law to each curve of EMC over parameters.
+
+    Return [] if the points do not form such curves, or for more than ``_MAX_POINTS`` points.
+    """
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MAX_POINTS:
         return []
@@ -234,18 +237,21 @@ def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
     return power_laws(measured, keys) if layout.x_axis == "size" else []
 
 
-def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
-    """Return the hardest and easiest samples of each group; [] if masks cannot be read."""
-    if not any(status.probes for _, status in masks) or len(masks) > _MAX_POINTS:
+def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
+    """Return the hardest and easiest samples of each group of points.
+
+    Return [] if the masks cannot be read, or for more than ``_MAX_POINTS`` points.
+    """
+    if not any(status.probes for _, status in points) or len(points) > _MAX_POINTS:
         return []
     try:
-        views = map(view_of, sample_scores(masks))
+        views = map(view_of, sample_scores(points))
         return [view for view in views if view is not None]
     except PointError:
         return []
 
 
-def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
+def _write_figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     """Write a figure as SVG, PNG and PDF; return its variables for the page template."""
     chart, path = Chart(spec), folder / figure.name
     for ending in (".png", ".pdf"):
@@ -262,14 +268,15 @@ def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _file(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _further_columns(rows: Sequence[results.Row]) -> list[str]:
-    """Return the columns of the second table: those after ``status`` that the first table lacks.
+    """Return the columns of the second table of results.
 
-    A column is omitted if all its values are None, zero or empty; False is a value.
+    These are the columns after ``status`` that are not in the first table. Columns in which all
+    values are None, zero or empty are omitted; False counts as a value.
     """
     return list(dict.fromkeys(
         key
@@ -280,7 +287,7 @@ def _further_columns(rows: Sequence[results.Row]) -> list[str]:
 
 
 def _format_cell(status: PointStatus, row: results.Row, key: str) -> str:
-    """Format a cell of the second table; EMC per bit is a bound if the EMC is censored."""
+    """Format a cell of the second table; a value that is a bound gets a prefix such as ``>=``."""
     if key == "emc_per_bit":
         return text.ratio_text(status.estimate, row["bits"] or 0)
     bound = ">= " if row.get(f"{key}_censored") == "right" else ""

@@ -1,4 +1,4 @@
-"""Results table, one row per point, as CSV, JSON or Parquet; EMC at other errors and budgets."""
+"""Table of results as CSV, JSON or Parquet; EMC at other training errors and other budgets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flexhpc.analysis.conflicts import conflict_chance
+from flexhpc.analysis.conflicts import conflict_chance_at_emc
 from flexhpc.analysis.information import StoredBits, max_label_information, max_token_information
 from flexhpc.analysis.reasons import at_edge, censoring_reason, exceeds_tolerance
 from flexhpc.analysis.text import BOUNDS
@@ -35,9 +35,10 @@ COLUMNS = (
     "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. They are followed by the best value of each tuned
-key (``best.training.lr``), the EMC at each requested training error (``emc_eps_0.1``, with ``_lo``,
-``_hi`` and ``_censored``) and budget (``emc_budget_500``, with the same suffixes and
-``_predicted``, which is true above the budget of the point), and :data:`EVALUATION`."""
+key (``best.training.lr``), by the EMC at each requested training error (``emc_eps_0.1``, also with
+the suffixes ``_lo``, ``_hi`` and ``_censored``), by the EMC at each requested budget
+(``emc_budget_500``, also with these suffixes and with ``_predicted``, which is true for a budget
+above the budget of the point), and by :data:`EVALUATION`."""
 EVALUATION = (
     "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
 )  # fmt: skip
@@ -56,7 +57,7 @@ def row_of(status: PointStatus) -> Row:
         "params": params or None, "bits": bits or None,
         "seconds": round(sum(run.seconds for run in record.training_runs), 3),
         "unstable": sum(run.verdict == "unstable" for run in record.finished_runs),
-        **{f"touched_{gate}": _touched(record, gate) for gate in GATES},
+        **{f"touched_{gate}": _detections(record, gate) for gate in GATES},
     }  # fmt: skip
     if (stored := _bits_per_parameter(status, record)) is not None:
         names = ("bits_per_param", "bits_per_param_lo", "bits_per_param_hi")
@@ -69,7 +70,7 @@ def row_of(status: PointStatus) -> Row:
             "emc_per_param": estimate.emc / params if params else None,
             "emc_per_param_bound": BOUNDS[estimate.censored],
             "emc_per_bit": estimate.emc / bits if bits else None,
-            "conflict_chance": conflict_chance(record.header, estimate),
+            "conflict_chance": conflict_chance_at_emc(record.header, estimate),
             "censored_because": censoring_reason(status),
         }  # fmt: skip
         if estimate.best_chance is not None:
@@ -80,16 +81,16 @@ def row_of(status: PointStatus) -> Row:
             low, row["doubling"], high = estimate.doubling
             row |= {"doubling_lo": low, "doubling_hi": high}
         for eps, at_eps in estimate.by_eps.items():
-            row |= _columns(f"emc_eps_{eps}", at_eps)
+            row |= _interval_columns(f"emc_eps_{eps}", at_eps)
         for budget, at_budget in estimate.by_budget.items():
-            row |= _columns(f"emc_budget_{budget}", at_budget)
+            row |= _interval_columns(f"emc_budget_{budget}", at_budget)
             row[f"emc_budget_{budget}_predicted"] = float(budget) > budget_value(status)
     if record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
 
 
-def _columns(name: str, interval: EmcInterval) -> Row:
+def _interval_columns(name: str, interval: EmcInterval) -> Row:
     return {
         name: interval.emc, f"{name}_lo": interval.emc_lo, f"{name}_hi": interval.emc_hi,
         f"{name}_censored": interval.censored,
@@ -99,8 +100,8 @@ def _columns(name: str, interval: EmcInterval) -> Row:
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
     """Return the maximum information (bits per parameter) about random labels or tokens.
 
-    Return None for other labels, because they can be predicted from the inputs, for a trainer
-    without a network, and before the first probe.
+    Return None for other labels, because a network can predict these from the inputs. Return None
+    also for a trainer without a network, and before the first probe.
     """
     data = status.point.data
     if not record.header.params:
@@ -114,15 +115,15 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
     return None if stored is None else stored.per(record.header.params)
 
 
-def _touched(record: PointRecord, gate: str) -> int | None:
-    """Return the number of failed probes that a gate detected; None if the gate is off."""
+def _detections(record: PointRecord, gate: str) -> int | None:
+    """Return how many failed probes a gate detected; None if the gate is off."""
     values = [run.metrics.get(f"touched_{gate}") for run in record.finished_runs]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
 
 
 def numeric_columns(row: Row) -> dict[str, float]:
-    """Return the finite numbers among the measured columns (those after the swept keys).
+    """Return the finite numbers in the measured columns, which follow the swept keys.
 
     Booleans become 1 or 0.
     """
@@ -154,10 +155,10 @@ def cell_of(value: Any) -> Any:
 def as_json(rows: Sequence[Row]) -> str:
     """Format rows as a JSON list; numbers that are not finite become null."""
 
-    def finite(value: Any) -> Any:
+    def finite_or_none(value: Any) -> Any:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    finite_rows = [{key: finite(value) for key, value in row.items()} for row in rows]
+    finite_rows = [{key: finite_or_none(value) for key, value in row.items()} for row in rows]
     return json.dumps(finite_rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -208,7 +209,7 @@ def budget_value(status: PointStatus) -> int:
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
     """Estimate the EMC at another budget, from the times at which training runs fitted.
 
-    Above the budget of the point, the result is a prediction.
+    For a budget above the budget of the point, the result is a prediction.
 
     Args:
         status: a point, with any search policy.
@@ -235,7 +236,7 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
 def with_budget_estimates(
     statuses: Sequence[PointStatus], budgets: Sequence[float]
 ) -> list[PointStatus]:
-    """Add the EMC at each of these budgets to the estimates; see :func:`emc_at_budget`."""
+    """Add the EMC at each of these budgets (:func:`emc_at_budget`) to the estimates of points."""
     extended = []
     for status in statuses:
         if status.estimate is not None:

@@ -20,7 +20,7 @@ from flexhpc.data.standard_files import no_downloads
 from flexhpc.errors import PointError
 
 _PICTURES = 10
-_PIXELS = 56
+_PICTURE_HEIGHT = 56
 """Approximate height of a picture on the page (pixels); images are enlarged by whole factors."""
 _MAX_BYTES = 3e8
 """Maximum size (bytes) of a training set that is read for pictures."""
@@ -32,9 +32,10 @@ class Picture:
 
     Attributes:
         sample: global id of the sample.
-        label: class in the data set; trained: label in training, None if it is the same. Both are
-            class names if the classes have names.
-        drawn: number of training runs that drew it; missed: number of these that did not fit it.
+        label: class of the sample in the data set (its name, if classes have names).
+        trained: class that the sample was trained as; None if it is the same class.
+        drawn: number of training runs that drew the sample.
+        missed: number of training runs that drew the sample, but did not fit it.
         image: the image as a data URI.
     """
 
@@ -52,9 +53,9 @@ class SampleView:
 
     Attributes:
         title: description of the data set, labels and training runs.
-        hardest, easiest: pictures of samples.
-        classes: class in the data set, number of draws, of misses and of expected misses, for each
-            class.
+        hardest, easiest: pictures of the hardest and of the easiest samples.
+        classes: for each class of the data set: its name, and the number of draws, of misses and
+            of expected misses of its samples.
     """
 
     title: str
@@ -64,11 +65,11 @@ class SampleView:
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
-    """Create the view of a group, without downloads and without calls of user code.
+    """Create the view of a group, without downloading data and without running user code.
 
-    Return None if no sample was missed, or if the data are not images, are not available on this
-    machine, differ from the scores in the number of samples, are not stored as uint8, or are larger
-    than ``_MAX_BYTES``.
+    Return None if no sample was missed, if the data are not images, are not stored as uint8, are
+    larger than ``_MAX_BYTES`` or are not available on this machine, or if their number of samples
+    differs from the number of scores.
     """
     point = scores.point
     if point is None or not isinstance(point.data, Images) or not scores.missed.any():
@@ -92,7 +93,7 @@ def view_of(scores: SampleScores) -> SampleView | None:
         Picture(
             sample=int(sample), label=_class_name(part.labels[sample], names),
             trained=_class_name(labels[sample], trained_names) if has_other_label[sample] else None,
-            image=_image(inputs[sample]),
+            image=_png_uri(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)
@@ -117,12 +118,12 @@ def _class_name(label: int, names: Sequence[str] | None) -> str:
     return str(label) if names is None else names[label]
 
 
-def _image(pixels: NDArray[np.uint8]) -> str:
+def _png_uri(pixels: NDArray[np.uint8]) -> str:
     """Return an image (channels, height, width) as a PNG in a data URI."""
     channels_last = pixels[0] if pixels.shape[0] != 3 else pixels.transpose(1, 2, 0)
     scale = 255.0 / max(int(channels_last.max()), 1)  # pixels of digits range from 0 to 16
     image = Image.fromarray((channels_last * scale).astype(np.uint8))
-    factor = max(1, round(_PIXELS / pixels.shape[1]))
+    factor = max(1, round(_PICTURE_HEIGHT / pixels.shape[1]))
     size = (image.width * factor, image.height * factor)
     png = io.BytesIO()
     image.resize(size, Image.Resampling.NEAREST).save(png, "PNG", optimize=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DATA_KEYS = ("data", "labels")
 _NAMED_KEYS = ("data.source", "data.labels", "data.corruption", "data.n_max")
-"""Data keys that are not appended to the name of a data set."""
+"""Swept data keys whose values are not appended to the name of a data set."""
 Counts = NDArray[np.int64]
 _MIN_RELIABILITY = 0.1
 
@@ -37,10 +37,11 @@ class Agreement:
 
     Attributes:
         first, second: names of the two groups.
-        samples: number of samples that have a score in both halves of both groups.
+        samples: number of samples with a hardness in both halves of the training runs of both
+            groups.
         correlation: correlation of hardness between the groups, over these samples.
-        reliability: split-half reliability of the hardness of each group: the correlation between
-            halves of its training runs, extrapolated to all of them (Spearman-Brown).
+        reliability: split-half reliability of the hardness in each group: the correlation between
+            two halves of the training runs, extrapolated to all training runs (Spearman-Brown).
         corrected: correlation corrected for attenuation by noise (Spearman 1904); None if either
             reliability is at most 0.1.
     """
@@ -64,22 +65,27 @@ class SampleScores:
     Attributes:
         group: data set, labels and the values of the keys by which points are grouped.
         n_total: number of samples in the training set; trainings: number of training runs.
-        point: the first point.
+        point: the first point of the group.
         drawn: number of training runs that drew the sample, (n_total,).
         blocks: share in failures: a training run that missed m samples adds 1 / m to each of them,
             so the sum over samples is the number of training runs that did not fit, (n_total,).
         unseen: number of training runs that evaluated the sample without having drawn it
             (``record.unseen``), (n_total,).
-        unseen_correct: number of these that classified it correctly, (n_total,).
+        unseen_correct: number of ``unseen`` training runs that classified the sample correctly,
+            (n_total,).
         watched: number of training runs that drew the sample and counted forgetting events
             (``record.forgetting``), (n_total,).
-        never_correct: number of these that never classified it correctly, (n_total,).
-        forgotten, forgotten_expected: number of forgetting events in the others, and the expected
-            number if each had forgotten all samples that it learnt equally often, (n_total,).
-        by_n: number of draws and number of fits, (2, n_total), by n rounded down to a power of two.
-        half_missed, half_expected, half_variance: number of misses, and its expectation and
-            variance if each training run had missed samples at random, separately for even and odd
-            training runs, (2, n_total). The two halves give the reliability of a score.
+        never_correct: number of ``watched`` training runs that never classified the sample
+            correctly, (n_total,).
+        forgotten: number of forgetting events in the other ``watched`` training runs, (n_total,).
+        forgotten_expected: expected value of ``forgotten`` if each training run had forgotten all
+            samples that it learnt equally often, (n_total,).
+        by_n: for each n, rounded down to a power of two: number of draws and number of fits,
+            (2, n_total).
+        half_missed: number of misses in the training runs with even and with odd numbers,
+            (2, n_total). The two halves give the reliability of a score.
+        half_expected, half_variance: expected value and variance of ``half_missed`` if each
+            training run had missed samples at random, (2, n_total).
     """
 
     def __init__(self, group: dict[str, str], n_total: int, point: Point | None = None) -> None:
@@ -96,7 +102,8 @@ class SampleScores:
         """Add the training runs of one point to the counts.
 
         Args:
-            masks: masks of its probes; included: whether to count each of these probes.
+            masks: masks of the probes of the point.
+            included: for each probe, whether to count it.
         """
         for row in np.flatnonzero(included[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
@@ -165,7 +172,7 @@ class SampleScores:
 
     @property
     def forgetting(self) -> Floats:
-        """Number of forgetting events / expected number, (n_total,); nan if the latter is 0.
+        """Forgetting events per expected forgetting event, (n_total,); nan if none are expected.
 
         Toneva et al. 2019 (arXiv 1812.05159) count forgetting events. Here they are divided by the
         expected number because the training runs of a search differ in subset size and duration.
@@ -174,13 +181,13 @@ class SampleScores:
         return _ratio(self.forgotten, self.forgotten_expected)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
-        """Return the ids of the samples missed more than once, hardest first."""
+        """Return up to ``count`` ids of samples that were missed more than once, hardest first."""
         candidates = np.flatnonzero(self.missed > 1)
         order = np.lexsort((-self.drawn[candidates], -self.hardness[candidates]))
         return candidates[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
-        """Return the ids of samples never missed, largest number of expected misses first."""
+        """Return up to ``count`` ids of samples never missed, largest expected misses first."""
         candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 
@@ -288,7 +295,7 @@ def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
 
 
 def _data_and_labels(point: Point) -> dict[str, str]:
-    """Return names of the data set, with its swept data keys, and of the labels of a point."""
+    """Return the names of a point's data set (including swept data keys) and of its labels."""
     data = point.data.model_dump(mode="json")
     labels = str(data.get("labels", ""))
     if labels == "corrupted":

@@ -15,8 +15,8 @@ from flexhpc.analysis.likelihood import (
     QUANTILES,
     STEP,
     blur,
-    is_open,
     likelihood_of,
+    open_ends,
     stack_likelihoods,
 )
 from flexhpc.analysis.reasons import is_bound
@@ -40,10 +40,10 @@ class PowerLaw:
         within: values of the grouping keys.
         points: number of points; bounds: number of these whose EMC is censored.
         slope: posterior median of the exponent.
-        low, high: interval of the exponent; an open end is None.
+        low, high: ends of the interval of the exponent; None for an open end.
         scatter: posterior mean of the standard deviation of log EMC around the law, in addition to
             the uncertainty of each EMC.
-        draws: draws from the posterior, (draws, 2): log EMC at ``centre``, and slope.
+        draws: draws of (log EMC at ``centre``, slope) from the posterior, (draws, 2).
         centre: middle of the range of log P.
     """
 
@@ -67,10 +67,10 @@ class PowerLaw:
         return f"{self.slope:.2f} [{low}, {high}]"
 
     def parameters_for(self, n: float) -> tuple[float, float, float] | None:
-        """Estimate the number of parameters at which EMC = n: lower end, median and upper end.
+        """Return lower end, median and upper end of the number of parameters at which EMC = n.
 
-        Outside the measured sizes this is an extrapolation. None if the interval of the exponent is
-        open or includes values at or below 0.
+        Outside the measured sizes, these are extrapolations. None if the interval of the exponent
+        has an open end or includes values at or below 0.
         """
         if self.low is None or self.high is None or self.low <= 0:
             return None
@@ -109,13 +109,13 @@ def power_laws(statuses: Sequence[PointStatus], within: Sequence[str]) -> list[P
     measured = [s for s in statuses if s.estimate and s.record and s.record.header.params]
     groups = group_by(measured, lambda s: tuple(s.point.value(key) or "" for key in within))
     return [
-        _law(dict(zip(within, values, strict=True)), points)
+        _fit_law(dict(zip(within, values, strict=True)), points)
         for values, points in groups.items()
         if len({s.record.header.params for s in points if s.record}) >= MIN_SIZES
     ]
 
 
-def _law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerLaw:
+def _fit_law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerLaw:
     x = np.array([math.log(s.record.header.params) for s in points if s.record])
     centre = float((x.min() + x.max()) / 2)
     log_emc = [math.log(max(s.estimate.emc, 1)) for s in points if s.estimate]
@@ -135,7 +135,7 @@ def _law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerLaw:
     joint = np.exp(stack - stack.max())
     slopes = joint.sum(axis=(0, 1))
     bounds = sum(map(is_bound, points))
-    open_below, open_above = is_open(slopes / slopes.max())
+    open_below, open_above = open_ends(slopes / slopes.max())
     if bounds == len(points):  # bounds alone do not determine a slope
         open_below = open_above = True
     cumulative = (np.cumsum(slopes) - slopes / 2) / slopes.sum()

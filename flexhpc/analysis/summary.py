@@ -27,7 +27,7 @@ def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -
         layout = layout_of(measured)
         describe = _describe_extremes if layout.x_axis == "rows" else _describe_curves
         sentences = describe(measured, layout)
-    return [*sentences, *_limitations(statuses), *_verdicts(effects)]
+    return [*sentences, *_describe_limitations(statuses), *_describe_verdicts(effects)]
 
 
 def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
@@ -42,7 +42,7 @@ def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[st
         first = ends[xs[0]]
         ends[xs[0]] = f"{first} parameters" if layout.x_axis == "size" else f"{layout.key} {first}"
         parts = [
-            f"{_range([s for s in curve if layout.x(s) == x])} at {label}"
+            f"{_emc_range([s for s in curve if layout.x(s) == x])} at {label}"
             for x, label in ends.items()
         ]
         start = f"{name}: " if name else ""
@@ -52,11 +52,11 @@ def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[st
     return sentences
 
 
-def _range(points: Sequence[PointStatus]) -> str:
+def _emc_range(points: Sequence[PointStatus]) -> str:
     """Format the EMC of a single point, or the range of EMCs of several points."""
     if len(points) == 1:
         return emc_text(points[0].estimate)
-    smallest, *_, largest = sorted(points, key=_emc)
+    smallest, *_, largest = sorted(points, key=_emc_or_zero)
     ends = [emc_text(s.estimate).split(" [")[0] for s in (smallest, largest)]
     return f"{ends[0]} to {ends[1]} ({len(points)} points)"
 
@@ -71,7 +71,8 @@ def _per_parameter(curve: Sequence[PointStatus]) -> str:
     if len(ratios) < len(curve):
         return ""
     low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
-    return f"; per parameter {low}" + (f" to {high}" if low != high else "")
+    values = low if low == high else f"{low} to {high}"
+    return f"; {values} samples per parameter"
 
 
 def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
@@ -82,13 +83,13 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
     others = [key for key in swept_keys(measured) if "" in groups or key not in layout.colours]
     sentences = []
     for name, group in groups.items():
-        ordered = sorted(group, key=_emc)
+        ordered = sorted(group, key=_emc_or_zero)
         smallest, largest = ordered[0], ordered[-1]
         plain = f"plain {name}" if name else "the plain point"
         names = [name_of(s, others) or plain for s in (largest, smallest)]
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
-            f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest at {names[1]}: "
+            f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest EMC at {names[1]}: "
             f"{emc_text(smallest.estimate)}; {_describe_overlap(ordered)}."
         )
     return sentences
@@ -101,19 +102,19 @@ def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
         ordered: at least two points, sorted by ascending EMC.
     """
     smallest, *between, largest = ordered
-    if not _above(largest.estimate, smallest.estimate):
+    if not _is_above(largest.estimate, smallest.estimate):
         return "their intervals overlap, so it is not decided which EMC is larger"
     if not (count := sum(map(is_bound, between))):
         return "their intervals do not overlap"
     others = "another EMC is a bound" if count == 1 else f"{count} other EMCs are bounds"
-    return f"their intervals do not overlap, but {others} and may lie outside this range"
+    return f"their intervals do not overlap, but {others} and may be larger or smaller than both"
 
 
-def _emc(status: PointStatus) -> int:
+def _emc_or_zero(status: PointStatus) -> int:
     return status.estimate.emc if status.estimate else 0
 
 
-def _above(a: Estimate | None, b: Estimate | None) -> bool:
+def _is_above(a: Estimate | None, b: Estimate | None) -> bool:
     """Return whether the interval of ``a`` is entirely above the interval of ``b``."""
     if a is None or b is None or b.censored == "right":
         return False
@@ -122,8 +123,8 @@ def _above(a: Estimate | None, b: Estimate | None) -> bool:
     return a.censored != "left" and high is not None and low > high
 
 
-def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
-    """State how many points failed, are unfinished, or have an EMC with a limitation."""
+def _describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
+    """State how many points failed, are not finished, or have an EMC with a limitation."""
     total = len(statuses)
     failed = sum(s.state == "failed" for s in statuses)
     unfinished = sum(s.state not in ("done", "failed") for s in statuses)
@@ -142,39 +143,41 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
     sentences = {
         f'{failed} of {total} points failed; see "Failed points" for the reasons.': failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
-        f"{_subject(bounds)} only a bound; the reasons are listed below the results.": bounds,
+        f"{_emc_subject(bounds)} only a bound; the reasons are listed below the results.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} training runs that failed were still improving "
-        "when their budget ended: a larger budget may raise these EMCs.": (
+        "when their budget ended: a larger budget may raise the EMC of their points.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
-        f"In {edge} of {total} points, {AT_EDGE}.": edge,
-        f"{_subject(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
+        f"At {edge} of {total} points, {AT_EDGE}.": edge,
+        f"{_emc_subject(wide)} less precise than requested: the interval exceeds the "
+        "tolerance.": wide,
     }
-    saturation = [_saturation(statuses)] if gains else []
+    saturation = [_describe_saturation(statuses)] if gains else []
     return [*(sentence for sentence, applies in sentences.items() if applies), *saturation]
 
 
-def _saturation(statuses: Sequence[PointStatus]) -> str:
+def _describe_saturation(statuses: Sequence[PointStatus]) -> str:
     """Describe how much twice the budget would raise EMCs, and how many points are saturated."""
     estimates = [s.estimate for s in statuses if s.estimate and s.estimate.doubling]
     gains = [f"{e.doubling[1]:.2g}" for e in estimates if e.doubling]
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
     low, high = min(gains, key=float), max(gains, key=float)
     factor = low if low == high else f"{low} to {high}"
-    raised = f"Twice the budget would raise EMC by a factor of {factor}"
+    raised = f"Twice the budget would raise the EMC by a factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
-    known = ", ".join(f"{key}: {count}" for key, count in counts.items() if count)
-    limit = "EMCs of unsaturated points apply to this budget only"
-    return f"{raised} (saturated points: {known}). {limit}."
+    names = {"yes": "saturated", "no": "not saturated", "unknown": "unknown"}
+    known = ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key])
+    limit = "The EMC of a point that is not saturated applies to this budget only"
+    return f"{raised} (points: {known}). {limit}."
 
 
-def _subject(count: int) -> str:
+def _emc_subject(count: int) -> str:
     return f"The EMC of {count} {'point' if count == 1 else 'points'} is"
 
 
-def _verdicts(effects: Sequence[Effect]) -> list[str]:
-    """Return one sentence per combination of grouping values and baseline with a verdict."""
+def _describe_verdicts(effects: Sequence[Effect]) -> list[str]:
+    """Return one sentence for each group and baseline that have at least one verdict."""
     groups = group_by(effects, lambda effect: (effect.within_text, effect.baseline))
     sentences = []
     for (within, baseline), group in list(groups.items())[:_MAX_COMPARISONS]:
@@ -187,7 +190,7 @@ def _verdicts(effects: Sequence[Effect]) -> list[str]:
             else:
                 parts.append(f"{effect.value} {effect.verdict} ({effect.ratio_text})")
         if parts and len(known) < len(group):
-            parts.append(f"{len(group) - len(known)} not decided")
+            parts.append(f"other values not decided: {len(group) - len(known)}")
         if parts:
             start = f"{within}: compared with" if within else "Compared with"
             sentences.append(f"{start} {baseline}: {'; '.join(parts)}.")

@@ -39,22 +39,22 @@ if TYPE_CHECKING:
     from flexhpc.analysis.effect import Effect
     from flexhpc.analysis.scaling_law import PowerLaw
 
-_WIDE = 200
+_DEFAULT_WIDTH = 200
 """Width (characters) of tables that are not printed to a terminal."""
 _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
 """Maximum number of cells that are compared to choose the position at which a column is cut."""
 _BAR_LENGTH = 10
-"""Length (characters) of the bar of a comparison that is not decided."""
+"""Length (characters) of the progress bar of a comparison that is not decided."""
 _MIN_NAME = 16
 _MIN_SWEPT, _MAX_SWEPT = 5, 16
-"""Range of the minimum width (characters) to which the column of a swept key may be cut."""
+"""Smallest and largest minimum width (characters) of the column of a swept key."""
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
 }  # fmt: skip
-"""Style of each state. If not all points fit on the screen, the first states have priority."""
+"""Style of each state. The order is the priority of points if not all fit on the screen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,11 @@ class Column:
 
     Attributes:
         name: header; cells: text of each row, in order.
-        align_right: whether it is right-aligned.
-        rank: order of removal if not all columns fit, lowest first; None if it is never removed.
-        min_width: minimum width (characters) to which cells may be cut; None if they may not be.
+        align_right: whether the column is right-aligned.
+        rank: if not all columns fit, the columns of lowest rank are removed first; a column with
+            rank None is never removed.
+        min_width: minimum width (characters) to which cells may be cut; None if they may not be
+            cut.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Full width (characters)."""
+        """Width (characters) without cutting any cell."""
         return max(len(self.name), *(len(cell) for cell in self.cells), 0)
 
     @property
@@ -91,7 +93,7 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
     Args:
         columns: all columns; those that do not fit are removed by ``rank``.
         width: width of the terminal (characters).
-        styles: style of each row; empty for none.
+        styles: style of each row; empty for rows without a style.
     """
     fitting = list(columns)
     optional = [column for column in columns if column.rank is not None]
@@ -149,14 +151,14 @@ def make_console() -> Console:
     Markup is disabled, because rich would interpret ``[/]`` in names.
     """
     console = Console(markup=False)
-    return console if console.is_terminal else Console(markup=False, width=_WIDE)
+    return console if console.is_terminal else Console(markup=False, width=_DEFAULT_WIDTH)
 
 
-def _number(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
+def _number_column(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
     return Column(name=name, cells=cells, align_right=True, rank=rank)
 
 
-def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
+def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) -> Table:
     """Return the results as a table of swept keys, parameters, EMC, cost and status.
 
     Args:
@@ -173,24 +175,24 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
     estimates = [status.estimate for status in statuses]
     ratios = [ratio_text(e, size) for e, size in zip(estimates, params, strict=True)]
     columns += [
-        _number("params", [f"{size:,}" if size else "" for size in params], 5),
-        _number("EMC", [estimate_text(status) for status in statuses]),
-        _number("2x budget", [doubling_text(e) for e in estimates], 8),
-        _number("EMC/param", ratios, 4),
-        _number("bracket", [bracket_text(status.bracket) for status in statuses], 2),
-        _number("probes", [str(status.training_runs or "") for status in statuses], 1),
-        _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
+        _number_column("params", [f"{size:,}" if size else "" for size in params], 5),
+        _number_column("EMC", [estimate_text(status) for status in statuses]),
+        _number_column("2x budget", [doubling_text(e) for e in estimates], 8),
+        _number_column("EMC/param", ratios, 4),
+        _number_column("bracket", [bracket_text(status.bracket) for status in statuses], 2),
+        _number_column("probes", [str(status.training_runs or "") for status in statuses], 1),
+        _number_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
     ]
     for eps in dict.fromkeys(eps for e in estimates if e for eps in e.by_eps):
         cells = [interval_text(e.by_eps.get(eps)) if e else "" for e in estimates]
-        columns.append(_number(f"EMC eps {eps}", cells, 9))
+        columns.append(_number_column(f"EMC eps {eps}", cells, 9))
     for budget in dict.fromkeys(budget for e in estimates if e for budget in e.by_budget):
         cells = [interval_text(e.by_budget.get(budget)) if e else "" for e in estimates]
         predicted = all(
             float(budget) > budget_value(s) for s, c in zip(statuses, cells, strict=True) if c
         )
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
-        columns.append(_number(name, cells, 9))
+        columns.append(_number_column(name, cells, 9))
     if has_tuned_keys(statuses):
         columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
     columns += [
@@ -242,14 +244,16 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             Column(name=by, cells=[e.value for e in shown], min_width=12),
             Column(name="against", cells=[e.baseline for e in shown], rank=2, min_width=10),
             *(
-                _number(f"at {name}", [e.at_smaller_budgets[i].ratio_text for e in shown], i - 2)
+                _number_column(
+                    f"at {name}", [e.at_smaller_budgets[i].ratio_text for e in shown], i - 2
+                )
                 for i, name in enumerate(SMALLER_BUDGETS)
                 if all(len(e.at_smaller_budgets) > i for e in shown)
             ),
-            _number("EMC ratio", [e.ratio_text for e in shown]),
-            _number("by size", [e.sizes_text for e in shown], 1),
-            _number("P(larger)", [e.chance_text for e in shown], 3),
-            _number("pairs", [e.pairs_text for e in shown], 0),
+            _number_column("EMC ratio", [e.ratio_text for e in shown]),
+            _number_column("by size", [e.sizes_text for e in shown], 1),
+            _number_column("P(larger)", [e.chance_text for e in shown], 3),
+            _number_column("pairs", [e.pairs_text for e in shown], 0),
             Column(name="verdict", cells=[e.verdict_text for e in shown], min_width=14),
         ]
         console.print(table_of(columns, console.width))
@@ -261,16 +265,19 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
     columns = [
         Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
         Column(name="against", cells=[e.baseline for e in effects], rank=2),
-        _number("EMC ratio", [e.ratio_text for e in effects]),
-        _number("P(larger)", [e.chance_text for e in effects], 3),
-        _number("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
+        _number_column("EMC ratio", [e.ratio_text for e in effects]),
+        _number_column("P(larger)", [e.chance_text for e in effects], 3),
+        _number_column("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
         Column(name="verdict", cells=[_verdict_or_bar(e) for e in effects], min_width=14),
     ]
     return Group(Text(decision.text, style="bold"), table_of(columns, width))
 
 
 def _verdict_or_bar(effect: Effect) -> str:
-    """Return the verdict; if not decided, a bar of the pairs so far over the predicted pairs."""
+    """Return the verdict, or a progress bar if there is none yet.
+
+    The bar shows the number of pairs so far, relative to the predicted number for a verdict.
+    """
     if effect.verdict != "not decided":
         return effect.verdict
     more_pairs = math.inf if effect.more_pairs is None else effect.more_pairs
@@ -289,25 +296,25 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
     columns = [
         *(Column(name=k, cells=[law.within.get(k, "") for law in laws], min_width=8) for k in keys),
-        _number("EMC ~ parameters ^", [law.slope_text for law in laws]),
-        _number("points", points, 0),
+        _number_column("EMC ~ parameters ^", [law.slope_text for law in laws]),
+        _number_column("points", points, 0),
     ]
     if samples:
         needed = [law.parameters_for(samples) for law in laws]
         texts = [f"{n[1]:,.0f} [{n[0]:,.0f}, {n[2]:,.0f}]" if n else "not known" for n in needed]
-        columns.append(_number(f"parameters for {samples:g}", texts))
+        columns.append(_number_column(f"parameters for {samples:g}", texts))
     console.print(table_of(columns, console.width))
 
 
 def status_view(
     statuses: Sequence[PointStatus], width: int, rows: int | None = None, *, reasons: bool = True
 ) -> RenderableType:
-    """Return the status table, followed by one line per reason of common failures.
+    """Return the status table, followed by one line per group of :func:`common_failures`.
 
     Args:
         statuses: status of each point; width: width of the terminal (characters).
         rows: maximum number of lines; None for no limit.
-        reasons: whether to add the reasons; False if the caller prints them.
+        reasons: whether to add these lines; False if the caller prints them.
     """
     common, others = common_failures(without_shared_entries(statuses))
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
@@ -341,10 +348,10 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
         Column(name="probe left", cells=live["probe left"], rank=3),
         Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], rank=7),
         Column(name="EMC", cells=emc),
-        _number("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
-        _number("probes", [str(s.training_runs or "") for s in statuses], 10),
-        _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
-        _number("tries", [str(s.attempts or "") for s in statuses], 0),
+        _number_column("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
+        _number_column("probes", [str(s.training_runs or "") for s in statuses], 10),
+        _number_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
+        _number_column("tries", [str(s.attempts or "") for s in statuses], 0),
         Column(name="host", cells=[s.host for s in statuses], rank=1),
         Column(name="ended by", cells=[ending_text(s) for s in statuses], rank=6),
     ]
@@ -355,7 +362,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
 
 
 def _progress(status: PointStatus) -> dict[str, str]:
-    """Return the cells for the current probe; empty if there is none."""
+    """Return the cells that describe the current probe; they are empty if there is no probe."""
     if not (progress := status.progress):
         return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
     epoch, epochs = progress["epoch"], progress["epochs"]
@@ -369,7 +376,7 @@ def _progress(status: PointStatus) -> dict[str, str]:
 
 
 def _name(status: PointStatus) -> str:
-    """Return the label of a point without keys whose value is None."""
+    """Return the label of a point, without the keys whose value is None."""
     words = [word for word in status.point.label.split() if not word.endswith("=None")]
     return " ".join(words) or status.point.id
 

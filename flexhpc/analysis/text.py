@@ -12,24 +12,27 @@ from flexhpc.search.history import Censored
 from flexhpc.store.status import PointStatus
 
 BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
-"""Prefix of the bound of a censored EMC."""
+"""Prefix that marks a bound, by the side on which the EMC is censored."""
 
 
 def emc_text(estimate: Estimate | None) -> str:
-    """Format an EMC estimate: ``412 [350, 480]``, ``>= 1797``, ``< 1``."""
+    """Format an EMC estimate: ``412 [350, 480]``; if it is censored: ``>= 1797``, ``< 1``."""
     if estimate is not None and estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
     return interval_text(estimate)
 
 
 def estimate_text(status: PointStatus) -> str:
-    """Format the EMC of a point; preliminary estimates as ``~ 412 [350, 480]``."""
+    """Format the EMC of a point; a preliminary estimate gets a prefix: ``~ 412 [350, 480]``."""
     text = emc_text(status.estimate)
     return text if status.state == "done" or not text else f"~ {text}"
 
 
 def interval_text(estimate: Estimate | EmcInterval | None) -> str:
-    """Format an EMC at a training error or budget: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
+    """Format an EMC at a training error or budget: ``412 [350, 480]``.
+
+    If it is right-censored: ``>= 1797``; if it is left-censored: ``[0, 12]``.
+    """
     if estimate is None:
         return ""
     if estimate.censored == "right":
@@ -57,7 +60,7 @@ def emc_or_bound(estimate: Estimate) -> int:
 
 
 def ratio_text(estimate: Estimate | None, size: int) -> str:
-    """Format EMC per parameter or per bit: ``0.221``, or as a bound: ``>= 2.946``.
+    """Format EMC per parameter or per bit: ``0.221``; if the EMC is a bound: ``>= 2.946``.
 
     Args:
         estimate: EMC (samples); None before the first probe.
@@ -116,10 +119,11 @@ def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]
             }
     if not any(common.values()):
         return list(statuses)
-    return [_without(status, common) for status in statuses]
+    return [_without_entries(status, common) for status in statuses]
 
 
-def _without(status: PointStatus, common: dict[str, dict[str, Any]]) -> PointStatus:
+def _without_entries(status: PointStatus, common: dict[str, dict[str, Any]]) -> PointStatus:
+    """Remove the ``common`` entries of each swept key from the swept mappings of a point."""
     swept = dict(status.point.swept)
     for key in common.keys() & swept.keys():
         rest = {k: v for k, v in swept[key].items() if k not in common[key]}

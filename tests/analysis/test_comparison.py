@@ -12,7 +12,13 @@ import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified, suggested_comparison
 from flexhpc.analysis.effect import ERROR_RATE, Effect, effects_of, with_verdicts
-from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
+from flexhpc.analysis.likelihood import (
+    LOG_EMC,
+    LOG_RATIO,
+    likelihood_of,
+    open_ends,
+    ratio_likelihood,
+)
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
@@ -156,7 +162,7 @@ def test_censored_emcs_bound_the_ratio(tmp_path: Path) -> None:
     (effect,) = effects(both_censored, BY_ACTIVATION)
     assert (effect.pairs, effect.bounds, effect.verdict) == (6, 6, "not decided")
     assert effect.ratio_text == ""
-    assert "both are bounds" in effect.verdict_text
+    assert "both EMCs are bounds" in effect.verdict_text
 
 
 def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
@@ -182,9 +188,9 @@ def test_likelihood_is_open_at_the_end_where_emc_is_censored(tmp_path: Path) -> 
     rng, bayes_point = np.random.default_rng(0), activation_points(tmp_path, 1)[0]
     for emc in (20.0, 500.0):
         uncensored = likelihood_of(simulate_point(bayes_point, emc, rng, n_limit=1000))
-        assert is_open(uncensored) == (False, False)
-        assert is_open(ratio_likelihood(uncensored, all_fit)) == (True, False)
-        assert is_open(ratio_likelihood(all_fit, uncensored)) == (False, True)
+        assert open_ends(uncensored) == (False, False)
+        assert open_ends(ratio_likelihood(uncensored, all_fit)) == (True, False)
+        assert open_ends(ratio_likelihood(all_fit, uncensored)) == (False, True)
     none_fit = likelihood_of(measured_point(point, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
     assert none_fit[0] > 0.5
     assert none_fit[np.log(30) < LOG_EMC].max() < 0.05
@@ -349,7 +355,7 @@ def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path
         assert effect.pairs == 1
     with pytest.raises(InputError, match=r"training\.ratee: no point has this key"):
         effects(statuses, Compare(by="training", within=["training.ratee"]))
-    with pytest.raises(InputError, match="cannot be both compared and in within"):
+    with pytest.raises(InputError, match="the compared key cannot be in within"):
         effects(statuses, Compare(by="training", within=["training"]))
 
 

@@ -107,7 +107,7 @@ def test_points_that_failed_for_the_same_reason_share_a_line(points: list[PointS
     with_probes = replace(points[1], state="failed", message=message, progress={})
     lines = render(status_view([points[0], *failed, with_probes], 160), 160)
     assert len(lines) == 4
-    assert lines[-1] == f"24 points ({points[0].point.label} ...) failed: {message}"
+    assert lines[-1] == f"24 points (first: {points[0].point.label}) failed: {message}"
     assert "failed" in lines[2]
     assert len(render(status_view(failed[:2], 160), 160)) == 3
     assert render(status_view(failed, 160), 160) == [lines[-1]]

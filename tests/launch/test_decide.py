@@ -116,7 +116,7 @@ def test_a_finished_run_is_refined_without_repeating_probes(
     cli("sweep", "small.yaml", "--set", "search.tolerance=0.5")
     before = probes_in(run)
     decided = cli("compare", run, "--by", "model.kwargs.width", "--decide").stdout
-    assert "rounds at a cost of" in decided
+    assert "rounds completed at a cost of" in decided
     spec.write_text(text)
     cli("sweep", "small.yaml")
     assert before < probes_in(run)

@@ -11,7 +11,7 @@ MODULES = [
     "flexhpc.analysis.figures.budget",
     "flexhpc.analysis.figures.generalization",
 ]
-"""Modules of the figures in page order, each with ``FIGURES``. Add a line to add a figure."""
+"""Modules that define the figures as ``FIGURES``, in page order. To add figures, add a module."""
 
 
 def report_figures() -> list[ReportFigure]:

@@ -1,4 +1,4 @@
-"""Figure of EMC over the training budget, from the times at which training runs fitted."""
+"""Figure of EMC over the training budget, estimated from the times at which samples were fitted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flexhpc.search import EmcInterval
 from flexhpc.store.status import PointStatus
 
 FACTORS = tuple(2.0**power for power in (-4, -3, -2, -1, 0, 1))
-"""Multiples of the budget at which EMC is plotted; above 1, it is a prediction."""
+"""Multiples of the budget at which EMC is plotted; for a multiple above 1, EMC is a prediction."""
 _MAX_POINTS = 200
 _LABEL_WIDTH = 120
 
@@ -90,9 +90,10 @@ def _place_labels(rows: list[dict[str, Any]], y_domain: Sequence[float], height:
 
 
 def _line_label(status: PointStatus, layout: Layout) -> str:
-    """Return the label of a line: ``1,210 parameters``, ``rank 8``; all swept values for rows.
+    """Return the label of a line: ``1,210 parameters``, ``rank 8``.
 
-    If the budget is swept, lines have no label, because their end shows the budget.
+    In a layout of rows, the label contains all swept values. If the budget is swept, the label is
+    empty, because the end of a line shows its budget.
     """
     if layout.key in {f"training.{key}" for key in BUDGETS}:
         return ""
@@ -105,7 +106,11 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
 def _line_data(
     key: tuple[str, str, str, int], points: Sequence[PointStatus]
 ) -> list[dict[str, Any]]:
-    """Return the data of a line: medians over seeds of EMC and of the ends of its interval."""
+    """Return the data of a line: medians over seeds of EMC and of the ends of its interval.
+
+    Args:
+        key: facet, series, label and budget of the line; points: its points, one per seed.
+    """
     facet, series, size, spec_budget = key
     rows = []
     for factor in FACTORS:
@@ -135,10 +140,11 @@ FIGURES = (
     ReportFigure(
         name="emc_over_budget",
         title="EMC over budget",
-        caption="EMC at smaller budgets, estimated from the times at which training runs fitted: "
-        "the median over seeds with its interval, one line per curve and size. The last dot is "
-        "at the (last) budget of a point, and the dashed line predicts the EMC at twice this one. "
-        "If a line is flat at its end, the point is saturated.",
+        caption="Median EMC over seeds with its interval, one line per curve and size. At smaller "
+        "budgets, the EMC is estimated from the times at which training runs fitted their samples. "
+        "The last dot of a line is at the budget of its points (with until: saturation, at their "
+        "last budget), and the dashed part predicts the EMC at twice this budget. If a line is "
+        "flat at its end, its points are saturated.",
         draw=budget_figure,
     ),
 )

@@ -20,10 +20,10 @@ Spec = dict[str, Any]
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
-"""Palette after Okabe and Ito: distinguishable with colour blindness, on white and on black."""
+"""Colours after Okabe and Ito; colour-blind readers can distinguish them, on white and on black."""
 ROW_HEIGHT = 26
-"""Height (pixels) of a named row."""
-SMALLEST = 0.7
+"""Height (pixels) of a row of a chart with named rows."""
+VALUE_FOR_ZERO = 0.7
 """Value (samples) at which an EMC of 0 is shown on a logarithmic axis."""
 VERTICAL_ARROWS = {
     "right": "M0,-1.6 L0.6,-0.5 L0.2,-0.5 L0.2,0.6 L-0.2,0.6 L-0.2,-0.5 L-0.6,-0.5 Z",
@@ -33,8 +33,8 @@ HORIZONTAL_ARROWS = {
     "right": "M1.6,0 L0.5,0.6 L0.5,0.2 L-0.6,0.2 L-0.6,-0.2 L0.5,-0.2 L0.5,-0.6 Z",
     "left": "M-1.6,0 L-0.5,0.6 L-0.5,0.2 L0.6,0.2 L0.6,-0.2 L-0.5,-0.2 L-0.5,-0.6 Z",
 }
-"""SVG paths of arrows that mark bounds: vertical or horizontal, by the side on which the value is
-censored. An arrow points towards the unknown value."""
+"""SVG paths of the arrows that mark bounds on a vertical or on a horizontal axis, by the side on
+which the value is censored. An arrow points towards the unknown value."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
     tuple(i / 10 for i in range(10, 100)),
@@ -67,8 +67,9 @@ def chart(
 
     Args:
         layers: layers of the chart; width, height: size of each facet (pixels).
-        data: data of the layers that do not specify any.
-        facets: values of the field ``facet`` of the data, in order; no facets if fewer than two.
+        data: data of all layers that do not specify their own data.
+        facets: values of the field ``facet`` of the data, in the order of display. The chart has
+            facets only if there are at least two values.
     """
     spec: Spec = {"layer": list(layers), "width": width, "height": height}
     if len(facets) > 1:
@@ -79,19 +80,22 @@ def chart(
     return {"$schema": _SCHEMA, "config": _CONFIG, **spec}
 
 
-def facet_size(facets: int) -> tuple[int, int]:
-    """Return the width and height (pixels) of each facet, given the number of facets."""
-    return {1: (640, 380), 2: (440, 320)}.get(facets, (300, 260))
+def facet_size(facet_count: int) -> tuple[int, int]:
+    """Return the width and the height (pixels) of each facet of a chart."""
+    return {1: (640, 380), 2: (440, 320)}.get(facet_count, (300, 260))
 
 
 def log_encoding(title: str, domain: Sequence[float]) -> Spec:
-    """Return the Vega-Lite encoding of a logarithmic axis, without its field."""
+    """Return the Vega-Lite encoding of a logarithmic axis; the caller adds the key ``field``."""
     scale = {"type": "log", "domain": domain, "nice": False}
     return {"type": "quantitative", "axis": log_axis(title, domain), "scale": scale}
 
 
 def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
-    """Return the Vega-Lite encoding of colour: one per series, or constant for more than eight."""
+    """Return the Vega-Lite encoding of colour: one colour per series.
+
+    The colour is constant if there is only one series, or if there are more than eight.
+    """
     if not 1 < len(series) <= len(COLOURS):
         return {"value": COLOURS[0]}
     return {
@@ -101,7 +105,11 @@ def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
 
 
 def row_encoding(names: Sequence[str]) -> Spec:
-    """Return the Vega-Lite encoding of named rows, from top to bottom, by the field ``row``."""
+    """Return the Vega-Lite encoding of an axis of named rows.
+
+    Args:
+        names: values of the field ``row`` of the data, from top to bottom.
+    """
     return {
         "field": "row", "type": "nominal", "sort": list(names),
         "axis": {"title": None, "grid": True, "labelLimit": 460},
@@ -114,7 +122,7 @@ def tooltip(*fields: str) -> list[Spec]:
 
 
 def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
-    """Return a layer of a chart, restricted to the rows for which ``where`` is true."""
+    """Return a layer of a chart that shows the data for which the expression ``where`` is true."""
     return {
         "transform": [{"filter": where}] if where else [], "mark": mark, "encoding": encoding,
     }  # fmt: skip
@@ -145,7 +153,7 @@ class Chart:
             path: path of the file, which ends in ``.svg``, ``.png`` or ``.pdf``.
 
         Raises:
-            ValueError: the path has another ending.
+            ValueError: the path does not end in one of these.
         """
         path = Path(path)
         if path.suffix == ".svg":
@@ -170,7 +178,8 @@ class ReportFigure:
 
     Attributes:
         name: file name without its extension; title, caption: text on the page.
-        draw: function from all points to a Vega-Lite spec, or None if there is nothing to show.
+        draw: function that takes all points and returns a Vega-Lite spec, or None if there is
+            nothing to show.
     """
 
     name: str
@@ -180,7 +189,7 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Render an empty chart: the first chart takes as long as ten later ones."""
+    """Render an empty chart, because the first chart takes as long as ten later charts."""
     Chart(chart([], width=1, height=1)).svg()
 
 
@@ -191,16 +200,16 @@ def vega_script() -> str:
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: no home
-        if cached := (_cache() / name).read_text(encoding="utf-8"):
+        if cached := (_cache_folder() / name).read_text(encoding="utf-8"):
             return cached
     code = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
     code = code.replace("</script", "<\\/script")
     with contextlib.suppress(OSError, RuntimeError):
-        write_atomic(_cache() / name, code, durable=False)
+        write_atomic(_cache_folder() / name, code, durable=False)
     return code
 
 
-def _cache() -> Path:
+def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexhpc"
 
 
@@ -235,10 +244,12 @@ def spread_labels(
     """Move labels on a logarithmic axis apart until they do not overlap.
 
     Args:
-        values: values by name; domain: both ends of the axis; height: height of the axis (pixels).
+        values: the value that each label belongs to, by the name of the label.
+        domain: both ends of the axis.
+        height: height of the axis (pixels).
 
     Returns:
-        Positions of the labels, by name.
+        The values at which to draw the labels, by name.
     """
     min_distance = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
     names = sorted(values, key=values.__getitem__)

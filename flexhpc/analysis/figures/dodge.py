@@ -1,4 +1,4 @@
-"""Horizontal offsets (dodging) of points with the same x, so that all are visible and clickable."""
+"""Horizontal offsets (dodging) of points with the same x, so that each is visible and clickable."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 _STEP, _GAP_SHARE = 5.0, 0.45
-"""Maximum distance between neighbouring points (pixels), and the maximum fraction of the gap to the
-next position that is used for offsets."""
+"""Maximum distance between neighbouring points at one position (pixels), and maximum fraction of
+the gap between two positions that offsets may use."""
 _SAME_POSITION = 12.0
 """Distance (pixels) below which two x values share one position."""
 
@@ -28,7 +28,7 @@ class Dodge:
     Attributes:
         step: distance between neighbouring points, in units of the axis (of its natural logarithm
             if it is logarithmic); 0 if no two points share a position.
-        ranks: offset (steps) of each point from the middle of its curve at this x, by id.
+        ranks: by id of the point: its offset (steps) from the middle of its curve at its x.
     """
 
     def __init__(
@@ -36,8 +36,10 @@ class Dodge:
         width: float, *, logarithmic: bool,
     ) -> None:  # fmt: skip
         self._logarithmic, self._series = logarithmic, list(series)
-        pixel = (self._axis(domain[1]) - self._axis(domain[0])) / width
-        self._positions = self._clusters({row["x"] for row in rows}, _SAME_POSITION * pixel)
+        pixel = (self._to_axis(domain[1]) - self._to_axis(domain[0])) / width
+        self._positions = self._cluster_positions(
+            {row["x"] for row in rows}, _SAME_POSITION * pixel
+        )
         curves: dict[tuple[str, float, str], list[int]] = {}
         for row in rows:
             position = self._positions[row["x"]]
@@ -54,41 +56,48 @@ class Dodge:
         self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
 
     def x(self, x: float, series: str, rank: float = 0.0) -> float:
-        """Return ``x`` plus the offset of a curve, plus ``rank`` steps within the curve."""
+        """Return the x at which a point is drawn: ``x``, its curve's offset and ``rank`` steps."""
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
-        return self._moved(x, middle + rank)
+        return self._shift(x, middle + rank)
 
     def left(self, x: float) -> float:
-        """Return the x one step to the left of the leftmost point at a position."""
-        return self._moved(x, -self._half - 1)
+        """Return the x one step to the left of the leftmost point that belongs at ``x``."""
+        return self._shift(x, -self._half_width - 1)
 
     def right(self, x: float) -> float:
-        """Return the x of the rightmost point at a position."""
-        return self._moved(x, self._half)
+        """Return the x of the rightmost point that belongs at ``x``."""
+        return self._shift(x, self._half_width)
 
     @property
-    def _half(self) -> float:
+    def _half_width(self) -> float:
+        """Distance (steps) of the outermost points from the middle of a position."""
         return (len(self._series) * self._per_curve - 1) / 2
 
-    def _moved(self, x: float, steps: float) -> float:
+    def _shift(self, x: float, steps: float) -> float:
+        """Return the x that is this number of steps to the right of the position of ``x``."""
         if not self.step:
             return x
-        position = self._positions.get(x, self._axis(x)) + steps * self.step
+        position = self._positions.get(x, self._to_axis(x)) + steps * self.step
         return math.exp(position) if self._logarithmic else position
 
-    def _axis(self, x: float) -> float:
+    def _to_axis(self, x: float) -> float:
+        """Convert x to the units of the axis: its logarithm if the axis is logarithmic."""
         return math.log(x) if self._logarithmic else x
 
-    def _clusters(self, values: Iterable[float], distance: float) -> dict[float, float]:
-        """Return the position of each value: the mean of a cluster narrower than ``distance``."""
+    def _cluster_positions(self, values: Iterable[float], distance: float) -> dict[float, float]:
+        """Group x values into clusters that are narrower than ``distance``.
+
+        Returns:
+            The position of each value, in units of the axis: the mean of its cluster.
+        """
         clusters: list[list[float]] = []
         for value in sorted(values):
-            if clusters and self._axis(value) - self._axis(clusters[-1][0]) < distance:
+            if clusters and self._to_axis(value) - self._to_axis(clusters[-1][0]) < distance:
                 clusters[-1].append(value)
             else:
                 clusters.append([value])
         return {
-            value: sum(map(self._axis, cluster)) / len(cluster)
+            value: sum(map(self._to_axis, cluster)) / len(cluster)
             for cluster in clusters
             for value in cluster
         }

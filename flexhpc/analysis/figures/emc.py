@@ -1,4 +1,4 @@
-"""Figure of EMC over parameters, over a numeric key, or as one row per swept combination."""
+"""Figures of EMC: over parameters, over a numeric key, or in one row per swept combination."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from flexhpc.analysis.figures.chart import (
     HORIZONTAL_ARROWS,
     ROW_HEIGHT,
-    SMALLEST,
+    VALUE_FOR_ZERO,
     VERTICAL_ARROWS,
     ReportFigure,
     Spec,
@@ -43,10 +43,10 @@ from flexhpc.store.status import PointStatus
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 """Maximum number of labelled rows, maximum number of seeds drawn side by side in a row, and height
 (pixels) of a figure with more than ``_MAX_ROWS`` rows."""
-_SMALL, _LARGE = 26, 55
-"""Areas of markers (square pixels): for points side by side, and for other points."""
-_LOG_FROM = 8.0
-"""Minimum ratio of the largest to the smallest swept number for a logarithmic x axis."""
+_SMALL_MARKER, _LARGE_MARKER = 26, 55
+"""Areas of markers (square pixels): of points drawn side by side, and of all other points."""
+_MIN_LOG_RATIO = 8.0
+"""Minimum ratio of the largest to the smallest number on the x axis that makes it logarithmic."""
 Row = dict[str, Any]
 
 
@@ -76,7 +76,7 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
 
 
 def _datum(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
-    """Return the plotted values of a point; ``id`` is its index in the report."""
+    """Return the plotted values of a point; ``index`` is its index in the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None
     assert record is not None
@@ -92,7 +92,7 @@ def _datum(status: PointStatus, layout: Layout, index: int, *, per_parameter: bo
         "point": status.point.label or status.point.id,
         "facet": layout.facet(status),
         "series": layout.series(status),
-        **{name: _scaled(n, params if per_parameter else 1) for name, n in values.items()},
+        **{name: _plotted_value(n, params if per_parameter else 1) for name, n in values.items()},
         "censored": estimate.censored,
         "EMC": emc_text(estimate),
         "parameters": params or None,
@@ -102,21 +102,21 @@ def _datum(status: PointStatus, layout: Layout, index: int, *, per_parameter: bo
     }
 
 
-def _scaled(samples: float, size: int) -> float:
-    return max(samples, SMALLEST) / size
+def _plotted_value(samples: float, size: int) -> float:
+    return max(samples, VALUE_FOR_ZERO) / size
 
 
 def _plot_curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot curves of the medians over seeds, against parameters or a numeric key."""
+    """Plot curves of the median EMC over seeds, against parameters or a numeric key."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
-    logarithmic = layout.x_axis == "size" or (low > 0 and high / low >= _LOG_FROM)
+    logarithmic = layout.x_axis == "size" or (low > 0 and high / low >= _MIN_LOG_RATIO)
     if logarithmic:
         x_domain = log_domain([low, high], label_space=0.3 if any(series) else 0.05)
     else:
@@ -162,18 +162,18 @@ def _plot_curves(
     colour = series_colour(series, legend=False)
     layers = [
         layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
-              where=_is_kind("diagonal")),
+              where=_kind_filter("diagonal")),
         layer({"type": "line", "strokeWidth": 1.6},
               {"x": x, "y": y, "color": colour, "detail": {"field": "piece"}},
-              where=_is_kind("line")),
+              where=_kind_filter("line")),
         layer({"type": "rule", "strokeWidth": 1.4, "opacity": 1},
               {"x": x, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}, "color": colour},
-              where=_is_kind("point")),
+              where=_kind_filter("point")),
         *_point_layers({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
-                 size=_SMALL if dodge.step else _LARGE),
+                 size=_SMALL_MARKER if dodge.step else _LARGE_MARKER),
         layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
-               "color": colour}, where=_is_kind("label")),
+               "color": colour}, where=_kind_filter("label")),
     ]  # fmt: skip
     return chart(layers, width=width, height=height, data=data, facets=facets)
 
@@ -181,9 +181,10 @@ def _plot_curves(
 def _plot_rows(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot one row per combination of swept values; its seeds are in the same row.
+    """Plot one row per combination of swept values, which contains the points of all its seeds.
 
-    Groups, and rows within each group, are sorted by median EMC, largest first.
+    Rows are sorted by median EMC within their group, and groups by the largest median EMC of a
+    row; the largest comes first.
     """
     keys = independent_keys(points, varied_keys(points))
     by_name: dict[str, list[Row]] = {}
@@ -221,7 +222,7 @@ def _plot_rows(
     layers = [
         layer({"type": "rule", "strokeWidth": 2, "opacity": 1},
               {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared},
-              where=_is_kind("point")),
+              where=_kind_filter("point")),
         *_point_layers({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
     ]  # fmt: skip
     step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if side_by_side else ROW_HEIGHT
@@ -233,19 +234,20 @@ def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
     return log_encoding("EMC / parameters" if per_parameter else "EMC (samples)", domain)
 
 
-def _is_kind(kind: str) -> str:
+def _kind_filter(kind: str) -> str:
+    """Return the Vega expression that selects the data of a kind, such as ``label``."""
     return f"datum.kind === '{kind}'"
 
 
 def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
-    """Return one layer of uncensored EMCs, and one of arrows for each side of censoring."""
+    """Return one layer with the uncensored EMCs, and one with arrows for each side of censoring."""
     fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
     encoding = {**encoding, "tooltip": tooltip(*fields)}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
     bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
     marks = {"none": exact, **{side: {**bound, "shape": arrows[side]} for side in arrows}}
     return [
-        layer(mark, encoding, where=f"{_is_kind('point')} && datum.censored === '{side}'")
+        layer(mark, encoding, where=f"{_kind_filter('point')} && datum.censored === '{side}'")
         for side, mark in marks.items()
     ]
 
@@ -253,7 +255,7 @@ def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> li
 def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
-    """Return the medians over seeds; curves are split into pieces where a median is unknown."""
+    """Return the data of lines through the medians over seeds, interrupted at unknown medians."""
     curves = group_by(points, lambda status: (layout.facet(status), layout.series(status)))
     lines: list[Row] = []
     for (facet, name), curve in curves.items():
@@ -264,7 +266,7 @@ def _median_lines(
             else:
                 lines.append({
                     "facet": facet, "series": name, "x": x, "kind": "line",
-                    "y": _scaled(median, params if per_parameter else 1),
+                    "y": _plotted_value(median, params if per_parameter else 1),
                     "piece": f"{name} {piece}",
                 })  # fmt: skip
     return lines
@@ -273,9 +275,12 @@ def _median_lines(
 def medians_of(
     curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
 ) -> Iterator[tuple[float, float | None, int]]:
-    """Yield each x in ascending order, the median EMC at this x, and the number of parameters.
+    """Yield (x, median EMC, number of parameters) for each x of a curve, in ascending order.
 
     The median is None if it depends on the unknown value of a censored EMC.
+
+    Args:
+        curve: points of the curve; x_of: function that returns the x of a point.
     """
     for x, seeds in sorted(group_by(curve, x_of).items()):
         low, high = np.median([_possible_range(s.estimate) for s in seeds if s.estimate], axis=0)
@@ -284,7 +289,7 @@ def medians_of(
 
 
 def _possible_range(estimate: Estimate) -> tuple[float, float]:
-    """Return the smallest and the largest possible EMC; they differ if it is censored."""
+    """Return the smallest and the largest possible EMC; they are equal if EMC is not censored."""
     emc = float(emc_or_bound(estimate))
     return 0.0 if estimate.censored == "left" else emc, (
         math.inf if estimate.censored == "right" else emc
@@ -295,16 +300,17 @@ FIGURES = (
     ReportFigure(
         name="emc",
         title="EMC",
-        caption="Bars are intervals. An arrow is a bound: the EMC is above (or below) it. Curves "
-        "connect medians over seeds, except those that are bounds. On the dashed line, the EMC "
-        "is equal to the number of parameters. Points with the same x, such as seeds, are drawn "
-        "side by side. Click on a point to show its training runs.",
+        caption="Bars are intervals. An arrow marks a bound and points towards the EMC, which is "
+        "above or below it. Curves connect medians over seeds; a curve is interrupted where bounds "
+        "leave the median unknown. On the dashed line, the EMC is equal to the number of "
+        "parameters. Points with the same x, such as seeds, are drawn side by side. Click on a "
+        "point to show its training runs.",
         draw=emc_figure,
     ),
     ReportFigure(
         name="emc_per_parameter",
         title="EMC per parameter",
-        caption="EMC divided by the number of parameters. Arrows are bounds.",
+        caption="EMC divided by the number of parameters. Arrows mark bounds.",
         draw=partial(emc_figure, per_parameter=True),
     ),
 )

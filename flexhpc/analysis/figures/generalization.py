@@ -22,7 +22,7 @@ from flexhpc.store.status import PointStatus
 
 
 def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot one point per model; return None if no model has both EMCs and an evaluation."""
+    """Plot one point per pair of :func:`label_pairs`; return None if there are no pairs."""
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,
@@ -63,9 +63,9 @@ FIGURES = (
     ReportFigure(
         name="generalization",
         title="EMC and generalization",
-        caption="One point per model that interpolated the original labels. An arrow is a bound of "
-        "a ratio and points towards its true value; an open marker is the ratio of two bounds, "
-        "which is neither a lower nor an upper bound.",
+        caption="One point per model that interpolated the original labels. An arrow marks a bound "
+        "of a ratio and points towards the true ratio. An open marker is the ratio of two bounds; "
+        "the true ratio may be larger or smaller.",
         draw=generalization_figure,
     ),
 )

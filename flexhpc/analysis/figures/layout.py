@@ -9,8 +9,9 @@ from typing import Any, Literal
 from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
-_SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
-"""Keys of the size of a network, and the seed; points that differ only in these share a curve."""
+_SIZE_KEYS = ("width", "depth", "scale", "match_params", "dims", "seed")
+"""Last parts of the keys that set the size of a network, and of the seed. Points that differ only
+in these keys are on the same curve."""
 _MAX_FACETS, _MAX_COLOURS = 9, 8
 _MIN_NUMBERS = 3
 """Minimum number of different values of a numeric key on the x axis."""
@@ -23,8 +24,9 @@ class Layout:
     Attributes:
         x_axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``: one row
             per combination of swept values.
-        key: the numeric key; empty otherwise.
-        facets, colours: swept keys with one facet, or one colour, per value.
+        key: the numeric key of ``number``; empty for ``size`` and ``rows``.
+        facets: swept keys whose values have one facet each.
+        colours: swept keys whose values have one colour each.
     """
 
     x_axis: Literal["size", "number", "rows"]
@@ -49,23 +51,23 @@ class Layout:
 
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     """Choose the layout for the measured points of one or several sweeps."""
-    varied = independent_keys(statuses, _varied(statuses))
+    varied = independent_keys(statuses, _keys_with_values(statuses))
     keys = without_sizes(varied)
     if _size_varies(statuses, keys):
-        return _split("size", "", keys, statuses)
-    if (by_section := _by_section(statuses)) is not None:
+        return _faceted_layout("size", "", keys, statuses)
+    if (by_section := _section_layout(statuses)) is not None:
         return by_section
     for key in keys:
         values = [status.point.swept.get(key) for status in statuses]
         if len(set(map(plain_text, values))) >= _MIN_NUMBERS and all(map(is_number, values)):
-            layout = _split("number", key, [k for k in varied if k != key], statuses)
+            layout = _faceted_layout("number", key, [k for k in varied if k != key], statuses)
             if layout.x_axis == "number":
                 return layout
     return Layout(x_axis="rows", colours=_row_group(varied))
 
 
-def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
-    """Return a layout with one curve per value of a swept section, such as one per model family.
+def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
+    """Return a layout for a sweep of whole sections, with curves such as one per model family.
 
     None if no whole section is swept, if the size does not vary, or if two networks of the same
     size would be on the same curve.
@@ -76,9 +78,9 @@ def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     if not any(key not in status.point.swept for status in statuses for key in varied):
         return None
     keys = without_sizes(independent_keys(statuses, varied))
-    if set(keys) != set(_preferred(keys)) or not _size_varies(statuses, keys):
+    if set(keys) != set(_preferred_keys(keys)) or not _size_varies(statuses, keys):
         return None
-    layout = _split("size", "", keys, statuses)
+    layout = _faceted_layout("size", "", keys, statuses)
     positions = {
         str({k: v for k, v in status.point.swept.items() if _last_part(k) != "seed"}): (
             name_of(status, keys), layout.x(status),
@@ -100,14 +102,14 @@ def _flattened_values(status: PointStatus) -> dict[str, Any]:
     return values
 
 
-def _value(status: PointStatus, key: str) -> Any:
+def _swept_value(status: PointStatus, key: str) -> Any:
     """Return the value of a swept key, or of a key inside a swept section."""
     swept = status.point.swept
     return swept[key] if key in swept else _flattened_values(status).get(key)
 
 
-def _varied(statuses: Sequence[PointStatus], *, min_values: int = 2) -> list[str]:
-    """Return the swept keys, except the seed, with at least this many different values."""
+def _keys_with_values(statuses: Sequence[PointStatus], *, min_values: int = 2) -> list[str]:
+    """Return the swept keys, except the seed, with at least ``min_values`` different values."""
     values: dict[str, set[str]] = {}
     for status in statuses:
         for key, value in status.point.swept.items():
@@ -116,27 +118,30 @@ def _varied(statuses: Sequence[PointStatus], *, min_values: int = 2) -> list[str
 
 
 def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return the swept keys, except the seed, in which points differ; all if none differs."""
-    return _varied(statuses) or _varied(statuses, min_values=1)
+    """Return the swept keys, except the seed, in which points differ.
+
+    If points do not differ in any of them, return all swept keys except the seed.
+    """
+    return _keys_with_values(statuses) or _keys_with_values(statuses, min_values=1)
 
 
 def without_sizes(keys: Sequence[str]) -> list[str]:
-    """Remove the seed and the keys of the size of a network."""
-    return [key for key in keys if _last_part(key) not in _SIZES]
+    """Return these keys without the seed and without the keys that set the size of a network."""
+    return [key for key in keys if _last_part(key) not in _SIZE_KEYS]
 
 
 def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
-    """Remove the keys whose value is determined by the value of another key.
+    """Return these keys without those whose value is determined by the value of another key.
 
     If ``zip`` sets a batch size and a learning rate for each optimizer, the optimizer determines
     both; if it sets ``steps`` at some points and ``epochs`` at the others, neither determines the
     other. A key with a different value at every point does not determine other keys.
     """
-    texts = {key: [plain_text(_value(s, key)) for s in statuses] for key in keys}
-    known = {key: [_value(s, key) is not None for s in statuses] for key in keys}
+    texts = {key: [plain_text(_swept_value(s, key)) for s in statuses] for key in keys}
+    known = {key: [_swept_value(s, key) is not None for s in statuses] for key in keys}
 
     def priority(key: str) -> tuple[bool, ...]:  # the key with the larger priority is kept
-        return key in _preferred(keys), _last_part(key) in _SIZES, key.startswith("data.")
+        return key in _preferred_keys(keys), _last_part(key) in _SIZE_KEYS, key.startswith("data.")
 
     kept = list(keys)
     for key in sorted(keys, key=priority):
@@ -151,18 +156,21 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Format the values of these keys of a point: ``random, relu, width 8``."""
-    values = {key: _value(status, key) for key in keys}
+    """Format the values that a point has for these keys: ``random, relu, width 8``."""
+    values = {key: _swept_value(status, key) for key in keys}
     return ", ".join(value_phrase(key, value) for key, value in values.items() if value is not None)
 
 
-def _split(
+def _faceted_layout(
     x_axis: Literal["size", "number"],
     key: str,
     keys: Sequence[str],
     statuses: Sequence[PointStatus],
 ) -> Layout:
-    """Return a layout with data keys as facets and others as colours; rows if these are many."""
+    """Return a layout with data keys as facets and all other keys as colours.
+
+    If this would give too many facets or colours, return a layout of rows.
+    """
     facets = tuple(k for k in keys if k.startswith("data.")) if len(keys) > 1 else ()
     if len(facets) == len(keys):
         facets = facets[:-1]
@@ -174,7 +182,10 @@ def _split(
 
 
 def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
-    """Return whether all sizes are known, and vary for some combination of values of the keys."""
+    """Return whether the number of parameters varies among points with equal values of these keys.
+
+    Return False if the number of parameters is unknown for any point.
+    """
     params: dict[str, set[int]] = {}
     for status in statuses:
         if not status.record or not status.record.header.params:
@@ -184,11 +195,15 @@ def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
 
 
 def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the key that groups rows; none for fewer than two keys, as each row is one value."""
-    return tuple((_preferred(keys) or list(keys))[:1]) if len(keys) > 1 else ()
+    """Return the key by which rows are grouped, as a tuple of one key.
+
+    The tuple is empty for fewer than two keys, because each row then is a single value.
+    """
+    return tuple((_preferred_keys(keys) or list(keys))[:1]) if len(keys) > 1 else ()
 
 
-def _preferred(keys: Sequence[str]) -> list[str]:
+def _preferred_keys(keys: Sequence[str]) -> list[str]:
+    """Return the keys that are preferred for curves and groups: labels, family, optimizer."""
     return [key for key in keys if _last_part(key) in ("labels", "family", "optimizer")]
 
 

@@ -1,6 +1,6 @@
 """Charts of one point: training runs with the fit curve, and training losses.
 
-The specs refer to data sets by name; ``report.js`` inserts the data of the selected point.
+The Vega-Lite specs refer to their data by name; ``report.js`` inserts those of the selected point.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def fit_chart(status: PointStatus) -> Chart:
 def fit_spec() -> Spec:
     """Return the chart of training accuracy and P(fit) over n, without data.
 
-    Its data sets are ``interval``, ``curve`` and ``trainings``.
+    The caller adds the data sets ``interval``, ``curve`` and ``trainings``.
     """
     x = {
         "field": "n", "type": "quantitative",
@@ -64,7 +64,7 @@ def fit_spec() -> Spec:
             "data": {"name": "trainings"},
             "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.9},
             "encoding": {
-                "x": x, "y": {**y, "field": "accuracy"}, "color": _verdicts("shown"),
+                "x": x, "y": {**y, "field": "accuracy"}, "color": _verdict_colour("shown"),
                 "tooltip": tooltip("number", "n", "verdict", "missed", "accuracy", "tuned"),
             },
         },
@@ -75,7 +75,7 @@ def fit_spec() -> Spec:
 def loss_spec() -> Spec:
     """Return the chart of loss over epochs, one line per training run, without data.
 
-    Its data set is ``losses``.
+    The caller adds the data set ``losses``.
     """
     line = {
         "data": {"name": "losses"},
@@ -87,14 +87,14 @@ def loss_spec() -> Spec:
                 "axis": {"title": "training loss", "format": "~g", "tickCount": 5},
             },
             "detail": {"field": "number"},
-            "color": {**_verdicts("verdict"), "legend": None},
+            "color": {**_verdict_colour("verdict"), "legend": None},
             "tooltip": tooltip("number", "n", "verdict", "tuned"),
         },
     }  # fmt: skip
     return chart([line], width=_WIDTH, height=_HEIGHT)
 
 
-def _verdicts(field: str) -> Spec:
+def _verdict_colour(field: str) -> Spec:
     return {
         "field": field, "type": "nominal", "title": None,
         "scale": {"domain": list(VERDICTS), "range": list(VERDICTS.values())},

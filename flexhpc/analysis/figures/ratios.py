@@ -1,4 +1,4 @@
-"""Figure of the ratios of EMCs to the EMC at a baseline, one row per comparison."""
+"""Figure of EMC ratios between the values of a key, one row per comparison."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from flexhpc.analysis.figures.chart import (
     tooltip,
 )
 
-RATIOS = (
-    "Ratios of the EMCs of points that differ only in the compared key, as geometric means over "
-    "the measured sizes. Bars are intervals; with several pairs, they include the variation "
-    "between seeds. An arrow marks an open end, where an EMC is a bound. In the grey band, EMCs "
-    "are the same: within 10 %, or within the largest margin of the comparisons."
+RATIO_CAPTION = (
+    "Each ratio compares points that differ only in the compared key. It is the geometric mean "
+    "over the measured sizes. Bars are intervals; with several pairs, they include the variation "
+    "between seeds. An arrow marks an open end of an interval, where an EMC is a bound. In the "
+    "grey band, EMCs count as the same: the band is as wide as the largest margin of the "
+    "comparisons (by default 10 %)."
 )
 _OPEN_FACTOR = 1.5
-"""Ratio of the ends of a half-open interval in the figure."""
+"""Ratio of the two drawn ends of an interval that is open at one end."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
 }  # fmt: skip
-_SAME = COLOURS[2]
+_SAME_COLOUR = COLOURS[2]
 
 
 def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
@@ -49,7 +50,9 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
         "y": row_encoding([row["row"] for row in rows]),
         "color": {
             "field": "verdict", "type": "nominal", "legend": {"title": None},
-            "scale": {"domain": verdicts, "range": [_COLOUR.get(name, _SAME) for name in verdicts]},
+            "scale": {
+                "domain": verdicts, "range": [_COLOUR.get(name, _SAME_COLOUR) for name in verdicts],
+            },
         },
     }  # fmt: skip
     points = {**shared, "tooltip": tooltip("row", "ratio", "pairs", "detail")}
