@@ -1,4 +1,4 @@
-"""Search policies: pure functions that choose the next n (samples) and estimate the EMC.
+"""Search policies: pure functions that choose the n of the next probes and estimate the EMC.
 
 Does not import torch.
 """
