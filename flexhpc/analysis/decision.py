@@ -360,7 +360,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
             search, record.header.n_limit, history[:count], point.coordinates, estimate,
             point.training.doubling,
         ):  # fmt: skip
-            return replace(status, record=record.after(count), estimate=estimate)
+            return replace(status, record=record.at_probe_count(count), estimate=estimate)
     return None
 
 
