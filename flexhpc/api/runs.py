@@ -54,7 +54,7 @@ class Measurement:
 
     @property
     def emc(self) -> float:
-        """Effective model complexity (samples); only a bound if :attr:`censored` is not ``none``."""
+        """Effective model complexity (samples); a bound if :attr:`censored` is not ``none``."""
         return self.estimate.emc
 
     @property
