@@ -29,7 +29,7 @@ def shipped_names(kind: Kind) -> list[str]:
 
 
 def resolve_path(kind: Kind, path: Path) -> Path:
-    """Return the path of a file that is given by its path or by the name of a shipped file.
+    """Return the path of a spec or profile that is given as a path or as a shipped name.
 
     An existing file takes precedence over a shipped name. A missing path with a suffix is returned
     unchanged.

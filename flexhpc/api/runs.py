@@ -89,7 +89,7 @@ class Measurement:
 
         Raises:
             PointError: the point has no estimate yet, or the EMC at this budget is unknown.
-            ValueError: ``budget`` is at most 0, or above twice the budget of the point.
+            ValueError: ``budget`` is not positive, or is more than twice the budget of the point.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
         if not self.status.point.training.knows_other_budgets:

@@ -30,7 +30,7 @@ def prepare_data(
         typer.Option("--target", help="Column, array or file extension that contains the classes."),
     ] = None,
     side: Annotated[
-        int | None, typer.Option("--side", help="Resize images to this side length.")
+        int | None, typer.Option("--side", help="Resize images to this side length (pixels).")
     ] = None,
     colour: Annotated[
         str | None, typer.Option("--colour", help="Convert images to grey or rgb.")
@@ -57,7 +57,9 @@ def prepare_data(
 
 @data_app.command("check")
 def check_data(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A packed file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that `flexhpc data prepare` wrote.")
+    ],
 ) -> None:
     """Verify the checksums of a packed file."""
     from flexhpc.data.packed import verify_packed

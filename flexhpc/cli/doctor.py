@@ -124,7 +124,7 @@ def _check_containers() -> Finding:
         return "ok", finding
     return "note", (
         f"{finding}; start the daemon, or set up podman as in docs/containers.md; only container "
-        "images need it"
+        "images need this"
     )
 
 

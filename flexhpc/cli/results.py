@@ -64,8 +64,8 @@ def results(
             "--budget",
             metavar="BUDGET",
             help="Also estimate EMC at this budget, from the times at which training runs fitted. "
-            "The unit is that of the spec's budget, and the maximum is twice that budget. Above "
-            "it, the estimate is a prediction. Repeat the option for several budgets.",
+            "It is in the unit of the spec's budget, and at most twice that budget. Above the "
+            "spec's budget, the estimate is a prediction. Repeat the option for several budgets.",
         ),
     ] = None,
 ) -> None:

@@ -36,8 +36,7 @@ _LENGTH_SCALE = 2.5
 _GAUSSIAN_FRACTION = 0.9
 """Prior probability that the threshold of an arm follows the Gaussian process."""
 _OUTLIER_DENSITY = 1 / 12
-"""Density (per unit of log n) of a threshold that does not follow the Gaussian process. The density
-is uniform."""
+"""Uniform density (per unit of log n) of a threshold that does not follow the Gaussian process."""
 _WIDTH_SD = 0.35
 """Standard deviation of an arm's log width around the log width shared by all arms."""
 _DRAWS = 960
@@ -51,8 +50,8 @@ class ArmPosteriors:
     Attributes:
         separate_curves: posterior of each arm given its own probes; the other arms only affect the
             prior of its width.
-        pooled_curves: posterior of each arm given the probes of all arms. Each curve has ``draws``
-            cells. Cell i of all curves together is the joint draw i.
+        pooled_curves: posterior of each arm given the probes of all arms. Each curve has one cell
+            per joint draw: the cells i of all curves together are the joint draw i.
         log_emc: log EMC, clipped to [0, log n_limit], shape (draws, arms).
         probed: whether each arm has probes, length (arms,).
     """

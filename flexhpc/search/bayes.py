@@ -1,4 +1,4 @@
-"""Bayesian policy: choose the most informative probe per cost until the interval is narrow."""
+"""Bayesian policy: choose probes by information per cost until the interval is narrow enough."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _EPS_LEVEL = 0.5
 """The EMC at a training error ``eps`` is the n at which this fraction of training runs has an error
 of at most ``eps``."""
 _BRACKET_SLACK = 1.05
-"""A search may end although the largest fit lies below the interval by this factor, or the smallest
-failure above the interval."""
+"""A search may end although the largest fit lies below the interval, or the smallest failure lies
+above the interval, by up to this factor."""
 _MAX_REGRET = 0.25
 """The comparison of arms stops if the regret of the best arm is at most this fraction of the
 tolerance."""
@@ -178,7 +178,7 @@ def _error_levels(search: Bayes) -> list[float | None]:
 
 
 def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
-    """Return the fraction of training runs that pass at the n to estimate."""
+    """Return the fraction of training runs that pass if n is the EMC to estimate."""
     return search.quantile if eps is None else _EPS_LEVEL
 
 

@@ -16,9 +16,9 @@ from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
-"""Number of draws and number of groups, if there is a single arm."""
+"""Number of draws and number of their groups, if there is a single arm."""
 _BINS_PER_ARM = 6
-"""Number of groups of each arm, if there are several arms."""
+"""Number of groups of draws for each arm, if there are several arms."""
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of the budget that a fitting and a failing probe uses."""
@@ -87,8 +87,8 @@ class CostModel:
         """Return the cost of all probes, in units of full training runs.
 
         A probe costs the fraction of its budget that it used. If training has no budget, a probe
-        costs the ratio of its sample passes to those of a full training run at the same n, but at
-        most 1.
+        costs its sample passes divided by the sample passes of a full training run at the same n,
+        but at most 1.
         """
         used = 0.0
         for result in history:
@@ -106,7 +106,7 @@ class CostModel:
 class Draws:
     """Equally weighted posterior draws, grouped by the value of the target quantity.
 
-    The target quantity is discretised: draws are sorted by it and divided into consecutive groups.
+    The target quantity is discretised: draws are sorted by its value and divided into groups.
 
     Attributes:
         curves: fit curves of each arm, each of shape (draws,).

@@ -4,7 +4,8 @@ The latent difficulty of a probe is u = (log n - threshold) / width + noise with
 probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
 is used: log(missed) = onset + spread * u, observed to within half a sample. Onset and spread depend
 on the model and are marginalised. The onset is a few samples or, for networks that fail abruptly, a
-fraction of all samples. With a spread near 0, as for an exact solver, the count is uninformative.
+fraction of all samples. With a spread near 0, as for an exact solver, this number is
+uninformative.
 
 A lapse is a failure that can occur at any n. In a lapse, either only a few samples are missed, or
 any number of samples.

@@ -119,7 +119,7 @@ class Bracket:
 
     @property
     def censored(self) -> Censored:
-        """Side on which the EMC is unbounded: ``left`` if no n fitted, ``right`` if none failed."""
+        """Side on which the EMC is unbounded: ``left`` if no n fitted, ``right`` if no n failed."""
         if self.largest_fit is None:
             return "left"
         return "right" if self.smallest_fail is None else "none"
@@ -130,7 +130,7 @@ class EmcInterval:
     """EMC and its interval, for any training error and any budget.
 
     Attributes:
-        emc, emc_lo, emc_hi, censored: as in :class:`Estimate` (samples).
+        emc, emc_lo, emc_hi, censored: see :class:`Estimate`.
     """
 
     emc: int
@@ -205,7 +205,7 @@ class Estimate:
         ended_by: why the search ended; None while the search is running.
         arm: index of the best arm.
         stage: number of times that the budget was doubled.
-        best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
+        best_chance: posterior probability that ``arm`` is the best arm; None if no keys are tuned.
         tolerance, max_cost: values of these keys of ``search`` when the estimate was made.
     """
 
@@ -274,10 +274,11 @@ def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None if more are needed.
+    """Decide by the majority of ``seeds_per_n`` probes whether an n fits.
 
-    If ``seeds_per_n`` is even, one more probe breaks a tie. Counting a tie as a fit would bias the
-    estimate towards n at which fewer than half of the training runs fit.
+    Return None if more probes are needed. If ``seeds_per_n`` is even, one more probe breaks a tie.
+    Counting a tie as a fit would bias the estimate towards n at which fewer than half of the
+    training runs fit.
     """
     fits = sum(result.fit for result in results)
     needed = seeds_per_n // 2 + 1

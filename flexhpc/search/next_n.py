@@ -1,4 +1,4 @@
-"""Choose the next n of bisection and growth, by replaying the search from its history.
+"""Choose the next n of the bisection and growth policies by replaying a search from its history.
 
 Resuming a search therefore needs no stored state.
 """

@@ -35,7 +35,7 @@ from flexhpc.search.stages import at_stage
 _ARMS_FACTOR = 2.0
 """Factor by which ``max_cost`` is multiplied if keys are tuned."""
 Proposal = list[tuple[int, int]]
-"""(arm, n) of the next probes."""
+"""Pairs (arm, n) of the next probes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
     """Return the factor by which the last doubling of the budget raised the EMC.
 
     Returns:
-        Lower end, median and upper end of the factor; three times inf if it is unknown.
+        Lower end, median and upper end of the factor. All are inf if the factor is unknown.
     """
     curve = budget_curve(history, n_limit)
     if curve is None:

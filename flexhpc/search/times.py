@@ -39,7 +39,7 @@ LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
 """Log prior probability of each law: log-normal in ``early``, uniform in ``saturates`` and
 ``rate``."""
 UNEXPLAINED = 0.1
-"""Fraction of fits whose time is described by no law."""
+"""Fraction of fits whose time does not follow any law."""
 BROAD = 1 / 8
 """Density of the time of such a fit (per unit of log time)."""
 NO_LAW = 0.1

@@ -1,10 +1,11 @@
 """Claims ensure that only one process at a time measures a point, and show its progress.
 
 A claim is a small JSON file next to the point file. A process acquires it under a lock and renews
-it with a heartbeat. Another process takes it over when the holder is dead: immediately if the
-holder's process can be checked (same host and PID namespace), otherwise ``HEARTBEAT_TIMEOUT``
-seconds after the last heartbeat. The age of a heartbeat is measured with the file system's clock
-only, because the clocks of hosts may differ.
+it with a heartbeat. Another process takes the claim over when the holder is dead. If the holder
+is on the same host and in the same PID namespace, its process is checked, so the takeover is
+immediate. Otherwise it happens ``HEARTBEAT_TIMEOUT`` seconds after the last heartbeat.
+The age of a heartbeat is measured with the file system's clock only, because the clocks of hosts
+may differ.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _clock(folder: Path, device: int) -> float:
 
 
 def _file_system_time(folder: Path) -> float:
-    """Read the clock of a file system from the modification time of a new temporary file."""
+    """Read the clock of a file system: the modification time of a new temporary file."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime

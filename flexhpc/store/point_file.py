@@ -41,8 +41,8 @@ IsPermitted = Callable[[], bool]
 SCHEMA = 1
 """Version of the file format."""
 JSON_ATTRIBUTE = "json"
-"""Attribute with the fields of a group as one JSON object; HDF5 takes about 40 microseconds to read
-each single attribute."""
+"""Attribute with all fields of a group as one JSON object. It saves time, because HDF5 takes about
+40 microseconds to read an attribute."""
 _POINT = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
 """Name of a mapping -> prefix of its attributes; by default, the prefix is the name and a dot."""
@@ -218,7 +218,7 @@ def open_point_file(path: Path) -> Iterator[h5py.File]:
     if not path.exists():
         raise PointError(f"{path}: file not found; the point was not measured yet")
     try:
-        with h5py.File(h5py.h5f.open_file_image(_content(path))) as file:
+        with h5py.File(h5py.h5f.open_file_image(_read_content(path))) as file:
             _check_schema(file, path)
             if _POINT.fullmatch(path.stem) and file.attrs["point_id"] != path.stem:
                 raise corruption_error(path, f"belongs to point {file.attrs['point_id']}")
@@ -239,7 +239,7 @@ def _check_schema(file: h5py.File, path: Path) -> None:
         )
 
 
-def _content(path: Path) -> bytes:
+def _read_content(path: Path) -> bytes:
     """Read a file and verify its checksum.
 
     Raises:
@@ -271,7 +271,7 @@ def _open_replacement(
     ``copy`` is false, open an empty file instead of a copy.
     """
     try:
-        content = BytesIO(_content(path) if copy else b"")
+        content = BytesIO(_read_content(path) if copy else b"")
         _check_memory(content.seek(0, os.SEEK_END))
         new = {} if copy else {"userblock_size": checksum.SIZE}
         with h5py.File(content, "r+" if copy else "w", **new) as file:

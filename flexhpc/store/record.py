@@ -133,7 +133,7 @@ class PointRecord:
             contains the requested number of training samples and budget, the key ``arm`` the
             evaluated arm.
         estimates: number of probes -> final estimate that was made from these probes, in ascending
-            order. There are several if the search was continued to a higher precision.
+            order. There are several estimates if the search was continued to a higher precision.
     """
 
     header: Header
@@ -155,7 +155,7 @@ class PointRecord:
 
     @property
     def training_runs(self) -> list[ProbeSummary]:
-        """The last probe of each training run, which may have been continued."""
+        """The last probe of each training run. A continued training run has several probes."""
         return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
 
     def has_evaluation(self, requested: Mapping[str, int] | None) -> bool:
@@ -176,7 +176,7 @@ class PointRecord:
         return bool(stored["arm"] == estimate.arm and same_budget)
 
     def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
-        """Return the record, without its evaluation unless :meth:`has_evaluation` is true."""
+        """Return the record; omit its evaluation if it is not the requested evaluation."""
         return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 
@@ -186,7 +186,7 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, share=(share := _share(p, training)), arm=p.arm, stage=p.stage,
+            rejected=p.rejected, share=(share := _share_of(p, training)), arm=p.arm, stage=p.stage,
             time=None if p.verdict != "fit" else share if timed else 1.0 if doubles else None,
             failed_after=0.0 if doubles and not timed and p.verdict == "fit" else None,
         )
@@ -194,7 +194,7 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     ]  # fmt: skip
 
 
-def _share(probe: ProbeSummary, training: Procedure) -> float | None:
+def _share_of(probe: ProbeSummary, training: Procedure) -> float | None:
     """Return the fraction of its budget (without extensions) that a probe used.
 
     Return None if training has no budget.

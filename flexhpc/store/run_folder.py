@@ -90,8 +90,8 @@ class RunFolder:
     def temporary_files(self, point_id: str) -> list[Path]:
         """Return a point's temporary HDF5 files and checkpoints that killed processes left behind.
 
-        Temporary files of claims are excluded, because another process may be writing one under the
-        run's lock; see :meth:`temporary_claim_files`.
+        Temporary files of claims are excluded, because another process may be writing such a file
+        under the run's lock; see :meth:`temporary_claim_files`.
         """
         parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]

@@ -155,7 +155,7 @@ class StatusReader:
         )
 
     def _stored_status(self, point: Point) -> PointStatus:
-        """Return the status according to the point file, without the state of a claim."""
+        """Return the status according to the point file; a claim does not change the state."""
         path = self.run.point(point.id)
         try:
             stat = path.stat()
