@@ -130,7 +130,7 @@ class Draws:
         group = best * _BINS_PER_ARM + np.searchsorted(ends, top)
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        return cls(curves=[curve.take(order) for curve in arms.pooled], starts=starts)
+        return cls(curves=[curve.take(order) for curve in arms.pooled_curves], starts=starts)
 
 
 def choose_probes(
