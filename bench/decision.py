@@ -107,7 +107,9 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
                 ))  # fmt: skip
         count = len(record.probes)
         record = replace(record, estimates={**record.estimates, count: step})
-        status = PointStatus(point=point, state="done", record=record.after(count), estimate=step)
+        status = PointStatus(
+            point=point, state="done", record=record.at_probe_count(count), estimate=step
+        )
         likelihoods[count] = likelihood_of(status)
     return ReplayedSearch(record=record, likelihoods=likelihoods, log_emc=math.log(emc))
 
@@ -202,7 +204,7 @@ def run_rounds(
             return result
         for status in result.next_points:
             record = records[status.point.id]
-            record = record.after(list(record.estimates)[-1 if result.precise else 0])
+            record = record.at_probe_count(list(record.estimates)[-1 if result.precise else 0])
             statuses[status.point.id] = replace(
                 status, state="done", record=record, estimate=record.estimate
             )

@@ -27,7 +27,7 @@ def replacing(
     is_permitted: Callable[[], bool] = lambda: True,
     create_folder: bool = True,
 ) -> Iterator[Path]:
-    """Yield a temporary path for the new content; at the end, atomically replace ``path`` by it.
+    """Yield a temporary path for the new content; at the end, atomically rename it to ``path``.
 
     If the ``with`` block raises an exception, the existing file is unchanged.
 
@@ -39,7 +39,7 @@ def replacing(
         create_folder: whether to create a missing parent folder; if False, raise OSError.
 
     Raises:
-        OSError: the disk is full, the folder cannot be written, or ``path`` exists and is not a
+        OSError: the disk is full, the folder is not writable, or ``path`` exists and is not a
             regular file.
     """
     if create_folder:
@@ -73,13 +73,13 @@ def _sync_folder(folder: Path) -> None:
 def write_atomic(
     path: Path, content: str | bytes, *, durable: bool = True, create_folder: bool = True
 ) -> None:
-    """Write a file atomically; for arguments and errors see :func:`replacing`."""
+    """Write a file atomically; :func:`replacing` describes the arguments and errors."""
     with replacing(path, durable=durable, create_folder=create_folder) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any, **options: bool) -> None:
-    """Write a value as JSON atomically; for arguments and errors see :func:`replacing`."""
+    """Write a value as JSON atomically; :func:`replacing` describes the options and errors."""
     write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
@@ -88,7 +88,7 @@ def file_lock(path: Path) -> FileLock:
 
     Raises:
         FileNotFoundError: the folder does not exist, for example because the run was moved. Without
-            this check, filelock would recreate it.
+            this check, filelock would recreate the folder.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
@@ -100,14 +100,14 @@ class FolderWatch:
 
     Attributes:
         folder: folder to check.
-        missing: number of consecutive checks in which it was missing. An I/O error does not mean
-            that the folder is missing.
+        missing: number of consecutive checks in which the folder was missing. An I/O error does not
+            mean that the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.missing = folder, 0
 
-    def removed(self) -> bool:
+    def check_removed(self) -> bool:
         """Check the folder; return whether it was missing in three consecutive checks."""
         try:
             self.folder.stat()

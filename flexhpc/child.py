@@ -27,17 +27,18 @@ _CHECK_EVERY = 0.5  # seconds
 class Child:
     """A Python process that calls a function with one end of a connection.
 
-    It is a new interpreter and not a fork, so it may use threads, processes and GPUs, and shares no
-    state with this process. It ignores stop signals, because its parent handles them. When this
-    process ends, the child and all processes that it started are killed.
+    The child is a new interpreter and not a fork. It may therefore use threads, processes and GPUs,
+    and shares no state with this process. It ignores stop signals, because its parent handles them.
+    When this process ends, the child and all processes that it started are killed.
 
     Args:
-        function: import path of the function, ``module:function``; it must return when the
-            connection is closed.
+        function: import path of the function, ``module:function``. The function must return when
+            the connection is closed.
 
     Attributes:
         connection: the parent's end of the connection.
-        owner: id of the process that started the child. Its forks must not use the child.
+        owner: id of the process that started the child. Forks of this process must not use the
+            child.
     """
 
     def __init__(self, function: str) -> None:
@@ -52,7 +53,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """Process id of the child."""
         return self._process.pid
 
     def alive(self) -> bool:
@@ -87,8 +88,8 @@ def _blocked_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
-def _end_with(parent: int) -> None:
-    """Kill this process group when the parent process has died."""
+def _die_with_parent(parent: int) -> None:
+    """Wait until the parent process has died; then kill this process and its children."""
     while os.getppid() == parent:
         time.sleep(_CHECK_EVERY)
     os.killpg(0, signal.SIGKILL)
@@ -99,12 +100,13 @@ def main(function: str, descriptor: int, parent: int) -> None:
 
     Args:
         function: import path of the function, ``module:function``.
+        descriptor: file descriptor of the connection.
         parent: id of the parent process, which may have died already.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
     module, name = function.split(":")
     with imports_without_gc():
         call = getattr(import_module(module), name)

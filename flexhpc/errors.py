@@ -1,4 +1,4 @@
-"""Exceptions. Errors that users can cause are printed without a traceback."""
+"""Exceptions. The command line prints InputError and PointError without a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MAX_LENGTH = 300
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of another library's exception as one line, truncated if long."""
+    """Return the message of another library's exception as one line; truncate a long message."""
     return " ".join(str(error).split())[:_MAX_LENGTH] or type(error).__name__
 
 

@@ -34,7 +34,7 @@ def derive(seed: int, stream: str, *key: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSeeds:
-    """Seeds of one probe, determined by (seed, n, repeat) and by whether subsets are nested."""
+    """Seeds of one probe. They depend on the seed of the point, n and repeat, and on nesting."""
 
     init: int
     subset: int
@@ -46,7 +46,7 @@ class ProbeSeeds:
         """Derive the seeds of one probe.
 
         Args:
-            repeat: index of the probe among those with this n.
+            repeat: index of the probe among the probes with this n.
             nested: if true, the subset seed does not depend on n, so that subsets of growing n are
                 prefixes of one permutation.
         """

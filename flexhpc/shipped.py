@@ -1,4 +1,7 @@
-"""Specs and profiles shipped with flexhpc: in the package or, in a checkout, next to it."""
+"""Find the specs and profiles shipped with flexhpc.
+
+They are in the installed package or, in a checkout, in folders next to the package.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,23 @@ from flexhpc.errors import InputError
 Kind = Literal["specs", "profiles"]
 _PACKAGE = Path(__file__).parent
 _CHECKOUT: dict[Kind, str] = {"specs": "sweeps", "profiles": "hpc/profiles"}
-"""Folders in a checkout, relative to the package's parent; setup.py copies them into a wheel."""
+"""Folders of these files in a checkout, relative to its root. setup.py copies them into a wheel."""
 
 
-def folder(kind: Kind) -> Path:
+def shipped_folder(kind: Kind) -> Path:
     """Return the folder of the shipped specs or profiles."""
     inside = _PACKAGE / kind
     return inside if inside.is_dir() else _PACKAGE.parent / _CHECKOUT[kind]
 
 
-def names(kind: Kind) -> list[str]:
-    """Return the sorted names of shipped files without suffix, such as ``mini/optimizers``."""
-    top = folder(kind)
+def shipped_names(kind: Kind) -> list[str]:
+    """Return the sorted names of the shipped files, without suffix: ``mini/optimizers``."""
+    top = shipped_folder(kind)
     return sorted(str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.yaml"))
 
 
-def resolve(kind: Kind, path: Path) -> Path:
-    """Return the file for a path, or for the name of a shipped spec or profile.
+def resolve_path(kind: Kind, path: Path) -> Path:
+    """Return the path of a spec or profile that is given as a path or as a shipped name.
 
     An existing file takes precedence over a shipped name. A missing path with a suffix is returned
     unchanged.
@@ -36,9 +39,9 @@ def resolve(kind: Kind, path: Path) -> Path:
     """
     if path.exists():
         return path
-    if str(path) in names(kind):
-        return folder(kind) / f"{path}.yaml"
+    if str(path) in shipped_names(kind):
+        return shipped_folder(kind) / f"{path}.yaml"
     if not path.suffix:
-        known = "`flexhpc specs` lists them" if kind == "specs" else ", ".join(names(kind))
+        known = "`flexhpc specs` lists them" if kind == "specs" else ", ".join(shipped_names(kind))
         raise InputError(f"{path}: neither a file nor one of the shipped {kind} ({known})")
     return path

@@ -22,7 +22,7 @@ def read_state(cls: type[T], path: Path, **extra_fields: Any) -> T | None:
     """Read a dataclass from a JSON file; return None if the file is missing or invalid.
 
     Args:
-        extra_fields: values of fields that are not stored in the file.
+        extra_fields: values of the fields that are not stored in the file.
     """
     value = read_json(path)
     if value is None:

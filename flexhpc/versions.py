@@ -1,4 +1,4 @@
-"""Versions of the running software: Python, packages, flexhpc's source and the container image."""
+"""Versions of the running software: Python, packages, source of flexhpc, container image."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose versions may affect results or their storage."""
 IMAGE = "FLEXHPC_IMAGE"
-"""Environment variable with the container image, NAME@sha256:HASH or ``unknown``; only set in a
-container."""
+"""Environment variable that is set in a container. It contains the name of the image,
+NAME@sha256:HASH, or ``unknown``."""
 
 SOURCE = "FLEXHPC_SOURCE"
-"""Environment variable with the :func:`source_hash` that a container must have to run a task."""
+"""Environment variable with the required :func:`source_hash`. A container with another hash does
+not run tasks."""
 
 
 def python_version() -> str:
-    """Return the running Python's major and minor version, as "3.11"."""
+    """Return the major and minor version of the running Python, for example "3.11"."""
     return ".".join(platform.python_version_tuple()[:2])
 
 
@@ -40,7 +41,7 @@ def packages() -> dict[str, str | None]:
 
 
 def image() -> str | None:
-    """Return the container image of this process; None outside of a container."""
+    """Return the name of the container image of this process; None outside of a container."""
     return os.environ.get(IMAGE)
 
 

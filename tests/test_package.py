@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.shipped import names
+from flexhpc.shipped import shipped_names
 from flexhpc.versions import source_hash
 from tests.archives import copy_checkout
 from tests.conftest import REPOSITORY, Cli
@@ -79,7 +79,7 @@ def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path
 
 def test_messages_do_not_mention_make(cli: Cli) -> None:
     """The wheel contains no Makefile."""
-    for name in names("specs"):
+    for name in shipped_names("specs"):
         assert "make sweep" not in cli("specs", name).stdout
     for path in (REPOSITORY / "flexhpc").rglob("*.py"):
         assert "`make " not in path.read_text(), path

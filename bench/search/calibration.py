@@ -28,7 +28,14 @@ from bench.common import markdown_head, markdown_row
 from bench.search.replay import replay_search
 from bench.search.worlds import RecordedWorld, TrainingRun
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search.evidence import FEW, LAW_PRIOR, ONSETS, RELATIVE_ONSET, SPREADS, UNEXPLAINED
+from flexhpc.search.evidence import (
+    FEW_MISSED,
+    LAW_PRIOR,
+    ONSETS,
+    RELATIVE_ONSET,
+    SPREADS,
+    UNEXPLAINED,
+)
 from flexhpc.search.fit_curve import LAPSE_PRIOR, LAPSES, WIDTH_MIDDLE, WIDTH_SPREAD, WIDTHS
 
 BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 1.0)
@@ -84,7 +91,7 @@ class PriorWorld:
         hardness = (math.log(n) - self.threshold) / self.width + rng.logistic()
         missed = 0
         if rng.random() < self.lapse:
-            missed = _draw_few(n, rng) if rng.random() < FEW else _draw_any(n, rng)
+            missed = _draw_few(n, rng) if rng.random() < FEW_MISSED else _draw_any(n, rng)
         elif hardness >= 0:
             onset = ONSETS[self.law] + RELATIVE_ONSET[self.law] * math.log(n)
             explained = math.exp(min(onset + SPREADS[self.law] * hardness, 50.0))

@@ -372,7 +372,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
             search, record.header.n_limit, history[:count], point.coordinates, estimate,
             point.training.doubling,
         ):  # fmt: skip
-            return replace(status, record=record.after(count), estimate=estimate)
+            return replace(status, record=record.at_probe_count(count), estimate=estimate)
     return None
 
 
@@ -382,4 +382,4 @@ def cost_in_trainings(status: PointStatus) -> float:
         return 0.0
     history = history_of(status.record.probes, status.point.training)
     history = at_stage(history, max(result.stage for result in history))
-    return CostModel.from_history(history).in_full_runs(history)
+    return CostModel.from_history(history).cost_in_full_runs(history)

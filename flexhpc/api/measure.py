@@ -1,4 +1,4 @@
-"""Measurement of the EMC of a network that is passed as a Python object."""
+"""Measure the EMC of a network that is passed as a Python object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from flexhpc.api.runs import Measurement, run_of
-from flexhpc.api.sweep import sweep_errors
+from flexhpc.api.sweep import without_line_numbers
 from flexhpc.custom.code import register_object
 from flexhpc.custom.object_hash import object_hash
 from flexhpc.data.custom import convert_samples
@@ -47,38 +47,44 @@ def measure(
 ) -> Measurement:
     """Measure the effective model complexity (EMC) of a network: how many samples it can fit.
 
-    Training runs are executed one after another in this process, on a GPU if available. With
-    ``run``, finished training runs are kept after Ctrl-C.
+    Training runs are executed one after another in this process, on a GPU if available. If ``run``
+    is set, finished training runs are kept after Ctrl-C.
 
     Args:
-        model: function or class that returns the untrained network. It is called with ``shape`` (of
-            a sample) and ``classes`` if it has parameters with these names. Or the ``model``
-            section of a spec, or its ``family``. Can be omitted with a custom trainer that does not
-            use a network.
-        data: (inputs, labels) or (inputs, labels, test inputs, test labels), as arrays or tensors:
-            images (n, channels, height, width) or (n, height, width), vectors (n, features), or
-            images as bytes or PIL images. Or a map-style data set of torch or torchvision; or the
-            ``data`` section of a spec, or its ``source``.
-        labels: ``original`` (the default), ``random`` or ``corrupted``.
-        training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3, steps=2000)``.
-            Without a budget, the budget is doubled until the EMC hardly grows, which may take
-            minutes. ``trainer`` may be a function of inputs and labels that returns which samples
-            it fitted.
+        model: one of the following. It can be omitted if a custom trainer does not use a network.
+
+            - A function or class that returns the untrained network. It is called with ``shape``
+              (of a sample) and ``classes`` if it has parameters with these names.
+            - The ``model`` section of a spec as a mapping, or the name of a model family.
+        data: one of the following.
+
+            - A tuple (inputs, labels) or (inputs, labels, test inputs, test labels) of arrays or
+              tensors. Inputs are images (n, channels, height, width) or (n, height, width), vectors
+              (n, features), or lists of encoded images (bytes) or PIL images.
+            - A map-style data set of torch or torchvision.
+            - The ``data`` section of a spec as a mapping, or the name of a data source.
+        labels: value of the key ``data.labels``: ``original`` (the default), ``random`` or
+            ``corrupted``.
+        training: the ``training`` section of a spec: ``dict(optimizer="adamw", lr=1e-3,
+            steps=2000)``. If it contains no budget, the budget is doubled until the EMC hardly
+            grows, which may take minutes. ``trainer`` may be a function that takes inputs and
+            labels, and returns which samples it fitted.
         search: the ``search`` section of a spec.
-        tolerance: the key ``search.tolerance``: target width of the interval relative to the EMC.
+        tolerance: value of the key ``search.tolerance``: target width of the interval relative to
+            the EMC.
         seed: seed of subsets, initialisations and sample orders.
-        run: run folder. The same call resumes the measurement, also in another process, and
-            ``flexhpc status``, ``results``, ``report`` and ``ui`` show it. By default, results are
-            only in the returned object, and no files are kept.
-        version: version of ``model`` (or of the trainer), used instead of a hash of its source.
-            Required with ``run`` if the source is unavailable, for example at an interactive
-            prompt.
+        run: run folder. The same call resumes the measurement, also in another process. The
+            commands ``flexhpc status``, ``results``, ``report`` and ``ui`` show the folder. By
+            default, results are only in the returned object, and no files are kept.
+        version: version of ``model`` (or of the trainer). It identifies the code instead of a hash
+            of its source. It is required with ``run`` if the source is unavailable, for example at
+            an interactive prompt.
         threads: number of CPU threads of torch; 1 is fastest for small networks.
-        progress: whether to show a progress bar. By default it is shown in a terminal and in a
-            notebook; the latter requires ipywidgets (``pip install flexhpc[notebook]``).
+        progress: whether to show a progress bar. By default, it is shown in a terminal and in a
+            notebook. A notebook requires ipywidgets (``pip install flexhpc[notebook]``).
 
     Returns:
-        The measurement: EMC, interval, training runs, masks.
+        The measurement: EMC, its interval, the training runs and their masks.
 
     Raises:
         InputError: an argument is invalid.
@@ -87,10 +93,10 @@ def measure(
     """
     folder = Path(run).expanduser().absolute() if run is not None else None
     fixed: dict[str, dict[str, Any]] = {
-        "data": _data(data), "training": dict(training or {}), "search": dict(search or {}),
+        "data": _data_section(data), "training": dict(training or {}), "search": dict(search or {}),
     }  # fmt: skip
     if model is not None:
-        fixed["model"] = _model(model, version, folder)
+        fixed["model"] = _model_section(model, version, folder)
     if callable(trainer := fixed["training"].get("trainer")):
         fixed["training"]["trainer"] = _register("trainer", trainer, version, folder)
     if labels is not None:
@@ -98,7 +104,7 @@ def measure(
     if tolerance is not None:
         fixed["search"].setdefault("tolerance", tolerance)
     fixed = {section: keys for section, keys in fixed.items() if keys}
-    with tempfile.TemporaryDirectory(prefix="flexhpc-") as temporary, sweep_errors():
+    with tempfile.TemporaryDirectory(prefix="flexhpc-") as temporary, without_line_numbers():
         path = folder or Path(temporary) / "measurement"
         spec = {"name": path.name, "seed": seed, "fixed": fixed}
         prepared = prepare(spec, (), path.parent)
@@ -106,7 +112,7 @@ def measure(
         if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
             task = write_launch(prepared, profile, launch_id(), image=None, detach=True)
-            with _progress_bar(progress) as update, _restored_threads():
+            with _progress_bar(progress) as update, _preserve_thread_count():
                 measure_in_process(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measurement = run_of(prepared.run, statuses)[0]
@@ -116,7 +122,7 @@ def measure(
 
 
 @contextmanager
-def _restored_threads() -> Iterator[None]:
+def _preserve_thread_count() -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         yield
@@ -124,7 +130,7 @@ def _restored_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _model(
+def _model_section(
     model: str | Values | Callable[..., torch.nn.Module], version: str | int | None,
     folder: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -134,8 +140,8 @@ def _model(
         return dict(model)
     if not callable(model) or isinstance(model, torch.nn.Module):
         raise InputError(
-            "model: must be a function that returns an untrained network (lambda: Net()), not a "
-            "network"
+            "model: must be a function that returns an untrained network, such as lambda: Net(), "
+            "not a network object"
         )
     return {"family": _register("model", model, version, folder)}
 
@@ -143,20 +149,20 @@ def _model(
 def _register(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
-    """Register an object so that a spec can refer to it; return its name in the spec."""
+    """Register a function so that a spec can refer to it; return the name to use in the spec."""
     identity = str(version) if version is not None else object_hash(code)
     if identity is None:
         if folder is not None:
             raise InputError(
                 f"{key}: cannot be identified in later calls, because its source, or the source of "
-                "an object that it uses, is unavailable; set version="
+                "an object that it uses, is unavailable; set the argument version"
             )
         identity = f"{os.getpid()}"
     name = getattr(code, "__name__", type(code).__name__)
     return register_object(name if name.isidentifier() else key, identity, code)
 
 
-def _data(data: Any) -> dict[str, Any]:
+def _data_section(data: Any) -> dict[str, Any]:
     if data is None:
         raise InputError("data: is required; pass (inputs, labels)")
     if isinstance(data, str):
@@ -176,7 +182,10 @@ def _data(data: Any) -> dict[str, Any]:
 
 @contextmanager
 def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show the progress of the current training run: n, epoch, number of missed samples."""
+    """Yield a callback that shows the current n, epoch and number of missed samples.
+
+    If ``requested`` is None, the bar is shown in a terminal and in a notebook.
+    """
     columns = (
         SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
         TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),

@@ -1,4 +1,4 @@
-"""Results of runs as objects and data frames; comparison of two EMCs."""
+"""Results of runs as objects and data frames, and the comparison of two EMCs."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Measurement:
 
     Attributes:
         run: run folder in which the point is stored.
-        status: the point, its record and its estimate.
-        masks_in_memory: masks, if the run folder is temporary and has been removed.
+        status: status of the point, with its record and its estimate.
+        masks_in_memory: masks of the probes, if the run folder was temporary and has been removed.
     """
 
     run: RunFolder
@@ -54,12 +54,12 @@ class Measurement:
 
     @property
     def emc(self) -> float:
-        """Effective model complexity (samples); a bound if it is censored."""
+        """Effective model complexity (samples); a bound if :attr:`censored` is not ``none``."""
         return self.estimate.emc
 
     @property
     def interval(self) -> tuple[float, float | None]:
-        """Credible interval of the EMC (samples); the upper end is None if it is right-censored."""
+        """Credible interval of the EMC (samples). A right-censored EMC has no upper end (None)."""
         return self.estimate.emc_lo, self.estimate.emc_hi
 
     @property
@@ -69,14 +69,14 @@ class Measurement:
 
     @property
     def censored(self) -> str:
-        """Censoring of the EMC: ``none``, ``right`` (lower bound) or ``left`` (upper bound)."""
+        """``none``, ``right`` (the EMC is a lower bound) or ``left`` (it is an upper bound)."""
         return self.estimate.censored
 
     @property
     def doubling(self) -> tuple[float, float, float] | None:
         """Factor by which twice the budget would raise EMC: lower end, median and upper end.
 
-        None if the EMC is censored, or unknown at other budgets; see docs/reading.md.
+        None if the EMC is censored, or if the EMC at other budgets is unknown; see docs/reading.md.
         """
         return self.estimate.doubling
 
@@ -84,34 +84,39 @@ class Measurement:
         """Estimate the EMC at another budget, from the times at which the training runs fitted.
 
         Args:
-            budget: in the unit of the spec's budget. Above that budget the result is a prediction.
+            budget: the other budget, in the unit of the spec's budget. If it is larger than the
+                spec's budget, the result is a prediction.
 
         Raises:
             PointError: the point has no estimate yet, or the EMC at this budget is unknown.
-            ValueError: ``budget`` is at most 0, or above twice the budget of the point.
+            ValueError: ``budget`` is not positive, or is more than twice the budget of the point.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
         if not self.status.point.training.knows_other_budgets:
             raise PointError(NO_OTHER_BUDGET)
         if not 0 < budget <= MAX_FACTOR * spec_budget:
             raise ValueError(
-                f"budget: must be above 0 and at most {MAX_FACTOR:g} x {spec_budget} ({budget})"
+                f"budget: must be above 0 and at most {MAX_FACTOR * spec_budget:g}, which is "
+                f"{MAX_FACTOR:g} times the budget of the point ({budget})"
             )
         if (interval := emc_at_budget(self.status, budget)) is None:
             raise PointError(
-                f"EMC {emc_text(estimate)}: unknown at {budget:g}, because no training run fitted "
-                "or this is less than the first budget"
+                f"EMC {emc_text(estimate)}: the EMC at budget {budget:g} is unknown, because no "
+                "training run fitted, or this budget is smaller than that of the first stage"
             )
         return interval
 
     @property
     def ended_by(self) -> str:
-        """Reason why the search ended: ``tolerance``, ``data``, ``max_cost`` ..."""
+        """Reason why the search ended, such as ``tolerance``; empty while the search is running.
+
+        docs/search.md lists the reasons.
+        """
         return self.estimate.ended_by or ""
 
     @property
     def params(self) -> int:
-        """Number of trainable parameters; 0 for a custom trainer without a network."""
+        """Number of trainable parameters; 0 if a custom trainer has no network."""
         assert self.status.record is not None
         return self.status.record.header.params
 
@@ -122,10 +127,10 @@ class Measurement:
 
     @property
     def probes(self) -> pd.DataFrame:
-        """One row per probe, in order: n, repeat, stage, verdict, n_errors, loss, epochs, cost ...
+        """One row per probe, in the order in which the probes ended.
 
-        With ``until: saturation``, a continued training run has one row per stage, whose epochs,
-        steps, cost and seconds are totals since the start.
+        With ``until: saturation``, a continued training run has one row per stage. Its epochs,
+        steps, cost and seconds are totals since the start of the training run.
         """
         import pandas as pd
 
@@ -143,7 +148,7 @@ class Measurement:
 
     @property
     def masks(self) -> Masks:
-        """Samples that each probe drew and fitted; the rows are those of :attr:`probes`."""
+        """Masks of the samples that each probe drew and fitted, in the order of :attr:`probes`."""
         return self.masks_in_memory or read_masks(self.run.point(self.status.point.id))
 
     @property
@@ -153,7 +158,7 @@ class Measurement:
         return posterior(self.status.history, self.status.record.header.n_limit)
 
     def draws(self, size: int = _DRAWS, seed: int = 0) -> NDArray[np.float64]:
-        """Draw EMCs (samples) from the posterior, float64 (size,).
+        """Draw values of the EMC (in samples) from its posterior, float64 (size,).
 
         If the EMC is censored, draws beyond the bound are determined by the prior.
         """
@@ -222,20 +227,22 @@ class Run:
     def compare(
         self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Compare the EMCs at each value of a key with a baseline, as ``flexhpc compare`` does.
+        """Compare the EMCs at each value of a key with the EMCs at a baseline value.
+
+        The command ``flexhpc compare`` makes the same comparison.
 
         Args:
             by: the swept key, for example ``training.optimizer``.
-            baseline: the value to compare with; by default the first.
+            baseline: the value to compare with; by default the first value of the key.
             within: grouping keys; a separate comparison is made for each combination of their
                 values. The default is the swept keys of ``data``.
 
         Returns:
-            One row per comparison: ratio, its interval, the probability that it is above 1, and the
-            verdict.
+            One row per comparison: ratio, its interval, the probability that the ratio is above 1,
+            and the verdict.
 
         Raises:
-            InputError: no point has a key, or the baseline value.
+            InputError: no point has one of the keys, or no point has the baseline value.
         """
         import pandas as pd
 
@@ -250,10 +257,12 @@ class Run:
         return pd.DataFrame([effect.row() for effect in compared.effects])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
-        """Return one row per sample: drawn, missed, hardness, memorization; see docs/comparing.md.
+        """Return one row per sample: how often it was drawn and missed, and its hardness.
+
+        docs/comparing.md describes the columns.
 
         Args:
-            by: keys of the spec; samples are scored separately for each combination of values.
+            by: keys of the spec. Samples are scored separately for each combination of values.
 
         Raises:
             InputError: no training run has finished yet, or no point has a key of ``by``.
@@ -282,7 +291,7 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """Load a finished or unfinished run; nothing is written.
+    """Load a finished or unfinished run without changing it.
 
     Raises:
         InputError: the path is not a run folder.
@@ -303,8 +312,9 @@ class Comparison:
 
     Attributes:
         ratio: posterior median of the ratio of the EMCs.
-        low, high: ends of its interval; None at an end that is unknown because of censoring.
-        level: probability of the interval.
+        low, high: ends of the interval of the ratio; an end is None if it is unknown because an EMC
+            is censored.
+        level: probability covered by the interval.
         chance: posterior probability that the first EMC is larger; None if both ends are unknown.
     """
 
@@ -327,8 +337,8 @@ def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison
     docs/recipe.md for what else affects an EMC.
 
     Args:
-        a, b: measurements; the ratio is EMC of ``a`` / EMC of ``b``.
-        level: probability of the interval, between 0 and 1.
+        a, b: measurements. The ratio is the EMC of ``a`` divided by the EMC of ``b``.
+        level: probability covered by the interval, between 0 and 1.
 
     Raises:
         PointError: ``a`` or ``b`` has no estimate yet.

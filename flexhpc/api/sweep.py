@@ -24,22 +24,23 @@ def sweep(
     profile: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
-    """Run or resume a sweep, as ``flexhpc sweep`` does.
+    """Run or resume a sweep, like the command ``flexhpc sweep``.
 
     Args:
         spec: path of a YAML file, or its content as a mapping.
         runs: folder that contains the run folders.
         profile: path of a profile (YAML); by default, points are measured on this machine.
-        overrides: changes of the spec, as for ``--set``: ``model.width=[4,8]``.
+        overrides: changes of the spec in the syntax of ``--set``: ``model.width=[4,8]``.
 
     Returns:
-        The run. If a point failed without an estimate, ``estimate`` raises a PointError.
+        The run. If a point failed without an estimate, the attribute ``estimate`` of its
+        measurement raises a PointError.
 
     Raises:
         InputError: the spec or the profile is invalid.
         KeyboardInterrupt: Ctrl-C was pressed; finished probes are kept.
     """
-    with sweep_errors():
+    with without_line_numbers():
         settings = load_profile(Path(profile) if profile is not None else None)
         source = Path(spec) if isinstance(spec, (str, Path)) else spec
         prepared = prepare(source, overrides, Path(runs))
@@ -50,8 +51,8 @@ def sweep(
 
 
 @contextmanager
-def sweep_errors() -> Iterator[None]:
-    """Remove file name and line number from error messages about a spec that is not a file."""
+def without_line_numbers() -> Iterator[None]:
+    """Remove file name and line number from error messages about a spec that is a mapping."""
     try:
         yield
     except InputError as error:

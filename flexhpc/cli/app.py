@@ -57,7 +57,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line. Print errors that users can cause without a traceback."""
+    """Run the command line. If a user can cause an error, print only its message."""
     try:
         app()
     except InputError as error:
@@ -71,7 +71,8 @@ def main() -> None:
         if error.errno not in _DISK_ERRORS:
             raise
         typer.echo(
-            f"{error.filename or 'writing'}: {error.strerror}; stored results are kept", err=True
+            f"{error.filename or 'cannot write a file'}: {error.strerror}; stored results are kept",
+            err=True,
         )
         sys.exit(options.FAILED)
     except MemoryError:

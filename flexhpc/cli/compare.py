@@ -1,4 +1,4 @@
-"""Command ``compare``: ratios of EMCs with intervals and verdicts."""
+"""Command ``compare``: show ratios of EMCs with their intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -22,40 +22,49 @@ def compare(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="Key whose values are compared, or `run`; by default that of the spec.",
+            help="Key whose values are compared, or `run` to compare runs. By default, the spec "
+            "determines the key.",
         ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Value to compare with; by default the first one."),
+        typer.Option("--baseline", help="Value to compare with; by default the first value."),
     ] = None,
     within: Annotated[
         list[str] | None,
         typer.Option(
             "--within",
             metavar="KEY",
-            help="Compare separately for each value of this key; by default of each data key.",
+            help="Compare separately for each value of this key. Repeat the option for several "
+            "keys. By default, these are the swept data keys.",
         ),
     ] = None,
     slopes: Annotated[
-        bool, typer.Option("--slopes", help="Fit EMC = c P^slope (P parameters) to each value.")
+        bool,
+        typer.Option(
+            "--slopes", help="For each value, fit EMC = c P^slope, where P is the parameter count."
+        ),
     ] = False,
     samples: Annotated[
         float | None,
-        typer.Option("--samples", min=1, help="Like --slopes; predict the parameters at this EMC."),
+        typer.Option(
+            "--samples", min=1, help="Like --slopes, and predict the parameter count for this EMC."
+        ),
     ] = None,
     decide: Annotated[
         bool,
         typer.Option(
-            "--decide", help="Show verdicts that allow for stopping early, as with compare.decide."
+            "--decide",
+            help="Show the verdicts under the rule of compare.decide, which permits sweeps to end "
+            "early.",
         ),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Compare EMCs between the values of a key: ratio, interval, verdict.
+    """Compare the EMCs at the values of a key: ratio, interval, verdict.
 
-    Points that differ only in this key form a pair; ratios are averaged over the pairs of all seeds
-    and sizes.
+    Two points that differ only in this key form a pair. The ratio is averaged over the pairs of all
+    seeds and sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
     from flexhpc.analysis.effect import grouping_keys
@@ -67,9 +76,11 @@ def compare(
 
     read = read_runs(runs)
     statuses = [status for _, _, points in read for status in points]
-    requested = [compare for _, sweep, _ in read for compare in sweep.compare]
+    in_specs = [compare for _, sweep, _ in read for compare in sweep.compare]
     with_slopes = slopes or samples is not None
-    comparisons = _comparisons(by, baseline, within, statuses, requested, needed=not with_slopes)
+    comparisons = _choose_comparisons(
+        by, baseline, within, statuses, in_specs, required=not with_slopes
+    )
     if with_slopes:
         keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
         laws = power_laws(statuses, without_sizes(list(keys)))
@@ -78,7 +89,7 @@ def compare(
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
-            typer.echo("no slopes: they require EMCs at three or more sizes")
+            typer.echo("no slope can be fitted: this requires EMCs at three or more sizes")
         return
     if decide:
         settings = {"decide": Decide()}
@@ -91,28 +102,31 @@ def compare(
         for decision in compared.decisions:
             typer.echo(decision.text)
     else:
-        typer.echo("nothing to compare yet: no two values have an EMC")
+        typer.echo("nothing to compare yet: fewer than two values have an EMC")
 
 
-def _comparisons(
+def _choose_comparisons(
     by: str | None, baseline: str | None, within: list[str] | None,
-    statuses: list[PointStatus], requested: list[Compare], *, needed: bool,
+    statuses: list[PointStatus], in_specs: list[Compare], *, required: bool,
 ) -> list[Compare]:  # fmt: skip
-    """Return the comparisons to make: of the options, else of the specs, else a suggested one.
+    """Return the comparisons that the options request.
+
+    Without ``--by``, return the comparisons in the specs. If there are none, suggest a comparison.
+    ``--baseline`` and ``--within`` are applied to all of them.
 
     Raises:
-        InputError: a comparison is needed, but none is requested or suggested.
+        InputError: a comparison is required, but no comparison is requested or suggested.
     """
     from flexhpc.analysis.comparison import suggested_comparison
     from flexhpc.analysis.grouping import swept_keys
     from flexhpc.config.sections.compare import Compare
 
     changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
-    default = None if by is not None or requested else suggested_comparison(statuses)
-    settings = next((compare.decide for compare in requested if compare.by == by), None)
+    default = None if by is not None or in_specs else suggested_comparison(statuses)
+    settings = next((compare.decide for compare in in_specs if compare.by == by), None)
     by_key = [Compare(by=by, decide=settings)] if by is not None else None
-    comparisons = by_key or ([default] if default else requested)
-    if not comparisons and needed:
+    comparisons = by_key or ([default] if default else in_specs)
+    if not comparisons and required:
         keys = ", ".join(swept_keys(statuses)) or "none"
         raise InputError(f"--by KEY: is required; swept keys: {keys}")
     changed = [compare.model_copy(update=changes) for compare in comparisons]

@@ -26,12 +26,15 @@ def prepare_data(
     root: Annotated[str | None, typer.Option("--root", help="Value of data.root.")] = None,
     path: Annotated[str | None, typer.Option("--path", help="Value of data.path.")] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Column, array or file extension of the classes.")
+        str | None,
+        typer.Option("--target", help="Column, array or file extension that contains the classes."),
     ] = None,
     side: Annotated[
-        int | None, typer.Option("--side", help="Resize images to this side length.")
+        int | None, typer.Option("--side", help="Resize images to this side length (pixels).")
     ] = None,
-    colour: Annotated[str | None, typer.Option("--colour", help="grey or rgb.")] = None,
+    colour: Annotated[
+        str | None, typer.Option("--colour", help="Convert images to grey or rgb.")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="data.KEY=VALUE", help="Set any other data key."),
@@ -40,7 +43,10 @@ def prepare_data(
         Path | None, typer.Option("--out", help="Output file; by default data/NAME.packed.")
     ] = None,
 ) -> None:
-    """Pack a data set into one file that loads fast. In specs, set data.root or data.path to it."""
+    """Pack a data set into one file that loads fast.
+
+    To use the file, set data.root or data.path in a spec to its path.
+    """
     from flexhpc.data.prepare import prepare
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
@@ -51,7 +57,9 @@ def prepare_data(
 
 @data_app.command("check")
 def check_data(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A packed file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that `flexhpc data prepare` wrote.")
+    ],
 ) -> None:
     """Verify the checksums of a packed file."""
     from flexhpc.data.packed import verify_packed
@@ -63,7 +71,7 @@ def check_data(
 
 @contextlib.contextmanager
 def _convert_point_errors() -> Iterator[None]:
-    """Convert PointError to InputError: in these commands, it is caused by arguments."""
+    """Convert a PointError to an InputError, because here only the arguments can cause it."""
     try:
         yield
     except PointError as error:

@@ -18,14 +18,16 @@ from flexhpc.errors import one_line
 from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
-"""Result of a check: ``note`` for a limitation, ``bad`` if flexhpc cannot work."""
+"""Level of a finding: ``note`` for a limitation, ``bad`` if flexhpc cannot work."""
+Finding = tuple[Level, str]
+"""Result of a check: its level, and the text to print."""
 _FILES = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte*",
     "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
 }
-"""Data set -> pattern of a file in its root folder by which it is detected."""
+"""Data set -> pattern of a file in its root folder. The data set is found if this file exists."""
 
 
 def doctor() -> None:
@@ -44,11 +46,11 @@ def doctor() -> None:
         raise typer.Exit(options.FAILED)
 
 
-def _check_python() -> tuple[Level, str]:
+def _check_python() -> Finding:
     return "ok", f"{platform.python_version()} at {sys.executable}"
 
 
-def _check_packages() -> tuple[Level, str]:
+def _check_packages() -> Finding:
     """Check all packages except torch, which has a separate check."""
     others = {name: version for name, version in packages().items() if name != "torch"}
     installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
@@ -56,12 +58,12 @@ def _check_packages() -> tuple[Level, str]:
     if required := [name for name in missing if name not in ("timm", "torchvision")]:
         return "bad", f"missing: {', '.join(required)}; install flexhpc again"
     if missing:
-        limit = "only linear, mlp and cnn can be measured"
+        limit = "only linear, mlp and cnn models can be measured"
         return "note", f"{installed}; without {' and '.join(missing)}, {limit}"
     return "ok", installed
 
 
-def _check_torch() -> tuple[Level, str]:
+def _check_torch() -> Finding:
     try:
         import torch
 
@@ -72,10 +74,12 @@ def _check_torch() -> tuple[Level, str]:
     builds = [f"{name.upper()} {version}" for name, version in versions.items() if version]
     build = f"{torch.__version__} ({builds[0] if builds else 'CPU'} build)"
     build += f", {torch.get_num_threads()} threads"
-    return ("ok", build) if total == 64.0 else ("bad", f"{build}; a matrix product is wrong")
+    if total != 64.0:
+        return "bad", f"{build}; computes a wrong matrix product; install flexhpc again"
+    return "ok", build
 
 
-def _check_gpu() -> tuple[Level, str]:
+def _check_gpu() -> Finding:
     try:
         import torch
 
@@ -89,28 +93,28 @@ def _check_gpu() -> tuple[Level, str]:
     return "ok", ", ".join(names)
 
 
-def _check_slurm() -> tuple[Level, str]:
+def _check_slurm() -> Finding:
     if shutil.which("sbatch") is None:
         return "note", "no sbatch; sweeps run on this machine"
-    output, error = _run(["sinfo", "--noheader", "--format=%P %D %t"], timeout=10)
+    output, error = _run_command(["sinfo", "--noheader", "--format=%P %D %t"], timeout=10)
     if error:
         reason = error[0].removeprefix("sinfo: error: ")[:120]
         return "note", (
-            f"sbatch is installed, but the controller does not respond ({reason}); on a login node "
-            "ask the administrators, elsewhere set SLURM_CONF or the profile key slurm_conf, or "
-            "start a local cluster (docs/slurm.md); local sweeps do not need SLURM"
+            f"sbatch is installed, but the controller does not respond ({reason}). On a login "
+            "node, ask the administrators. Elsewhere, set SLURM_CONF or the profile key "
+            "slurm_conf, or start a local cluster (docs/slurm.md). Local sweeps do not need SLURM"
         )
     return "ok", "; ".join(output) or "no partitions"
 
 
-def _check_containers() -> tuple[Level, str]:
+def _check_containers() -> Finding:
     if (container := image()) is not None:
         return "ok", f"inside {container}"
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
     if not tools:
-        return "note", "no apptainer, podman or docker; only needed for container images"
+        return "note", "no apptainer, podman or docker; only container images need one of them"
     errors = {
-        name: _run([name, "version" if name == "apptainer" else "info"], timeout=20)[1]
+        name: _run_command([name, "version" if name == "apptainer" else "info"], timeout=20)[1]
         for name in tools
     }
     finding = ", ".join(
@@ -119,13 +123,16 @@ def _check_containers() -> tuple[Level, str]:
     if not all(errors.values()):
         return "ok", finding
     return "note", (
-        f"{finding}; start the daemon, or set up podman as in docs/containers.md; only needed for "
-        "container images"
+        f"{finding}; start the daemon, or set up podman as in docs/containers.md; only container "
+        "images need this"
     )
 
 
-def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
-    """Run a command; return the lines of its stdout, and of its stderr if it failed."""
+def _run_command(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
+    """Run a command; return the lines of its stdout and the lines of its error message.
+
+    The error message is empty if the command succeeded.
+    """
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False
@@ -139,24 +146,27 @@ def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
     return output, (errors or ["no error message"]) if result.returncode else []
 
 
-def _check_tracking() -> tuple[Level, str]:
-    """Check that sqlite, which MLflow uses, works in this folder; it requires file locks."""
+def _check_tracking() -> Finding:
+    """Check that sqlite works in this folder. MLflow uses sqlite, which requires file locks."""
     import sqlite3
 
     if not os.access(Path.cwd(), os.W_OK):
-        return "note", "this folder is not writable; run sweeps in another folder, or set --runs"
+        return (
+            "note",
+            "this folder is not writable; run sweeps in a writable folder, or set --runs to one",
+        )
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             connection = sqlite3.connect(Path(folder) / "check.db")
             connection.execute("create table t (x)")
             connection.close()
     except (OSError, sqlite3.Error) as error:
-        fix = "use --runs on a local disk, or a tracking_uri in the profile"
+        fix = "set --runs to a folder on a local disk, or set tracking_uri in the profile"
         return "bad", f"sqlite does not work in this folder ({error}); {fix}"
     return "ok", "sqlite works in this folder"
 
 
-def _check_data() -> tuple[Level, str]:
+def _check_data() -> Finding:
     from flexhpc.data.standard_files import folders_to_search
 
     locations = ["digits (built in)"]
@@ -169,7 +179,7 @@ def _check_data() -> tuple[Level, str]:
     return "ok", ", ".join(locations)
 
 
-def _check_disk() -> tuple[Level, str]:
+def _check_disk() -> Finding:
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     if free <= 1:
         return "bad", f"{free:.1f} GB free here; runs need at least 1 GB"

@@ -1,4 +1,4 @@
-"""Command ``masks``: statistics of each sample over the training runs of a sweep."""
+"""Command ``masks``: show statistics of each sample over the training runs of a sweep."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def masks(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="Score separately for each value of this key; may be repeated.",
+            help="Score samples separately for each value of this key. Repeat the option for "
+            "several keys.",
         ),
     ] = None,
     agreement: Annotated[
@@ -38,7 +39,8 @@ def masks(
 ) -> None:
     """Show how often each sample was drawn and missed, and its hardness; hardest samples first.
 
-    The table contains the hardest samples; csv, json and parquet contain all, by global id.
+    The table contains the hardest samples; csv, json and parquet contain all samples in
+    the order of their global ids.
     """
     from flexhpc.analysis.samples import agreements, frame_of, sample_scores
     from flexhpc.store.status import read_runs
@@ -47,17 +49,17 @@ def masks(
     groups = sample_scores(points, by or ())
     if agreement:
         if not by:
-            raise InputError("--agreement: requires --by KEY, whose values are compared")
+            raise InputError("--agreement: requires --by KEY, to compare the values of this key")
         _print_agreements(agreements(groups))
         return
     if form is options.Format.table and output is None:
         for scores in groups:
-            _print(scores, top)
+            _print_hardest(scores, top)
         return
-    options.write_output(_bytes(frame_of(groups), form), form, output)
+    options.write_output(_encode(frame_of(groups), form), form, output)
 
 
-def _bytes(frame: pd.DataFrame, form: options.Format) -> bytes:
+def _encode(frame: pd.DataFrame, form: options.Format) -> bytes:
     if form is options.Format.parquet:
         return bytes(frame.to_parquet(index=False))
     if form is options.Format.json:
@@ -69,7 +71,7 @@ def _bytes(frame: pd.DataFrame, form: options.Format) -> bytes:
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _print(scores: SampleScores, top: int) -> None:
+def _print_hardest(scores: SampleScores, top: int) -> None:
     """Print the hardest samples of one group as a table."""
     from flexhpc.analysis.samples import group_title
     from flexhpc.analysis.tables import make_console
@@ -96,7 +98,7 @@ def _print(scores: SampleScores, top: int) -> None:
     console.print(group_title(scores), highlight=False)
     console.print(_table(columns, console.width))
     always = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
-    console.print(f"{always:,} of the samples drawn were always fitted", highlight=False)
+    console.print(f"{always:,} samples were fitted every time they were drawn", highlight=False)
 
 
 def _print_agreements(pairs: list[Agreement]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.errors import InputError
-from flexhpc.shipped import resolve
+from flexhpc.shipped import resolve_path
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 """Exit statuses of errors."""
@@ -23,14 +23,14 @@ Spec = Annotated[
     Path,
     typer.Argument(
         metavar="SPEC",
-        help="A sweep spec (YAML), or the name of one shipped with flexhpc (`flexhpc specs`).",
-        parser=lambda text: resolve("specs", Path(text)),
+        help="A sweep spec (YAML file), or the name of a shipped spec (see `flexhpc specs`).",
+        parser=lambda text: resolve_path("specs", Path(text)),
     ),
 ]
 
 
 def find_run_folder(text: str) -> Path:
-    """Return a run folder from its path, or from its name in ``runs``.
+    """Find a run folder by its path, or by its name in the folder ``runs``.
 
     This is called while options are parsed, so that a wrong name fails before heavy imports.
 
@@ -40,7 +40,10 @@ def find_run_folder(text: str) -> Path:
     for path in (Path(text), Path("runs") / text):
         if (path / "sweep.yaml").is_file():
             return path
-    raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
+    raise InputError(
+        f"{text}: not a run folder (it has no sweep.yaml); pass the path of a run folder, or its "
+        "name in runs/"
+    )
 
 
 Run = Annotated[
@@ -56,15 +59,19 @@ RunList = Annotated[
 RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the spec. Repeat the option to change several keys.",
+    ),
 ]
 Profile = Annotated[
     Path | None,
     typer.Option(
         "--profile",
         metavar="PROFILE",
-        help="A profile (YAML: where and how to run), or the name of one shipped with flexhpc.",
-        parser=lambda text: resolve("profiles", Path(text)),
+        help="A profile (YAML file: where and how to run), or the name of a shipped profile.",
+        parser=lambda text: resolve_path("profiles", Path(text)),
     ),
 ]
 Eps = Annotated[
@@ -72,7 +79,8 @@ Eps = Annotated[
     typer.Option(
         "--eps",
         metavar="ERROR",
-        help="Also estimate EMC at this training error, from the stored probes; may be repeated.",
+        help="Also estimate EMC at this training error from the stored probes. Repeat the option "
+        "for several training errors.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -86,7 +94,7 @@ def training_errors(eps: list[float] | None) -> list[float]:
     """
     if invalid := [error for error in eps or () if not 0 < error < 1]:
         raise InputError(
-            f"--eps {error:g}: must be between 0 and 1; 0.1 means one sample in ten"
+            f"--eps {error:g}: must be between 0 and 1; 0.1 means that one sample in ten is missed"
             for error in invalid
         )
     return list(eps or ())
@@ -96,8 +104,8 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     """Validate the values of ``--budget``.
 
     Raises:
-        InputError: the EMC at other budgets is unknown for all points, or a value is not positive
-            or is above twice the largest budget of a point.
+        InputError: the EMC at other budgets is unknown for all points, or a value is not positive,
+            or it is more than twice the largest budget of all points.
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 
@@ -111,8 +119,8 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     key, largest = max(known, key=lambda budget: budget[1], default=("", 0))
     if invalid := [value for value in budgets if not 0 < value <= MAX_FACTOR * largest]:
         raise InputError(
-            f"--budget {value:g}: must be above 0 and at most {MAX_FACTOR:g} times the budget of "
-            f"{largest} {key}"
+            f"--budget {value:g}: must be above 0 and at most {MAX_FACTOR * largest:g}, which is "
+            f"{MAX_FACTOR:g} times the largest budget ({largest} {key})"
             for value in invalid
         )
 
@@ -131,7 +139,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to th
 
 
 def write_output(content: bytes, form: Format, output: Path | None) -> None:
-    """Write the content of a table to a file, or to stdout.
+    """Write an encoded table to the file ``output`` or, if it is None, to stdout.
 
     Raises:
         InputError: the file cannot be written, or Parquet would be printed to a terminal.
@@ -145,7 +153,7 @@ def write_output(content: bytes, form: Format, output: Path | None) -> None:
             raise InputError(f"{output}: cannot be written: {error.strerror}") from None
     elif form is Format.parquet and sys.stdout.isatty():
         raise InputError(
-            "Parquet cannot be printed to a terminal; use --output FILE, or redirect it"
+            "Parquet cannot be printed to a terminal; use --output FILE, or redirect stdout"
         )
     else:
         sys.stdout.buffer.write(content)

@@ -21,13 +21,15 @@ def probe(
     n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")],
     point: Annotated[str, typer.Option("--point", help="Id or index of the point.")] = "0",
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
+        int | None,
+        typer.Option("--seed", min=0, help="Use this seed instead of the seed of the point."),
     ] = None,
     repeat: Annotated[
-        int, typer.Option("--repeat", min=0, help="Index of the probe among those with this n.")
+        int,
+        typer.Option("--repeat", min=0, help="Index of the probe among the probes with this n."),
     ] = 0,
     arm: Annotated[
-        int, typer.Option("--arm", min=0, help="Index of the combination of tuned values.")
+        int, typer.Option("--arm", min=0, help="Index of the arm (combination of tuned values).")
     ] = 0,
     overrides: options.Set = None,
 ) -> None:
@@ -78,10 +80,11 @@ def probe(
 
 @contextmanager
 def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a callback that updates a progress bar, and prints each change of the number of errors.
+    """Yield a callback that shows the progress of training on ``n`` samples.
 
-    Its argument contains ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
-    ``elapsed`` (seconds). The bar is only shown in a terminal.
+    It prints a line whenever the number of missed samples changes and, in a terminal, updates a
+    progress bar. The argument of the callback contains ``epoch``, ``epochs`` (None if unlimited),
+    ``n_errors``, ``loss`` and ``elapsed`` (seconds).
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -119,18 +122,19 @@ def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
             print_line(unprinted)
 
 
-def find_point(points: Sequence[Point], name: str) -> Point:
-    """Return the point with this index, id or unique prefix of an id.
+def find_point(points: Sequence[Point], index_or_id: str) -> Point:
+    """Return the point with an index, an id, or a unique prefix of an id.
 
     Raises:
         InputError: no point matches, or several points match.
     """
-    if name.isdecimal() and int(name) < len(points):
-        return points[int(name)]
-    matches = [point for point in points if point.id.startswith(name)]
+    if index_or_id.isdecimal() and int(index_or_id) < len(points):
+        return points[int(index_or_id)]
+    matches = [point for point in points if point.id.startswith(index_or_id)]
     if len(matches) == 1:
         return matches[0]
     problem = "matches several points" if matches else "matches no point"
     raise InputError(
-        f"--point {name}: {problem}; `flexhpc plan` lists index and id of all {len(points)}"
+        f"--point {index_or_id}: {problem}; `flexhpc plan` lists the index and id of all "
+        f"{len(points)} points"
     )

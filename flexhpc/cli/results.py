@@ -64,8 +64,8 @@ def results(
             "--budget",
             metavar="BUDGET",
             help="Also estimate EMC at this budget, from the times at which training runs fitted. "
-            "The unit is that of the spec's budget, and the maximum is twice that budget. Above "
-            "it, the estimate is a prediction. May be repeated.",
+            "It is in the unit of the spec's budget, and at most twice that budget. Above the "
+            "spec's budget, the estimate is a prediction. Repeat the option for several budgets.",
         ),
     ] = None,
 ) -> None:
@@ -100,9 +100,9 @@ def results(
 
 
 def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
-    """Exit with status 1 if points failed, after printing the reasons.
+    """If points failed, print the reasons and exit with status 1.
 
-    Print them to stderr, because stdout may contain JSON or CSV.
+    The reasons are printed to stderr, because stdout may contain JSON or CSV.
 
     Raises:
         typer.Exit: a point has failed.
@@ -119,11 +119,16 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
 def report(
     runs: options.RunList,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Output folder; by default RUN/report.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Output folder; by default RUN/report, or report for several runs.",
+        ),
     ] = None,
     eps: options.Eps = None,
 ) -> None:
-    """Write an HTML report with figures about one or several runs."""
+    """Write an HTML report with figures on one or several runs."""
     from flexhpc.analysis.report import report_runs
     from flexhpc.store.status import read_runs
 

@@ -14,7 +14,7 @@ from flexhpc.errors import InputError, one_line
 
 
 def cancel(run: options.Run) -> None:
-    """Stop all workers and jobs of a run; finished probes are kept, so it can be resumed."""
+    """Stop all workers and jobs of a run; finished probes are kept, so the run can be resumed."""
     from flexhpc.launch.cancel import cancel_run
 
     message, stopped = cancel_run(run)
@@ -58,9 +58,12 @@ def unpack(
 
 def sync(
     run: options.Run,
-    uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option("--uri", help="MLflow server or database; by default mlflow.db in RUN."),
+    ] = None,
 ) -> None:
-    """Log the stored results of a run to MLflow; may be repeated."""
+    """Log the stored results of a run to MLflow. Results that are already logged are skipped."""
     from flexhpc.store.status import open_run
     from flexhpc.tracking.state import NO_PASSWORD, has_password, local_uri
     from flexhpc.tracking.sync import Syncer
@@ -82,7 +85,7 @@ def ui(
         Path | None,
         typer.Argument(
             metavar="[RUN]",
-            help="A run folder, or its name; by default the newest.",
+            help="A run folder, or its name in runs/. By default the newest run.",
             parser=options.find_run_folder,
         ),
     ] = None,
@@ -93,7 +96,7 @@ def ui(
     ] = False,
     runs: options.RunsFolder = Path("runs"),
 ) -> None:
-    """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
+    """Serve the MLflow UI for a run on the loopback interface, or on a Unix socket."""
     from flexhpc.store.status import open_run
     from flexhpc.tracking.ui import newest_run, private_socket, serve, ui_page
 
@@ -101,7 +104,9 @@ def ui(
     page = ui_page(folder, sweep.name)
     address = private_socket() if socket else None
     if address is not None:
-        typer.echo("Run this command on your machine, then open the address there:")
+        typer.echo(
+            "Run this command on your own machine, then open the address in a browser there:"
+        )
         typer.echo(f"ssh -N -L {port}:{shlex.quote(str(address))} {platform.node()}")
     typer.echo(f"http://127.0.0.1:{port}{page}")
     serve(folder, port, address)

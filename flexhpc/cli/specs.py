@@ -11,14 +11,17 @@ import typer
 
 from flexhpc.cli import options
 from flexhpc.errors import InputError
-from flexhpc.shipped import folder, names
+from flexhpc.shipped import shipped_folder, shipped_names
 
 
 def validate(
     spec: options.Spec,
     overrides: options.Set = None,
     load: Annotated[
-        bool, typer.Option(help="Open the data, and build timm and custom networks.")
+        bool,
+        typer.Option(
+            help="Also open the data, and build timm and custom networks, to find errors in them."
+        ),
     ] = True,
 ) -> None:
     """Check a sweep spec; print all errors at once."""
@@ -33,7 +36,7 @@ def validate(
         if errors := [f"{spec}: {message}" for message, is_error in problems.items() if is_error]:
             raise InputError(errors)
         for message in problems:
-            typer.echo(f"not on this machine: {message}")
+            typer.echo(f"cannot be checked on this machine: {message}")
     count = sum(not point.optional for point in points)
     typer.echo(f"{spec}: valid, {count_text(count, 'point')}")
 
@@ -46,7 +49,7 @@ def plan(
     params: Annotated[bool, typer.Option("--params", help="Show parameter counts.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show the points of a sweep with ids and states, and an upper bound on the cost."""
+    """Show the points of a sweep with their ids and states, and an upper bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines
 
     planned = make_plan(spec, overrides or (), runs, profile, params=params)
@@ -60,7 +63,10 @@ def specs(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Spec to print.")] = None,
 ) -> None:
     """List the specs shipped with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
-    texts = {spec: (folder("specs") / f"{spec}.yaml").read_text() for spec in names("specs")}
+    texts = {
+        spec: (shipped_folder("specs") / f"{spec}.yaml").read_text()
+        for spec in shipped_names("specs")
+    }
     if name is None:
         for spec, text in texts.items():
             typer.echo(f"{spec:24} {_expected_result(text)}")
@@ -89,7 +95,10 @@ def _with_flexhpc_command(text: str) -> str:
 
 
 def _expected_result(text: str) -> str:
-    """Return the first sentence after ``Expected:`` in a spec's header, else its first sentence."""
+    """Return the sentence after ``Expected:`` in the header of a spec.
+
+    If the header has no ``Expected:``, return its first sentence.
+    """
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     expected = comment.partition("Expected: ")[2] or comment
     return expected.split(". ")[0].rstrip(".")

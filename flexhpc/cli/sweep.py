@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from flexhpc.launch.sweep import SweepResult
     from flexhpc.store.status import PointStatus
 
-_BLOCK = 64 * 1024
-"""Size of the end of a log that is read (bytes)."""
+_TAIL_SIZE = 64 * 1024
+"""Number of bytes that are read at the end of a log."""
 
 
 def sweep(
@@ -28,7 +28,10 @@ def sweep(
     profile: options.Profile = None,
     runs: options.RunsFolder = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the sweep.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Start the workers and return; do not follow the sweep."),
+    ] = False,
 ) -> None:
     """Measure all points of a spec that are not measured yet. The same command resumes a sweep."""
     from flexhpc.launch.load_profile import load_profile
@@ -49,11 +52,13 @@ def sweep(
 
     prepared = prepare(spec, overrides or (), runs)
     for name in prepared.edited_code:
-        typer.echo(f"{name} was edited since this run was started; its points are measured again")
+        typer.echo(
+            f"{name} was edited since this run was started; points that use it are measured again"
+        )
     if detach and any(compare.decide for compare in prepared.compare):
         raise InputError(
             "--detach: cannot be combined with compare.decide, because the sweep process chooses "
-            "the next points; run it in tmux or screen"
+            "the next points; run the sweep in tmux or screen instead"
         )
     if detach:
         summary = launch.start_detached(prepared, settings)
@@ -80,7 +85,7 @@ def sweep(
 def _conclude(
     path: Path, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
 ) -> None:
-    """Print the results table and the failures; exit with the corresponding status.
+    """Print the results table and the failures; exit with an error status if there are any.
 
     Raises:
         typer.Exit: the sweep or its report was interrupted, or points failed.
@@ -118,7 +123,7 @@ def _conclude(
 
 
 def _print_failures(failed: Sequence[PointStatus]) -> None:
-    """Print each distinct failure message with the last lines of the log of its first point."""
+    """Print each distinct failure message once, with the last log lines of its first point."""
     from flexhpc.analysis.reasons import failures_by_message, points_text
 
     quoted: set[Path] = set()
@@ -144,10 +149,10 @@ def _last_lines(log: Path, count: int = 12) -> list[str]:
     """Return the last non-empty lines of a log.
 
     Args:
-        log: stderr log of rank 0 of a job (the logs of the other ranks are included), or a folder
-            of logs.
-        count: number of lines, divided equally among the logs, but at least 3 of each log. From a
-            folder, at most this number of lines is returned.
+        log: a folder of logs, or the stderr log of rank 0 of a job. In the latter case, the logs of
+            the other ranks are read too.
+        count: number of lines, divided equally among the logs. At least 3 lines are read from each
+            log; for a folder, only the last ``count`` lines of all logs are returned.
     """
     if log.is_dir():
         paths = sorted(log.glob("*_log.err"))
@@ -156,15 +161,15 @@ def _last_lines(log: Path, count: int = 12) -> list[str]:
     count_each = max(3, count // max(1, len(paths)))
     lines: list[str] = []
     for path in paths:
-        lines += [line for line in _last_block(path).splitlines() if line.strip()][-count_each:]
+        lines += [line for line in _read_tail(path).splitlines() if line.strip()][-count_each:]
     return lines[-count:] if log.is_dir() else lines
 
 
-def _last_block(path: Path) -> str:
+def _read_tail(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
-            file.seek(max(0, file.tell() - _BLOCK))
+            file.seek(max(0, file.tell() - _TAIL_SIZE))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

@@ -254,7 +254,7 @@ def run_sweep(
                 background, more_steps = iter(meanwhile), True
                 finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
-                    if folder.removed():
+                    if folder.check_removed():
                         _stop_workers(backend, reader, view, signals, stop_file)
                         raise PointError(
                             f"{run.path} was moved or removed during the sweep; move it back and "

@@ -1,6 +1,6 @@
-"""Search policies: pure functions that choose the next n (samples) and estimate the EMC.
+"""Search policies: pure functions that choose the n of the next probes and estimate the EMC.
 
-Does not import torch.
+This package does not import torch.
 """
 
 from flexhpc.search.bayes import estimate_at

@@ -27,16 +27,16 @@ from flexhpc.search.history import History
 Coordinates = Sequence[Sequence[float]]
 """Coordinates of each arm, one per tuned key; neighbouring arms have a distance of about 1."""
 SINGLE_ARM: Coordinates = ((),)
-"""Coordinates of the single arm of a point without tuned keys."""
+"""Coordinates of a point without tuned keys, which has a single arm."""
 _LEVEL_SD, _ARM_SD, _INDEPENDENT_SD = 3.0, 2.0, 0.2
 """Standard deviations (log n) of the terms of the Gaussian process: a level common to all arms, a
 smooth function of the coordinates, and an independent term of each arm."""
 _LENGTH_SCALE = 2.5
 """Length scale of the Gaussian process, in units of the coordinates."""
-_CORRECT = 0.9
+_GAUSSIAN_FRACTION = 0.9
 """Prior probability that the threshold of an arm follows the Gaussian process."""
-_UNIFORM = 1 / 12
-"""Density of a threshold that does not follow it (uniform, per unit of log n)."""
+_OUTLIER_DENSITY = 1 / 12
+"""Uniform density (per unit of log n) of a threshold that does not follow the Gaussian process."""
 _WIDTH_SD = 0.35
 """Standard deviation of an arm's log width around the log width shared by all arms."""
 _DRAWS = 960
@@ -48,34 +48,34 @@ class ArmPosteriors:
     """Joint posterior of all arms, as equally weighted draws.
 
     Attributes:
-        separate: posterior of each arm given its own probes; the other arms only affect the prior
-            of its width.
-        pooled: posterior of each arm given the probes of all arms, as ``draws`` cells; joint draw i
-            consists of cell i of every curve.
+        separate_curves: posterior of each arm given its own probes; the other arms only affect the
+            prior of its width.
+        pooled_curves: posterior of each arm given the probes of all arms. Each curve has one cell
+            per joint draw: the cells i of all curves together are the joint draw i.
         log_emc: log EMC, clipped to [0, log n_limit], shape (draws, arms).
         probed: whether each arm has probes, length (arms,).
     """
 
-    separate: Sequence[FitCurve]
-    pooled: Sequence[FitCurve]
+    separate_curves: Sequence[FitCurve]
+    pooled_curves: Sequence[FitCurve]
     log_emc: Floats
     probed: Sequence[bool]
 
     @property
-    def best(self) -> int:
-        """The arm with the largest posterior mean of log EMC, among those with probes."""
+    def best_arm(self) -> int:
+        """Index of the arm with the largest posterior mean of log EMC. The arm must have probes."""
         mean = np.where(self.probed, self.log_emc.mean(axis=0), -math.inf)
         return int(np.argmax(mean))
 
     @property
     def best_chance(self) -> float:
-        """Posterior probability that :attr:`best` has the largest EMC of all arms."""
-        return float(np.mean(self.log_emc.argmax(axis=1) == self.best))
+        """Posterior probability that :attr:`best_arm` has the largest EMC of all arms."""
+        return float(np.mean(self.log_emc.argmax(axis=1) == self.best_arm))
 
     @property
     def regret(self) -> float:
-        """Posterior mean of log(largest EMC of all arms / EMC of :attr:`best`)."""
-        return float((self.log_emc.max(axis=1) - self.log_emc[:, self.best]).mean())
+        """Posterior mean of log(largest EMC of all arms / EMC of :attr:`best_arm`)."""
+        return float((self.log_emc.max(axis=1) - self.log_emc[:, self.best_arm]).mean())
 
 
 def arm_posteriors(
@@ -94,15 +94,17 @@ def arm_posteriors(
     separate = _with_common_width([posterior(results, n_limit) for results in by_arm])
     pooled = []
     for arm, curve in enumerate(separate):
-        prior = _prior(separate, probed, coordinates, arm)
-        if prior is not None:
-            curve = curve.reweight(_log_weight(curve.threshold, *prior))
+        prediction = _predict_threshold(separate, probed, coordinates, arm)
+        if prediction is not None:
+            curve = curve.reweight(_log_prior(curve.threshold, *prediction))
         order = np.random.default_rng(arm).permutation(_DRAWS)
         pooled.append(curve.resample(_DRAWS).take(order))
     log_emc = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
     # Posterior mass outside of [1, n_limit] must not make one arm appear better than another.
     log_emc = np.clip(log_emc, 0.0, math.log(n_limit))
-    return ArmPosteriors(separate=separate, pooled=pooled, log_emc=log_emc, probed=probed)
+    return ArmPosteriors(
+        separate_curves=separate, pooled_curves=pooled, log_emc=log_emc, probed=probed
+    )
 
 
 def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
@@ -131,17 +133,18 @@ def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
     return result
 
 
-def _prior(
+def _predict_threshold(
     curves: Sequence[FitCurve], probed: Sequence[bool], coordinates: Coordinates, arm: int
 ) -> tuple[float, float] | None:
-    """Predict mean and standard deviation of an arm's threshold (log n) from the other arms.
+    """Predict an arm's threshold (log n) from the other arms.
 
-    Return None if no other arm has probes.
+    Returns:
+        Mean and standard deviation of the prediction; None if no other arm has probes.
     """
     others = [other for other in range(len(curves)) if probed[other] and other != arm]
     if not others:
         return None
-    moments = [_moments(curves[other]) for other in others]
+    moments = [_threshold_moments(curves[other]) for other in others]
     mean = np.array([m for m, _ in moments])
     noise = np.array([s**2 for _, s in moments])
     positions = np.array([coordinates[i] for i in (*others, arm)], dtype=np.float64)
@@ -155,12 +158,15 @@ def _prior(
     return expected, math.sqrt(variance)
 
 
-def _moments(curve: FitCurve) -> tuple[float, float]:
+def _threshold_moments(curve: FitCurve) -> tuple[float, float]:
+    """Return the posterior mean and standard deviation of the threshold (log n)."""
     mean = float(curve.weight @ curve.threshold)
     return mean, math.sqrt(float(curve.weight @ (curve.threshold - mean) ** 2))
 
 
-def _log_weight(threshold: Floats, centre: float, scale: float) -> Floats:
-    z = (threshold - centre) / scale
-    near = np.exp(-0.5 * z * z) / (scale * math.sqrt(2 * math.pi))
-    return np.asarray(np.log(_CORRECT * near + (1 - _CORRECT) * _UNIFORM))
+def _log_prior(threshold: Floats, mean: float, deviation: float) -> Floats:
+    """Return the log prior density of thresholds, given their predicted mean and deviation."""
+    z = (threshold - mean) / deviation
+    normal = np.exp(-0.5 * z * z) / (deviation * math.sqrt(2 * math.pi))
+    outlier = (1 - _GAUSSIAN_FRACTION) * _OUTLIER_DENSITY
+    return np.asarray(np.log(_GAUSSIAN_FRACTION * normal + outlier))

@@ -1,4 +1,4 @@
-"""Bayesian policy: choose the most informative probe per cost until the interval is narrow."""
+"""Bayesian policy: choose probes by information per cost until the interval is narrow enough."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from flexhpc.search.history import (
 )
 from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
-_HALF = 0.5
-"""Fraction of the training runs with an error of at most ``eps`` at the n to estimate."""
+_EPS_LEVEL = 0.5
+"""The EMC at a training error ``eps`` is the n at which this fraction of training runs has an error
+of at most ``eps``."""
 _BRACKET_SLACK = 1.05
-"""Factor by which the largest fit may lie below the interval, or the smallest failure above it."""
-_REGRET = 0.25
-"""Regret of the best arm at which the comparison of arms stops, as a fraction of the tolerance."""
+"""A search may end although the largest fit lies below the interval, or the smallest failure lies
+above the interval, by up to this factor."""
+_MAX_REGRET = 0.25
+"""The comparison of arms stops if the regret of the best arm is at most this fraction of the
+tolerance."""
 
 
 def propose(
@@ -37,16 +40,17 @@ def propose(
     if not history:
         return _first_round(search, n_limit, len(coordinates))
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
-    compared = arms if arms and arms.regret > _REGRET * search.tolerance else None
+    compared = arms if arms and arms.regret > _MAX_REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
-    spent = costs.in_full_runs(history)
+    spent = costs.cost_in_full_runs(history)
     ended_by: EndedBy = "tolerance"
     for number, eps in enumerate(_error_levels(search), start=1):
-        curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
+        perfect = eps is None
+        curve = arms.separate_curves[arm] if arms and perfect else posterior(results, n_limit, eps)
         lower, upper = _interval(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
-        missing = _missing_verdict(results, lower, upper, n_limit, eps) if narrow else None
-        if narrow and missing is None and compared is None:
+        unconfirmed = _unconfirmed_n(results, lower, upper, n_limit, eps) if narrow else None
+        if narrow and unconfirmed is None and compared is None:
             emc = _emc_interval(curve, _estimand_level(search, eps), n_limit, results, eps)
             if number == 1 and emc.censored != "none":
                 ended_by = "data"
@@ -59,7 +63,7 @@ def propose(
         else:
             candidates, draws = list(range(len(coordinates))), Draws.from_arms(compared)
         lowest = [
-            _smallest_proposal(history, candidate, search.at_once) for candidate in candidates
+            _smallest_n(history, candidate, halvings=search.at_once) for candidate in candidates
         ]
         index = candidates.index(arm)
         chosen = choose_probes(
@@ -67,7 +71,7 @@ def propose(
             costs,
             [(low, n_limit) for low in lowest],
             count=search.at_once,
-            required=[] if missing is None else [(index, max(missing, lowest[index]))],
+            required=[] if unconfirmed is None else [(index, max(unconfirmed, lowest[index]))],
             unfinished=[
                 (candidates.index(r.arm), r.n, r.share or 0.0)
                 for r in history
@@ -81,35 +85,39 @@ def propose(
 def _best_arm(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> tuple[ArmPosteriors | None, int, list[ProbeResult]]:
-    """Return the arm posteriors (None if there is only one arm), the best arm and its probes."""
+    """Return the posteriors of the arms, the index of the best arm, and the probes of this arm.
+
+    The posteriors are None if there is only one arm.
+    """
     arms = None
     if len(coordinates) > 1:
         arms = arm_posteriors(history, n_limit, search.quantile, coordinates)
-    arm = 0 if arms is None else arms.best
-    return arms, arm, _of_arm(history, arm)
+    arm = 0 if arms is None else arms.best_arm
+    return arms, arm, _probes_of_arm(history, arm)
 
 
-def _of_arm(history: History, arm: int) -> list[ProbeResult]:
+def _probes_of_arm(history: History, arm: int) -> list[ProbeResult]:
     return [result for result in history if result.arm == arm]
 
 
-def _smallest_proposal(history: History, arm: int, count: int) -> int:
-    """Return the smallest n that may be proposed: the smallest tried n, halved ``count`` times.
+def _smallest_n(history: History, arm: int, *, halvings: int) -> int:
+    """Return the smallest n that may be proposed: the smallest tried n, halved ``halvings`` times.
 
-    The result is 1 only if every probe failed and one of them used fewer than 4 samples, because a
-    network with batch normalisation cannot be trained on one sample.
+    A network with batch normalisation cannot be trained on one sample. Therefore n = 1 is proposed
+    only if every probe failed and the smallest tried n is below 4.
     """
-    results = _of_arm(history, arm) or history
+    results = _probes_of_arm(history, arm) or history
     smallest = min(result.n for result in results)
     last = smallest < 4 and all(result.verdict != "fit" for result in history)
-    return min(smallest, max(smallest >> count, 1 if last else 2))
+    return min(smallest, max(smallest >> halvings, 1 if last else 2))
 
 
 def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
-    """Propose the first probes: ``start`` times 1, 2, 4, ..., then ``start`` times 1/2, 1/4, ...
+    """Propose the first ``at_once`` probes.
 
-    An n above ``n_limit`` is replaced by ``n_limit``. With several arms, propose ``start`` for each
-    arm, from the middle arm outwards.
+    With one arm, n is ``start`` times 1, 2, 4, ..., then ``start`` times 1/2, 1/4, ... An n above
+    ``n_limit`` is replaced by ``n_limit``. With several arms, n is ``start`` for each arm, from the
+    middle arm outwards.
     """
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
@@ -122,11 +130,13 @@ def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
 
 
 def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
-    """Estimate the EMC of the best arm for a perfect fit and for each eps."""
+    """Estimate the EMC of the best arm for a perfect fit and for each value of ``search.eps``."""
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
-    curve = arms.separate[arm] if arms else posterior(results, n_limit)
+    curve = arms.separate_curves[arm] if arms else posterior(results, n_limit)
     by_eps = {
-        eps_name(eps): _emc_interval(posterior(results, n_limit, eps), _HALF, n_limit, results, eps)
+        eps_name(eps): _emc_interval(
+            posterior(results, n_limit, eps), _EPS_LEVEL, n_limit, results, eps
+        )
         for eps in _error_levels(search)
         if eps is not None
     }
@@ -140,10 +150,10 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
 
 
 def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | None:
-    """Estimate the largest n that is trained to at most a training error, from any policy's probes.
+    """Estimate the EMC at a training error from the probes of any policy.
 
-    The estimand is the n at which half of the training runs end with at most ``eps * n`` missed
-    samples, as for ``search.eps`` of the Bayesian search. The policy did not choose probes for this
+    This EMC is the n at which half of the training runs end with at most ``eps * n`` missed
+    samples, as for ``search.eps`` of the Bayesian policy. The probes were not chosen for this
     estimand, so the interval may be wide.
 
     Args:
@@ -152,40 +162,44 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
         history: finished probes, in any order.
 
     Returns:
-        The estimate; None without accepted probes.
+        The estimate; None if there are no accepted probes.
     """
     if not accepted_probes(history):
         return None
-    return _emc_interval(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
+    return _emc_interval(posterior(history, n_limit, eps), _EPS_LEVEL, n_limit, history, eps)
 
 
 def _error_levels(search: Bayes) -> list[float | None]:
-    """Return the training errors at which EMC is estimated: None (perfect fit), then ascending."""
+    """Return the training errors at which EMC is estimated, in ascending order.
+
+    The first one is None, which means a perfect fit.
+    """
     return [None, *sorted(search.eps or ())]
 
 
 def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
-    """Return the fraction of passing training runs that defines the estimand."""
-    return search.quantile if eps is None else _HALF
+    """Return the fraction of training runs that pass if n is the EMC to estimate."""
+    return search.quantile if eps is None else _EPS_LEVEL
 
 
 def _interval(
     curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
 ) -> tuple[float, float]:
-    """Return the interval of the estimand in samples, clipped to [1, n_limit]."""
+    """Return both ends of the estimand's interval in samples, clipped to [1, n_limit]."""
     ends = curve.quantiles(curve.level_set(_estimand_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return lower, upper
 
 
-def _missing_verdict(
+def _unconfirmed_n(
     history: History, lower: float, upper: float, n_limit: int, eps: float | None
 ) -> int | None:
-    """Return an n that must be probed before the search may end with this interval, or None.
+    """Return an n that must be probed before the search may end with this interval.
 
-    The posterior alone is not sufficient, because it also depends on the numbers of missed samples:
-    a fit must confirm the lower end of the interval, and a failure the upper end. If no probe
-    fitted, a failure at n = 1 is required; if no probe failed, a fit at ``n_limit``.
+    Return None if there is no such n. The posterior alone is not sufficient, because it also
+    depends on the numbers of missed samples: a fit must confirm the lower end of the interval, and
+    a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is required. If no
+    probe failed, a fit at ``n_limit`` is required.
     """
     fits, fails = _split(history, eps)
     if not fails:
@@ -207,14 +221,17 @@ def _emc_interval(
 
 
 def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
-    """Split the n of the accepted probes into passes and failures at training error ``eps``."""
+    """Return the n of the probes that pass at training error ``eps``, and the n of the others.
+
+    Only accepted probes are used.
+    """
     fits = fit_predicate(eps)
     results = accepted_probes(history)
     return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
 
 
 def probe_bound(search: Bayes, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
-    """Return an infinite bound, because only ``max_cost`` limits this policy."""
+    """Return an infinite bound, because only ``max_cost`` limits the number of probes."""
     return [(n_limit, math.inf)]
 
 

@@ -40,7 +40,10 @@ def propose(
 
 
 def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
-    """Estimate the EMC for a perfect fit and for each eps; None until one n has enough probes."""
+    """Estimate the EMC for a perfect fit and for each value of ``search.eps``.
+
+    Return None if no n has enough probes yet.
+    """
     states = _replay(search, n_limit, history)
     first = next(states)
     if first.bracket == Bracket():
@@ -55,7 +58,7 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
 
 
 def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
-    """Return an upper bound on the probes, as pairs of n and number of probes."""
+    """Return an upper bound on the probes of a search, as pairs of n and number of probes."""
     larger = ascending_ns(search.start, 2.0, n_limit)
     smaller = ascending_ns(1, 2.0, min(search.start, n_limit))
     ratio = min(2.0, n_limit)
@@ -68,10 +71,10 @@ def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple
 
 
 def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
-    """Replay the bisection for a perfect fit, then one for each eps in ascending order.
+    """Replay the bisection for a perfect fit, then a bisection for each eps in ascending order.
 
-    All bisections share their probes, and each one starts at the result of the previous one. The
-    iterator stops after the first bisection that needs another probe.
+    All bisections share their probes, and each bisection starts at the largest fit of the previous
+    bisection. The iterator stops after the first bisection that needs another probe.
     """
     decisions = [decide_by_quorum(history, search.seeds_per_n)]
     decisions += [
@@ -89,8 +92,8 @@ def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[Searc
 def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
-    This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over the probes
-    from which :func:`decide_by_quorum` decides whether n fits.
+    This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over all
+    accepted probes at n. A decision requires more than half of ``seeds_per_n`` of them.
     """
     groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
 
@@ -106,7 +109,7 @@ def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> FitDecis
 def _fit_estimate(
     search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket
 ) -> EmcInterval:
-    """Return the EMC and its interval for the estimand of ``search``."""
+    """Return the EMC for a perfect fit and its interval, for the estimand of ``search``."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
     lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
     if low is None:
@@ -121,10 +124,10 @@ def _fit_estimate(
 
 
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
-    """Return the EMC for a training error: geometric mean of its bracket, and interval.
+    """Return the EMC at a training error and its interval.
 
-    The bracket is computed from the mean error at each n, and the interval from the median error.
-    They agree if the errors at one n vary little.
+    The EMC is the geometric mean of the bracket. The bracket is computed from the mean error at
+    each n, and the interval from the median error. Both agree if the errors at one n vary little.
     """
     curve = posterior(history, n_limit, eps)
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)

@@ -1,8 +1,8 @@
 """EMC as a function of the budget, estimated from the times at which training runs fitted.
 
 :mod:`flexhpc.search.times` describes the model. Growth laws are drawn from the full likelihood of
-the times, and fit curves from the bounded likelihood, as for the EMC itself. Both sets of draws are
-sorted by threshold and paired.
+the times. Fit curves are drawn from the bounded likelihood, as for the EMC itself. Both sets of
+draws are sorted by threshold and paired.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from flexhpc.search.history import (
 from flexhpc.search.times import Times, shift
 
 MAX_FACTOR = 2.0
-"""Largest multiple of the budget for which EMC is predicted; intervals at 4 were too narrow."""
+"""Largest multiple of the budget for which EMC is predicted. The intervals of predictions for four
+times the budget were too narrow."""
 NO_OTHER_BUDGET = (
     "the EMC at other budgets can be estimated only with until: saturation, or with a fixed budget "
     "and a constant learning rate"
@@ -42,7 +43,7 @@ class BudgetCurve:
     Attributes:
         curve: fit curves at the budget of the search.
         law: index of the growth law of each draw, shape (draws,).
-        history: the probes.
+        history: probes from which the posterior was computed.
         n_limit: largest available n (samples).
     """
 
@@ -57,14 +58,21 @@ class BudgetCurve:
 
     @property
     def smallest_factor(self) -> float:
-        """Smallest multiple of the budget for which EMC can be estimated: 0, or that of the first
-        stage if the exact times of fits are unknown."""
+        """Smallest multiple of the budget for which EMC can be estimated.
+
+        This is 0 if the exact times of the fits are known; otherwise it is the budget of the first
+        stage divided by the budget of the search.
+        """
         if all(result.failed_after is None for result in self.history):
             return 0.0
         return 0.5 ** max(result.stage for result in self.history)
 
     def gain(self, q: float, factor: float) -> Quantiles:
-        """Return lower end, median and upper end of the ratio of EMC(factor) to EMC."""
+        """Return the ratio by which ``factor`` times the budget changes the EMC.
+
+        Returns:
+            Lower end, median and upper end of the ratio.
+        """
         return self.curve.quantiles(self.level_set(q, factor) / self.curve.level_set(q), TAILS)
 
     def emc(self, q: float, factor: float) -> EmcInterval:
@@ -95,8 +103,9 @@ def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
 def _budget_curve(history: tuple[ProbeResult, ...], n_limit: int) -> BudgetCurve:
     curve, times = posterior(history, n_limit), Times.from_history(history)
     shapes, index = np.unique(np.stack([curve.threshold, curve.width]), axis=1, return_inverse=True)
-    by_law = times.by_law(*shapes)
-    log_weight = np.log(np.bincount(index.ravel(), curve.weight)) - times.bounded_likelihood(by_law)
+    by_law = times.log_likelihood_by_law(*shapes)
+    log_weight = np.log(np.bincount(index.ravel(), curve.weight))
+    log_weight -= times.bounded_log_likelihood(by_law)
     joint = log_weight[:, None] + by_law
     below = np.cumsum(np.exp(joint - joint.max()))
     drawn = np.searchsorted(below, (np.arange(_DRAWS) + 0.5) / _DRAWS * below[-1])

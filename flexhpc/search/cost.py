@@ -13,18 +13,22 @@ def cost_bound(
     search: Search, training: Procedure, n_limit: int, *, tuned: bool = False,
     doublings: int | None = None,
 ) -> int | None:  # fmt: skip
-    """Return an upper bound on the cost of a point, for probes that use the whole (largest) budget.
+    """Return an upper bound on the cost of a point.
+
+    The bound assumes that every probe uses its whole budget. If the budget is doubled, it assumes
+    that every probe uses the largest budget.
 
     Args:
-        search: policy.
+        search: policy and its settings.
         training: training procedure.
         n_limit: largest available n (samples).
         tuned: whether the search covers several arms.
-        doublings: number of times that the budget is doubled; by default the maximum.
+        doublings: number of times that the budget is doubled; by default the maximum that
+            ``training`` permits.
 
     Returns:
-        Sample passes, or None if there is no bound: training runs until convergence, the search
-        has no cap, or a custom trainer determines its own budget.
+        Sample passes, or None if there is no bound because training runs until convergence, the
+        search has no cap, or a custom trainer determines its own budget.
     """
     if not isinstance(training, Training) or training.until == "convergence":
         return None

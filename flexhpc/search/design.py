@@ -16,13 +16,14 @@ from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
-_BINS_OF_ARM = 6
-"""Number of draws and of groups for a single arm; number of groups per arm for several arms."""
+"""Number of draws and number of their groups, if there is a single arm."""
+_BINS_PER_ARM = 6
+"""Number of groups of draws for each arm, if there are several arms."""
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
-"""Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
+"""Prior guesses of the fraction of the budget that a fitting and a failing probe uses."""
 _MIN_SHARE = 0.05
-"""Smallest expected cost of continuing a training run, in whole training runs."""
+"""Smallest expected cost of continuing a training run, as a fraction of a whole training run."""
 _PRIOR_WEIGHT = 3
 """Number of observed probes that have the same weight as a prior guess."""
 
@@ -32,14 +33,15 @@ class CostModel:
     """Cost model of a probe, estimated from the history.
 
     Attributes:
-        fit, fail: expected fraction of its budget that a fitting (failing) probe uses.
-        growth: exponent g of the cost of a full budget, which is proportional to n**g: 1 for a
-            budget in epochs, 0 for one in updates.
+        fit_share: expected fraction of the budget that a fitting probe uses.
+        fail_share: expected fraction of the budget that a failing probe uses.
+        growth: the cost of a full budget is proportional to n**growth. The exponent is 1 for a
+            budget in epochs, and 0 for a budget in updates.
         log_cost: log of the sample passes of a full budget at n = 1; None before any cost is known.
     """
 
-    fit: float
-    fail: float
+    fit_share: float
+    fail_share: float
     growth: float
     log_cost: float | None
 
@@ -47,15 +49,16 @@ class CostModel:
     def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
-        Without a budget, every failing probe is taken as a full training run.
+        If training has no budget, every failing probe counts as a full training run.
         """
         known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
 
-        def mean_share(prior: float, fit: bool) -> float:
+        def mean_share(prior: float, *, fit: bool) -> float:
             shares = [r.share for r in known if r.fit == fit and r.share is not None]
             return (prior * _PRIOR_WEIGHT + sum(shares)) / (_PRIOR_WEIGHT + len(shares))
 
-        fit, fail = mean_share(_FIT_FRACTION, True), mean_share(_FAIL_FRACTION, False)
+        fit_share = mean_share(_FIT_FRACTION, fit=True)
+        fail_share = mean_share(_FAIL_FRACTION, fit=False)
         full_runs = known or [r for r in history if not r.fit and r.cost > 0]
         n = np.log([r.n for r in full_runs])
         full = np.log([r.cost / (r.share or 1) for r in full_runs])
@@ -63,26 +66,29 @@ class CostModel:
         if len(n) and np.ptp(n) > math.log(1.5):
             growth = float(np.clip(np.polyfit(n, full, 1)[0], 0, 1))
         log_cost = float(np.mean(full - growth * n)) if len(n) else None
-        return cls(fit=fit, fail=fail, growth=growth, log_cost=log_cost)
+        return cls(fit_share=fit_share, fail_share=fail_share, growth=growth, log_cost=log_cost)
 
-    def expected(self, n: Floats, chance: Floats, used: Floats) -> Floats:
+    def expected_cost(self, n: Floats, chance: Floats, used: Floats) -> Floats:
         """Return the expected relative cost of probes at ``n`` with P(fit) = ``chance``.
 
         The unit is arbitrary, because only ratios of these costs are used.
 
         Args:
-            n, chance: number of samples and P(fit) of each probe.
-            used: fraction of the budget that each probe has used already; 0 for new training runs.
+            n: number of samples of each probe.
+            chance: P(fit) of each probe.
+            used: fraction of the budget that the training run of each probe has used already; 0 for
+                new training runs.
         """
-        share = np.maximum(self.fit, used) * chance + self.fail * (1 - chance)
+        share = np.maximum(self.fit_share, used) * chance + self.fail_share * (1 - chance)
         remaining = np.where(used > 0, np.maximum(share - used, _MIN_SHARE), share)
         return np.asarray(n**self.growth * remaining)
 
-    def in_full_runs(self, history: History) -> float:
-        """Return the cost of all probes in full training runs: the sum of used budget fractions.
+    def cost_in_full_runs(self, history: History) -> float:
+        """Return the cost of all probes, in units of full training runs.
 
-        If training has no budget, the fraction is the cost divided by the estimated cost of a full
-        training run at the same n, at most 1.
+        A probe costs the fraction of its budget that it used. If training has no budget, a probe
+        costs its sample passes divided by the sample passes of a full training run at the same n,
+        but at most 1.
         """
         used = 0.0
         for result in history:
@@ -100,7 +106,7 @@ class CostModel:
 class Draws:
     """Equally weighted posterior draws, grouped by the value of the target quantity.
 
-    The target quantity is discretised: draws are sorted by it and divided into consecutive groups.
+    The target quantity is discretised: draws are sorted by its value and divided into groups.
 
     Attributes:
         curves: fit curves of each arm, each of shape (draws,).
@@ -120,11 +126,11 @@ class Draws:
     def from_arms(cls, arms: ArmPosteriors) -> Draws:
         """Group draws by the best arm and, within it, by quantiles of its EMC."""
         best, top = arms.log_emc.argmax(axis=1), arms.log_emc.max(axis=1)
-        ends = np.quantile(top, np.linspace(0, 1, _BINS_OF_ARM + 1)[1:-1])
-        group = best * _BINS_OF_ARM + np.searchsorted(ends, top)
+        ends = np.quantile(top, np.linspace(0, 1, _BINS_PER_ARM + 1)[1:-1])
+        group = best * _BINS_PER_ARM + np.searchsorted(ends, top)
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        return cls(curves=[curve.take(order) for curve in arms.pooled], starts=starts)
+        return cls(curves=[curve.take(order) for curve in arms.pooled_curves], starts=starts)
 
 
 def choose_probes(
@@ -133,13 +139,14 @@ def choose_probes(
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Choose (arm, n) of the next probes, which may run in parallel.
 
-    Greedy selection: each probe maximises the mutual information between its verdict and the target
-    quantity, conditional on the verdicts of the probes already chosen, per expected cost.
+    Greedy selection: each probe maximises the information per expected cost. The information is the
+    mutual information between the probe's verdict and the target quantity, conditional on the
+    verdicts of the probes already chosen.
 
     Args:
         draws: posterior draws, grouped by the target quantity.
         costs: cost model of probes.
-        ranges: per arm, the smallest and largest n that may be chosen (samples).
+        ranges: for each arm, the smallest and largest n that may be chosen (samples).
         count: number of probes to return.
         required: (arm, n) of probes that must be chosen; they come first.
         unfinished: (arm, n, used fraction of the budget) of training runs that can be continued.
@@ -156,35 +163,39 @@ def choose_probes(
         ns.append(candidates)
         chances.append(curve.chance(candidates))
     n, chance = np.concatenate(ns), np.concatenate(chances, axis=1)
-    cost = costs.expected(n, chance.mean(axis=0), np.array(used))
+    cost = costs.expected_cost(n, chance.mean(axis=0), np.array(used))
     chosen = list(required[:count])
     outcomes = np.ones((len(chance), 1))
     for arm, chosen_n in chosen:
         p = draws.curves[arm].chance(np.array([chosen_n], dtype=np.float64))
-        outcomes = _joint(outcomes, p)[..., 0]
+        outcomes = _extend_outcomes(outcomes, p)[..., 0]
     while len(chosen) < count:
-        joint = _joint(outcomes, chance)
-        gain = _information(joint, draws.starts) - _information(outcomes, draws.starts)
+        joint = _extend_outcomes(outcomes, chance)
+        gain = _mutual_information(joint, draws.starts)
+        gain -= _mutual_information(outcomes, draws.starts)
         best = int(np.argmax(gain / cost))
         if used[best]:  # a training run can be continued only once
-            cost[best] = costs.expected(n[best], chance[:, best].mean(), np.zeros(()))
+            cost[best] = costs.expected_cost(n[best], chance[:, best].mean(), np.zeros(()))
         chosen.append((arms[best], int(n[best])))
         outcomes = joint[..., best]
     return chosen
 
 
-def _joint(outcomes: Floats, chance: Floats) -> Floats:
-    """Extend joint outcome probabilities by one more probe, to shape (draws, 2 m, candidates).
+def _extend_outcomes(outcomes: Floats, chance: Floats) -> Floats:
+    """Extend the joint outcome probabilities of the chosen probes by an additional probe.
 
     Args:
         outcomes: probability of each joint outcome of the chosen probes, shape (draws, m).
-        chance: P(fit) of the additional probe, shape (draws, candidates).
+        chance: P(fit) of each candidate for the additional probe, shape (draws, candidates).
+
+    Returns:
+        Probability of each extended outcome, shape (draws, 2 m, candidates).
     """
     fits, fails = (outcomes[:, :, None] * p[:, None, :] for p in (chance, 1 - chance))
     return np.concatenate((fits, fails), axis=1)
 
 
-def _information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
+def _mutual_information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
     """Return the mutual information (nats) between outcome and group, shape (...).
 
     Args:
@@ -200,5 +211,5 @@ def _information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
 
 
 def _entropy(chance: Floats) -> Floats:
-    """Return the entropy (nats) over the first axis."""
+    """Return the entropy (nats) of distributions over the first axis."""
     return np.asarray(-xlogy(chance, chance).sum(axis=0))

@@ -4,9 +4,11 @@ The latent difficulty of a probe is u = (log n - threshold) / width + noise with
 probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
 is used: log(missed) = onset + spread * u, observed to within half a sample. Onset and spread depend
 on the model and are marginalised. The onset is a few samples or, for networks that fail abruptly, a
-fraction of all samples. With a spread near 0, as for an exact solver, the count is uninformative.
+fraction of all samples. With a spread near 0, as for an exact solver, this number is
+uninformative.
 
-In a lapse, a failure that can occur at any n, either a few or any number of samples are missed.
+A lapse is a failure that can occur at any n. In a lapse, either only a few samples are missed, or
+any number of samples.
 """
 
 from __future__ import annotations
@@ -26,18 +28,21 @@ Ints = NDArray[np.intp]
 SPREADS = np.array([0.02, 0.02, 0.5, 0.5, 1.2, 1.2, 0.5, 1.2])
 ONSETS = np.log([0.5, 3.0, 0.5, 3.0, 0.5, 3.0, 0.05, 0.05])
 RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
-"""1 where the onset is a fraction of all samples, 0 where it is a number of samples."""
+"""1 where the onset is a fraction of all samples, 0 where the onset is a number of samples."""
 LAW_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Fraction of failures with a number of missed samples that none of these pairs describes."""
-FEW = 0.2
-"""Fraction of lapses that miss few samples: m samples with probability 1 / (m (m + 1))."""
+"""Fraction of failures whose number of missed samples is described by none of these pairs."""
+FEW_MISSED = 0.2
+"""Fraction of lapses in which only a few samples are missed. In these lapses, m samples are missed
+with probability 1 / (m (m + 1))."""
 MAX_COUNT_FACTOR = 50.0
-"""Largest factor by which the missed samples of all probes may shift the odds of two curves."""
+"""Largest factor by which the numbers of missed samples of all probes together may shift the odds
+of two curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
-"""Number of probabilities multiplied per logarithm; the logarithm dominates the run time."""
+"""Number of probabilities that are multiplied before a logarithm is taken, because logarithms
+dominate the run time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +50,13 @@ class Evidence:
     """Finished probes as arrays.
 
     Attributes:
-        fit_n, fit_counts: distinct log n of the fits, and the number of fits at each.
+        fit_n: distinct values of log n of the fits.
+        fit_counts: number of fits at each value of ``fit_n``.
         fail_n: log n of each failure.
-        missed_lo, missed_hi: log of the number of missed samples minus and plus one half, per
-            failure (infinite where unknown).
-        broad: probability of that count under the log-uniform distribution, per failure.
-        lapsed: probability of that count if the failure is a lapse, per failure.
+        missed_lo, missed_hi: log(m - 1/2) and log(m + 1/2) of each failure, where m is the number
+            of missed samples; infinite if m is unknown.
+        broad: probability of m under the log-uniform distribution, for each failure.
+        lapsed: probability of m if the failure is a lapse, for each failure.
     """
 
     fit_n: Floats
@@ -65,12 +71,12 @@ class Evidence:
     def from_history(cls, history: History, eps: float | None) -> Evidence:
         """Convert a history.
 
-        With ``eps``, probes with at most this training error are fits, and only the verdicts are
-        used.
+        If ``eps`` is set, probes with at most this training error count as fits, and the numbers of
+        missed samples are ignored.
         """
         fitting = fit_predicate(eps)
         fits = [r for r in history if fitting(r)]
-        fails = [_failure(r, counted=eps is None) for r in history if not fitting(r)]
+        fails = [_failure_columns(r, counted=eps is None) for r in history if not fitting(r)]
         ns, counts = np.unique([r.n for r in fits], return_counts=True)
         columns = np.array(fails, dtype=np.float64).reshape(-1, 5).T
         return cls(
@@ -88,13 +94,15 @@ class Evidence:
         """Whether the number of missed samples is known for any failure."""
         return bool(np.isfinite(self.missed_hi).any())
 
-    def verdicts(self, threshold: Floats, width: Floats, lapse: Floats) -> Floats:
-        """Return the log-likelihood of curves given the verdicts only, up to a constant.
+    def verdict_log_likelihood(self, threshold: Floats, width: Floats, lapse: Floats) -> Floats:
+        """Return the log-likelihood of the verdicts for each curve, up to a constant.
+
+        The shapes of the three arguments must broadcast.
 
         Args:
             threshold: threshold in log n.
             width: width in log n.
-            lapse: lapse rate. The three shapes must broadcast.
+            lapse: lapse rate.
         """
         rate, cells = lapse[..., None], threshold[..., None]
         z = (cells - self.fit_n) / width[..., None]
@@ -104,16 +112,21 @@ class Evidence:
             total = total + np.log((rate + (1 - rate) * chance + _TINY).prod(axis=-1))
         return np.asarray(total)
 
-    def missed(self, threshold: Floats, width: Floats, curve_index: Ints, lapse: Floats) -> Floats:
-        """Return the log-likelihood of the numbers of missed samples given the verdicts, (cells,).
+    def missed_log_likelihood(
+        self, threshold: Floats, width: Floats, curve_index: Ints, lapse: Floats
+    ) -> Floats:
+        """Return the log-likelihood of the numbers of missed samples given the verdicts.
 
-        A misspecified count model must not outweigh the verdicts, so the result can shift the odds
-        by a factor of ``MAX_COUNT_FACTOR`` at most.
+        A misspecified model of these numbers must not outweigh the verdicts. Therefore the result
+        shifts the odds of two curves by a factor of at most ``MAX_COUNT_FACTOR``.
 
         Args:
-            threshold, width: of each distinct curve, shape (curves,).
+            threshold, width: threshold and width of each distinct curve (log n), shape (curves,).
             curve_index: index of the curve of each cell, shape (cells,).
             lapse: lapse rate of each cell, shape (cells,).
+
+        Returns:
+            Log-likelihood for each cell, up to a constant, shape (cells,).
         """
         cells, rate = len(curve_index), lapse[:, None]
         with_counts, verdicts = np.zeros((cells, len(LAW_PRIOR))), np.zeros(cells)
@@ -143,13 +156,18 @@ class Evidence:
         return np.asarray(np.log((1 - floor) * np.exp(ratio - ratio.max()) + floor))
 
 
-def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, float, float]:
-    """Return fail_n, missed_lo, missed_hi, broad and lapsed of one failure."""
+def _failure_columns(
+    result: ProbeResult, *, counted: bool
+) -> tuple[float, float, float, float, float]:
+    """Return fail_n, missed_lo, missed_hi, broad and lapsed of one failure; see :class:`Evidence`.
+
+    If ``counted`` is false, the number of missed samples is treated as unknown.
+    """
     n, missed = result.n, result.n_errors
     if not counted or missed < 1 or result.verdict in UNINFORMATIVE:
         return math.log(n), -math.inf, math.inf, 1.0, 1.0
     low, high = math.log(missed - 0.5), math.log(missed + 0.5)
     broad = (high - low) / math.log(2 * n + 1)
     few = (n + 1) / n / (missed * (missed + 1))
-    lapsed = FEW * few + (1 - FEW) * broad
+    lapsed = FEW_MISSED * few + (1 - FEW_MISSED) * broad
     return math.log(n), low, math.inf if missed >= n else high, broad, lapsed

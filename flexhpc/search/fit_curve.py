@@ -24,15 +24,18 @@ from flexhpc.search.times import Times
 WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of widths (log n). Measured widths: 0.05 (linear classifiers) to 0.35 (narrow MLPs)."""
 WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.6
-"""Median of the log-normal prior of the width, and standard deviation of its logarithm."""
+"""Median of the log-normal prior of the width, and standard deviation of log(width)."""
 WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
 LAPSE_PRIOR = np.log([0.52, 0.2, 0.14, 0.08, 0.035, 0.018, 0.007])
-_COARSE, _MIDDLE, _FINE = 121, 61, 81
+_COARSE_SIZE, _MIDDLE_SIZE, _FINE_SIZE = 121, 61, 81
+"""Number of thresholds in the initial grid, and in the grid after each refinement."""
 _LOWEST, _HIGHEST = 1 / 8, 4.0
 """Range of the threshold: from 1/8 sample to four times the available samples."""
-_UNLIKELY, _NEGLIGIBLE = 1e-5, 1e-6
-"""Relative weights below which the threshold grid is cut off, and below which cells are dropped."""
+_GRID_CUTOFF = 1e-5
+"""The threshold grid ends where the posterior mass falls below this fraction of its maximum."""
+_CELL_CUTOFF = 1e-6
+"""Cells are dropped if their weight is below this fraction of the largest weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class FitCurve:
         threshold: log n at the midpoint of the logistic function.
         width: scale of the logistic function in log n.
         lapse: lapse rate.
-        weight: posterior probability of the cell; sums to 1.
+        weight: posterior probability of each cell; the sum is 1.
     """
 
     threshold: Floats
@@ -90,7 +93,7 @@ class FitCurve:
     def resample(self, size: int, values: Floats | None = None) -> FitCurve:
         """Draw ``size`` equally weighted cells by systematic resampling.
 
-        With ``values`` (shape (cells,)), the draws are sorted by them.
+        If ``values`` (shape (cells,)) is set, the draws are sorted by these values.
         """
         count = len(self.weight)
         order = np.arange(count) if values is None else np.argsort(values, kind="stable")
@@ -98,7 +101,7 @@ class FitCurve:
         return self.take(order[np.minimum(index, count - 1)])
 
     def take(self, index: NDArray[np.intp]) -> FitCurve:
-        """Return the cells at ``index``, equally weighted."""
+        """Return the cells at ``index`` with equal weights."""
         return FitCurve(
             threshold=self.threshold[index],
             width=self.width[index],
@@ -108,22 +111,24 @@ class FitCurve:
 
 
 def estimand_level(estimand: str) -> float:
-    """Return the P(fit) that defines an estimand: 0.5 for ``n50``, and also for ``last_fit``."""
+    """Return the P(fit) that defines an estimand: 0.5 for ``n50`` and ``last_fit``."""
     return int(estimand[1:]) / 100 if estimand[1:].isdecimal() else 0.5
 
 
 def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCurve:
     """Compute the posterior of the fit curve given all accepted probes.
 
-    Prior: threshold uniform in log n from below one sample to above ``n_limit``; width log-normal
-    with median 0.18 and a factor of 1.8 per standard deviation; lapse rate mostly below 0.07. The
-    probes do not rule out thresholds beyond the tried n, so the estimate must be reported as
-    censored if all of them fitted or all of them failed.
+    The prior of the threshold is uniform in log n from below one sample to above ``n_limit``. The
+    prior of the width is log-normal with median 0.18; one standard deviation is a factor of 1.8.
+    The prior of the lapse rate is mostly below 0.07. The probes do not rule out thresholds beyond
+    the tried n. If all probes fitted or all failed, the estimate must therefore be reported as
+    censored.
 
     Args:
         history: finished probes, in any order.
         n_limit: largest available n (samples).
-        eps: training error up to which a probe is a fit; if given, only verdicts are used.
+        eps: training error up to which a probe counts as a fit. If it is set, the numbers of missed
+            samples and the times are ignored.
     """
     return _posterior(evidence_of(history), n_limit, eps)
 
@@ -133,33 +138,35 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     """Compute the posterior on a threshold grid that is refined around the posterior mass.
 
     Cells that are negligible given the verdicts are dropped. They would stay negligible, because
-    counts of missed samples change the odds of two cells by a bounded factor; the counts are
-    therefore evaluated on the remaining cells only.
+    the numbers of missed samples change the odds of two cells by a bounded factor. Therefore these
+    numbers are evaluated only on the remaining cells.
     """
     evidence = Evidence.from_history([r for r in history if not r.unfinished], eps)
-    grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE)
-    for size in (_MIDDLE, _FINE):
-        grid = _refine_grid(grid, _weights(evidence, grid).sum(axis=(1, 2)), size)
-    weights = _weights(evidence, grid)
-    i, j, k = cells = np.nonzero(weights > _NEGLIGIBLE * weights.max())
+    grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE_SIZE)
+    for size in (_MIDDLE_SIZE, _FINE_SIZE):
+        mass = _verdict_posterior(evidence, grid).sum(axis=(1, 2))
+        grid = _refine_grid(grid, mass, size)
+    weights = _verdict_posterior(evidence, grid)
+    i, j, k = cells = np.nonzero(weights > _CELL_CUTOFF * weights.max())
     flat = i * len(WIDTHS) + j  # sorted: the lapse rates of one curve are adjacent
     new = np.diff(flat, prepend=-1) > 0
     curve_index = np.cumsum(new) - 1
     threshold, width, lapse = grid[i], WIDTHS[j], LAPSES[k]
     weight = weights[cells]
     if evidence.has_counts:
-        weight = weight * np.exp(evidence.missed(threshold[new], width[new], curve_index, lapse))
+        missed = evidence.missed_log_likelihood(threshold[new], width[new], curve_index, lapse)
+        weight = weight * np.exp(missed)
     times = Times.from_history(history if eps is None else ())
     if len(times):
-        by_law = times.by_law(threshold[new], width[new])
-        weight = weight * np.exp(times.bounded_likelihood(by_law)[curve_index])
+        by_law = times.log_likelihood_by_law(threshold[new], width[new])
+        weight = weight * np.exp(times.bounded_log_likelihood(by_law)[curve_index])
     return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
 
 
-def _weights(evidence: Evidence, threshold: Floats) -> Floats:
+def _verdict_posterior(evidence: Evidence, threshold: Floats) -> Floats:
     """Return the posterior given the verdicts only, shape (thresholds, widths, lapses)."""
     spacing = np.log(np.gradient(threshold))[:, None, None]
-    log_likelihood = evidence.verdicts(
+    log_likelihood = evidence.verdict_log_likelihood(
         threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None]
     )
     total = log_likelihood + spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR
@@ -168,11 +175,11 @@ def _weights(evidence: Evidence, threshold: Floats) -> Floats:
 
 
 def _refine_grid(threshold: Floats, mass: Floats, size: int) -> Floats:
-    """Return a threshold grid of ``size`` values that covers the support of ``mass``.
+    """Return a threshold grid of ``size`` values that is dense where the posterior mass is large.
 
-    The grid is dense where the posterior mass is large.
+    ``mass`` is the posterior mass at each value of the current grid ``threshold``.
     """
-    (support,) = np.nonzero(mass > _UNLIKELY * mass.max())
+    (support,) = np.nonzero(mass > _GRID_CUTOFF * mass.max())
     rows = slice(max(support[0] - 1, 0), support[-1] + 2)
     density = mass[rows] / mass[rows].sum() + 1 / len(mass[rows])
     below = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))

@@ -41,7 +41,7 @@ def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> P
 
 
 def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
-    """Estimate the last n before the first failure; None until one n has enough probes."""
+    """Estimate the last n before the first failure; return None if no n has enough probes yet."""
     bracket = _replay(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
@@ -52,17 +52,17 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
 
 
 def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
-    """Return an upper bound on the probes, as pairs of n and number of probes."""
+    """Return an upper bound on the probes of a search, as pairs of n and number of probes."""
     count = max_probes_per_n(search, rejects)
     return [(n, count) for n in _all_ns(search, n_limit)]
 
 
 def _stopping_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
-    """Return the interval of the n (samples) at which another run of the policy would end.
+    """Return the interval of the last fit (samples) if the search were repeated.
 
-    The last n before the first failure is random. Given a fit curve its distribution is exact,
-    P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that n_i passes its
-    quorum; it is averaged over the posterior of the fit curve.
+    The last n before the first failure is random. For a known fit curve, its distribution is
+    P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that a majority of the
+    probes at n_i fits. This distribution is averaged over the posterior of the fit curve.
 
     Args:
         curve: posterior of the fit curve.

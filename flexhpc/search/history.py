@@ -14,11 +14,11 @@ EndedBy = Literal["tolerance", "max_cost", "data", "failure", "saturation", "max
 """Why a search ended; see ``ended_by`` in docs/search.md."""
 Saturated = Literal["yes", "no", "unknown"]
 SATURATION = 1.1
-"""Largest factor by which doubling the budget raises the EMC of a saturated point."""
+"""A point is saturated if doubling its budget raises the EMC by at most this factor."""
 LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Probabilities of the quantiles that are the lower end, median and upper end of an interval."""
+"""Probabilities of the quantiles: lower end of an interval, median, upper end of the interval."""
 UNINFORMATIVE = ("diverged", "unstable")
 """Verdicts whose number of missed samples carries no information about capacity."""
 MAX_REJECTED = 4
@@ -37,12 +37,13 @@ class ProbeResult:
         n_errors: number of samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
         rejected: whether a convergence gate attributes the failure to training, not to capacity.
-        share: fraction of the initial budget that was used; None if there was no budget.
-        time: fraction of the budget after which all samples fitted; None if the probe failed, or if
-            a training run with a smaller budget is not the beginning of one with this budget.
-        failed_after: largest fraction of the budget with which the training run failed, if the
-            exact time is unknown, because the learning rate depends on the budget; ``time`` is then
-            the fraction with which it fitted.
+        share: fraction of the budget (without extensions) that was used; None if training has no
+            budget.
+        time: fraction of the budget after which all samples were fitted; None if the probe failed
+            or the time is unknown.
+        failed_after: only set if the budget is doubled and the learning rate depends on it. Then
+            the exact time is unknown: ``time`` is the fraction of the budget with which the
+            training run fitted, and this is the largest fraction with which it failed.
         arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
         unfinished: whether the training run failed with a smaller budget and was not continued;
@@ -72,10 +73,10 @@ History = Sequence[ProbeResult]
 
 
 def accepted_probes(history: History) -> list[ProbeResult]:
-    """Return the probes that are evidence of capacity: all but rejected and unfinished ones.
+    """Return the probes that are evidence of capacity: all except rejected and unfinished probes.
 
-    If more than ``MAX_REJECTED`` probes at one n and arm were rejected, they count as failures,
-    because otherwise a search in which no training run converges would not end.
+    If more than ``MAX_REJECTED`` probes at one n and arm were rejected, all of them count as
+    failures. Otherwise, a search in which no training run converges would not end.
     """
     finished = [r for r in history if not r.unfinished]
     rejected = Counter((r.n, r.arm) for r in finished if r.rejected)
@@ -89,8 +90,14 @@ def evidence_of(history: History) -> tuple[ProbeResult, ...]:
 
 
 class Probe(NamedTuple):
-    """A proposed probe: number of samples, index among the probes at this n and arm, arm, and
-    number of times that the budget is doubled."""
+    """A proposed probe.
+
+    Attributes:
+        n: number of samples in the subset.
+        repeat: index among the probes at this n and arm: 0, 1, 2, ...
+        arm: index of the combination of values of the tuned keys.
+        stage: number of times that the budget is doubled.
+    """
 
     n: int
     repeat: int
@@ -103,8 +110,8 @@ class Bracket:
     """Largest n that fitted and smallest n that failed.
 
     Attributes:
-        largest_fit: largest n that fitted; None if none did.
-        smallest_fail: smallest n that failed; None if none did.
+        largest_fit: largest n that fitted; None if no n fitted.
+        smallest_fail: smallest n that failed; None if no n failed.
     """
 
     largest_fit: int | None = None
@@ -112,7 +119,7 @@ class Bracket:
 
     @property
     def censored(self) -> Censored:
-        """Side on which the EMC is unbounded: ``left`` if no n fitted, ``right`` if none failed."""
+        """Side on which the EMC is unbounded: ``left`` if no n fitted, ``right`` if no n failed."""
         if self.largest_fit is None:
             return "left"
         return "right" if self.smallest_fail is None else "none"
@@ -120,10 +127,10 @@ class Bracket:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmcInterval:
-    """EMC and its interval, also for other training errors and other budgets.
+    """EMC and its interval, for any training error and any budget.
 
     Attributes:
-        emc, emc_lo, emc_hi, censored: as in :class:`Estimate` (samples).
+        emc, emc_lo, emc_hi, censored: see :class:`Estimate`.
     """
 
     emc: int
@@ -151,9 +158,15 @@ class EmcInterval:
     def from_quantiles(
         cls, quantiles: Quantiles, fits: Sequence[int], n_limit: int, *, any_failed: bool
     ) -> EmcInterval:
-        """Censor a posterior on the side on which no probe bounds it.
+        """Create an EMC and its interval from quantiles of the posterior.
 
-        ``quantiles`` are its lower end, median and upper end, ``fits`` the n of probes that fitted.
+        The EMC is censored on a side on which no probe bounds it.
+
+        Args:
+            quantiles: lower end, median and upper end of the interval (samples).
+            fits: n of the probes that fitted.
+            n_limit: largest available n (samples).
+            any_failed: whether any probe failed.
         """
         lower, middle, upper = quantiles
         if not fits:
@@ -168,8 +181,8 @@ class Estimate:
     """EMC with its interval.
 
     Attributes:
-        emc: EMC in samples; a lower bound if ``censored`` is ``right``, 0 (meaning below 1) if it
-            is ``left``.
+        emc: EMC in samples. If ``censored`` is ``right``, this is a lower bound. If ``censored`` is
+            ``left``, this is 0, which means that the EMC is below 1.
         emc_lo, emc_hi: ends of the interval (samples); ``emc_hi`` is None without an upper bound.
         level: probability covered by the interval.
         estimand: definition of the EMC, such as ``n50``, ``n90`` or ``last_fit``.
@@ -179,19 +192,21 @@ class Estimate:
         cost: sample passes of these probes.
         unconverged: number of probes that exhausted the budget while still improving.
         rejected: number of probes that a convergence gate rejected and that are ignored.
-        width, lapse: width (log n) and lapse rate of the fit curve: lower end, median and upper end
-            of the interval.
-        by_eps: estimate for each training error in ``search.eps``, with keys such as ``0.1``.
-        by_budget: estimate for other budgets, if requested, with keys such as ``500``.
+        width, lapse: width (log n) and lapse rate of the fit curve, each as the lower end, median
+            and upper end of its interval.
+        by_eps: estimate at each training error of ``search.eps``; the keys are text such as
+            ``0.1``.
+        by_budget: estimate at each other budget, if requested; the keys are text such as ``500``.
         doubling: predicted factor by which doubling the budget raises EMC: lower end, median and
             upper end of the interval. None while the search is running, if the EMC is censored, or
-            if no fit has a ``ProbeResult.time``.
-        gain: measured factor by which the last doubling raised EMC, with ``until: saturation``.
+            if the ``time`` of every fit is unknown.
+        gain: with ``until: saturation``, the measured factor by which the last doubling raised EMC:
+            lower end, median and upper end of the interval.
         ended_by: why the search ended; None while the search is running.
         arm: index of the best arm.
         stage: number of times that the budget was doubled.
-        best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
-        tolerance, max_cost: keys of ``search`` with which the estimate was made.
+        best_chance: posterior probability that ``arm`` is the best arm; None if no keys are tuned.
+        tolerance, max_cost: values of these keys of ``search`` when the estimate was made.
     """
 
     emc: int
@@ -223,8 +238,8 @@ class Estimate:
     def saturated(self) -> Saturated | None:
         """Whether doubling the budget raises EMC by at most 10 %; None if no factor is known.
 
-        The factor is ``gain`` or, if that is None, ``doubling``. The result is ``unknown`` if its
-        interval contains 1.1.
+        The factor is ``gain`` or, if ``gain`` is None, ``doubling``. The result is ``unknown`` if
+        the interval of the factor contains 1.1.
         """
         factor = self.gain or self.doubling
         if factor is None:
@@ -249,17 +264,21 @@ class Estimate:
 
 
 def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
-    """Return a predicate for fits or, with ``eps``, for at most ``eps * n`` missed samples."""
+    """Return a function that returns whether a probe fitted.
+
+    If ``eps`` is set, a probe with at most ``eps * n`` missed samples counts as a fit.
+    """
     if eps is None:
         return lambda result: result.fit
     return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None if more are needed.
+    """Decide by the majority of ``seeds_per_n`` probes whether an n fits.
 
-    With an even ``seeds_per_n`` a tie is broken by one more probe. Counting a tie as a fit would
-    bias the estimate towards n at which fewer than half of the training runs fit.
+    Return None if more probes are needed. If ``seeds_per_n`` is even, one more probe breaks a tie.
+    Counting a tie as a fit would bias the estimate towards n at which fewer than half of the
+    training runs fit.
     """
     fits = sum(result.fit for result in results)
     needed = seeds_per_n // 2 + 1

@@ -1,4 +1,4 @@
-"""Choose the next n of bisection and growth, by replaying the search from its history.
+"""Choose the next n of the bisection and growth policies by replaying a search from its history.
 
 Resuming a search therefore needs no stored state.
 """
@@ -28,7 +28,7 @@ class SearchState:
     """State of a search after replaying its history.
 
     Attributes:
-        bracket: bracket of all n with enough probes.
+        bracket: bracket of all n that have enough probes for a decision.
         next_n: the n at which a probe is needed; None if the search has ended.
     """
 
@@ -43,7 +43,7 @@ def decide_by_quorum(history: History, seeds_per_n: int) -> FitDecision:
 
 
 def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
-    """Return the largest number of probes at one n, including a tie-break and rejected probes."""
+    """Return the maximum number of probes at one n, including a tie-break and rejected probes."""
     return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
 
 
@@ -85,9 +85,9 @@ def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = Non
 
     Args:
         start: first n (samples).
-        growth: factor between neighbours.
+        growth: factor between successive n.
         n_limit: last n (samples).
-        step: difference between neighbours (samples), instead of a factor.
+        step: difference between successive n (samples), used instead of ``growth``.
     """
     ns = [min(start, n_limit)]
     while ns[-1] < n_limit:
@@ -100,7 +100,7 @@ def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = Non
 def first_failure(decide: FitDecision, ns: Sequence[int]) -> SearchState:
     """Raise n until the first failure (arXiv 2406.11463, section "EMC").
 
-    The result is left-censored if the first n already fails, and right-censored if the last fits.
+    The result is left-censored if the first n already fails, and right-censored if the last n fits.
 
     Args:
         decide: function that decides whether an n fits.

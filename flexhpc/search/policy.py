@@ -1,6 +1,6 @@
 """Common interface of all search policies, which map a history to the next probes or an estimate.
 
-Pure functions; does not import torch.
+This module contains only pure functions and does not import torch.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from flexhpc.search.stages import at_stage
 _ARMS_FACTOR = 2.0
 """Factor by which ``max_cost`` is multiplied if keys are tuned."""
 Proposal = list[tuple[int, int]]
-"""(arm, n) of the next probes."""
+"""Pairs (arm, n) of the next probes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """A search policy as pure functions of the history.
 
-    The attribute ``import_path`` of a section of the spec is the import path of a ``Policy``.
+    Each ``search`` section selects its policy with the attribute ``import_path``.
 
     Attributes:
         propose: (section, n_limit, history, coordinates) -> the next probes, or the reason why the
@@ -50,8 +50,8 @@ class Policy:
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, or None if the history is not sufficient.
         probe_bound: (section, n_limit, *, rejects) -> upper bound on the proposed probes, as pairs
-            of n and number of probes, without regard to ``max_cost`` (inf if there is no other
-            bound). ``rejects``: whether a convergence gate may reject probes.
+            of n and number of probes. ``max_cost`` is ignored; the number is inf if nothing else
+            limits the probes. ``rejects`` says whether a convergence gate may reject probes.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -76,7 +76,8 @@ def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
     Args:
         search: policy and its settings.
         arms: number of arms.
-        targets: number of training errors (0 and ``eps``) to estimate EMC for; by default all.
+        targets: number of training errors at which EMC is estimated. By default, this is the number
+            of values of ``eps`` plus one for a perfect fit.
     """
     if search.max_cost is None:
         return math.inf
@@ -100,7 +101,7 @@ def advance(
         n_limit: largest available n (samples).
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms, if keys are tuned.
-        doubling: when to stop doubling the budget; None for a single budget.
+        doubling: when to stop doubling the budget; None if the budget is not doubled.
     """
     size = round_size(search)
     completed = len(history) // size * size
@@ -108,7 +109,7 @@ def advance(
     stage = max((result.stage for result in rounds), default=0)
     while True:
         results = at_stage(rounds, stage)
-        proposal = _propose(search, n_limit, results, coordinates, doubling, stage)
+        proposal = _propose_or_double(search, n_limit, results, coordinates, doubling, stage)
         if proposal != "doubling":
             break
         stage += 1
@@ -120,7 +121,7 @@ def advance(
     return [p for p in _assign_repeats(proposal, results, stage) if p not in done]
 
 
-def _propose(
+def _propose_or_double(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
     doubling: Doubling | None, stage: int,
 ) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
@@ -159,7 +160,7 @@ def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
     """Return the factor by which the last doubling of the budget raised the EMC.
 
     Returns:
-        Lower end, median and upper end; inf if it is unknown.
+        Lower end, median and upper end of the factor. All are inf if the factor is unknown.
     """
     curve = budget_curve(history, n_limit)
     if curve is None:
@@ -171,9 +172,9 @@ def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
 def _propose_at_stage(
     search: Search, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next probes with one budget, or return why the search has ended."""
+    """Propose the next probes without changing the budget, or return why the stage has ended."""
     proposal = load_policy(search).propose(search, n_limit, history, coordinates)
-    spent = CostModel.from_history(history).in_full_runs(history)
+    spent = CostModel.from_history(history).cost_in_full_runs(history)
     if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
         return proposal
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
@@ -181,9 +182,9 @@ def _propose_at_stage(
 
 
 def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
-    """Assign the first ``repeat`` that is not finished at this stage to each proposed probe.
+    """Give each proposed probe the smallest ``repeat`` without a finished probe at this stage.
 
-    The finished ones have gaps if ``at_once`` was changed in the middle of a round.
+    The finished values of ``repeat`` have gaps if ``at_once`` was changed in the middle of a round.
     """
     known = {(result.n, result.repeat, result.arm) for result in history if not result.unfinished}
     for arm, n in proposal:
@@ -196,15 +197,17 @@ def estimate_so_far(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     ended_by: EndedBy | None = None, stage: int | None = None,
 ) -> Estimate | None:  # fmt: skip
-    """Return the current estimate of a search, finished or not; None without accepted probes.
+    """Return the current estimate of a finished or unfinished search.
 
-    The interval of an unfinished search is wider, and the estimate is censored on a side without a
-    bound. If a search has ended and every probe was rejected, all of them count as failures.
+    Return None if there are no accepted probes. If a search is unfinished, its interval is wider,
+    and the estimate is censored on a side on which no probe bounds it. If a search has ended and
+    every probe was rejected, all probes count as failures.
 
     Args:
         search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
-        stage: number of times that the budget was doubled; by default the maximum of the history.
+        stage: number of times that the budget was doubled; by default the largest ``stage`` in the
+            history.
     """
     if stage is None:
         stage = max((result.stage for result in history), default=0)
@@ -234,7 +237,7 @@ def make_estimate(
     """Create the estimate of a policy.
 
     Args:
-        search: section with the estimand.
+        search: policy and its settings, including the estimand.
         history: finished probes of all arms.
         curve: posterior of the fit curve of the best arm.
         fit: EMC for a perfect fit and its interval.
@@ -259,8 +262,9 @@ def is_precise(
 ) -> bool:  # fmt: skip
     """Return whether a final estimate is as precise as a search requests.
 
-    True if it was made with a tolerance that is not larger and a cap that is not smaller, or if the
-    search would end without another probe.
+    This is true if the estimate was made with the same or a smaller tolerance, and ``max_cost`` did
+    not end the search earlier than it would now. It is also true if the search would end without
+    another probe.
 
     Args:
         search: policy and its settings.

@@ -1,8 +1,8 @@
 """Searches that double the budget until a doubling hardly raises the EMC.
 
 A stage is the part of a search with one budget: at stage k, the first budget times 2^k. A training
-run that fitted at an earlier stage counts as a fit at all later ones. One that failed, without
-diverging, is unfinished at later stages until it is continued with the larger budget. Each
+run that fitted at an earlier stage counts as a fit at all later stages. A training run that failed
+without diverging is unfinished at later stages, until it is continued with the larger budget. Each
 continuation adds an entry to the history.
 """
 
@@ -14,12 +14,12 @@ from dataclasses import replace
 
 from flexhpc.search.history import ProbeResult
 
-FINAL = "diverged"
-"""Verdict of failing training runs that cannot be continued."""
+FINAL_FAILURE = "diverged"
+"""Verdict of a failed training run that cannot be continued."""
 
 
 def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
-    """Return the state of each training run at a stage, in the order of their first entries.
+    """Return the state of each training run at a stage, in the order of its first history entry.
 
     Times and shares are converted to fractions of the budget of this stage.
     """
@@ -29,7 +29,7 @@ def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
 
 
 def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
-    """Return the last entry of each training run, in the order of their first entries."""
+    """Return the last history entry of each training run, in the order of the first entries."""
     runs: dict[tuple[int, int, int], ProbeResult] = {}
     for entry in history:
         key = entry.n, entry.repeat, entry.arm
@@ -42,12 +42,12 @@ def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
 def runs_without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
     """Return the training runs whose final states (weights and optimizer) are not kept.
 
-    These are all training runs that cannot be continued and, of the others, all but the ``keep``
-    ones with n nearest to the EMC.
+    A state is kept only if the training run can be continued. Of these training runs, the ``keep``
+    runs with n nearest to the EMC keep their states.
     """
     runs = training_runs(history)
-    ended = [r for r in runs if r.fit or r.verdict == FINAL]
-    failed = [r for r in runs if not r.fit and r.verdict != FINAL]
+    ended = [r for r in runs if r.fit or r.verdict == FINAL_FAILURE]
+    failed = [r for r in runs if not r.fit and r.verdict != FINAL_FAILURE]
     failed.sort(key=lambda r: abs(math.log(r.n / max(emc, 1))))
     return [*ended, *failed[keep:]]
 
@@ -57,7 +57,7 @@ def _state_at(run: ProbeResult, stage: int) -> ProbeResult:
         return run
     factor = 0.5 ** (stage - run.stage)
     share = None if run.share is None else run.share * factor
-    if run.fit or run.verdict == FINAL:
+    if run.fit or run.verdict == FINAL_FAILURE:
         time, failed_after = (
             None if value is None else value * factor for value in (run.time, run.failed_after)
         )

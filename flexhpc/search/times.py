@@ -2,12 +2,14 @@
 
 With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n:
 
-    P(fit by then | n) = (1 - lapse) / (1 + exp((log n - threshold - shift(u)) / width))
+    P(fit within exp(u) times the budget | n)
+        = (1 - lapse) / (1 + exp((log n - threshold - shift(u)) / width))
     shift'(u) = early / (1 + exp(rate (u - saturates))),    shift(0) = 0
 
-EMC is proportional to budget ** early for small budgets, and constant for large ones. A training
-run that fits after a fraction exp(u) of the budget contributes the density of this time. This
-requires that a training run with a smaller budget is the beginning of one with a larger budget.
+EMC is proportional to budget ** early for small budgets, and constant for large budgets. A
+training run that fits after a fraction exp(u) of the budget contributes the density of this time.
+This requires that a training run with a smaller budget is the beginning of a training run
+with a larger budget.
 """
 
 from __future__ import annotations
@@ -34,27 +36,30 @@ EARLY, SATURATES, RATE = (
 """Parameters of all growth laws on a grid, each of shape (laws,)."""
 _WEIGHT = np.exp(-0.5 * (np.log(EARLY / 1.2) / 0.8) ** 2)
 LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
-"""Log prior probability of each law: log-normal in ``early``, uniform in the other two."""
-UNEXPLAINED, BROAD = 0.1, 1 / 8
-"""Fraction of fits with a time that no law describes; density of this time (per unit of log)."""
+"""Log prior probability of each law: log-normal in ``early``, uniform in ``saturates`` and
+``rate``."""
+UNEXPLAINED = 0.1
+"""Fraction of fits whose time does not follow any law."""
+BROAD = 1 / 8
+"""Density of the time of such a fit (per unit of log time)."""
 NO_LAW = 0.1
 """Prior odds that no law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
 """Largest factor by which all times of a point together may shift the odds of two curves."""
 WIDENING = 0.75
-"""Relative increase of the width per unit of log n below the threshold: times of training runs far
-below it vary more and follow the laws less exactly."""
+"""Relative increase of the width per unit of log n below the threshold. Far below the threshold,
+the times of training runs vary more and follow the laws less exactly."""
 LAPSE_FRACTION = 0.05
 """Fraction of unfinished training runs that lapsed."""
 SHORTEST = math.exp(-1 / BROAD)
-"""Shortest time of a fit (fraction of the budget) if only an upper bound is known."""
+"""Smallest assumed time of a fit (fraction of the budget) if only an upper bound is known."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
-"""Number of densities multiplied per logarithm."""
+"""Number of densities that are multiplied before a logarithm is taken."""
 
 
 def slope(u: float) -> Floats:
-    """Return d log EMC / d log budget at exp(u) times the budget for each law, shape (laws,)."""
+    """Return d log EMC / d log budget of each law at exp(u) times the budget, shape (laws,)."""
     return np.asarray(EARLY * expit(RATE * (SATURATES - u)))
 
 
@@ -67,12 +72,14 @@ def shift(u: float, laws: Index = slice(None)) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Times of the fits and of the unfinished training runs of a history, in units of the budget.
+    """Times of the fits and of the unfinished training runs of a history.
+
+    The unit of the times is the budget.
 
     Attributes:
-        log_n, log_time: log n and log time of fits with an exact time, shape (fits,).
-        interval_censored: log n, log time of the last failure and log time of the fit, if the exact
-            time is unknown, shape (3, fits).
+        log_n, log_time: log n and log time of the fits whose exact time is known, shape (fits,).
+        interval_censored: log n, log time of the last failure and log time of the fit, of the fits
+            whose exact time is unknown, shape (3, fits).
         unfinished: log n and log training time of unfinished training runs, shape (2, unfinished).
     """
 
@@ -92,16 +99,16 @@ class Times:
             for r in timed
             if r.time and r.failed_after is not None and (r.failed_after, r.time) != (0.0, 1.0)
         ]
-        log_n, log_time = _logs(exact, 2)
+        log_n, log_time = _log_columns(exact, 2)
         return cls(
-            log_n=log_n, log_time=log_time, interval_censored=_logs(between, 3),
-            unfinished=_logs(unfinished, 2),
+            log_n=log_n, log_time=log_time, interval_censored=_log_columns(between, 3),
+            unfinished=_log_columns(unfinished, 2),
         )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.log_n) + len(self.interval_censored.T)
 
-    def by_law(self, threshold: Floats, width: Floats) -> Floats:
+    def log_likelihood_by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times, given that these training runs fitted.
 
         Args:
@@ -144,14 +151,15 @@ class Times:
             total += np.log1p((LAPSE_FRACTION - 1) * expit(late / scale[:, None]))
         return total
 
-    def bounded_likelihood(self, by_law: Floats) -> Floats:
-        """Return the log of the bounded mean likelihood of all laws, shape (curves,).
+    def bounded_log_likelihood(self, by_law: Floats) -> Floats:
+        """Return the log of the mean likelihood of all laws, with a lower bound, shape (curves,).
 
-        ``by_law`` is the result of :meth:`by_law`.
+        A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds of
+        two curves by a factor of at most ``MAX_TIME_FACTOR``. The times are ignored if no curve
+        explains them better than a broad distribution.
 
-        A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds by a
-        factor of at most ``MAX_TIME_FACTOR``, and the times are ignored if no curve explains them
-        better than a broad distribution.
+        Args:
+            by_law: result of :meth:`log_likelihood_by_law`.
         """
         likelihood = np.exp(by_law - by_law.max()).sum(axis=1)
         _, failed, fitted = self.interval_censored
@@ -160,5 +168,5 @@ class Times:
         return np.asarray(np.log(likelihood + floor))
 
 
-def _logs(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
+def _log_columns(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
     return np.asarray(np.log(np.array(rows, dtype=np.float64).reshape(-1, columns)).T)

@@ -1,6 +1,6 @@
 """Results on disk: HDF5 point files, fit masks, claims and the layout of run folders.
 
-Does not import torch.
+This package does not import torch.
 """
 
 from flexhpc.store.claim import HEARTBEAT_TIMEOUT, Claim, ClaimRecord, acquire_claim, read_claim

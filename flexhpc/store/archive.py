@@ -14,7 +14,7 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.store.claim import read_claim
 from flexhpc.store.run_folder import RunFolder
 
-_DAMAGED = (
+_DAMAGE_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError,
 )  # fmt: skip
@@ -23,7 +23,7 @@ _DAMAGED = (
 
 
 def pack(run: RunFolder, archive: Path) -> int:
-    """Write a run into a zip archive, verify it, and return the number of files.
+    """Write a run into a zip archive and verify the archive; return the number of files.
 
     Files that can be recreated (the MLflow database, the report) and files that only running
     processes need are omitted. Checkpoints are included, so an unfinished run can be resumed where
@@ -40,7 +40,9 @@ def pack(run: RunFolder, archive: Path) -> int:
         OSError: a file cannot be read or written.
     """
     if archive.resolve().is_relative_to(run.path.resolve()):
-        raise InputError(f"{archive}: is inside the run folder; write it elsewhere")
+        raise InputError(
+            f"{archive}: is inside the run folder; write the archive to another folder"
+        )
     for path in run.path.glob("points/*/*.claim.json"):
         claim = read_claim(path)
         if claim is not None and claim.is_live(path):
@@ -67,22 +69,27 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         folder: parent folder in which the run folder is created under its original name.
 
     Raises:
-        InputError: the file is damaged or not a packed run, the disk space is not sufficient, or
+        InputError: the archive is damaged or not a packed run, there is not enough disk space, or
             the run folder already exists. No partial run folder remains.
         OSError: a file cannot be read or written.
     """
     try:
         with open_regular_file(archive) as file, zipfile.ZipFile(file) as packed:
-            run = RunFolder(folder.resolve() / _name_in(packed, archive))
+            run = RunFolder(folder.resolve() / _archived_name(packed, archive))
             if run.path.exists():
-                raise InputError(f"{run.path}: already exists; move it, or use another --runs")
+                raise InputError(
+                    f"{run.path}: already exists; move it, or set --runs to another folder"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             size = sum(member.file_size for member in packed.infolist())
             if size > shutil.disk_usage(folder).free:
-                raise InputError(f"{archive}: needs more disk space than {folder} has")
+                raise InputError(
+                    f"{archive}: needs {size / 1e6:,.1f} MB, more than the free disk space in "
+                    f"{folder}"
+                )
             _extract(packed, run)
             return run
-    except _DAMAGED as error:
+    except _DAMAGE_ERRORS as error:
         raise InputError(f"{archive}: is not a packed run, or is damaged ({error})") from None
 
 
@@ -90,7 +97,7 @@ def _files_to_pack(run: RunFolder) -> Iterator[Path]:
     """Yield the files of a run that cannot be recreated.
 
     Raises:
-        InputError: one of them is a symbolic link.
+        InputError: one of these files is a symbolic link.
     """
     recreatable = (run.database, run.artifacts, run.report)
     for path in sorted(run.path.rglob("*")):
@@ -103,7 +110,7 @@ def _files_to_pack(run: RunFolder) -> Iterator[Path]:
             yield path
 
 
-def _name_in(packed: zipfile.ZipFile, archive: Path) -> str:
+def _archived_name(packed: zipfile.ZipFile, archive: Path) -> str:
     """Return the name of the archived run, which is the archive's only top-level folder.
 
     Raises:

@@ -15,13 +15,13 @@ from flexhpc.atomic import read_regular_file
 
 SIZE = 512
 MAX_BYTES = 2**30
-"""Size limit of files that are read (bytes); a point with 1 million samples has about 10 MB."""
+"""Maximum size of a file that is read (bytes). A point with 1 million samples needs about 10 MB."""
 _NAME = b"flexhpc sealed point file\n"
 _DIGEST = slice(len(_NAME), len(_NAME) + 32)
 
 
 class CorruptFile(ValueError):
-    """A file was not written by flexhpc, or was changed since; the message is shown to users."""
+    """A file was not written by flexhpc, or was changed afterwards. Users see the message."""
 
 
 def add_checksum(content: bytes) -> bytes:
@@ -35,11 +35,11 @@ def read_verified(path: Path) -> bytes:
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger than ``MAX_BYTES``.
-        CorruptFile: the content has no checksum, or does not match it.
+        CorruptFile: the file contains no checksum, or its content does not match the checksum.
     """
     content = read_regular_file(path, MAX_BYTES)
     if not content.startswith(_NAME):
         raise CorruptFile("not a point file" if content else "empty file")
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:
-        raise CorruptFile("checksum mismatch: damaged, or changed by another program")
+        raise CorruptFile("checksum mismatch: the file is damaged, or another program changed it")
     return content

@@ -1,10 +1,11 @@
 """Claims ensure that only one process at a time measures a point, and show its progress.
 
 A claim is a small JSON file next to the point file. A process acquires it under a lock and renews
-it with a heartbeat. Another process takes it over when the holder is dead: immediately if the
-holder's process can be checked (same host and PID namespace), otherwise ``HEARTBEAT_TIMEOUT``
-seconds after the last heartbeat. The age of a heartbeat is measured with the file system's clock
-only, because the clocks of hosts may differ.
+it with a heartbeat. Another process takes the claim over when the holder is dead. If the holder
+is on the same host and in the same PID namespace, its process is checked, so the takeover is
+immediate. Otherwise it happens ``HEARTBEAT_TIMEOUT`` seconds after the last heartbeat.
+The age of a heartbeat is measured with the file system's clock only, because the clocks of hosts
+may differ.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def this_host() -> str:
 
 
 def process_birth(pid: int) -> float | None:
-    """Return the start time of a process (seconds since the epoch); None if dead or a zombie."""
+    """Return the start time of a process (seconds since the epoch); None if it is dead."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -48,9 +49,9 @@ def process_birth(pid: int) -> float | None:
 
 
 def process_is_alive(pid: int, birth: float) -> bool:
-    """Return whether the process ``pid`` is alive and started at ``birth``.
+    """Return whether the process ``pid`` that started at ``birth`` is still alive.
 
-    The start time distinguishes it from a later process with the same id.
+    The start time distinguishes this process from a later process with the same id.
     """
     actual_birth = process_birth(pid)
     return actual_birth is not None and abs(actual_birth - birth) < 2.0
@@ -72,7 +73,7 @@ class ClaimRecord:
             clock, so that it can be compared with modification times of saved files.
         deaths: number of consecutive holders of the same launch that died on this point without
             saving progress.
-        attempts: number of times the point was claimed, over all launches.
+        attempts: number of times that the point was claimed, including earlier launches.
         job: job id of the holder, such as ``123_4``.
         message: why the point failed.
         log: path of the holder's log.
@@ -104,8 +105,8 @@ class ClaimRecord:
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
-"""Last reading of each file system's clock, by device id, and its local monotonic time."""
-_READ_AGAIN = 10.0
+"""Device id of a file system -> last reading of its clock, and monotonic time of the reading."""
+_CLOCK_INTERVAL = 10.0
 """Time after which the clock of a file system is read again (seconds)."""
 
 
@@ -121,15 +122,15 @@ def _heartbeat_age(path: Path) -> float:
 def _clock(folder: Path, device: int) -> float:
     """Return the current time of a folder's file system, extrapolated from the last reading."""
     now = time.monotonic()
-    reading, read_at = _CLOCKS.get(device, (0.0, -_READ_AGAIN))
-    if now - read_at >= _READ_AGAIN:
+    reading, read_at = _CLOCKS.get(device, (0.0, -_CLOCK_INTERVAL))
+    if now - read_at >= _CLOCK_INTERVAL:
         reading, read_at = _file_system_time(folder), now
         _CLOCKS[device] = reading, read_at
     return reading + (now - read_at)
 
 
 def _file_system_time(folder: Path) -> float:
-    """Read the clock of a file system from the modification time of a new temporary file."""
+    """Read the clock of a file system: the modification time of a new temporary file."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
@@ -138,7 +139,7 @@ def _file_system_time(folder: Path) -> float:
 
 
 def read_claim(path: Path) -> ClaimRecord | None:
-    """Read the claim on a point; return None if it was never claimed or the file is invalid."""
+    """Read the claim on a point; return None if the file does not exist or is invalid."""
     return read_state(ClaimRecord, path)
 
 

@@ -20,14 +20,14 @@ class Masks:
 
     Attributes:
         n_total: number of samples in the training set.
-        n: subset size per probe, int64 (probes,).
+        n: subset size of each probe, int64 (probes,).
         subset: whether each sample was in the subset, uint8 (probes, ceil(n_total / 8)).
-        fit: whether it was in the subset and fitted at the end, same shape.
-        outside: whether it was outside the subset and evaluated, same shape; all False for probes
-            recorded without ``record.unseen``.
-        outside_fit: whether it was outside the subset, evaluated and classified correctly, same
-            shape.
-        forgotten: per probe, how often each sample of the subset was forgotten
+        fit: whether each sample was in the subset and fitted at the end, same shape as ``subset``.
+        outside: whether each sample was outside the subset and evaluated, same shape as ``subset``;
+            all False for probes recorded without ``record.unseen``.
+        outside_fit: whether each sample was outside the subset, evaluated and classified correctly,
+            same shape as ``subset``.
+        forgotten: for each probe, how often each sample of the subset was forgotten
             (``record.forgetting``), in the order of ids, integers (n,); -1 for samples that were
             never classified correctly. None for probes recorded without ``record.forgetting``.
     """
@@ -53,7 +53,7 @@ class Masks:
         return unpack(self.outside, self.n_total)
 
     def unseen_fitted(self) -> NDArray[np.bool_]:
-        """Unpack the masks of correctly classified unseen samples to bool (probes, n_total)."""
+        """Unpack the masks of correct samples outside the subset to bool (probes, n_total)."""
         return unpack(self.outside_fit, self.n_total)
 
 
@@ -68,16 +68,16 @@ def read_masks(path: Path) -> Masks:
         n_total = int(file.attrs["n_total"])
         empty = np.zeros(-(-n_total // 8), np.uint8)
 
-        def stacked(name: str) -> Bits:
+        def stack_masks(name: str) -> Bits:
             rows = [group[name][:] if name in group else empty for group in groups]
             return np.stack(rows) if rows else np.empty((0, len(empty)), np.uint8)
 
         return Masks(
             n_total=n_total,
             n=np.array([int(group.attrs["n"]) for group in groups], dtype=np.int64),
-            subset=stacked("subset"),
-            fit=stacked("fit"),
-            outside=stacked("unseen"),
-            outside_fit=stacked("unseen_fit"),
+            subset=stack_masks("subset"),
+            fit=stack_masks("fit"),
+            outside=stack_masks("unseen"),
+            outside_fit=stack_masks("unseen_fit"),
             forgotten=[group["forgotten"][:] if "forgotten" in group else None for group in groups],
         )

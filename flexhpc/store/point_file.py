@@ -41,15 +41,16 @@ IsPermitted = Callable[[], bool]
 SCHEMA = 1
 """Version of the file format."""
 JSON_ATTRIBUTE = "json"
-"""Attribute with the fields of a group as one JSON object; HDF5 takes about 40 microseconds to read
-each single attribute."""
+"""Attribute with all fields of a group as one JSON object. It saves time, because HDF5 takes about
+40 microseconds to read an attribute."""
 _POINT = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
-"""Attribute prefixes of mappings; by default the prefix is the name of the mapping and a dot."""
+"""Name of a mapping -> prefix of its attributes; by default, the prefix is the name and a dot."""
 _MIN_COMPRESSED_BYTES = 4096
-"""Smallest array to compress (bytes); below, HDF5's chunk index is larger than the gain."""
-_MIN_MEMORY, _MEMORY_COPIES = 2**24, 4
-"""Memory required by a change: a fixed part (bytes), and a number of copies of the file."""
+"""Size from which arrays are compressed (bytes). For smaller arrays, HDF5's chunk index takes more
+space than compression saves."""
+_FIXED_MEMORY, _MEMORY_COPIES = 2**24, 4
+"""Memory required to change a file: a fixed number of bytes, and a number of copies of the file."""
 
 
 def create_point_file(path: Path, header: Header) -> None:
@@ -58,14 +59,14 @@ def create_point_file(path: Path, header: Header) -> None:
     Raises:
         PointError: the file cannot be written.
     """
-    with _replacing(path, copy=False) as file:
+    with _open_replacement(path, copy=False) as file:
         file.attrs["schema"] = SCHEMA
         _write_fields(file, asdict(header))
         file.create_group("probes")
 
 
 def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lambda: True) -> None:
-    """Append one finished probe atomically, and remove an estimate made without this probe.
+    """Append one finished probe atomically, and remove an estimate that does not include it.
 
     Args:
         is_permitted: called immediately before the final rename; if it returns False, the file is
@@ -74,7 +75,7 @@ def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lam
     Raises:
         PointError: the file cannot be read or written, for example because the disk is full.
     """
-    with _replacing(path, copy=True, is_permitted=is_permitted) as file:
+    with _open_replacement(path, copy=True, is_permitted=is_permitted) as file:
         if "estimate" in file:
             del file["estimate"]
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
@@ -110,7 +111,7 @@ def write_estimate(
     Raises:
         PointError: the file cannot be read or written.
     """
-    with _replacing(path, copy=True, is_permitted=is_permitted) as file:
+    with _open_replacement(path, copy=True, is_permitted=is_permitted) as file:
         _replace_group(file, "estimate", asdict(estimate))
         _replace_group(file, f"estimates/{len(file['probes']):04d}", asdict(estimate))
 
@@ -123,7 +124,7 @@ def write_evaluation(
     Raises:
         PointError: the file cannot be read or written.
     """
-    with _replacing(path, copy=True, is_permitted=is_permitted) as file:
+    with _open_replacement(path, copy=True, is_permitted=is_permitted) as file:
         _replace_group(file, "evaluation", evaluation)
 
 
@@ -134,7 +135,7 @@ def _replace_group(file: h5py.File, name: str, values: Mapping[str, Any]) -> Non
 
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Write values as JSON and as attributes; None is omitted from the attributes."""
+    """Write values as JSON and as attributes; a value of None gets no attribute."""
     group.attrs[JSON_ATTRIBUTE] = json.dumps(values, default=_to_plain, sort_keys=True)
     for key, value in _flat_items(values):
         group.attrs[key] = value
@@ -156,7 +157,7 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
     """Read a point file; return None if it does not exist.
 
     Args:
-        previous: result of an earlier read; its probes are not read again.
+        previous: result of an earlier read; the probes in it are not read again.
 
     Raises:
         PointError: the file is corrupt, or was written by another version of flexhpc.
@@ -217,15 +218,17 @@ def open_point_file(path: Path) -> Iterator[h5py.File]:
     if not path.exists():
         raise PointError(f"{path}: file not found; the point was not measured yet")
     try:
-        with h5py.File(h5py.h5f.open_file_image(_content(path))) as file:
+        with h5py.File(h5py.h5f.open_file_image(_read_content(path))) as file:
             _check_schema(file, path)
             if _POINT.fullmatch(path.stem) and file.attrs["point_id"] != path.stem:
-                raise corrupt(path, f"belongs to point {file.attrs['point_id']}")
+                raise corruption_error(path, f"belongs to point {file.attrs['point_id']}")
             yield file
     except MemoryError:
         raise PointError(f"{path}: cannot be read: out of memory") from None
     except (KeyError, TypeError) as error:  # another version with the same schema
-        raise PointError(f"{path}: unknown content ({one_line(error)})") from None
+        raise PointError(
+            f"{path}: unknown content ({one_line(error)}); use the version of flexhpc that wrote it"
+        ) from None
 
 
 def _check_schema(file: h5py.File, path: Path) -> None:
@@ -236,7 +239,7 @@ def _check_schema(file: h5py.File, path: Path) -> None:
         )
 
 
-def _content(path: Path) -> bytes:
+def _read_content(path: Path) -> bytes:
     """Read a file and verify its checksum.
 
     Raises:
@@ -247,10 +250,10 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise PointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except CorruptFile as error:
-        raise corrupt(path, str(error)) from None
+        raise corruption_error(path, str(error)) from None
 
 
-def corrupt(path: Path, problem: str) -> PointError:
+def corruption_error(path: Path, problem: str) -> PointError:
     """Return the error for a corrupt point file, with a message that explains how to recover."""
     return PointError(
         f"{path}: is corrupt ({problem}); move it elsewhere and repeat the sweep command, which "
@@ -259,15 +262,16 @@ def corrupt(path: Path, problem: str) -> PointError:
 
 
 @contextlib.contextmanager
-def _replacing(
+def _open_replacement(
     path: Path, *, copy: bool, is_permitted: IsPermitted = lambda: True
 ) -> Iterator[h5py.File]:
-    """Open a copy of ``path`` (or a new file) for writing, and replace ``path`` at the end.
+    """Open a copy of ``path`` for writing; at the end, replace ``path`` by the copy.
 
-    The copy is in memory, because HDF5 does not handle disk errors during a write safely.
+    The copy is in memory, because HDF5 does not handle disk errors during a write safely. If
+    ``copy`` is false, open an empty file instead of a copy.
     """
     try:
-        content = BytesIO(_content(path) if copy else b"")
+        content = BytesIO(_read_content(path) if copy else b"")
         _check_memory(content.seek(0, os.SEEK_END))
         new = {} if copy else {"userblock_size": checksum.SIZE}
         with h5py.File(content, "r+" if copy else "w", **new) as file:
@@ -290,7 +294,7 @@ def _check_memory(size: int) -> None:
     control group is not checked; the kernel kills a process that exceeds it.
     """
     try:
-        size = _MIN_MEMORY + _MEMORY_COPIES * size
+        size = _FIXED_MEMORY + _MEMORY_COPIES * size
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # reserves address space only
     except OSError:
         raise MemoryError from None

@@ -25,13 +25,14 @@ class Header:
         n_total: number of samples in the training set.
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
-        unfittable: minimum number of samples that are missed because of these conflicts.
+        unfittable: minimum number of samples that any model misses because of these conflicts.
         classes: number of classes.
         bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
         n_pool: number of samples from which subsets are drawn.
-        conflict_groups: the groups of identical inputs with different labels among these samples,
-            as JSON of [samples per label, number of such groups] pairs: ``[[[2, 1], 30]]`` means 30
-            groups with two samples of one label and one of another.
+        conflict_groups: groups of identical inputs with different labels among the ``n_pool``
+            samples, as a JSON list of pairs [samples of each label in a group, number of such
+            groups]. ``[[[2, 1], 30]]`` means 30 groups, each with two samples of one label and one
+            sample of another label.
     """
 
     point: str
@@ -69,8 +70,9 @@ class ProbeSummary:
         machine: host, device and versions.
         rejected: whether a convergence gate rejected the probe as evidence of capacity.
         arm: index of the combination of values of the tuned keys.
-        stage: number of times that the budget had been doubled; a training run that is continued
-            with a larger budget has one probe per stage, with totals since its first update.
+        stage: number of times that the budget had been doubled. A training run that is continued
+            with a larger budget has one probe per stage; epochs, steps, cost and seconds of each
+            probe are totals since the first update.
         tuned: values of the tuned keys, by dotted path.
         loss_curve: loss after each epoch, float32 (epochs,).
     """
@@ -106,9 +108,9 @@ class ProbeRecord(ProbeSummary):
         error_curve: number of samples missed after each epoch, int32 (epochs,).
         unseen: sorted global ids of evaluated samples outside the subset, int64 (m,); None if
             there are none.
-        unseen_fitted: whether each of these was classified correctly, bool (m,).
+        unseen_fitted: whether each sample of ``unseen`` was classified correctly, bool (m,).
         forgotten: how often each sample of the subset was forgotten during training, int32 (n,);
-            -1 for samples that were never classified correctly. None if not counted.
+            -1 for samples that were never classified correctly. None if this was not counted.
     """
 
     subset: NDArray[np.int64] = field(repr=False)
@@ -127,10 +129,11 @@ class PointRecord:
         header: definition of the point.
         probes: finished probes, in the order in which they were appended.
         estimate: final estimate; None while the search is running.
-        evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` is the
-            requested number of training samples and budget, ``arm`` the evaluated arm.
-        estimates: the final estimates of all searches to increasing precision, by their number of
-            probes, in ascending order.
+        evaluation: eval metrics by name; None if the model was not evaluated. The key ``asked``
+            contains the requested number of training samples and budget, the key ``arm`` the
+            evaluated arm.
+        estimates: number of probes -> final estimate that was made from these probes, in ascending
+            order. There are several estimates if the search was continued to a higher precision.
     """
 
     header: Header
@@ -139,8 +142,8 @@ class PointRecord:
     evaluation: dict[str, Any] | None
     estimates: Mapping[int, Estimate] = field(default_factory=dict)
 
-    def after(self, probes: int) -> PointRecord:
-        """Return the record as it was when the search ended with this number of probes."""
+    def at_probe_count(self, probes: int) -> PointRecord:
+        """Return the record as it was when a search ended with this number of probes."""
         estimate = self.estimates[probes]
         return replace(self, probes=self.probes[:probes], estimate=estimate)
 
@@ -152,11 +155,11 @@ class PointRecord:
 
     @property
     def training_runs(self) -> list[ProbeSummary]:
-        """The last probe of each training run, which may have been continued."""
+        """The last probe of each training run. A continued training run has several probes."""
         return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
 
     def has_evaluation(self, requested: Mapping[str, int] | None) -> bool:
-        """Return whether the requested evaluation of the estimate's arm is stored.
+        """Return whether the requested evaluation is stored, for the arm of the estimate.
 
         Args:
             requested: requested number of samples and budget; None if no evaluation is requested.
@@ -173,7 +176,7 @@ class PointRecord:
         return bool(stored["arm"] == estimate.arm and same_budget)
 
     def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
-        """Return the record, without its evaluation unless :meth:`has_evaluation` is true."""
+        """Return the record; omit its evaluation if it is not the requested evaluation."""
         return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 
@@ -183,7 +186,7 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, share=(share := _share(p, training)), arm=p.arm, stage=p.stage,
+            rejected=p.rejected, share=(share := _share_of(p, training)), arm=p.arm, stage=p.stage,
             time=None if p.verdict != "fit" else share if timed else 1.0 if doubles else None,
             failed_after=0.0 if doubles and not timed and p.verdict == "fit" else None,
         )
@@ -191,8 +194,11 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     ]  # fmt: skip
 
 
-def _share(probe: ProbeSummary, training: Procedure) -> float | None:
-    """Return the used fraction of the initial budget of a probe; None if it had no budget."""
+def _share_of(probe: ProbeSummary, training: Procedure) -> float | None:
+    """Return the fraction of its budget (without extensions) that a probe used.
+
+    Return None if training has no budget.
+    """
     if training.budget is None:
         return None
     key, budget = training.budget

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths in the folder with the results of one sweep; creates no files."""
+    """Paths of the files in a run folder, which contains the results of one sweep."""
 
     path: Path
 
@@ -47,12 +47,12 @@ class RunFolder:
 
     @property
     def artifacts(self) -> Path:
-        """Folder of MLflow artifacts of a local run."""
+        """Folder with the MLflow artifacts of a local run."""
         return self.path / "mlartifacts"
 
     @property
     def report(self) -> Path:
-        """Folder of the report."""
+        """Folder with the HTML report."""
         return self.path / "report"
 
     def point(self, point_id: str) -> Path:
@@ -90,14 +90,14 @@ class RunFolder:
     def temporary_files(self, point_id: str) -> list[Path]:
         """Return a point's temporary HDF5 files and checkpoints that killed processes left behind.
 
-        Temporary files of claims are excluded, because another process may be writing one under the
-        run's lock; see :meth:`temporary_claim_files`.
+        Temporary files of claims are excluded, because another process may be writing such a file
+        under the run's lock; see :meth:`temporary_claim_files`.
         """
         parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def temporary_claim_files(self) -> Iterator[Path]:
-        """Yield temporary files of claims left by killed processes; requires the run's lock."""
+        """Yield temporary files of claims that killed processes left behind. Requires the lock."""
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _path(self, point_id: str, ending: str) -> Path:

@@ -22,12 +22,12 @@ class PointStatus:
 
     Attributes:
         point: the point.
-        state: done; running (a live process measures it); stopped (started, but no process
-            measures it); queued (assigned to a pending job of the cluster); waiting (not started);
-            failed.
+        state: ``done``, ``failed``, ``running`` (a live process measures the point), ``stopped``
+            (started, but no process measures it now), ``queued`` (assigned to a pending job of the
+            cluster) or ``waiting`` (not started).
         record: content of its point file; None before the first probe.
         estimate: final or current estimate; None before the first probe.
-        progress: progress of the current probe.
+        progress: progress of the current probe: n, epoch, epochs, n_errors, ...
         host: host of the last claim.
         launch: id of the launch of the last claim.
         token: token of the last claim.
@@ -64,7 +64,7 @@ class PointStatus:
 
     @property
     def training_runs(self) -> int:
-        """Number of training runs, each of which may have been continued by several probes."""
+        """Number of training runs. A training run that was continued has several probes."""
         return len(self.record.training_runs) if self.record else 0
 
     @property
@@ -81,7 +81,7 @@ class PointStatus:
     def history(self) -> list[ProbeResult]:
         """The training runs of the best arm at the last budget, on which the estimate is based.
 
-        Before the first estimate these are the training runs of all arms.
+        Before the first estimate, return the training runs of all arms.
         """
         if self.record is None:
             return []
@@ -116,7 +116,7 @@ class StatusReader:
         """Read the status of every point, including all optional ones."""
         started = self.run.started_points()
         return [
-            self._status(point)
+            self._current_status(point)
             if point.id in started
             else PointStatus(point=point, state="waiting")
             for point in self.points
@@ -126,8 +126,8 @@ class StatusReader:
         """Replace the points whose status is read, for example to request other precisions."""
         self.points, self._cache = list(points), {}
 
-    def _status(self, point: Point) -> PointStatus:
-        stored = self._stored(point)
+    def _current_status(self, point: Point) -> PointStatus:
+        stored = self._stored_status(point)
         path = self.run.claim(point.id)
         final = stored.state == "done" and point.precise_search is None
         claim = None if final else read_claim(path)
@@ -154,8 +154,8 @@ class StatusReader:
             log=claim.log,
         )
 
-    def _stored(self, point: Point) -> PointStatus:
-        """Return the status according to the point file, regardless of a current claim."""
+    def _stored_status(self, point: Point) -> PointStatus:
+        """Return the status according to the point file; a claim does not change the state."""
         path = self.run.point(point.id)
         try:
             stat = path.stat()
@@ -175,12 +175,12 @@ class StatusReader:
 
 
 def is_done(point: Point, record: PointRecord) -> bool:
-    """Return whether a record has a precise estimate and the requested evaluation."""
+    """Return whether a record has a precise enough estimate and the requested evaluation."""
     return has_precise_estimate(point, record) and record.has_evaluation(point.evaluation)
 
 
 def has_precise_estimate(point: Point, record: PointRecord) -> bool:
-    """Return whether a record has an estimate of the precision that the point requests."""
+    """Return whether a record has a final estimate as precise as the point requests."""
     return record.estimate is not None and is_precise(
         point.search,
         record.header.n_limit,
@@ -215,7 +215,11 @@ def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> P
 def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointStatus]]]:
     """Read the status of all points of one or more runs.
 
-    With several runs, the run's name is added to the swept keys of each point as ``run``.
+    With several runs, the name of the run is added to the swept keys of each point, as the key
+    ``run``.
+
+    Returns:
+        Run folder, sweep and statuses of the points, for each path.
 
     Raises:
         InputError: a path is not a run folder, or its frozen spec is invalid.
@@ -233,7 +237,7 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
 
 
 def with_run_name(status: PointStatus, name: str) -> PointStatus:
-    """Add the name of the run to the swept keys of a point as ``run``."""
+    """Add the name of the run to the swept keys of a point, as the key ``run``."""
     point = replace(status.point, swept={"run": name, **status.point.swept})
     return replace(status, point=point)
 
@@ -246,6 +250,8 @@ def open_run(path: Path) -> tuple[RunFolder, Sweep, list[Point]]:
     """
     run = RunFolder(path.resolve())
     if not run.spec.is_file():
-        raise InputError(f"{path}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
+        raise InputError(
+            f"{path}: not a run folder (it has no sweep.yaml); pass the path of a run folder"
+        )
     sweep, points = load_points(run.spec)
     return run, sweep, points

@@ -47,7 +47,7 @@ def measure(point: Point, ratio: float, *, precise: bool) -> PointStatus:
         assert estimate is not None
         estimates[count] = estimate
     record = replace(status.record, probes=probes, estimates=estimates)
-    record = record.after(len(probes) if precise else COARSE_PROBES)
+    record = record.at_probe_count(len(probes) if precise else COARSE_PROBES)
     if not precise:
         record = replace(record, estimates={COARSE_PROBES: estimates[COARSE_PROBES]})
     return PointStatus(point=point, state="done", record=record, estimate=record.estimate)

@@ -178,14 +178,17 @@ def test_results_contain_emcs_at_other_budgets(small_run: Path, cli: Cli) -> Non
         assert row["saturated"] in ("yes", "no", "unknown")
         assert measurement.at_budget(120).emc == row["emc"]
         assert f"at 120 epochs; twice the budget: x{doubling:.2f} [" in repr(measurement)
-    with pytest.raises(ValueError, match="must be above 0 and at most 2 x 120"):
+    with pytest.raises(ValueError, match="must be above 0 and at most 240, which is 2 times"):
         run[0].at_budget(241)
     table = cli("results", small_run, *budgets).stdout
     for text in ("2x budget", f"x{rows[0]['doubling']:.2f}", "EMC at 60", "EMC at 240 (predicted)"):
         assert text in table
     assert f"x{rows[0]['doubling']:.2f}" in cli("status", small_run).stdout
     errors = cli("results", small_run, "--budget", 241, "--budget", 0, check=2).stderr
-    assert "--budget 241: must be above 0 and at most 2 times the budget of 120 epochs" in errors
+    assert (
+        "--budget 241: must be above 0 and at most 240, which is 2 times the largest budget"
+        in errors
+    )
     assert "--budget 0: must be" in errors
 
 

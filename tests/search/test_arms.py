@@ -89,7 +89,7 @@ def test_width_is_inferred_from_all_arms() -> None:
             for arm in range(1, 6) for i in range(8) for n in (80, 100, 125)
             for missed in [int(rng.random() > 1 / (1 + (n / 100) ** (1 / width)))]
         ]  # fmt: skip
-        curve = arm_posteriors(few + others, 10_000, 0.5, coordinates).separate[0]
+        curve = arm_posteriors(few + others, 10_000, 0.5, coordinates).separate_curves[0]
         widths.append(float(curve.weight @ curve.width))
     assert widths[0] < 0.08
     assert widths[1] > 0.25
@@ -105,7 +105,7 @@ def test_threshold_of_an_arm_is_predicted_from_other_arms() -> None:
     prior = arm_posteriors([], 50_000, 0.5, LINE)
     posteriors = arm_posteriors([*probes(0, 100), *probes(1, 300)], 50_000, 0.5, LINE)
     assert posteriors.probed == [True, True, False, False, False]
-    assert posteriors.best == 1
+    assert posteriors.best_arm == 1
     near, far = np.median(posteriors.log_emc[:, 2]), np.median(posteriors.log_emc[:, 4])
     assert math.log(100) < near < math.log(1500)
     assert (

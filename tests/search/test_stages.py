@@ -160,7 +160,8 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
     assert medians == sorted(medians)
     assert medians[0] < medians[-1]
     assert estimate_so_far(SEARCH, N_LIMIT, [failed, fitted, first]).stage == 2
-    assert np.isfinite(Times.from_history(at_stage([first], 20)).by_law(*np.ones((2, 1)))).all()
+    times = Times.from_history(at_stage([first], 20))
+    assert np.isfinite(times.log_likelihood_by_law(*np.ones((2, 1)))).all()
 
 
 def test_states_far_from_the_emc_are_not_kept() -> None:
