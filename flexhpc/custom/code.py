@@ -217,7 +217,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
 def accepted_arguments(
     function: Callable[..., Any], available: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return those available arguments that the function has a parameter for, by name."""
+    """Return the available arguments that have the name of a parameter of the function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -326,7 +326,7 @@ def _imported_modules(module: str, file: Path) -> Iterator[str]:
 
 
 def _installed_version(module: str) -> str:
-    """Return name and version of a module's distribution; the top-level module if unknown."""
+    """Return name and version of a module's distribution; if unknown, the name of its package."""
     top = module.split(".")[0]
     try:
         return f"{top} {distribution(top).version}"

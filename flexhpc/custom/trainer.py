@@ -215,9 +215,13 @@ def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
 
 
 def _fit_mask(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[np.bool_]:
-    """Return whether each sample is fitted, bool (n,), given the array that a trainer returned.
+    """Return whether each sample is fitted, bool (n,).
 
-    ``key`` is the key of the array if the trainer returned a mapping, else it is empty.
+    Args:
+        name: name of the trainer in error messages.
+        key: key of the array if the trainer returned a mapping, else empty.
+        returned: the array that the trainer returned.
+        call: the arguments of the call.
     """
     array, n = to_array(name, returned), len(call.labels)
     dtype_kinds = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")

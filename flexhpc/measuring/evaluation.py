@@ -46,8 +46,8 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 def evaluation_procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from the settings of the probes.
 
-    If ``evaluate`` has a budget, it replaces the budget of the probes, even if that has another
-    unit. The new budget is not extended, and a cosine schedule spans it. Training still stops at a
+    If ``evaluate`` has a budget, it replaces the budget of the probes, even if the units differ.
+    The new budget is not extended, and a cosine schedule spans it. Training still stops at a
     plateau. The gradient and curvature gates are off, because their metrics would not be used.
     """
     gates_off = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}

@@ -110,31 +110,32 @@ def _search(
     path = run.point(point.id)
     doubling = point.training.doubling
 
-    def checkpoint(probe: Probe | ProbeRecord | ProbeResult) -> Path:
+    def checkpoint_path(probe: Probe | ProbeRecord | ProbeResult) -> Path:
         arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def store_probe(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
         append_probe(path, probe, is_permitted=callbacks.owns_claim)
-        checkpoint(probe).unlink(missing_ok=True)
+        checkpoint_path(probe).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
         if doubling is not None:
             so_far = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
             emc = probe.n if so_far is None else so_far.emc
             keep = doubling.keep_states
             with contextlib.suppress(OSError):  # no state was saved
-                size = final_state_path(checkpoint(probe)).stat().st_size
+                size = final_state_path(checkpoint_path(probe)).stat().st_size
                 keep = min(keep, _MAX_STATE_BYTES // max(size, 1))
             for result in runs_without_state(history, emc, keep):
-                final_state_path(checkpoint(result)).unlink(missing_ok=True)
+                final_state_path(checkpoint_path(result)).unlink(missing_ok=True)
 
     def train_serially(probes: list[Probe]) -> None:
         batch_of_one: BatchOfOne | None = None
         for probe in probes:
             group.broadcast_object((point.id, tuple(probe), 0, 0))
             try:
-                store_probe(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
+                checkpoint = checkpoint_path(probe)
+                store_probe(run_probe(point, samples, probe, checkpoint, group, callbacks))
             except BatchOfOne as error:
                 batch_of_one = error
         if batch_of_one is not None:
@@ -148,7 +149,7 @@ def _search(
             if pool is None or len(proposal) == 1:
                 train_serially(proposal)
             else:
-                pool.run(point, proposal, checkpoint, callbacks, store_probe)
+                pool.run(point, proposal, checkpoint_path, callbacks, store_probe)
         except BatchOfOne:
             # BatchNorm cannot be trained on a batch of one sample. If no probe has fitted, the
             # search has reached its lower end, and its current estimate is final.

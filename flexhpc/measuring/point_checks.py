@@ -29,8 +29,8 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     are imported.
 
     Returns:
-        Error message -> whether it is an error (True) or a warning (False). A missing UCI table is
-        a warning, because it may exist on the machine that runs the sweep.
+        Message -> True for an error, False for a warning. A missing UCI table causes a warning,
+        because it may exist on the machine that runs the sweep.
     """
     problems: dict[str, bool] = {}
     checked: set[tuple[object, ...]] = set()

@@ -51,7 +51,7 @@ class ProbePool:
         self._children: list[Child] = []
 
     def run(
-        self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
+        self, point: Point, probes: Sequence[Probe], checkpoint_path: Callable[[Probe], Path],
         callbacks: Callbacks, on_record: Callable[[ProbeRecord], None],
     ) -> None:  # fmt: skip
         """Train probes of a point concurrently; return when all have finished.
@@ -59,7 +59,7 @@ class ProbePool:
         Args:
             point: the point.
             probes: the probes to train.
-            checkpoint: returns the checkpoint path of a probe.
+            checkpoint_path: returns the path of the checkpoint of a probe.
             callbacks: see :class:`Callbacks`.
             on_record: called in this process with the record of each probe that has finished.
 
@@ -78,7 +78,7 @@ class ProbePool:
                 for child in self._idle_children(progress, len(queue)):
                     probe = queue.pop(0)
                     child.connection.send(
-                        _Request(point=point, probe=probe, checkpoint=checkpoint(probe))
+                        _Request(point=point, probe=probe, checkpoint=checkpoint_path(probe))
                     )
                     progress[child] = {}
                 by_connection = {child.connection: child for child in progress}

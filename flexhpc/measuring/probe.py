@@ -135,7 +135,7 @@ def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> ProbeRecord:  # fmt: skip
-    """Run one probe of a point: one training run with the values that one arm sets.
+    """Run one probe of a point: one training run with the tuned values of one arm.
 
     Args:
         point, samples, group, callbacks: as in :func:`run_training`.
@@ -174,7 +174,7 @@ def run_probe(
 
 
 def final_state_path(checkpoint: Path) -> Path:
-    """Return the path of the state from which a larger budget continues the training run."""
+    """Return the path of the final state, from which training continues with a larger budget."""
     return checkpoint.with_suffix(".final.ckpt")
 
 
@@ -200,7 +200,7 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
 
 
 def available_accelerator() -> torch.device | None:
-    """Return the accelerator of this machine, as a device without index; None without one."""
+    """Return the accelerator to train on, as a device without index; None if there is none."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     # MPS does not support float64, in which losses are summed.
     return None if accelerator is None or accelerator.type == "mps" else accelerator
@@ -223,9 +223,9 @@ def cpu_name() -> str:
 
 
 def machine_info(group: Group) -> dict[str, str]:
-    """Return host, device, software versions and container image, which are stored with each probe.
+    """Return host, device, number of processes, software versions and container image.
 
-    They do not affect the id of a point.
+    They are stored with each probe, and do not affect the id of a point.
     """
     device = group.device
     return {

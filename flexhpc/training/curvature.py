@@ -54,7 +54,7 @@ class Ritz:
     residual_max: float = math.nan
 
     def is_negative(self, tolerance: float) -> bool:
-        """Return whether the smallest Ritz value is below -``tolerance`` times the largest."""
+        """Return whether ``min`` is below ``-tolerance * max``."""
         return self.min < -tolerance * self.max
 
 
@@ -102,7 +102,7 @@ def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) 
 def _extreme_ritz(
     diagonal: Sequence[float], off_diagonal: Sequence[float], next_off_diagonal: float
 ) -> Ritz:
-    """Return the extreme eigenvalues of the tridiagonal matrix of Lanczos' method, and residuals.
+    """Return the extreme eigenvalues of Lanczos' tridiagonal matrix, and their residuals.
 
     Args:
         diagonal, off_diagonal: elements of the matrix.

@@ -36,7 +36,7 @@ class Forgetting:
         self._correct = torch.zeros(n, dtype=torch.bool, device=device)
 
     def update(self, ids: Tensor, missed: Tensor) -> None:
-        """Count the forgetting events of an evaluation of different samples.
+        """Count the forgetting events in an evaluation of some samples.
 
         Args:
             ids: rows of the samples, int64 (m,), each at most once.
@@ -69,9 +69,9 @@ class EpochMetrics:
     """Mean loss and number of missed samples of an epoch.
 
     They are computed from the logits that each batch had before its update. The logits of several
-    batches are collected and evaluated together, so that the cost per update is negligible. The
-    time of evaluation depends only on the number of collected logits, so an epoch that was
-    interrupted and resumed is bit-identical to an uninterrupted epoch.
+    batches are collected and evaluated together, so that the cost per update is negligible. They
+    are evaluated as soon as a fixed number of logits is collected, so an epoch that was interrupted
+    and resumed is bit-identical to an uninterrupted epoch.
 
     Args:
         device: device of the sums.
@@ -157,7 +157,7 @@ class EpochMetrics:
         This call synchronizes with the device.
 
         Returns:
-            int64 (k,); None if no batch has been evaluated.
+            int64 (k,); None if unknown, for example after resuming.
         """
         if self._last_evaluated is None:
             return None

@@ -24,7 +24,7 @@ _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
 """Chunk size on the CPU. The activations of more samples would not fit into the cache of a core."""
 _MAX_N_WITHOUT_SUSPECTS = 128
-"""Up to this n, all samples are evaluated: evaluating only the suspects would not be faster."""
+"""Up to this n, suspects are not evaluated first, because that would not save time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ class Evaluator:
         Suspects are samples that were missed late in the epoch or in the last evaluation.
 
         Args:
-            metrics: metrics of the epoch; None if suspects are known from evaluations only.
+            metrics: metrics of the epoch; None if they are not computed during training.
         """
         suspects = self._suspects
         recent = None if metrics is None else metrics.recently_missed()

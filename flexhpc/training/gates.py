@@ -13,7 +13,7 @@ from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
 _FLAG = "touched_"
-"""Prefix of a metric for each gate: 1 if a failed training run violates its tolerance, else 0."""
+"""Prefix of a metric for each gate: 1 if the gate detected missing convergence, else 0."""
 _LAST_EPOCHS = 5
 _EXPLOSION = 3.0
 

@@ -239,8 +239,7 @@ class Partition:
 
         Args:
             vectors: vectors of the parts of this process, in order; they may be overwritten.
-            zero: vector of zeros, which stands in for the parts that this process has fewer than
-                others.
+            zero: vector of zeros, used as padding by processes that have fewer parts than others.
         """
         if not self.ordered:
             return self.group.all_reduce(vectors[0])

@@ -3,7 +3,7 @@
 Training stops when all samples are fitted, at a plateau, or at the end of the budget.
 
 All random numbers are derived from the seeds of the probe. The state can be saved after every
-update, and a resumed training run is bit-identical to an uninterrupted one.
+update, and a resumed training run is bit-identical to an uninterrupted training run.
 """
 
 from __future__ import annotations

@@ -43,8 +43,9 @@ class ManualBackprop:
         Args:
             inputs: (m, ...).
             labels: int64 (m,).
-            batch_length: number of samples of the whole batch.
-            first: whether to set the gradient instead of adding to it.
+            batch_length: number of samples in the whole batch.
+            is_first_chunk: whether this is the first chunk of the batch, or of its current part.
+                If so, the previous gradient is overwritten, else this gradient is added to it.
 
         Returns:
             Log-probabilities (m, classes).
@@ -143,7 +144,7 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Activation:
-    """Forward and backward pass of an elementwise activation; the methods are those of _Linear.
+    """Forward and backward pass of an elementwise activation; see _Linear for the methods.
 
     Attributes:
         function: inputs -> outputs. It may overwrite the inputs if ``uses_output``.

@@ -224,7 +224,7 @@ def stable_updates(training: Training, max_steps: int | None) -> float:
     learning rate, these are all updates.
 
     Args:
-        training: procedure; its schedule is not ``cosine``.
+        training: procedure; with ``schedule: cosine``, the result has no meaning.
         max_steps: budget in updates; if it is None (no budget), return infinity.
     """
     if max_steps is None:
@@ -264,9 +264,10 @@ def set_learning_rates(
 
 @torch.no_grad()
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Make one update; if a gradient is not finite, all weights become nan.
+    """Make one update; if the optimizer raises LinAlgError, set all weights to nan.
 
-    With such a gradient, Shampoo and SOAP raise LinAlgError, and all other optimizers compute nan.
+    Shampoo and SOAP raise it if a gradient is not finite. Other optimizers compute nan weights from
+    such a gradient.
     """
     try:
         optimizer.step()
@@ -279,11 +280,12 @@ def update_weights(optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights from w to ``w + rho g / |g|``, where g is the gradient of all parameters.
+    """Move the weights from w to ``w + rho g / |g|``, where g is the gradient at w.
 
     To first order, this is where the loss is largest within distance ``rho`` of w (Foret et al.
-    2021, arXiv 2010.01412, equation 2 with p = 2). SAM computes the gradient at the new weights,
-    but applies it to the previous weights: call :func:`restore_weights` before the update.
+    2021, arXiv 2010.01412, equation 2 with p = 2). ``|g|`` is the norm over all parameters. SAM
+    computes a second gradient at the new weights, but applies it to the previous weights: call
+    :func:`restore_weights` before the update.
 
     Args:
         parameters: parameters to move; parameters without a gradient are not moved.
