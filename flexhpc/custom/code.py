@@ -75,7 +75,9 @@ def find_code(name: str, folder: Path | None) -> Code:
     if module == IN_PROCESS:
         versions = [version for stored_name, version in _registered_objects if stored_name == name]
         if not versions:
-            raise LookupError("is an object of another Python process; run the sweep there")
+            raise LookupError(
+                "is an object of another Python process; run the sweep in that process"
+            )
         return Code(folder="", hash=versions[-1])
     if folder is not None and _module_file(module, folder):
         root = folder.resolve()
@@ -127,7 +129,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
         with contextlib.suppress(KeyError):
             return _registered_objects[name, code.hash]
         raise PointError(
-            f"{key}: {name} is an object of another Python process; run the sweep there"
+            f"{key}: {name} is an object of another Python process; run the sweep in that process"
         )
     module, _, path = name.partition(":")
     if not pinned:

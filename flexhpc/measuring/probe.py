@@ -34,7 +34,7 @@ from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source_hash
 
 _MAX_FLOAT_BYTES = 2**30
-"""Maximum size of a probe's inputs as float32, in bytes; if larger, images are kept as uint8."""
+"""Maximum size of a probe's float32 inputs, in bytes; larger image inputs are kept as uint8."""
 
 
 def run_training(

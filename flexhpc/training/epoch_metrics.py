@@ -69,9 +69,9 @@ class EpochMetrics:
     """Mean loss and number of missed samples of an epoch.
 
     They are computed from the logits that each batch had before its update. The logits of several
-    batches are collected and evaluated together, so that the cost per update is negligible. They
-    are evaluated as soon as a fixed number of logits is collected, so an epoch that was interrupted
-    and resumed is bit-identical to an uninterrupted epoch.
+    batches are collected and evaluated together, so that the cost per update is negligible. The
+    number of collected logits alone determines when they are evaluated, so an epoch that was
+    interrupted and resumed is bit-identical to an uninterrupted epoch.
 
     Args:
         device: device of the sums.

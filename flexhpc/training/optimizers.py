@@ -23,7 +23,7 @@ _VECTOR_LR_FACTOR = 0.1
 """Ratio of the learning rate of vectors to the learning rate of matrices, for Muon."""
 _MIN_NORM = 1e-12
 _DECAY_FRACTION = 0.1
-"""Last fraction of the budget, in which the learning rate decays with ``schedule: wsd``."""
+"""Fraction of the budget, at its end, in which the learning rate decays (``schedule: wsd``)."""
 _UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
