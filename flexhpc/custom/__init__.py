@@ -1,1 +1,1 @@
-"""Find, hash, import and run custom code, given as ``module:name`` or as Python objects."""
+"""Find, hash, import and run custom code, specified as ``module:name`` or as Python objects."""

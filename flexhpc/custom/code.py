@@ -1,8 +1,8 @@
-"""Find, hash and import custom code (models, data sets, trainers), given as ``module:name``.
+"""Find, hash and import custom code (models, data sets, trainers), specified as ``module:name``.
 
-The module is searched in the folder of the spec, then on Python's path. Its version is identified
-by a hash of the source of the module and of all modules next to it that it imports. Reading a spec
-hashes modules, but does not run them.
+The module is searched in the folder of the spec, then on Python's path. A hash identifies the
+version of the code. It covers the source of the module and of all modules from the same folder that
+the module imports. Reading a spec hashes modules, but does not run them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from flexhpc.errors import PointError, one_line
 IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
 IN_PROCESS = "python"
-"""Pseudo-module of objects registered with :func:`register_object`: ``python:NAME``."""
+"""Module name of objects registered with :func:`register_object`, as in ``python:NAME``."""
 FLEXHPC_FOLDER = Path(__file__).parent.parent
-"""Absolute path of the package flexhpc; other folders may also be named flexhpc."""
+"""Path of the package flexhpc. It must be absolute, since other folders may have the same name."""
 INSTALL_FOLDERS = ("site-packages", "dist-packages")
 """Names of the folders on Python's path that contain installed packages."""
 _registered_objects: dict[tuple[str, str], Any] = {}
 _hashes_at_import: dict[str, str] = {}
-"""Hash of each module when it was imported into this process, by module name."""
+"""Module name -> hash of its source at the time when this process imported the module."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,9 @@ def find_code(name: str, folder: Path | None) -> Code:
     if module == IN_PROCESS:
         versions = [version for stored_name, version in _registered_objects if stored_name == name]
         if not versions:
-            raise LookupError("is an object of another Python process; measure it there")
+            raise LookupError(
+                "is an object of another Python process; run the sweep in that process"
+            )
         return Code(folder="", hash=versions[-1])
     if folder is not None and _module_file(module, folder):
         root = folder.resolve()
@@ -95,7 +97,8 @@ def entry_point_targets(kind: str) -> dict[str, str]:
     """Return the entry points of installed packages: name -> ``module:name``.
 
     Args:
-        kind: ``models``, ``data`` or ``trainers``, for the group ``flexhpc.models`` etc.
+        kind: ``models``, ``data`` or ``trainers``; ``models`` selects the entry-point group
+            ``flexhpc.models``.
     """
     return {entry.name: entry.value for entry in entry_points(group=f"flexhpc.{kind}")}
 
@@ -115,9 +118,9 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
 
     Args:
         name: ``module:name``.
-        code: location and version when the spec was read.
-        pinned: whether the spec gives a version; the source is then not checked for changes.
-        key: key of the spec, for messages.
+        code: location and version of the code when the spec was read.
+        pinned: whether the spec specifies a version; if so, changes of the source are ignored.
+        key: spec key that is named in error messages.
 
     Raises:
         PointError: the code cannot be imported, or its source has changed.
@@ -125,7 +128,9 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     if name.startswith(f"{IN_PROCESS}:"):
         with contextlib.suppress(KeyError):
             return _registered_objects[name, code.hash]
-        raise PointError(f"{key}: {name} is an object of another Python process; measure it there")
+        raise PointError(
+            f"{key}: {name} is an object of another Python process; run the sweep in that process"
+        )
     module, _, path = name.partition(":")
     if not pinned:
         _check_source(name, code, key)
@@ -146,16 +151,16 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
 def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
     """Call custom code; convert its errors to a PointError with a one-line message.
 
-    The traceback is printed to stderr, which is the log of the point. If the code forks, the child
+    The traceback is printed to stderr, which is the log of the point. If the code forks, the forked
     process exits at the end of the call.
 
     Args:
-        label: description of the code for the message, for example ``model.family: my_nets:Net``.
-        call: the call to run.
+        label: name of the code in error messages, for example ``model.family: my_nets:Net``.
+        call: function without arguments that calls the code.
         seconds: time limit; None for no limit.
 
     Raises:
-        PointError: the code raised an exception (also SystemExit), or exceeded the time limit.
+        PointError: the code raised an exception (including SystemExit), or exceeded the time limit.
     """
     process = os.getpid()
     limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, label)
@@ -180,7 +185,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
 
 @contextlib.contextmanager
 def time_limit_as_point_error() -> Iterator[None]:
-    """Convert TimeLimitExceeded in the body to a PointError; print the traceback to stderr."""
+    """Convert a TimeLimitExceeded of the block to a PointError; print the traceback to stderr."""
     try:
         with deactivate_open_limits():
             yield
@@ -193,8 +198,8 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
     """Convert a return value of custom code to an array of numbers or strings.
 
     Args:
-        name: name of the code in messages.
-        value: a torch tensor, or anything that NumPy converts to an array.
+        name: name of the code in error messages.
+        value: a torch tensor, or an object that NumPy can convert to an array.
 
     Raises:
         PointError: the value cannot be converted.
@@ -214,7 +219,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
 def accepted_arguments(
     function: Callable[..., Any], available: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the available arguments whose names are parameters of a function."""
+    """Return the available arguments that have the name of a parameter of the function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -223,7 +228,10 @@ def accepted_arguments(
 
 
 def register_object(name: str, version: str, value: Any) -> str:
-    """Register an object as the current version of ``name``; return ``python:NAME`` for specs."""
+    """Register an object as the current version of ``name``; return its ``python:NAME``.
+
+    A spec refers to the object by this string.
+    """
     key = f"{IN_PROCESS}:{name}"
     _registered_objects.pop((key, version), None)
     _registered_objects[key, version] = value
@@ -231,7 +239,10 @@ def register_object(name: str, version: str, value: Any) -> str:
 
 
 def _check_source(name: str, code: Code, key: str) -> None:
-    """Raise PointError if the module was imported, or will be imported, from another source."""
+    """Raise PointError if the source of the module does not have the hash ``code.hash``.
+
+    If this process has already imported the module, the source at that time counts.
+    """
     module = name.partition(":")[0]
     imported_hash = _hashes_at_import.get(module)
     if imported_hash == code.hash:
@@ -259,7 +270,7 @@ def _root_on_path(module: str, folder: Path | None) -> Path:
     except ValueError:  # modules without a file, for example __main__
         spec = None
     if spec is None:
-        position = f"in {folder} nor " if folder is not None else ""
+        position = f"in {folder} or " if folder is not None else ""
         raise LookupError(f"no module named {module} {position}on Python's path")
     locations = list(spec.submodule_search_locations or ())
     return Path(locations[0] if locations else str(spec.origin)).parent
@@ -272,14 +283,15 @@ def _module_file(module: str, root: Path) -> Path | None:
 
 
 def _imported_files(module: str, root: Path, package: str) -> dict[str, Path]:
-    """Return the files of a module and of all modules in ``root`` that it imports, by module name.
-
-    Imports are followed transitively.
+    """Return the files of a module and of the modules that it imports, directly or indirectly.
 
     Args:
-        module: the module to start from.
-        root: folder of the modules.
-        package: include only modules of this package; empty for all modules in the folder.
+        module: module whose imports are followed.
+        root: folder in which modules are searched; modules in other folders are omitted.
+        package: if not empty, modules outside this package are omitted.
+
+    Returns:
+        Module name -> file.
     """
     files: dict[str, Path] = {}
     pending = [module]
@@ -294,7 +306,10 @@ def _imported_files(module: str, root: Path, package: str) -> dict[str, Path]:
 
 
 def _imported_modules(module: str, file: Path) -> Iterator[str]:
-    """Yield the names of modules that a file may import; none if it is not valid Python."""
+    """Yield the names of modules that a file may import, some of which may not exist.
+
+    Yield no names if the file is not valid Python. ``from a import b`` yields ``a`` and ``a.b``.
+    """
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -313,7 +328,7 @@ def _imported_modules(module: str, file: Path) -> Iterator[str]:
 
 
 def _installed_version(module: str) -> str:
-    """Return distribution and version of an installed module; the module name if unknown."""
+    """Return name and version of a module's distribution; if unknown, the name of its package."""
     top = module.split(".")[0]
     try:
         return f"{top} {distribution(top).version}"
@@ -325,7 +340,7 @@ def _installed_version(module: str) -> str:
 
 
 def hash_texts(texts: Mapping[str, bytes]) -> str:
-    """Return a hash of named texts (16 hexadecimal digits), independent of their order."""
+    """Return a hash (16 hexadecimal digits) of texts and their names, independent of the order."""
     digest = hashlib.sha256()
     for name in sorted(texts):
         digest.update(name.encode() + b"\0" + hashlib.sha256(texts[name]).digest())

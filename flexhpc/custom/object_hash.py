@@ -1,4 +1,4 @@
-"""Hash the source of functions and classes passed to the Python API, to identify versions."""
+"""Identify versions of functions and classes passed to the Python API by a hash of their source."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ def object_hash(value: Any) -> str | None:
     """Return a hash of the source of an object and of the objects that it refers to.
 
     The hash includes the sources of custom functions and classes, and the values of numbers,
-    strings and their containers. Return None if a source is unavailable, for example at an
-    interactive prompt, or if an object cannot be hashed, for example an array.
+    strings and containers of these. Return None if the source of an object is unavailable, for
+    example because it was defined at an interactive prompt, or if an object has neither a source
+    nor a value of these types, for example an array.
     """
     texts: dict[str, bytes] = {}
-    if not _collect(value, texts):
+    if not _collect_sources(value, texts):
         return None
     return hash_texts(texts)
 
 
-def _collect(value: Any, texts: dict[str, bytes]) -> bool:
-    """Add the source of an object and its references to ``texts``; return False if one fails."""
+def _collect_sources(value: Any, texts: dict[str, bytes]) -> bool:
+    """Add the sources of an object and of the objects that it uses to ``texts``.
+
+    Return False if one of these objects cannot be hashed.
+    """
     value = inspect.unwrap(value) if callable(value) else value
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
     if name in texts:
@@ -41,30 +45,38 @@ def _collect(value: Any, texts: dict[str, bytes]) -> bool:
     except (OSError, TypeError, SyntaxError):
         return False
     texts[name] = text
-    return all(_add_reference(inner, name, texts) for inner in _references(value))
+    return all(_add_reference(used, name, texts) for used in _references(value))
 
 
-def _add_reference(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
-    """Add the source or value of an object used by ``name``; return False if it has neither."""
-    if _is_user_code(inner):
-        return _collect(inner, texts)
-    if _is_plain(inner):
-        texts[f"{name} {len(texts)}"] = repr(inner).encode()
+def _add_reference(used: Any, name: str, texts: dict[str, bytes]) -> bool:
+    """Add the source or value of an object to ``texts``; return False if it cannot be hashed.
+
+    Modules, and functions and classes of installed packages, are not added.
+
+    Args:
+        used: the object.
+        name: name of the object that uses it.
+        texts: name -> source or value.
+    """
+    if _is_user_code(used):
+        return _collect_sources(used, texts)
+    if _is_plain_value(used):
+        texts[f"{name} {len(texts)}"] = repr(used).encode()
         return True
-    return inspect.ismodule(inner) or inspect.isroutine(inner) or inspect.isclass(inner)
+    return inspect.ismodule(used) or inspect.isroutine(used) or inspect.isclass(used)
 
 
-def _is_plain(value: Any) -> bool:
-    """Return whether a value consists only of numbers, strings, None and containers of them."""
+def _is_plain_value(value: Any) -> bool:
+    """Return whether a value is a number, a string, None, or a container of such values."""
     if isinstance(value, dict):
-        return all(_is_plain(inner) for pair in value.items() for inner in pair)
+        return all(_is_plain_value(inner) for pair in value.items() for inner in pair)
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(_is_plain_value, value))
     return value is None or isinstance(value, (bool, int, float, complex, str, bytes))
 
 
 def _lambda_source(function: Any) -> bytes:
-    """Return the source of a lambda only; ``inspect.getsource`` returns the surrounding lines."""
+    """Return the source of a lambda without the rest of its lines, unlike ``inspect.getsource``."""
     lines, _ = inspect.findsource(function)
     spans = [
         (first, start, last, end)
@@ -81,7 +93,7 @@ def _lambda_source(function: Any) -> bytes:
 
 
 def _references(value: Any) -> Iterator[Any]:
-    """Yield the objects used by a function, or the base classes and objects used by a class."""
+    """Yield the objects that a function uses, or the base classes of a class and what it uses."""
     if inspect.isclass(value):
         yield from value.__mro__[1:]
         for member in vars(value).values():

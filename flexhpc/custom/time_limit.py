@@ -11,29 +11,32 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _active_limits: list[TimeLimit] = []
-"""The innermost limit is the last."""
+"""Limits that are in effect in this process, from the outermost to the innermost."""
 
 
 class TimeLimitExceeded(BaseException):
-    """Raised in the limited code. A BaseException, because that code may catch Exception."""
+    """Raised in a block that exceeds its time limit.
+
+    It is not a subclass of Exception, because the code in the block may catch Exception.
+    """
 
 
 class TimeLimit:
     """Context manager that raises :class:`TimeLimitExceeded` in a block that exceeds a time limit.
 
-    It can be reused; entering it again inside its own block does not restart it. It uses SIGALRM,
-    so it has no effect outside the main thread. The previous signal handler and timer are restored
-    on exit. A call into C that never returns to Python is not interrupted.
+    It can be used several times. Entering it again inside its own block does not restart the time.
+    It uses SIGALRM, so it has no effect outside the main thread. The previous signal handler and
+    timer are restored on exit. A call into C that never returns to Python is not interrupted.
 
     Args:
         seconds: time limit of the block.
-        label: description of the block in the message.
+        label: description of the block in the error message.
     """
 
     def __init__(self, seconds: float, label: str) -> None:
         self.seconds, self.label = seconds, label
-        self._handler_before: Any = None
-        self._entered_at = self._remaining_before = 0.0
+        self._previous_handler: Any = None
+        self._entered_at = self._previous_remaining = 0.0
         self._active = False
         self._depth = 0
 
@@ -44,8 +47,8 @@ class TimeLimit:
         self._active = threading.current_thread() is threading.main_thread()
         if self._active:
             self._entered_at = time.monotonic()
-            self._handler_before = signal.signal(signal.SIGALRM, self._on_alarm)
-            self._remaining_before, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
+            self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
+            self._previous_remaining, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
             _active_limits.append(self)
 
     def __exit__(
@@ -57,28 +60,28 @@ class TimeLimit:
             self.deactivate()
 
     def deactivate(self) -> None:
-        """Deactivate the limit, regardless of how often it was entered."""
+        """Deactivate the limit, even if it was entered several times."""
         self._depth = 0
         if self._active:
             self._active = False
             _active_limits.remove(self)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._handler_before)
-            if self._remaining_before:
+            signal.signal(signal.SIGALRM, self._previous_handler)
+            if self._previous_remaining:
                 spent = time.monotonic() - self._entered_at
-                signal.setitimer(signal.ITIMER_REAL, max(self._remaining_before - spent, 1e-3))
+                signal.setitimer(signal.ITIMER_REAL, max(self._previous_remaining - spent, 1e-3))
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         self.deactivate()
-        raise TimeLimitExceeded(f"{self.label} exceeded its time limit (seconds: {self.seconds:g})")
+        raise TimeLimitExceeded(f"{self.label} exceeded its time limit of {self.seconds:g} s")
 
 
 @contextlib.contextmanager
 def deactivate_open_limits() -> Iterator[None]:
-    """Deactivate the limits that were entered in the block and not exited.
+    """At the end of the block, deactivate the time limits that were entered but not exited in it.
 
-    This is needed because torch skips forward hooks after SystemExit, even with
-    ``always_call=True``.
+    The limit of a forward pass is exited by a forward hook. torch does not call this hook after
+    SystemExit, even with ``always_call=True``.
     """
     depth = len(_active_limits)
     try:

@@ -1,6 +1,6 @@
 """Call custom trainers and interpret their return values.
 
-:func:`serve` runs in a child process, so that ``measuring/trainer.py`` can kill a call at any time.
+:func:`serve` runs in a child process, which ``measuring/trainer.py`` can kill at any time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _COUNTS = ("epochs", "steps", "cost")
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Training budget of the ``training`` section; all values are None if it has no budget.
+    """Training budget that the ``training`` section specifies; passed to custom trainers.
+
+    Budgets that the section does not specify are None.
 
     Attributes:
         epochs: number of passes over the samples.
@@ -41,11 +43,12 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """A custom trainer as given in a spec.
+    """A custom trainer as specified in a spec.
 
     Attributes:
         name: ``module:name``.
-        pinned: whether the spec gives a version; the source is then not checked for changes.
+        code: location and version of the code when the spec was read.
+        pinned: whether the spec specifies a version; if so, changes of the source are ignored.
         kwargs: additional keyword arguments for the trainer.
     """
 
@@ -56,14 +59,14 @@ class Trainer:
 
     @property
     def key(self) -> str:
-        """Name of the trainer in messages."""
+        """Name of the trainer in error messages."""
         return f"training.trainer: {self.name}"
 
     def import_function(self) -> Callable[..., Any]:
         """Import the trainer and check that it can be called with its ``kwargs``.
 
         Raises:
-            PointError: it cannot be imported or called.
+            PointError: the trainer cannot be imported or called.
         """
         trainer = import_object(self.name, self.code, pinned=self.pinned, key="training.trainer")
         if not callable(trainer):
@@ -87,9 +90,10 @@ class TrainerCall:
 
     Attributes:
         inputs: standardised inputs, float32 (n, ...).
-        labels: classes 0, 1, ..., int64 (n,); tokens (n, length) for sequences.
+        labels: class indices, int64 (n,); for sequences the tokens, int64 (n, length).
+        classes: number of classes.
         seconds: time limit of the call.
-        make_model: builds the untrained network using torch's global random state; None if the
+        make_model: builds the untrained network with torch's global random generator; None if the
             point has no model.
     """
 
@@ -105,14 +109,15 @@ class TrainerCall:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerResult:
-    """Result of a trainer.
+    """Result of a custom trainer.
 
     Attributes:
         fitted: whether each sample is fitted, bool (n,).
         loss: training loss; nan if the trainer did not return it.
-        epochs: number of epochs; 0 if not returned.
-        steps: number of optimizer steps; 0 if not returned.
-        cost: number of samples trained on, counted in every epoch; 0 if not returned.
+        epochs: number of epochs; 0 if the trainer did not return it.
+        steps: number of optimizer steps; 0 if the trainer did not return it.
+        cost: number of sample passes, in which a sample counts once per epoch; 0 if the trainer
+            did not return it.
         metrics: all other numbers that the trainer returned, by name.
     """
 
@@ -125,13 +130,14 @@ class TrainerResult:
 
 
 def train(call: TrainerCall) -> TrainerResult:
-    """Call a trainer in this process.
+    """Call a custom trainer in this process.
 
-    The trainer receives inputs and labels as positional arguments, its ``kwargs``, and each of the
-    following for which it has a parameter: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`),
-    ``seed`` (an integer below 2^31), ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a
-    :class:`Budget`) and ``model`` (the untrained network). The global random states of Python,
-    NumPy and torch are seeded before the call.
+    The positional arguments of the call are the inputs and the labels. The keyword arguments are
+    the trainer's ``kwargs`` and those of the following that the trainer has a parameter for:
+    ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (an integer below 2^31), ``n``,
+    ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) and ``model`` (the
+    untrained network). The global random generators of Python, NumPy and torch are seeded before
+    the call.
 
     Raises:
         PointError: the trainer cannot be imported, raised an exception, exceeded its time limit or
@@ -160,27 +166,34 @@ def train(call: TrainerCall) -> TrainerResult:
 
 
 def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
-    """Convert the return value of a trainer.
+    """Convert the return value of a custom trainer.
+
+    The value is one of these arrays:
+
+    - bool (n,): whether each sample is fitted;
+    - numbers (n,): the predicted class of each sample;
+    - numbers (n, classes): scores; the class with the highest score is the predicted class.
+
+    Or it is a mapping that contains such an array as ``right``, ``predicted`` or ``scores``
+    respectively. All other values of the mapping are numbers or None.
 
     Args:
-        name: name of the trainer, for messages.
-        returned: an array: bool (n,), whether each sample is fitted; integers (n,), the predicted
-            classes; or numbers (n, classes), scores whose argmax is the predicted class. Or a
-            mapping with such an array under ``right``, ``predicted`` or ``scores`` respectively;
-            its other values are numbers or None.
+        name: name of the trainer in error messages.
+        returned: the return value.
         call: the arguments of the call.
 
     Raises:
         PointError: the value has none of these forms.
     """
     if not isinstance(returned, Mapping):
-        return TrainerResult(fitted=_to_fitted(name, "", returned, call))
+        return TrainerResult(fitted=_fit_mask(name, "", returned, call))
     arrays = [key for key in ("right", "predicted", "scores") if key in returned]
     if len(arrays) != 1:
         raise PointError(
-            f"{name} returned a mapping without exactly one of right, predicted, scores"
+            f"{name} returned a mapping that does not have exactly one of the keys right, "
+            "predicted, scores"
         )
-    fitted = _to_fitted(name, arrays[0], returned[arrays[0]], call)
+    fitted = _fit_mask(name, arrays[0], returned[arrays[0]], call)
     numbers: dict[str, float] = {}
     for key, value in returned.items():
         if key in arrays or value is None:
@@ -201,23 +214,36 @@ def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
     return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)
 
 
-def _to_fitted(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[np.bool_]:
-    """Return which samples are fitted, bool (n,), from the array that a trainer returned."""
+def _fit_mask(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[np.bool_]:
+    """Return whether each sample is fitted, bool (n,).
+
+    Args:
+        name: name of the trainer in error messages.
+        key: key of the array if the trainer returned a mapping, else empty.
+        returned: the array that the trainer returned.
+        call: the arguments of the call.
+    """
     array, n = to_array(name, returned), len(call.labels)
     dtype_kinds = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if call.labels.ndim > 1 and array.dtype.kind != "b":
-        raise PointError(f"{name}: for sequences, return which samples are fitted, as bool ({n},)")
+        raise PointError(
+            f"{name}: for sequences, return a bool array of shape ({n},): whether each sample is "
+            "fitted"
+        )
     if array.dtype.kind not in dtype_kinds:
         raise PointError(
             f"{name} returned {key or 'an array'} with unsupported dtype {array.dtype}"
         )
     if array.dtype.kind == "f" and np.isnan(array).any():
-        raise PointError(f"{name} returned NaN")
+        raise PointError(f"{name} returned an array that contains NaN")
     if array.shape == (n, call.classes) and key in ("", "scores") and array.dtype.kind != "b":
         return np.asarray(array.argmax(axis=1) == call.labels)
     if array.shape != (n,) or key == "scores":
         shape = f"({n}, {call.classes})" if key == "scores" else f"({n},)"
-        raise PointError(f"{name} returned an array {array.shape}, not {shape} for {n} samples")
+        raise PointError(
+            f"{name} returned an array of shape {array.shape}, but the shape for {n} samples "
+            f"must be {shape}"
+        )
     return array if array.dtype.kind == "b" else np.asarray(array == call.labels)
 
 
@@ -229,7 +255,10 @@ def _seed_all(seed: int) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Run the calls received through a connection and send back results until it is closed."""
+    """Receive calls of trainers through a connection and send back their results or errors.
+
+    Return when the connection is closed.
+    """
     while True:
         try:
             call = connection.recv()

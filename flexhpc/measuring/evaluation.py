@@ -1,4 +1,4 @@
-"""Measure the generalization of a point's model: retrain it and evaluate the test set."""
+"""Measure the generalization of a point's model: retrain it and evaluate it on the test set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
     if config.n is not None and config.n > available:
         raise PointError(
             f"evaluate.n: {config.n} is more than the {available} training samples of "
-            f"{samples.source.name}; use fewer, or full: true instead"
+            f"{samples.source.name}; use fewer, or set full: true instead of n"
         )
     return config.n or available
 
@@ -46,9 +46,9 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 def evaluation_procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from the settings of the probes.
 
-    A budget in ``evaluate`` replaces that of the probes, whatever its unit, and is not extended; a
-    cosine schedule spans it. Training still stops at a plateau. The gradient and curvature gates
-    are off, because their metrics would not be used.
+    If ``evaluate`` has a budget, it replaces the budget of the probes, even if the units differ.
+    The new budget is not extended, and a cosine schedule spans it. Training still stops at a
+    plateau. The gradient and curvature gates are off, because their metrics would not be used.
     """
     gates_off = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=gates_off)}
@@ -62,28 +62,31 @@ def evaluate(
     point: Point, samples: Samples, stage: int, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a point's model as its ``evaluate`` section specifies, and evaluate the test set.
+    """Train a point's model as its ``evaluate`` section specifies, and evaluate it on the test set.
 
-    The training starts from scratch and stops under the same conditions as a probe, in particular
-    as soon as all samples are fitted. Its subset is drawn independently of the probes' subsets. If
-    ``evaluate.n`` is increased, the new subset contains the previous one.
+    The training run starts from scratch and stops under the same conditions as a probe, in
+    particular as soon as all samples are fitted. Its subset is drawn independently of the subsets
+    of the probes. If ``evaluate.n`` is increased, the new subset contains the previous subset.
 
     Args:
         point: the point, with an ``evaluate`` section.
-        samples: its data.
-        stage: number of times that the budget is doubled, if ``evaluate`` has no budget.
+        samples: data of the point.
+        stage: number of times that the budget of the probes is doubled; without effect if
+            ``evaluate`` has a budget.
         checkpoint: path of the training checkpoint; None for no checkpoint.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
 
     Returns:
-        A mapping with the keys ``asked`` (size and budget set in ``evaluate``), n and n_test
-        (samples), verdict, interpolated (whether every sample is fitted), train_accuracy,
-        test_accuracy, gap (train minus test accuracy), test_loss (mean cross-entropy),
-        calibration_error (see :func:`calibration_error`), epochs, cost (sample passes), seconds.
+        A mapping with the keys ``asked`` (number of samples and budget that ``evaluate`` sets),
+        ``n`` and ``n_test`` (numbers of training and test samples), ``verdict``, ``interpolated``
+        (whether every training sample is fitted), ``train_accuracy``, ``test_accuracy``, ``gap``
+        (train accuracy minus test accuracy), ``test_loss`` (mean cross-entropy),
+        ``calibration_error`` (see :func:`calibration_error`), ``epochs``, ``cost`` (sample passes)
+        and ``seconds``.
 
     Raises:
-        PointError: the data has no test set, or too few samples.
+        PointError: the data set has no test set, or has fewer samples than ``evaluate.n``.
     """
     if (config := point.evaluate) is None:
         raise ValueError(f"{point.id}: has no evaluate section")
@@ -98,7 +101,7 @@ def evaluate(
     callbacks = replace(callbacks, on_train_end=test_network, checkpoint=checkpoint)
     outcome, _, _ = run_training(
         evaluated_point, samples, Probe(n, 0, stage=stage), group, callbacks,
-        name=f" evaluate {json.dumps(config.settings)}",
+        key_suffix=f" evaluate {json.dumps(config.settings)}",
         subset_seed=derive(point.seed, "evaluation"),
     )  # fmt: skip
     accuracy = 1 - outcome.n_errors / n
@@ -124,7 +127,7 @@ def metrics_on_test_set(
 ) -> dict[str, float]:
     """Return accuracy, loss and calibration error of a network on a test set, in eval mode.
 
-    A sample whose logits are not all finite counts as misclassified.
+    If any logit of a sample is not finite, the sample counts as misclassified.
     """
     scores = logits_of(network, test, np.arange(len(test.labels)), device)
     labels = torch.from_numpy(test.labels)
@@ -139,8 +142,8 @@ def metrics_on_test_set(
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
-    This is the mean of |accuracy - confidence| over 15 bins of equal width in confidence, weighted
-    by the number of samples in each bin.
+    The samples are divided by confidence into 15 bins of equal width. The error is the mean of
+    |accuracy - confidence| over the bins, weighted by the number of samples in each bin.
 
     Args:
         probabilities: predicted probabilities, float (m, classes).

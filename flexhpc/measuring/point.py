@@ -32,14 +32,14 @@ from flexhpc.store import (
 from flexhpc.store.status import has_precise_estimate
 from flexhpc.training import Callbacks, Group
 
-STATE_BYTES = 4 * 2**30
-"""Maximum size of the final states of a point (bytes)."""
+_MAX_STATE_BYTES = 4 * 2**30
+"""Maximum total size of the final states that are kept for a point, in bytes."""
 
 
 def measure(
     point: Point, run: RunFolder, group: Group, callbacks: Callbacks, pool: ProbePool | None = None
 ) -> Estimate:
-    """Measure a point; resume from the probes in its file.
+    """Measure a point; if its file already contains probes, continue the search after them.
 
     In a process group, only rank 0 calls this function; the other ranks call :func:`assist`.
 
@@ -48,7 +48,7 @@ def measure(
         run: run folder that contains the file of the point.
         group: process group; all its ranks train each probe together.
         callbacks: see :class:`Callbacks`.
-        pool: processes for the probes that the search plans at once, one each; None to train them
+        pool: processes that train the probes of a round concurrently; None to train these probes
             one after the other.
 
     Returns:
@@ -57,12 +57,13 @@ def measure(
     Raises:
         NoData: the data cannot be opened.
         PointError: the point cannot be measured, for example because its data has changed.
-        Interrupted: a stop was requested; finished probes and current checkpoints are saved.
+        Interrupted: a stop was requested; finished probes are stored, and the current probes have
+            saved checkpoints.
         PeerLost: another process of the group or the pool has died.
     """
     samples = _load_samples(point)
     if point.evaluate is not None:
-        evaluation_size(point.evaluate, samples)  # fail now, not after hours of search
+        evaluation_size(point.evaluate, samples)  # raises now instead of after hours of search
     path = run.point(point.id)
     for part in run.temporary_files(point.id):
         part.unlink(missing_ok=True)
@@ -72,7 +73,7 @@ def measure(
         _check_claim(callbacks)  # opening the data may have taken minutes
         create_point_file(path, header)
     else:
-        _check_same(path, record.header, header)
+        _check_header(path, record.header, header)
     if record is not None and record.estimate is not None and has_precise_estimate(point, record):
         estimate = record.estimate
     else:
@@ -109,31 +110,32 @@ def _search(
     path = run.point(point.id)
     doubling = point.training.doubling
 
-    def checkpoint(probe: Probe | ProbeRecord | ProbeResult) -> Path:
+    def checkpoint_path(probe: Probe | ProbeRecord | ProbeResult) -> Path:
         arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def store_probe(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
         append_probe(path, probe, is_permitted=callbacks.owns_claim)
-        checkpoint(probe).unlink(missing_ok=True)
+        checkpoint_path(probe).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
         if doubling is not None:
             so_far = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
             emc = probe.n if so_far is None else so_far.emc
             keep = doubling.keep_states
             with contextlib.suppress(OSError):  # no state was saved
-                size = final_state_path(checkpoint(probe)).stat().st_size
-                keep = min(keep, STATE_BYTES // max(size, 1))
+                size = final_state_path(checkpoint_path(probe)).stat().st_size
+                keep = min(keep, _MAX_STATE_BYTES // max(size, 1))
             for result in runs_without_state(history, emc, keep):
-                final_state_path(checkpoint(result)).unlink(missing_ok=True)
+                final_state_path(checkpoint_path(result)).unlink(missing_ok=True)
 
     def train_serially(probes: list[Probe]) -> None:
         batch_of_one: BatchOfOne | None = None
         for probe in probes:
             group.broadcast_object((point.id, tuple(probe), 0, 0))
             try:
-                store_probe(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
+                checkpoint = checkpoint_path(probe)
+                store_probe(run_probe(point, samples, probe, checkpoint, group, callbacks))
             except BatchOfOne as error:
                 batch_of_one = error
         if batch_of_one is not None:
@@ -147,7 +149,7 @@ def _search(
             if pool is None or len(proposal) == 1:
                 train_serially(proposal)
             else:
-                pool.run(point, proposal, checkpoint, callbacks, store_probe)
+                pool.run(point, proposal, checkpoint_path, callbacks, store_probe)
         except BatchOfOne:
             # BatchNorm cannot be trained on a batch of one sample. If no probe has fitted, the
             # search has reached its lower end, and its current estimate is final.
@@ -159,7 +161,7 @@ def _search(
             if doubling is not None and proposal[0].stage < doubling.max_doublings:
                 raise PointError(
                     "no training run fitted even two samples within the budget, and a network with "
-                    "BatchNorm cannot be trained on one; use a larger first budget"
+                    "BatchNorm cannot be trained on one sample; use a larger first budget"
                 ) from None
             return _store_estimate(final, path, callbacks)
 
@@ -170,26 +172,27 @@ def _store_estimate(estimate: Estimate, path: Path, callbacks: Callbacks) -> Est
     return estimate
 
 
-_Message = tuple[str, tuple[int, ...] | None, int, int]
-"""Next training run, broadcast by rank 0: point id, the fields of the probe (None for the
-evaluation), and the arm and stage of the evaluation."""
+_NextTraining = tuple[str, tuple[int, ...] | None, int, int]
+"""Message by which rank 0 announces the next training run: point id, fields of the probe, and arm
+and stage of the evaluation. The fields of the probe are None if the run is the evaluation."""
 
 
-def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
+def assist(points: Mapping[str, Point], group: Group, should_stop: Callable[[], bool]) -> None:
     """Take part in the training runs that rank 0 starts, until rank 0 calls :func:`dismiss`.
 
     Args:
         points: points by id.
         group: process group, in which rank 0 calls :func:`measure`.
-        stopping: returns whether this process was asked to stop.
+        should_stop: returns whether this process must stop.
 
     Raises:
         PeerLost: another process of the group has died.
-        Exception: an error in this process only. The process must exit, so that the others stop.
+        Exception: an error that occurred in this process only. This process must then exit, so that
+            the other processes stop.
     """
     loaded: dict[str, Samples] = {}
-    callbacks = Callbacks(should_stop=stopping)
-    message: _Message | None
+    callbacks = Callbacks(should_stop=should_stop)
+    message: _NextTraining | None
     while (message := group.broadcast_object(None)) is not None:
         point_id, probe, arm, stage = message
         point = points[point_id]
@@ -228,23 +231,24 @@ def _header(point: Point, samples: Samples) -> Header:
         n_pool=len(samples.pool),
         conflict_groups=json.dumps(samples.conflict_groups),
         classes=samples.classes,
-        bits=_bits(point, samples),
+        bits=_network_bits(point, samples),
     )
 
 
-def _bits(point: Point, samples: Samples) -> int:
+def _network_bits(point: Point, samples: Samples) -> int:
     if not isinstance(point.model, Network):
         return 0
     precision = point.training.precision if isinstance(point.training, Training) else "fp32"
     return count_bits(point.model, samples.shape, samples.classes, precision)
 
 
-def _check_same(path: Path, stored: Header, current: Header) -> None:
-    """Raise PointError if the stored probes used other data or another network."""
+def _check_header(path: Path, stored: Header, current: Header) -> None:
+    """Raise PointError if the stored probes used other data, or a network of another size."""
     if stored.data_fingerprint != current.data_fingerprint:
         raise PointError(
-            f"{path}: was measured on other data (fingerprint {stored.data_fingerprint}, "
-            f"now {current.data_fingerprint}); change the name of the sweep, or data.name"
+            f"{path}: was measured on data with fingerprint {stored.data_fingerprint}, but the "
+            f"data now has fingerprint {current.data_fingerprint}; change the name of the sweep, "
+            "or data.name"
         )
     if stored.params != current.params:
         raise PointError(
@@ -255,4 +259,4 @@ def _check_same(path: Path, stored: Header, current: Header) -> None:
 
 def _check_claim(callbacks: Callbacks) -> None:
     if not callbacks.owns_claim():
-        raise Interrupted("another process took over this point; nothing was written")
+        raise Interrupted("another process took over the claim of this point; nothing was written")

@@ -16,7 +16,8 @@ from flexhpc.config.sections.model import Timm
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 
-_Shape = tuple[tuple[int, ...], int]
+_ShapeAndClasses = tuple[tuple[int, ...], int]
+"""Shape of a sample, and number of classes."""
 
 
 def check_points(points: Sequence[Point]) -> dict[str, bool]:
@@ -24,15 +25,16 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
 
     Data sets are opened, except for standard image sets, which a sweep may download. timm and
     custom models are built and run once on two samples of zeros, because the spec alone does not
-    show whether they are valid; only this imports torch. Custom trainers are imported.
+    show whether they are valid. torch is imported only for this check of models. Custom trainers
+    are imported.
 
     Returns:
-        Message -> whether it is an error. A missing UCI table is not an error, because it may exist
-        on the machine that runs the sweep.
+        Message -> True for an error, False for a warning. A missing UCI table causes a warning,
+        because it may exist on the machine that runs the sweep.
     """
     problems: dict[str, bool] = {}
     checked: set[tuple[object, ...]] = set()
-    shapes: dict[str, _Shape | None] = {}
+    shapes: dict[str, _ShapeAndClasses | None] = {}
 
     def check(key: tuple[object, ...], call: Callable[[], object]) -> None:
         if key not in checked:
@@ -49,18 +51,19 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
         if source_key not in shapes:
             try:
                 with _no_tracebacks():
-                    shapes[source_key] = _shape(data, point.seed)
+                    shapes[source_key] = _shape_and_classes(data, point.seed)
             except PointError as error:
                 shapes[source_key] = None
                 problems[str(error)] = not isinstance(data, KnownTable)
-        shape = shapes[source_key]
-        if shape is None or not isinstance(model, (CustomModel, Timm)):
+        shape_and_classes = shapes[source_key]
+        if shape_and_classes is None or not isinstance(model, (CustomModel, Timm)):
             continue
         from flexhpc.models import count_parameters
 
-        classes = _classes(data, shape[1])
+        shape, source_classes = shape_and_classes
+        classes = _classes(data, source_classes)
         key = (source_key, classes, model.model_dump_json())
-        check(key, partial(count_parameters, model, shape[0], classes))
+        check(key, partial(count_parameters, model, shape, classes))
     return problems
 
 
@@ -75,11 +78,11 @@ def _error_of(call: Callable[[], object]) -> str | None:
 
 
 def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
-    """Suppress stderr, to which custom code prints tracebacks for the log of a worker."""
+    """Suppress stderr, where tracebacks of custom code are printed for the log of a worker."""
     return contextlib.redirect_stderr(io.StringIO())
 
 
-def _shape(data: Data, seed: int) -> _Shape:
+def _shape_and_classes(data: Data, seed: int) -> _ShapeAndClasses:
     """Return the sample shape and the number of classes of a data set, before relabelling."""
     info = processed_info(data)
     if info is not None and isinstance(data, ImageSet):
@@ -88,8 +91,13 @@ def _shape(data: Data, seed: int) -> _Shape:
     return source.train.shape, source.classes
 
 
-def _classes(data: Data, default: int) -> int:
-    """Return the number of classes after relabelling; ``default`` is that of the data set."""
+def _classes(data: Data, source_classes: int) -> int:
+    """Return the number of classes after relabelling.
+
+    Args:
+        data: data section of the point.
+        source_classes: number of classes before relabelling.
+    """
     if data.class_map is not None:
         return len(set(data.class_map))
-    return data.classes or default
+    return data.classes or source_classes

@@ -36,10 +36,12 @@ class _Request:
 
 
 class ProbePool:
-    """Processes that train one probe each; they start on demand and exit with this process.
+    """Child processes, each of which trains one probe at a time.
+
+    They are started on demand, and exit when this process exits.
 
     Args:
-        size: number of processes; visible GPUs are assigned to them round-robin.
+        size: maximum number of processes; visible GPUs are assigned to them round-robin.
         threads: CPU threads of each process.
         checkpoint_every: seconds between checkpoints of a probe.
     """
@@ -49,23 +51,23 @@ class ProbePool:
         self._children: list[Child] = []
 
     def run(
-        self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
-        callbacks: Callbacks, done: Callable[[ProbeRecord], None],
+        self, point: Point, probes: Sequence[Probe], checkpoint_path: Callable[[Probe], Path],
+        callbacks: Callbacks, on_record: Callable[[ProbeRecord], None],
     ) -> None:  # fmt: skip
         """Train probes of a point concurrently; return when all have finished.
 
         Args:
             point: the point.
             probes: the probes to train.
-            checkpoint: returns the checkpoint path of a probe.
+            checkpoint_path: returns the path of the checkpoint of a probe.
             callbacks: see :class:`Callbacks`.
-            done: called in this process with the record of each probe when it has finished.
+            on_record: called in this process with the record of each probe that has finished.
 
         Raises:
-            PeerLost: a process died; its checkpoint is kept for the next attempt.
+            PeerLost: a process died; the checkpoint of its probe is kept for the next attempt.
             Interrupted: a stop was requested; all running probes have saved their state.
-            BatchOfOne: a probe would train on a batch of one sample; all others have finished.
-            Exception: the first error of a probe or of ``done``; running probes are stopped.
+            BatchOfOne: a probe requires a batch of one sample; all other probes have finished.
+            Exception: the first error of a probe or of ``on_record``; running probes are stopped.
         """
         queue = list(probes)
         progress: dict[Child, dict[str, Any]] = {}  # of each child that trains a probe
@@ -73,10 +75,10 @@ class ProbePool:
         stopping = False
         try:
             while queue or progress:
-                for child in self._idle(progress, len(queue)):
+                for child in self._idle_children(progress, len(queue)):
                     probe = queue.pop(0)
                     child.connection.send(
-                        _Request(point=point, probe=probe, checkpoint=checkpoint(probe))
+                        _Request(point=point, probe=probe, checkpoint=checkpoint_path(probe))
                     )
                     progress[child] = {}
                 by_connection = {child.connection: child for child in progress}
@@ -90,7 +92,7 @@ class ProbePool:
                     try:
                         if isinstance(message, Exception):
                             raise message
-                        done(message)
+                        on_record(message)
                     except Exception as error:
                         errors.append(error)
                 failed = any(not isinstance(error, BatchOfOne) for error in errors)
@@ -99,7 +101,7 @@ class ProbePool:
                     queue.clear()
                     for child in progress:
                         child.connection.send(_STOP if callbacks.owns_claim() else _DISCARD)
-                _report(progress, callbacks)
+                _report_progress(progress, callbacks)
         except (EOFError, ConnectionError):
             self.close()
             raise PeerLost("a process that trains probes died (out of memory?)") from None
@@ -107,18 +109,23 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_priority)
+            raise min(errors, key=_sort_key)
         if stopping:
             raise Interrupted("stop requested between probes")
 
     def close(self) -> None:
-        """Kill the processes; a probe in progress is not saved."""
+        """Kill the processes; probes in progress do not save a checkpoint."""
         for child in self._children:
             child.kill()
         self._children = []
 
-    def _idle(self, busy: dict[Child, dict[str, Any]], count: int) -> list[Child]:
-        """Return at most ``count`` idle children; start new ones if necessary."""
+    def _idle_children(self, busy: dict[Child, dict[str, Any]], count: int) -> list[Child]:
+        """Return at most ``count`` idle children; start new children if necessary.
+
+        Args:
+            busy: the children that train a probe, as keys.
+            count: number of probes that wait for a child.
+        """
         while (number := len(self._children)) < min(len(busy) + count, self._size):
             child = Child(f"{__name__}:serve")
             child.connection.send((number, self._threads, self._checkpoint_every))
@@ -126,23 +133,24 @@ class ProbePool:
         return [child for child in self._children if child not in busy][:count]
 
 
-def _report(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None:
+def _report_progress(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None:
     """Report the progress of the probe that has run the longest."""
     if running := [state for state in progress.values() if state]:
         callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
-def _priority(error: Exception) -> int:
-    """Return the priority of an error; of several errors, the lowest number is raised."""
+def _sort_key(error: Exception) -> int:
+    """Return a sort key of an error; of several errors, the error with the lowest key is raised."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 
 def serve(connection: Connection) -> None:
     """Train the probes that a :class:`ProbePool` requests, one after the other.
 
-    Runs in a child process. The first message to it is the index of the process, which selects its
-    GPU, the number of CPU threads and the seconds between checkpoints. Sends the progress of each
-    probe as dicts, and then its record or the exception that ended it.
+    This function runs in a child process. The first message that it receives has three values: the
+    index of the process, which selects its GPU; the number of CPU threads; and the seconds between
+    checkpoints. For each probe it sends the progress as dicts, and then the record or the exception
+    that ended the probe.
     """
     number, threads, checkpoint_every = connection.recv()
     group = Group(choose_device(threads, number))

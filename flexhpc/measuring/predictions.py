@@ -19,9 +19,9 @@ _BATCH_SIZE = 512
 def logits_of(
     network: nn.Module, samples: Samples | TestSet, ids: Ints, device: torch.device
 ) -> Tensor:
-    """Return the logits of a network for these samples, float64 (len(ids), classes) on the CPU.
+    """Return the logits of a network for the samples ``ids``, float64 (len(ids), classes).
 
-    The network is set to eval mode.
+    The logits are on the CPU. The network is set to eval mode.
     """
     network.eval()
     dtype = next(network.parameters()).dtype
@@ -37,7 +37,8 @@ def logits_of(
 class UnseenPredictions:
     """Predictions of a trained network on a random set of samples.
 
-    All probes of a point use the same set. Samples outside a probe's training subset are unseen.
+    All probes of a point use the same set. Those of its samples that are not in the training subset
+    of a probe are unseen.
 
     Args:
         point: the point; its ``record.unseen`` is the size of the set.
@@ -54,17 +55,21 @@ class UnseenPredictions:
         self._correct = np.zeros(count, dtype=np.bool_)
 
     def record_predictions(self, network: nn.Module) -> dict[str, float]:
-        """Record which samples are predicted correctly; return no metrics (``on_train_end``)."""
+        """Record which samples are predicted correctly; return an empty mapping of metrics.
+
+        This method is an ``on_train_end`` callback.
+        """
         if len(self._ids):
             scores = logits_of(network, self._samples, self._ids, self._device)
             self._correct = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
         return {}
 
     def predictions_outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return the predicted samples that are not in a training subset.
+        """Return the predictions for the samples that are not in a training subset.
 
         Returns:
-            Their sorted ids, int64 (k,), and whether each was predicted correctly, bool (k,).
+            The sorted sample ids, int64 (k,), and whether each sample was predicted correctly,
+            bool (k,).
         """
         outside = ~np.isin(self._ids, subset)
         return self._ids[outside], self._correct[outside]

@@ -34,23 +34,24 @@ from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source_hash
 
 _MAX_FLOAT_BYTES = 2**30
-"""Maximum size in bytes of a probe's inputs as float32; larger image inputs are kept as uint8."""
+"""Maximum size of a probe's float32 inputs, in bytes; larger image inputs are kept as uint8."""
 
 
 def run_training(
     point: Point, samples: Samples, probe: Probe, group: Group, callbacks: Callbacks, *,
-    name: str = "", subset_seed: int | None = None,
+    key_suffix: str = "", subset_seed: int | None = None,
 ) -> tuple[Outcome, Ints, ProbeSeeds]:  # fmt: skip
-    """Train a point's model once, from scratch, on a subset of its samples.
+    """Train a point's model once on a subset of its samples.
 
     Args:
         point: the point, for its model and training settings.
         samples: the point's data.
-        probe: n (size of the subset), repeat (index among the training runs with this n), and
-            stage (number of times that the budget is doubled).
+        probe: its ``n`` (size of the subset), ``repeat`` (index among the training runs with this
+            n) and ``stage`` (number of times that the budget is doubled) are used.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
-        name: suffix of the checkpoint key, for training runs with the same n and repeat.
+        key_suffix: suffix of the checkpoint key; it distinguishes training runs that have the same
+            n and repeat.
         subset_seed: seed of the subset; by default the subset seed of the probe.
 
     Returns:
@@ -74,7 +75,7 @@ def run_training(
     training_callbacks = replace(
         callbacks,
         on_progress=progress,
-        key=f"{point.id} n={n} repeat={repeat}{name}",
+        key=f"{point.id} n={n} repeat={repeat}{key_suffix}",
     )
     make_model = None
     if isinstance(point.model, Network):
@@ -99,9 +100,9 @@ def run_training(
             return run_trainer(call, training_callbacks, group), subset, seeds
         assert isinstance(training, Training)
         assert make_model is not None
-        resident, moments = _resident_inputs(samples, subset, group.device)
+        inputs, moments = _inputs_on_device(samples, subset, group.device)
         data = ProbeData(
-            inputs=resident,
+            inputs=inputs,
             moments=moments,
             labels=torch.from_numpy(labels).to(group.device),
             init_seed=seeds.init,
@@ -111,15 +112,15 @@ def run_training(
         return train(training, make_model, data, training_callbacks, group), subset, seeds
 
 
-def _resident_inputs(
+def _inputs_on_device(
     samples: Samples, subset: Ints, device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        The standardised inputs as float32, and None. If these would exceed ``_MAX_FLOAT_BYTES`` and
-        the data set consists of uint8 images: the uint8 inputs, and the mean and standard deviation
-        with which to standardise them.
+        The standardised inputs as float32, and None. But if they would exceed ``_MAX_FLOAT_BYTES``
+        and the data set consists of uint8 images, return the uint8 inputs, and the mean and the
+        standard deviation that standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
         pixels = samples.inputs.select_bytes(subset)
@@ -134,12 +135,12 @@ def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> ProbeRecord:  # fmt: skip
-    """Run one probe of a point: one training run, with the tuned values of one arm.
+    """Run one probe of a point: one training run with the tuned values of one arm.
 
     Args:
-        probe: n, repeat, arm and stage.
-        checkpoint: path of the training checkpoint; None for no checkpoint.
         point, samples, group, callbacks: as in :func:`run_training`.
+        probe: n, repeat, arm and stage of the probe.
+        checkpoint: path of the training checkpoint; None for no checkpoint.
     """
     n, repeat, arm, stage = probe
     doubles = point.training.doubling is not None
@@ -151,7 +152,7 @@ def run_probe(
     )  # fmt: skip
     outcome, subset, seeds = run_training(
         point.at(arm), samples, probe, group, callbacks,
-        name=f" arm={arm}" if len(point.arms) > 1 else "",
+        key_suffix=f" arm={arm}" if len(point.arms) > 1 else "",
     )  # fmt: skip
     outside, correct = unseen.predictions_outside(subset)
     is_custom = isinstance(point.training, CustomTrainer)
@@ -173,15 +174,15 @@ def run_probe(
 
 
 def final_state_path(checkpoint: Path) -> Path:
-    """Return the path of the state from which a training run continues with a larger budget."""
+    """Return the path of the final state, from which training continues with a larger budget."""
     return checkpoint.with_suffix(".final.ckpt")
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:
-    """Choose an accelerator if available, else the CPU, and configure torch for it.
+    """Choose an accelerator if one is available, else the CPU, and configure torch for it.
 
-    Must be called before any computation, since it sets CUBLAS_WORKSPACE_CONFIG and the number of
-    threads.
+    Call this function before any computation with torch, since it sets CUBLAS_WORKSPACE_CONFIG and
+    the number of threads.
 
     Args:
         threads: number of CPU threads of torch.
@@ -199,7 +200,7 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
 
 
 def available_accelerator() -> torch.device | None:
-    """Return the type of accelerator to train on, without an index; None if there is none."""
+    """Return the accelerator to train on, as a device without index; None if there is none."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     # MPS does not support float64, in which losses are summed.
     return None if accelerator is None or accelerator.type == "mps" else accelerator
@@ -222,9 +223,9 @@ def cpu_name() -> str:
 
 
 def machine_info(group: Group) -> dict[str, str]:
-    """Return host, device, software versions and container image, to be stored with each probe.
+    """Return host, device, number of processes, software versions and container image.
 
-    They are not part of a point's id.
+    They are stored with each probe, and do not affect the id of a point.
     """
     device = group.device
     return {

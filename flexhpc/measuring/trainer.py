@@ -1,4 +1,4 @@
-"""Probes with a custom trainer, run in a separate process that can be killed at any time."""
+"""Probes with a custom trainer, which runs in a child process that can be killed at any time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ UNSUPPORTED = "no gates, no curves, no checkpoint inside a probe"
 """Features that custom trainers do not support; stored in the record of each probe."""
 _POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0
-"""Seconds between the time limit and SIGKILL, in which a trainer may exit with a traceback."""
+"""Seconds between the time limit and SIGKILL. They leave a trainer time to print a traceback."""
 
 
 def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcome:
     """Call a custom trainer for one probe.
 
-    A trainer that was passed as a Python object is called in this process. Any other is called in a
-    child process, which is reused for the next probe because imports take time.
+    A trainer that was passed as a Python object is called in this process. Any other trainer is
+    called in a child process, which is reused for the next probe because imports take time.
 
     Args:
         call: arguments of the trainer.
@@ -41,8 +41,8 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
     """
     if group.size > 1:
         raise PointError(
-            f"{call.trainer.key} trains in one process, but the profile assigns "
-            f"{group.size} to a point; set processes_per_node and nodes to 1"
+            f"{call.trainer.key} trains in one process, but the profile uses {group.size} "
+            "processes for each point; set processes_per_node and nodes to 1"
         )
     started, n = time.monotonic(), len(call.labels)
     reported = -math.inf
@@ -77,7 +77,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
 
 
 _children: list[Child] = []
-"""The child process that calls trainers; empty until it is started."""
+"""Contains the child process that calls trainers; empty until that process is started."""
 
 
 def _trainer_process() -> Child:
@@ -92,7 +92,7 @@ def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResul
 
     Args:
         call: arguments of the trainer.
-        check: called repeatedly while waiting; the child is killed if it raises.
+        check: called repeatedly while waiting; if it raises an exception, the child is killed.
 
     Raises:
         PointError: the trainer failed, died or exceeded its time limit.
@@ -103,7 +103,7 @@ def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResul
         while not child.connection.poll(_POLL_EVERY):
             check()
             if time.monotonic() - started > call.seconds + _GRACE:
-                raise PointError(f"{name} exceeded its time limit (seconds: {call.seconds:g})")
+                raise PointError(f"{name} exceeded its time limit of {call.seconds:g} s")
         result = child.connection.recv()
     except (EOFError, ConnectionError):
         child.kill()

@@ -1,4 +1,4 @@
-"""Batches and budget of a training run: sizes and order of batches, and the number of updates."""
+"""Batch sizes, order of the samples, and budget in updates of a training run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from flexhpc.data.dataset import Ints
 
 
 def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:
-    """Split n samples into the fewest batches of at most ``batch_size``, with near-equal sizes.
+    """Split n samples into as few batches as possible, with near-equal sizes; return the sizes.
 
-    The short last batch of a plain DataLoader gives its few samples the weight of a full batch, so
-    that whether n samples are fitted depends on n modulo the batch size (docs/concepts.md).
+    A plain DataLoader instead makes the last batch shorter. The few samples of that batch then have
+    the weight of a full batch, so whether n samples are fitted depends on n modulo the batch size
+    (docs/concepts.md).
 
     Args:
         n: number of samples.
         batch_size: maximum size of a batch; None for one batch.
-        tail: whether to use full batches and a short last one, as a plain DataLoader does.
+        tail: whether to use full batches and a shorter last batch, as a plain DataLoader does.
     """
     if batch_size is None or batch_size >= n:
         return [n]
@@ -40,15 +41,15 @@ def epoch_batch_sizes(training: Training, n: int) -> list[int]:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Ints:
-    """Return the permutation of the samples in an epoch, int64 (n,), determined by the seed."""
+    """Return the order of n samples in an epoch, int64 (n,), which the seed determines."""
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
 def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
-    """Return the budget in parameter updates, at least 1; None for training until convergence.
+    """Return the budget in parameter updates, at least 1; None if training has no budget.
 
     Args:
-        training: procedure with a budget in epochs, steps or gradient evaluations, or without one.
+        training: procedure; its budget may be in epochs, steps or gradient evaluations.
         sizes: batch sizes of one epoch.
     """
     if training.budget is None:
@@ -64,11 +65,14 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
 
 
 def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
-    """Return the doubled budget (at most the cap) of a training run; None if it is not extended.
+    """Return the doubled budget of a training run; None if the budget is not extended.
+
+    The cap is ``extend_to`` times the initial budget.
 
     Args:
-        max_steps: the exhausted budget (updates).
-        initial_max_steps: the budget before any extension.
+        training: procedure.
+        max_steps: budget that is used up, in updates.
+        initial_max_steps: budget before the first extension, in updates.
     """
     cap = int(initial_max_steps * training.extend_to)
     if training.unconverged != "extend" or max_steps >= cap:

@@ -1,7 +1,8 @@
 """Checkpoints of training runs in progress: written atomically, loaded with ``weights_only``.
 
 A checkpoint is the zip archive that torch.save writes. :func:`load` verifies the checksum of every
-member. torch.load does not, so training could continue from a state with a flipped bit.
+member of the archive. torch.load alone does not verify it, so training could continue from a state
+with a flipped bit.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ FORMAT = 5
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:
-    """Replace a checkpoint atomically.
+    """Write a checkpoint; replace an existing file atomically.
 
     Args:
-        path: file to replace, in an existing folder.
+        path: file to write, in an existing folder.
         key: identifies the training run.
         state: tensors and plain values.
     """
@@ -31,7 +32,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the saved state; None if the file is missing, damaged or saved with another key."""
+    """Return the saved state; None if the file is missing, damaged or has another key."""
     try:
         content = read_regular_file(path)
         _verify(content)
@@ -44,10 +45,10 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _verify(content: bytes) -> None:
-    """Verify the checksum of every member.
+    """Verify the checksum of every member of a checkpoint.
 
     Raises:
-        zipfile.BadZipFile: the content is no zip archive, or is damaged.
+        zipfile.BadZipFile: the content is not a zip archive, or is damaged.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

@@ -1,9 +1,10 @@
 """Extreme Ritz values of the Hessian of the loss, to detect negative curvature.
 
-Lanczos' method is used because its Ritz values are valid even if it has not converged: each equals
-v.Hv for a unit vector v, so it lies within the spectrum, and a negative value proves negative
-curvature (a non-negative one proves nothing). scipy's eigsh (ARPACK) and curvlinops return no value
-if they do not converge, and curvlinops cannot sum over processes in a fixed order.
+Lanczos' method is used because its Ritz values are valid even if it has not converged. Each Ritz
+value equals v.Hv for a unit vector v, so it lies within the spectrum of H. A negative Ritz value
+therefore proves negative curvature; a non-negative Ritz value proves nothing. scipy's eigsh
+(ARPACK) and curvlinops return no value if they do not converge, and curvlinops cannot sum over
+processes in a fixed order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
 _TOLERANCE = 1e-6
-"""Residuals below this fraction of the largest absolute Ritz value are small."""
+"""Convergence: the residuals are at most this fraction of the largest absolute Ritz value."""
 _INVARIANCE = 1e-13
 
 
@@ -37,10 +38,10 @@ class Ritz:
 
     Attributes:
         products: number of matrix-vector products.
-        min: smallest Ritz value; apart from rounding, at least the smallest eigenvalue.
-        max: largest Ritz value; apart from rounding, at most the largest eigenvalue.
-        residual_min: ``|Av - min v|`` for the unit vector v of ``min``; an eigenvalue lies within
-            this distance of ``min``.
+        min: smallest Ritz value; except for rounding, it is not below the smallest eigenvalue.
+        max: largest Ritz value; except for rounding, it is not above the largest eigenvalue.
+        residual_min: ``|Av - min v|``, where A is the operator and v the unit Ritz vector of
+            ``min``. There is an eigenvalue within this distance of ``min``.
         residual_max: the same for ``max``.
 
     All attributes except ``products`` are nan if a product is not finite.
@@ -53,21 +54,21 @@ class Ritz:
     residual_max: float = math.nan
 
     def is_negative(self, tolerance: float) -> bool:
-        """Return whether the smallest Ritz value is below -``tolerance`` times the largest."""
+        """Return whether ``min`` is below ``-tolerance * max``."""
         return self.min < -tolerance * self.max
 
 
 def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) -> Ritz:
     """Find the extreme Ritz values of a symmetric operator.
 
-    Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The Symmetric
-    Eigenvalue Problem, sections 6.9 and 13.8). Keeps up to ``products`` vectors in memory. Stops
-    when both residuals are small, or the vectors span an invariant subspace.
+    This is Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The
+    Symmetric Eigenvalue Problem, sections 6.9 and 13.8). It keeps up to ``products`` vectors in
+    memory. It stops when both residuals are small, or when the vectors span an invariant subspace.
 
     Args:
-        multiply: float64 (n,) -> (n,), the operator.
-        start: start vector, float64 (n,), not zero. A random one has a component along every
-            eigenvector.
+        multiply: the operator, float64 (n,) -> (n,).
+        start: start vector, float64 (n,), not zero. It should be random, so that it has a component
+            along every eigenvector.
         products: maximum number of calls of ``multiply``.
     """
     limit = min(products, len(start))
@@ -89,17 +90,25 @@ def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) 
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
         is_last = count == limit or norm <= _INVARIANCE * scale
         if is_last or count == check:
-            extremes = _extremes(diagonal, off_diagonal, norm)
-            size = max(abs(extremes.min), abs(extremes.max))
-            if is_last or max(extremes.residual_min, extremes.residual_max) <= _TOLERANCE * size:
-                return extremes
+            ritz = _extreme_ritz(diagonal, off_diagonal, norm)
+            size = max(abs(ritz.min), abs(ritz.max))
+            if is_last or max(ritz.residual_min, ritz.residual_max) <= _TOLERANCE * size:
+                return ritz
             check = count + 1 + count // 16
         off_diagonal.append(norm)
         vector = image / norm
 
 
-def _extremes(diagonal: Sequence[float], off_diagonal: Sequence[float], norm: float) -> Ritz:
-    """Return the extreme eigenvalues of a tridiagonal matrix; ``norm`` gives their residuals."""
+def _extreme_ritz(
+    diagonal: Sequence[float], off_diagonal: Sequence[float], next_off_diagonal: float
+) -> Ritz:
+    """Return the extreme eigenvalues of Lanczos' tridiagonal matrix, and their residuals.
+
+    Args:
+        diagonal, off_diagonal: elements of the matrix.
+        next_off_diagonal: off-diagonal element that the next step would add; the residuals are
+            proportional to it.
+    """
     values: dict[str, float] = {}
     count = len(diagonal)
     for name, index in (("min", 0), ("max", count - 1)):
@@ -107,7 +116,7 @@ def _extremes(diagonal: Sequence[float], off_diagonal: Sequence[float], norm: fl
             diagonal, off_diagonal, select="i", select_range=(index, index)
         )
         values[name] = float(eigenvalues[0])
-        values[f"residual_{name}"] = norm * abs(float(vectors[-1, 0]))
+        values[f"residual_{name}"] = next_off_diagonal * abs(float(vectors[-1, 0]))
     return Ritz(products=count, **values)
 
 
@@ -117,13 +126,15 @@ def hessian_product(
     chunks: Sequence[Tensor],
     vector: Tensor,
 ) -> Tensor:
-    """Multiply the Hessian of a sum of losses by a vector, with double backward.
+    """Multiply the Hessian of the summed loss of all chunks by a vector, with double backward.
+
+    Only the autograd graph of one chunk is in memory at a time.
 
     Args:
         loss_of: returns the loss of a chunk as a scalar.
         parameters: leaf tensors; their ``grad`` is None afterwards.
-        chunks: arguments of ``loss_of``; only one autograd graph is in memory at a time.
-        vector: one element per parameter element, in the order of ``parameters``.
+        chunks: arguments of ``loss_of``.
+        vector: vector with as many elements as all parameters together, in their order.
     """
     sizes = [p.numel() for p in parameters]
     pieces = [v.view_as(p) for v, p in zip(vector.split(sizes), parameters, strict=True)]
@@ -156,13 +167,15 @@ def hessian_ritz(
 ) -> Ritz:
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
-    The computation is in float64 and eval mode on a copy of the model. Each product takes the time
-    of about two gradients over all samples, and the memory of one more float64 parameter vector.
+    The computation is in float64 and eval mode on a copy of the model. A Hessian-vector product
+    takes about as long as two gradients over all samples, and increases the memory in use by one
+    float64 vector of the size of all parameters.
 
     Args:
         model: trained model; its frozen parameters are treated as constants.
-        inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
-        partition: division of the samples among the processes.
+        inputs: inputs of all samples, (n, ...).
+        labels: int64 (n,), or (n, length) of sequences.
+        partition: division of the samples into parts.
         products: maximum number of Hessian-vector products.
         seed: seed of the start vector.
 
@@ -173,7 +186,7 @@ def hessian_ritz(
     model = copy.deepcopy(model).double().eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
-    parts = torch.arange(len(labels), device=labels.device).tensor_split(partition.size)
+    parts = torch.arange(len(labels), device=labels.device).tensor_split(partition.n_parts)
     chunk = chunk_size(inputs.shape[1:], _CHUNK)
 
     def loss_of(ids: Tensor) -> Tensor:
@@ -185,7 +198,7 @@ def hessian_ritz(
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
-        terms = [part_product(number, vector) for number in partition.local]
+        terms = [part_product(number, vector) for number in partition.local_parts]
         return partition.sum(terms, zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
@@ -195,7 +208,7 @@ def hessian_ritz(
 
 @contextmanager
 def _double_backward() -> Iterator[None]:
-    """Use kernels that can be differentiated twice; raise PointError if none exists."""
+    """Use kernels that can be differentiated twice; raise PointError if an operation has none."""
     try:
         # Fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -205,6 +218,6 @@ def _double_backward() -> Iterator[None]:
         if "derivative for" not in message and "differentiate twice" not in message:
             raise
         raise PointError(
-            "training.gates.curvature: needs second derivatives, which a part of this network does "
-            f"not have ({message}); turn the gate off"
+            "training.gates.curvature: needs second derivatives, but an operation of this network "
+            f"cannot be differentiated twice ({message}); turn the gate off"
         ) from None

@@ -1,6 +1,7 @@
-"""Inputs of a probe on its device: floats, or uint8 that is standardised when a batch is used.
+"""Inputs of a probe on its device, stored as standardised floats or as uint8.
 
-Both give bit-identical results. uint8 takes a quarter of the memory.
+uint8 inputs are standardised whenever a batch is used. The results are bit-identical to those of
+float inputs, and uint8 takes a quarter of the memory.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ _MIN_CHUNK, _MAX_VALUES = 64, 2**23
 
 
 def chunk_size(sample_shape: Sequence[int], max_samples: int) -> int:
-    """Return the number of samples of a forward pass: ``max_samples``, or fewer if they are large.
+    """Return the number of samples of one forward pass, at most ``max_samples``.
 
-    If the activations of a training batch fit into GPU memory, those of a chunk must fit too.
+    It is smaller if the samples are large: if the activations of a training batch fit into GPU
+    memory, the activations of a chunk of this size must fit as well.
     """
     return min(max_samples, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample_shape))))
 
@@ -42,14 +44,17 @@ class DeviceInputs:
         self.shape = data.inputs.shape
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return rows as inputs of the model, float32 or float64 (m, ...)."""
+        """Return the inputs of the given samples for the model, float32 or float64 (m, ...)."""
         rows = self._rows[index]
         if not self.is_uint8:
             return rows
         return self._standardise(rows, torch.empty_like(rows, dtype=torch.float32))
 
     def batch(self, ids: Tensor) -> Tensor:
-        """Return rows in a buffer that every call reuses, because allocation takes longer."""
+        """Return the inputs of the given samples in a buffer that the next call overwrites.
+
+        Reusing a buffer is faster than allocating memory for every batch.
+        """
         if len(ids) > len(self._batch_rows):
             self._batch_rows = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.is_uint8:
@@ -58,7 +63,7 @@ class DeviceInputs:
         return self._standardise(rows, self._batch[: len(ids)]) if self.is_uint8 else rows
 
     def _standardise(self, rows: Tensor, out: Tensor) -> Tensor:
-        """Standardise uint8 with the same operations, in the same order, as float inputs."""
+        """Standardise uint8 inputs with the operations used for float inputs, in the same order."""
         assert self._moments is not None
         mean, deviation = self._moments
         return out.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)

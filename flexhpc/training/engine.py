@@ -37,10 +37,12 @@ class AutogradEngine:
         inputs, labels: all samples of the probe; labels are int64 (n,) or (n, length).
         precision: context manager for forward passes, such as ``torch.autocast``.
         label_smoothing: label smoothing of the loss.
-        full_batch: whether to accumulate the gradient of a large batch in chunks, unless the model
-            has BatchNorm, which needs the statistics of the whole batch.
+        full_batch: whether each batch consists of all samples. The gradient of such a batch is
+            accumulated in chunks, unless the model has BatchNorm, which needs the statistics of the
+            whole batch.
         metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
-        norm_group: processes over which BatchNorm computes its statistics; None for this one only.
+        norm_group: processes over which BatchNorm computes its statistics; None if they are
+            computed in this process only.
     """
 
     def __init__(
@@ -59,49 +61,57 @@ class AutogradEngine:
         """Switch dropout and BatchNorm to train mode."""
         self.model.train()
 
-    def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
+    def backward(self, ids: Tensor, step: int, *, second_gradient: bool = False) -> None:
         """Set the gradient of every parameter to the gradient of the mean loss over a batch.
 
         Args:
             ids: int64 (m,), rows of the samples.
             step: number of the update.
-            second: whether this is the second gradient of an update with SAM: BatchNorm's
-                running statistics and the metrics of the epoch are not updated again.
+            second_gradient: whether this is the second gradient of an update with SAM. If so, the
+                running statistics of BatchNorm and the metrics of the epoch are not updated again.
         """
-        with frozen_running_statistics(self.model) if second else contextlib.nullcontext():
+        with frozen_running_statistics(self.model) if second_gradient else contextlib.nullcontext():
             zero_grad(self.parameters)
-            outputs = self.accumulate(ids, total=len(ids))
-        if self.metrics is not None and not second:
+            outputs = self.accumulate(ids, batch_length=len(ids))
+        if self.metrics is not None and not second_gradient:
             for logits, labels, rows in outputs:
                 self.metrics.add(logits, labels, rows)
 
-    def accumulate(self, ids: Tensor, total: int, max_part: int | None = None) -> Outputs:
-        """Add the gradient of the summed loss over some rows, divided by ``total``.
+    def accumulate(self, ids: Tensor, batch_length: int, max_part: int | None = None) -> Outputs:
+        """Add the gradient of the summed loss of some samples, divided by ``batch_length``.
 
         Args:
-            ids: int64 (m,), m may be 0.
-            total: number of samples in the whole batch.
-            max_part: size of the largest part of the batch; it determines the number of chunks, so
-                that this is equal on all processes. By default ``len(ids)``.
+            ids: rows of the samples, int64 (m,); m may be 0.
+            batch_length: number of samples in the whole batch.
+            max_part: size of the largest part of the batch, by default ``len(ids)``. It determines
+                the number of chunks, which must be the same in all processes.
         """
         chunks = 1 if self.chunk is None else -(-(max_part or len(ids)) // self.chunk)
         outputs: Outputs = []
         for rows in ids.tensor_split(chunks) if chunks > 1 else (ids,):
             inputs, labels = self.inputs.batch(rows), self.labels[rows]
-            logits = self.backward_chunk(inputs, labels, total, first=not outputs)
+            logits = self.backward_chunk(inputs, labels, batch_length, is_first_chunk=not outputs)
             outputs.append((logits, labels, rows))
         return outputs
 
-    def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Accumulate the gradient of one chunk in ``.grad``; return the logits of the chunk."""
+    def backward_chunk(
+        self, inputs: Tensor, labels: Tensor, batch_length: int, *, is_first_chunk: bool
+    ) -> Tensor:
+        """Add the gradient of one chunk of a batch to ``.grad``; return the logits of the chunk.
+
+        Args:
+            inputs, labels: the samples of the chunk.
+            batch_length: number of samples in the whole batch.
+            is_first_chunk: whether this is the first chunk of the batch, or of its current part.
+        """
         with self.precision:
             logits = self._forward(inputs)
-            whole_batch = len(labels) == total
+            whole_batch = len(labels) == batch_length
             loss = cross_entropy(
                 logits, labels, reduction="mean" if whole_batch else "sum",
                 label_smoothing=self.label_smoothing,
             )  # fmt: skip
-        (loss if whole_batch else loss / total).backward()
+        (loss if whole_batch else loss / batch_length).backward()
         return logits.detach()
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -120,61 +130,71 @@ class AutogradEngine:
 
 
 class ManualEngine(AutogradEngine):
-    """Computes the gradient of a plain MLP by :class:`ManualBackprop`, in one process."""
+    """Computes the gradient of a plain MLP with :class:`ManualBackprop`, in one process."""
 
     def __init__(self, backprop: ManualBackprop, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.backprop = backprop
 
     def train_mode(self) -> None:
-        """Do nothing, because a plain MLP has no train mode."""
+        """Do nothing, because a plain MLP computes the same in train mode and in eval mode."""
 
-    def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Add the gradient of one chunk; return its log-probabilities."""
-        return self.backprop.backward(inputs, labels, total, first=first)
+    def backward_chunk(
+        self, inputs: Tensor, labels: Tensor, batch_length: int, *, is_first_chunk: bool
+    ) -> Tensor:
+        """Add the gradient of one chunk of a batch; return the log-probabilities of the chunk."""
+        return self.backprop.backward(inputs, labels, batch_length, is_first_chunk=is_first_chunk)
 
 
 class ShardedEngine:
-    """Computes the gradient of a batch as the sum over parts that are distributed over processes.
+    """Computes the gradient of a batch as the sum of the gradients of its parts.
+
+    The parts are distributed over the processes of a group.
 
     Args:
-        local: engine that computes the gradient of one part.
+        part_engine: engine that computes the gradient of one part.
         partition: division of a batch into parts.
-        seed: seed of the model's random operations, combined with the numbers of the update and
-            the part.
+        seed: random operations of the model, such as dropout, are seeded for each part with this
+            seed, the number of the update and the number of the part.
     """
 
-    def __init__(self, local: AutogradEngine, partition: Partition, seed: int) -> None:
-        self.local, self.partition, self.seed = local, partition, seed
-        self._gradient_sum = GradientSum(partition, local.parameters)
+    def __init__(self, part_engine: AutogradEngine, partition: Partition, seed: int) -> None:
+        self.part_engine, self.partition, self.seed = part_engine, partition, seed
+        self._gradient_sum = GradientSum(partition, part_engine.parameters)
 
     def train_mode(self) -> None:
         """See :class:`AutogradEngine`."""
-        self.local.train_mode()
+        self.part_engine.train_mode()
 
-    def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
+    def backward(self, ids: Tensor, step: int, *, second_gradient: bool = False) -> None:
         """See :class:`AutogradEngine`."""
-        local, group = self.local, self.partition.group
-        metrics = None if second else local.metrics
+        part_engine, group = self.part_engine, self.partition.group
+        metrics = None if second_gradient else part_engine.metrics
         forgetting = None if metrics is None else metrics.forgetting
-        parts = ids.tensor_split(self.partition.size)
-        missed = torch.zeros(0 if forgetting is None else len(local.labels), device=group.device)
+        parts = ids.tensor_split(self.partition.n_parts)
+        missed = torch.zeros(
+            0 if forgetting is None else len(part_engine.labels), device=group.device
+        )
 
         def backward_part(number: int) -> Tensor:
             seed = np.random.SeedSequence((self.seed, step, number))
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=group.device)
-            if len(parts[number]) or local.norm_group is not None:
-                outputs = local.accumulate(parts[number], len(ids), max_part=len(parts[0]))
+            if len(parts[number]) or part_engine.norm_group is not None:
+                outputs = part_engine.accumulate(parts[number], len(ids), max_part=len(parts[0]))
                 if metrics is not None:
                     for logits, labels, rows in outputs:
-                        chunk_sums, chunk_missed = metrics.sums(logits, labels)
+                        chunk_sums, chunk_missed = metrics.sums_and_missed(logits, labels)
                         sums += chunk_sums
                         if forgetting is not None:
                             missed[rows] = chunk_missed.float()
             return sums
 
-        with frozen_running_statistics(local.model) if second else contextlib.nullcontext():
+        with (
+            frozen_running_statistics(part_engine.model)
+            if second_gradient
+            else contextlib.nullcontext()
+        ):
             sums = self._gradient_sum(backward_part)
         if metrics is not None:
             metrics.add_sums(sums, len(ids))
@@ -183,7 +203,7 @@ class ShardedEngine:
 
 
 class GradientSum:
-    """Sums gradients over the parts of a batch and the processes that compute them.
+    """Sums the gradients of the parts of a batch over all parts and processes.
 
     Args:
         partition: division of a batch into parts.
@@ -199,19 +219,20 @@ class GradientSum:
         """Set the gradient of every parameter to the sum over all parts (collective call).
 
         Args:
-            backward_part: called with the number of each part of this process; sets the gradients
-                of that part, and returns two sums, float64 (2,).
+            backward_part: called with the number of each part of this process. It sets the
+                gradient of every parameter to the gradient of that part, and returns two sums over
+                the samples of the part, float64 (2,).
 
         Returns:
-            These sums over all parts, (2,).
+            The two sums over the samples of all parts, (2,).
         """
-        if self.partition.size == 1 and not self.partition.ordered:
+        if self.partition.n_parts == 1 and not self.partition.ordered:
             zero_grad(self.parameters)
             return backward_part(0)
         vectors = []
-        for number in self.partition.local:
+        for number in self.partition.local_parts:
             zero_grad(self.parameters)
-            vectors.append(self._flat(backward_part(number)))
+            vectors.append(self._concatenate(backward_part(number)))
         zero_grad(self.parameters)
         first = self.parameters[0].detach()
         total = self.partition.sum(vectors, zero=first.new_zeros(self._length))
@@ -224,8 +245,8 @@ class GradientSum:
             start += parameter.numel()
         return total[start : start + 2]
 
-    def _flat(self, sums: Tensor) -> Tensor:
-        """Concatenate gradients, sums and, per parameter, a flag: whether it has a gradient."""
+    def _concatenate(self, sums: Tensor) -> Tensor:
+        """Concatenate all gradients, the sums, and for each parameter whether it has a gradient."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)
@@ -239,14 +260,14 @@ class GradientSum:
 
 
 def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
-    """Remove all gradients."""
+    """Set the gradients of all parameters to None."""
     for parameter in parameters:
         parameter.grad = None
 
 
 @contextlib.contextmanager
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Freeze the running statistics of BatchNorm within the context."""
+    """Do not update the running statistics of BatchNorm within the block."""
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

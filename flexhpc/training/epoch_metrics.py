@@ -1,4 +1,7 @@
-"""Loss, missed samples and forgetting events of an epoch, from its training forward passes."""
+"""Loss, missed samples and forgetting events of an epoch.
+
+They are computed from the forward passes of training, so they need no separate evaluation.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,13 @@ Loss = Callable[..., Tensor]
 
 
 class Forgetting:
-    """Counts forgetting events: a sample is missed after its previous evaluation was correct.
+    """Counts forgetting events (Toneva et al. 2019, arXiv 1812.05159).
 
-    Toneva et al. 2019, arXiv 1812.05159.
+    A sample is forgotten if it is missed although it was correct in its previous evaluation.
 
     Args:
-        n: number of samples; device: device of the counters.
+        n: number of samples.
+        device: device of the counters.
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
@@ -32,10 +36,11 @@ class Forgetting:
         self._correct = torch.zeros(n, dtype=torch.bool, device=device)
 
     def update(self, ids: Tensor, missed: Tensor) -> None:
-        """Add an evaluation of distinct samples.
+        """Count the forgetting events in an evaluation of some samples.
 
         Args:
-            ids: rows of the samples, int64 (m,); missed: whether each is missed, bool (m,).
+            ids: rows of the samples, int64 (m,), each at most once.
+            missed: whether each of these samples is missed, bool (m,).
         """
         minimum = (~missed).int() - 1  # -1 until the first correct evaluation
         self._events[ids] = torch.maximum(
@@ -44,7 +49,10 @@ class Forgetting:
         self._correct[ids] = ~missed
 
     def events(self) -> NDArray[np.int32]:
-        """Return the forgetting events, int32 (n,); -1 for samples that were never correct."""
+        """Return the number of forgetting events of each sample, int32 (n,).
+
+        It is -1 for samples that were never correct.
+        """
         return self._events.cpu().numpy()
 
     def state(self) -> dict[str, Any]:
@@ -58,17 +66,18 @@ class Forgetting:
 
 
 class EpochMetrics:
-    """Mean loss and missed samples of an epoch; each batch is evaluated before its update.
+    """Mean loss and number of missed samples of an epoch.
 
-    The logits of several batches are collected and evaluated together, so that the cost per update
-    is negligible. Only their number determines when they are evaluated, so an epoch that was
-    interrupted and resumed is bit-identical.
+    They are computed from the logits that each batch had before its update. The logits of several
+    batches are collected and evaluated together, so that the cost per update is negligible. The
+    number of collected logits alone determines when they are evaluated, so an epoch that was
+    interrupted and resumed is bit-identical to an uninterrupted epoch.
 
     Args:
         device: device of the sums.
-        loss: loss as a function of logits (or log-probabilities) and labels.
+        loss: function that computes the loss from logits (or log-probabilities) and labels.
         prompt: number of first tokens of a sequence that need not be correct.
-        forgetting: counter of forgetting events to update with every batch.
+        forgetting: counter of forgetting events, which every batch updates; None for no counter.
     """
 
     def __init__(
@@ -83,10 +92,11 @@ class EpochMetrics:
         self._last_evaluated: tuple[Tensor, Tensor] | None = None
 
     def add(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
-        """Add the outputs of a batch; none of the tensors may change afterwards.
+        """Add the outputs of a batch; the caller must not change these tensors afterwards.
 
         Args:
-            logits, labels: see :func:`cross_entropy`; ids: rows of the samples, int64 (m,).
+            logits, labels: see :func:`cross_entropy`.
+            ids: rows of the samples, int64 (m,).
         """
         self._pending.append((logits, labels, ids))
         self._count += len(labels)
@@ -95,13 +105,23 @@ class EpochMetrics:
             self._evaluate_pending()
 
     def add_sums(self, sums: Tensor, count: int) -> None:
-        """Add the sum of losses and the number of missed samples, (2,), of ``count`` samples."""
+        """Add the results of ``count`` samples that were evaluated elsewhere.
+
+        Args:
+            sums: sum of losses and number of missed samples, (2,).
+            count: number of samples.
+        """
         self._totals += sums
         self._count += count
 
     @torch.no_grad()
-    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return [sum of losses, number missed], float64 (2,), and which are missed, bool (m,)."""
+    def sums_and_missed(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the outputs of m samples, without adding them to the metrics.
+
+        Returns:
+            Sum of losses and number of missed samples, float64 (2,); whether each sample is missed,
+            bool (m,).
+        """
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
         loss = self._loss(logits, labels, reduction="sum")
@@ -111,18 +131,19 @@ class EpochMetrics:
     def _evaluate_pending(self) -> None:
         if self._pending:
             logits, labels, ids = (torch.cat(rows) for rows in zip(*self._pending, strict=True))
-            sums, missed = self.sums(logits, labels)
+            sums, missed = self.sums_and_missed(logits, labels)
             self._totals += sums
             self._last_evaluated = ids, missed
             if self.forgetting is not None:
                 self.forgetting.update(ids, missed)
         self._pending, self._pending_values = [], 0
 
-    def read(self, n: int) -> tuple[float, int]:
-        """Return mean loss and missed samples since the last call; synchronizes with the device.
+    def read_and_reset(self, n: int) -> tuple[float, int]:
+        """Return mean loss and number of missed samples since the last call, and reset both.
 
         If the budget ended within the epoch, the number of missed samples is scaled up to all ``n``
-        samples, because otherwise a shorter epoch would appear to be an improvement.
+        samples, because otherwise a shorter epoch would appear to be an improvement. This call
+        synchronizes with the device.
         """
         self._evaluate_pending()
         loss, n_missed = self._totals.tolist()
@@ -131,9 +152,12 @@ class EpochMetrics:
         return loss / count, round(n_missed * n / count)
 
     def recently_missed(self) -> Tensor | None:
-        """Return rows missed late in the epoch, int64 (at most ``MAX_SUSPECTS``,), None if unknown.
+        """Return the rows of up to ``MAX_SUSPECTS`` samples that were missed late in the epoch.
 
-        Synchronizes with the device.
+        This call synchronizes with the device.
+
+        Returns:
+            int64 (k,); None if unknown, for example after resuming.
         """
         if self._last_evaluated is None:
             return None
@@ -141,7 +165,7 @@ class EpochMetrics:
         return ids[missed.nonzero().flatten()[-MAX_SUSPECTS:]]
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, at the end or in the middle of an epoch."""
+        """Return the state for a checkpoint, which may be saved within an epoch."""
         pending = [list(rows) for rows in self._pending]
         return {"totals": self._totals, "count": self._count, "pending": pending}
 

@@ -22,9 +22,9 @@ from flexhpc.training.manual_backprop import ManualBackprop
 _EVALUATION_CHUNK = 4_096
 _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
-"""Chunk size on the CPU; the activations of more samples do not fit into a core's cache."""
+"""Chunk size on the CPU. The activations of more samples would not fit into the cache of a core."""
 _MAX_N_WITHOUT_SUSPECTS = 128
-"""Up to this n, all samples are evaluated: evaluating the suspects first would not be faster."""
+"""Up to this n, suspects are not evaluated first, because that would not save time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,9 @@ class Evaluation:
     """Result of an evaluation of all samples.
 
     Attributes:
-        correct: bool (n,), samples classified correctly.
-        errors: number of samples missed; loss: mean loss, without regularisers.
+        correct: whether each sample is classified correctly, bool (n,).
+        errors: number of missed samples.
+        loss: mean loss, without regularisers.
     """
 
     correct: Tensor
@@ -43,11 +44,12 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Norms:
-    """Result of a forward and backward pass over all samples.
+    """Norms and loss, computed in a forward and a backward pass over all samples.
 
     Attributes:
-        gradient: norm of the gradient of the mean loss; parameters: norm of the parameters; loss:
-            mean loss, without regularisers.
+        gradient: norm of the gradient of the mean loss.
+        parameters: norm of the parameters.
+        loss: mean loss, without regularisers.
     """
 
     gradient: float
@@ -60,10 +62,11 @@ class Evaluator:
 
     Args:
         model: model to evaluate, on its device.
-        inputs, labels: all samples; prompt: see :class:`ProbeData`.
+        inputs, labels: all samples of the probe.
+        prompt: see :class:`ProbeData`.
         partition: division of the samples into parts.
         precision: context manager for forward passes.
-        backprop: if not None, its forward pass is used instead of the model's.
+        backprop: if not None, its ``logits`` method is called instead of the model.
         seed: seed of the start vector of Lanczos' method.
     """
 
@@ -85,10 +88,10 @@ class Evaluator:
     def evaluate(self) -> Evaluation:
         """Evaluate all samples."""
         self._eval_mode()
-        parts = torch.arange(self.n).tensor_split(self.partition.size)
+        parts = torch.arange(self.n).tensor_split(self.partition.n_parts)
         losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
         correct_chunks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
-        for number in self.partition.local:
+        for number in self.partition.local_parts:
             chunks = parts[number].split(self._evaluation_chunk) if len(parts[number]) else ()
             for rows in chunks:
                 loss, chunk = self._evaluate_chunk(slice(int(rows[0]), int(rows[-1]) + 1))
@@ -104,9 +107,12 @@ class Evaluator:
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
     def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
-        """Evaluate all samples; return None if one of a few suspects is missed.
+        """Evaluate a few suspects; if one is missed, return None, else evaluate all samples.
 
         Suspects are samples that were missed late in the epoch or in the last evaluation.
+
+        Args:
+            metrics: metrics of the epoch; None if they are not computed during training.
         """
         suspects = self._suspects
         recent = None if metrics is None else metrics.recently_missed()
@@ -131,9 +137,10 @@ class Evaluator:
 
     @torch.no_grad()
     def _evaluate_chunk(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return the summed loss of some rows, and whether each is fitted.
+        """Return the summed loss of some samples, and whether each sample is fitted, bool (m,).
 
-        Rows are a slice, because indexing with a tensor would copy the inputs.
+        Args:
+            rows: a slice, because indexing with a tensor would copy the inputs.
         """
         with self.precision:
             logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
@@ -155,9 +162,9 @@ class Evaluator:
         )
 
     def norms(self) -> Norms:
-        """Compute the mean loss over all samples, and norms of its gradient and the parameters."""
+        """Compute the mean loss over all samples, and the norms of gradient and parameters."""
         self._eval_mode()
-        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.size)
+        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.n_parts)
 
         def backward_part(number: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)

@@ -1,4 +1,4 @@
-"""Convergence gates: plateau, stability, gradient and curvature of a failed training run."""
+"""Convergence gates: check plateau, stability, gradient and curvature of failed training runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
 _FLAG = "touched_"
-"""Prefix of metrics that are 1 if a gate detected a failed training run."""
+"""Prefix of a metric for each gate: 1 if the gate detected missing convergence, else 0."""
 _LAST_EPOCHS = 5
 _EXPLOSION = 3.0
 
@@ -26,10 +26,11 @@ class Plateau:
     it misses fewer samples than every previous epoch.
 
     Attributes:
-        tolerance: relative decrease of the loss above which an epoch is an improvement.
-        best_loss: loss of the last epoch with such a decrease.
-        best_errors: smallest number of samples missed so far.
-        epochs, updates: number of epochs and updates since the last improvement.
+        tolerance: relative decrease of the loss; an epoch with a larger decrease is an improvement.
+        best_loss: loss of the last epoch that decreased the loss by more than ``tolerance``.
+        best_errors: smallest number of samples that an epoch missed so far.
+        epochs: number of epochs since the last improvement.
+        updates: number of updates since the last improvement.
     """
 
     tolerance: float
@@ -53,28 +54,35 @@ class Plateau:
             self.updates += updates
 
 
-def patience_in_updates(gate: PlateauGate, max_steps: int | None, per_epoch: int) -> float:
+def patience_in_updates(gate: PlateauGate, max_steps: int | None, updates_per_epoch: int) -> float:
     """Return the number of updates without improvement after which training is at a plateau.
 
     Args:
-        max_steps: budget in updates, None without a budget; per_epoch: updates per epoch.
+        gate: settings of the gate.
+        max_steps: budget in updates; None without a budget.
+        updates_per_epoch: number of updates in an epoch.
     """
     if gate.patience is not None:
-        return gate.patience * per_epoch
+        return gate.patience * updates_per_epoch
     if max_steps is None:
         return gate.updates
     return max(gate.share * max_steps, min(gate.updates, max_steps / 2))
 
 
 def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
-    """Return whether the loss, after its minimum, rose by a large part of its decrease or exploded.
+    """Return whether the loss increased again, or exploded, after its minimum.
 
-    The final loss is the lowest of the last five epochs, because a single epoch may be a spike. The
-    loss exploded if it rose, after its minimum, above its value at initialisation and above three
-    times the minimum.
+    It increased again if the final loss exceeds the minimum by more than a fraction ``given_back``
+    of the decrease from initialisation to the minimum. The final loss is the lowest loss of the
+    last five epochs, because the loss of a single epoch may be a spike.
+
+    It exploded if, in any epoch after the minimum, it was above the loss at initialisation and
+    above three times the minimum.
 
     Args:
-        gate: settings; loss_start: loss at initialisation; losses: loss of every epoch.
+        gate: settings of the gate.
+        loss_start: loss at initialisation.
+        losses: loss of every epoch.
     """
     end, best = min(losses[-_LAST_EPOCHS:]), min(losses)
     highest = max(losses[losses.index(best) :])
@@ -89,8 +97,8 @@ class GateResult:
 
     Attributes:
         verdict: verdict after applying the gates.
-        rejected: whether a gate rejected the training run as evidence of capacity.
-        metrics: metrics by name.
+        rejected: whether a gate rejected the training run, which is then no evidence of capacity.
+        metrics: metrics of the gates by name.
     """
 
     verdict: Verdict
@@ -102,18 +110,19 @@ def apply_gates(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     gradient_start: float, loss_start: float, losses: Sequence[float],
 ) -> GateResult:  # fmt: skip
-    """Compute the metrics of a finished training run, and apply the gates to it.
+    """Compute the metrics of the gates for a finished training run, and apply the gates to the run.
 
-    Gates apply to failed training runs only. A gate in mode ``report`` records its metrics and may
-    change the verdict; a gate in mode ``reject`` also rejects the training run.
+    Gates apply to failed training runs only. In mode ``report``, a gate records its metrics and may
+    change the verdict. In mode ``reject``, it also rejects the training run.
 
     Args:
-        gates: modes and tolerances.
+        gates: modes and tolerances of the gates.
         verdict: verdict of the training loop.
         evaluator: evaluator of the trained model.
-        plateau: plateau detection after the last epoch.
+        plateau: state of the plateau detection after the last epoch.
         gradient_start: norm of the gradient at initialisation.
-        loss_start: loss at initialisation; losses: loss of every epoch.
+        loss_start: loss at initialisation.
+        losses: loss of every epoch.
     """
     metrics: dict[str, float] = {}
     flags: dict[str, bool] = {}
@@ -133,7 +142,7 @@ def apply_gates(
         }
         flags["gradient"] = norms.gradient > gates.gradient.tolerance * gradient_start
     if gates.curvature.mode != "off" and failed:
-        ritz = _curvature(gates, evaluator)
+        ritz = _ritz_or_nan(gates, evaluator)
         metrics |= {
             "min_ritz": ritz.min,
             "max_ritz": ritz.max,
@@ -156,8 +165,12 @@ def apply_gates(
     return GateResult(verdict=verdict, rejected=bool(rejecting), metrics=metrics)
 
 
-def _curvature(gates: Gates, evaluator: Evaluator) -> Ritz:
-    """Return the Ritz values; nan if they are undefined and the gate only reports them."""
+def _ritz_or_nan(gates: Gates, evaluator: Evaluator) -> Ritz:
+    """Return the Ritz values of the Hessian; nan if the network cannot be differentiated twice.
+
+    Raises:
+        PointError: the network cannot be differentiated twice, and the gate is in mode ``reject``.
+    """
     try:
         return evaluator.ritz(gates.curvature.products)
     except PointError:

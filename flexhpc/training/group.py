@@ -1,9 +1,10 @@
 """Process group of one training run, and its collective operations.
 
 Every process has a copy of the model. A batch is split into parts, each process computes the
-gradients of its parts, and all processes make the same update with the sum. DistributedDataParallel
-is not used, because it averages over processes instead of samples, and rebuilds its buckets after
-the first step: a resumed training run would sum in another order and not be bit-identical.
+gradients of its parts, and all processes make the same update with the sum of all gradients.
+DistributedDataParallel is not used for two reasons. It averages gradients over processes instead of
+samples. It also rebuilds its buckets after the first step, so a resumed training run would sum in
+another order and not be bit-identical to an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -32,14 +33,17 @@ _LOOPBACK = "127.0.0.1"
 _BACKLOG = 2048
 _STOP_CHECK_EVERY = 8
 _FIRST_PORT, _PORTS = 10_000, 20_000
-"""First port and number of ports of the range, which is below that of ephemeral ports."""
+"""First port, and number of ports, of the range from which the port of the TCPStore is chosen. It
+is below the range of ephemeral ports, which any program may be using."""
 
 
 class Group:
     """Processes that train together; by default only this process.
 
     Attributes:
-        device, rank: device and rank of this process; size: number of processes.
+        device: device of this process.
+        rank: rank of this process.
+        size: number of processes.
     """
 
     def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
@@ -49,16 +53,20 @@ class Group:
     def init_process_group(
         cls, device: torch.device, rank: int, size: int, *, host: str, token: str
     ) -> Group:
-        """Initialize the process group with a TCPStore of rank 0 at a port derived from the token.
+        """Connect the processes of a group through a TCPStore, which rank 0 runs.
 
-        Another job may use that port, and any user can read and write the store. The token is
-        therefore never sent; after connecting, the processes prove to each other that they know it.
-        If a process fails to connect, start all of them again with another token. On a single node
-        the store listens on loopback. On several nodes it listens on all addresses,
-        because the name of a host may resolve to loopback on the host itself.
+        The port of the store is derived from the token. Another job may use the same port, and any
+        user can read and write the store. The token is therefore never sent; after connecting, the
+        processes prove to each other that they know the token. If a process fails to connect, start
+        all processes again with another token.
+
+        On a single node the store listens on loopback. On several nodes it listens on all
+        addresses, because the name of a host may resolve to loopback on the host itself.
 
         Args:
-            device, rank: device and rank of this process; size: number of processes.
+            device: device of this process.
+            rank: rank of this process.
+            size: number of processes.
             host: host name of rank 0.
             token: shared secret of the group.
 
@@ -91,10 +99,10 @@ class Group:
         return group
 
     def _verify_peers(self, token: str) -> None:
-        """Verify that every process knows the token, by HMAC of a common challenge.
+        """Verify that every process knows the token: compare HMACs of a common challenge.
 
         Raises:
-            PeerLost: a process does not know it.
+            PeerLost: a process does not know the token.
         """
         challenge = b"".join(self._all_gather_bytes(os.urandom(32)))
 
@@ -106,7 +114,7 @@ class Group:
                 raise PeerLost(f"process {rank} did not authenticate (wrong token)")
 
     def _all_gather_bytes(self, message: bytes) -> list[bytes]:
-        """Gather a message of the same length from every process."""
+        """Return the messages of all processes, which must have the same length, in rank order."""
         tensor = torch.frombuffer(bytearray(message), dtype=torch.uint8).to(self.device)
         return [row.cpu().numpy().tobytes() for row in self.all_gather(tensor, _CONNECT_TIMEOUT)]
 
@@ -120,8 +128,12 @@ class Group:
     def agree_to_stop(self, stop: bool, step: int) -> bool:
         """Return whether any process requests a stop (collective call).
 
-        On an accelerator, only every eighth step is checked, because reading the result waits for
-        the device.
+        On an accelerator, the processes communicate at every eighth step only, because reading the
+        result waits for the device. At the other steps the result is False.
+
+        Args:
+            stop: whether this process requests a stop.
+            step: number of the update.
         """
         if self.size == 1:
             return stop
@@ -156,7 +168,7 @@ class Group:
     def all_gather(
         self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
     ) -> list[Tensor]:
-        """Return the tensors of all processes, which have the same shape (collective call)."""
+        """Return the tensors of all processes, which must have the same shape (collective call)."""
         if self.size == 1:
             return [tensor]
         result = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -168,18 +180,18 @@ class Group:
         return result
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors with the tensors of rank 0."""
+        """Overwrite tensors with the tensors of rank 0 (collective call)."""
         if self.size > 1:
             with _peer_errors():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the value of rank 0; the values of other ranks are ignored.
+        """Return the value of rank 0; the values of other ranks are ignored (collective call).
 
         Args:
-            value: plain values and tensors in tuples, lists and dicts; no other objects, because it
-                is loaded with ``weights_only``.
+            value: plain values and tensors in tuples, lists and dicts. Other objects are not
+                supported, because ``torch.load`` is called with ``weights_only``.
         """
         if self.size == 1:
             return value
@@ -202,27 +214,32 @@ class Group:
 class Partition:
     """Division of samples into parts, and of the parts among the processes of a group.
 
+    Each process computes contiguous parts. The numbers of parts of two processes differ by at most
+    one.
+
     Args:
-        group: processes that train together; each has contiguous parts, as evenly as possible.
-        shards: number of parts that are summed in order, so that sums are bit-identical on any
-            number of processes; None for one part per process, summed in any order.
+        group: processes that train together.
+        shards: number of parts. They are summed in order, so that sums are bit-identical for any
+            number of processes. None for one part per process; these are summed in any order.
 
     Attributes:
-        size: number of parts; owners: rank that computes each part; local: parts of this process.
+        n_parts: number of parts.
+        owners: for each part, the rank of the process that computes it.
+        local_parts: numbers of the parts that this process computes.
         ordered: whether parts are summed in order.
     """
 
     def __init__(self, group: Group, shards: int | None = None) -> None:
-        self.group, self.ordered, self.size = group, shards is not None, shards or group.size
-        self.owners = [part * group.size // self.size for part in range(self.size)]
-        self.local = [part for part, rank in enumerate(self.owners) if rank == group.rank]
+        self.group, self.ordered, self.n_parts = group, shards is not None, shards or group.size
+        self.owners = [part * group.size // self.n_parts for part in range(self.n_parts)]
+        self.local_parts = [part for part, rank in enumerate(self.owners) if rank == group.rank]
 
     def sum(self, vectors: Sequence[Tensor], zero: Tensor) -> Tensor:
         """Return the sum of the vectors of all parts (collective call).
 
         Args:
-            vectors: vectors of the parts of this process, in order; may be overwritten.
-            zero: padding for processes that have fewer parts than others.
+            vectors: vectors of the parts of this process, in order; they may be overwritten.
+            zero: vector of zeros, used as padding by processes that have fewer parts than others.
         """
         if not self.ordered:
             return self.group.all_reduce(vectors[0])
@@ -236,7 +253,7 @@ class Partition:
 
 
 def _listen(host: str, port: int) -> int:
-    """Return a listening socket for a TCPStore.
+    """Return the file descriptor of a listening socket for a TCPStore.
 
     Raises:
         RuntimeError: the port is in use.
@@ -248,7 +265,7 @@ def _listen(host: str, port: int) -> int:
 
 
 def _device_name(device: torch.device) -> str:
-    """Return a name that is unique to each accelerator of a job; "cpu" for every CPU."""
+    """Return a name that differs between all accelerators of a job; ``cpu`` for every CPU."""
     if device.type == "cpu":
         return "cpu"
     properties = torch.get_device_module(device).get_device_properties(device)
@@ -257,7 +274,7 @@ def _device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Convert the RuntimeError of a collective operation, which a lost peer causes, to PeerLost."""
+    """Convert a RuntimeError to PeerLost: collective operations raise it if a process is lost."""
     try:
         yield
     except RuntimeError as error:

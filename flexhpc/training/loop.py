@@ -1,7 +1,9 @@
-"""Training loop of one probe: train until all samples fit, a plateau or the end of the budget.
+"""Training loop of one probe.
+
+Training stops when all samples are fitted, at a plateau, or at the end of the budget.
 
 All random numbers are derived from the seeds of the probe. The state can be saved after every
-update, and a resumed training run is bit-identical to an uninterrupted one.
+update, and a resumed training run is bit-identical to an uninterrupted training run.
 """
 
 from __future__ import annotations
@@ -51,16 +53,21 @@ SavedState = dict[str, Any]
 class TrainState:
     """Counters and curves of a training run.
 
-    A checkpoint consists of these and the states of model, optimizer, metrics and random
+    A checkpoint contains them in addition to the states of model, optimizer, metrics and random
     generators.
 
     Attributes:
-        plateau: plateau detection.
+        plateau: state of the plateau detection.
         max_steps: budget in updates, which may be extended; None without a budget.
-        gradient_norm_start, loss_start: values at initialisation, if a gate needs them.
-        epoch: finished epochs; batch: updates of the current epoch; steps: updates in total.
-        cost: sample passes; seconds: training time.
-        losses, errors: mean loss and number of missed samples of every epoch.
+        gradient_norm_start: norm of the gradient at initialisation; nan if no gate needs it.
+        loss_start: loss at initialisation; infinite if no gate needs it.
+        epoch: number of finished epochs.
+        batch: number of updates in the current epoch.
+        steps: number of updates in total.
+        cost: number of sample passes.
+        seconds: training time.
+        losses: mean loss of every epoch.
+        errors: number of missed samples of every epoch.
     """
 
     plateau: Plateau
@@ -87,19 +94,22 @@ def train(
     callbacks: Callbacks,
     group: Group | None = None,
 ) -> Outcome:
-    """Train one probe: from scratch, from its checkpoint, or from its state at a smaller budget.
+    """Train one probe.
+
+    Training resumes from the checkpoint of the probe, or else from the final state that was saved
+    with a smaller budget. If neither exists, it starts from scratch.
 
     Args:
         training: training procedure.
         make_model: builds the untrained model.
         data: samples and seeds.
         callbacks: see :class:`Callbacks`. Only rank 0 reads and writes the checkpoint.
-        group: processes that train together, all of which call this function with the same
-            arguments; by default only this process, on the device of the data.
+        group: processes that train together; each must call this function with the same arguments.
+            By default only this process trains, on the device of the data.
 
     Raises:
-        Interrupted: ``callbacks.should_stop`` of a process returned True; the state is saved. All
-            processes raise it after the same update.
+        Interrupted: ``callbacks.should_stop`` returned True in any process; the state is saved. All
+            processes raise this exception after the same update.
         PeerLost: another process of the group is lost.
     """
     group = group or Group(data.inputs.device)
@@ -107,11 +117,11 @@ def train(
     for path in (callbacks.checkpoint, callbacks.final_state):
         if path is not None and saved is None and group.rank == 0:
             saved = checkpoint.load(path, callbacks.key)
-            if saved is not None and not _can_continue(saved, training, len(data.labels)):
+            if saved is not None and not _can_continue_from(saved, training, len(data.labels)):
                 saved = None
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
-    with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic():
+    with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic_algorithms():
         run = TrainingRun(training, make_model, data, callbacks, group)
         state = None
         if saved is not None:
@@ -130,10 +140,11 @@ def train(
             raise
 
 
-def _can_continue(saved: SavedState, training: Training, n: int) -> bool:
-    """Return whether a state that was saved with another budget is valid for the current budget.
+def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
+    """Return whether training with the current budget may continue from a saved state.
 
-    It is valid if no update so far depends on either budget.
+    If the state was saved with another budget, it is valid only if the previous updates would have
+    been the same with the current budget.
     """
     current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
     try:
@@ -168,7 +179,7 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
             engine.backward(ids, state.steps)
             if training.sam is not None:
                 weights = perturb_weights(evaluator.parameters, training.sam.rho)
-                engine.backward(ids, state.steps, second=True)
+                engine.backward(ids, state.steps, second_gradient=True)
                 restore_weights(evaluator.parameters, weights)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
@@ -181,7 +192,7 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
             now = time.monotonic()
             state.seconds = seconds_before + now - start_time
             if state.steps == stable_steps and callbacks.final_state is not None:
-                # Save before the epoch ends, because with a larger budget it may have more updates.
+                # Save within the epoch, because a larger budget may add updates to this epoch.
                 run.save(state, callbacks.final_state)
             stop = group.agree_to_stop(callbacks.should_stop(), state.steps)
             if stop or now - last_save_time >= callbacks.checkpoint_every:
@@ -193,7 +204,7 @@ def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
 
         evaluation: Evaluation | None = None
         if metrics is not None:
-            loss, errors = metrics.read(n)
+            loss, errors = metrics.read_and_reset(n)
         else:
             evaluation = evaluator.evaluate()
             loss, errors = evaluation.loss, evaluation.errors
@@ -264,7 +275,7 @@ class TrainingRun:
     """Model, optimizer, gradient engine, evaluator and metrics of a training run.
 
     Raises:
-        PointError: ``training.shards`` is set, and the model has BatchNorm.
+        PointError: ``training.shards`` is set although the model has BatchNorm.
     """
 
     def __init__(
@@ -321,7 +332,7 @@ class TrainingRun:
         self.initial_max_steps = budget.budget_in_updates(training, self.batch_sizes)
 
     def initial_state(self) -> TrainState:
-        """Return the state before the first update, with the initial metrics that gates need."""
+        """Return the state before the first update, with the initial norm and loss for gates."""
         gates = self.training.gates
         state = TrainState(
             plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps
@@ -334,7 +345,7 @@ class TrainingRun:
         return state
 
     def save(self, state: TrainState, path: Path | None) -> None:
-        """Write a checkpoint on rank 0; if this fails, print a message and continue."""
+        """Write a checkpoint, on rank 0 only; if writing fails, print a message and continue."""
         callbacks, device = self.callbacks, self.group.device
         if path is None or self.group.rank > 0 or not callbacks.owns_claim():
             return
@@ -359,7 +370,10 @@ class TrainingRun:
             print(f"checkpoint: cannot save ({error}); training continues", flush=True)
 
     def restore(self, saved: SavedState) -> TrainState | None:
-        """Restore a checkpoint; return None if it does not match the model."""
+        """Restore a checkpoint; return its TrainState, or None if it does not match the model.
+
+        If it does not match, some weights of the model may already have been overwritten.
+        """
         device = self.group.device
         try:
             self.model.load_state_dict(saved["model"])
@@ -385,12 +399,12 @@ class TrainingRun:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Use deterministic algorithms; operations without one print a warning.
+def _deterministic_algorithms() -> Iterator[None]:
+    """Use deterministic algorithms; operations without a deterministic algorithm print a warning.
 
     torch.use_deterministic_algorithms does the same, but imports torch's compiler, which takes as
-    long as importing torch. In this mode torch also fills new memory with nan. This is disabled,
-    because it takes 5 % of the time of an update.
+    long as importing torch. In deterministic mode, torch also fills new memory with nan. Filling is
+    disabled here, because it takes 5 % of the time of an update.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
     mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory

@@ -1,4 +1,4 @@
-"""Loss and correctness of samples with one label, or with one label per token."""
+"""Loss of samples, and whether they are missed; a sample has one label, or one label per token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, reduction: str, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the cross-entropy; for a sequence, the mean over its tokens.
+    """Return the cross-entropy; the loss of a sequence is the mean over its tokens.
 
     Args:
         logits: (m, classes), or (m, classes, length) of sequences.

@@ -1,7 +1,7 @@
 """Manual backprop of a plain MLP: forward and backward without autograd.
 
-In a small network, autograd's overhead is a large part of the time of an update. This module calls
-the same kernels as autograd on the same operands, so the gradient is bit-identical.
+In a small network, the overhead of autograd takes a large part of the time of an update. This
+module calls the same kernels as autograd with the same operands, so the gradient is bit-identical.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class ManualBackprop:
 
     Args:
         layers: result of :func:`mlp_layers`.
-        label_smoothing: label smoothing of the loss; if it is not 0, the gradient is equal to
-            autograd's only up to rounding.
+        label_smoothing: label smoothing of the loss. If it is not 0, the gradient differs from the
+            gradient of autograd by rounding.
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
-        self._stages = [_stage(layer) for layer in layers]
+        self._stages = [_make_stage(layer) for layer in layers]
         self._first_linear = next(i for i, x in enumerate(layers) if isinstance(x, nn.Linear))
         head = layers[-1]
         assert isinstance(head, nn.Linear)
@@ -35,13 +35,17 @@ class ManualBackprop:
         self._scaled_targets: dict[int, Tensor] = {}
 
     @torch.no_grad()
-    def backward(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Compute the gradient of the summed loss divided by ``total``.
+    def backward(
+        self, inputs: Tensor, labels: Tensor, batch_length: int, *, is_first_chunk: bool
+    ) -> Tensor:
+        """Compute the gradient of the summed loss divided by ``batch_length``.
 
         Args:
-            inputs: (m, ...); labels: int64 (m,).
-            total: number of samples of the whole batch.
-            first: whether to set the gradient instead of adding to it.
+            inputs: (m, ...).
+            labels: int64 (m,).
+            batch_length: number of samples in the whole batch.
+            is_first_chunk: whether this is the first chunk of the batch, or of its current part.
+                If so, the previous gradient is overwritten, else this gradient is added to it.
 
         Returns:
             Log-probabilities (m, classes).
@@ -50,16 +54,18 @@ class ManualBackprop:
         for stage in self._stages:
             out, for_backward = stage.forward(out)
             stored.append(for_backward)
-        if total not in self._scaled_targets:  # the same for all batches of a size
-            self._scaled_targets[total] = self._targets * (1.0 / total)
+        if batch_length not in self._scaled_targets:  # the same for all batches of a size
+            self._scaled_targets[batch_length] = self._targets * (1.0 / batch_length)
         log_probabilities = out.log_softmax(1)
         gradient = _aten._log_softmax_backward_data(
-            self._scaled_targets[total].index_select(0, labels),
+            self._scaled_targets[batch_length].index_select(0, labels),
             log_probabilities, 1, log_probabilities.dtype,
         )  # fmt: skip
         for i in range(len(self._stages) - 1, self._first_linear - 1, -1):
             needs_input_grad = i > self._first_linear
-            gradient = self._stages[i].backward(gradient, stored.pop(), first, needs_input_grad)
+            gradient = self._stages[i].backward(
+                gradient, stored.pop(), is_first_chunk, needs_input_grad
+            )
         return log_probabilities
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -73,17 +79,18 @@ class ManualBackprop:
 def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     """Return the layers of a plain MLP in order; None for any other model.
 
-    A plain MLP is an nn.Sequential, possibly nested, of nn.Linear layers, each but the last
-    followed by an activation of ``_ACTIVATIONS``; nn.Flatten may precede an nn.Linear. All weights
-    are trained, none is used twice or reparameterized, and no hook is registered.
+    A plain MLP is an nn.Sequential, possibly nested, of nn.Linear layers. Each nn.Linear except the
+    last is followed by an activation of ``_ACTIVATIONS``; nn.Flatten may precede an nn.Linear. All
+    weights are trained, no weight is shared or reparameterized, and no hooks are registered.
 
     Args:
-        model: any model; dims: number of dimensions of a batch of inputs.
+        model: any model.
+        dims: number of dimensions of a batch of inputs.
     """
     if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
         return None
     layers = list(_flat_layers(model))
-    if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_known, layers)):
+    if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_supported, layers)):
         return None
     for previous, layer in zip([None, *layers[:-1]], layers, strict=True):
         if (type(previous) is nn.Linear) != (type(layer) in _ACTIVATIONS):
@@ -95,14 +102,16 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     weights = [weight for layer in layers for weight in layer.parameters()]
     expected = sum(1 + (x.bias is not None) for x in layers if isinstance(x, nn.Linear))
     unshared = len({id(weight) for weight in weights}) == expected
-    return layers if unshared and all(_is_plain(weight) for weight in weights) else None
+    return layers if unshared and all(_is_plain_weight(weight) for weight in weights) else None
 
 
 class _Linear:
-    """Stage of a linear layer: ``forward`` returns the outputs and the tensor for ``backward``.
+    """Forward and backward pass of a linear layer.
 
-    ``backward`` sets the gradients of the weights if ``first``, else adds to them. It returns the
-    gradient of the inputs if ``needs_input_grad``, else any tensor.
+    ``forward`` returns the outputs, and a tensor that must be passed to ``backward`` as ``stored``.
+    ``backward`` overwrites the gradients of the weights if ``is_first_chunk``, else adds to them.
+    It returns the gradient of the inputs; if ``needs_input_grad`` is False, the returned tensor has
+    no meaning.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -117,15 +126,15 @@ class _Linear:
         return torch.addmm(self._bias, inputs, self._transposed), inputs
 
     def backward(
-        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+        self, gradient: Tensor, stored: Tensor, is_first_chunk: bool, needs_input_grad: bool
     ) -> Tensor:
-        if first:
+        if is_first_chunk:
             torch.mm(gradient.t(), stored, out=self._weight_grad)
         else:
             self._weight_grad += gradient.t().mm(stored)  # addmm_ rounds differently
         self._weight.grad = self._weight_grad
         if self._bias_grad is not None:
-            if first:
+            if is_first_chunk:
                 torch.sum(gradient, 0, out=self._bias_grad)
             else:
                 self._bias_grad += gradient.sum(0)
@@ -135,12 +144,12 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Activation:
-    """An elementwise function.
+    """Forward and backward pass of an elementwise activation; see _Linear for the methods.
 
     Attributes:
-        function: inputs -> outputs; may overwrite the inputs if the derivative does not need them.
-        derivative: (gradient of the outputs, outputs or inputs) -> gradient of the inputs.
-        uses_output: whether the derivative is a function of the outputs.
+        function: inputs -> outputs. It may overwrite the inputs if ``uses_output``.
+        derivative: (gradient of the outputs, ``stored``) -> gradient of the inputs.
+        uses_output: whether ``stored`` is the outputs of the activation; if not, it is the inputs.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -152,7 +161,7 @@ class _Activation:
         return out, out if self.uses_output else inputs
 
     def backward(
-        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+        self, gradient: Tensor, stored: Tensor, is_first_chunk: bool, needs_input_grad: bool
     ) -> Tensor:
         return self.derivative(gradient, stored)
 
@@ -162,7 +171,7 @@ class _Flatten:
         return inputs.flatten(1), inputs
 
     def backward(
-        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+        self, gradient: Tensor, stored: Tensor, is_first_chunk: bool, needs_input_grad: bool
     ) -> Tensor:
         return gradient.view_as(stored)
 
@@ -180,14 +189,14 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 }
 
 
-def _stage(layer: nn.Module) -> _Linear | _Activation | _Flatten:
+def _make_stage(layer: nn.Module) -> _Linear | _Activation | _Flatten:
     if isinstance(layer, nn.Linear):
         return _Linear(layer)
     return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
 
 
 def _flat_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of nested nn.Sequential."""
+    """Yield the layers of a model; the layers of a nested nn.Sequential are yielded one by one."""
     if type(model) is nn.Sequential and not _has_hooks(model):
         for layer in model:
             yield from _flat_layers(layer)
@@ -195,15 +204,15 @@ def _flat_layers(model: nn.Module) -> Iterator[nn.Module]:
         yield model
 
 
-def _is_plain(weight: Tensor) -> bool:
+def _is_plain_weight(weight: Tensor) -> bool:
     hooked = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
     return type(weight) is nn.Parameter and weight.requires_grad and not hooked
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Return whether a call of the module runs more than the ``forward`` of its class.
+    """Return whether calling the module does more than the ``forward`` method of its class.
 
-    Hooks with the attribute ``changes_nothing`` are ignored; manual backprop skips them.
+    Hooks with the attribute ``changes_nothing`` are ignored; manual backprop does not call them.
     """
     hooks = [
         *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
@@ -223,7 +232,7 @@ def _has_global_hooks() -> bool:
     )
 
 
-def _is_known(layer: nn.Module) -> bool:
+def _is_supported(layer: nn.Module) -> bool:
     if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS} or _has_hooks(layer):
         return False
     if isinstance(layer, nn.LeakyReLU):

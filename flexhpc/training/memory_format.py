@@ -1,7 +1,8 @@
 """Choose the memory format of images and kernels: channels_last on the CPU.
 
-Convolutions of oneDNN and their gradients take less time with channels_last (NHWC), above all those
-with few channels (docs/performance.md). Outputs have the memory format of the kernel.
+With channels_last (NHWC), oneDNN computes convolutions and their gradients faster, above all if
+they have few channels (docs/performance.md). The outputs of a convolution have the memory format of
+its kernel.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 
 def use_channels_last(model: nn.Module, device: torch.device) -> None:
-    """Convert a model to channels_last where that is faster: on the CPU in float32.
+    """Convert a model to channels_last if that is faster, which is on the CPU in float32.
 
-    Only models with the attribute ``flexhpc_any_layout`` are converted, because others may flatten
+    Only models with the attribute ``flexhpc_any_layout`` are converted. Other models may flatten
     images with ``view``, which fails with channels_last.
     """
     single = all(weight.dtype == torch.float32 for weight in model.parameters())
@@ -22,9 +23,9 @@ def use_channels_last(model: nn.Module, device: torch.device) -> None:
 
 
 def match_memory_format(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor with the strides of ``like``, which has the same shape.
+    """Return the tensor with the strides of ``like``, which must have the same shape.
 
-    Fused optimizers require equal strides of weight, gradient and state.
+    Fused optimizers require that weight, gradient and state have the same strides.
     """
     same = all(
         size == 1 or stride == other

@@ -20,10 +20,10 @@ from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
 _VECTOR_LR_FACTOR = 0.1
-"""With Muon: learning rate of vectors, relative to that of matrices."""
+"""Ratio of the learning rate of vectors to the learning rate of matrices, for Muon."""
 _MIN_NORM = 1e-12
 _DECAY_FRACTION = 0.1
-"""Fraction of the budget over which the learning rate decays with ``schedule: wsd``."""
+"""Fraction of the budget, at its end, in which the learning rate decays (``schedule: wsd``)."""
 _UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
@@ -45,15 +45,16 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 def _fused_class(
     cls: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
-    """Return a fused torch optimizer with a step that only calls the kernel.
+    """Return a subclass of a torch optimizer whose step only calls the fused kernel.
 
-    Arithmetic and state are the same. torch's own step also dispatches, calls hooks and supports
-    torch.compile and profilers. This costs 100 us per step, and imports torch._dynamo, which takes
-    about as long as importing torch.
+    Arithmetic and state are the same as in torch. The step of torch also dispatches, calls hooks
+    and supports torch.compile and profilers. This costs 100 us per step, and it imports
+    torch._dynamo, which takes about as long as importing torch.
 
     Args:
         cls: class of the optimizer.
-        kernel: makes a step; returns False if there is no state yet, which torch's step creates.
+        kernel: makes a step, or returns False if the optimizer has no state yet. The first step is
+            then made by the step of torch, which creates the state.
     """
     torch_step = inspect.unwrap(cls.step)
 
@@ -83,7 +84,10 @@ def _fused_class(
 def _groups_with_gradients(
     optimizer: torch.optim.Optimizer,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
-    """Yield each group with its parameters that have a gradient, and their gradients."""
+    """Yield each parameter group, the parameters of the group with a gradient, and the gradients.
+
+    Groups without any gradient are omitted.
+    """
     for group in optimizer.param_groups:
         pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
         if pairs:
@@ -91,7 +95,7 @@ def _groups_with_gradients(
 
 
 def _share_step_counters(optimizer: torch.optim.Optimizer) -> None:
-    """Share one step counter between the parameters with the same number of steps."""
+    """Let all parameters of a group that have made the same number of steps share one counter."""
     for group in optimizer.param_groups:
         counts: dict[float, Tensor] = {}
         for state in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
@@ -108,7 +112,7 @@ def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
         if len(parameters) == len(group["params"]):
             for step in {id(s["step"]): s["step"] for s in states}.values():
                 step += 1
-        else:  # parameters without a gradient make no step, and may share the counter
+        else:  # parameters without a gradient make no step, but may share this counter
             for s in states:
                 s["step"] = s["step"] + 1
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
@@ -143,7 +147,7 @@ _ADAM, _ADAMW = (_fused_class(cls, _adam_kernel) for cls in (torch.optim.Adam, t
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return torch's SGD, also used for full-batch gradient descent."""
+    """Return torch's SGD, which is also used for full-batch gradient descent."""
     return _SGD(
         _lr_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
         weight_decay=training.weight_decay, fused=True,
@@ -183,17 +187,22 @@ def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
 
 
-def _lr_groups(parameters: Parameters, index: int) -> list[dict[str, Any]]:
-    """Group parameters by their learning-rate factor; one group if none has a factor."""
+def _lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]:
+    """Return parameter groups, each with the parameters that have the same learning-rate factor.
+
+    Args:
+        parameters: all parameters; the factor of parameters without ``lr_factors`` is 1.
+        factor_index: index of the factor in ``lr_factors``.
+    """
     groups: dict[float, Parameters] = {}
     for parameter in parameters:
-        factor = getattr(parameter, "lr_factors", (1.0, 1.0))[index]
+        factor = getattr(parameter, "lr_factors", (1.0, 1.0))[factor_index]
         groups.setdefault(factor, []).append(parameter)
     return [{"params": members, "lr_factor": factor} for factor, members in groups.items()]
 
 
 def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Separate matrices and convolution kernels from other parameters."""
+    """Return two parameter groups: matrices and convolution kernels, and all other parameters."""
     matrices = [p for p in parameters if p.dim() >= 2]
     vectors = [p for p in parameters if p.dim() < 2]
     return [
@@ -209,10 +218,14 @@ def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list
 
 
 def stable_updates(training: Training, max_steps: int | None) -> float:
-    """Return how many updates of a budget would be the same with a larger budget.
+    """Return the number of first updates that would be the same with a larger budget.
+
+    With ``schedule: wsd``, these are the updates before the learning rate decays. With a constant
+    learning rate, these are all updates.
 
     Args:
-        max_steps: budget in updates; None, for no budget, gives infinity.
+        training: procedure; with ``schedule: cosine``, the result has no meaning.
+        max_steps: budget in updates; if it is None (no budget), return infinity.
     """
     if max_steps is None:
         return math.inf
@@ -222,11 +235,11 @@ def stable_updates(training: Training, max_steps: int | None) -> float:
 
 
 def learning_rate(training: Training, step: int, max_steps: int | None) -> float:
-    """Return the learning rate of update number ``step`` (from 0) of ``max_steps``.
+    """Return the learning rate of an update.
 
     Args:
-        training: procedure with the largest rate and the schedule.
-        step: number of the update.
+        training: procedure with the maximum learning rate, the warmup and the schedule.
+        step: number of the update, counted from 0.
         max_steps: budget in updates; not used if the schedule is constant.
     """
     lr = training.lr
@@ -251,9 +264,10 @@ def set_learning_rates(
 
 @torch.no_grad()
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Make one update; set all weights to nan if the optimizer raises LinAlgError.
+    """Make one update; if the optimizer raises LinAlgError, set all weights to nan.
 
-    Shampoo and SOAP raise it if a gradient is not finite; other optimizers then produce nan.
+    Shampoo and SOAP raise it if a gradient is not finite. Other optimizers compute nan weights from
+    such a gradient.
     """
     try:
         optimizer.step()
@@ -266,18 +280,19 @@ def update_weights(optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights to ``w + rho g / |g|``, where the loss within ``rho`` of w is the largest.
+    """Move the weights from w to ``w + rho g / |g|``, where g is the gradient at w.
 
-    This is to first order (Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2); ``|g|`` is
-    the norm over all parameters. SAM updates the original weights with the gradient at this point:
-    call :func:`restore_weights` before the update.
+    To first order, this is where the loss is largest within distance ``rho`` of w (Foret et al.
+    2021, arXiv 2010.01412, equation 2 with p = 2). ``|g|`` is the norm over all parameters. SAM
+    computes a second gradient at the new weights, but applies it to the previous weights: call
+    :func:`restore_weights` before the update.
 
     Args:
-        parameters: parameters with gradients; those without a gradient are not moved.
+        parameters: parameters to move; parameters without a gradient are not moved.
         rho: distance.
 
     Returns:
-        The previous weights; None for those that were not moved.
+        The previous value of each parameter; None for parameters that were not moved.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
@@ -292,7 +307,7 @@ def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tens
 
 @torch.no_grad()
 def restore_weights(parameters: Sequence[nn.Parameter], previous: Sequence[Tensor | None]) -> None:
-    """Set the weights to those that :func:`perturb_weights` returned."""
+    """Restore the weights from ``previous``, which :func:`perturb_weights` returned."""
     for parameter, weight in zip(parameters, previous, strict=True):
         if weight is not None:
             parameter.copy_(weight)

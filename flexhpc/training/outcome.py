@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "unstable", "diverged"]
 
 ModelFactory = Callable[[], nn.Module]
-"""Builds an untrained model with torch's global random generator."""
+"""Function that builds an untrained model with torch's global random generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,14 @@ class ProbeData:
     """The samples and seeds of one probe.
 
     Attributes:
-        inputs: float32 (n, ...), standardised; or uint8 (n, ...), which are standardised when they
-            are used.
-        labels: int64 (n,), or (n, length) of sequences, on the same device.
+        inputs: standardised float32 (n, ...), or uint8 (n, ...). uint8 inputs are standardised
+            whenever a batch is used.
+        labels: int64 (n,), or (n, length) of sequences, on the device of the inputs.
         init_seed: seed of the initialisation and of all random operations of the model.
         order_seed: seed of the order of samples in every epoch.
         prompt: number of first tokens of a sequence that need not be correct.
-        moments: float32 mean and standard deviation to standardise uint8 inputs with, else None.
+        moments: mean and standard deviation, float32, that standardise uint8 inputs; None if the
+            inputs are float32.
     """
 
     inputs: Tensor
@@ -45,18 +46,19 @@ class Outcome:
 
     Attributes:
         verdict: see docs/concepts.md.
-        n_errors: samples missed at the end, in eval mode.
+        n_errors: number of samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
-        epochs: number of epochs, including a last partial one; steps: number of updates; cost:
-            sample passes.
+        epochs: number of epochs; if the last epoch is incomplete, it counts as one.
+        steps: number of updates.
+        cost: number of sample passes.
         seconds: wall time, including the time before an interruption.
         fitted: whether each sample of the subset is classified correctly at the end, bool (n,).
-        metrics: metrics by name.
+        metrics: metrics of the gates and of ``on_train_end``, by name.
         rejected: whether a convergence gate rejected the training run.
-        loss_curve, error_curve: mean loss, float32 (epochs,), and number of missed samples, int32
-            (epochs,), of every epoch; see ``training.curves``.
-        forgotten: number of forgetting events of each sample of the subset, int32 (n,), -1 for
-            samples that were never correct; None if not counted.
+        loss_curve: mean loss of every epoch, float32 (epochs,); see ``training.curves``.
+        error_curve: number of missed samples of every epoch, int32 (epochs,).
+        forgotten: number of forgetting events of each sample of the subset, int32 (n,); -1 for
+            samples that were never correct. None if forgetting events were not counted.
     """
 
     verdict: Verdict
@@ -81,16 +83,17 @@ class Callbacks:
     Attributes:
         should_stop: called at every update; if it returns True, training saves a checkpoint and
             raises Interrupted.
-        owns_claim: whether this process may still write the checkpoint and the record.
-        on_progress: called after every epoch with ``epoch``, ``epochs`` (the budget; 0 without
-            one), ``n_errors`` (samples missed) and ``loss``; for a probe also with ``n``,
-            ``repeat`` and ``elapsed`` (seconds).
-        on_train_end: called with the trained network in eval mode; the metrics that it returns are
-            recorded. Every process of a group calls it.
-        checkpoint: file for the state of training, which is resumed if the file exists.
+        owns_claim: returns whether this process may still write the checkpoint and the record.
+        on_progress: called after every epoch with a mapping: ``epoch``, ``epochs`` (budget in
+            epochs; 0 without a budget), ``n_errors`` (number of missed samples) and ``loss``; in a
+            probe also ``n``, ``repeat`` and ``elapsed`` (seconds).
+        on_train_end: called with the trained network in eval mode, by every process of a group. The
+            metrics that it returns are recorded.
+        checkpoint: file in which training saves its state. If the file exists, training resumes
+            from this state.
         checkpoint_every: seconds between checkpoints.
         final_state: file for the state after the last update that would be the same with a larger
-            budget. Without a checkpoint, training continues from this state if the file exists.
+            budget. If there is no checkpoint but this file, training continues from this state.
         key: identifies the training run; a checkpoint with another key is ignored.
         forgetting: whether to count how often each sample is forgotten.
     """

@@ -1,9 +1,10 @@
 """Shampoo as defined in its paper; docs/optimizers.md compares implementations.
 
-The Shampoo of pytorch-optimizer agrees with the paper only without momentum (its momentum buffer
-contains preconditioned gradients, which enter the statistics). At every update it computes a
-singular value decomposition for every axis, even for long ones. Its ScalableShampoo (Anil et al.
-2020) decays old statistics, and its state cannot be loaded with ``weights_only``.
+The class Shampoo of pytorch-optimizer agrees with the paper only without momentum: its momentum
+buffer contains preconditioned gradients, which enter the statistics. At every update it computes a
+singular value decomposition for every axis, even for long axes. The class ScalableShampoo of
+pytorch-optimizer (Anil et al. 2020) decays old statistics, and its state cannot be loaded with
+``weights_only``.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ _EPSILON = 1e-6
 class Shampoo(torch.optim.Optimizer):
     """Shampoo (Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 2).
 
-    For a tensor of order k the update is G multiplied along each axis i by H_i^(-1/2k), with
-    H_i = epsilon I + the sum over all updates of G_(i) G_(i)^T, where G_(i) has the slices of G
-    along axis i as its rows. An axis longer than ``max_preconditioner_dim`` keeps only the diagonal
-    of H_i, as in the experiments of the paper. A gradient that is not finite raises LinAlgError.
+    Let G be the gradient of a tensor of order k. The update is G, multiplied along each axis i by
+    H_i^(-1/2k). H_i is epsilon I plus the sum over all updates so far of G_(i) G_(i)^T, where the
+    rows of G_(i) are the slices of G along axis i. For an axis longer than
+    ``max_preconditioner_dim``, only the diagonal of H_i is kept, as in the experiments of the
+    paper. A gradient that is not finite raises LinAlgError.
 
     Args:
         parameters: parameters to train; a scalar is treated as a vector of length 1.
         lr: learning rate.
         weight_decay: L2 penalty.
-        max_preconditioner_dim: length of the longest axis with a full matrix.
+        max_preconditioner_dim: maximum length of an axis for which the full matrix H_i is kept.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Shampoo(torch.optim.Optimizer):
             rows = gradient.movedim(axis, 0).reshape(len(statistic), -1)
             full = statistic.dim() == 2
             statistic.add_(rows @ rows.T if full else rows.square().sum(1))
-            root = _power(statistic, -1 / (2 * gradient.dim()))
+            root = _matrix_power(statistic, -1 / (2 * gradient.dim()))
             moved = update.movedim(axis, 0)
             rows = moved.reshape(len(statistic), -1)
             rows = root @ rows if full else root[:, None] * rows
@@ -70,8 +72,11 @@ class Shampoo(torch.optim.Optimizer):
         return update
 
 
-def _power(statistic: Tensor, exponent: float) -> Tensor:
-    """Return a power of a symmetric matrix, or of a diagonal matrix given by its diagonal."""
+def _matrix_power(statistic: Tensor, exponent: float) -> Tensor:
+    """Return a power of a symmetric matrix.
+
+    A diagonal matrix is represented by the vector of its diagonal elements.
+    """
     if statistic.dim() == 1:
         return statistic.pow(exponent)
     values, vectors = torch.linalg.eigh(statistic)

@@ -1,8 +1,9 @@
 """BatchNorm over a batch that is distributed over several processes.
 
-torch's SyncBatchNorm runs on GPUs only, and converting a model to it drops the activations that are
-fused into BatchNorm layers of timm. Therefore ``functional.batch_norm``, which all BatchNorm layers
-call, is replaced during a forward pass; modules, parameters and checkpoints are not changed.
+torch's SyncBatchNorm is not used, because it runs on GPUs only, and because converting a timm model
+to it drops the activations that are fused into BatchNorm layers. Instead, this module replaces
+``functional.batch_norm``, which all BatchNorm layers call, during a forward pass. Modules,
+parameters and checkpoints are not changed.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """While active, BatchNorm in train mode uses mean and variance over all processes.
+    """Context manager in which BatchNorm in train mode uses mean and variance over all processes.
 
     Raises:
-        ValueError: the whole batch has only one value per channel (raised in the forward pass).
+        ValueError: in a forward pass, if the batch of all processes has one value per channel.
     """
 
     def __init__(self, group: Group) -> None:
@@ -83,7 +84,7 @@ class SyncedBatchNorm(TorchFunctionMode):
 
 
 class _GroupSum(torch.autograd.Function):
-    """Sum over all processes in the forward and in the backward pass."""
+    """Sums a vector over all processes; the backward pass sums its gradient over all processes."""
 
     @staticmethod
     def forward(ctx: Any, vector: Tensor, group: Group) -> Tensor:

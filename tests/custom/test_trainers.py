@@ -121,14 +121,14 @@ def test_valid_results_are_parsed(result: object, folder: Path) -> None:
     ("result", "message"),
     [
         (None, "returned an object of NoneType, not an array"),
-        ([True] * 4, "an array (4,), not (5,) for 5 samples"),
-        (np.zeros((5, 3)), "an array (5, 3), not (5,)"),
-        ([np.nan] * 5, "returned NaN"),
+        ([True] * 4, "an array of shape (4,), but the shape for 5 samples must be (5,)"),
+        (np.zeros((5, 3)), "an array of shape (5, 3), but the shape for 5 samples must be (5,)"),
+        ([np.nan] * 5, "returned an array that contains NaN"),
         (["a"] * 5, "returned an array with unsupported dtype <U1"),
         ({"right": [0, 1, 0, 1, 1]}, "returned right with unsupported dtype int64"),
-        ({"scores": [0, 1, 0, 1, 1]}, "not (5, 10)"),
-        ({"loss": 1.0}, "without exactly one of right, predicted, scores"),
-        ({"right": [True] * 5, "predicted": [0] * 5}, "exactly one of right"),
+        ({"scores": [0, 1, 0, 1, 1]}, "must be (5, 10)"),
+        ({"loss": 1.0}, "does not have exactly one of the keys right, predicted, scores"),
+        ({"right": [True] * 5, "predicted": [0] * 5}, "exactly one of the keys right"),
         ({"right": [True] * 5, "loss": "low"}, "returned a str as loss, not a number"),
         ({"right": [True] * 5, "epochs": 1.5}, "returned 1.5 as epochs; must be a non-negative"),
         ({"right": [True] * 5, "cost": -1}, "returned -1 as cost; must be a non-negative"),
@@ -179,7 +179,7 @@ BROKEN = {
     "exits_at_once": r"its process ended unexpectedly \(exit status 3\)",
     "crashes": r"its process ended unexpectedly \(SIGSEGV\)",
     "hangs": "exceeded its time limit",
-    "returns_too_few": r"returned an array \(15,\), not \(16,\)",
+    "returns_too_few": r"array of shape \(15,\), but the shape for 16 samples must be \(16,\)",
 }
 
 

@@ -38,7 +38,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     # Parameters on the stand-in device are of a subclass, which manual_backprop would reject.
-    manual_backprop._is_plain = lambda weight: isinstance(weight, nn.Parameter)  # type: ignore[assignment]
+    manual_backprop._is_plain_weight = lambda weight: isinstance(weight, nn.Parameter)  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -80,15 +80,15 @@ def train(
 
     callbacks = Callbacks(should_stop=should_stop, checkpoint=checkpoint, forgetting=True)
     samples = load_samples(point.data, point.seed)
-    most_floats = probe._MOST_FLOATS
-    probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
+    max_float_bytes = probe._MAX_FLOAT_BYTES
+    probe._MAX_FLOAT_BYTES = max_float_bytes if resident_bytes is None else resident_bytes
     try:
         with device_of_type(device_type) as device, contextlib.suppress(Interrupted):
             outcome = run_training(point, samples, Probe(n, 0), Group(device), callbacks)[0]
             assert (updates != outcome.steps) == resumed
             return outcome
     finally:
-        probe._MOST_FLOATS = most_floats
+        probe._MAX_FLOAT_BYTES = max_float_bytes
     return None
 
 

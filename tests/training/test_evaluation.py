@@ -147,9 +147,9 @@ def test_metrics_of_an_epoch_do_not_depend_on_an_interruption() -> None:
             second.load(first.state())
         (first if number < 11 else second).add(*batch)
     logits, labels, _ = batches[0]
-    expected = whole.read(13 * 700)
+    expected = whole.read_and_reset(13 * 700)
     assert expected[1] == 13 * int((logits.argmax(1) != labels).sum())
-    assert second.read(13 * 700) == expected
+    assert second.read_and_reset(13 * 700) == expected
 
 
 def test_errors_of_a_partial_epoch_are_scaled_to_all_samples() -> None:
@@ -173,7 +173,7 @@ def test_a_sequence_is_missed_if_any_token_is_wrong() -> None:
     for tokens in ([[0, 1, 2], [5, 1, 0]], [[5, 1, 1], [0, 1, 2]]):
         logits = functional.one_hot(torch.tensor(tokens), 6).float().transpose(1, 2)
         metrics.add(logits, labels, torch.arange(2))
-        assert metrics.read(2)[1] == 1
+        assert metrics.read_and_reset(2)[1] == 1
     assert forgetting.events().tolist() == [1, 0]
 
 

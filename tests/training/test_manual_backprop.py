@@ -56,7 +56,7 @@ def test_gradients_are_bitwise_equal_to_autograd(
         expected = torch.autograd.grad(
             nn.functional.cross_entropy(network(inputs), labels), list(network.parameters())
         )
-        ManualBackprop(mlp_layers(network, 4), 0.0).backward(inputs, labels, n, first=True)
+        ManualBackprop(mlp_layers(network, 4), 0.0).backward(inputs, labels, n, is_first_chunk=True)
         for parameter, gradient in zip(network.parameters(), expected, strict=True):
             assert torch.equal(parameter.grad, gradient)
 
