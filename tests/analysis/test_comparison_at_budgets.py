@@ -105,7 +105,7 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     statuses = []
     for number, point in enumerate(points_of(tmp_path, text)):
         emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
-        estimate, history = stages.search(stages.simulated(number, saturates=0.0, emc=emc))
+        estimate, history = stages.play_doubling(stages.simulated(number, saturates=0.0, emc=emc))
         measured = measured_point(point, [], n_limit=stages.N_LIMIT)
         measured.record.probes[:] = [
             probe_summary(

@@ -102,7 +102,7 @@ def test_rounds_add_precision_and_then_seeds(points: list[Point]) -> None:
     assert decisions[-1].ended_by == "max_seeds"
     assert [effect.verdict for effect in decisions[-1].effects] == ["not decided"]
     assert [effect.pairs for effect in decisions[-1].effects] == [12]
-    assert "compare.decide.max_seeds is not enough" in decisions[-1].text
+    assert "compare.decide.max_seeds is too small for the others" in decisions[-1].text
 
 
 def test_comparison_that_needs_many_more_pairs_is_abandoned(points: list[Point]) -> None:
@@ -148,7 +148,7 @@ def test_comparison_whose_points_failed_is_abandoned(points: list[Point]) -> Non
     ]  # fmt: skip
     decision = decide(statuses, DECIDE)
     assert (decision.ended_by, decision.next_points, decision.effects) == ("max_seeds", [], [])
-    assert decision.text.startswith("0 of 1 decided")
+    assert decision.text.startswith("0 of 1 comparisons decided")
 
 
 def test_single_pair_gives_no_verdict(points: list[Point]) -> None:

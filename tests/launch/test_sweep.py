@@ -168,11 +168,11 @@ def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, profile: 
     with edited(path) as file:
         del file["estimate"]
     result = cli("sweep", spec, "--profile", profile, "--set", "data.root=two", check=1)
-    assert "was small_run on other data" in result.stderr
+    assert "was measured on data with fingerprint" in result.stderr
     with edited(path) as file:
         change_fields(file, params=7)
     result = cli("sweep", spec, "--profile", profile, check=1)
-    assert "was small_run with 7 parameters" in result.stderr
+    assert "was measured with 7 parameters" in result.stderr
 
 
 def test_launch_ids_are_unique() -> None:
