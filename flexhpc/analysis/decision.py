@@ -251,8 +251,8 @@ def _level_at(error: float, *, rounds: tuple[Round, ...], index: int) -> float:
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:
     """Return whether a verdict would need many more pairs than ``max_seeds`` seeds give.
 
-    The number of pairs is a prediction. If it is wrong, the comparison stays without a verdict, so
-    the error rate does not increase.
+    The number of pairs is a prediction. If it is too high, the comparison ends without a verdict
+    that it could have reached. It never causes a wrong verdict.
     """
     if round_.coarse or (effect.pairs > effect.bounds and None in (effect.low, effect.high)):
         return False  # a bound may still exclude 1

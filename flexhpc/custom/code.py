@@ -83,7 +83,7 @@ def find_code(name: str, folder: Path | None) -> Code:
         root = folder.resolve()
         files = _imported_files(module, root, "")
     else:
-        root = _root_on_path(module, folder)
+        root = _find_root_on_sys_path(module, folder)
         if root.name in INSTALL_FOLDERS:
             return Code(folder="", hash=hash_texts({module: _installed_version(module).encode()}))
         files = _imported_files(module, root, module.split(".")[0])
@@ -262,7 +262,7 @@ def _check_source(name: str, code: Code, key: str) -> None:
         )
 
 
-def _root_on_path(module: str, folder: Path | None) -> Path:
+def _find_root_on_sys_path(module: str, folder: Path | None) -> Path:
     """Return the folder on Python's path that contains a module's top-level package."""
     top = module.split(".")[0]
     try:

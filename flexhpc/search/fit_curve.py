@@ -101,7 +101,7 @@ class FitCurve:
         return self.take(order[np.minimum(index, count - 1)])
 
     def take(self, index: NDArray[np.intp]) -> FitCurve:
-        """Return the cells at ``index`` with equal weights."""
+        """Return the cells at ``index``, and give them all the same weight."""
         return FitCurve(
             threshold=self.threshold[index],
             width=self.width[index],

@@ -58,7 +58,7 @@ def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[in
 
 
 def _stopping_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
-    """Return the interval of the last fit (samples) if the search were repeated.
+    """Return a prediction interval for the last fitted n of a repeated search (samples).
 
     The last n before the first failure is random. For a known fit curve, its distribution is
     P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that a majority of the

@@ -409,8 +409,8 @@ def _evaluation_settings(record: PointRecord) -> str:
 def _start_ms(record: PointRecord, number: int) -> int:
     """Return the time at which a probe started or was continued (milliseconds since the epoch).
 
-    A probe continues an earlier training run with a larger budget. Its ``seconds`` then include the
-    time of the earlier stages, which is subtracted here.
+    A probe may continue an earlier training run with a larger budget. In this case, its ``seconds``
+    include the time of the earlier stages, which is subtracted here.
     """
     probe = record.probes[number]
     run = probe.n, probe.repeat, probe.arm

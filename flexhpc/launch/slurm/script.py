@@ -99,7 +99,7 @@ def batch_script(
     return executor.script_text(record.tasks)
 
 
-def write_pickle(folder: Path, task_file: Path) -> None:
+def write_task_pickle(folder: Path, task_file: Path) -> None:
     """Write the pickle from which the tasks of an array start; it contains the task file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     delayed = DelayedSubmission(ArrayTask(str(task_file)))

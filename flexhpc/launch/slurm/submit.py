@@ -19,7 +19,7 @@ from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.chunks import Chunk
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.launch.slurm.script import batch_script, write_pickle
+from flexhpc.launch.slurm.script import batch_script, write_task_pickle
 from flexhpc.worker.environment import write_secret
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
@@ -61,7 +61,7 @@ def write_array(
         conf: path of the cluster's slurm.conf; None for the system default.
     """
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
-    write_pickle(folder, folder / TASK_FILE)
+    write_task_pickle(folder, folder / TASK_FILE)
     write_secret(folder)
     if container is not None:
         container.write(folder)
