@@ -96,8 +96,9 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     """Suggest a comparison of the points of a sweep; None if no key is suitable.
 
     Candidates are the swept keys with 2 to ``_MAX_VALUES`` values, except the seed and the keys of
-    the network size. If exactly one candidate is not a data key, it is compared, unless it is an x
-    axis. If all candidates are data keys, labels are compared.
+    the network size. If exactly one candidate is not a data key, this candidate is compared, unless
+    figures use it as x axis. If all candidates are data keys, ``data.labels`` is compared if it is
+    a candidate. None also for more than ``_MAX_POINTS`` points.
     """
     if len(statuses) > _MAX_POINTS:
         return None
@@ -116,6 +117,6 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
 
 def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
-    """Return whether a key has more than two numeric values, so that it makes an x axis."""
+    """Return whether a key has more than two numeric values, so that figures use it as x axis."""
     values = [status.point.swept.get(key) for status in statuses]
     return len({value for value in values if is_number(value)}) > 2

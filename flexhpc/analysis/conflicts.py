@@ -87,8 +87,8 @@ def _note(points: Sequence[PointStatus]) -> str:
     assert record is not None
     header = record.header
     note = (
-        f"{data.source}, labels {data.labels}: {header.conflicts} groups of identical inputs have "
-        f"different labels, so at most {header.n_total - header.unfittable:,} of "
+        f"{data.source}, labels {data.labels}: {header.conflicts} groups of identical inputs "
+        f"contain different labels, so at most {header.n_total - header.unfittable:,} of "
         f"{header.n_total:,} samples can be fitted."
     )
     chances = [

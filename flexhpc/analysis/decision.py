@@ -114,7 +114,7 @@ class Decision:
         effects: the comparisons with their verdicts, each as it was after its last round.
         next_points: points of the next round that are not measured to its precision yet.
         later_points: further points for the round after the next, which are needed if the next
-            round gives no verdict; empty with ``max_cost``.
+            round gives no verdict; empty if ``max_cost`` is set.
         precise: whether the next round requires the tolerance of the spec, not the coarse one.
         ended_by: why no further round is needed; None as long as one is needed.
         rounds: number of completed rounds; max_rounds: maximum number of rounds.
@@ -251,8 +251,8 @@ def _level_at(error: float, *, rounds: tuple[Round, ...], index: int) -> float:
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:
     """Return whether a verdict would need many more pairs than ``max_seeds`` seeds give.
 
-    The number of pairs is a prediction. If it is too high, the comparison ends without a verdict
-    that it could have reached. It never causes a wrong verdict.
+    The number of pairs is a prediction. If the prediction is too high, the comparison ends without
+    a verdict that it could have reached. A wrong prediction never causes a wrong verdict.
     """
     if round_.coarse or (effect.pairs > effect.bounds and None in (effect.low, effect.high)):
         return False  # a bound may still exclude 1
@@ -345,7 +345,10 @@ class _Design:
         return effects_of(measured, self._compare, pairing=self._pairing)
 
     def is_started(self, round_: Round, previous: Round, points: Sequence[PointStatus]) -> bool:
-        """Return whether any training run of a round exists; if so, its cost was checked before."""
+        """Return whether any training run of a round exists.
+
+        The cost of a started round is not checked again.
+        """
         new_seeds = self.seeds if previous.coarse else self.seeds[previous.seeds : round_.seeds]
         for status in points:
             coarse = self.state(status, coarse=True) if previous.coarse else None

@@ -60,7 +60,8 @@ class Effect(MeanRatio):
         at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
             empty if the EMC at other budgets is unknown for all points.
         more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
-            verdict, if no estimate is possible, or if a verdict needs 1,000 pairs or more.
+            verdict, if no estimate is possible, or if a verdict needs a total of 1,000 pairs or
+            more.
     """
 
     by: str
@@ -173,7 +174,7 @@ class Effect(MeanRatio):
         return f"{self.sizes_text} by size"
 
     def row(self) -> dict[str, Any]:
-        """Return the comparison as plain values; an open end or an unknown value is None."""
+        """Return the comparison as plain values; unknown values and open interval ends are None."""
         row = {
             "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
             "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": LEVEL,
@@ -417,7 +418,7 @@ def with_verdicts(
             two EMCs differ, half on verdicts that they are the same.
         test_level: function from the error rate of a one-sided test to its level in this
             evaluation. The two differ if the comparisons are evaluated several times.
-        without_ratio: number of further comparisons, without a ratio, that the correction counts.
+        without_ratio: number of further comparisons without a ratio; the correction includes them.
     """
     testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
     tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
@@ -460,7 +461,9 @@ def _holm(
 
 
 def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int | None:
-    """Estimate how many more pairs a verdict needs if intervals shrink as 1 / sqrt(pairs).
+    """Estimate how many more pairs a verdict needs; see ``Effect.more_pairs``.
+
+    The estimate assumes that the width of intervals is proportional to 1 / sqrt(pairs).
 
     Args:
         effect: the comparison.

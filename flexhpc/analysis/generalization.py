@@ -69,8 +69,8 @@ class Correlation:
     Attributes:
         name: name of the measure; value: the correlation; lower, upper: its interval.
         jackknife_min, jackknife_max: smallest and largest correlation with one model removed, which
-            show whether a single model causes the correlation. None if the correlation is undefined
-            after the removal of some model, because the others do not vary.
+            show whether a single model causes the correlation. None if there are only
+            ``MIN_PAIRS`` models, or if the correlation is undefined without one of the models.
     """
 
     name: str
@@ -245,7 +245,11 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     if not omitted:
         return summary
     listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    effect = "no correlation is given" if omitted == total else f"correlations omit {omitted} runs"
+    effect = (
+        "no correlation is given"
+        if omitted == total
+        else "these training runs are omitted from the correlations"
+    )
     return (
         f"{summary} {omitted} did not ({listed}). Without interpolation, the gap depends on when "
         f"training stopped, so {effect}. Set a larger budget or a smaller evaluate.n."
@@ -270,7 +274,7 @@ def _kendall(x: Floats, y: Floats, _: Floats) -> float:
     return float(stats.kendalltau(x, y).statistic)
 
 
-def _partial(x: Floats, y: Floats, size: Floats) -> float:
+def _partial_pearson(x: Floats, y: Floats, size: Floats) -> float:
     if np.ptp(size) == 0:
         return math.nan
     basis = np.stack([np.ones_like(size), size], axis=1)
@@ -282,5 +286,5 @@ _MEASURES: dict[str, Callable[[Floats, Floats, Floats], float]] = {
     "Pearson": _pearson,
     "Spearman": _spearman,
     "Kendall": _kendall,
-    "Pearson given log parameters": _partial,
+    "Pearson given log parameters": _partial_pearson,
 }

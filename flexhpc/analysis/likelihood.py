@@ -30,7 +30,8 @@ limit a value of log(n / number of samples)."""
 _OPEN_THRESHOLD = 0.2
 """A likelihood is open at an end if it is above this value there, relative to its maximum."""
 _UNKNOWN_THRESHOLD = 0.005
-"""The ratio of two EMCs is unknown if the product of their likelihoods at an end is above this."""
+"""The ratio of two EMCs is unknown if the product of their likelihoods exceeds this value at
+either end."""
 QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Probabilities of the quantiles: lower end of an interval, median and upper end."""
 SAME_MARGIN = 0.1
@@ -143,7 +144,7 @@ def blur(likelihoods: Floats, deviation: float) -> Floats:
 
 
 def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
-    """Stack likelihoods into an array (likelihoods, cells) and raise small values to 1e-6.
+    """Stack likelihoods into an array (likelihoods, cells); values below 1e-6 become 1e-6.
 
     This lower limit accounts for the uncertainty of the tails of a likelihood.
     """
@@ -221,7 +222,10 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -
 
 
 def _probability(count: int) -> float:
-    """Estimate the probability of an event, never as 0 or 1, from the number of draws with it."""
+    """Estimate the probability of an event from the number of draws in which it occurs.
+
+    The result is never exactly 0 or 1.
+    """
     return (count + 0.5) / (_DRAWS + 1)
 
 
@@ -232,7 +236,7 @@ def _draw_log_ratios(
 
     Args:
         likelihoods: shape (scatters, sizes, cells).
-        ends: for each size, whether its likelihood is open below and above.
+        ends: for each size, :func:`open_ends` of its likelihood.
         weights: posterior probability of each value of ``_SCATTERS``, (scatters,).
 
     Returns:

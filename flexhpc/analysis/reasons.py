@@ -162,8 +162,9 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
     """Separate the failed points that share one message from the other points.
 
     Returns:
-        By message, the points that share it: at least ``_MIN_GROUP`` points that failed before any
-        of their probes finished. And all other points, in order.
+        The points with a common error message, by message, and all other points, in order. A
+        message is common if at least ``_MIN_GROUP`` points failed with it before any of their
+        probes finished.
     """
     by_message = failures_by_message([status for status in statuses if not status.probes])
     common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}
@@ -172,7 +173,7 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
 
 
 def common_failure_lines(common: Failures) -> list[str]:
-    """Return one line per reason: ``24 points (first: width=4) failed: no such file``."""
+    """Return one line per error message: ``24 points (first: width=4) failed: no such file``."""
     return [
         f"{len(points)} points (first: {_label(points[0])}) failed: {text}"
         for text, points in common.items()
@@ -180,7 +181,7 @@ def common_failure_lines(common: Failures) -> list[str]:
 
 
 def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return one line per reason: ``failed: width=4 and 23 more: no such file``."""
+    """Return one line per error message: ``failed: width=4 and 23 more: no such file``."""
     return [
         f"failed: {points_text(points)}: {text}"
         for text, points in failures_by_message(statuses).items()

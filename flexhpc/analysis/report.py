@@ -46,7 +46,7 @@ _IN_FIRST_TABLE = {
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
-    """Return the name, folder and command of a run, and facts from run.json by display name."""
+    """Return the name, folder and command of a run, and the facts that run.json contains."""
     record = read_json(run.metadata) or {}
     listed, packages = record.get("launches"), record.get("packages")
     launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
@@ -118,7 +118,7 @@ def write_report(
         folder: output folder.
         eps: training errors at which EMC is additionally estimated from the stored probes.
         provenance: provenance of each run.
-        points: points with their run folders, whose masks give the scores of samples. For more
+        points: points with their run folders. Their fit masks give the scores of samples; for more
             than 500 points, masks are not read.
     """
     statuses = results.with_eps_estimates(statuses, eps)

@@ -57,7 +57,7 @@ def row_of(status: PointStatus) -> Row:
         "params": params or None, "bits": bits or None,
         "seconds": round(sum(run.seconds for run in record.training_runs), 3),
         "unstable": sum(run.verdict == "unstable" for run in record.finished_runs),
-        **{f"touched_{gate}": _detections(record, gate) for gate in GATES},
+        **{f"touched_{gate}": _count_detections(record, gate) for gate in GATES},
     }  # fmt: skip
     if (stored := _bits_per_parameter(status, record)) is not None:
         names = ("bits_per_param", "bits_per_param_lo", "bits_per_param_hi")
@@ -115,8 +115,11 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
     return None if stored is None else stored.per(record.header.params)
 
 
-def _detections(record: PointRecord, gate: str) -> int | None:
-    """Return how many failed probes a gate detected; None if the gate is off."""
+def _count_detections(record: PointRecord, gate: str) -> int | None:
+    """Count the failed training runs that did not converge according to a gate.
+
+    Return None if the gate did not check any training run.
+    """
     values = [run.metrics.get(f"touched_{gate}") for run in record.finished_runs]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None

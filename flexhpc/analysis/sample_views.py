@@ -33,7 +33,7 @@ class Picture:
     Attributes:
         sample: global id of the sample.
         label: class of the sample in the data set (its name, if classes have names).
-        trained: class that the sample was trained as; None if it is the same class.
+        trained_label: label of the sample in training; None if this is ``label``.
         drawn: number of training runs that drew the sample.
         missed: number of training runs that drew the sample, but did not fit it.
         image: the image as a data URI.
@@ -41,7 +41,7 @@ class Picture:
 
     sample: int
     label: str
-    trained: str | None
+    trained_label: str | None
     drawn: int
     missed: int
     image: str
@@ -92,7 +92,9 @@ def view_of(scores: SampleScores) -> SampleView | None:
     pictures = [
         Picture(
             sample=int(sample), label=_class_name(part.labels[sample], names),
-            trained=_class_name(labels[sample], trained_names) if has_other_label[sample] else None,
+            trained_label=(
+                _class_name(labels[sample], trained_names) if has_other_label[sample] else None
+            ),
             image=_png_uri(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )

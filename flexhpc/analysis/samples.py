@@ -78,8 +78,8 @@ class SampleScores:
         never_correct: number of ``watched`` training runs that never classified the sample
             correctly, (n_total,).
         forgotten: number of forgetting events in the other ``watched`` training runs, (n_total,).
-        forgotten_expected: expected value of ``forgotten`` if each training run had forgotten all
-            samples that it learnt equally often, (n_total,).
+        forgotten_expected: expected value of ``forgotten`` if, in each training run, all learnt
+            samples had the same number of forgetting events, (n_total,).
         by_n: for each n, rounded down to a power of two: number of draws and number of fits,
             (2, n_total).
         half_missed: number of misses in the training runs with even and with odd numbers,
@@ -154,7 +154,7 @@ class SampleScores:
 
     @property
     def consistency(self) -> Floats:
-        """P(correct | not drawn), (n_total,); nan for samples never evaluated outside a subset.
+        """P(correct | not drawn), (n_total,); nan for samples without ``unseen`` training runs.
 
         This is the C-score of Jiang et al. 2021 (arXiv 2002.03206), over the subset sizes of the
         search.
@@ -187,7 +187,7 @@ class SampleScores:
         return candidates[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
-        """Return up to ``count`` ids of samples never missed, largest expected misses first."""
+        """Return up to ``count`` ids of samples never missed, by descending ``expected``."""
         candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 

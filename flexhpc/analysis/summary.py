@@ -144,8 +144,8 @@ def _describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
         f'{failed} of {total} points failed; see "Failed points" for the reasons.': failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
         f"{_emc_subject(bounds)} only a bound; the reasons are listed below the results.": bounds,
-        f"{unconverged:,} of the {len(verdicts):,} training runs that failed were still improving "
-        "when their budget ended: a larger budget may raise the EMC of their points.": (
+        f"{unconverged:,} of the {len(verdicts):,} training runs that did not fit were still "
+        "improving when their budget ended: a larger budget may raise the EMC of their points.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
         f"At {edge} of {total} points, {AT_EDGE}.": edge,

@@ -48,8 +48,9 @@ _SAMPLED_CELLS = 200
 _BAR_LENGTH = 10
 """Length (characters) of the progress bar of a comparison that is not decided."""
 _MIN_NAME = 16
-_MIN_SWEPT, _MAX_SWEPT = 5, 16
-"""Smallest and largest minimum width (characters) of the column of a swept key."""
+_MIN_KEY_WIDTH, _MAX_KEY_WIDTH = 5, 16
+"""Limits (characters) of the minimum width of the column of a swept key, which is otherwise the
+length of its longest cell."""
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
@@ -167,7 +168,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
     columns = []
     for key in swept_keys(statuses):
         cells = [plain_text(status.point.swept.get(key)) for status in statuses]
-        min_width = max(_MIN_SWEPT, min(_MAX_SWEPT, max(map(len, cells))))
+        min_width = max(_MIN_KEY_WIDTH, min(_MAX_KEY_WIDTH, max(map(len, cells))))
         columns.append(Column(name=key, cells=cells, min_width=min_width))
     if not columns:
         columns = [Column(name="point", cells=[status.point.id for status in statuses])]

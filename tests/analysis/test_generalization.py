@@ -250,7 +250,7 @@ def test_pairs_omit_training_runs_that_did_not_interpolate(two_models: list[Poin
     text = interpolation_text([*two_models, *two_models])
     assert text.startswith("3 of 6 training runs")
     assert "3 did not (2 not_fit, 1 unconverged)" in text
-    assert "correlations omit 3" in text
+    assert "these training runs are omitted from the correlations" in text
     for evaluation in evaluations:
         evaluation |= {"interpolated": False, "verdict": "unconverged"}
     assert label_pairs(two_models) == []

@@ -276,5 +276,5 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
             expected = None if trained == picture.sample % 2 else names[trained]
         else:
             expected = str(trained)
-        assert picture.trained == expected
+        assert picture.trained_label == expected
     assert [label for label, *_ in view.classes] == names

@@ -31,7 +31,9 @@ _LABEL_WIDTH = 120
 
 
 def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot the median EMC over seeds against the budget, one line per curve and size.
+    """Plot the median EMC over seeds against the budget.
+
+    Points that differ only in the seed share a line.
 
     Args:
         statuses: all points.
@@ -115,7 +117,7 @@ def _line_data(
     rows = []
     for factor in FACTORS:
         budget = factor * spec_budget
-        known = [e for s in points if (e := emc_at_budget(s, budget)) and _is_bounded(e)]
+        known = [e for s in points if (e := emc_at_budget(s, budget)) and _has_closed_interval(e)]
         if budget < 1 or len(known) < len(points):
             continue
         emc, low, high = (
@@ -132,7 +134,7 @@ def _line_data(
     return rows
 
 
-def _is_bounded(estimate: EmcInterval) -> bool:
+def _has_closed_interval(estimate: EmcInterval) -> bool:
     return estimate.censored == "none" and estimate.emc_hi is not None
 
 
@@ -140,11 +142,11 @@ FIGURES = (
     ReportFigure(
         name="emc_over_budget",
         title="EMC over budget",
-        caption="Median EMC over seeds with its interval, one line per curve and size. At smaller "
-        "budgets, the EMC is estimated from the times at which training runs fitted their samples. "
-        "The last dot of a line is at the budget of its points (with until: saturation, at their "
-        "last budget), and the dashed part predicts the EMC at twice this budget. If a line is "
-        "flat at its end, its points are saturated.",
+        caption="Median EMC over seeds with its interval. Points of the same line differ only in "
+        "the seed. At smaller budgets, the EMC is estimated from the times at which training runs "
+        "fitted their samples. The last dot of a line is at the budget of its points (with until: "
+        "saturation, at their last budget), and the dashed part predicts the EMC at twice this "
+        "budget. If a line is flat at its end, its points are saturated.",
         draw=budget_figure,
     ),
 )

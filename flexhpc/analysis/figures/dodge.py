@@ -56,7 +56,7 @@ class Dodge:
         self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
 
     def x(self, x: float, series: str, rank: float = 0.0) -> float:
-        """Return the x at which a point is drawn: ``x``, its curve's offset and ``rank`` steps."""
+        """Return the x at which a point is drawn: ``x`` + offset of its curve + ``rank`` steps."""
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
         return self._shift(x, middle + rank)
 

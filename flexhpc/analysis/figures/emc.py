@@ -1,4 +1,4 @@
-"""Figures of EMC: over parameters, over a numeric key, or in one row per swept combination."""
+"""Figures of EMC: over parameters, a numeric key, or in one row per combination of values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 _SMALL_MARKER, _LARGE_MARKER = 26, 55
 """Areas of markers (square pixels): of points drawn side by side, and of all other points."""
 _MIN_LOG_RATIO = 8.0
-"""Minimum ratio of the largest to the smallest number on the x axis that makes it logarithmic."""
+"""The x axis of a numeric key is logarithmic if its largest value is at least this multiple of its
+smallest value."""
 Row = dict[str, Any]
 
 
@@ -183,8 +184,8 @@ def _plot_rows(
 ) -> Spec:
     """Plot one row per combination of swept values, which contains the points of all its seeds.
 
-    Rows are sorted by median EMC within their group, and groups by the largest median EMC of a
-    row; the largest comes first.
+    Rows are sorted by median EMC within their group, and groups by the largest median EMC of their
+    rows, both in descending order.
     """
     keys = independent_keys(points, varied_keys(points))
     by_name: dict[str, list[Row]] = {}

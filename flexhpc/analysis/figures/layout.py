@@ -10,8 +10,8 @@ from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
 _SIZE_KEYS = ("width", "depth", "scale", "match_params", "dims", "seed")
-"""Last parts of the keys that set the size of a network, and of the seed. Points that differ only
-in these keys are on the same curve."""
+"""Last parts of the key of the seed and of the keys that set the size of a network. Points that
+differ only in these keys are on the same curve."""
 _MAX_FACETS, _MAX_COLOURS = 9, 8
 _MIN_NUMBERS = 3
 """Minimum number of different values of a numeric key on the x axis."""
@@ -67,7 +67,7 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 
 
 def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
-    """Return a layout for a sweep of whole sections, with curves such as one per model family.
+    """Return a layout for a sweep of whole sections, for example with one curve per model family.
 
     None if no whole section is swept, if the size does not vary, or if two networks of the same
     size would be on the same curve.
@@ -197,7 +197,7 @@ def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
 def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
     """Return the key by which rows are grouped, as a tuple of one key.
 
-    The tuple is empty for fewer than two keys, because each row then is a single value.
+    The tuple is empty for fewer than two keys, because each row then stands for a single value.
     """
     return tuple((_preferred_keys(keys) or list(keys))[:1]) if len(keys) > 1 else ()
 

@@ -1,6 +1,7 @@
 """Charts of one point: training runs with the fit curve, and training losses.
 
-The Vega-Lite specs refer to their data by name; ``report.js`` inserts those of the selected point.
+The Vega-Lite specs refer to their data by name; ``report.js`` inserts the data of the selected
+point.
 """
 
 from __future__ import annotations
