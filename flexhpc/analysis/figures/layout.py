@@ -24,7 +24,7 @@ class Layout:
     Attributes:
         x_axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``: one row
             per combination of swept values.
-        key: the numeric key of ``number``; empty for ``size`` and ``rows``.
+        key: key on the x axis for ``number``; empty for ``size`` and ``rows``.
         facets: swept keys whose values have one facet each.
         colours: swept keys whose values have one colour each.
     """
