@@ -106,7 +106,8 @@ def entry_point_targets(kind: str) -> dict[str, str]:
 def is_installed(file: Path) -> bool:
     """Return whether a file belongs to the standard library, an installed package or flexhpc.
 
-    Folders named site-packages are included only if they are on Python's path.
+    A file in a folder named site-packages or dist-packages belongs to an installed package only if
+    the folder is on Python's path.
     """
     folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALL_FOLDERS]
     library = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
@@ -211,7 +212,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
     except (TypeError, ValueError) as error:
         raise PointError(f"{name}: {one_line(error)}") from None
     if array.dtype.kind not in "biufUS":
-        label = "an array of objects" if array.ndim else f"an object of {type(value).__name__}"
+        label = "an array of objects" if array.ndim else f"an object of type {type(value).__name__}"
         raise PointError(f"{name} returned {label}, not an array of numbers")
     return array
 
@@ -241,7 +242,8 @@ def register_object(name: str, version: str, value: Any) -> str:
 def _check_source(name: str, code: Code, key: str) -> None:
     """Raise PointError if the source of the module does not have the hash ``code.hash``.
 
-    If this process has already imported the module, the source at that time counts.
+    If this process has already imported the module, its source at the time of the import must have
+    this hash.
     """
     module = name.partition(":")[0]
     imported_hash = _hashes_at_import.get(module)

@@ -45,25 +45,25 @@ def _collect_sources(value: Any, texts: dict[str, bytes]) -> bool:
     except (OSError, TypeError, SyntaxError):
         return False
     texts[name] = text
-    return all(_add_reference(used, name, texts) for used in _references(value))
+    return all(_add_reference(reference, name, texts) for reference in _references(value))
 
 
-def _add_reference(used: Any, name: str, texts: dict[str, bytes]) -> bool:
+def _add_reference(value: Any, name: str, texts: dict[str, bytes]) -> bool:
     """Add the source or value of an object to ``texts``; return False if it cannot be hashed.
 
     Modules, and functions and classes of installed packages, are not added.
 
     Args:
-        used: the object.
+        value: the object.
         name: name of the object that uses it.
         texts: name -> source or value.
     """
-    if _is_user_code(used):
-        return _collect_sources(used, texts)
-    if _is_plain_value(used):
-        texts[f"{name} {len(texts)}"] = repr(used).encode()
+    if _is_user_code(value):
+        return _collect_sources(value, texts)
+    if _is_plain_value(value):
+        texts[f"{name} {len(texts)}"] = repr(value).encode()
         return True
-    return inspect.ismodule(used) or inspect.isroutine(used) or inspect.isclass(used)
+    return inspect.ismodule(value) or inspect.isroutine(value) or inspect.isclass(value)
 
 
 def _is_plain_value(value: Any) -> bool:
@@ -76,7 +76,7 @@ def _is_plain_value(value: Any) -> bool:
 
 
 def _lambda_source(function: Any) -> bytes:
-    """Return the source of a lambda without the rest of its lines, unlike ``inspect.getsource``."""
+    """Return the source of a lambda only; ``inspect.getsource`` returns whole lines."""
     lines, _ = inspect.findsource(function)
     spans = [
         (first, start, last, end)
@@ -93,7 +93,10 @@ def _lambda_source(function: Any) -> bytes:
 
 
 def _references(value: Any) -> Iterator[Any]:
-    """Yield the objects that a function uses, or the base classes of a class and what it uses."""
+    """Yield the objects that a function uses.
+
+    For a class, yield its base classes and the objects that its methods use.
+    """
     if inspect.isclass(value):
         yield from value.__mro__[1:]
         for member in vars(value).values():

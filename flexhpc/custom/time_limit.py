@@ -24,7 +24,7 @@ class TimeLimitExceeded(BaseException):
 class TimeLimit:
     """Context manager that raises :class:`TimeLimitExceeded` in a block that exceeds a time limit.
 
-    It can be used several times. Entering it again inside its own block does not restart the time.
+    It can be used several times. Entering it again inside its own block does not restart the timer.
     It uses SIGALRM, so it has no effect outside the main thread. The previous signal handler and
     timer are restored on exit. A call into C that never returns to Python is not interrupted.
 

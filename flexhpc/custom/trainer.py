@@ -1,6 +1,7 @@
 """Call custom trainers and interpret their return values.
 
-:func:`serve` runs in a child process, which ``measuring/trainer.py`` can kill at any time.
+:func:`serve_trainer_calls` runs in a child process, which ``measuring/trainer.py`` can kill at any
+time.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Trainer:
     kwargs: Mapping[str, Any]
 
     @property
-    def key(self) -> str:
+    def label(self) -> str:
         """Name of the trainer in error messages."""
         return f"training.trainer: {self.name}"
 
@@ -70,7 +71,7 @@ class Trainer:
         """
         trainer = import_object(self.name, self.code, pinned=self.pinned, key="training.trainer")
         if not callable(trainer):
-            raise PointError(f"{self.key} is a {type(trainer).__name__}, not a function")
+            raise PointError(f"{self.label} is a {type(trainer).__name__}, not a function")
         fit: Callable[..., Any] = trainer
         try:
             signature = inspect.signature(fit)
@@ -80,7 +81,9 @@ class Trainer:
         try:
             signature.bind(None, None, **{**available, **self.kwargs})
         except TypeError as error:
-            raise PointError(f"{self.key}{signature}: {one_line(error)}") from None
+            raise PointError(
+                f"{self.label}{signature} cannot be called: {one_line(error)}"
+            ) from None
         return fit
 
 
@@ -116,8 +119,8 @@ class TrainerResult:
         loss: training loss; nan if the trainer did not return it.
         epochs: number of epochs; 0 if the trainer did not return it.
         steps: number of optimizer steps; 0 if the trainer did not return it.
-        cost: number of sample passes, in which a sample counts once per epoch; 0 if the trainer
-            did not return it.
+        cost: number of sample passes; each sample counts once per epoch. 0 if the trainer did not
+            return it.
         metrics: all other numbers that the trainer returned, by name.
     """
 
@@ -132,10 +135,10 @@ class TrainerResult:
 def train(call: TrainerCall) -> TrainerResult:
     """Call a custom trainer in this process.
 
-    The positional arguments of the call are the inputs and the labels. The keyword arguments are
-    the trainer's ``kwargs`` and those of the following that the trainer has a parameter for:
-    ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (an integer below 2^31), ``n``,
-    ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) and ``model`` (the
+    The positional arguments of the call are the inputs and the labels. The trainer's ``kwargs`` are
+    passed as keyword arguments. If the trainer has a parameter of one of these names, it also
+    receives ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (an integer below 2^31),
+    ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) or ``model`` (the
     untrained network). The global random generators of Python, NumPy and torch are seeded before
     the call.
 
@@ -160,9 +163,9 @@ def train(call: TrainerCall) -> TrainerResult:
     arguments = {**accepted_arguments(fit, available), **trainer.kwargs}
 
     returned = call_user_code(
-        trainer.key, lambda: fit(call.inputs, call.labels, **arguments), call.seconds
+        trainer.label, lambda: fit(call.inputs, call.labels, **arguments), call.seconds
     )
-    return parse_result(trainer.key, returned, call)
+    return parse_result(trainer.label, returned, call)
 
 
 def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
@@ -254,8 +257,8 @@ def _seed_all(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-def serve(connection: Connection) -> None:
-    """Receive calls of trainers through a connection and send back their results or errors.
+def serve_trainer_calls(connection: Connection) -> None:
+    """Make the trainer calls that arrive through a connection; send back each result or PointError.
 
     Return when the connection is closed.
     """

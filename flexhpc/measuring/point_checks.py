@@ -25,8 +25,8 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
 
     Data sets are opened, except for standard image sets, which a sweep may download. timm and
     custom models are built and run once on two samples of zeros, because the spec alone does not
-    show whether they are valid. torch is imported only for this check of models. Custom trainers
-    are imported.
+    show whether they are valid. torch is imported only to check these models. Custom trainers are
+    imported.
 
     Returns:
         Message -> True for an error, False for a warning. A missing UCI table causes a warning,
@@ -61,7 +61,7 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
         from flexhpc.models import count_parameters
 
         shape, source_classes = shape_and_classes
-        classes = _classes(data, source_classes)
+        classes = _class_count(data, source_classes)
         key = (source_key, classes, model.model_dump_json())
         check(key, partial(count_parameters, model, shape, classes))
     return problems
@@ -91,7 +91,7 @@ def _shape_and_classes(data: Data, seed: int) -> _ShapeAndClasses:
     return source.train.shape, source.classes
 
 
-def _classes(data: Data, source_classes: int) -> int:
+def _class_count(data: Data, source_classes: int) -> int:
     """Return the number of classes after relabelling.
 
     Args:

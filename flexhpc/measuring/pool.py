@@ -109,7 +109,7 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_sort_key)
+            raise min(errors, key=_error_precedence)
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -127,7 +127,7 @@ class ProbePool:
             count: number of probes that wait for a child.
         """
         while (number := len(self._children)) < min(len(busy) + count, self._size):
-            child = Child(f"{__name__}:serve")
+            child = Child(f"{__name__}:serve_probes")
             child.connection.send((number, self._threads, self._checkpoint_every))
             self._children.append(child)
         return [child for child in self._children if child not in busy][:count]
@@ -139,12 +139,15 @@ def _report_progress(progress: dict[Child, dict[str, Any]], callbacks: Callbacks
         callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
-def _sort_key(error: Exception) -> int:
-    """Return a sort key of an error; of several errors, the error with the lowest key is raised."""
+def _error_precedence(error: Exception) -> int:
+    """Return the precedence of an error; 0 is the highest.
+
+    Of several errors, the error with the highest precedence is raised.
+    """
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 
-def serve(connection: Connection) -> None:
+def serve_probes(connection: Connection) -> None:
     """Train the probes that a :class:`ProbePool` requests, one after the other.
 
     This function runs in a child process. The first message that it receives has three values: the

@@ -37,8 +37,8 @@ def logits_of(
 class UnseenPredictions:
     """Predictions of a trained network on a random set of samples.
 
-    All probes of a point use the same set. Those of its samples that are not in the training subset
-    of a probe are unseen.
+    All probes of a point use the same set. A probe's unseen samples are the samples of the set that
+    are not in its training subset.
 
     Args:
         point: the point; its ``record.unseen`` is the size of the set.

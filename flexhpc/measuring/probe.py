@@ -118,9 +118,9 @@ def _inputs_on_device(
     """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        The standardised inputs as float32, and None. But if they would exceed ``_MAX_FLOAT_BYTES``
-        and the data set consists of uint8 images, return the uint8 inputs, and the mean and the
-        standard deviation that standardise them.
+        If the data set consists of uint8 images, and the inputs as float32 would exceed
+        ``_MAX_FLOAT_BYTES``: the uint8 inputs, and the mean and the standard deviation that
+        standardise them. Otherwise: the standardised inputs as float32, and None.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
         pixels = samples.inputs.select_bytes(subset)

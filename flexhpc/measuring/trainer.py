@@ -41,13 +41,13 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
     """
     if group.size > 1:
         raise PointError(
-            f"{call.trainer.key} trains in one process, but the profile uses {group.size} "
+            f"{call.trainer.label} trains in one process, but the profile uses {group.size} "
             "processes for each point; set processes_per_node and nodes to 1"
         )
     started, n = time.monotonic(), len(call.labels)
     reported = -math.inf
 
-    def check() -> None:
+    def report_and_check_stop() -> None:
         nonlocal reported
         if time.monotonic() - reported >= _REPORT_EVERY:
             reported = time.monotonic()
@@ -55,9 +55,9 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
         if callbacks.should_stop():
             raise Interrupted("stop requested during a probe, which starts from scratch next time")
 
-    check()
+    report_and_check_stop()
     in_this_process = call.trainer.name.startswith(f"{IN_PROCESS}:")
-    result = train(call) if in_this_process else _call_in_child(call, check)
+    result = train(call) if in_this_process else _call_in_child(call, report_and_check_stop)
     errors = int((~result.fitted).sum())
     passes = call.budget.epochs or 1
     return Outcome(
@@ -83,25 +83,25 @@ _children: list[Child] = []
 def _trainer_process() -> Child:
     """Return the child process that calls trainers; start it if none is running."""
     if not _children or _children[0].owner != os.getpid() or not _children[0].alive():
-        _children[:] = [Child("flexhpc.custom.trainer:serve")]
+        _children[:] = [Child("flexhpc.custom.trainer:serve_trainer_calls")]
     return _children[0]
 
 
-def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResult:
+def _call_in_child(call: TrainerCall, on_wait: Callable[[], None]) -> TrainerResult:
     """Call a trainer in the child process and return its result.
 
     Args:
         call: arguments of the trainer.
-        check: called repeatedly while waiting; if it raises an exception, the child is killed.
+        on_wait: called repeatedly while waiting; if it raises an exception, the child is killed.
 
     Raises:
         PointError: the trainer failed, died or exceeded its time limit.
     """
-    child, name, started = _trainer_process(), call.trainer.key, time.monotonic()
+    child, name, started = _trainer_process(), call.trainer.label, time.monotonic()
     try:
         child.connection.send(call)
         while not child.connection.poll(_POLL_EVERY):
-            check()
+            on_wait()
             if time.monotonic() - started > call.seconds + _GRACE:
                 raise PointError(f"{name} exceeded its time limit of {call.seconds:g} s")
         result = child.connection.recv()

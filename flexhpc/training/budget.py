@@ -41,7 +41,7 @@ def epoch_batch_sizes(training: Training, n: int) -> list[int]:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Ints:
-    """Return the order of n samples in an epoch, int64 (n,), which the seed determines."""
+    """Return the random order of n samples in an epoch, int64 (n,), derived from seed and epoch."""
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
@@ -67,7 +67,7 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
 def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
     """Return the doubled budget of a training run; None if the budget is not extended.
 
-    The cap is ``extend_to`` times the initial budget.
+    The doubled budget is capped at ``extend_to`` times the initial budget.
 
     Args:
         training: procedure.

@@ -28,7 +28,8 @@ from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
 _TOLERANCE = 1e-6
-"""Convergence: the residuals are at most this fraction of the largest absolute Ritz value."""
+"""Lanczos' method has converged if each residual is at most this fraction of the largest absolute
+Ritz value."""
 _INVARIANCE = 1e-13
 
 
@@ -53,7 +54,7 @@ class Ritz:
     residual_min: float = math.nan
     residual_max: float = math.nan
 
-    def is_negative(self, tolerance: float) -> bool:
+    def has_negative_min(self, tolerance: float) -> bool:
         """Return whether ``min`` is below ``-tolerance * max``."""
         return self.min < -tolerance * self.max
 
@@ -76,7 +77,7 @@ def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) 
     vector = start / start.norm()
     diagonal: list[float] = []
     off_diagonal: list[float] = []
-    check = 1
+    next_check = 1
     while True:
         count = len(diagonal)
         basis[count] = vector
@@ -89,12 +90,12 @@ def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) 
             return Ritz(products=count)
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
         is_last = count == limit or norm <= _INVARIANCE * scale
-        if is_last or count == check:
+        if is_last or count == next_check:
             ritz = _extreme_ritz(diagonal, off_diagonal, norm)
             size = max(abs(ritz.min), abs(ritz.max))
             if is_last or max(ritz.residual_min, ritz.residual_max) <= _TOLERANCE * size:
                 return ritz
-            check = count + 1 + count // 16
+            next_check = count + 1 + count // 16
         off_diagonal.append(norm)
         vector = image / norm
 

@@ -20,8 +20,8 @@ _MIN_CHUNK, _MAX_VALUES = 64, 2**23
 def chunk_size(sample_shape: Sequence[int], max_samples: int) -> int:
     """Return the number of samples of one forward pass, at most ``max_samples``.
 
-    It is smaller if the samples are large: if the activations of a training batch fit into GPU
-    memory, the activations of a chunk of this size must fit as well.
+    It is smaller if the samples are large, because the activations of a chunk must fit into GPU
+    memory whenever the activations of a training batch fit.
     """
     return min(max_samples, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample_shape))))
 

@@ -220,11 +220,11 @@ class GradientSum:
 
         Args:
             backward_part: called with the number of each part of this process. It sets the
-                gradient of every parameter to the gradient of that part, and returns two sums over
-                the samples of the part, float64 (2,).
+                gradient of every parameter to the gradient of that part. It returns two numbers
+                that are summed as well, float64 (2,), for example the loss of the part.
 
         Returns:
-            The two sums over the samples of all parts, (2,).
+            The sums of these two numbers over all parts, (2,).
         """
         if self.partition.n_parts == 1 and not self.partition.ordered:
             zero_grad(self.parameters)

@@ -24,7 +24,7 @@ _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
 """Chunk size on the CPU. The activations of more samples would not fit into the cache of a core."""
 _MAX_N_WITHOUT_SUSPECTS = 128
-"""Up to this n, suspects are not evaluated first, because that would not save time."""
+"""If n is at most this number, evaluating suspects before all other samples would not save time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
 _FLAG = "touched_"
-"""Prefix of a metric for each gate: 1 if the gate detected missing convergence, else 0."""
+"""Prefix of the metrics that record whether a gate detected missing convergence (1) or not (0)."""
 _LAST_EPOCHS = 5
 _EXPLOSION = 3.0
 
@@ -149,7 +149,7 @@ def apply_gates(
             "hessian_products": float(ritz.products),
         }
         if not math.isnan(ritz.min):
-            flags["curvature"] = ritz.is_negative(gates.curvature.tolerance)
+            flags["curvature"] = ritz.has_negative_min(gates.curvature.tolerance)
     if not failed:
         return GateResult(verdict=verdict, rejected=False, metrics=metrics)
     metrics |= {_FLAG + gate: float(flag) for gate, flag in flags.items()}

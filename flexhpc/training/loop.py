@@ -143,8 +143,8 @@ def train(
 def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
     """Return whether training with the current budget may continue from a saved state.
 
-    If the state was saved with another budget, it is valid only if the previous updates would have
-    been the same with the current budget.
+    If the state was saved with another budget, training may continue only if all updates so far
+    would have been the same with the current budget.
     """
     current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
     try:
@@ -332,7 +332,10 @@ class TrainingRun:
         self.initial_max_steps = budget.budget_in_updates(training, self.batch_sizes)
 
     def initial_state(self) -> TrainState:
-        """Return the state before the first update, with the initial norm and loss for gates."""
+        """Return the state before the first update.
+
+        It contains the initial gradient norm and loss if gates need them.
+        """
         gates = self.training.gates
         state = TrainState(
             plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps

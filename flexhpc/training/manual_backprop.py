@@ -25,7 +25,7 @@ class ManualBackprop:
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
-        self._stages = [_make_stage(layer) for layer in layers]
+        self._layers = [_make_layer(layer) for layer in layers]
         self._first_linear = next(i for i, x in enumerate(layers) if isinstance(x, nn.Linear))
         head = layers[-1]
         assert isinstance(head, nn.Linear)
@@ -51,8 +51,8 @@ class ManualBackprop:
             Log-probabilities (m, classes).
         """
         out, stored = inputs, []
-        for stage in self._stages:
-            out, for_backward = stage.forward(out)
+        for layer in self._layers:
+            out, for_backward = layer.forward(out)
             stored.append(for_backward)
         if batch_length not in self._scaled_targets:  # the same for all batches of a size
             self._scaled_targets[batch_length] = self._targets * (1.0 / batch_length)
@@ -61,9 +61,9 @@ class ManualBackprop:
             self._scaled_targets[batch_length].index_select(0, labels),
             log_probabilities, 1, log_probabilities.dtype,
         )  # fmt: skip
-        for i in range(len(self._stages) - 1, self._first_linear - 1, -1):
+        for i in range(len(self._layers) - 1, self._first_linear - 1, -1):
             needs_input_grad = i > self._first_linear
-            gradient = self._stages[i].backward(
+            gradient = self._layers[i].backward(
                 gradient, stored.pop(), is_first_chunk, needs_input_grad
             )
         return log_probabilities
@@ -71,8 +71,8 @@ class ManualBackprop:
     def logits(self, inputs: Tensor) -> Tensor:
         """Return the logits (m, classes) of inputs (m, ...), without calling modules."""
         out = inputs
-        for stage in self._stages:
-            out = stage.forward(out)[0]
+        for layer in self._layers:
+            out = layer.forward(out)[0]
         return out
 
 
@@ -189,7 +189,7 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 }
 
 
-def _make_stage(layer: nn.Module) -> _Linear | _Activation | _Flatten:
+def _make_layer(layer: nn.Module) -> _Linear | _Activation | _Flatten:
     if isinstance(layer, nn.Linear):
         return _Linear(layer)
     return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]

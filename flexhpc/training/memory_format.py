@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def use_channels_last(model: nn.Module, device: torch.device) -> None:
-    """Convert a model to channels_last if that is faster, which is on the CPU in float32.
+    """Convert a model to channels_last where this is faster: on the CPU, in float32.
 
     Only models with the attribute ``flexhpc_any_layout`` are converted. Other models may flatten
     images with ``view``, which fails with channels_last.

@@ -23,7 +23,7 @@ _VECTOR_LR_FACTOR = 0.1
 """Ratio of the learning rate of vectors to the learning rate of matrices, for Muon."""
 _MIN_NORM = 1e-12
 _DECAY_FRACTION = 0.1
-"""Fraction of the budget, at its end, in which the learning rate decays (``schedule: wsd``)."""
+"""With ``schedule: wsd``, the learning rate decays during this last fraction of the budget."""
 _UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
@@ -34,7 +34,8 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 
     Call :func:`set_learning_rates` before every step. Parameters without a gradient are not
     changed. If a parameter has an attribute ``lr_factors`` (two numbers), its learning rate is
-    multiplied by the first with sgd and gd, and by the second with adam and adamw.
+    multiplied by the first number if the optimizer is sgd or gd, and by the second number if it is
+    adam or adamw.
     """
     optimizer: torch.optim.Optimizer = load_implementation(training)(training, list(parameters))
     for group in optimizer.param_groups:
@@ -84,7 +85,7 @@ def _fused_class(
 def _groups_with_gradients(
     optimizer: torch.optim.Optimizer,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
-    """Yield each parameter group, the parameters of the group with a gradient, and the gradients.
+    """Yield each parameter group, its parameters that have a gradient, and their gradients.
 
     Groups without any gradient are omitted.
     """
@@ -218,14 +219,14 @@ def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list
 
 
 def stable_updates(training: Training, max_steps: int | None) -> float:
-    """Return the number of first updates that would be the same with a larger budget.
+    """Return how many updates, counted from the first, would be the same with a larger budget.
 
     With ``schedule: wsd``, these are the updates before the learning rate decays. With a constant
     learning rate, these are all updates.
 
     Args:
         training: procedure; with ``schedule: cosine``, the result has no meaning.
-        max_steps: budget in updates; if it is None (no budget), return infinity.
+        max_steps: budget in updates; None without a budget, which gives infinity.
     """
     if max_steps is None:
         return math.inf

@@ -48,7 +48,7 @@ class Outcome:
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
-        epochs: number of epochs; if the last epoch is incomplete, it counts as one.
+        epochs: number of epochs; an incomplete last epoch counts as a whole epoch.
         steps: number of updates.
         cost: number of sample passes.
         seconds: wall time, including the time before an interruption.
@@ -93,7 +93,7 @@ class Callbacks:
             from this state.
         checkpoint_every: seconds between checkpoints.
         final_state: file for the state after the last update that would be the same with a larger
-            budget. If there is no checkpoint but this file, training continues from this state.
+            budget. If ``checkpoint`` does not exist, training continues from this state.
         key: identifies the training run; a checkpoint with another key is ignored.
         forgetting: whether to count how often each sample is forgotten.
     """

@@ -49,10 +49,10 @@ class Shampoo(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
                     tensor = gradient.reshape(gradient.shape or (1,))
-                    update = self._preconditioned(parameter, tensor)
+                    update = self._precondition(parameter, tensor)
                     parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"])
 
-    def _preconditioned(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+    def _precondition(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         state = self.state[parameter]
         if not state:
             diagonals = [gradient.new_full((n,), _EPSILON) for n in gradient.shape]

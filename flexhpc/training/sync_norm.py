@@ -29,7 +29,7 @@ class SyncedBatchNorm(TorchFunctionMode):
     """Context manager in which BatchNorm in train mode uses mean and variance over all processes.
 
     Raises:
-        ValueError: in a forward pass, if the batch of all processes has one value per channel.
+        ValueError: in a forward pass, if the whole batch has only one value per channel.
     """
 
     def __init__(self, group: Group) -> None:

@@ -120,7 +120,7 @@ def test_valid_results_are_parsed(result: object, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (None, "returned an object of NoneType, not an array"),
+        (None, "returned an object of type NoneType, not an array"),
         ([True] * 4, "an array of shape (4,), but the shape for 5 samples must be (5,)"),
         (np.zeros((5, 3)), "an array of shape (5, 3), but the shape for 5 samples must be (5,)"),
         ([np.nan] * 5, "returned an array that contains NaN"),
@@ -286,7 +286,10 @@ def test_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
 
 def test_validate_imports_the_trainer(folder: Path, cli: Cli) -> None:
     for change, message in (
-        ("training.kwargs.counts=3", r"fits_first\(.*\): got an unexpected keyword argument"),
+        (
+            "training.kwargs.counts=3",
+            r"fits_first\(.*\) cannot be called: got an unexpected keyword argument",
+        ),
         ("training.trainer='trainers:fits_last'", "trainers has no attribute fits_last"),
         ("training.trainer='trainers:CONSTANT'", "is a bool, not a function"),
     ):

@@ -80,7 +80,9 @@ def expected(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def processes(parent: int | None = None) -> set[int]:
     """Return the ids of the processes of a pool."""
     children = psutil.Process(parent).children()
-    return {child.pid for child in children if "flexhpc.measuring.pool:serve" in child.cmdline()}
+    return {
+        child.pid for child in children if "flexhpc.measuring.pool:serve_probes" in child.cmdline()
+    }
 
 
 def call_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:

@@ -108,11 +108,11 @@ def test_only_a_saddle_has_negative_curvature() -> None:
     result = lanczos(lambda v: saddle * v, torch.ones(40, dtype=torch.float64), 40)
     assert result.min == pytest.approx(-0.5, abs=1e-9)
     assert result.max == pytest.approx(3, abs=1e-9)
-    assert result.is_negative(0.1)
-    assert not result.is_negative(0.2)
+    assert result.has_negative_min(0.1)
+    assert not result.has_negative_min(0.2)
     minimum = torch.cat([torch.zeros(30), torch.linspace(0, 3, 20)]).double()
     result = lanczos(lambda v: minimum * v, torch.ones(50, dtype=torch.float64), 50)
-    assert not result.is_negative(1e-9)
+    assert not result.has_negative_min(1e-9)
 
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1), st.booleans())
@@ -160,7 +160,7 @@ def test_lanczos_of_a_zero_operator_makes_one_product() -> None:
     start = torch.ones(5, dtype=torch.float64)
     result = lanczos(torch.zeros_like, start, 5)
     assert result == Ritz(min=0.0, max=0.0, products=1, residual_min=0.0, residual_max=0.0)
-    assert not result.is_negative(0.1)
+    assert not result.has_negative_min(0.1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -172,7 +172,7 @@ def test_a_non_finite_hessian_gives_nan(value: float) -> None:
     assert math.isnan(result.min)
     assert math.isnan(result.residual_max)
     assert result.products == 1
-    assert not result.is_negative(0.1)
+    assert not result.has_negative_min(0.1)
 
 
 def test_the_hessian_of_a_linear_loss_is_zero() -> None:
