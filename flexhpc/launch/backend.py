@@ -12,7 +12,7 @@ class Backend(ABC):
 
     Attributes:
         workers_share_points: whether every worker may claim any free point. Progress on one point
-            then counts for all points, because the worker may measure any of them next.
+            then counts for all points, because a worker may measure any of the points next.
         stops_with_sweep: whether the workers stop if the sweep is interrupted; otherwise they
             continue.
         max_assignments: maximum number of times that a point is assigned to workers without any

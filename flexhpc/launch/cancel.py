@@ -34,7 +34,7 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     count = sum(status.state == "running" for status in reader.read())
     for folder in run.jobs.glob("*/"):
         (folder / "stop").touch()
-    jobs = _Jobs(run)
+    jobs = _ArrayJobs(run)
     started = time.monotonic()
     while True:
         statuses = reader.read()
@@ -53,8 +53,8 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     return f"{count} points stopped{removed}; finished probes are kept", True
 
 
-class _Jobs:
-    """The array jobs of a run that may still be in the queue.
+class _ArrayJobs:
+    """Cancels the array jobs of a run on all clusters.
 
     Attributes:
         removed: number of pending tasks that were removed from the queue so far.
@@ -70,7 +70,7 @@ class _Jobs:
     def cancel(self, measured: set[str], *, pending_only: bool) -> int:
         """Cancel the tasks of all arrays; return the number of tasks that may still be running.
 
-        The records are read again on each call, because a sweep may submit more arrays meanwhile.
+        Each call reads the array records again, because a sweep may submit more arrays meanwhile.
         An array is skipped if all its points are measured, because its cluster may no longer exist.
 
         Args:

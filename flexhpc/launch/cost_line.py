@@ -1,4 +1,4 @@
-"""Update the cost bounds in specs and Markdown files to those that ``flexhpc plan`` prints.
+"""Update the cost bounds in specs and Markdown files; ``flexhpc plan`` computes the bounds.
 
 A spec states its cost bound in a comment line. A Markdown file states it after a link to the spec:
 
@@ -6,7 +6,7 @@ A spec states its cost bound in a comment line. A Markdown file states it after 
     [classes](../sweeps/classes.yaml) (6.0e10)
 
 Usage: python -m flexhpc.launch.cost_line FILE...
-In this repository, the specs in sweeps/ and docs/figures.md contain cost bounds.
+In this repository, docs/figures.md and the specs in sweeps/ contain cost bounds.
 """
 
 from __future__ import annotations

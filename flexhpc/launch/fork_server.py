@@ -53,7 +53,9 @@ class ForkedWorker:
 
 
 class ForkServer:
-    """Child process that forks workers; it is reused, because its imports take seconds.
+    """Child process that forks workers.
+
+    All sweeps of this process share it, because its imports take seconds.
 
     Args:
         log: file to which the stderr of the server is appended.

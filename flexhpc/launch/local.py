@@ -26,7 +26,8 @@ class LocalBackend(Backend):
     workers_share_points = True
     stops_with_sweep = True
     max_assignments = 5
-    """Above 1, because workers exit without progress if another sweep has claimed all points."""
+    """Several assignments are allowed, because workers exit without progress if another sweep has
+    claimed all points."""
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
@@ -48,7 +49,7 @@ class LocalBackend(Backend):
         return any(worker.is_running() for worker in self._workers)
 
     def has_crashed_worker(self) -> bool:
-        """Return whether any worker of the last call of :meth:`start` has failed."""
+        """Return whether any worker that the last call of :meth:`start` started has failed."""
         return any(not worker.is_running() and not worker.succeeded() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:

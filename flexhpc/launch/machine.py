@@ -8,7 +8,7 @@ import os
 def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, without importing torch.
 
-    Each GPU is named as in CUDA_VISIBLE_DEVICES, by its index or by the UUID of the GPU or of a MIG
+    Each GPU is named as in CUDA_VISIBLE_DEVICES: by its index, its UUID or the UUID of a MIG
     instance.
     """
     devices = sorted(

@@ -86,10 +86,10 @@ def _sum_of_bounds(bounds: Sequence[int | None]) -> int | None:
 def _time_bound(
     statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
 ) -> float | None:
-    """Return an upper bound on the remaining time (seconds), at the speed of finished probes.
+    """Return an upper bound on the remaining time (seconds), given the speed of finished probes.
 
-    The bound is None if no probe has finished, if a point has no cost bound, or if the sweep runs
-    on a cluster, where the waiting time in the queue is unknown.
+    The bound is None if no probe has finished, if an unfinished point has no cost bound, or if the
+    sweep runs on a cluster, where the waiting time in the queue is unknown.
     """
     speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
@@ -156,7 +156,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     if planned["optional"]:
         lines.append(
             f"comparisons may need {count_text(planned['optional'], 'further point')} with other "
-            "seeds; they may also end the sweep before all points are measured precisely"
+            "seeds, or may end the sweep before all points are measured precisely"
         )
     for row in rows[:_MAX_ROWS]:
         count = f"  {row['params']:,} parameters" if row.get("params") else ""
@@ -183,7 +183,7 @@ def _layout_text(layout: dict[str, Any]) -> str:
     return (
         f"on SLURM: {count_text(len(arrays), 'array job')} with {count_text(tasks, 'task')}{limit}"
         f"; each task measures {count_text(layout['points_per_task'], 'point')} on "
-        f"{count_text(layout['nodes'], 'node')}, with {size} per node"
+        f"{count_text(layout['nodes'], 'node')}, with {size} on each node"
     )
 
 
@@ -194,7 +194,7 @@ def _concurrency_text(layout: dict[str, Any]) -> str:
         return ""
     return (
         f"; searches plan up to {planned} probes at once, of which {min(planned, concurrent)} can "
-        "run concurrently (probes_at_once in the profile)"
+        "run concurrently (set by probes_at_once in the profile)"
     )
 
 

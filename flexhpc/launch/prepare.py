@@ -30,7 +30,7 @@ class PreparedRun:
 
     Attributes:
         run: the run folder.
-        points: points to measure, from the existing frozen spec if ``is_unchanged``.
+        points: all points of the sweep, read from the existing frozen spec if ``is_unchanged``.
         frozen_spec: text of the frozen spec, with all defaults filled in.
         request_hash: hash of the spec without defaults, and of custom code.
         is_unchanged: whether the last launch of this run had the same ``request_hash``.

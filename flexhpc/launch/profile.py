@@ -70,11 +70,12 @@ class Profile(Section):
     """Processes per node that train one point together (data parallel); each uses one GPU."""
     cpus_per_process: Count = 1
     """CPU threads of each process; training is very slow if all processes of a machine together
-    have more threads than it has cores."""
+    have more threads than the machine has cores."""
     probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Maximum number of probes of one point that train concurrently, if its search plans several
-    (`search.at_once`). Each uses `cpus_per_process` threads and one GPU, assigned round-robin. The
-    default is 1; with `cluster: local`, it is higher if there are fewer points than workers."""
+    """Maximum number of probes of one point that train concurrently, if the search plans several
+    probes at once (`search.at_once`). Each probe uses `cpus_per_process` threads and one GPU,
+    assigned round-robin. The default is 1; with `cluster: local`, it is higher if there are fewer
+    points than workers."""
     tracking_uri: str | None = None
     """URI of the MLflow server; the default is a database in the run folder. With `none`, results
     are logged only by `flexhpc sync`."""

@@ -99,11 +99,12 @@ class ProgressView:
         last_states.update((s.point.id, s.state) for s in changed)
         for status in changed:
             if status.state == "done":
-                self._print(f"{count} {points_text([status])}: done {emc_text(status.estimate)}")
+                emc = emc_text(status.estimate)
+                self._print(f"{count} {points_text([status])}: done, EMC {emc}")
         for message, points in failures_by_message(changed).items():
-            reason = "for a reason printed above" if message in self._reported else message
+            reason = " for a reason printed above" if message in self._reported else f": {message}"
             self._reported.add(message)
-            self._print(f"{count} {points_text(points)}: failed {reason}")
+            self._print(f"{count} {points_text(points)}: failed{reason}")
 
     def _print_verdicts(self, decisions: Sequence[Decision]) -> None:
         """Print a line for each new verdict of a comparison."""

@@ -25,18 +25,18 @@ def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | 
     the times of all finished points. The range is from the 10% to the 90% quantile of 200 draws.
     The estimate is too low if the points that take longest are measured last.
     """
-    finished = [s for s in statuses if s.state == "done" and _seconds(s) > 0]
+    finished = [s for s in statuses if s.state == "done" and _training_seconds(s) > 0]
     if len(finished) < _MIN_FINISHED:
         return None
     rng = np.random.default_rng(0)  # fixed seed, so that the range does not jitter between calls
     by_values: dict[str, list[float]] = {}
     for status in finished:
-        by_values.setdefault(_swept_values(status), []).append(_seconds(status))
-    all_seconds = [_seconds(status) for status in finished]
+        by_values.setdefault(_swept_values(status), []).append(_training_seconds(status))
+    all_seconds = [_training_seconds(status) for status in finished]
     rows = []
     for status in statuses:
         if status.state not in ("done", "failed"):
-            spent = _seconds(status)
+            spent = _training_seconds(status)
             totals = rng.choice(by_values.get(_swept_values(status), all_seconds), _DRAWS)
             rows.append(np.maximum(totals - spent, _MIN_REMAINING * spent))
     if not rows:
@@ -48,7 +48,7 @@ def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | 
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
-    """Return the time of each point per sample pass (seconds), float64 (points,).
+    """Return the seconds per sample pass of each point, float64 (points,).
 
     A point without training runs gets the median of the other points. The result is None if no
     point has training runs.
@@ -56,12 +56,12 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | N
     costs = np.array([status.cost for status in statuses], dtype=np.float64)
     if not costs.any():
         return None
-    seconds = np.array([_seconds(replace(status, progress={})) for status in statuses])
+    seconds = np.array([_training_seconds(replace(status, progress={})) for status in statuses])
     speeds = seconds / np.maximum(costs, 1.0)
     return np.where(costs > 0, speeds, np.median(speeds[costs > 0]))
 
 
-def _seconds(status: PointStatus) -> float:
+def _training_seconds(status: PointStatus) -> float:
     """Return the training time of a point so far in seconds, including the current probe."""
     finished = sum(run.seconds for run in status.record.training_runs) if status.record else 0.0
     return finished + float(status.progress.get("elapsed", 0.0))

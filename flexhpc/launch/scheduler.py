@@ -28,7 +28,7 @@ class Scheduler:
         """Start workers for the points that need one.
 
         Returns:
-            False if no point has a worker and none can be assigned again, so that waiting is
+            False if no point has a worker and no point can be assigned again, so that waiting is
             useless.
         """
         free = self.points_without_worker(todo)

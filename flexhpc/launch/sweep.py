@@ -220,11 +220,11 @@ def run_sweep(
     """Measure every point that is not measured yet, and show the progress.
 
     Args:
-        report: called when all points are finished, to write the report. Tracking is still active,
-            so that the report is also logged to MLflow. During this call, SIGINT and SIGTERM raise
-            KeyboardInterrupt, which ``report`` must handle.
-        meanwhile: background work, divided into short steps: taking an item runs a step. A step
-            runs after each poll of the backend if a core of this machine is idle.
+        report: called to write the report when the sweep ends without an interruption. Tracking is
+            still active, so that the report is also logged to MLflow. During this call, SIGINT and
+            SIGTERM raise KeyboardInterrupt, which ``report`` must handle.
+        meanwhile: background work in short steps; each item that is taken from it runs one step. A
+            step runs after each poll of the backend if a core of this machine is idle.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -308,9 +308,10 @@ def _select_points(
 ) -> tuple[list[Decision], dict[str, bool] | None]:
     """Return the state of the decided comparisons, and the selection of points that they need.
 
-    If the profile has a throttle and the next round needs fewer points than the throttle, points of
-    the round after it are added up to the throttle. ``reader`` is changed: it then reads the status
-    of each point with the precision that the comparisons need.
+    The selection is None if no comparison of the spec sets ``decide``. If the next round needs
+    fewer points than the throttle of the profile, points of the following round are added until the
+    throttle is reached. ``reader`` is changed: it then reads the status of each point with the
+    precision that the comparisons need.
     """
     requests, points = [c for c in prepared.compare if c.decide], prepared.points
     if not requests:

@@ -103,7 +103,7 @@ class Syncer:
         """Connect to the server or create the database; load the experiment and its parent runs.
 
         Raises:
-            Exception: MLflow raised this exception, for example because the server is unreachable.
+            Exception: any exception of MLflow, for example if the server is unreachable.
         """
         with self._lock():
             local = self.uri == local_uri(self.folder)
@@ -355,7 +355,7 @@ class Syncer:
         parent.probes_logged = numbers[-1] + 1
 
     def _log_estimate(self, parent: _ParentRun, status: PointStatus) -> None:
-        """Log the final estimate, its figure and the point file; set the parent run's status."""
+        """Log the final estimate, the fit-curve figure and the point file; end the parent run."""
         from mlflow.entities import Metric, RunTag
 
         record, estimate = status.record, status.estimate
@@ -407,7 +407,7 @@ def _evaluation_settings(record: PointRecord) -> str:
 
 
 def _start_ms(record: PointRecord, number: int) -> int:
-    """Return the time at which a probe started or was continued (milliseconds since the epoch).
+    """Return the start time of a probe (milliseconds since the epoch).
 
     A probe may continue an earlier training run with a larger budget. In this case, its ``seconds``
     include the time of the earlier stages, which is subtracted here.

@@ -43,7 +43,7 @@ def private_socket() -> Path:
 
 
 def ui_page(run: RunFolder, name: str) -> str:
-    """Return the path, on the UI server, of the page with the table of a sweep's points.
+    """Return the URL path of the MLflow page with the table of a sweep's points.
 
     The database is first created if it does not exist, or recreated if the run folder was moved.
 

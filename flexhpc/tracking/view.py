@@ -20,7 +20,7 @@ _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param", "doubling")
 
 
 def view_state(points: Sequence[Point]) -> str:
-    """Return the state of MLflow's runs table as JSON, in the format of its "share view" button.
+    """Return the state of the runs table as JSON, in the format of MLflow's "share view" button.
 
     The table has one row per point, with its swept keys, number of parameters, EMC, interval, EMC
     per parameter, the effect of twice the budget, and the reason why the search ended.
@@ -94,6 +94,6 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
 
 
 def page_path(experiment_id: str) -> str:
-    """Return the path, on the UI server, of the page with the table of an experiment's runs."""
+    """Return the URL path of the MLflow page with the table of an experiment's runs."""
     query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
     return f"/#/experiments/{experiment_id}/runs?{query}"

@@ -40,7 +40,7 @@ class Environment:
         token: secret by which the processes of the job authenticate each other; it differs between
             attempts, so that processes of a previous attempt are rejected.
         job: job id, such as ``123_4`` for task 4 of array 123; for a local worker, its name.
-        index: index of the array task: 4 in this example, 0 without an array.
+        index: index of the array task, such as 4 for job ``123_4``; 0 without an array.
         log: path of the stderr log.
         deadline: end of the allocation (seconds since the epoch), or None if unknown.
     """

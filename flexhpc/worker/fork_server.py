@@ -98,7 +98,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, self._report_exits)
         for line in sys.stdin:
             request, token = StartRequest(**json.loads(line)), secrets.token_hex(16)
-            _expand_spec(request)
+            _cache_expanded_spec(request)
             for rank in range(request.processes):
                 with _blocked_sigchld():
                     pid = _fork(request, rank, token)
@@ -115,7 +115,7 @@ class _Server:
             _send(ProcessEvent(worker=self._running.pop(pid), pid=pid, status=status))
 
 
-def _expand_spec(request: StartRequest) -> None:
+def _cache_expanded_spec(request: StartRequest) -> None:
     """Expand the spec into a cache that forked workers inherit.
 
     Errors are ignored, because the workers expand the spec again and report them.
@@ -171,8 +171,8 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
 def _become_worker(request: StartRequest, rank: int) -> None:
     """Detach a forked process from the server.
 
-    It gets a new session, the default handling of SIGCHLD, and the environment, working directory
-    and log files of the worker.
+    The process gets a new session, the default handling of SIGCHLD, and the environment, working
+    directory and log files of the worker.
     """
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -194,9 +194,9 @@ class Worker:
         """Measure every point that no other process measures.
 
         No other task measures the points of an array task. However, a process on a node that SLURM
-        considers failed may still hold a claim on one of them. Therefore an array task retries to
-        claim such points until a claim without heartbeats would have expired. It does not wait
-        longer for a holder that still sends heartbeats.
+        considers failed may still hold a claim on one of these points. Therefore an array task
+        tries again to claim such points until a claim without heartbeats would have expired. It
+        does not wait longer for a process that still sends heartbeats.
         """
         deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.heartbeat_every
         while points and not self.stop.is_set():
@@ -284,10 +284,10 @@ class Worker:
             raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_preempted(self, point: Point) -> bool:
-        """Return whether this task held the claim last, until a preemption or node failure.
+        """Return whether this task held the point's claim when it was preempted or its node failed.
 
         Preemption and node failures also kill the batch script, so that it records no exit status.
-        They are not counted as deaths on the point.
+        The claim does not count them as deaths of a worker.
         """
         previous = read_claim(self.run.claim(point.id))
         if self.task.points is None or previous is None or previous.job != self.environment.job:

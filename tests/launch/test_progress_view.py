@@ -121,8 +121,8 @@ def test_without_a_terminal_each_change_is_one_line(points: list[Point]) -> None
         view.update([statuses_at(points, 15.0)[0], *failed[1:]])
         view.update(failed)
     lines = console.file.getvalue().splitlines()
-    assert sum(": done " in line for line in lines) >= 2
+    assert sum(": done, EMC " in line for line in lines) >= 2
     assert [line for line in lines if "no data" in line] == [
-        f"[12/12] {points[1].label} and 10 more: failed no data"
+        f"[12/12] {points[1].label} and 10 more: failed: no data"
     ]
-    assert lines[-1] == f"[12/12] {points[0].label}: failed other"
+    assert lines[-1] == f"[12/12] {points[0].label}: failed: other"

@@ -125,10 +125,10 @@ def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, profile: Path) -> 
         assert f"failed: image_folder /no random and 1 more: {error}" in result.stderr
         assert result.stderr.count("failed: ") == 1
         lines = [line for line in result.stdout.splitlines() if line.startswith("[")]
-        assert sum(f": failed {error}" in line for line in lines) == 1
+        assert sum(f": failed: {error}" in line for line in lines) == 1
         assert sum("failed for a reason printed above" in line for line in lines) <= 1
         assert lines[-1].startswith("[3/3]")
-        assert sum(": done " in line for line in lines) == first
+        assert sum(": done, EMC " in line for line in lines) == first
     result = cli("results", tmp_path / "runs" / "small", "--format", "json", check=1)
     rows = json.loads(result.stdout)
     assert [row["status"] for row in rows] == ["done", "failed", "failed"]

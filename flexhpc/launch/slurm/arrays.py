@@ -58,9 +58,9 @@ class ArrayRecord:
         Returns:
             The record, with the job id if it is known.
         """
-        if self.job is not None or self.name not in queue.names:
+        if self.job is not None or self.name not in queue.jobs:
             return self
-        return self.store_job_id(queue.names[self.name])
+        return self.store_job_id(queue.jobs[self.name])
 
     def points_by_task(self) -> list[list[str]]:
         """Return the point ids of each task; empty lists if the task file cannot be read."""

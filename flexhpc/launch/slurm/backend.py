@@ -32,7 +32,7 @@ _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 
 
 class SlurmBackend(Backend):
-    """Submits and monitors the array jobs of a run, including those of earlier launches.
+    """Submits array jobs and monitors all array jobs of a run, including jobs of earlier launches.
 
     Results and job records are read from the run folder. The queue is only used to find the points
     that are queued or running. While the controller does not respond, the last known queue is used.
@@ -140,8 +140,8 @@ class SlurmBackend(Backend):
     def start(self, points: Sequence[str]) -> bool:
         """Submit arrays for these points, at most every 10 s and within the throttle.
 
-        A lock in the run folder lets one sweep submit at a time. The queue is read again under the
-        lock, so that points submitted by another sweep are skipped.
+        A lock in the run folder lets only one sweep submit at a time. The queue is read again under
+        the lock, so that points submitted by another sweep are skipped.
 
         Returns:
             True if all points were submitted; False if the caller should retry later.

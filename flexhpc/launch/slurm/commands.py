@@ -57,11 +57,11 @@ class Queue:
 
     Attributes:
         tasks: tasks by (array job id, task index).
-        names: array job ids by job name.
+        jobs: array job ids by job name.
     """
 
     tasks: Mapping[tuple[str, int], QueuedTask] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    jobs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Slurm:
@@ -117,7 +117,8 @@ class Slurm:
                 start is ignored, because Python may be installed only on the compute nodes.
 
         Raises:
-            InputError: the version of Python or flexhpc differs, or Python does not start.
+            InputError: the version of Python or flexhpc differs, or ``must_start`` is set and
+                Python does not start.
         """
         try:
             timeout = _START_TIMEOUT if must_start else _TIMEOUT
@@ -165,7 +166,7 @@ class Slurm:
             ["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns]
         )
         tasks: dict[tuple[str, int], QueuedTask] = {}
-        names: dict[str, str] = {}
+        jobs: dict[str, str] = {}
         for line in output.splitlines():
             parts = line.strip().split("|", 4)
             # On some sites, squeue prints a header line for each cluster.
@@ -174,8 +175,8 @@ class Slurm:
             array, index, state, reason, name = parts
             if name.startswith("flexhpc-"):
                 tasks[array, int(index)] = QueuedTask(name=name, state=state, reason=reason)
-                names[name] = array
-        return Queue(tasks, names)
+                jobs[name] = array
+        return Queue(tasks, jobs)
 
     def submit(self, script: Path) -> str:
         """Submit a batch script; return the job id.

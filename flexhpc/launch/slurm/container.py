@@ -31,7 +31,7 @@ _BODY = Path(__file__).with_suffix(".sh")
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A container image. Each task checks that it runs the image that was used for submission.
+    """A container image. Each task checks that the image has not changed since the submission.
 
     Attributes:
         name: name that is passed to the runtime: the absolute path of a SIF file, or the name of an
@@ -74,7 +74,7 @@ class TaskContainer:
     binds: Sequence[str]
 
     def write(self, folder: Path) -> None:
-        """Write the script that enters the container to the folder of an array."""
+        """Write the script that enters the container; ``folder`` is the folder of an array."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _SCRIPT).write_text(self.script())
 

@@ -45,7 +45,10 @@ class QueueStatus:
         self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
-        """Call :func:`mark_queued` with the points in the queue; query SLURM at most every 5 s."""
+        """Return the statuses with queued points marked by :func:`mark_queued`.
+
+        SLURM is queried at most every 5 s.
+        """
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
         if idle and time.monotonic() - self._polled >= _QUERY_EVERY:
             self._query_clusters()

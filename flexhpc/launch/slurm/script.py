@@ -52,8 +52,8 @@ def batch_script(
 ) -> str:
     """Return the text of the batch script for sbatch.
 
-    Tasks use the Python in the container. Without a container, they use the Python of the profile
-    or, if it sets none, the Python of this process.
+    With a container, tasks use the Python inside the container. Without one, they use the Python of
+    the profile or, if the profile sets none, the Python of this process.
 
     Args:
         record: record of the array; its folder will contain submitit's files, the pickle and logs.
