@@ -15,7 +15,7 @@ from flexhpc.errors import InputError, PointError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from flexhpc.data.packed import Packed
+    from flexhpc.data.packed import PackedFile
 
 data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -101,7 +101,7 @@ class _Progress:
         self._bars.update(self._tasks[step], completed=done)
 
 
-def _print_packed(packed: Packed) -> None:
+def _print_packed(packed: PackedFile) -> None:
     train, test = packed.source.train, packed.source.test()
     assert packed.source.summary is not None
     shape = "x".join(map(str, train.shape))

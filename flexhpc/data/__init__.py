@@ -1,4 +1,7 @@
-"""Load data sets, assign labels and draw subsets. Imports torch only to download data sets."""
+"""Load data sets, assign labels and draw subsets.
+
+This package imports torch only to download data sets.
+"""
 
 from flexhpc.data.labelling import draw_subset
 from flexhpc.data.load import Samples, TestSet, load_samples, load_test_set

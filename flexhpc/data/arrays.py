@@ -12,7 +12,7 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import class_names_of, encode_labels
-from flexhpc.data.dataset import Array, Ints, Source, Split, in_blocks
+from flexhpc.data.dataset import Array, Ints, Source, Split, iterate_blocks
 from flexhpc.data.raw_files import check_memory, convert_read_errors
 from flexhpc.errors import PointError
 
@@ -22,7 +22,7 @@ _TEST_INPUTS, _TEST_TARGETS = ("x_test", "X_test"), ("y_test",)
 
 
 def open_arrays(data: Arrays) -> Source:
-    """Open the arrays of an .npz file, or several .npy files; only .npy files are memory-mapped.
+    """Open the arrays of an .npz file, or of several .npy files, which are memory-mapped.
 
     Raises:
         PointError: the file or an array does not exist, or the arrays are not valid samples and
@@ -133,7 +133,7 @@ def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
         return Split.from_arrays(inputs, labels)
 
     def blocks() -> Iterator[Array]:
-        for block in in_blocks(inputs):
+        for block in iterate_blocks(inputs):
             if np.isinf(block).any():
                 raise PointError(f"{name}: inputs contain infinite numbers")
             if block.ndim > 2 and np.isnan(block).any():

@@ -45,17 +45,17 @@ def open_cifar(source: str, root: str | None) -> Source:
     """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 test images.
 
     Raises:
-        PointError: the files are not found or damaged, or a pickle is not the published file.
+        PointError: a file is missing or damaged, or a pickle is not the published file.
     """
     classes = _CLASSES[source]
-    paths = find_or_download(source, root, _candidates(source, _TRAIN))
+    paths = find_or_download(source, root, _candidate_paths(source, _TRAIN))
     train, coarse = _read_batches(paths, classes)
 
     def test() -> Split | None:
-        files = find_files(source, root, _candidates(source, _TEST))
+        files = find_files(source, root, _candidate_paths(source, _TEST))
         return _read_batches(files, classes)[0] if files else None
 
-    names = CIFAR10_NAMES if source == "cifar10" else _fine_names(paths[0].parent)
+    names = CIFAR10_NAMES if source == "cifar10" else _read_class_names(paths[0].parent)
     super_classes = None if coarse is None else _coarse_map(paths[0], train.labels, coarse)
     return Source(
         name=source, classes=classes, train=train, test=test, coarse=super_classes,
@@ -63,7 +63,7 @@ def open_cifar(source: str, root: str | None) -> Source:
     )  # fmt: skip
 
 
-def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
+def _candidate_paths(source: str, files: dict[str, list[str]]) -> list[list[str]]:
     """Return the possible paths of each file, relative to a root folder."""
     pickles, binaries = _FOLDERS[source]
     return [
@@ -88,7 +88,8 @@ def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
     """Return the pixels, classes and super-classes of the images in a binary file.
 
     An image of CIFAR-10 starts with one label byte: the class. An image of CIFAR-100 starts with
-    two: the super-class and the class. The returned super-classes of CIFAR-10 have no meaning.
+    two label bytes: the super-class and the class. The super-classes that are returned for CIFAR-10
+    have no meaning.
     """
     labels = 2 if classes == 100 else 1
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
@@ -122,7 +123,7 @@ def _load_published_pickle(path: Path) -> Any:
     return pickle.loads(content, encoding="latin1")
 
 
-def _fine_names(folder: Path) -> list[str] | None:
+def _read_class_names(folder: Path) -> list[str] | None:
     """Return the class names of CIFAR-100; None if the file of names is missing or invalid."""
     try:
         if (text := folder / "fine_label_names.txt").is_file():

@@ -19,13 +19,13 @@ from flexhpc.errors import PointError
 
 _SHAPE = (32, 32, 3)
 _NUMBER = re.compile(r"part_?(\d+)\.npz$", re.IGNORECASE)
-_KIND = "an .npz file with images X, uint8 (n, 32, 32, 3), and their classes Y, 0 to 9 (n,)"
+_KIND = "an .npz file with images X, uint8 (n, 32, 32, 3), and classes Y (n,), each from 0 to 9"
 
 
 def open_cifar5m(source: str, root: str | None) -> Source:
     """Open all parts of CIFAR-5m in numerical order: uint8 (n, 3, 32, 32), without a test set.
 
-    Images are read in blocks, so that no part needs to fit into memory.
+    Images are read in blocks, so a part need not fit into memory.
 
     Raises:
         PointError: there are no parts, a part is missing, or a part is damaged.

@@ -16,7 +16,8 @@ def encode_labels(name: str, labels: Any, sorted_labels: Array | None = None) ->
     Args:
         name: name of the labels, for messages.
         labels: (n,), all numbers or all text.
-        sorted_labels: when encoding a test set, the sorted distinct labels of the training set.
+        sorted_labels: for a test set, the sorted distinct labels of its training set; None for a
+            training set.
 
     Raises:
         PointError: a label is missing, is not a whole number, or has a type that cannot be sorted;
@@ -30,7 +31,7 @@ def encode_labels(name: str, labels: Any, sorted_labels: Array | None = None) ->
             f"{name}: labels must be numbers (n,) or text (n,), not {array.dtype} {array.shape}"
         )
     if array.dtype.kind == "f":
-        _check_missing(name, np.isnan(array))
+        _reject_missing_labels(name, np.isnan(array))
         fractions = array[array != np.round(array)]
         if len(fractions):
             raise PointError(f"{name}: labels must be whole numbers or text, not {fractions[0]:g}")
@@ -54,7 +55,7 @@ def class_names_of(sorted_labels: Array) -> list[str] | None:
     return None if np.array_equal(numbers, np.arange(len(numbers))) else [str(i) for i in numbers]
 
 
-def _check_missing(name: str, is_missing: Any) -> None:
+def _reject_missing_labels(name: str, is_missing: Any) -> None:
     """Raise PointError if a label is missing; ``is_missing`` has one bool per label."""
     if count := int(np.sum(is_missing)):
         raise PointError(
@@ -64,7 +65,7 @@ def _check_missing(name: str, is_missing: Any) -> None:
 
 def _to_plain_array(name: str, array: Array) -> Array:
     """Convert an array of objects to an array of text or numbers."""
-    _check_missing(name, [label is None or label != label for label in array])
+    _reject_missing_labels(name, [label is None or label != label for label in array])
     texts = [isinstance(label, (str, bytes)) for label in array]
     if any(texts) and not all(texts):
         raise PointError(f"{name}: labels contain text and numbers; use only text or only numbers")

@@ -15,7 +15,7 @@ from flexhpc.errors import PointError
 
 
 def open_custom(data: CustomData) -> Source:
-    """Import a custom data set, call it if it is a function, and return it as a source.
+    """Import a custom data set or a function that returns it; return its samples as a source.
 
     Raises:
         PointError: the data set cannot be imported, raises an exception, or does not provide
@@ -61,7 +61,7 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
 def _is_map_style(samples: Any) -> bool:
     """Return whether an object is a map-style data set.
 
-    This is an object with a length and items that is neither an array nor a built-in container.
+    A map-style data set has a length and items, but is neither an array nor a built-in container.
     """
     if isinstance(samples, (tuple, list, dict, str, bytes)) or hasattr(samples, "__array__"):
         return False

@@ -67,12 +67,12 @@ class Split:
         return len(self.labels)
 
     def small_blocks(self) -> Iterator[Array]:
-        """Iterate over the samples in order, at most :func:`rows_per_block` at a time."""
+        """Iterate over the samples in order, at most :func:`rows_per_block` per block."""
         for block in self.blocks():
-            yield from in_blocks(block)
+            yield from iterate_blocks(block)
 
     def gather(self) -> Array:
-        """Return all samples as one array ``(n, *shape)``; only several blocks are copied."""
+        """Return all samples as one array ``(n, *shape)``; a single block is not copied."""
         blocks = self.blocks()
         first = next(blocks)
         if len(first) == len(self):
@@ -90,14 +90,15 @@ class Source:
     """The samples and classes of a data source, before labels are assigned for a point.
 
     Attributes:
-        name: name in messages.
+        name: name of the source, for messages.
         classes: number of classes.
         train: the training samples, including samples that a point holds out as a test set.
         test: function that returns the samples of the source's test files, or None if the source
             has no test files (the default).
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
-        scaled: mask of the features that are standardised, bool (features,); None if all are.
+        scaled: mask of the features that are standardised, bool (features,); None if all
+            features are.
         summary: statistics of the training samples; None if they must be computed.
         class_names: names of the classes, in order; None if the classes have no names.
     """
@@ -127,8 +128,8 @@ def rows_per_block(shape: tuple[int, ...]) -> int:
     return max(1, _VALUES_PER_BLOCK // int(np.prod(shape, dtype=np.int64)))
 
 
-def in_blocks(inputs: Array) -> Iterator[Array]:
-    """Yield the rows of an array in order, :func:`rows_per_block` at a time."""
+def iterate_blocks(inputs: Array) -> Iterator[Array]:
+    """Yield the rows of an array in order, in blocks of :func:`rows_per_block` rows."""
     step = rows_per_block(inputs.shape[1:])
     for start in range(0, len(inputs), step):
         yield inputs[start : start + step]

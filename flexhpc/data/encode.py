@@ -1,4 +1,4 @@
-"""Encode tables as float32: numeric columns as numbers, all others one-hot.
+"""Encode tables as float32: numeric columns as numbers, all other columns one-hot.
 
 scikit-learn's ColumnTransformer is not used because importing scikit-learn takes 3 s.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MAX_CATEGORIES = 1_000
 _MAX_VALUES = 2**31
-"""Maximum number of values of an encoded table, which take 8 GB as float32."""
+"""Maximum number of values of an encoded table. This number of float32 values takes 8 GB."""
 _MAX_TEXT_FRACTION = 0.05
 _MIN_DISTINCT_NUMBERS = 20
 """A text column is taken for a numeric column with typing errors if at most ``_MAX_TEXT_FRACTION``
@@ -120,7 +120,7 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         numeric = pd.api.types.is_numeric_dtype(series.dtype)
         categories, offset = None, 0.0
         if numeric and name not in categorical:
-            offset = _offset(_to_float64(series, path))
+            offset = _choose_offset(_to_float64(series, path))
         else:
             if name not in categorical:
                 _check_not_mostly_numeric(series, path)
@@ -184,12 +184,12 @@ def _too_large_error(series: pd.Series[Any], path: Path) -> PointError:
     )
 
 
-def _offset(values: Array) -> float:
+def _choose_offset(values: Array) -> float:
     """Return the offset of a numeric column; see :class:`Column`.
 
-    Large numbers that are close to each other, such as dates, can be equal after rounding to
-    float32. The offset is the median if subtracting it avoids more than half of these cases, and
-    0 otherwise.
+    Large numbers that are close to each other, such as dates, can become equal when they are
+    rounded to float32. The offset is the median if subtracting it avoids more than half of these
+    collisions, and 0 otherwise.
     """
     distinct = np.unique(values[~np.isnan(values)])
     collisions = len(distinct) - len(np.unique(distinct.astype(np.float32)))

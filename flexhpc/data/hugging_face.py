@@ -79,7 +79,10 @@ def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
 
 
 def _check_columns(split: Any, data: HuggingFace, path: Path) -> None:
-    """Check that the columns exist, and that Arrow's offsets are valid: reading relies on them."""
+    """Check that the columns exist and that Arrow's offsets are valid.
+
+    Cells are read at these offsets without further checks.
+    """
     for key, column in (("column", data.column), ("target", data.target)):
         if column not in split.column_names:
             columns = ", ".join(split.column_names)

@@ -1,4 +1,7 @@
-"""Read MNIST and Fashion-MNIST from IDX files (http://yann.lecun.com/exdb/mnist/), also gzipped."""
+"""Read MNIST and Fashion-MNIST from IDX files, plain or gzipped.
+
+The format is described at http://yann.lecun.com/exdb/mnist/.
+"""
 
 from __future__ import annotations
 
@@ -43,20 +46,20 @@ def open_mnist(source: str, root: str | None) -> Source:
     """Open MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28), and 10,000 test images.
 
     Raises:
-        PointError: the files are not found, unreadable, or invalid.
+        PointError: a file is missing, unreadable or invalid.
     """
 
     def test() -> Split | None:
-        paths = find_files(source, root, _candidates(source, "t10k"))
+        paths = find_files(source, root, _candidate_paths(source, "t10k"))
         return _read_split(*paths) if paths else None
 
-    train = _read_split(*find_or_download(source, root, _candidates(source, "train")))
+    train = _read_split(*find_or_download(source, root, _candidate_paths(source, "train")))
     return Source(
         name=source, classes=10, train=train, test=test, class_names=_CLASS_NAMES.get(source)
     )
 
 
-def _candidates(source: str, split: str) -> list[list[str]]:
+def _candidate_paths(source: str, split: str) -> list[list[str]]:
     """Return the possible paths of the image file and the label file, relative to a root folder."""
     folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
     return [

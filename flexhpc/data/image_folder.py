@@ -83,7 +83,7 @@ def _open_split(
         images = _find_images(folder / name)
         if not images:
             raise PointError(
-                f"{folder / name}: contains no images (files with a suffix of "
+                f"{folder / name}: contains no images (files that end in "
                 f"{', '.join(sorted(SUFFIXES))})"
             )
         paths += images

@@ -81,7 +81,8 @@ def image_split(
     Args:
         images: see :class:`LabelledImages`.
         labels: int64 (n,).
-        side: side length (pixels) to which images are resized; None if all have the same size.
+        side: side length (pixels) to which images are resized; None if all images have
+            the same size.
         shape: required shape of every image, for example the shape of the training images; None
             for the shape of the first image.
 

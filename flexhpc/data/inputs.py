@@ -66,12 +66,11 @@ class Inputs:
         return flat.reshape(values.shape)
 
     def select_bytes(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return uint8 inputs before standardisation, and the moments that standardise them.
+        """Return uint8 inputs before standardisation, and the moments to standardise them with.
 
         Returns:
-            The inputs, uint8 (len(ids), ...), and the mean and standard deviation to standardise
-            them with, float32. None if the inputs are not uint8, or are permuted or replaced by
-            noise.
+            The inputs, uint8 (len(ids), ...); and the mean and standard deviation, float32. None if
+            the inputs are not uint8, or are permuted or replaced by noise.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None

@@ -17,7 +17,7 @@ _HELD_OUT_SEED = 1_402
 
 
 def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the merged class of each original class, int64 (classes,); None without merging.
+    """Return the merged class of each class, int64 (classes,); None if classes are not merged.
 
     Raises:
         PointError: the classes of the data set cannot be merged as requested.
@@ -71,7 +71,8 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
     Args:
         data: the ``data`` section.
         source: the samples.
-        train: ids of the samples that are not held out; only labels of these may be corrupted.
+        train: ids of the samples that are not held out; only the labels of these
+            samples may be corrupted.
         seed: seed of the point.
 
     Returns:
@@ -79,7 +80,8 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
         are the classes of the data set.
 
     Raises:
-        PointError: the classes cannot be merged as requested, or no label would be corrupted.
+        PointError: the classes cannot be merged as requested, or ``data.corruption`` rounds to 0
+            samples.
     """
     rng = np.random.default_rng(derive(seed, "labels"))
     if data.labels == "random":

@@ -39,12 +39,13 @@ class Samples:
             the data set, or have no names.
         inputs: network inputs of all samples.
         pool: sorted global ids of the samples that may be drawn, without held-out samples and
-            samples that ``data.conflicts`` drops.
+            without samples that ``data.conflicts`` drops.
         n_limit: maximum number of samples of a probe.
-        conflicts: number of groups of identical inputs with different labels.
-        unfittable: number of samples that prevent a perfect fit; see
+        conflicts: number of groups of identical inputs with different labels, counted without
+            held-out samples and before ``data.conflicts`` drops samples.
+        unfittable: number of samples in these groups whose labels prevent a perfect fit; see
             :func:`flexhpc.data.labelling.find_conflicts`.
-        conflict_groups: numbers of groups in the pool; see
+        conflict_groups: number of such groups in the pool for each composition of a group; see
             :func:`flexhpc.data.labelling.conflict_groups`.
         fingerprint: hash of the content of the data set.
     """
@@ -184,7 +185,8 @@ def load_test_set(data: Data, seed: int) -> TestSet:
     pixels is used as in training.
 
     Raises:
-        PointError: there is no test set, or the test files are unreadable or have another shape.
+        PointError: there is no test set, a test file is unreadable, or the test samples do not have
+            the shape or the classes of the training samples.
     """
     loaded = _load_source(data, seed)
     source, train = loaded.source, loaded.source.train

@@ -1,8 +1,8 @@
 """Packed files: a data set in one file, which is memory-mapped in milliseconds.
 
-A packed file is an uncompressed .npz file, which NumPy can load. Its first member, which is empty,
-identifies the format, and ``header.json`` describes the data set. The zip format stores a CRC-32 of
-every member, which :func:`verify_packed` verifies.
+A packed file is an uncompressed .npz file, which NumPy can load. Its first member is empty; the
+name of this member identifies the format. ``header.json`` describes the data set. The zip format
+stores a CRC-32 of every member, which :func:`verify_packed` verifies.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _ALIGNMENT = 64
 _BYTES_PER_READ = 2**22
 Progress = Callable[[str, int, int], None]
 """Function that is called with the name of the current step, the number of processed samples and
-the total number of samples. When checksums are verified, both are numbers of bytes."""
+the total number of samples. When checksums are verified, both numbers count bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedFile:
     """An opened packed file.
 
     Attributes:
@@ -87,7 +87,7 @@ def check_not_a_file(root: str | None) -> None:
         raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
 
 
-def open_packed(path: Path) -> Packed:
+def open_packed(path: Path) -> PackedFile:
     """Open a packed file.
 
     Raises:
@@ -116,10 +116,10 @@ def open_packed(path: Path) -> Packed:
             labels, inputs = arrays[f"{prefix}labels"], arrays[f"{prefix}inputs"]
             _check_labels(labels, len(inputs), header.classes)
         source = _make_source(path, header, arrays)
-    return Packed(path=path, keys=header.reading, source=source, size=path.stat().st_size)
+    return PackedFile(path=path, keys=header.reading, source=source, size=path.stat().st_size)
 
 
-def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
+def verify_packed(path: Path, progress: Progress = lambda *_: None) -> PackedFile:
     """Open a packed file and verify the checksums of all members.
 
     Raises:
@@ -141,11 +141,11 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
 
 def write_packed(
     source: Source, keys: dict[str, Any], out: Path, progress: Progress = lambda *_: None
-) -> Packed:
+) -> PackedFile:
     """Write a source into the file ``out``; an existing file is replaced atomically.
 
     Samples are read and written in blocks, so they need not fit into memory. ``keys`` are stored
-    in the header; see :class:`Packed`.
+    in the header; see :class:`PackedFile`.
 
     Raises:
         PointError: a sample cannot be read.

@@ -12,8 +12,8 @@ from flexhpc.config.sections.data import Data
 from flexhpc.config.tuned_section import build_section
 from flexhpc.config.variants import variants, with_default
 from flexhpc.config.yaml_reader import parse
-from flexhpc.data.packed import Packed, Progress, is_packed, open_packed, write_packed
-from flexhpc.data.sources import open_files, reading_values
+from flexhpc.data.packed import PackedFile, Progress, is_packed, open_packed, write_packed
+from flexhpc.data.sources import open_files, values_of_reading_keys
 from flexhpc.errors import InputError, PointError
 
 _SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
@@ -25,7 +25,7 @@ def prepare(
     overrides: Sequence[str] = (),
     out: Path | None = None,
     progress: Progress = lambda *_: None,
-) -> Packed:
+) -> PackedFile:
     """Pack a source into one file.
 
     Args:
@@ -44,7 +44,7 @@ def prepare(
     data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
         raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
-    packed_keys = reading_values(data)
+    packed_keys = values_of_reading_keys(data)
     target = out or Path("data") / f"{_default_name(data)}.packed"
     try:
         _check_overwrite(target, None if out is not None else packed_keys)

@@ -20,8 +20,8 @@ from flexhpc.data.standard_files import folders_to_search
 from flexhpc.errors import PointError
 
 
-def reading_values(data: Data) -> dict[str, Any]:
-    """Return keys and values that determine how samples are read, without values of None."""
+def values_of_reading_keys(data: Data) -> dict[str, Any]:
+    """Return the keys that determine how samples are read, and their values; omit None values."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -63,20 +63,20 @@ def _open_packed(data: Data) -> Source | None:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):
         packed = open_packed(path)
-        if problem := _mismatch(packed.keys, data):
+        if problem := _describe_mismatch(packed.keys, data):
             raise PointError(f"data.{data.location_key()}: {data.location} {problem}")
         return _apply_size_and_colour(packed.source, data)
     for folder in folders_to_search(data.source, data.location):
         if (path := folder / f"{data.source}.packed").is_file():
             packed = open_packed(path)
-            if not _mismatch(packed.keys, data):
+            if not _describe_mismatch(packed.keys, data):
                 return _apply_size_and_colour(packed.source, data)
     return None
 
 
-def _mismatch(packed_keys: dict[str, Any], data: Data) -> str | None:
-    """Return how the keys of a packed file differ from a section; None if they match."""
-    required = reading_values(data)
+def _describe_mismatch(packed_keys: dict[str, Any], data: Data) -> str | None:
+    """Describe how a packed file's keys differ from a section; return None if they match."""
+    required = values_of_reading_keys(data)
     if "colour" not in packed_keys:
         required.pop("colour", None)
         if "side" not in packed_keys:

@@ -136,7 +136,11 @@ def not_found_error(
 
 
 def _download(source: str, root: Path) -> str:
-    """Download a set with torchvision, under a file lock; return an error message, or ''."""
+    """Download a set with torchvision, under a file lock.
+
+    Returns:
+        An error message; '' if the download succeeded.
+    """
     timeout = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)

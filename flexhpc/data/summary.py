@@ -1,4 +1,4 @@
-"""Compute the moments, the identical samples and a fingerprint of the content of a data set."""
+"""Compute the moments and the fingerprint of a data set, and find identical samples."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Replace the moments of each channel or feature by the moments over all of them."""
+    """Return, for each channel or feature, the moments over all channels or features."""
     common_mean = mean.astype(np.float64).mean()
     variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
     return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))

@@ -29,8 +29,8 @@ _MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table. As float64 they take 8 GB, three times as much as the
 data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns. pandas takes up to 2 ms per text column, a minute for the maximum
-number."""
+"""Maximum number of columns. pandas takes up to 2 ms per text column, and therefore up to a minute
+for this number."""
 
 
 def open_table(data: Table) -> Source:
@@ -59,7 +59,8 @@ def open_table(data: Table) -> Source:
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
         raise PointError(
-            f"{path}: has no columns in addition to the target; remove columns from data.drop"
+            f"{path}: has no columns in addition to the target and data.drop; remove columns from "
+            "data.drop, or use a table with more columns"
         )
     features = features.apply(normalise_column)
     encoding = fit_encoding(features, categorical, path)
@@ -74,7 +75,8 @@ def open_table(data: Table) -> Source:
 def _read_parquet(path: Path) -> pd.DataFrame:
     """Read a Parquet file; raise ValueError if it has too many cells.
 
-    Even a small file can have too many, because a column of equal values takes almost no space.
+    Even a small file can have too many cells, because a column of equal values takes almost no
+    space.
     """
     import pandas as pd
     from pyarrow.parquet import read_metadata

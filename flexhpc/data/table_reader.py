@@ -61,7 +61,7 @@ def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
 
 
 def check_columns(path: Path, columns: int, max_columns: int) -> None:
-    """Raise PointError if a table has too many columns."""
+    """Raise PointError if a table has more than ``max_columns`` columns."""
     if columns > max_columns:
         raise PointError(
             f"{path}: has {columns:,} columns, at most {max_columns:,} are supported; remove some, "

@@ -54,7 +54,7 @@ def open_known_table(data: KnownTable) -> Source:
     """Open ``covtype``, ``adult`` or ``credit``: float32 (n, features).
 
     Raises:
-        PointError: the file is not found or unreadable, or has an unexpected shape or class.
+        PointError: the file is missing or unreadable, or has an unexpected shape or class.
     """
     openers = {"covtype": _open_covtype, "adult": _open_adult, "credit": _open_credit}
     return openers[data.source](data.root)

@@ -15,8 +15,8 @@ from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
-"""Integer label that fits into int64. Longer numbers are labels of type text, because Python cannot
-parse more than 4,300 digits."""
+"""Pattern of an integer label that fits into int64. Labels are read as text unless all of them
+match this pattern; Python cannot parse an integer of more than 4,300 digits."""
 
 
 def open_webdataset(data: WebDataset) -> Source:
@@ -42,11 +42,12 @@ def open_webdataset(data: WebDataset) -> Source:
                 texts.append(content.decode(errors="replace").strip())
     if not texts:
         raise PointError(
-            f"{files[0]}: contains no labels KEY{target}; set data.target to their extension"
+            f"{files[0]}: contains no labels KEY{target}; set data.target to the extension "
+            "of the labels"
         )
     if unpaired := set(keys["class"]) ^ set(keys["image"]):
         key = min(unpaired)
-        missing = "image" if key in keys["class"] else f"class (file {target})"
+        missing = "image" if key in keys["class"] else f"class (extension {target})"
         raise PointError(f"{key}: has no {missing}")
     if keys["class"] != keys["image"]:
         raise PointError(

@@ -18,7 +18,7 @@ from flexhpc.models.reparameterizations import (
     Quantised,
     Subspace,
     check_dims,
-    low_rank_parameters,
+    count_low_rank_parameters,
     matrix_shapes,
 )
 from flexhpc.models.scaling import Resize, resolve_size, scaled_shape
@@ -28,7 +28,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
     With a reparameterization, the frozen weights are drawn first. They therefore equal the weights
-    of the network without the reparameterization that is built with the same seed.
+    of a network that is built with the same seed and without the reparameterization.
 
     Args:
         model: the ``model`` section.
@@ -123,12 +123,15 @@ def _count_trained(model: Network, plain: nn.Module) -> int:
         check_dims(model.subspace.dims, count)
         return model.subspace.dims
     if model.low_rank is not None:
-        return low_rank_parameters(plain, model.low_rank.rank)
+        return count_low_rank_parameters(plain, model.low_rank.rank)
     return count
 
 
 def _build_for_count(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
-    """Build the network without its reparameterization, in eval mode; restore the random state."""
+    """Build the network without its reparameterization, in eval mode.
+
+    torch's random state is not changed.
+    """
     with torch.random.fork_rng([]), torch.device(device), _convert_errors(model, shape):
         return _build_plain(model, shape, classes).eval()
 

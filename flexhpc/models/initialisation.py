@@ -18,12 +18,12 @@ GAINS = {
     "gelu": math.sqrt(2.0),
     "silu": math.sqrt(2.0),
 }
-"""Gain for each activation that keeps the variance of a signal constant at initialisation (He et
-al. 2015, arXiv 1502.01852, and torch.nn.init.calculate_gain). GELU and SiLU have ReLU's gain."""
+"""For each activation, the gain that keeps the variance of a signal constant at initialisation (He
+et al. 2015, arXiv 1502.01852, and torch.nn.init.calculate_gain). GELU and SiLU have ReLU's gain."""
 BASE_WIDTH = 64
 Layer = nn.Linear | nn.Conv2d
 LayerInitialiser = Callable[[Layer, bool], None]
-"""Function that initialises a layer in place; its second argument marks the last layer."""
+"""Function that initialises a layer in place; its second argument is True for the last layer."""
 
 
 def layer_initialiser(model: Initialised) -> LayerInitialiser:
@@ -68,17 +68,19 @@ def layers_of(network: nn.Module) -> list[Layer]:
 
 
 def apply_mup(layers: list[Layer], width_ratio: float) -> None:
-    """Apply the maximal update parametrisation to layers ``width_ratio`` times as wide as the base.
+    """Apply the maximal update parametrisation to the layers of a network.
 
-    Every trained parameter gets an attribute ``lr_factors``: two factors by which SGD and Adam
-    multiply the learning rate; see ``make_optimizer`` in training/optimizers.py.
+    The network is ``width_ratio`` times as wide as the base network. Every trained parameter gets
+    an attribute ``lr_factors``: two factors for the learning rate, the first for SGD and the second
+    for Adam; see ``make_optimizer`` in training/optimizers.py.
 
     The rules are table 3 of Yang et al. 2022 (arXiv 2203.03466), with r = ``width_ratio``:
 
     - The variance of the weights of the last layer is divided by r.
     - The learning rate of SGD is multiplied by r for the weights of the first layer and for all
       biases before the last layer, and divided by r for the weights of the last layer.
-    - The learning rate of Adam is divided by r for all weights except in the first layer.
+    - The learning rate of Adam is divided by r for all weights except the weights of the
+      first layer.
     """
     if len(layers) == 1:
         return

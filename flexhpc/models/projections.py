@@ -149,7 +149,7 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
 
 
 def _bernoulli_indices(size: int, probability: float) -> Tensor:
-    """Select each index below ``size`` with a probability; return the selected indices, ascending.
+    """Select each index below ``size`` with ``probability``; return the selected indices, sorted.
 
     Only the gaps between selected indices are drawn, from a geometric distribution.
     """

@@ -127,8 +127,8 @@ class LowRank(Reparameterization):
         }
 
 
-def low_rank_parameters(network: nn.Module, rank: int) -> int:
-    """Return the number of entries of all B and A, which can exceed the entries of all W."""
+def count_low_rank_parameters(network: nn.Module, rank: int) -> int:
+    """Return the number of entries of all B and A; it can exceed the number of entries of all W."""
     shapes = matrix_shapes(network).values()
     return sum(min(rank, *shape) * sum(shape) for shape in shapes)
 
@@ -155,7 +155,8 @@ class Quantised(Reparameterization):
         shapes = matrix_shapes(network)
         self.names = list(shapes)
         steps = [
-            _step(network.get_parameter(name), inputs, bits) for name, (_, inputs) in shapes.items()
+            _quantisation_step(network.get_parameter(name), inputs, bits)
+            for name, (_, inputs) in shapes.items()
         ]
         self.register_buffer("steps", torch.tensor(steps), persistent=False)
 
@@ -171,7 +172,7 @@ class Quantised(Reparameterization):
         return result
 
 
-def _step(weight: Tensor, inputs: int, bits: int) -> float:
+def _quantisation_step(weight: Tensor, inputs: int, bits: int) -> float:
     """Return the step s = 2 r / 2^bits, where r is (1.3 + bits / 3) times the rms of the weights.
 
     For 1 to 8 bits, r differs by at most 3 % from the value with the least squared error for

@@ -22,15 +22,16 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
 
     Widths are rounded to the nearest positive multiple of a number that depends on the family: the
     number of heads for a vit, 2 for a resnet, 8 for an efficientnet. Depths are rounded to the
-    nearest positive integer. The values of ``scaling`` multiply sizes by these factors:
+    nearest positive integer. Each value of ``scaling`` multiplies some sizes:
 
-    - ``width``, ``depth``, ``both``: ``scale`` (width, depth, or both).
-    - ``compound``: 1.1^scale (width), 1.2^scale (depth) and 1.15^scale (images, see
-      :func:`scaled_shape`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
-    - ``vit_shape``: scale^0.22 (width), scale^0.45 (depth) and scale^0.6 (hidden units of the
-      MLPs); Alabdulmohsin et al. 2023, arXiv 2305.13035.
+    - ``width``, ``depth``, ``both``: the width, the depth, or both, by ``scale``.
+    - ``compound``: the width by 1.1^scale, the depth by 1.2^scale, and the sides of images by
+      1.15^scale (see :func:`scaled_shape`); Tan & Le 2019, arXiv 1905.11946, section 3.3.
+    - ``vit_shape``: the width by scale^0.22, the depth by scale^0.45, and the hidden units of the
+      MLPs by scale^0.6; Alabdulmohsin et al. 2023, arXiv 2305.13035.
 
-    ``match_params`` is compared with the number of parameters before a reparameterization.
+    ``match_params`` is compared with the number of parameters of the network without its
+    reparameterization.
 
     Args:
         model: the ``model`` section.

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from flexhpc.data.dataset import Split, in_blocks, rows_per_block
+from flexhpc.data.dataset import Split, iterate_blocks, rows_per_block
 from flexhpc.data.summary import moments, summarise
 from tests.data.writers import load
 
@@ -24,7 +24,7 @@ def test_moments_are_per_channel(dtype: type, subset: bool) -> None:
     assert rows_per_block((3, 40, 40)) < 3_000, "several blocks"
     keep = rng.random(3_000) < 0.5 if subset else None
     used = images[keep] if keep is not None else images
-    mean, deviation = moments(partial(in_blocks, images), keep)
+    mean, deviation = moments(partial(iterate_blocks, images), keep)
     exact = used.astype(np.float64)
     np.testing.assert_allclose(mean[:, 0, 0], exact.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(deviation[0, 0, 0], exact[:, 0].std(), rtol=1e-6)
@@ -37,7 +37,7 @@ def test_moments_of_vectors_ignore_missing_values() -> None:
     values[rng.random((400, 3)) < 0.3] = np.nan
     values[:, 2] = np.nan
     keep = rng.random(400) < 0.5
-    mean, deviation = moments(partial(in_blocks, values), keep)
+    mean, deviation = moments(partial(iterate_blocks, values), keep)
     np.testing.assert_allclose(mean[:2], np.nanmean(values[keep, :2], axis=0), rtol=1e-6)
     np.testing.assert_allclose(deviation[:2], np.nanstd(values[keep, :2], axis=0), rtol=1e-6)
     assert (mean[2], deviation[2]) == (0, 0)
