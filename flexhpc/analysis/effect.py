@@ -112,6 +112,8 @@ class Effect(MeanRatio):
             return "no pairs"
         if self.pairs == self.bounds:
             return "not decided: both EMCs are bounds"
+        if self.low is None or self.high is None:
+            return "not decided: the ratio is a bound"
         if self.more_pairs is None:
             return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
         noun = "pair" if self.more_pairs == 1 else "pairs"

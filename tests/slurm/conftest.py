@@ -88,7 +88,7 @@ class Cluster:
         self.sweeps.append(sweep)
         return sweep
 
-    def run_flexhpc(
+    def flexhpc(
         self, folder: Path, *arguments: object, status: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the process of the test; check its exit status."""
