@@ -129,7 +129,9 @@ def open_regular_file(path: Path) -> BinaryIO:
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "is not a regular file; replace it with one", str(path))
+        raise OSError(
+            errno.EINVAL, "is not a regular file; replace it with a regular file", str(path)
+        )
     return file
 
 

@@ -56,7 +56,7 @@ class Child:
         """Process id of the child."""
         return self._process.pid
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether the child is running."""
         return self._process.poll() is None
 

@@ -13,7 +13,8 @@ from flexhpc.errors import InputError
 Kind = Literal["specs", "profiles"]
 _PACKAGE = Path(__file__).parent
 _CHECKOUT: dict[Kind, str] = {"specs": "sweeps", "profiles": "hpc/profiles"}
-"""Folders of these files in a checkout, relative to its root. setup.py copies them into a wheel."""
+"""Folders of specs and profiles in a checkout, relative to its root. setup.py copies them into a
+wheel."""
 
 
 def shipped_folder(kind: Kind) -> Path:

@@ -30,8 +30,8 @@ from bench.search.worlds import RecordedWorld, TrainingRun
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search.evidence import (
     FEW_MISSED,
-    LAW_PRIOR,
     ONSETS,
+    PAIR_PRIOR,
     RELATIVE_ONSET,
     SPREADS,
     UNEXPLAINED,
@@ -70,7 +70,7 @@ class PriorWorld:
             threshold=float(rng.uniform(math.log(40), math.log(15_000))),
             width=width,
             lapse=float(rng.choice(LAPSES, p=np.exp(LAPSE_PRIOR) / np.exp(LAPSE_PRIOR).sum())),
-            law=int(rng.choice(len(LAW_PRIOR), p=LAW_PRIOR)),
+            law=int(rng.choice(len(PAIR_PRIOR), p=PAIR_PRIOR)),
         )
 
     def fit_probability(self, n: float) -> float:

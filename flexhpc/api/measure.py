@@ -67,8 +67,8 @@ def measure(
             ``corrupted``.
         training: the ``training`` section of a spec: ``dict(optimizer="adamw", lr=1e-3,
             steps=2000)``. If it contains no budget, the budget is doubled until the EMC hardly
-            grows, which may take minutes. ``trainer`` may be a function that takes inputs and
-            labels, and returns which samples it fitted.
+            grows, which may take minutes. The value of its key ``trainer`` may be a function that
+            takes inputs and labels, and returns which samples it fitted.
         search: the ``search`` section of a spec.
         tolerance: value of the key ``search.tolerance``: target width of the interval relative to
             the EMC.

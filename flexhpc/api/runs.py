@@ -59,7 +59,10 @@ class Measurement:
 
     @property
     def interval(self) -> tuple[float, float | None]:
-        """Credible interval of the EMC (samples). A right-censored EMC has no upper end (None)."""
+        """Credible interval of the EMC (samples).
+
+        The upper end is None if the EMC is right-censored.
+        """
         return self.estimate.emc_lo, self.estimate.emc_hi
 
     @property
@@ -102,7 +105,7 @@ class Measurement:
         if (interval := emc_at_budget(self.status, budget)) is None:
             raise PointError(
                 f"EMC {emc_text(estimate)}: the EMC at budget {budget:g} is unknown, because no "
-                "training run fitted, or this budget is smaller than that of the first stage"
+                "training run fitted, or this budget is smaller than the budget of the first stage"
             )
         return interval
 
@@ -242,7 +245,7 @@ class Run:
             and the verdict.
 
         Raises:
-            InputError: no point has one of the keys, or no point has the baseline value.
+            InputError: a key occurs in no point, or the baseline value occurs in no point.
         """
         import pandas as pd
 
@@ -265,7 +268,7 @@ class Run:
             by: keys of the spec. Samples are scored separately for each combination of values.
 
         Raises:
-            InputError: no training run has finished yet, or no point has a key of ``by``.
+            InputError: no training run has finished yet, or a key of ``by`` occurs in no point.
         """
         from flexhpc.analysis.samples import frame_of, sample_scores
 

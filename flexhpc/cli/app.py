@@ -57,7 +57,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line. If a user can cause an error, print only its message."""
+    """Run the command line. For an error that a user can cause, print only the message."""
     try:
         app()
     except InputError as error:

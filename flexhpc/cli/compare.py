@@ -36,7 +36,7 @@ def compare(
             "--within",
             metavar="KEY",
             help="Compare separately for each value of this key. Repeat the option for several "
-            "keys. By default, these are the swept data keys.",
+            "keys. The default is the swept data keys.",
         ),
     ] = None,
     slopes: Annotated[
@@ -55,8 +55,8 @@ def compare(
         bool,
         typer.Option(
             "--decide",
-            help="Show the verdicts under the rule of compare.decide, which permits sweeps to end "
-            "early.",
+            help="Apply the rule of compare.decide to the stored training runs, and show the "
+            "verdicts.",
         ),
     ] = False,
     as_json: options.Json = False,

@@ -18,7 +18,7 @@ from flexhpc.errors import one_line
 from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
-"""Level of a finding: ``note`` for a limitation, ``bad`` if flexhpc cannot work."""
+"""Level of a finding: ``ok``, ``note`` (a limitation) or ``bad`` (flexhpc cannot work)."""
 Finding = tuple[Level, str]
 """Result of a check: its level, and the text to print."""
 _FILES = {
@@ -27,7 +27,7 @@ _FILES = {
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
 }
-"""Data set -> pattern of a file in its root folder. The data set is found if this file exists."""
+"""Data set -> file pattern. A folder contains the data set if one of its files matches."""
 
 
 def doctor() -> None:

@@ -37,7 +37,7 @@ def masks(
     form: options.TableFormat = options.Format.table,
     output: options.Output = None,
 ) -> None:
-    """Show how often each sample was drawn and missed, and its hardness; hardest samples first.
+    """Show how often each sample was drawn and missed, and its hardness.
 
     The table contains the hardest samples; csv, json and parquet contain all samples in
     the order of their global ids.

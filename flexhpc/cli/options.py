@@ -104,8 +104,8 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     """Validate the values of ``--budget``.
 
     Raises:
-        InputError: the EMC at other budgets is unknown for all points, or a value is not positive,
-            or it is more than twice the largest budget of all points.
+        InputError: the EMC at other budgets is unknown for all points, or a value is not between 0
+            and twice the largest budget of all points.
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 

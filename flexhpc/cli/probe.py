@@ -26,7 +26,9 @@ def probe(
     ] = None,
     repeat: Annotated[
         int,
-        typer.Option("--repeat", min=0, help="Index of the probe among the probes with this n."),
+        typer.Option(
+            "--repeat", min=0, help="Index of the probe among the probes with this n and arm."
+        ),
     ] = 0,
     arm: Annotated[
         int, typer.Option("--arm", min=0, help="Index of the arm (combination of tuned values).")

@@ -123,7 +123,7 @@ def report(
         typer.Option(
             "--output",
             "-o",
-            help="Output folder; by default RUN/report, or report for several runs.",
+            help="Output folder. Default: RUN/report, or ./report if several runs are passed.",
         ),
     ] = None,
     eps: options.Eps = None,

@@ -79,10 +79,10 @@ def sweep(
             report_errors.append(error)  # raised after the table is printed
 
     result = launch.run_sweep(prepared, settings, make_console(), report, prepare_report())
-    _conclude(prepared.run.path, result, report_errors)
+    _print_outcome(prepared.run.path, result, report_errors)
 
 
-def _conclude(
+def _print_outcome(
     path: Path, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
 ) -> None:
     """Print the results table and the failures; exit with an error status if there are any.
@@ -151,8 +151,8 @@ def _last_lines(log: Path, count: int = 12) -> list[str]:
     Args:
         log: a folder of logs, or the stderr log of rank 0 of a job. In the latter case, the logs of
             the other ranks are read too.
-        count: number of lines, divided equally among the logs. At least 3 lines are read from each
-            log; for a folder, only the last ``count`` lines of all logs are returned.
+        count: number of lines. An equal share, but at least 3 lines, is read from each log. If
+            ``log`` is a folder, only the last ``count`` of these lines are returned.
     """
     if log.is_dir():
         paths = sorted(log.glob("*_log.err"))

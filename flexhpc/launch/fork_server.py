@@ -38,10 +38,12 @@ class ForkedWorker:
         A server that has died reports no further exits. In this case, the processes are checked
         directly.
         """
-        if self.server.alive():
+        if self.server.is_alive():
             return len(self.exit_statuses) < self.processes
         self.server.poll()  # read what the server reported just before it died
-        return any(p.alive() for pid, p in self.identities.items() if pid not in self.exit_statuses)
+        return any(
+            p.is_alive() for pid, p in self.identities.items() if pid not in self.exit_statuses
+        )
 
     def succeeded(self) -> bool:
         """Return whether every process exited with status 0 or ``EXIT_PEER_LOST``.
@@ -81,11 +83,11 @@ class ForkServer:
     @classmethod
     def of_this_process(cls, log: Path) -> ForkServer:
         """Return the running server of this process, or start one that logs to ``log``."""
-        if cls._current is None or not cls._current.alive():
+        if cls._current is None or not cls._current.is_alive():
             cls._current = cls(log)
         return cls._current
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether the server is running."""
         return self._process.poll() is None
 

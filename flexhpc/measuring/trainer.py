@@ -82,7 +82,7 @@ _children: list[Child] = []
 
 def _trainer_process() -> Child:
     """Return the child process that calls trainers; start it if none is running."""
-    if not _children or _children[0].owner != os.getpid() or not _children[0].alive():
+    if not _children or _children[0].owner != os.getpid() or not _children[0].is_alive():
         _children[:] = [Child("flexhpc.custom.trainer:serve_trainer_calls")]
     return _children[0]
 

@@ -63,7 +63,7 @@ class ArmPosteriors:
 
     @property
     def best_arm(self) -> int:
-        """Index of the arm with the largest posterior mean of log EMC. The arm must have probes."""
+        """Index of the arm with probes that has the largest posterior mean of log EMC."""
         mean = np.where(self.probed, self.log_emc.mean(axis=0), -math.inf)
         return int(np.argmax(mean))
 

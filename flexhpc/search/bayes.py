@@ -115,9 +115,9 @@ def _smallest_n(history: History, arm: int, *, halvings: int) -> int:
 def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
     """Propose the first ``at_once`` probes.
 
-    With one arm, n is ``start`` times 1, 2, 4, ..., then ``start`` times 1/2, 1/4, ... An n above
-    ``n_limit`` is replaced by ``n_limit``. With several arms, n is ``start`` for each arm, from the
-    middle arm outwards.
+    With one arm, n is ``start`` times 1, 2, 4, ..., where ``n_limit`` replaces larger values. If
+    these are fewer than ``at_once`` distinct n, ``start`` times 1/2, 1/4, ... follow. With several
+    arms, every n is ``start``; the middle arm comes first, and the outermost arms come last.
     """
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
@@ -140,7 +140,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
         for eps in _error_levels(search)
         if eps is not None
     }
-    fits, fails = _split(results, None)
+    fits, fails = _passed_and_failed_n(results, None)
     bracket = Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
     fit = _emc_interval(curve, search.quantile, n_limit, results, None)
     best_chance = None if arms is None else arms.best_chance
@@ -172,13 +172,13 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
 def _error_levels(search: Bayes) -> list[float | None]:
     """Return the training errors at which EMC is estimated, in ascending order.
 
-    The first one is None, which means a perfect fit.
+    The first element is None, which means a perfect fit.
     """
     return [None, *sorted(search.eps or ())]
 
 
 def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
-    """Return the fraction of training runs that pass if n is the EMC to estimate."""
+    """Return the P(fit) that defines the EMC at training error ``eps`` (None: perfect fit)."""
     return search.quantile if eps is None else _EPS_LEVEL
 
 
@@ -201,7 +201,7 @@ def _unconfirmed_n(
     a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is required. If no
     probe failed, a fit at ``n_limit`` is required.
     """
-    fits, fails = _split(history, eps)
+    fits, fails = _passed_and_failed_n(history, eps)
     if not fails:
         return None if n_limit in fits else n_limit
     if not fits:
@@ -216,12 +216,12 @@ def _emc_interval(
     curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
     ends = curve.quantiles(curve.level_set(level), TAILS)
-    fits, fails = _split(history, eps)
+    fits, fails = _passed_and_failed_n(history, eps)
     return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 
 
-def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
-    """Return the n of the probes that pass at training error ``eps``, and the n of the others.
+def _passed_and_failed_n(history: History, eps: float | None) -> tuple[list[int], list[int]]:
+    """Return the n of the probes that pass at training error ``eps``, and the n of failed probes.
 
     Only accepted probes are used.
     """

@@ -93,7 +93,7 @@ def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> FitDecis
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
     This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over all
-    accepted probes at n. A decision requires more than half of ``seeds_per_n`` of them.
+    accepted probes at n. A decision requires more than ``seeds_per_n`` / 2 accepted probes.
     """
     groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
 
@@ -126,8 +126,9 @@ def _fit_estimate(
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
     """Return the EMC at a training error and its interval.
 
-    The EMC is the geometric mean of the bracket. The bracket is computed from the mean error at
-    each n, and the interval from the median error. Both agree if the errors at one n vary little.
+    Unless it is censored, the EMC is the geometric mean of the bracket. The bracket is computed
+    from the mean error at each n, and the interval from the median error. The mean and the median
+    agree if the errors at one n vary little.
     """
     curve = posterior(history, n_limit, eps)
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)

@@ -1,8 +1,9 @@
 """EMC as a function of the budget, estimated from the times at which training runs fitted.
 
-:mod:`flexhpc.search.times` describes the model. Growth laws are drawn from the full likelihood of
-the times. Fit curves are drawn from the bounded likelihood, as for the EMC itself. Both sets of
-draws are sorted by threshold and paired.
+:mod:`flexhpc.search.times` describes the model. Each growth law is drawn jointly with a
+fit curve from the full likelihood of the times. The result contains other fit curves, which are
+drawn from the bounded likelihood, as for the EMC itself. The laws, sorted by the threshold of the
+curve drawn with them, are paired with these curves, sorted by threshold.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class BudgetCurve:
         return 0.5 ** max(result.stage for result in self.history)
 
     def gain(self, q: float, factor: float) -> Quantiles:
-        """Return the ratio by which ``factor`` times the budget changes the EMC.
+        """Return the EMC with ``factor`` times the budget, divided by the EMC with the budget.
 
         Returns:
             Lower end, median and upper end of the ratio.

@@ -21,7 +21,7 @@ _BINS_PER_ARM = 6
 """Number of groups of draws for each arm, if there are several arms."""
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
-"""Prior guesses of the fraction of the budget that a fitting and a failing probe uses."""
+"""Prior guesses of the fractions of the budget that a fitting and a failing probe use."""
 _MIN_SHARE = 0.05
 """Smallest expected cost of continuing a training run, as a fraction of a whole training run."""
 _PRIOR_WEIGHT = 3

@@ -29,10 +29,10 @@ SPREADS = np.array([0.02, 0.02, 0.5, 0.5, 1.2, 1.2, 0.5, 1.2])
 ONSETS = np.log([0.5, 3.0, 0.5, 3.0, 0.5, 3.0, 0.05, 0.05])
 RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 """1 where the onset is a fraction of all samples, 0 where the onset is a number of samples."""
-LAW_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
+PAIR_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Fraction of failures whose number of missed samples is described by none of these pairs."""
+"""Fraction of failures whose number of missed samples no (spread, onset) pair describes."""
 FEW_MISSED = 0.2
 """Fraction of lapses in which only a few samples are missed. In these lapses, m samples are missed
 with probability 1 / (m (m + 1))."""
@@ -129,11 +129,11 @@ class Evidence:
             Log-likelihood for each cell, up to a constant, shape (cells,).
         """
         cells, rate = len(curve_index), lapse[:, None]
-        with_counts, verdicts = np.zeros((cells, len(LAW_PRIOR))), np.zeros(cells)
+        with_counts, verdicts = np.zeros((cells, len(PAIR_PRIOR))), np.zeros(cells)
         for chunk in np.array_split(
             np.arange(len(self.fail_n)), -(-len(self.fail_n) // _PER_PRODUCT)
         ):
-            likelihood, fails = np.ones((cells, len(LAW_PRIOR))), np.ones(cells)
+            likelihood, fails = np.ones((cells, len(PAIR_PRIOR))), np.ones(cells)
             for i in chunk:
                 x = (self.fail_n[i] - threshold) / width
                 chance = expit(x)
@@ -150,7 +150,7 @@ class Evidence:
             with_counts += np.log(likelihood)
             verdicts += np.log(fails)
         peak = with_counts.max(axis=-1, keepdims=True)
-        ratio = np.log(np.exp(with_counts - peak) @ LAW_PRIOR) + peak[..., 0] - verdicts
+        ratio = np.log(np.exp(with_counts - peak) @ PAIR_PRIOR) + peak[..., 0] - verdicts
         # The constant bounds the factor by which the ratio shifts odds.
         floor = 1 / MAX_COUNT_FACTOR
         return np.asarray(np.log((1 - floor) * np.exp(ratio - ratio.max()) + floor))

@@ -32,7 +32,7 @@ class ProbeResult:
 
     Attributes:
         n: number of samples in the subset.
-        repeat: index among the probes at this n: 0, 1, 2, ...
+        repeat: index among the probes at this n and arm: 0, 1, 2, ...
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
@@ -43,7 +43,7 @@ class ProbeResult:
             or the time is unknown.
         failed_after: only set if the budget is doubled and the learning rate depends on it. Then
             the exact time is unknown: ``time`` is the fraction of the budget with which the
-            training run fitted, and this is the largest fraction with which it failed.
+            training run fitted, and ``failed_after`` is the largest fraction with which it failed.
         arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
         unfinished: whether the training run failed with a smaller budget and was not continued;
@@ -127,7 +127,7 @@ class Bracket:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmcInterval:
-    """EMC and its interval, for any training error and any budget.
+    """EMC and its interval at one training error and one budget.
 
     Attributes:
         emc, emc_lo, emc_hi, censored: see :class:`Estimate`.

@@ -92,9 +92,9 @@ def advance(
 ) -> list[Probe] | Estimate:  # fmt: skip
     """Return the probes to run next, which may run in parallel, or the final estimate.
 
-    A search with ``at_once`` proposes that many probes per round, based only on the completed
-    rounds. The proposal therefore does not depend on which probe of a round ends first, and after
-    an interruption only the missing probes run.
+    A search with the key ``at_once`` proposes this number of probes per round, based only on the
+    completed rounds. The proposal therefore does not depend on which probe of a round ends first,
+    and after an interruption only the missing probes run.
 
     Args:
         search: policy and its settings.
@@ -184,7 +184,8 @@ def _propose_at_stage(
 def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
     """Give each proposed probe the smallest ``repeat`` without a finished probe at this stage.
 
-    The finished values of ``repeat`` have gaps if ``at_once`` was changed in the middle of a round.
+    The ``repeat`` values of finished probes have gaps if ``at_once`` was changed in the middle of a
+    round.
     """
     known = {(result.n, result.repeat, result.arm) for result in history if not result.unfinished}
     for arm, n in proposal:
@@ -262,9 +263,9 @@ def is_precise(
 ) -> bool:  # fmt: skip
     """Return whether a final estimate is as precise as a search requests.
 
-    This is true if the estimate was made with the same or a smaller tolerance, and ``max_cost`` did
-    not end the search earlier than it would now. It is also true if the search would end without
-    another probe.
+    The result is False if the budget must be doubled further. Otherwise, it is True in two cases:
+    the estimate was made with the same or a smaller tolerance, and no smaller ``max_cost`` ended
+    its search; or the search would end without another probe.
 
     Args:
         search: policy and its settings.

@@ -19,13 +19,13 @@ FINAL_FAILURE = "diverged"
 
 
 def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
-    """Return the state of each training run at a stage, in the order of its first history entry.
+    """Return the result of each training run at a stage, in the order of the first history entries.
 
     Times and shares are converted to fractions of the budget of this stage.
     """
     if stage == 0:
         return list(history)
-    return [_state_at(run, stage) for run in training_runs(history)]
+    return [_result_at_stage(run, stage) for run in training_runs(history)]
 
 
 def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
@@ -42,8 +42,8 @@ def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
 def runs_without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
     """Return the training runs whose final states (weights and optimizer) are not kept.
 
-    A state is kept only if the training run can be continued. Of these training runs, the ``keep``
-    runs with n nearest to the EMC keep their states.
+    Of the training runs that can be continued, the ``keep`` training runs with n nearest to the EMC
+    keep their states. All other training runs are returned.
     """
     runs = training_runs(history)
     ended = [r for r in runs if r.fit or r.verdict == FINAL_FAILURE]
@@ -52,7 +52,7 @@ def runs_without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> l
     return [*ended, *failed[keep:]]
 
 
-def _state_at(run: ProbeResult, stage: int) -> ProbeResult:
+def _result_at_stage(run: ProbeResult, stage: int) -> ProbeResult:
     if run.stage == stage:
         return run
     factor = 0.5 ** (stage - run.stage)

@@ -41,7 +41,7 @@ LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
 UNEXPLAINED = 0.1
 """Fraction of fits whose time does not follow any law."""
 BROAD = 1 / 8
-"""Density of the time of such a fit (per unit of log time)."""
+"""Density (per unit of log time) of a fit's time that does not follow any law."""
 NO_LAW = 0.1
 """Prior odds that no law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
@@ -78,8 +78,8 @@ class Times:
 
     Attributes:
         log_n, log_time: log n and log time of the fits whose exact time is known, shape (fits,).
-        interval_censored: log n, log time of the last failure and log time of the fit, of the fits
-            whose exact time is unknown, shape (3, fits).
+        interval_censored: for each fit whose exact time is unknown: log n, log time of the last
+            failure, and log time of the fit, shape (3, fits).
         unfinished: log n and log training time of unfinished training runs, shape (2, unfinished).
     """
 
@@ -109,7 +109,9 @@ class Times:
         return len(self.log_n) + len(self.interval_censored.T)
 
     def log_likelihood_by_law(self, threshold: Floats, width: Floats) -> Floats:
-        """Return the log-likelihood of the times, given that these training runs fitted.
+        """Return the log-likelihood of the times for each curve and law.
+
+        The likelihood of a fit's time is conditional on the fit.
 
         Args:
             threshold, width: threshold and width of each curve (log n), shape (curves,).

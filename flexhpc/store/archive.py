@@ -18,8 +18,8 @@ _DAMAGE_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError,
 )  # fmt: skip
-"""Exceptions raised when a damaged archive is read. ValueError includes
-``io.UnsupportedOperation``, an OSError that does not come from a system call."""
+"""Exceptions raised when a damaged archive is read. ValueError also covers its subclass
+``io.UnsupportedOperation``."""
 
 
 def pack(run: RunFolder, archive: Path) -> int:

@@ -42,7 +42,7 @@ SCHEMA = 1
 """Version of the file format."""
 JSON_ATTRIBUTE = "json"
 """Attribute with all fields of a group as one JSON object. It saves time, because HDF5 takes about
-40 microseconds to read an attribute."""
+40 microseconds to read each attribute."""
 _POINT = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
 """Name of a mapping -> prefix of its attributes; by default, the prefix is the name and a dot."""
@@ -50,7 +50,8 @@ _MIN_COMPRESSED_BYTES = 4096
 """Size from which arrays are compressed (bytes). For smaller arrays, HDF5's chunk index takes more
 space than compression saves."""
 _FIXED_MEMORY, _MEMORY_COPIES = 2**24, 4
-"""Memory required to change a file: a fixed number of bytes, and a number of copies of the file."""
+"""Memory required to change a file: ``_FIXED_MEMORY`` bytes plus ``_MEMORY_COPIES`` times
+the size of the file."""
 
 
 def create_point_file(path: Path, header: Header) -> None:

@@ -25,7 +25,7 @@ class Header:
         n_total: number of samples in the training set.
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
-        unfittable: minimum number of samples that any model misses because of these conflicts.
+        unfittable: number of samples that no model can avoid missing because of these conflicts.
         classes: number of classes.
         bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
         n_pool: number of samples from which subsets are drawn.
@@ -55,7 +55,7 @@ class ProbeSummary:
 
     Attributes:
         n: number of samples in the subset.
-        repeat: index among the probes at this n: 0, 1, 2, ...
+        repeat: index among the probes at this n and arm: 0, 1, 2, ...
         seeds: seed of each random stream: init, subset, labels, order.
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.

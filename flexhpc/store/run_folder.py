@@ -66,7 +66,7 @@ class RunFolder:
     def started_points(self) -> set[str]:
         """Return the ids of all points that have a point file, a claim or a checkpoint.
 
-        Lists each folder once, which is faster than two ``stat`` calls per point.
+        Each folder is listed once, which is faster than two ``stat`` calls per point.
         """
         started: set[str] = set()
         with contextlib.suppress(OSError):
@@ -97,7 +97,10 @@ class RunFolder:
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def temporary_claim_files(self) -> Iterator[Path]:
-        """Yield temporary files of claims that killed processes left behind. Requires the lock."""
+        """Yield temporary files of claims that killed processes left behind.
+
+        The caller must hold the run's lock.
+        """
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _path(self, point_id: str, ending: str) -> Path:

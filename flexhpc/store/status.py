@@ -32,7 +32,7 @@ class PointStatus:
         launch: id of the launch of the last claim.
         token: token of the last claim.
         attempts: number of times the point was started or resumed.
-        deaths: number of consecutive workers of this launch that died on the point.
+        deaths: number of consecutive workers of ``launch`` that died on the point.
         job: job id of the last claim.
         message: why the point failed, or why its job is pending.
         log: path of the log of the last claim.
@@ -113,7 +113,7 @@ class StatusReader:
         return [s for s in self.read_all() if s.state != "waiting" or not s.point.optional]
 
     def read_all(self) -> list[PointStatus]:
-        """Read the status of every point, including all optional ones."""
+        """Read the status of every point, including all optional points."""
         started = self.run.started_points()
         return [
             self._current_status(point)
@@ -123,7 +123,7 @@ class StatusReader:
         ]
 
     def set_points(self, points: Sequence[Point]) -> None:
-        """Replace the points whose status is read, for example to request other precisions."""
+        """Replace the points whose status is read, for example to request narrower intervals."""
         self.points, self._cache = list(points), {}
 
     def _current_status(self, point: Point) -> PointStatus:

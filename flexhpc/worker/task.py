@@ -34,7 +34,7 @@ class ProcessIdentity:
         """Return the identity of the process that has this id now."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether the process is still running."""
         return process_is_alive(self.pid, self.birth)
 

@@ -69,7 +69,7 @@ class Watchdog:
     def _check_stop(self) -> None:
         owner = self.task.owner
         removed = self._launch_folder.check_removed()
-        if removed or Path(self.task.stop).exists() or (owner is not None and not owner.alive()):
+        if removed or Path(self.task.stop).exists() or (owner is not None and not owner.is_alive()):
             self.cancelled = True
             self.stop.set("the run folder was moved or removed" if removed else "cancelled")
         remaining_seconds = self.environment.remaining_seconds()

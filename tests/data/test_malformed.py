@@ -106,7 +106,7 @@ def test_named_pipe_is_rejected_by_commands(
     os.mkfifo(tmp_path / "pipe")
     done = cli(*command, "pipe", check=None)
     assert done.returncode in (1, 2)
-    assert "is not a regular file; replace it with one" in done.stderr
+    assert "is not a regular file; replace it with a regular file" in done.stderr
 
 
 def test_too_many_columns_or_cells_are_rejected(
