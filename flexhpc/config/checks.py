@@ -17,9 +17,9 @@ from flexhpc.config.variants import variant_union, variants
 
 
 def processed_info(data: Data) -> StaticInfo | None:
-    """Return the shape, classes and size of the data after the changes that keys of ``data`` make.
+    """Return the shape, classes and size of the data after resizing, merging of classes and so on.
 
-    Return None if these properties are known only after files are read.
+    The result is None if these properties are known only after files are read.
     """
     info = data.static_info
     if info is None:
@@ -61,9 +61,9 @@ def check_point(
 
 
 def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
-    """Yield (key, problem) for tuned keys, and a budget, that the search does not support.
+    """Yield (key, problem) for settings that the search does not support.
 
-    Not every search can tune keys, or double the budget as ``until: saturation`` requires.
+    Some searches support neither tuned keys nor doubling of the budget (``until: saturation``).
     """
     keys = [*model.candidates, *training.candidates]
     if keys and not search.supports_tuning:
@@ -77,14 +77,14 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
         if isinstance(search, Bayes):
             other = ("search.eps", "remove eps or set a budget")
         if not isinstance(search, Bayes) or search.eps is not None:
-            key, problem = procedure.conflict(*other)
+            key, problem = procedure.saturation_conflict(*other)
             yield f"training.{key}", problem
 
 
 def _check_training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
         if isinstance(training, Training):
-            yield "model.family", "none requires training.trainer; choose a network family"
+            yield "model.family", "the family none requires training.trainer; choose a network"
         return
     if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove shards"

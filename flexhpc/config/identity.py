@@ -43,6 +43,5 @@ def point_json(data: str, model: str, search: str, seed: int, training: str) -> 
 
 
 def digest(text: str) -> str:
-    """Return the id for a canonical JSON text: the first 16 hexadecimal digits of its SHA-256
-    hash."""
+    """Return the first 16 hexadecimal digits of the SHA-256 hash of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]

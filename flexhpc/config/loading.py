@@ -35,7 +35,8 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
         spec: the YAML file, or its content. User code is searched in the folder of the file or, if
             the content is passed, in the working directory.
         overrides: ``key=value`` texts. A scalar value fixes the key, which is then no longer swept.
-            A list sweeps the key. The top-level keys ``name`` and ``seed`` may be set as well.
+            A list sweeps the key. Keys outside ``fixed``, such as ``name`` and ``evaluate.n``, may
+            be set as well.
 
     Raises:
         InputError: the file or an override is invalid; the exception has one line per error.
@@ -74,7 +75,10 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
                 _report(sweep.document, ("compare", i, *key.split(".")), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
-            problem = "has no effect: every point has random labels, noise inputs or random tokens"
+            problem = (
+                "has no effect: every point has random labels, random tokens, or gaussian or "
+                "permuted_each inputs"
+            )
             sweep.document.report(("evaluate", evaluate.size_key), f"{problem}; remove it")
     raise_problems(sweep.document.problems)
     return sweep, points
@@ -100,8 +104,8 @@ def _build_sweep(document: Document) -> Sweep:
     assert spec is not None
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
         problem = f"unsupported version ({spec.frozen.version})"
-        fix = f"use the flexhpc release that wrote it; this release reads version {HASH_VERSION}"
-        document.report(("frozen",), f"{problem}; {fix}")
+        fix = "use the flexhpc release that wrote the spec"
+        document.report(("frozen",), f"{problem}; {fix} (this one reads version {HASH_VERSION})")
     fixed: dict[str, dict[str, Any]] = {}
     for name, values in spec.fixed.items():
         if name not in KEYS:
@@ -155,8 +159,8 @@ def _section_problem(name: str) -> str:
 def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
     """Build the axis of an entry of ``grid`` or ``zip``.
 
-    An axis with fewer than ``max_seeds`` seeds is extended to this number, because comparisons may
-    need seeds that the spec does not list.
+    An axis of ``seed`` with fewer than ``max_seeds`` values is extended to this number, because
+    comparisons may need seeds that the spec does not list.
     """
     keys = tuple(tuple(key.split(".")) for key in entry)
     values = list(zip(*entry.values(), strict=True))
@@ -168,7 +172,7 @@ def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -
 
 
 def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
-    """Return whether an entry of ``grid`` or ``zip`` is valid; report problems to the document."""
+    """Return whether an entry of ``grid`` or ``zip`` can be used; report its problems."""
     valid = True
     for key, values in entry.items():
         section = key.split(".")[0]
@@ -197,12 +201,15 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
 def _check_overlaps(
     axes: list[Axis], tuned: list[Keys], fixed: Mapping[str, Any], document: Document
 ) -> None:
-    """Report keys that are swept or tuned twice, and fixed keys of a section swept as a whole."""
+    """Report keys that two entries set, and fixed keys of a section that is swept as a whole."""
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
         for k, keys in enumerate(axis.keys):
             for key in fixed.get(keys[0], {}) if len(keys) == 1 else ():
-                problem = f"has no effect: {keys[0]} is swept as a whole; set {key} in its values"
+                problem = (
+                    f"has no effect: {keys[0]} is swept as a whole; set {key} in each value of "
+                    f"{keys[0]}"
+                )
                 document.report(("fixed", keys[0], key), problem, f"{keys[0]}.{key}")
             for other, line in seen.items():
                 shorter = min(len(keys), len(other))

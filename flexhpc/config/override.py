@@ -57,7 +57,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
 
 
 def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Set a key of a ``zip`` entry to ``value`` if this is a list; otherwise remove the key.
+    """Set a key of a ``zip`` entry to ``value``; remove the key if ``value`` is not a list.
 
     Return whether the key was set.
     """

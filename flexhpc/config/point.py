@@ -29,8 +29,8 @@ class Point:
         evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
-        precise_search: the search with the tolerance of the spec, if comparisons decide whether it
-            is needed; ``search`` is then coarser. None if there are no such comparisons.
+        precise_search: with ``compare.decide``, the search with the tolerance of the spec. It runs
+            only if a comparison needs it; ``search`` is coarse. None if ``search`` is the only one.
         optional: whether the spec does not list the seed of the point. Such a point is measured
             only if a comparison needs it.
     """

@@ -68,7 +68,7 @@ def _section_lines(section: str) -> Iterator[str]:
 
 
 def _table_rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
-    """Yield one table row for each key, written after ``prefix``; omit the key ``skip``."""
+    """Yield one table row for each key except ``skip``; put ``prefix`` before the names of keys."""
     for name, field in cls.model_fields.items():
         if name == skip or INTERNAL in field.metadata:
             continue

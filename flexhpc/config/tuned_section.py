@@ -179,10 +179,10 @@ def _find_candidates(
 def arms_of(model: TunedSection, training: TunedSection) -> tuple[Arm, ...]:
     """Return the arms of a point: all combinations of the tuned values of model and training."""
     candidates, arms = model.candidates | training.candidates, []
-    for (of_model, network), (of_training, procedure) in itertools.product(
+    for (model_values, network), (training_values, procedure) in itertools.product(
         model.arms, training.arms
     ):
-        values = of_model | of_training
+        values = model_values | training_values
         edges = [key for key, x in values.items() if x in (candidates[key][0], candidates[key][-1])]
         arms.append(
             Arm(

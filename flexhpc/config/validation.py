@@ -45,7 +45,7 @@ _BOUNDS = {
 SWEEP_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 _PATTERNS = {
     IMPORT_PATH_PATTERN: "have the form module:name",
-    SWEEP_NAME: "consist of letters, digits, _ and - (at most 100 characters, the first is not -)",
+    SWEEP_NAME: "consist of letters, digits, _ and - (at most 100 characters, not starting with -)",
 }
 _SYNONYMS = {"learning_rate": "lr"}
 

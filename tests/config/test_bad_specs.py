@@ -152,7 +152,7 @@ BAD = {
     "two budgets": (spec(training="{optimizer: adam, epochs: 3, steps: 5}"), ":5: training.steps: cannot be combined with epochs"),
     "unknown gate": (spec(training="{optimizer: adam, gates: {plato: off}}"), "mean plateau?"),
     "invalid gate mode": (spec(training="{optimizer: adam, gates: {plateau: on}}"), ":5: training.gates.plateau.mode"),
-    "patience longer than the budget": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "have no effect"),
+    "patience longer than the budget": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "must be below the budget (10 epochs), not 20"),
     "unknown policy": (spec(search="{policy: bisect}"), ":6: search.policy: \"bisect\""),
     "tolerance with growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
     "unknown key in grid": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),

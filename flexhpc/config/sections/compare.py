@@ -11,8 +11,8 @@ from flexhpc.config.sections.base import Section
 
 class Decide(Section):
     """Decision of a comparison with as few measurements as possible. The sweep first measures the
-    listed points coarsely. Then it measures only the points that undecided comparisons need: the
-    listed points to `search.tolerance`, then points with further seeds."""
+    listed points coarsely. For undecided comparisons, it then measures the listed points to
+    `search.tolerance`. If this is not enough, it measures points with further seeds."""
 
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Two EMCs are the same if their ratio lies between 1 / (1 + margin) and 1 + margin."""

@@ -14,7 +14,7 @@ from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code
 from flexhpc.custom.trainer import Trainer
 
 CUSTOM = "MODULE:NAME"
-"""Name of the variants with user code, in lists of variants."""
+"""Stands for the import path of user code in lists of variants."""
 
 
 class CustomCode(Section):

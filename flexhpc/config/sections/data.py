@@ -67,11 +67,11 @@ class Data(Section):
     """Number of classes of random labels; or, with `merge: random`, the number of classes into
     which the original classes are merged."""
     merge: Literal["random", "coarse"] | None = None
-    """Merges classes. `random`: into `classes` groups of near-equal numbers of classes, drawn once
-    per seed. `coarse`: into the super-classes of the data set."""
+    """Merges classes. `random`: into `classes` groups with near-equal numbers of original classes,
+    drawn once per seed. `coarse`: into the super-classes of the data set."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
-    """List with the new class of each original class, for any other merging. The new classes are 0,
-    1, 2, ... without gaps."""
+    """List with the new class of each original class, for mergings that `merge` does not offer. The
+    new classes are 0, 1, 2, ... without gaps."""
     inputs: Literal["original", "gaussian", "permuted", "permuted_each"] = "original"
     """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
     training set. `permuted`: one permutation of the pixels (or features) for all samples.
@@ -88,8 +88,8 @@ class Data(Section):
     """`fresh`: every probe has an independent random subset. `nested`: for each seed, all subsets
     are prefixes of one permutation of the samples."""
     conflicts: Literal["report", "drop"] = "report"
-    """Handling of identical inputs with different labels. `report`: their number is reported.
-    `drop`: of such inputs, only the samples with the majority label are kept."""
+    """Handling of groups of identical inputs with different labels. `report`: the number of groups
+    is reported. `drop`: in each group, only the samples with the majority label are kept."""
     test_fraction: Fraction = 0.0
     """Fraction of the samples held out as a test set, for data sets without a test set. The
     held-out samples are the same for every seed and are never trained on."""
@@ -241,8 +241,8 @@ class KnownTable(Data):
 class Table(Data):
     """Any table with a header: CSV (also compressed with gzip, bzip2, xz, zip or tar) or Parquet.
     Numeric columns are standardised, all other columns are one-hot encoded. A missing number is
-    replaced by the mean of its column, and a missing category is encoded as all zeros; an indicator
-    feature marks both."""
+    replaced by the mean of its column, and a missing category is encoded as all zeros. An
+    additional feature of the column marks the rows with missing values."""
 
     import_path: ClassVar[str] = "flexhpc.data.table:open_table"
     vectors: ClassVar[bool] = True
@@ -304,7 +304,7 @@ class Gaussian(Data):
 
 class RandomTokens(Data):
     """Sequences of uniformly random tokens, each of which is predicted from the previous tokens. A
-    sequence is fitted if every token after its prompt is predicted with the highest probability."""
+    sequence is fitted if every token after its prompt has the highest predicted probability."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
     vectors: ClassVar[bool] = True

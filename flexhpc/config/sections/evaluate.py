@@ -12,8 +12,8 @@ class Evaluate(Section):
     The model of each point is trained once more, on `n` samples or on the full training set, and
     its accuracy and calibration on the test set are recorded. If this training run interpolates
     (train accuracy 1), the gap between train and test accuracy measures generalization; the results
-    show which training runs interpolate. Points with random labels or noise inputs are skipped,
-    because generalization is impossible for them.
+    show which training runs interpolate. Points with random labels, random tokens, or `gaussian` or
+    `permuted_each` inputs are skipped, because generalization is impossible for them.
     """
 
     n: Count | None = None

@@ -83,12 +83,12 @@ class StabilityGate(Gate):
     learning rate is too large."""
 
     mode: Mode = "report"
-    """`report`: such a probe gets the verdict `unstable`, because the training recipe failed and
-    not the capacity. `reject`: in addition, the probe is rejected. `off`: the gate does not change
-    the verdict."""
+    """`report`: a failing probe whose loss rises well above its minimum gets the verdict
+    `unstable`, because the training recipe failed and not the capacity. `reject`: in addition, the
+    probe is rejected. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
-    """A probe is stable if its loss, after the minimum, rises by at most this fraction of the
-    decrease from initialisation to the minimum. The rise at the end of training counts."""
+    """A probe is unstable if its final loss exceeds its lowest loss by more than this fraction of
+    the decrease from initialisation to the lowest loss."""
 
 
 class Gates(Section):

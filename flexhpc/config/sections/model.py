@@ -27,11 +27,11 @@ class Subspace(Section):
     weights, and only z is trained."""
 
     dims: Count
-    """Dimension of the subspace and of z, which is the number of parameters of the point. Training
-    starts at z = 0."""
+    """Dimension of the random subspace: the length of z in the weights theta0 + P z, and the number
+    of parameters of the point. Training starts at z = 0."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
-    """Type of the fixed random matrix P. The columns of P have unit length, exactly or on
-    average."""
+    """Type of the fixed random matrix P in theta0 + P z. The columns of P have unit length, exactly
+    or on average."""
 
 
 class LowRank(Section):
@@ -39,7 +39,8 @@ class LowRank(Section):
     smaller matrices is added to W and trained."""
 
     rank: Count
-    """Rank of B A, limited to the smaller dimension of each matrix."""
+    """Rank of the trained product B A that is added to each matrix, limited to the smaller
+    dimension of the matrix."""
 
 
 class Quantised(Section):

@@ -53,16 +53,16 @@ class Search(Section):
 
 
 class QuantileSearch(Search):
-    """Keys of all searches that estimate a quantile: the n that a given fraction of the training
-    runs fits."""
+    """Keys of all searches that estimate a quantile: the n at which a given fraction of the
+    training runs fit."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
     """Estimand: `n50` is the n at which half of the training runs fit, `n90` the n at which 90 %
     fit, and so on."""
     eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
-    """Training errors (fractions, such as [0.01, 0.1]) for which the search also measures the
-    largest n that is trained to at most this error. For this, the search uses the same probes, and
-    additional probes if needed."""
+    """Training errors (fractions, such as [0.01, 0.1]). For each of them, the search also measures
+    the largest n that is trained to at most this error. For this, the search uses the same probes,
+    and additional probes if needed."""
 
     @property
     def quantile(self) -> float:

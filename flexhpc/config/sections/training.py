@@ -49,7 +49,8 @@ class Sam(Section):
     and costs twice as much."""
 
     rho: Annotated[Rate, NUISANCE] = 0.05
-    """Radius of the neighbourhood."""
+    """Radius of the neighbourhood of the weights in which sharpness-aware minimization searches for
+    the highest loss."""
 
 
 class Procedure(Section):
@@ -100,7 +101,10 @@ class Procedure(Section):
         return self.extends_smaller_budgets or self.doubling is not None
 
     def at_stage(self, stage: int) -> Procedure:
-        """Return the procedure with its budget doubled ``stage`` times."""
+        """Return the procedure with its budget doubled ``stage`` times.
+
+        The procedure is returned unchanged if its ``doubling`` is None.
+        """
         return self
 
     def check(self) -> Problems:
@@ -183,7 +187,7 @@ class Training(Procedure):
     `batches`: the batches of the epoch, each evaluated before its update, as in most training
     loops. `evaluation`: the whole subset, evaluated in eval mode after the epoch, which is slower.
     With both, training checks after every epoch whether all samples are fitted. With `batches`,
-    this check starts with a few samples that were missed late in the epoch."""
+    a few samples that were misclassified late in the epoch are checked first."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of parts into which each batch is split. Their gradients are computed separately and
     added in a fixed order, so that results are bitwise identical on any number of processes. By
@@ -213,13 +217,16 @@ class Training(Procedure):
         )
 
     def at_stage(self, stage: int) -> Training:
-        """Return the procedure with its budget doubled ``stage`` times."""
+        """Return the procedure with its budget doubled ``stage`` times.
+
+        The procedure is returned unchanged if its ``doubling`` is None.
+        """
         if self.until != "saturation" or self.budget is None:
             return self
         key, first = self.budget
         return self.model_copy(update={key: first << stage})
 
-    def conflict(self, setting: str, fix: str) -> tuple[str, str]:
+    def saturation_conflict(self, setting: str, fix: str) -> tuple[str, str]:
         """Return (key, problem) for a setting that cannot be combined with ``until:
         saturation``."""
         if "until" in self.model_fields_set:
@@ -247,7 +254,7 @@ class Training(Procedure):
         plateau = self.gates.plateau
         patience = None if plateau.mode == "off" else plateau.patience
         if patience is not None and self.epochs is not None and patience >= self.epochs:
-            problem = f"{patience} epochs have no effect within a budget of {self.epochs}"
+            problem = f"must be below the budget ({self.epochs} epochs), not {patience}"
             yield "gates.plateau.patience", f"{problem}; use a smaller patience, or plateau: off"
         for key, value in (("until", "convergence"), ("unconverged", "extend")):
             if getattr(self, key) == value and plateau.mode == "off":
@@ -274,9 +281,11 @@ class Training(Procedure):
 
     def _check_saturation(self) -> Problems:
         if self.schedule == "cosine":
-            yield self.conflict("schedule: cosine", "use wsd or constant, or set a budget")
+            yield self.saturation_conflict(
+                "schedule: cosine", "use wsd or constant, or set a budget"
+            )
         if self.unconverged == "extend":
-            yield self.conflict("unconverged: extend", "remove one of them")
+            yield self.saturation_conflict("unconverged: extend", "remove one of them")
         if self.max_budget is not None and self.budget is not None:
             key, first = self.budget
             if self.max_budget < 2 * first:
