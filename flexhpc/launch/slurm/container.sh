@@ -103,5 +103,5 @@ if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
   options+=(--name "$name")
 fi
 exec "$runtime" run --rm --network host --ipc host --read-only --tmpfs /tmp --no-healthcheck \
-  --log-driver none --env HOME --mount_points "$workdir" "${user[@]}" \
+  --log-driver none --env HOME --workdir "$workdir" "${user[@]}" \
   "${options[@]}" "${flags[@]}" --entrypoint "" "$image" "$@"
