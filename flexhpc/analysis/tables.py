@@ -89,10 +89,13 @@ class Column:
 
 
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
-    """Return a table of the columns that fit; cells of the rightmost columns are cut first.
+    """Return a table that fits the terminal.
+
+    While the table is too wide, the column with the lowest ``rank`` is omitted. Cells that are still
+    too long are shortened, in the rightmost columns first.
 
     Args:
-        columns: all columns; those that do not fit are removed by ``rank``.
+        columns: all columns, including those that may be omitted.
         width: width of the terminal (characters).
         styles: style of each row; empty for rows without a style.
     """

@@ -14,10 +14,10 @@ ProgressMark = tuple[object, ...]
 class Scheduler:
     """Starts workers for the points that are neither running nor assigned to an existing worker.
 
-    A point is assigned at most ``backend.max_assignments`` times without progress, or once if a
-    worker has crashed. These limits apply to workers that exit before they claim the point. If a
-    worker dies after it has claimed the point, the claim counts the death, and the key ``retries``
-    of the profile limits the number of deaths.
+    If a worker exits before it claims its point, the point is assigned again, up to
+    ``backend.max_assignments`` times without progress. After a crash of any local worker, no point
+    is assigned again. If a worker dies after it has claimed its point, the claim counts the death,
+    and the key ``retries`` of the profile limits the number of deaths.
     """
 
     def __init__(self, backend: Backend) -> None:

@@ -154,11 +154,12 @@ class Times:
         return total
 
     def bounded_log_likelihood(self, by_law: Floats) -> Floats:
-        """Return the log of the mean likelihood of all laws, with a lower bound, shape (curves,).
+        """Return the log of the likelihood of all laws together, plus a floor, shape (curves,).
 
-        A misspecified law must not outweigh the verdicts. Therefore the result shifts the odds of
-        two curves by a factor of at most ``MAX_TIME_FACTOR``. The times are ignored if no curve
-        explains them better than a broad distribution.
+        The floor is a fraction 1 / ``MAX_TIME_FACTOR`` of the largest likelihood, so the times
+        change the odds of two curves by at most this factor: a misspecified law cannot outweigh the
+        verdicts. If no curve explains the times better than a broad distribution, the floor is so
+        large that the times have hardly any effect.
 
         Args:
             by_law: result of :meth:`log_likelihood_by_law`.

@@ -33,7 +33,7 @@ from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.description import point_description
 from flexhpc.tracking.state import local_uri, sync_state, sync_state_path
-from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, view_state, was_moved
+from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, runs_table_view, was_moved
 
 POINT, PROBE, LOGGED, EVALUATED, REPORT = (
     "flexhpc.point_id",
@@ -146,7 +146,7 @@ class Syncer:
             note += f" ([report at the last sync]({page}))"
         note += "."
         for key, value in (
-            (VIEW_TAG, view_state(self.reader.points)),
+            (VIEW_TAG, runs_table_view(self.reader.points)),
             ("mlflow.note.content", note),
             ("mlflow.experimentKind", "custom_model_development"),
         ):

@@ -19,7 +19,7 @@ KIND, ENDED_BY = "flexhpc.kind", "ended_by"
 _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param", "doubling")
 
 
-def view_state(points: Sequence[Point]) -> str:
+def runs_table_view(points: Sequence[Point]) -> str:
     """Return the state of the runs table as JSON, in the format of MLflow's "share view" button.
 
     The table has one row per point, with its swept keys, number of parameters, EMC, interval, EMC

@@ -267,7 +267,7 @@ def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
 
 @contextlib.contextmanager
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
-    """Do not update the running statistics of BatchNorm within the block."""
+    """Context manager in which BatchNorm does not update its running statistics."""
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -180,7 +180,7 @@ class Group:
         return result
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors with the tensors of rank 0 (collective call)."""
+        """Overwrite the tensors of every process with those of process 0 (collective call)."""
         if self.size > 1:
             with _peer_errors():
                 for tensor in tensors:

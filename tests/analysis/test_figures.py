@@ -30,7 +30,7 @@ def test_points_are_distinct_and_nearest_to_their_x(seeds: int, logarithmic: boo
         for number, (facet, name, x, _) in enumerate(points)
     ]
     dodge = Dodge(rows, NAMES, [50, 2000], 600, logarithmic=logarithmic)
-    drawn = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in rows]
+    drawn = [dodge.x(row["x"], row["series"], dodge.offsets[row["id"]]) for row in rows]
     distinct = {(row["facet"], round(x, 9)) for row, x in zip(rows, drawn, strict=True)}
     assert len(distinct) == len(rows)
     axis = np.log if logarithmic else np.asarray
@@ -51,7 +51,7 @@ def test_nearly_equal_sizes_share_a_position(order: int) -> None:
         for i, (name, x) in enumerate([*zip(NAMES, sizes, strict=True), ("relu", 4000.0)])
     ]
     dodge = Dodge(rows, NAMES, [500, 8000], 600, logarithmic=True)
-    drawn = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in rows[:3]]
+    drawn = [dodge.x(row["x"], row["series"], dodge.offsets[row["id"]]) for row in rows[:3]]
     assert dodge.step > 0
     assert np.diff(np.log(drawn)) == pytest.approx([dodge.step] * 2)
 
@@ -59,7 +59,7 @@ def test_nearly_equal_sizes_share_a_position(order: int) -> None:
 def test_points_with_different_x_are_not_moved() -> None:
     rows = [{"id": i, "facet": "", "series": "", "x": x} for i, x in enumerate([10.0, 100.0])]
     dodge = Dodge(rows, [""], [1, 1000], 600, logarithmic=True)
-    assert [dodge.x(row["x"], "", dodge.ranks[row["id"]]) for row in rows] == [10, 100]
+    assert [dodge.x(row["x"], "", dodge.offsets[row["id"]]) for row in rows] == [10, 100]
 
 
 @pytest.mark.parametrize("rates", [[2e-3, 3e-3, 4e-3], [1e-3, 3e-2, 1e-1]])

@@ -28,7 +28,8 @@ class Dodge:
     Attributes:
         step: distance between neighbouring points, in units of the axis (of its natural logarithm
             if it is logarithmic); 0 if no two points share a position.
-        ranks: by id of the point: its offset (steps) from the middle of its curve at its x.
+        offsets: distance of each point (steps) from the centre of the points that its curve has at
+            the same x, by id of the point.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Dodge:
         for row in rows:
             position = self._positions[row["x"]]
             curves.setdefault((row["facet"], position, row["series"]), []).append(row["id"])
-        self.ranks = {
+        self.offsets = {
             point: rank - (len(ids) - 1) / 2
             for ids in curves.values()
             for rank, point in enumerate(ids)

@@ -144,7 +144,7 @@ def _plot_curves(
     for line in lines:
         line["x"] = dodge.x(line["x"], line["series"])
     for row in rows:
-        row["x"] = dodge.x(row["x"], row["series"], dodge.ranks[row["id"]])
+        row["x"] = dodge.x(row["x"], row["series"], dodge.offsets[row["id"]])
     data = [*rows, *lines, *labels]
     if layout.x_axis == "size" and not per_parameter:
         diagonal = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
