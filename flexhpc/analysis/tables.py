@@ -91,8 +91,8 @@ class Column:
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
     """Return a table that fits the terminal.
 
-    While the table is too wide, the column with the lowest ``rank`` is omitted. Cells that are still
-    too long are shortened, in the rightmost columns first.
+    While the table is too wide, the column with the lowest ``rank`` is omitted. Cells that are
+    still too long are shortened, in the rightmost columns first.
 
     Args:
         columns: all columns, including those that may be omitted.
