@@ -123,6 +123,28 @@ def test_a_finished_run_is_refined_without_repeating_probes(
     assert results_by_point(run) == results_by_point(undisturbed_run)
 
 
+def test_a_sweep_ends_if_refined_points_fail_before_their_first_probe(
+    spec: Path, tmp_path: Path, cli: Cli
+) -> None:
+    """The model can no longer be built after the coarse measurement. The coarse EMCs are kept."""
+    (tmp_path / "fragile.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\n\n"
+        "def build(shape, classes, width):\n"
+        "    if Path(__file__).with_name('broken').exists():\n"
+        "        raise RuntimeError('out of licences')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, classes))\n"
+    )
+    text = spec.read_text().replace("barrier_net:Net", "fragile:build")
+    spec.write_text(text[: text.index("compare:")])
+    run = tmp_path / "runs" / "small"
+    cli("sweep", "small.yaml", "--set", "search.tolerance=0.5")
+    before = results_by_point(run)
+    (tmp_path / "broken").touch()
+    spec.write_text(text)
+    assert "out of licences" in finish_with_status(start_sweep(spec), 1)
+    assert results_by_point(run) == before
+
+
 def test_detach_is_rejected(spec: Path, tmp_path: Path, cli: Cli) -> None:
     Barrier(tmp_path)
     message = cli("sweep", spec, "--detach", check=2).stderr
