@@ -21,6 +21,7 @@ from flexhpc.data.labelling import (
     training_mask,
 )
 from flexhpc.data.sources import open_source
+from flexhpc.data.standard_files import default_folders
 from flexhpc.data.summary import moments, moments_per_pixel, pool_moments, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
@@ -218,14 +219,18 @@ def load_test_set(data: Data, seed: int) -> TestSet:
 def _load_source(data: Data, seed: int) -> _LoadedSource:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
     section = data.model_dump_json(include=keys, exclude_none=True)
-    return _load_source_cached(type(data), section, seed if data.seeded else 0)
+    # The default folders are part of the key, because a notebook may change them between two calls.
+    return _load_source_cached(type(data), section, seed if data.seeded else 0, default_folders())
 
 
 @lru_cache(maxsize=2)
-def _load_source_cached(variant: type[Data], section: str, seed: int) -> _LoadedSource:
+def _load_source_cached(
+    variant: type[Data], section: str, seed: int, folders: tuple[str | None, ...]
+) -> _LoadedSource:
     """Load a source, and keep it in a cache.
 
-    The section is passed as JSON text, because sections with lists cannot be hashed.
+    The section is passed as JSON text, because sections with lists cannot be hashed. ``folders`` is
+    only part of the key of the cache.
     """
     data = variant.model_validate_json(section)
     source = open_source(data, seed)

@@ -54,6 +54,20 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
     return folders
 
 
+def default_folders() -> tuple[str | None, ...]:
+    """Return the folders on which the default folders of all data sets depend.
+
+    These are the working directory, or None if it was removed, and the values of the environment
+    variables.
+    """
+    try:
+        working_directory = os.getcwd()
+    except FileNotFoundError:
+        working_directory = None
+    variables = ("FLEXHPC_DATA", "SCIKIT_LEARN_DATA")
+    return (working_directory, *map(os.environ.get, variables))
+
+
 def find_or_download(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path]:

@@ -56,6 +56,9 @@ def test_covtype_layouts_give_equal_samples(
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(roots[3]))
     loaded.append(load("covtype"))
     assert len({samples.fingerprint for samples in loaded}) == 1
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "none"))
+    with pytest.raises(PointError, match="was not found"):
+        load("covtype")  # not from the cache of loaded sources
     samples = loaded[0]
     np.testing.assert_array_equal(samples.inputs.rows, rows[:, :-1])
     np.testing.assert_array_equal(samples.labels, rows[:, -1] - 1)
