@@ -143,7 +143,8 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
     The samples are divided by confidence into 15 bins of equal width. The error is the mean of
-    |accuracy - confidence| over the bins, weighted by the number of samples in each bin.
+    the absolute difference of accuracy and confidence over the bins, weighted by the number of
+    samples in each bin.
 
     Args:
         probabilities: predicted probabilities, float (m, classes).

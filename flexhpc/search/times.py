@@ -1,6 +1,6 @@
 """Likelihood of the times at which training runs fitted, on grids of fit curves.
 
-With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n:
+With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n::
 
     P(fit within exp(u) times the budget | n)
         = (1 - lapse) / (1 + exp((log n - threshold - shift(u)) / width))
