@@ -49,9 +49,9 @@ class Policy:
             search has ended.
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, or None if the history is not sufficient.
-        probe_bound: ``(section, n_limit, *, rejects)`` -> upper bound on the proposed probes, as pairs
-            of n and number of probes. ``max_cost`` is ignored; the number is inf if nothing else
-            limits the probes. ``rejects`` says whether a convergence gate may reject probes.
+        probe_bound: ``(section, n_limit, *, rejects)`` -> upper bound on the proposed probes, as
+            pairs of n and number of probes. ``max_cost`` is ignored; the number is inf if nothing
+            else limits the probes. ``rejects`` says whether a convergence gate may reject probes.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
