@@ -28,7 +28,7 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], An
 def imports_without_gc() -> Iterator[None]:
     """Disable the garbage collector in the ``with`` block, to import large packages faster.
 
-    Imports create hardly any garbage, but the collector takes up to 10 % of the import time
+    Imports create little garbage, but the collector takes up to 10 % of the import time
     (bench/worker_start.py).
     """
     was_on = gc.isenabled()

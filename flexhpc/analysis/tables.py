@@ -366,7 +366,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
 
 
 def _progress(status: PointStatus) -> dict[str, str]:
-    """Return the cells that describe the current probe; they are empty if there is no probe."""
+    """Return the cells that describe the current probe; empty cells without a current probe."""
     if not (progress := status.progress):
         return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
     epoch, epochs = progress["epoch"], progress["epochs"]

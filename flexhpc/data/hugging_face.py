@@ -65,7 +65,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
 
 
 def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
-    """Return the training split and the test split (None if there is no test split)."""
+    """Return the training split and the test split (None if the data set has none)."""
     if not hasattr(data_set, "keys"):
         return data_set, None
     for key, name in (("split", data.split), ("test_split", data.test_split)):

@@ -162,7 +162,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
         history: finished probes, in any order.
 
     Returns:
-        The estimate; None if there are no accepted probes.
+        The estimate; None without accepted probes.
     """
     if not accepted_probes(history):
         return None
@@ -196,7 +196,7 @@ def _unconfirmed_n(
 ) -> int | None:
     """Return an n that must be probed before the search may end with this interval.
 
-    Return None if there is no such n. The posterior alone is not sufficient, because it also
+    Return None if no n qualifies. The posterior alone is not sufficient, because it also
     depends on the numbers of missed samples: a fit must confirm the lower end of the interval, and
     a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is required. If no
     probe failed, a fit at ``n_limit`` is required.

@@ -200,7 +200,7 @@ def estimate_so_far(
 ) -> Estimate | None:  # fmt: skip
     """Return the current estimate of a finished or unfinished search.
 
-    Return None if there are no accepted probes. If a search is unfinished, its interval is wider,
+    Return None without accepted probes. If a search is unfinished, its interval is wider,
     and the estimate is censored on a side on which no probe bounds it. If a search has ended and
     every probe was rejected, all probes count as failures.
 

@@ -400,7 +400,7 @@ def _probe_run_name(number: int, probe: ProbeSummary, budget: tuple[str, int] | 
 
 
 def _evaluation_settings(record: PointRecord) -> str:
-    """Return the settings of the stored evaluation as JSON; empty if there is no evaluation."""
+    """Return the settings of the stored evaluation as JSON; empty without an evaluation."""
     if record.evaluation is None:
         return ""
     return json.dumps([record.evaluation["asked"], record.evaluation.get("stage", 0)])

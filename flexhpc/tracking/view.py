@@ -84,7 +84,7 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
         name: name of the sweep, which is also the name of its experiment.
 
     Returns:
-        None if there is no database, or if the experiment is not in the database.
+        None if the database does not exist or does not contain the experiment.
 
     Raises:
         sqlite3.Error: the database cannot be read.

@@ -208,7 +208,7 @@ class SlurmBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the log path of the newest task with this point; empty if there is no task."""
+        """Return the log path of the newest task with this point; empty without a task."""
         for record in reversed(self.records):
             for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:
