@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from flexhpc.analysis.effect import Effect, Pairing, effects_of, with_verdicts
 from flexhpc.config.sections.compare import Compare
@@ -102,7 +102,7 @@ def levels_of(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
         above = np.cumsum(density[::-1])[::-1]
         boundary = float(np.interp(-error * added, -above, sums))
         density[sums >= boundary] = 0.0
-        levels.append(float(norm.sf(boundary / math.sqrt(time))))
+        levels.append(float(ndtr(-boundary / math.sqrt(time))))
     return tuple(levels)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.likelihood import (
@@ -472,16 +473,14 @@ def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int |
         differ_level: level of the test that two EMCs differ; same_level: level of the test that
             they are the same.
     """
-    from scipy.stats import norm
-
     pairs = effect.pairs - effect.bounds
     if effect.low is None or effect.high is None or not pairs:
         return None
-    deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + LEVEL) / 2))
+    deviation = math.log(effect.high / effect.low) / (2 * ndtri((1 + LEVEL) / 2))
     log_ratio = abs(math.log(effect.ratio))
     needed = math.inf
     same_distance = math.log1p(effect.margin) - log_ratio
     for distance, level in ((log_ratio, differ_level), (same_distance, same_level)):
         if distance > 0:
-            needed = min(needed, pairs * (norm.isf(level) * deviation / distance) ** 2)
+            needed = min(needed, pairs * (ndtri(level) * deviation / distance) ** 2)
     return max(math.ceil(needed) - pairs, 1) if needed < _MAX_PAIRS else None

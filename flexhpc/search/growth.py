@@ -6,7 +6,7 @@ The state of the search is replayed from the history.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from flexhpc.config.sections.search import Growth
 from flexhpc.search.arms import Coordinates
@@ -73,7 +73,7 @@ def _stopping_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[f
     needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(ns) + 1)
     for chance in curve.resample(_CURVES).chance(ns):
-        passes = binom.sf(needed - 1, 2 * needed - 1, chance)
+        passes = bdtrc(needed - 1, 2 * needed - 1, chance)
         survival = np.concatenate(([1.0], np.cumprod(passes)))
         total += survival - np.concatenate((survival[1:], [0.0]))
     below = np.cumsum(total) / total.sum()
