@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
+import gc
 import sys
 from typing import Annotated
 
@@ -58,6 +60,7 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the command line. For an error that a user can cause, print only the message."""
+    atexit.register(gc.freeze)  # skip the garbage collection at exit, which takes 0.1 s
     try:
         app()
     except InputError as error:
