@@ -23,7 +23,7 @@ name: extended
 fixed:
   data: {source: npz, path: vectors.npz, labels: random}
   model: {family: fourier, features: 40}
-  training: {optimizer: lion, lr: 1e-2, batch_size: 32, steps: 600}
+  training: {optimizer: rmsprop, lr: 1e-2, batch_size: 32, steps: 600}
   search: {policy: rungs, rungs: [4, 16, 64, 256]}
 grid:
   seed: [0]
@@ -105,4 +105,4 @@ def test_new_variants_in_packed_data_the_plan_and_the_reference(extended_copy: P
     assert planned["points"][0]["params"] == 41 * 3
     code = "from flexhpc.config.reference import reference; print(reference())"
     reference = run_copy(extended_copy, extended_copy, code=code)
-    assert all(f"### `{name}`" in reference for name in ("lion", "npz", "fourier", "rungs"))
+    assert all(f"### `{name}`" in reference for name in ("rmsprop", "npz", "fourier", "rungs"))
