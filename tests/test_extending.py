@@ -23,8 +23,8 @@ name: extended
 fixed:
   data: {source: npz, path: vectors.npz, labels: random}
   model: {family: fourier, features: 40}
-  training: {optimizer: lion, lr: 1e-2, batch_size: 32, steps: 600}
-  search: {policy: rungs, rungs: [4, 16, 64, 256]}
+  training: {optimizer: rmsprop, lr: 1e-2, batch_size: 32, steps: 600}
+  search: {policy: rungs, rungs: [4, 16, 64, 256], eps: [0.1]}
 grid:
   seed: [0]
 """
@@ -88,6 +88,7 @@ def test_a_point_of_new_variants_is_measured(extended_copy: Path) -> None:
     (row,) = rows
     assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "data")
     assert row["largest_fit"] >= 16
+    assert row["emc_eps_0.1"] >= 4
     assert row["smallest_fail"] <= 256
     page = (extended_copy / "runs" / "extended" / "report" / "index.html").read_text()
     assert "<h2>Cost</h2>" in page
@@ -105,4 +106,4 @@ def test_new_variants_in_packed_data_the_plan_and_the_reference(extended_copy: P
     assert planned["points"][0]["params"] == 41 * 3
     code = "from flexhpc.config.reference import reference; print(reference())"
     reference = run_copy(extended_copy, extended_copy, code=code)
-    assert all(f"### `{name}`" in reference for name in ("lion", "npz", "fourier", "rungs"))
+    assert all(f"### `{name}`" in reference for name in ("rmsprop", "npz", "fourier", "rungs"))

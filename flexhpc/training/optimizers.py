@@ -150,7 +150,7 @@ _ADAM, _ADAMW = (_fused_class(cls, _adam_kernel) for cls in (torch.optim.Adam, t
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's SGD, which is also used for full-batch gradient descent."""
     return _SGD(
-        _lr_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
+        lr_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
         weight_decay=training.weight_decay, fused=True,
     )  # fmt: skip
 
@@ -158,14 +158,14 @@ def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
 def adam(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's Adam."""
     return _ADAM(
-        _lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
+        lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
     )
 
 
 def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's AdamW."""
     return _ADAMW(
-        _lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
+        lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
     )
 
 
@@ -188,12 +188,13 @@ def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
 
 
-def _lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]:
+def lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]:
     """Return parameter groups, each with the parameters that have the same learning-rate factor.
 
     Args:
         parameters: all parameters; the factor of parameters without ``lr_factors`` is 1.
-        factor_index: index of the factor in ``lr_factors``.
+        factor_index: index of the factor in ``lr_factors``: 0 if a step is proportional to the
+            gradient, 1 if it is normalised as in Adam.
     """
     groups: dict[float, Parameters] = {}
     for parameter in parameters:

@@ -55,7 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_sources(folder)
     write_images(folder / "pictures", {"night": 2, "day": 3})
     write_images(folder / "latin", {os.fsdecode(b"caf\xe9"): 2, "<b>": 2})
-    shutil.copytree(folder / "mnist", folder / "fashion_mnist")
     for name, names in (("fine", FINE), ("incomplete", FINE[:-1])):
         shutil.copytree(folder / "cifar100", folder / name)
         path = folder / name / "cifar-100-binary" / "fine_label_names.txt"

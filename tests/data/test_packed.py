@@ -16,13 +16,15 @@ import pandas as pd
 import pytest
 
 from flexhpc.config.sections.data import Data
+from flexhpc.config.variants import variants
 from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.dataset import Source, Split
 from flexhpc.data.packed import MAGIC, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
-from tests.data.test_uci import ADULT, ADULT_TEST
+from tests.data.test_formats import write_formats
+from tests.data.test_uci import ADULT, ADULT_TEST, CREDIT, as_csv, covtype_rows
 from tests.data.writers import (
     RNG,
     cifar_batch,
@@ -43,6 +45,7 @@ def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
         labels = RNG.integers(0, 10, 40, dtype=np.uint8)
         images[5], labels[5], images[7] = images[3], (labels[3] + 1) % 10, images[3]
         write_mnist(folder / "mnist", zipped=False, images=images, labels=labels, split=split)
+    shutil.copytree(folder / "mnist", folder / "fashion_mnist")
     batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
     write_cifar10(folder / "cifar10", batches[:5], batches[5])
     fine = cifar_batch(50, "fine_labels", 100)
@@ -51,16 +54,26 @@ def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
     write_cifar5m(folder / "cifar5m", {0: 5, 1: 6})
     write_images(folder / "images" / "train", {"a": 3, "b": 70})
     write_images(folder / "images" / "val", {"a": 2, "b": 1})
-    (folder / "adult").mkdir()
-    (folder / "adult" / "adult.data").write_text(ADULT * 4)
-    (folder / "adult" / "adult.test").write_text(ADULT_TEST)
     rows = [f"{RNG.normal() if i % 4 else ''},{'pq'[i % 2]},{i % 3}" for i in range(30)]
-    (folder / "t.csv").write_text("a,b,y\n" + "\n".join(rows))
-    sources = {name: {"root": str(folder / name)} for name in
-               ("mnist", "cifar10", "cifar100", "cifar5m", "adult")}  # fmt: skip
-    return sources | {
+    for name, text in {
+        "adult/adult.data": ADULT * 4, "adult/adult.test": ADULT_TEST,
+        "covtype/covtype.data": as_csv(covtype_rows()), "credit/uci_credit_card.csv": CREDIT,
+        "t.csv": "a,b,y\n" + "\n".join(rows),
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    formats = folder / "formats"
+    formats.mkdir()
+    write_formats(formats)
+    roots = ("mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m", "adult", "covtype",
+             "credit")  # fmt: skip
+    return {name: {"root": str(folder / name)} for name in roots} | {
         "image_folder": {"root": str(folder / "images")},
         "table": {"path": str(folder / "t.csv"), "target": "y"},
+        "arrays": {"path": str(formats / "keras.npz")},
+        "image_table": {"path": str(formats / "parquet"), "split": "train", "test_split": "test"},
+        "hugging_face": {"path": str(formats / "hf")},
+        "webdataset": {"path": str(formats / "tars")},
         "digits": {},
     }
 
@@ -71,7 +84,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     return write_sources(tmp_path_factory.mktemp("sources"))
 
 
-SOURCES = ("mnist", "cifar10", "cifar100", "cifar5m", "adult", "image_folder", "table", "digits")
+SOURCES = [
+    name
+    for name, cls in variants("data").items()
+    if issubclass(cls, Data) and not cls.seeded and not cls.aliases
+]
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"labels": "corrupted", "corruption": 0.3, "test_fraction": 0.2, "inputs": "permuted"},
@@ -83,16 +100,18 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     tmp_path: Path, source: str, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    assert source in sources, f"add {source} to write_sources in tests/data/test_packed.py"
     keys = sources[source]
     all_settings = (*SETTINGS, *([{"merge": "coarse"}] if source == "cifar100" else []))
     sections = [section(source=source, **keys, **settings) for settings in all_settings]
     originals = [(load_samples(data, 3), _test_rows(data)) for data in sections]
     packed = prepare(source, keys)
-    name = {"image_folder": "images", "table": "t"}.get(source, source)
+    key = sections[0].location_key()
+    name = source if key is None else Path(keys[key]).stem
     assert packed.path == Path("data") / f"{name}.packed"
     verify_packed(packed.path)
-    if source != "digits":
-        keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
+    if key is not None:
+        keys = {**keys, key: str(packed.path)}
     load_samples.__globals__["_load_source_cached"].cache_clear()
     for settings, (plain, test) in zip(all_settings, originals, strict=True):
         data = section(source=source, **keys, **settings)

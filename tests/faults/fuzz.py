@@ -39,7 +39,6 @@ from flexhpc.store.status import StatusReader, open_run
 from flexhpc.training import checkpoint
 from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
-from tests.data.test_formats import write_formats
 from tests.data.test_packed import section, write_sources
 from tests.data.writers import write_text
 from tests.faults.checkpoints import saved_checkpoint
@@ -278,14 +277,9 @@ def claims() -> Fuzzer:
 
 
 def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Write a small file of each general format; yield its source and the keys that select it."""
-    write_formats(folder)
-    for source, name in (
-        ("arrays", "keras.npz"), ("arrays", "deflated.npz"), ("webdataset", "tars/a.tar"),
-        ("image_table", "parquet/train-1.parquet"), ("hugging_face", "hf"),
-    ):  # fmt: skip
-        yield source, {"path": str(folder / name)}
-    yield "arrays", {"path": str(folder / "x.npy"), "target": "y.npy"}
+    """Yield further sources and their keys, for files of ``write_sources`` and for new files."""
+    yield "arrays", {"path": str(folder / "formats" / "deflated.npz")}
+    yield "arrays", {"path": str(folder / "formats" / "x.npy"), "target": "y.npy"}
     pd.DataFrame({"a": np.arange(12) / 7, "y": np.arange(12) % 3}).to_parquet(folder / "t.parquet")
     (folder / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n3,0\n"))
     for name in ("t.parquet", "t.csv.gz"):

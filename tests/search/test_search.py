@@ -1,4 +1,4 @@
-"""Bisection and growth: estimates, intervals, censoring and cost bounds."""
+"""Bisection and growth: estimates, intervals, censoring and cost bounds; rules for all policies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexhpc.config.sections.search import Bisection, Growth, Search
+from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam
+from flexhpc.config.variants import variants
 from flexhpc.search import Bracket, Probe, advance, cost_bound, estimate_so_far
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
@@ -20,15 +21,19 @@ from tests.search.helpers import Train, fits, fits_with, play, result
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)
 
-searches = st.one_of(
-    st.builds(
+SEARCHES = {
+    name: st.builds(cls.model_validate, st.just({"policy": name}))
+    for name, cls in variants("search").items()
+    if cls is not Bayes  # tests/search/test_bayes.py
+} | {
+    "bisection": st.builds(
         Bisection,
         policy=st.just("bisection"),
         start=st.integers(1, 5000),
         tolerance=st.floats(0.001, 3),
         seeds_per_n=st.integers(1, 5),
     ),
-    st.builds(
+    "growth": st.builds(
         Growth,
         policy=st.just("growth"),
         start=st.integers(1, 5000),
@@ -36,10 +41,12 @@ searches = st.one_of(
         step=st.none() | st.integers(20, 500),
         seeds_per_n=st.integers(1, 3),
     ),
-)
+}
+"""Sections of each policy; without an entry, all keys have their defaults."""
+every_policy = pytest.mark.parametrize("policy", SEARCHES)
 
 
-@given(searches, st.integers(1, 20_000), st.integers(0, 25_000))
+@given(SEARCHES["bisection"] | SEARCHES["growth"], st.integers(1, 20_000), st.integers(0, 25_000))
 def test_search_finds_a_sharp_threshold(search: Search, n_limit: int, threshold: int) -> None:
     estimate, history = play(search, n_limit, fits(lambda n, _: n <= threshold))
     low, high = estimate.largest_fit, estimate.smallest_fail
@@ -62,8 +69,10 @@ def test_search_finds_a_sharp_threshold(search: Search, n_limit: int, threshold:
     assert estimate.cost == sum(r.cost for r in history)
 
 
-@given(searches, st.integers(1, 20_000), st.randoms(use_true_random=False))
-def test_random_verdicts_give_a_valid_estimate(search: Search, n_limit: int, random) -> None:
+@every_policy
+@given(st.data(), st.integers(1, 20_000), st.randoms(use_true_random=False))
+def test_random_verdicts_give_a_valid_estimate(policy: str, data, n_limit: int, random) -> None:
+    search = data.draw(SEARCHES[policy])
     estimate, _ = play(search, n_limit, fits(lambda *_: random.random() < 0.5))
     assert 0 <= estimate.emc <= n_limit
     assert estimate.emc_lo <= estimate.emc
@@ -71,10 +80,12 @@ def test_random_verdicts_give_a_valid_estimate(search: Search, n_limit: int, ran
     assert (estimate.emc_hi is None) == (estimate.censored == "right")
 
 
-@settings(max_examples=30)
-@given(searches, st.integers(100, 20_000), st.randoms(use_true_random=False))
-def test_proposal_depends_only_on_the_history(search: Search, n_limit: int, random) -> None:
+@every_policy
+@settings(max_examples=15)
+@given(st.data(), st.integers(100, 20_000), st.randoms(use_true_random=False))
+def test_proposal_depends_only_on_the_history(policy: str, data, n_limit: int, random) -> None:
     """The order of the probes has no effect, so that a resumed search needs no other state."""
+    search = data.draw(SEARCHES[policy])
     estimate, history = play(search, n_limit, fits(lambda n, _: random.random() < 500 / (n + 1)))
     for length in range(len(history)):
         shuffled = history[:length]

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from flexhpc.config.sections.training import Adam, AdamW, Gd, Muon, Sgd, Shampoo, Soap, Training
-from flexhpc.config.variants import variants
+from flexhpc.config.sections.training import Muon, Sgd, Soap, Training
 from flexhpc.training.optimizers import (
     learning_rate,
     make_optimizer,
@@ -24,18 +23,10 @@ from flexhpc.training.optimizers import (
     update_weights,
 )
 from flexhpc.training.shampoo import Shampoo as FastShampoo
+from tests import sections
 from tests.training import reference_optimizers as reference
 
-ALL: tuple[Training, ...] = (
-    Sgd(optimizer="sgd", weight_decay=0.01),
-    Gd(optimizer="gd", momentum=0.5),
-    Adam(optimizer="adam"),
-    AdamW(optimizer="adamw"),
-    Shampoo(optimizer="shampoo", weight_decay=0.01),
-    Soap(optimizer="soap", weight_decay=0.1),
-    Muon(optimizer="muon", weight_decay=0.1),
-)
-optimizers = pytest.mark.parametrize("training", ALL, ids=lambda training: training.optimizer)
+every_optimizer = pytest.mark.parametrize("name", sections.OPTIMIZERS)
 
 Loss = Callable[[int], Tensor]
 Problem = Callable[[], tuple[list[nn.Parameter], Loss]]
@@ -192,10 +183,10 @@ def test_sam_does_not_move_weights_without_a_gradient() -> None:
     assert flat.tolist() == [1, 1, 1]
 
 
-@optimizers
-def test_parameters_without_a_gradient_are_not_changed(training: Training) -> None:
+@every_optimizer
+def test_parameters_without_a_gradient_are_not_changed(name: str) -> None:
     weights = [nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
-    optimizer = make_optimizer(training, weights)
+    optimizer = make_optimizer(sections.optimizer(name, weight_decay=0.1), weights)
     for _ in range(3):
         weights[0].grad = torch.tensor([[1.0, 2.0]] * 3)
         optimizer.step()
@@ -203,12 +194,12 @@ def test_parameters_without_a_gradient_are_not_changed(training: Training) -> No
     assert (weights[1] == 1).all()
 
 
-@optimizers
+@every_optimizer
 @pytest.mark.parametrize("finite", [0, 4])
-def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
+def test_non_finite_gradients_give_nan(name: str, finite: int) -> None:
     """The training run then diverges instead of ending with an error of linear algebra."""
     weight = nn.Parameter(torch.ones(3, 2))
-    optimizer = make_optimizer(training, [weight])
+    optimizer = make_optimizer(sections.optimizer(name, weight_decay=0.1), [weight])
     for step in range(24):
         weight.grad = torch.full((3, 2), math.nan if step >= finite else 1.0)
         update_weights(optimizer)
@@ -260,18 +251,13 @@ def test_the_learning_rate_rises_linearly_during_warm_up(
         assert ratio == pytest.approx(min(1, (step + 1) / warmup))
 
 
-def test_all_optimizers_are_tested() -> None:
-    sections = {cls for cls in variants("training").values() if issubclass(cls, Training)}
-    assert sections == {type(training) for training in ALL}
-
-
 TORCH_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 @pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
 def test_fused_steps_and_states_equal_those_of_torch(name: str) -> None:
     """With several rates and, except for SGD, which torch does not support, missing gradients."""
-    section = variants("training")[name].model_validate({"optimizer": name, "weight_decay": 0.1})
+    section = sections.optimizer(name, weight_decay=0.1)
     momentum = {"momentum": section.momentum} if name == "sgd" else {}
 
     def torch_optimizer(_: Training, weights: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flexhpc.config.sections.base import Section
+from tests import sections
 from tests.barrier import TIMEOUT
 from tests.training.helpers import assert_outcomes_close, assert_outcomes_equal
 
@@ -62,31 +64,31 @@ class Case:
         )
 
 
+def keys_of(section: Section) -> str:
+    """Return the keys of a section that are set, as text of a spec."""
+    return section.model_dump_json(exclude_unset=True)[1:-1]
+
+
 FAMILIES = {
-    "linear": Case("family: linear"),
-    "mlp": Case(MLP),
+    name: Case(
+        keys_of(sections.small_network(name)), f"{ADAM}, batch_size: 32, epochs: 2",
+        TOKENS if cls.tokens else DIGITS, n=40,
+    )
+    for name, cls in sections.FAMILIES.items()
+} | {
     "mlp, BatchNorm": Case(f"{MLP}, norm: batch"),
     "mlp, mup": Case("family: mlp, width: 16, depth: 2, init: mup, base_width: 8"),
-    "cnn": Case(CNN),
     "cnn, LayerNorm": Case(f"{CNN}, norm: layer"),
-    "resnet": Case("family: resnet, width: 4, depth: 2"),
-    "vit": Case(VIT),
-    "efficientnet": Case(
-        "family: efficientnet, width: 8, depth: 1", f"{ADAM}, batch_size: 32, epochs: 2"
-    ),
-    "mixer": Case("family: mixer, width: 8, depth: 1"),
-    "gpt": Case("family: gpt, width: 8, depth: 1", data=TOKENS, n=40),
     "timm": Case(f"family: {TIMM % 0.0}"),
     "compound scaling": Case(f"{CNN}, scaling: compound, scale: 1"),
-}
+}  # fmt: skip
 OPTIMIZERS = {
-    "sgd": Case(training=f"optimizer: sgd, lr: 0.05, {SHORT}"),
-    "gd": Case(training="optimizer: gd, lr: 0.2, momentum: 0.5, epochs: 12"),
-    "adam": Case(training=f"{TRAINED}, weight_decay: 0.01"),
-    "adamw": Case(training=f"optimizer: adamw, lr: 1e-2, {SHORT}"),
-    "shampoo": Case(training=f"optimizer: shampoo, {SHORT}"),
-    "soap": Case(training=f"optimizer: soap, {SHORT}"),
-    "muon": Case(CNN, training=f"optimizer: muon, {SHORT}"),
+    name: Case(
+        CNN if cls.matrices_only else MLP,
+        keys_of(sections.optimizer(name, epochs=6, weight_decay=0.01)),
+    )
+    for name, cls in sections.OPTIMIZERS.items()
+} | {
     "sam": Case(training=f"optimizer: sgd, lr: 0.05, {SHORT}, sam: {{rho: 0.05}}"),
     "sam, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, sam: {{rho: 0.05}}"),
 }
@@ -182,9 +184,11 @@ def test_devices_agree(name: str, call: Call) -> None:
     assert case.verdict in (None, cpu.verdict)
 
 
-RESUMED = {name: OPTIMIZERS[name] for name in ("soap", "shampoo", "muon")} | {
+RESUMED = {
     f"{name}, changed memory format": replace(OPTIMIZERS[name], model=CNN, precision="fp32")
-    for name in ("sgd", "adam", "adamw")
+    if cls.elementwise
+    else OPTIMIZERS[name]
+    for name, cls in sections.OPTIMIZERS.items()
 }
 
 
