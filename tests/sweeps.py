@@ -20,7 +20,7 @@ from tests.conftest import FLEXHPC, SMALL_SPEC
 
 WITH_BARRIER = (
     SMALL_SPEC.replace("family: mlp, width: 8, depth: 1", 'family: "barrier_net:Net"')
-    .replace("epochs: 120", "epochs: 300, gates: {plateau: off}")
+    .replace("epochs: 120", "epochs: 100, gates: {plateau: off}")
     .replace("model.width: [4, 8, 12]", "model.kwargs.width: [10, 14]")
 )
 """Two points whose training runs wait at a barrier (tests/barrier.py)."""

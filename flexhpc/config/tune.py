@@ -81,8 +81,9 @@ def values_to_try(request: Mapping[str, Any], only_integers: bool) -> list[float
     if len(values) > 2:
         return list(values)
     low, high = values
-    steps = math.ceil(math.log(high / low) / math.log(WIDEST_STEP) - 1e-9)
-    inner = (low * (high / low) ** (i / steps) for i in range(1, steps))
+    log_ratio = math.log(high) - math.log(low)  # high / low may overflow
+    steps = math.ceil(log_ratio / math.log(WIDEST_STEP) - 1e-9)
+    inner = (low * math.exp(log_ratio * i / steps) for i in range(1, steps))
     rounded = [round(v) if only_integers else float(f"{v:.2g}") for v in inner]
     return [low, *dict.fromkeys(v for v in rounded if low < v < high), high]
 

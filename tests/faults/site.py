@@ -32,13 +32,13 @@ name: faults
 fixed:
   data: {source: digits, labels: random, n_max: 300}
   model: {family: "barrier_net:Net"}
-  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 600, shards: 2,
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 200, shards: 2,
     gates: {plateau: off}}
   search: {policy: bisection, start: 64, tolerance: 0.2}
 grid: {model.kwargs.width: [8, 12]}
 """
-_MAX_PASSES = 1000
-"""Faults occur after fewer forward passes; a point takes some thousands."""
+_MAX_PASSES = 400
+"""Faults occur after fewer forward passes; a point takes more than 1,000."""
 
 
 @dataclass

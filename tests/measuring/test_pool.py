@@ -35,7 +35,7 @@ name: pool
 fixed:
   data: {source: digits, labels: random}
   model: {family: "barrier_net:Net"}
-  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 100}
   search: {policy: bayes, start: 16, at_once: 3, max_cost: 9}
 grid:
   seed: [0]

@@ -30,7 +30,7 @@ name: long
 fixed:
   data: {source: digits, labels: random, n_max: 400}
   model: {family: "barrier_net:Net"}
-  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 1000, shards: 2}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300, shards: 2}
   search: {policy: bisection, start: 400, tolerance: 2}
 """
 SATURATED = """\

@@ -20,13 +20,13 @@ name: quick
 fixed:
   data: {source: digits, labels: random}
   model: {family: mlp, width: 8, depth: 1}
-  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 60, shards: 4}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 30, shards: 4}
   search: {policy: bisection, start: 16, tolerance: 0.3}
 grid:
 """
 WITH_BARRIER = QUICK.replace(
     "family: mlp, width: 8, depth: 1", 'family: "barrier_net:Net"'
-).replace("epochs: 60", "epochs: 60, gates: {plateau: off}")
+).replace("epochs: 30", "epochs: 30, gates: {plateau: off}")
 """``QUICK`` with training runs that wait at a barrier (tests/barrier.py)."""
 
 
@@ -104,7 +104,8 @@ def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path
 @pytest.mark.full_budget
 def test_a_comparison_is_decided_in_rounds(cluster: Cluster, tmp_path: Path) -> None:
     """A later round is filled up to the throttle with seeds of the round after it."""
-    text = QUICK.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")
+    text = QUICK.replace("epochs: 30, shards: 4", "epochs: 20")
+    text = text.replace("policy: bisection, start: 16, tolerance: 0.3", "policy: bayes, start: 16")
     grid = (
         "  model.width: [8, 9]\n  seed: [0, 1]\n"
         "compare: {by: model.width, decide: {max_seeds: 4, margin: 0.02}}\n"
