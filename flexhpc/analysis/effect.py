@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +83,8 @@ class Effect(MeanRatio):
     @property
     def key(self) -> tuple[str, ...]:
         """Values that identify the comparison among all comparisons of the same points."""
-        return self.by, self.value, self.baseline, *self.within.values()
+        within = chain(*self.within.items())
+        return self.by, self.value, self.baseline, str(self.margin), *within
 
     @property
     def same_text(self) -> str:
@@ -231,7 +233,7 @@ def effects_of(
         InputError: no point has the key, the baseline or a key of ``within``.
     """
     pairing = pairing or Pairing(statuses, compare)
-    margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
+    margin = pairing.margin
     points: dict[PairKey, dict[str, _MeasuredPoint]] = {}  # by pair, then by compared value
     for status in statuses:
         value = pairing.value(status)
@@ -314,9 +316,9 @@ def _depends_on_budget(status: PointStatus) -> bool:
     )
 
 
-_Group = tuple[tuple[str, str], ...]
+GroupKey = tuple[tuple[str, str], ...]
 """Pairs of a grouping key and its value."""
-PairKey = tuple[_Group, str, str]
+PairKey = tuple[GroupKey, str, str]
 """Values that the points of a pair have in common: grouping values, size (as JSON) and seed."""
 
 
@@ -326,6 +328,7 @@ class Pairing:
     Attributes:
         names: display text of each value of the compared key.
         baseline: the value with which all other values are compared.
+        margin: see :class:`Effect`.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
@@ -340,6 +343,7 @@ class Pairing:
             listed = ", ".join(swept) or "none"
             raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
         self.baseline = _baseline(self.names, compare)
+        self.margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
         self._within = grouping_keys(statuses, compare)
         for key in self._within:
             if key == compare.by:
@@ -367,9 +371,10 @@ class Pairing:
         """Return a point's value of the compared key; None if the point does not have this key."""
         return self._value[id(status.point)]
 
-    def effect_key(self, value: str, group: tuple[str, ...]) -> tuple[str, ...]:
+    def effect_key(self, value: str, group: GroupKey) -> tuple[str, ...]:
         """Return ``Effect.key`` of the comparison of a value with the baseline in a group."""
-        return self._by, self.names[value], self.names[self.baseline], *group
+        names = self.names[value], self.names[self.baseline]
+        return self._by, *names, str(self.margin), *chain(*group)
 
     def pair_key(self, status: PointStatus) -> PairKey:
         """Return the values that a point has in common with its counterparts."""
