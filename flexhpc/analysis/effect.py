@@ -35,7 +35,6 @@ from flexhpc.store.status import PointStatus
 ERROR_RATE = 0.05
 """Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
 half on verdicts that they are the same."""
-_MAX_PAIRS = 1000
 _ROUNDING = 0.02
 """Minimum difference from 1 at which the ratio of a single size counts as above or below 1."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
@@ -62,8 +61,7 @@ class Effect(MeanRatio):
         at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
             empty if the EMC at other budgets is unknown for all points.
         more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
-            verdict, if no estimate is possible, or if a verdict needs a total of 1,000 pairs or
-            more.
+            verdict, or if no estimate is possible.
     """
 
     by: str
@@ -118,9 +116,9 @@ class Effect(MeanRatio):
         if self.low is None or self.high is None:
             return "not decided: the ratio is a bound"
         if self.more_pairs is None:
-            return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
+            return self.verdict
         noun = "pair" if self.more_pairs == 1 else "pairs"
-        return f"not decided (needs {self.more_pairs} more {noun})"
+        return f"not decided (needs {self.more_pairs:,} more {noun})"
 
     @property
     def ratio_text(self) -> str:
@@ -488,4 +486,4 @@ def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int |
     for distance, level in ((log_ratio, differ_level), (same_distance, same_level)):
         if distance > 0:
             needed = min(needed, pairs * (ndtri(level) * deviation / distance) ** 2)
-    return max(math.ceil(needed) - pairs, 1) if needed < _MAX_PAIRS else None
+    return max(math.ceil(needed) - pairs, 1)

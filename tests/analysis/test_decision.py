@@ -112,6 +112,15 @@ def test_comparison_that_needs_many_more_pairs_is_abandoned(points: list[Point])
     assert {s.state for s in statuses if s.point.optional} == {"waiting"}
 
 
+def test_comparison_that_many_seeds_can_decide_is_continued(points: list[Point]) -> None:
+    """With 3 sizes, 1,000 seeds give 3,000 pairs."""
+    many_seeds = Compare(by="model.activation", decide=Decide(max_seeds=1000, margin=0.01))
+    listed = [measure(p, 0.95, precise=True) for p in points if not p.optional]
+    decision = decide(listed, many_seeds)
+    assert 1000 < decision.effects[0].more_pairs < 5 * 3000
+    assert (decision.rounds, decision.ended_by) == (2, None)
+
+
 def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> None:
     (_, decision), statuses = run_rounds(points, 4.0)
     assert (decision.ended_by, decision.rounds, decision.next_points) == ("decided", 1, [])
