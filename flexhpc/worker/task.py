@@ -8,6 +8,7 @@ from pathlib import Path
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
 from flexhpc.state_file import read_state
+from flexhpc.store import RunFolder
 from flexhpc.store.claim import process_birth, process_is_alive
 
 WORKER_GPU = "FLEXHPC_GPU"
@@ -111,3 +112,10 @@ class TaskFile:
                 f"{path}: is corrupt or missing; run the same `flexhpc sweep` command again"
             )
         return task
+
+
+def current_selection(run: RunFolder) -> dict[str, bool]:
+    """Return ``TaskFile.selection`` of the last launch of a run; empty if it is None."""
+    paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)
+    task = read_state(TaskFile, paths[-1]) if paths else None
+    return (task and task.selection) or {}

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified
+from flexhpc.launch.prepare import prepare
+from flexhpc.launch.profile import LocalProfile
+from flexhpc.launch.sweep import write_launch
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
@@ -143,6 +146,20 @@ def test_a_sweep_ends_if_refined_points_fail_before_their_first_probe(
     spec.write_text(text)
     assert "out of licences" in finish_with_status(start_sweep(spec), 1)
     assert results_by_point(run) == before
+
+
+def test_status_includes_all_points_of_the_current_round(
+    spec: Path, tmp_path: Path, cli: Cli
+) -> None:
+    """Points with further seeds that no worker has started yet."""
+    Barrier(tmp_path)
+    prepared = prepare(spec, (), tmp_path / "runs")
+    further = [point.id for point in prepared.points if point.optional]
+    assert len(further) == 2
+    for launch, selection in (("a", dict.fromkeys(further, True)), ("b", {})):
+        write_launch(prepared, LocalProfile(), launch, None, detach=False, selection=selection)
+        rows = json.loads(cli("status", "runs/small", "--json").stdout)
+        assert len(rows) == 4 + len(selection)
 
 
 def test_detach_is_rejected(spec: Path, tmp_path: Path, cli: Cli) -> None:
