@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
@@ -68,6 +71,8 @@ class TaskFile:
         stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     run: str
     spec: str
     launch: str
@@ -104,12 +109,13 @@ class TaskFile:
         """Read a task file.
 
         Raises:
-            PointError: the file does not exist or is invalid.
+            PointError: the file does not exist, is invalid, or has unknown keys.
         """
         task = read_state(cls, path)
         if task is None:
             raise PointError(
-                f"{path}: is corrupt or missing; run the same `flexhpc sweep` command again"
+                f"{path}: is corrupt, missing or of another version of flexhpc; run the same "
+                "`flexhpc sweep` command again"
             )
         return task
 
