@@ -121,6 +121,13 @@ class Effect(MeanRatio):
         return f"not decided (needs {self.more_pairs:,} more {noun})"
 
     @property
+    def text(self) -> str:
+        """The comparison in words: ``gelu against relu: larger, ratio 1.52 [1.31, 1.77]``."""
+        names = " ".join((self.value, "against", self.baseline, self.within_text))
+        ratio = f", ratio {self.ratio_text}" if self.ratio_text else ""
+        return f"{names.strip()}: {self.verdict}{ratio}"
+
+    @property
     def ratio_text(self) -> str:
         """The ratio with its interval: ``1.52 [1.31, 1.77]``; if it is a bound: ``>= 1.3``."""
         if self.low is None:

@@ -13,6 +13,9 @@ from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import write_launch
+from flexhpc.store.status import open_run
+from flexhpc.tracking.client import mlflow_client
+from flexhpc.tracking.state import local_uri
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
@@ -73,6 +76,9 @@ def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
     assert effect["verdict"] == "larger"
     page = (tmp_path / "runs" / "wide" / "report" / "index.html").read_text()
     assert "decided at a cost of" in page
+    folder, _, _ = open_run(tmp_path / "runs" / "wide")
+    experiment = mlflow_client(local_uri(folder)).get_experiment_by_name("wide")
+    assert "- 24 against 2: larger, ratio" in experiment.tags["mlflow.note.content"]
 
 
 def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed_run: Path) -> None:
