@@ -1,7 +1,7 @@
 """Read the small JSON files through which processes exchange their state, as typed dataclasses.
 
-Unknown keys may come from another version of flexhpc and are ignored. A file that lacks a required
-key, or has a value of the wrong type, is treated as missing.
+Unknown keys may come from another version of flexhpc and are ignored, unless the dataclass forbids
+them. A file that lacks a required key, or has a value of the wrong type, is treated as missing.
 """
 
 from __future__ import annotations

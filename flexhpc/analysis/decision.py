@@ -25,7 +25,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
-from flexhpc.analysis.effect import Effect, Pairing, effects_of, with_verdicts
+from flexhpc.analysis.effect import Effect, GroupKey, Pairing, effects_of, with_verdicts
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import is_precise
 from flexhpc.search.design import CostModel
@@ -267,7 +267,7 @@ class _PointKey(NamedTuple):
     seed: int
     value: str
     size: str
-    group: tuple[str, ...]
+    group: GroupKey
 
 
 class _Design:
@@ -287,8 +287,7 @@ class _Design:
             value = self._pairing.value(status)
             if value is not None:
                 group, size, _ = self._pairing.pair_key(status)
-                names = tuple(name for _, name in group)
-                self._points[_PointKey(status.point.seed, value, size, names)] = status
+                self._points[_PointKey(status.point.seed, value, size, group)] = status
         self.comparisons: dict[EffectKey, list[_PointKey]] = {}
         baseline = self._pairing.baseline
         for key in self._points:

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,6 @@ from flexhpc.store.status import PointStatus
 ERROR_RATE = 0.05
 """Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
 half on verdicts that they are the same."""
-_MAX_PAIRS = 1000
 _ROUNDING = 0.02
 """Minimum difference from 1 at which the ratio of a single size counts as above or below 1."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
@@ -61,8 +61,7 @@ class Effect(MeanRatio):
         at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
             empty if the EMC at other budgets is unknown for all points.
         more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
-            verdict, if no estimate is possible, or if a verdict needs a total of 1,000 pairs or
-            more.
+            verdict, or if no estimate is possible.
     """
 
     by: str
@@ -82,7 +81,8 @@ class Effect(MeanRatio):
     @property
     def key(self) -> tuple[str, ...]:
         """Values that identify the comparison among all comparisons of the same points."""
-        return self.by, self.value, self.baseline, *self.within.values()
+        within = chain(*self.within.items())
+        return self.by, self.value, self.baseline, str(self.margin), *within
 
     @property
     def same_text(self) -> str:
@@ -116,9 +116,16 @@ class Effect(MeanRatio):
         if self.low is None or self.high is None:
             return "not decided: the ratio is a bound"
         if self.more_pairs is None:
-            return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
+            return self.verdict
         noun = "pair" if self.more_pairs == 1 else "pairs"
-        return f"not decided (needs {self.more_pairs} more {noun})"
+        return f"not decided (needs {self.more_pairs:,} more {noun})"
+
+    @property
+    def text(self) -> str:
+        """The comparison in words: ``gelu against relu: larger, ratio 1.52 [1.31, 1.77]``."""
+        names = " ".join((self.value, "against", self.baseline, self.within_text))
+        ratio = f", ratio {self.ratio_text}" if self.ratio_text else ""
+        return f"{names.strip()}: {self.verdict}{ratio}"
 
     @property
     def ratio_text(self) -> str:
@@ -231,7 +238,7 @@ def effects_of(
         InputError: no point has the key, the baseline or a key of ``within``.
     """
     pairing = pairing or Pairing(statuses, compare)
-    margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
+    margin = pairing.margin
     points: dict[PairKey, dict[str, _MeasuredPoint]] = {}  # by pair, then by compared value
     for status in statuses:
         value = pairing.value(status)
@@ -314,9 +321,9 @@ def _depends_on_budget(status: PointStatus) -> bool:
     )
 
 
-_Group = tuple[tuple[str, str], ...]
+GroupKey = tuple[tuple[str, str], ...]
 """Pairs of a grouping key and its value."""
-PairKey = tuple[_Group, str, str]
+PairKey = tuple[GroupKey, str, str]
 """Values that the points of a pair have in common: grouping values, size (as JSON) and seed."""
 
 
@@ -326,6 +333,7 @@ class Pairing:
     Attributes:
         names: display text of each value of the compared key.
         baseline: the value with which all other values are compared.
+        margin: see :class:`Effect`.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
@@ -340,6 +348,7 @@ class Pairing:
             listed = ", ".join(swept) or "none"
             raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
         self.baseline = _baseline(self.names, compare)
+        self.margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
         self._within = grouping_keys(statuses, compare)
         for key in self._within:
             if key == compare.by:
@@ -367,9 +376,10 @@ class Pairing:
         """Return a point's value of the compared key; None if the point does not have this key."""
         return self._value[id(status.point)]
 
-    def effect_key(self, value: str, group: tuple[str, ...]) -> tuple[str, ...]:
+    def effect_key(self, value: str, group: GroupKey) -> tuple[str, ...]:
         """Return ``Effect.key`` of the comparison of a value with the baseline in a group."""
-        return self._by, self.names[value], self.names[self.baseline], *group
+        names = self.names[value], self.names[self.baseline]
+        return self._by, *names, str(self.margin), *chain(*group)
 
     def pair_key(self, status: PointStatus) -> PairKey:
         """Return the values that a point has in common with its counterparts."""
@@ -483,4 +493,4 @@ def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int |
     for distance, level in ((log_ratio, differ_level), (same_distance, same_level)):
         if distance > 0:
             needed = min(needed, pairs * (ndtri(level) * deviation / distance) ** 2)
-    return max(math.ceil(needed) - pairs, 1) if needed < _MAX_PAIRS else None
+    return max(math.ceil(needed) - pairs, 1)

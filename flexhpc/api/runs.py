@@ -228,8 +228,9 @@ class Run:
         return pd.DataFrame([row_of(m.status) for m in self.measurements])
 
     def compare(
-        self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None
-    ) -> pd.DataFrame:
+        self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None,
+        decide: bool = False,
+    ) -> pd.DataFrame:  # fmt: skip
         """Compare the EMCs at each value of a key with the EMCs at a baseline value.
 
         The command ``flexhpc compare`` makes the same comparison.
@@ -239,6 +240,8 @@ class Run:
             baseline: the value to compare with; by default the first value of the key.
             within: grouping keys; a separate comparison is made for each combination of their
                 values. The default is the swept keys of ``data``.
+            decide: whether to apply the rule of ``compare.decide`` with its default values. If the
+                spec sets ``decide`` for this key, its values are always applied.
 
         Returns:
             One row per comparison: ratio, its interval, the probability that the ratio is above 1,
@@ -249,13 +252,16 @@ class Run:
         """
         import pandas as pd
 
-        from flexhpc.analysis.comparison import compare_points
-        from flexhpc.config.sections.compare import Compare
+        from flexhpc.analysis.comparison import compare_points, requested_comparisons
+        from flexhpc.config.sections.compare import Compare, Decide
 
         if isinstance(within, str):
             raise InputError(f"within: must be a list of keys, such as [{within!r}]")
         keys = None if within is None else list(within)
-        compare = Compare(by=by, baseline=baseline, within=keys)
+        in_spec = requested_comparisons(self.folder.spec.read_text())
+        rules = (c.decide for c in in_spec if c.by == by and c.decide)
+        rule = next(rules, Decide() if decide else None)
+        compare = Compare(by=by, baseline=baseline, within=keys, decide=rule)
         compared = compare_points([m.status for m in self], [compare])
         return pd.DataFrame([effect.row() for effect in compared.effects])
 

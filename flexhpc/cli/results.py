@@ -32,10 +32,17 @@ def status(
     from flexhpc.launch.progress_view import ProgressView
     from flexhpc.launch.slurm.queue_status import QueueStatus
     from flexhpc.store.status import StatusReader, open_run
+    from flexhpc.worker.task import current_selection
 
     folder, _, points = open_run(run)
     reader, queue = StatusReader(folder, points), QueueStatus(folder)
-    statuses = queue.merge(reader.read())
+
+    def read() -> list[PointStatus]:
+        if (selection := current_selection(folder)) != reader.selection:
+            reader.select(selection)
+        return queue.merge(reader.read())
+
+    statuses = read()
     if queue.unavailable:
         typer.echo(f"{queue.unavailable}; showing the status without the queue", err=True)
     if as_json:
@@ -45,10 +52,10 @@ def status(
     console = make_console()
     if watch:
         with ProgressView(console, folder.name) as view:
-            while any(s.state not in ("done", "failed") for s in statuses):
+            while reader.selection or any(s.state not in ("done", "failed") for s in statuses):
                 view.update(statuses)
                 time.sleep(0.5)
-                statuses = queue.merge(reader.read())
+                statuses = read()
     console.print(status_view(statuses, console.width, reasons=False))
     _exit_if_failed(statuses)
 

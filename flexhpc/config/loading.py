@@ -266,10 +266,38 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         elif seeds.listed > compare.decide.max_seeds:
             problem = f"must be at least the number of seeds in grid ({seeds.listed})"
             yield "decide.max_seeds", problem
-    values = swept.get(compare.by)
-    if values is not None and len(values) < 2:
+    if (values := swept.get(compare.by)) is None:
+        return
+    baseline = values[0] if compare.baseline is None else plain_text(compare.baseline)
+    if len(values) < 2:
         yield "by", f"{compare.by} has only one value, so there is nothing to compare"
-    if values is not None and compare.baseline is not None:
-        baseline = plain_text(compare.baseline)
-        if baseline not in values:
-            yield "baseline", f"{baseline} is not one of {', '.join(values)}"
+    if baseline not in values:
+        yield "baseline", f"{baseline} is not one of {', '.join(values)}"
+    elif len(values) > 1 and (unmatched := ", ".join(_unmatched_keys(compare, baseline, sweep))):
+        problem = f"no other value has the same {unmatched} as {baseline}"
+        fix = f"move {unmatched} from zip to grid"
+        yield "by", f"{compare.by} gives no pairs, because {problem}; {fix}"
+
+
+def _unmatched_keys(compare: Compare, baseline: str, sweep: Sweep) -> list[str]:
+    """Return the keys swept together with ``by`` that prevent any pair; empty if there are pairs.
+
+    Keys of other axes take each of their values at each value of ``by``. Pairs are defined by
+    :class:`flexhpc.analysis.effect.Pairing`.
+    """
+    axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
+    columns = {
+        ".".join(keys): [plain_text(value[k]) for value in axis.values]
+        for k, keys in enumerate(axis.keys)
+    }
+    compared = columns.pop(compare.by)
+    matched = {
+        key: texts
+        for key, texts in columns.items()
+        if key == "seed"
+        or (key.split(".")[0] == "data" if compare.within is None else key in compare.within)
+        or len(set(zip(compared, texts, strict=True))) > len(set(compared))
+    }
+    points = set(zip(compared, *matched.values(), strict=True))
+    has_pairs = any(value != baseline and (baseline, *rest) in points for value, *rest in points)
+    return [] if has_pairs else list(matched)

@@ -111,8 +111,7 @@ class ProgressView:
         for effect in (effect for decision in decisions for effect in decision.effects):
             if effect.verdict != "not decided" and effect.key not in self._decided:
                 self._decided.add(effect.key)
-                names = " ".join((effect.value, "against", effect.baseline, effect.within_text))
-                self._print(f"{names.strip()}: {effect.verdict}, ratio {effect.ratio_text}")
+                self._print(effect.text)
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -313,13 +313,13 @@ def _select_points(
     throttle is reached. ``reader`` is changed: it then reads the status of each point with the
     precision that the comparisons need.
     """
-    requests, points = [c for c in prepared.compare if c.decide], prepared.points
+    requests = [c for c in prepared.compare if c.decide]
     if not requests:
         return [], None
     from flexhpc.analysis.decision import decide  # takes a third of a second
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
-    reader.set_points(points)
+    reader.select({})
     statuses = [_waiting_if_retried(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
@@ -332,8 +332,7 @@ def _select_points(
     for status in (status for decision in decisions for status in decision.later_points):
         if len(selection) < slots:
             selection.setdefault(status.point.id, True)
-    needed = [replace(p, optional=p.optional and p.id not in selection) for p in points]
-    reader.set_points([point.precise() if selection.get(point.id) else point for point in needed])
+    reader.select(selection)
     return decisions, selection
 
 

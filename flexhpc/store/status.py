@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -99,10 +99,15 @@ class PointStatus:
 
 
 class StatusReader:
-    """Reads the status of the points of a run repeatedly; unchanged files are not read again."""
+    """Reads the status of the points of a run repeatedly; unchanged files are not read again.
+
+    Attributes:
+        selection: see :meth:`select`.
+    """
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
-        self.run, self.points = run, list(points)
+        self.run, self.points, self._unselected = run, list(points), list(points)
+        self.selection: Mapping[str, bool] = {}
         self._cache: dict[str, tuple[tuple[int, int], PointStatus]] = {}
 
     def read(self) -> list[PointStatus]:
@@ -122,9 +127,18 @@ class StatusReader:
             for point in self.points
         ]
 
-    def set_points(self, points: Sequence[Point]) -> None:
-        """Replace the points whose status is read, for example to request narrower intervals."""
-        self.points, self._cache = list(points), {}
+    def select(self, selection: Mapping[str, bool]) -> None:
+        """Choose the points that comparisons need now; any previous selection is replaced.
+
+        Args:
+            selection: ids of these points, mapped to True if a point is measured to the tolerance
+                of the spec. Selected points are no longer optional.
+        """
+        points = [
+            replace(p, optional=p.optional and p.id not in selection) for p in self._unselected
+        ]
+        self.points = [point.precise() if selection.get(point.id) else point for point in points]
+        self.selection, self._cache = selection, {}
 
     def _current_status(self, point: Point) -> PointStatus:
         stored = self._stored_status(point)

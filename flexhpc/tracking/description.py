@@ -1,9 +1,12 @@
-"""Description of a point on its MLflow page."""
+"""Descriptions of points and comparisons on MLflow pages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flexhpc.analysis.reasons import best_text, censoring_reason, ending_text, warnings
 from flexhpc.analysis.text import doubling_text, emc_text, ratio_text
+from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
@@ -23,6 +26,14 @@ def point_description(status: PointStatus) -> str:
         f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
         f"{', ended by: ' + ended if ended else ''}{warning_text}"
     )
+
+
+def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> str:
+    """Return the verdicts of an entry of ``compare`` with the key ``decide`` in Markdown."""
+    from flexhpc.analysis.decision import decide  # takes a third of a second
+
+    decision = decide(statuses, compare)
+    return "\n".join([f"{decision.text}.\n", *(f"- {effect.text}" for effect in decision.effects)])
 
 
 def _size_text(params: int, estimate: Estimate) -> str:

@@ -31,7 +31,7 @@ from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
-from flexhpc.tracking.description import point_description
+from flexhpc.tracking.description import decision_description, point_description
 from flexhpc.tracking.state import local_uri, sync_state, sync_state_path
 from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, runs_table_view, was_moved
 
@@ -46,6 +46,7 @@ _CURVE_POINTS = 64
 _PROBES_PER_BATCH = 100  # up to 9 metrics per probe; MLflow allows 1,000 metrics per batch
 _MAX_PARAMS = 100
 _MAX_VALUE_LENGTH = 500
+_MAX_NOTE_LENGTH = 5000
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Syncer:
     def __post_init__(self) -> None:
         sweep, points = load_points(self.spec) if self.spec else open_run(self.folder.path)[1:]
         self.name, self.reader = sweep.name, StatusReader(self.folder, points)
+        self.decided = [compare for compare in sweep.compare if compare.decide]
         self.client: Any = None
         self.report_mtime = 0.0
         self.source_tags = self._source_tags()
@@ -127,12 +129,15 @@ class Syncer:
                 self.parents[parent.data.tags[POINT]] = _ParentRun.of(parent)
             self.client = client
 
-    def _set_description(self, client: Any, report_run_id: str = "") -> None:
+    def _set_description(
+        self, client: Any, report_run_id: str = "", statuses: Sequence[PointStatus] = ()
+    ) -> None:
         """Set the description of the experiment and the view of its runs table.
 
         Args:
             report_run_id: id of the MLflow run that has the report as an artifact; empty if no
                 report is logged.
+            statuses: all points, from which the verdicts of decided comparisons are computed.
         """
         note = (
             f"Each run is a point of the sweep `{self.name}`, with its EMC; each nested run is a "
@@ -145,9 +150,11 @@ class Syncer:
             )
             note += f" ([report at the last sync]({page}))"
         note += "."
+        for compare in self.decided if statuses else ():
+            note += f"\n\n{decision_description(statuses, compare)}"
         for key, value in (
             (VIEW_TAG, runs_table_view(self.reader.points)),
-            ("mlflow.note.content", note),
+            ("mlflow.note.content", note[:_MAX_NOTE_LENGTH]),
             ("mlflow.experimentKind", "custom_model_development"),
         ):
             client.set_experiment_tag(self.experiment, key, value)
@@ -176,13 +183,13 @@ class Syncer:
             for status in statuses:
                 if status.record is not None:
                     count += self._sync_point(status)
-            self._log_report()
+            self._log_report(statuses)
         write_json(
             sync_state_path(self.folder), sync_state(self.uri, statuses), create_folder=False
         )
         return count
 
-    def _log_report(self) -> None:
+    def _log_report(self, statuses: Sequence[PointStatus]) -> None:
         """Log the report to the run of the first point; an experiment cannot have artifacts."""
         page = self.folder.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
@@ -195,7 +202,7 @@ class Syncer:
         if self.client.get_run(run_id).data.tags.get(REPORT) != content:
             self.client.log_artifact(run_id, str(page), "report")
             self.client.set_tag(run_id, REPORT, content)
-        self._set_description(self.client, run_id)
+        self._set_description(self.client, run_id, statuses)
 
     def _lock(self) -> FileLock:
         return file_lock(self.folder.path / ".tracking.lock")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict
 
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
 from flexhpc.state_file import read_state
+from flexhpc.store import RunFolder
 from flexhpc.store.claim import process_birth, process_is_alive
 
 WORKER_GPU = "FLEXHPC_GPU"
@@ -67,6 +71,8 @@ class TaskFile:
         stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     run: str
     spec: str
     launch: str
@@ -103,11 +109,19 @@ class TaskFile:
         """Read a task file.
 
         Raises:
-            PointError: the file does not exist or is invalid.
+            PointError: the file does not exist, is invalid, or has unknown keys.
         """
         task = read_state(cls, path)
         if task is None:
             raise PointError(
-                f"{path}: is corrupt or missing; run the same `flexhpc sweep` command again"
+                f"{path}: is corrupt, missing or of another version of flexhpc; run the same "
+                "`flexhpc sweep` command again"
             )
         return task
+
+
+def current_selection(run: RunFolder) -> dict[str, bool]:
+    """Return ``TaskFile.selection`` of the last launch of a run; empty if it is None."""
+    paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)
+    task = read_state(TaskFile, paths[-1]) if paths else None
+    return (task and task.selection) or {}

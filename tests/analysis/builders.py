@@ -57,8 +57,8 @@ def swept_points(
     folder: Path, largest_fits: Sequence[int], params: Sequence[int] = (100,), **grid: list[Any]
 ) -> list[PointStatus]:
     """Return the points of a grid; ``largest_fits`` and ``params`` are assigned cyclically."""
-    keys = {"width": "model.width", "activation": "model.activation", "labels": "data.labels",
-            "lr": "training.lr", "seed": "seed"}  # fmt: skip
+    keys = {"width": "model.width", "depth": "model.depth", "activation": "model.activation",
+            "labels": "data.labels", "lr": "training.lr", "seed": "seed"}  # fmt: skip
     lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
     points = points_of(
         folder,

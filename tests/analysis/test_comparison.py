@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import compare_as_specified, suggested_comparison
+from flexhpc.analysis.comparison import compare_as_specified, compare_points, suggested_comparison
 from flexhpc.analysis.effect import ERROR_RATE, Effect, effects_of, with_verdicts
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
@@ -21,7 +21,7 @@ from flexhpc.analysis.likelihood import (
 )
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point
-from flexhpc.config.sections.compare import Compare
+from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus, with_run_name
@@ -32,6 +32,7 @@ from tests.analysis.builders import (
     points_of,
     simulate_point,
     simulate_sweep,
+    swept_points,
 )
 from tests.conftest import FULL, Cli
 
@@ -246,6 +247,27 @@ def test_default_comparison_is_of_the_swept_key_that_is_not_a_size(tmp_path: Pat
     assert [(e.value, e.baseline) for e in requested] == [("4", "8"), ("16", "8")]
     default = compare_as_specified(statuses, ["name: x\n"]).effects
     assert [(e.value, e.baseline) for e in default] == [("tanh", "relu")]
+
+
+def test_comparisons_that_differ_in_within_or_margin_are_all_kept(tmp_path: Path) -> None:
+    """Width and depth have the same values."""
+    statuses = swept_points(
+        tmp_path, [30, 60], activation=["relu", "tanh"], width=[4, 8], depth=[4, 8]
+    )
+    requests = [
+        Compare(by="model.activation", within=[key], decide=decide)
+        for key, decide in (
+            ("model.width", None),
+            ("model.depth", None),
+            ("model.depth", Decide(margin=0.2)),
+        )
+    ]
+    compared = compare_points(statuses, requests).effects
+    assert [(dict(effect.within), effect.margin) for effect in compared] == [
+        ({"model.width": "4"}, 0.1), ({"model.width": "8"}, 0.1),
+        ({"model.depth": "4"}, 0.1), ({"model.depth": "8"}, 0.1),
+        ({"model.depth": "4"}, 0.2), ({"model.depth": "8"}, 0.2),
+    ]  # fmt: skip
 
 
 def test_power_law_recovers_the_exponent(tmp_path: Path) -> None:

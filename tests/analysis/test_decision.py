@@ -12,9 +12,11 @@ import pytest
 from scipy.stats import norm
 
 from flexhpc.analysis.decision import Decision, decide, levels_of, rounds_of
+from flexhpc.api.runs import run_of
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import estimate_so_far
+from flexhpc.store import RunFolder
 from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import ACTIVATIONS, points_of, simulate_point
@@ -112,6 +114,15 @@ def test_comparison_that_needs_many_more_pairs_is_abandoned(points: list[Point])
     assert {s.state for s in statuses if s.point.optional} == {"waiting"}
 
 
+def test_comparison_that_many_seeds_can_decide_is_continued(points: list[Point]) -> None:
+    """With 3 sizes, 1,000 seeds give 3,000 pairs."""
+    many_seeds = Compare(by="model.activation", decide=Decide(max_seeds=1000, margin=0.01))
+    listed = [measure(p, 0.95, precise=True) for p in points if not p.optional]
+    decision = decide(listed, many_seeds)
+    assert 1000 < decision.effects[0].more_pairs < 5 * 3000
+    assert (decision.rounds, decision.ended_by) == (2, None)
+
+
 def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> None:
     (_, decision), statuses = run_rounds(points, 4.0)
     assert (decision.ended_by, decision.rounds, decision.next_points) == ("decided", 1, [])
@@ -192,6 +203,21 @@ def test_nearly_equal_emcs_are_the_same_within_the_margin(points: list[Point]) -
     wide = Compare(by="model.activation", decide=Decide(margin=0.9, error=0.2, max_seeds=4))
     decisions, _ = run_rounds(points, 1.0, wide)
     assert [effect.verdict for effect in decisions[-1].effects] == ["the same within 90 %"]
+
+
+def test_compare_in_python_applies_the_rule(points: list[Point], tmp_path: Path) -> None:
+    """With the settings of the spec, or with default values if they are requested."""
+    settings = Decide(margin=0.9, error=0.2, max_seeds=4)
+    _, statuses = run_rounds(points, 1.0, Compare(by="model.activation", decide=settings))
+    folder = RunFolder(tmp_path)
+    run = run_of(folder, statuses)
+    folder.spec.write_text("name: test\n")
+    once, repeated = (run.compare("model.activation", decide=rule) for rule in (False, True))
+    assert [*once.verdict, *repeated.verdict] == ["not decided"] * 2
+    assert repeated.more_pairs[0] > once.more_pairs[0], "later rounds need a part of the error rate"
+    values = settings.model_dump_json()
+    folder.spec.write_text(f"compare:\n- {{by: model.activation, decide: {values}}}\n")
+    assert [*run.compare("model.activation").verdict] == ["the same within 90 %"]
 
 
 @pytest.mark.parametrize("ratio", ["1", "2"])

@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified
+from flexhpc.launch.prepare import prepare
+from flexhpc.launch.profile import LocalProfile
+from flexhpc.launch.sweep import write_launch
+from flexhpc.store.status import open_run
+from flexhpc.tracking.client import mlflow_client
+from flexhpc.tracking.state import local_uri
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
@@ -70,6 +76,9 @@ def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
     assert effect["verdict"] == "larger"
     page = (tmp_path / "runs" / "wide" / "report" / "index.html").read_text()
     assert "decided at a cost of" in page
+    folder, _, _ = open_run(tmp_path / "runs" / "wide")
+    experiment = mlflow_client(local_uri(folder)).get_experiment_by_name("wide")
+    assert "- 24 against 2: larger, ratio" in experiment.tags["mlflow.note.content"]
 
 
 def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed_run: Path) -> None:
@@ -143,6 +152,20 @@ def test_a_sweep_ends_if_refined_points_fail_before_their_first_probe(
     spec.write_text(text)
     assert "out of licences" in finish_with_status(start_sweep(spec), 1)
     assert results_by_point(run) == before
+
+
+def test_status_includes_all_points_of_the_current_round(
+    spec: Path, tmp_path: Path, cli: Cli
+) -> None:
+    """Points with further seeds that no worker has started yet."""
+    Barrier(tmp_path)
+    prepared = prepare(spec, (), tmp_path / "runs")
+    further = [point.id for point in prepared.points if point.optional]
+    assert len(further) == 2
+    for launch, selection in (("a", dict.fromkeys(further, True)), ("b", {})):
+        write_launch(prepared, LocalProfile(), launch, None, detach=False, selection=selection)
+        rows = json.loads(cli("status", "runs/small", "--json").stdout)
+        assert len(rows) == 4 + len(selection)
 
 
 def test_detach_is_rejected(spec: Path, tmp_path: Path, cli: Cli) -> None:

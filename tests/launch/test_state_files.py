@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
+from flexhpc.errors import PointError
 from flexhpc.launch.fork_server import ForkedWorker
 from flexhpc.launch.prepare import prepare, write_run_folder
 from flexhpc.launch.profile import LocalProfile
@@ -26,6 +28,12 @@ ENVIRONMENT = Environment(
 )  # fmt: skip
 
 
+REJECTED = (
+    "task.json: is corrupt, missing or of another version of flexhpc; run the same `flexhpc sweep` "
+    "command again"
+)
+
+
 @pytest.mark.parametrize("content", [*CONTENTS, None])
 def test_a_damaged_task_file_is_one_error_of_the_worker(
     content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -36,17 +44,18 @@ def test_a_damaged_task_file_is_one_error_of_the_worker(
     with pytest.raises(SystemExit, match="1"):
         run_worker(path, ENVIRONMENT, StopRequest())
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(
-        "task.json: is corrupt or missing; run the same `flexhpc sweep` command again"
-    )
+    assert line.endswith(REJECTED)
 
 
-def test_unknown_keys_of_a_task_file_are_ignored(small_spec: Path, tmp_path: Path) -> None:
+def test_a_task_file_with_unknown_keys_is_rejected(small_spec: Path, tmp_path: Path) -> None:
+    """An older version wrote it; the renamed key would have its default value."""
     path = tmp_path / "task.json"
     task = make_task(prepare(small_spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False)
     task.write(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
     assert TaskFile.read(path) == task
+    path.write_text(path.read_text().replace('"selection"', '"wanted"'))
+    with pytest.raises(PointError, match=re.escape(REJECTED)):
+        TaskFile.read(path)
 
 
 @pytest.mark.parametrize("content", [*CONTENTS, '{"colour": "red", "launches": [{"id": "a"}]}'])
@@ -86,7 +95,7 @@ def test_a_task_file_damaged_during_a_sweep_affects_only_new_workers(tmp_path: P
     task.write_text("{")
     os.kill(pid, signal.SIGKILL)
     output = finish_with_status(sweep, 1)
-    assert "task.json: is corrupt or missing; run the same `flexhpc sweep` command again" in output
+    assert REJECTED in output
     assert "Traceback" not in output
     resumed = start_sweep(spec, keys="workers: 1\n")
     barrier.wait(sweep=resumed)
