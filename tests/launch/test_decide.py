@@ -32,7 +32,6 @@ from tests.sweeps import (
 
 SPEC = (
     WITH_BARRIER.replace("[10, 14]", "[8, 9]")
-    .replace("epochs: 100", "epochs: 40")
     .replace("policy: bisection", "policy: bayes")
     .replace("tolerance: 0.2", "tolerance: 0.4")
     + "  seed: [0, 1]\ncompare: {by: model.kwargs.width, decide: {max_seeds: 3}}\n"
