@@ -1,5 +1,5 @@
 "use strict";
-// Interaction with the page. Without this script, it still shows all figures, tables and texts.
+// Interaction with the page. Without this script, the page still shows all figures, tables and texts.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
 const ink = dark ? "#d0d0d0" : "#333";
@@ -30,8 +30,8 @@ function zoomable(spec) {
 
 const NARROW = 600, AXIS = 80; // pixels: maximum width of a phone, and width of an axis
 
-// On a phone facets are stacked, a figure is as wide as the page, and names of rows are truncated
-// where they would take half of it.
+// On a phone, facets are stacked, a figure is as wide as the page, and the names of rows take at
+// most 45 % of this width.
 function fitToWidth(spec, available) {
   if (available >= NARROW) return spec;
   const axisX = { labelOverlap: true, labelSeparation: 6 };
@@ -51,7 +51,7 @@ function fitToWidth(spec, available) {
 const TOUCH_RADIUS = 20, SAME_DISTANCE = 1;
 const DRAG_DISTANCE = 5, RESIZE_DELAY = 150; // pixels; milliseconds
 
-// Return the point whose mark is nearest to a tap; if several coincide, the next one each time.
+// Return the point whose mark is nearest to a tap. If marks coincide, each tap returns the next point.
 function nearest(drawing, event) {
   const distances = new Map();
   for (const mark of drawing.querySelectorAll("path")) {
@@ -78,7 +78,7 @@ for (const container of document.querySelectorAll("[data-spec]")) {
   drawing.addEventListener("pointerdown", (event) => { pressed = event; });
   drawing.addEventListener("click", (event) => {
     const moved = Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY);
-    if (moved > DRAG_DISTANCE || event.detail > 1) return; // panning, or a double click that resets it
+    if (moved > DRAG_DISTANCE || event.detail > 1) return; // panning, or a double click, which resets the zoom
     const id = nearest(drawing, event);
     if (id !== undefined) show(id, container);
   });
@@ -135,7 +135,7 @@ function lossChart(point) {
 }
 
 const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS}$`);
-const LEADING = new RegExp(`^(?:[<>]=? *)?(-?${DIGITS})`); // of a bound, too
+const LEADING = new RegExp(`^(?:[<>]=? *)?(-?${DIGITS})`); // also the number of a bound
 const withoutSeparators = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
 
 // Return the sort key of a cell: a number, with or without an interval, or text; null if empty.
@@ -148,7 +148,7 @@ function sortKey(cell) {
   return leading ? Number(leading[1]) : text;
 }
 
-// Sort the rows by a column when its head is clicked.
+// Sort the rows by a column when its header is clicked.
 function makeSortable(table, onSort = () => {}) {
   const heads = [...table.querySelectorAll(":scope > thead th")];
   heads.forEach((head, column) => {

@@ -32,16 +32,16 @@ def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> No
     assert page.stat().st_size < 5e6
 
 
-def test_report_contains_exponents_of_growth(tmp_path: Path) -> None:
+def test_report_contains_exponents_of_power_laws(tmp_path: Path) -> None:
     widths, params = [4, 8, 16], [100, 200, 400]
     statuses = swept_points(
         tmp_path, [25, 50, 100] * 2, params * 2, labels=["original", "random"], width=widths
     )
     page = write_report("test", statuses, ["name: test"], tmp_path / "out").read_text()
-    growth = page[page.index("<h2>Growth</h2>") : page.index("<h2>Results</h2>")]
+    laws = page[page.index("<h2>Power laws</h2>") : page.index("<h2>Results</h2>")]
     rows = re.findall(
         r'<td class="text">(\w+)</td>\s*<td>([\d.-]+) \[([\d.-]+), ([\d.-]+)\]</td><td>(\d+)</td>',
-        growth,
+        laws,
     )
     assert [row[0] for row in rows] == ["original", "random"]
     for _, slope, low, high, count in rows:
