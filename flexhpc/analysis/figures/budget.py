@@ -108,15 +108,15 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
 def _line_data(
     key: tuple[str, str, str, int], points: Sequence[PointStatus]
 ) -> list[dict[str, Any]]:
-    """Return the data of a line: medians over seeds of EMC and of the ends of its interval.
+    """Return the data of a line: EMC and the ends of its interval, as medians over seeds.
 
     Args:
         key: facet, series, label and budget of the line; points: its points, one per seed.
     """
-    facet, series, size, spec_budget = key
+    facet, series, size, point_budget = key
     rows = []
     for factor in FACTORS:
-        budget = factor * spec_budget
+        budget = factor * point_budget
         known = [e for s in points if (e := emc_at_budget(s, budget)) and _has_closed_interval(e)]
         if budget < 1 or len(known) < len(points):
             continue

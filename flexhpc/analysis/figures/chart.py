@@ -92,7 +92,7 @@ def log_encoding(title: str, domain: Sequence[float]) -> Spec:
 
 
 def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
-    """Return the Vega-Lite encoding of colour: one colour per series.
+    """Return the Vega-Lite encoding that gives each series a colour.
 
     The colour is constant if there is only one series, or if there are more than eight.
     """
@@ -143,7 +143,7 @@ class Chart:
         return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
 
     def png(self) -> bytes:
-        """Render the chart as PNG, at two pixels per screen pixel."""
+        """Render the chart as PNG, at a scale factor of 2."""
         return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=_VEGA_LITE, scale=2))
 
     def save(self, path: str | Path) -> None:
@@ -153,7 +153,7 @@ class Chart:
             path: path of the file, which ends in ``.svg``, ``.png`` or ``.pdf``.
 
         Raises:
-            ValueError: the path does not end in one of these.
+            ValueError: the path has another extension.
         """
         path = Path(path)
         if path.suffix == ".svg":
@@ -189,7 +189,7 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Render an empty chart, because the first chart takes as long as ten later charts."""
+    """Render an empty chart to initialise the renderer, which takes as long as ten charts."""
     Chart(chart([], width=1, height=1)).svg()
 
 

@@ -16,7 +16,7 @@ _SAME_POSITION = 12.0
 
 
 class Dodge:
-    """Horizontal offsets: at each x, curves are side by side, and so are the seeds of each curve.
+    """Horizontal offsets that draw curves, and the seeds of each curve, side by side at each x.
 
     Args:
         rows: points with ``id``, ``facet``, ``series`` and ``x``.
@@ -62,16 +62,16 @@ class Dodge:
         return self._shift(x, middle + rank)
 
     def left(self, x: float) -> float:
-        """Return the x one step to the left of the leftmost point that belongs at ``x``."""
+        """Return the x one step to the left of the leftmost point drawn for ``x``."""
         return self._shift(x, -self._half_width - 1)
 
     def right(self, x: float) -> float:
-        """Return the x of the rightmost point that belongs at ``x``."""
+        """Return the x of the rightmost point drawn for ``x``."""
         return self._shift(x, self._half_width)
 
     @property
     def _half_width(self) -> float:
-        """Distance (steps) of the outermost points from the middle of a position."""
+        """Distance (steps) from the middle of the points at one position to the outermost point."""
         return (len(self._series) * self._per_curve - 1) / 2
 
     def _shift(self, x: float, steps: float) -> float:

@@ -1,4 +1,4 @@
-"""Figures of EMC: over parameters, a numeric key, or in one row per combination of values."""
+"""Figures of EMC: over parameters, over a numeric key, or with one row per swept combination."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _plot_curves(
 def _plot_rows(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot one row per combination of swept values, which contains the points of all its seeds.
+    """Plot one row per combination of swept values, with the points of all seeds.
 
     Rows are sorted by median EMC within their group, and groups by the largest median EMC of their
     rows, both in descending order.
@@ -241,7 +241,7 @@ def _kind_filter(kind: str) -> str:
 
 
 def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
-    """Return one layer with the uncensored EMCs, and one with arrows for each side of censoring."""
+    """Return a layer of dots for uncensored EMCs, and a layer of arrows for each type of bound."""
     fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
     encoding = {**encoding, "tooltip": tooltip(*fields)}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}

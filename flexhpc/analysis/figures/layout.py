@@ -10,7 +10,7 @@ from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
 _SIZE_KEYS = ("width", "depth", "scale", "match_params", "dims", "seed")
-"""Last parts of the key of the seed and of the keys that set the size of a network. Points that
+"""Last part of each key that sets the size of a network, and of the key of the seed. Points that
 differ only in these keys are on the same curve."""
 _MAX_FACETS, _MAX_COLOURS = 9, 8
 _MIN_NUMBERS = 3
@@ -24,9 +24,9 @@ class Layout:
     Attributes:
         x_axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``: one row
             per combination of swept values.
-        key: key on the x axis for ``number``; empty for ``size`` and ``rows``.
-        facets: swept keys whose values have one facet each.
-        colours: swept keys whose values have one colour each.
+        key: key on the x axis if ``x_axis`` is ``number``; empty otherwise.
+        facets: swept keys; each combination of their values has its own facet.
+        colours: swept keys; each combination of their values has its own colour.
     """
 
     x_axis: Literal["size", "number", "rows"]
@@ -43,7 +43,7 @@ class Layout:
         return name_of(status, self.colours)
 
     def x(self, status: PointStatus) -> float:
-        """Return the x value of a point; undefined for ``rows``."""
+        """Return the x value of a point; undefined if ``x_axis`` is ``rows``."""
         if self.x_axis == "number":
             return float(status.point.swept[self.key])
         return float(status.record.header.params) if status.record else 0.0
@@ -126,12 +126,12 @@ def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def without_sizes(keys: Sequence[str]) -> list[str]:
-    """Return these keys without the seed and without the keys that set the size of a network."""
+    """Return all keys except the seed and the keys that set the size of a network."""
     return [key for key in keys if _last_part(key) not in _SIZE_KEYS]
 
 
 def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
-    """Return these keys without those whose value is determined by the value of another key.
+    """Return the keys whose values are not determined by the value of another key.
 
     If ``zip`` sets a batch size and a learning rate for each optimizer, the optimizer determines
     both; if it sets ``steps`` at some points and ``epochs`` at the others, neither determines the
@@ -156,7 +156,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Format the values that a point has for these keys: ``random, relu, width 8``."""
+    """Format the values of a point for the given keys: ``random, relu, width 8``."""
     values = {key: _swept_value(status, key) for key in keys}
     return ", ".join(value_phrase(key, value) for key, value in values.items() if value is not None)
 
@@ -182,7 +182,7 @@ def _faceted_layout(
 
 
 def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
-    """Return whether the number of parameters varies among points with equal values of these keys.
+    """Return whether the number of parameters varies among points with equal values of ``keys``.
 
     Return False if the number of parameters is unknown for any point.
     """

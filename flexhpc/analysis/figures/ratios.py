@@ -1,4 +1,4 @@
-"""Figure of EMC ratios between the values of a key, one row per comparison."""
+"""Figure of the ratios of EMCs at two values of a key, one row per comparison."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RATIO_CAPTION = (
     "comparisons (by default 10 %)."
 )
 _OPEN_FACTOR = 1.5
-"""Ratio of the two drawn ends of an interval that is open at one end."""
+"""An interval with an open end is drawn with this ratio of its upper to its lower end."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
 }  # fmt: skip
