@@ -1,4 +1,4 @@
-"""The comparisons of a sweep: requested by its spec, or suggested by its swept keys."""
+"""Comparisons of a sweep: those that its spec requests, or one suggested from its swept keys."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
             as they were after their last round (:mod:`flexhpc.analysis.decision`).
 
     Raises:
-        InputError: see :func:`effects_of`.
+        InputError: no point has a requested key or baseline.
     """
     at_budget, *at_smaller_budgets = (
         [effects_of(statuses, request, factor) for request in requests]
@@ -68,7 +68,7 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
 
 
 def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
-    """Make the comparisons that the specs request; if there are none, the suggested comparison.
+    """Compute the comparisons that the specs request; if there are none, a suggested comparison.
 
     The suggested comparison (:func:`suggested_comparison`) is omitted if it has no pairs.
 
@@ -97,8 +97,8 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
     Candidates are the swept keys with 2 to ``_MAX_VALUES`` values, except the seed and the keys of
     the network size. If exactly one candidate is not a data key, this candidate is compared, unless
-    figures use it as x axis. If all candidates are data keys, ``data.labels`` is compared if it is
-    a candidate. None also for more than ``_MAX_POINTS`` points.
+    figures use it as x axis. If all candidates are data keys, one of which is ``data.labels``, this
+    key is compared. Return None also for more than ``_MAX_POINTS`` points.
     """
     if len(statuses) > _MAX_POINTS:
         return None
@@ -109,14 +109,14 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     ]
     data_keys = [key for key in keys if key.startswith("data.")]
     others = [key for key in keys if key not in data_keys]
-    if len(others) == 1 and not _is_axis(statuses, others[0]):
+    if len(others) == 1 and not _is_x_axis(statuses, others[0]):
         return Compare(by=others[0])
     if not others and "data.labels" in data_keys:
         return Compare(by="data.labels", within=[k for k in data_keys if k != "data.labels"])
     return None
 
 
-def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
+def _is_x_axis(statuses: Sequence[PointStatus], key: str) -> bool:
     """Return whether a key has more than two numeric values, so that figures use it as x axis."""
     values = [status.point.swept.get(key) for status in statuses]
     return len({value for value in values if is_number(value)}) > 2

@@ -13,8 +13,8 @@ from flexhpc.store import Header
 from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
-"""Groups of identical inputs. Each entry stands for groups with equal counts: the number of samples
-of each label in such a group, and the number of such groups."""
+"""Groups of identical inputs. Groups with equal label counts share one entry: the number of samples
+of each label in one group, and the number of groups."""
 _MIN_CHANCE = 1e-3
 _LENGTH = 30
 """Length of the Fourier transform, in standard deviations of the size of the drawn subset. The
@@ -79,10 +79,10 @@ def conflict_notes(statuses: Sequence[PointStatus]) -> list[str]:
         if status.record and status.record.header.conflicts:
             header = status.record.header
             by_data.setdefault(f"{header.data_fingerprint} {header.unfittable}", []).append(status)
-    return [_note(points) for points in by_data.values()]
+    return [_conflict_note(points) for points in by_data.values()]
 
 
-def _note(points: Sequence[PointStatus]) -> str:
+def _conflict_note(points: Sequence[PointStatus]) -> str:
     record, data = points[0].record, points[0].point.data
     assert record is not None
     header = record.header

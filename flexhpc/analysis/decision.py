@@ -5,8 +5,8 @@ the tolerance of the spec, then more seeds. Comparisons are evaluated after each
 group-sequential test: each round spends a part of the error rate in proportion to the information
 that it adds (alpha spending, Lan and DeMets 1983), and Holm's correction covers the comparisons of
 a round (Ye, Li, Liu and Yao 2013). A comparison is not evaluated again if it has a verdict, or if a
-verdict would need many more pairs than ``max_seeds`` seeds give. The next round measures only the
-points of the remaining comparisons.
+verdict is predicted to need many more pairs than ``max_seeds`` seeds give. The next round measures
+only the points of the remaining comparisons.
 
 In each round, a point contributes the training runs that it had when its search first reached the
 precision of the round. Verdicts are therefore a pure function of the point files: they depend
@@ -40,7 +40,7 @@ _PRECISE_COST = 2.5
 """Cost of a precise estimate, as a multiple of the cost of a coarse estimate. It is used until the
 first precise estimate is finished."""
 _GROWTH = 3
-"""A round adds one seed per this number of seeds in the previous round, but at least one seed."""
+"""A round adds the number of seeds of the previous round divided by this value, but at least 1."""
 _MAX_PREDICTED_PAIRS = 5.0
 """A comparison is not evaluated again if the predicted number of pairs for a verdict exceeds this
 multiple of its number of pairs with ``max_seeds`` seeds."""
@@ -48,7 +48,7 @@ _SUM_STEP, _LARGEST_SUM = 0.01, 8.0
 
 EndedBy = Literal["decided", "max_seeds", "max_cost"]
 EffectKey = tuple[str, ...]
-"""See ``Effect.key``."""
+"""Values that identify a comparison; see ``Effect.key``."""
 
 
 class Round(NamedTuple):
@@ -64,10 +64,11 @@ class Round(NamedTuple):
 
 
 def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
-    """Return all rounds.
+    """Return the rounds: coarse, then precise with the same seeds, then with more and more seeds.
 
     Args:
-        listed_seeds: number of seeds in the first round; max_seeds: number in the last round.
+        listed_seeds: number of seeds in the first round.
+        max_seeds: number of seeds in the last round.
     """
     rounds = [Round(listed_seeds, coarse=True), Round(listed_seeds, coarse=False)]
     while rounds[-1].seeds < max_seeds:
@@ -78,7 +79,7 @@ def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
 
 @lru_cache(maxsize=1000)
 def levels_of(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
-    """Return the level of a one-sided test after each round.
+    """Return the significance level of a one-sided test after each round.
 
     Under the null hypothesis, the score of a test is a Brownian motion S at time t, where t is the
     information after a round, as a fraction of the information after the last round. The levels
@@ -113,12 +114,12 @@ class Decision:
     Attributes:
         effects: the comparisons with their verdicts, each as it was after its last round.
         next_points: points of the next round that are not measured to its precision yet.
-        later_points: further points for the round after the next, which are needed if the next
-            round gives no verdict; empty if ``max_cost`` is set.
+        later_points: points of the round after next that are not in ``next_points``, needed if the
+            next round gives no verdict; empty if ``max_cost`` is set.
         precise: whether the next round requires the tolerance of the spec, not the coarse one.
-        ended_by: why no further round is needed; None as long as one is needed.
+        ended_by: why no further round follows; None if another round follows.
         rounds: number of completed rounds; max_rounds: maximum number of rounds.
-        seeds: number of seeds in the next round; without a next round, in the last one.
+        seeds: number of seeds in the next round, or in the last round if no round follows.
         total: number of comparisons, including those whose points failed.
         trainings: cost so far, in whole training runs.
         fixed_cost: estimated cost of measuring all listed points to the tolerance of the spec, in
@@ -165,12 +166,12 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     """Evaluate comparisons after each completed round; choose the points of the next round.
 
     Args:
-        statuses: points of a run. Points with further seeds can be chosen only if this includes
-            the optional points that were not started.
+        statuses: points of a run, including optional points that were not started, so that
+            points with further seeds can be chosen.
         compare: an entry of ``compare`` with the key ``decide``.
 
     Raises:
-        InputError: see :func:`effects_of`.
+        InputError: no point has the compared key, the baseline or a key of ``within``.
     """
     settings = compare.decide
     assert settings is not None
@@ -244,15 +245,15 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
 
 
 def _level_at(error: float, *, rounds: tuple[Round, ...], index: int) -> float:
-    """Return the level of a one-sided test after the round with this index."""
+    """Return the significance level of a one-sided test after the round with this index."""
     return levels_of(error, rounds)[index]
 
 
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:
-    """Return whether a verdict would need many more pairs than ``max_seeds`` seeds give.
+    """Return whether a verdict is predicted to need many more pairs than ``max_seeds`` seeds give.
 
-    The number of pairs is a prediction. If the prediction is too high, the comparison ends without
-    a verdict that it could have reached. A wrong prediction never causes a wrong verdict.
+    If the prediction is too high, the comparison ends without a verdict that it could have reached.
+    A wrong prediction never causes a wrong verdict.
     """
     if round_.coarse or (effect.pairs > effect.bounds and None in (effect.low, effect.high)):
         return False  # a bound may still exclude 1
@@ -276,7 +277,7 @@ class _Design:
     Attributes:
         comparisons: for each comparison, by ``Effect.key``: keys of its points at the compared
             value. The points at the baseline have the same keys, except for the value.
-        listed: points that are not optional; listed_seeds: number of different seeds of these.
+        listed: points that are not optional; listed_seeds: number of their different seeds.
         seeds: seeds of the listed points, followed by all other seeds in ascending order.
     """
 
@@ -301,7 +302,7 @@ class _Design:
         self._states: dict[tuple[int, bool], PointStatus | None] = {}
 
     def state(self, status: PointStatus, *, coarse: bool) -> PointStatus | None:
-        """Return :func:`at_precision` of a point; the result is cached."""
+        """Return the result of :func:`at_precision` for a point, and cache it."""
         key = id(status), coarse
         if key not in self._states:
             self._states[key] = at_precision(status, coarse=coarse)
@@ -312,10 +313,10 @@ class _Design:
     ) -> tuple[list[PointStatus], int]:
         """Return the points that these comparisons need in a round.
 
-        The first round needs all listed points, also those that belong to no comparison.
+        The first round needs all listed points, including those that belong to no comparison.
 
         Returns:
-            The needed points, and the number of needed points that are not in ``statuses``.
+            The needed points that the constructor got, and the number of other needed points.
         """
         keys = {
             key._replace(seed=seed, value=value)
@@ -357,7 +358,7 @@ class _Design:
 
 
 def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
-    """Return a point as it was when its search first reached a tolerance; None before that.
+    """Return a point as it was when its search first reached a tolerance; None if it has not.
 
     Args:
         status: the point.
@@ -379,7 +380,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
 
 
 def cost_in_trainings(status: PointStatus) -> float:
-    """Return the cost of a point, in units of a whole training run with its last budget."""
+    """Return the cost of a point as a number of whole training runs with its last budget."""
     if status.record is None or not status.record.probes:
         return 0.0
     history = history_of(status.record.probes, status.point.training)

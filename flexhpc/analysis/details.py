@@ -1,4 +1,4 @@
-"""Data of the training runs of each point, which are embedded in the report page as JSON."""
+"""Training runs of each point as JSON, which the report page embeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CURVE_VALUES, _LOSS_VALUES = 40, 24
 
 
 def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
-    """Return the details of each of the first 1,000 points; None for points without a probe."""
+    """Return the page data of each of the first 1,000 points; None for points without a probe."""
     shown = statuses[:MAX_POINTS]
     losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
     return [point_details(status, losses=losses) if status.record else None for status in shown]
@@ -39,7 +39,7 @@ def json_for_script(value: Any) -> str:
 
 
 def point_details(status: PointStatus, *, losses: bool = True) -> Details:
-    """Return the details of a point, including all its training runs in their order.
+    """Return the data of a point for the report page, including all its training runs in order.
 
     Args:
         status: a point that has a record; losses: whether to include the loss curves.
@@ -78,11 +78,11 @@ def _probe_values(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
         int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
-        *_sample_losses(probe.loss_curve if losses else ()),
+        *_subsample_losses(probe.loss_curve if losses else ()),
     ]  # fmt: skip
 
 
-def _sample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
+def _subsample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
     """Return evenly spaced epochs, from the first to the last, and the loss at each of them."""
     last = len(curve) - 1
     epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})

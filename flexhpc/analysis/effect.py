@@ -1,4 +1,4 @@
-"""Ratios of EMCs between the values of a key, with intervals and verdicts.
+"""Ratios of EMCs at two values of a key, with intervals and verdicts.
 
 A pair consists of two points that differ only in the compared key, so both points have the same
 size and seed. A censored EMC contributes to a ratio as a bound.
@@ -40,7 +40,7 @@ _ROUNDING = 0.02
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
 """Multiples of the budget B at which comparisons are repeated, by display name."""
 Verdict = str
-"""``larger``, ``smaller``, ``the same within 10 %`` (or another margin) or ``not decided``."""
+"""One of ``larger``, ``smaller``, ``the same within 10 %`` (or another margin), ``not decided``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Effect(MeanRatio):
         pairs: number of pairs.
         bounds: number of pairs without information, because both EMCs are bounds on the same side.
         unpaired: number of points at ``value`` without a counterpart at the baseline.
-        distinct_sizes: whether no two sizes have the same number of parameters.
+        distinct_sizes: whether all sizes have different numbers of parameters.
         margin: largest relative difference at which two EMCs count as the same.
         verdict: verdict at an error rate of 5 %, or ``decide.error``, over all comparisons
             together (Holm 1979).
@@ -98,8 +98,8 @@ class Effect(MeanRatio):
     def verdict_text(self) -> str:
         """The verdict in words; if not decided, the reason or the number of pairs needed.
 
-        A verdict is followed by "at this budget" if a point may be unsaturated, and by those
-        verdicts at smaller budgets that differ from it.
+        The words "at this budget" are added if a point may be unsaturated. Verdicts at smaller
+        budgets are added if they differ.
         """
         if self.verdict != "not decided":
             others = [
@@ -227,7 +227,7 @@ def effects_of(
             grouping keys (by default the swept data keys). EMCs are compared separately for each
             combination of values of the grouping keys.
         factor: multiple of the budget of each point at which EMCs are compared.
-        pairing: a pairing that includes these points; by default made from these points only.
+        pairing: rule that pairs the points; by default derived from ``statuses``.
 
     Returns:
         One effect for each combination of grouping values and each value except the baseline.
@@ -283,10 +283,10 @@ def _compare_pairs(
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
-        points: for each point at ``value``: this point, and its counterparts at other values, by
-            their value of the compared key.
+        points: for each point at ``value``: the point and its counterparts, by their value of the
+            compared key.
         value, baseline: the two values to compare.
-        margin: see :class:`Effect`.
+        margin: largest relative difference at which two EMCs count as the same.
     """
     ratios: dict[str, list[Floats]] = {}
     params: dict[str, int] = {}
@@ -322,18 +322,18 @@ def _depends_on_budget(status: PointStatus) -> bool:
 
 
 GroupKey = tuple[tuple[str, str], ...]
-"""Pairs of a grouping key and its value."""
+"""(grouping key, value) for each grouping key."""
 PairKey = tuple[GroupKey, str, str]
 """Values that the points of a pair have in common: grouping values, size (as JSON) and seed."""
 
 
 class Pairing:
-    """Pairing of the points of one or several sweeps.
+    """Rule that pairs points which differ only in the compared key.
 
     Attributes:
         names: display text of each value of the compared key.
         baseline: the value with which all other values are compared.
-        margin: see :class:`Effect`.
+        margin: largest relative difference at which two EMCs count as the same.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
@@ -347,7 +347,7 @@ class Pairing:
         if statuses and not self.names:
             listed = ", ".join(swept) or "none"
             raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
-        self.baseline = _baseline(self.names, compare)
+        self.baseline = _baseline_value(self.names, compare)
         self.margin = SAME_MARGIN if compare.decide is None else compare.decide.margin
         self._within = grouping_keys(statuses, compare)
         for key in self._within:
@@ -363,8 +363,8 @@ class Pairing:
     def _varies(self, texts: Mapping[int, str]) -> bool:
         """Return whether a key varies among points with the same value of the compared key.
 
-        Only keys that vary in this way must be equal within a pair. Optimizers with different
-        learning rates, or families with different widths, can therefore be compared.
+        Only these keys must be equal within a pair. Optimizers with different learning rates, or
+        families with different widths, can therefore be compared.
 
         Args:
             texts: value of the key at each point, by the id of the point object.
@@ -388,7 +388,7 @@ class Pairing:
         return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
 
 
-def _baseline(names: Mapping[str, str], compare: Compare) -> str:
+def _baseline_value(names: Mapping[str, str], compare: Compare) -> str:
     """Return the baseline value of the compared key.
 
     Raises:
@@ -429,8 +429,9 @@ def with_verdicts(
         effects: the comparisons.
         error: probability that any of the verdicts is wrong. Half of it is spent on verdicts that
             two EMCs differ, half on verdicts that they are the same.
-        test_level: function from the error rate of a one-sided test to its level in this
-            evaluation. The two differ if the comparisons are evaluated several times.
+        test_level: function that takes the error rate of a one-sided test and returns its
+            significance level in this evaluation. The two differ if the comparisons are
+            evaluated several times.
         without_ratio: number of further comparisons without a ratio; the correction includes them.
     """
     testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
@@ -461,7 +462,7 @@ def _holm(
     Args:
         tails: tail probability of each hypothesis.
         error: family-wise error rate.
-        test_level: see :func:`with_verdicts`.
+        test_level: function that takes the error rate of a test and returns its significance level.
         tests: number of hypotheses, including those of comparisons without a ratio.
     """
     order = np.argsort(tails, kind="stable")
@@ -474,13 +475,13 @@ def _holm(
 
 
 def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int | None:
-    """Estimate how many more pairs a verdict needs; see ``Effect.more_pairs``.
+    """Estimate how many more pairs a verdict needs; None if this is unknown.
 
     The estimate assumes that the width of intervals is proportional to 1 / sqrt(pairs).
 
     Args:
         effect: the comparison.
-        differ_level: level of the test that two EMCs differ; same_level: level of the test that
+        differ_level, same_level: significance levels of the tests that two EMCs differ, and that
             they are the same.
     """
     pairs = effect.pairs - effect.bounds

@@ -1,4 +1,4 @@
-"""Correlation of generalization with the ratio of EMCs with original and with random labels.
+"""Correlation of generalization with the ratio EMC (original labels) / EMC (random labels).
 
 This tests the fourth claim of arXiv 2406.11463 on the models that were measured with both kinds of
 labels and evaluated. Evaluations are used only if training interpolated, because otherwise the gap
@@ -28,8 +28,7 @@ MIN_PAIRS = 4
 Bound = Literal["none", "lower", "upper", "unknown"]
 _NUMERATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
 _DENOMINATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Type of bound of a ratio in which only the numerator, or only the denominator, is censored, by
-the side of censoring."""
+"""Kind of bound of a ratio whose numerator, or whose denominator, is censored on the given side."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -41,9 +40,9 @@ class Pair:
     Attributes:
         name: name of the model; family: its model family; params: its number of parameters.
         emc_original, emc_random: EMC with original and with random labels (samples).
-        bound: ``none`` if no EMC is censored; ``lower`` or ``upper`` if ``log_ratio`` is such a
-            bound of the true log ratio; ``unknown`` if it may be too small or too large.
-        test_accuracy, gap: test accuracy, and train minus test accuracy, of the model when it
+        bound: ``none`` if no EMC is censored; ``lower`` or ``upper`` if ``log_ratio`` is a lower or
+            an upper bound; ``unknown`` if the true log ratio may be smaller or larger.
+        test_accuracy, gap: test accuracy, and train minus test accuracy, of the training run that
             interpolated the original labels.
     """
 
@@ -89,10 +88,10 @@ class Correlation:
 
 
 def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
-    """Pair the measured points that differ only in their labels.
+    """Pair the points of each model with original and with random labels.
 
-    Points whose training run for evaluation did not interpolate are omitted. The pairs of all seeds
-    of a model are averaged into one pair, because seeds are not independent models.
+    A pair is omitted if the training run for evaluation did not interpolate the original labels.
+    The pairs of all seeds of a model are averaged, because seeds are not independent models.
     """
     by_labels: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
@@ -129,7 +128,7 @@ def _mean_pair(seeds: Sequence[Pair]) -> Pair:
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
-    """Return the evaluation of a point; None without one, or if training did not interpolate."""
+    """Return the evaluation of a point; None if there is none or training did not interpolate."""
     evaluation = status.record.evaluation if status.record else None
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
@@ -157,13 +156,13 @@ def _make_pair(original: PointStatus, random: PointStatus) -> Pair:
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
-    """Return the type of bound of a ratio or mean, given the types of bound of its terms."""
+    """Return the kind of bound of a ratio or a mean, given the kinds of its terms."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
 
 def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs without censored EMCs; bounds cannot be correlated."""
+    """Return the pairs without censored EMCs, because bounds cannot be correlated."""
     return [pair for pair in model_pairs if pair.bound == "none"]
 
 
@@ -188,16 +187,16 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
         return []
     log_ratios = np.array([pair.log_ratio for pair in exact_pairs])
     result = np.array([getattr(pair, outcome) for pair in exact_pairs], dtype=np.float64)
-    size = np.log([pair.params for pair in exact_pairs])
+    log_params = np.log([pair.params for pair in exact_pairs])
     rng = np.random.default_rng(_SEED)
     resamples = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
     others = ~np.eye(len(exact_pairs), dtype=bool)
     tail = (1 - LEVEL) / 2
     results = []
     for name, measure in _MEASURES.items():
-        value = measure(log_ratios, result, size)
+        value = measure(log_ratios, result, log_params)
         bootstrap, without_one = (
-            np.array([measure(log_ratios[i], result[i], size[i]) for i in samples])
+            np.array([measure(log_ratios[i], result[i], log_params[i]) for i in samples])
             for samples in (resamples, others)
         )
         bootstrap = bootstrap[np.isfinite(bootstrap)]
@@ -260,10 +259,10 @@ def _pearson(x: Floats, y: Floats, _: Floats) -> float:
     return math.nan if np.ptp(x) == 0 or np.ptp(y) == 0 else float(np.corrcoef(x, y)[0, 1])
 
 
-def _spearman(x: Floats, y: Floats, size: Floats) -> float:
+def _spearman(x: Floats, y: Floats, log_params: Floats) -> float:
     from scipy import stats  # importing it takes 0.5 s, and most reports do not need it
 
-    return _pearson(stats.rankdata(x), stats.rankdata(y), size)
+    return _pearson(stats.rankdata(x), stats.rankdata(y), log_params)
 
 
 def _kendall(x: Floats, y: Floats, _: Floats) -> float:
@@ -274,12 +273,12 @@ def _kendall(x: Floats, y: Floats, _: Floats) -> float:
     return float(stats.kendalltau(x, y).statistic)
 
 
-def _partial_pearson(x: Floats, y: Floats, size: Floats) -> float:
-    if np.ptp(size) == 0:
+def _partial_pearson(x: Floats, y: Floats, log_params: Floats) -> float:
+    if np.ptp(log_params) == 0:
         return math.nan
-    basis = np.stack([np.ones_like(size), size], axis=1)
+    basis = np.stack([np.ones_like(log_params), log_params], axis=1)
     x, y = (v - basis @ np.linalg.lstsq(basis, v, rcond=None)[0] for v in (x, y))
-    return math.nan if min(np.abs(x).max(), np.abs(y).max()) < 1e-12 else _pearson(x, y, size)
+    return math.nan if min(np.abs(x).max(), np.abs(y).max()) < 1e-12 else _pearson(x, y, log_params)
 
 
 _MEASURES: dict[str, Callable[[Floats, Floats, Floats], float]] = {

@@ -33,12 +33,12 @@ def label_information(n: int, accuracy: float, classes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBits:
-    """Information (bits) that a network stores, at the n at which it stores most.
+    """Information (bits) that a network stores, at the number of samples n at which it stores most.
 
     Attributes:
         mean: mean information over the probes within a factor of ``_MAX_RATIO`` of this n.
-        low, high: 90 % interval of this mean by Student's t; None for a single probe. It is not
-            corrected for the selection of this mean as the largest of several means.
+        low, high: 90 % interval of this mean by Student's t; None for a single probe. The interval
+            is not corrected for the selection of the largest of several means.
     """
 
     mean: float

@@ -19,14 +19,14 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 STEP = 0.02
-"""Step of the grids below, in log n: a fifth of the width of the narrowest intervals."""
+"""Step of the grids of log EMC and log ratio: a fifth of the width of the narrowest intervals."""
 LOG_EMC = np.arange(-16.0, 31.0, STEP)
 """Grid of log EMC; it contains every measurable EMC times every ratio of :data:`LOG_RATIO`."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
 """Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
 _PRIOR_LOW, _PRIOR_HIGH = math.log(1 / 4), math.log(1.5)
-"""Limits beyond which a posterior equals its prior: the lower limit is a value of log n, the upper
-limit a value of log(n / number of samples)."""
+"""Range in which training runs can bound the EMC: lower limit of log n, and upper limit of
+log(n / number of samples)."""
 _OPEN_THRESHOLD = 0.2
 """A likelihood is open at an end if it is above this value there, relative to its maximum."""
 _UNKNOWN_THRESHOLD = 0.005
@@ -46,9 +46,9 @@ _DRAWS = 20_000
 def likelihood_of(status: PointStatus) -> Floats:
     """Return the likelihood of log EMC on :data:`LOG_EMC`, shape (cells,), with maximum 1.
 
-    The prior of the threshold is uniform in log n, from an eighth of a sample to four times the
-    number of samples, so the posterior is proportional to the likelihood. Beyond an end of this
-    range, the likelihood is constant if the training runs do not bound the EMC at this end.
+    The prior is uniform in log n, so the posterior is proportional to the likelihood. If training
+    runs do not bound the EMC on one side, the likelihood is constant on this side: below 1/4
+    sample, or above 1.5 times the number of samples.
 
     Args:
         status: a point with an estimate.
@@ -127,11 +127,14 @@ def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
 
 
 def blur(likelihoods: Floats, deviation: float) -> Floats:
-    """Convert likelihoods of values to likelihoods of the means of their normal distributions.
+    """Convolve likelihoods with a normal distribution.
+
+    If values scatter normally around a mean, the likelihoods of the values become likelihoods of
+    the mean.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
-        deviation: standard deviation of each normal distribution, in log n.
+        deviation: standard deviation of the normal distribution, in log n.
 
     Returns:
         Likelihoods on the same grid, (..., cells).
@@ -153,7 +156,7 @@ def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRatio:
-    """Geometric mean of ratios of EMCs over the measured sizes.
+    """Geometric mean, over the measured sizes, of the ratio of two EMCs.
 
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.

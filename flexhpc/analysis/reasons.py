@@ -1,4 +1,4 @@
-"""Reasons why points failed, EMCs are bounds and searches ended; warnings about EMCs."""
+"""Reasons for failed points, for censored EMCs and for the end of searches; warnings about EMCs."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ NOT_SATURATED = (
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Points that failed before any of their probes finished share one message if at least this many of
-them failed for the same reason."""
+"""Points that failed before any of their probes finished are reported in one line if at least this
+many have the same error message."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
@@ -69,7 +69,7 @@ def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[
 
 
 def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
-    """Return whether the interval exceeds the tolerance; None without a tolerance or an interval.
+    """Return whether an interval is wider than the tolerance; None if either does not exist.
 
     The interval is first narrowed by one sample at each end, because its ends were rounded outwards
     to whole samples.

@@ -117,7 +117,7 @@ def write_report(
         specs: text of the frozen specs.
         folder: output folder.
         eps: training errors at which EMC is additionally estimated from the stored probes.
-        provenance: provenance of each run.
+        provenance: name, folder, command and metadata of each run.
         points: points with their run folders. Their fit masks give the scores of samples; for more
             than 500 points, masks are not read.
     """

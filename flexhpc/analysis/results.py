@@ -46,7 +46,7 @@ GATES = ("plateau", "gradient", "curvature", "stability")
 
 
 def row_of(status: PointStatus) -> Row:
-    """Return the results row of a point; unknown values are None."""
+    """Return the row of a point in the table of results; unknown values are None."""
     record, estimate = status.record, status.estimate
     row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
     row |= {"status": status.state, "probes": status.probes, "cost": status.cost}
@@ -116,7 +116,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
 
 
 def _count_detections(record: PointRecord, gate: str) -> int | None:
-    """Count the failed training runs that did not converge according to a gate.
+    """Count the failed training runs that had not converged, according to a convergence gate.
 
     Return None if the gate did not check any training run.
     """
@@ -149,7 +149,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def cell_of(value: Any) -> Any:
-    """Format a CSV cell; text that a spreadsheet would run as a formula gets a leading quote."""
+    """Format a CSV cell; text that a spreadsheet would run as a formula gets the prefix ``'``."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
@@ -180,7 +180,7 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
 
 
 def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
-    """Add the EMC at each of these training errors to the estimates of the points.
+    """Add the EMC at each training error in ``eps`` to the estimates of the points.
 
     EMCs at training errors that the spec requested are not changed.
 
@@ -201,7 +201,7 @@ def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) ->
 
 
 def budget_value(status: PointStatus) -> int:
-    """Return the budget of a point, in the unit of its spec; 0 without a budget.
+    """Return the budget of a point, for example in steps; 0 without a budget.
 
     With ``until: saturation``, this is the largest budget so far.
     """
@@ -210,7 +210,7 @@ def budget_value(status: PointStatus) -> int:
 
 
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
-    """Estimate the EMC at another budget, from the times at which training runs fitted.
+    """Estimate the EMC at another budget, from the times at which training runs fitted all samples.
 
     For a budget above the budget of the point, the result is a prediction.
 
@@ -222,24 +222,24 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
         None if the point has no estimate, if the budget is more than twice the budget of the point,
         or if the EMC at other budgets is unknown.
     """
-    estimate, record, spec_budget = status.estimate, status.record, budget_value(status)
-    if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * spec_budget:
+    estimate, record, point_budget = status.estimate, status.record, budget_value(status)
+    if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * point_budget:
         return None
-    if budget == spec_budget:
+    if budget == point_budget:
         return EmcInterval(
             emc=estimate.emc, emc_lo=estimate.emc_lo, emc_hi=estimate.emc_hi,
             censored=estimate.censored,
         )  # fmt: skip
     curve = budget_curve(status.history, record.header.n_limit)
-    if curve is None or budget < curve.smallest_factor * spec_budget:
+    if curve is None or budget < curve.smallest_factor * point_budget:
         return None
-    return curve.emc(estimand_level(estimate.estimand), budget / spec_budget)
+    return curve.emc(estimand_level(estimate.estimand), budget / point_budget)
 
 
 def with_budget_estimates(
     statuses: Sequence[PointStatus], budgets: Sequence[float]
 ) -> list[PointStatus]:
-    """Add the EMC at each of these budgets (:func:`emc_at_budget`) to the estimates of points."""
+    """Add the EMC at each of the budgets (:func:`emc_at_budget`) to the estimates of points."""
     extended = []
     for status in statuses:
         if status.estimate is not None:

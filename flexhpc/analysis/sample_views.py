@@ -54,8 +54,8 @@ class SampleView:
     Attributes:
         title: description of the data set, labels and training runs.
         hardest, easiest: pictures of the hardest and of the easiest samples.
-        classes: for each class of the data set: its name, and the number of draws, of misses and
-            of expected misses of its samples.
+        classes: name of each class of the data set, and how often its samples were drawn, were
+            missed and were expected to be missed.
     """
 
     title: str
@@ -65,7 +65,7 @@ class SampleView:
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
-    """Create the view of a group, without downloading data and without running user code.
+    """Create the view of a group; do not download data or run user code.
 
     Return None if no sample was missed, if the data are not images, are not stored as uint8, are
     larger than ``_MAX_BYTES`` or are not available on this machine, or if their number of samples

@@ -37,8 +37,7 @@ class Agreement:
 
     Attributes:
         first, second: names of the two groups.
-        samples: number of samples with a hardness in both halves of the training runs of both
-            groups.
+        samples: number of samples whose hardness is known in each half of each group.
         correlation: correlation of hardness between the groups, over these samples.
         reliability: split-half reliability of the hardness in each group: the correlation between
             two halves of the training runs, extrapolated to all training runs (Spearman-Brown).
@@ -82,7 +81,7 @@ class SampleScores:
             samples had the same number of forgetting events, (n_total,).
         by_n: for each n, rounded down to a power of two: number of draws and number of fits,
             (2, n_total).
-        half_missed: number of misses in the training runs with even and with odd numbers,
+        half_missed: number of misses in even-numbered and in odd-numbered training runs,
             (2, n_total). The two halves give the reliability of a score.
         half_expected, half_variance: expected value and variance of ``half_missed`` if each
             training run had missed samples at random, (2, n_total).
@@ -187,7 +186,7 @@ class SampleScores:
         return candidates[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
-        """Return up to ``count`` ids of samples never missed, by descending ``expected``."""
+        """Return up to ``count`` ids of samples never missed, most expected misses first."""
         candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 

@@ -49,8 +49,8 @@ _BAR_LENGTH = 10
 """Length (characters) of the progress bar of a comparison that is not decided."""
 _MIN_NAME = 16
 _MIN_KEY_WIDTH, _MAX_KEY_WIDTH = 5, 16
-"""Limits (characters) of the minimum width of the column of a swept key, which is otherwise the
-length of its longest cell."""
+"""Limits (characters) within which the longest cell of a swept key sets the minimum width of its
+column."""
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
@@ -79,17 +79,17 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Width (characters) without cutting any cell."""
+        """Width (characters) at which no cell is cut."""
         return max(len(self.name), *(len(cell) for cell in self.cells), 0)
 
     @property
     def required_width(self) -> int:
-        """Width (characters) below which the column is removed."""
+        """Smallest width (characters) that ``min_width`` permits."""
         return self.width if self.min_width is None else min(self.width, self.min_width)
 
 
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
-    """Return a table that fits the terminal.
+    """Return a table; cut cells and remove columns so that it fits the terminal.
 
     While the table is too wide, the column with the lowest ``rank`` is omitted. Cells that are
     still too long are shortened, in the rightmost columns first.
@@ -102,12 +102,12 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
     fitting = list(columns)
     optional = [column for column in columns if column.rank is not None]
     for column in sorted(optional, key=lambda column: column.rank or 0):
-        if _total([column.required_width for column in fitting]) <= width:
+        if _total_width([column.required_width for column in fitting]) <= width:
             break
         fitting.remove(column)
     widths = [column.width for column in fitting]
     for index in reversed(range(len(fitting))):
-        excess = _total(widths) - width
+        excess = _total_width(widths) - width
         if excess > 0:
             widths[index] = max(fitting[index].required_width, widths[index] - excess)
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
@@ -123,7 +123,7 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
     return table
 
 
-def _total(widths: Sequence[int]) -> int:
+def _total_width(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
@@ -215,7 +215,7 @@ def print_results(
         statuses: status of each point; points that failed for a common reason before any probe
             finished have no row.
         compare: comparisons requested by the spec.
-        reasons: whether to print why these points failed.
+        reasons: whether to print the common reasons.
     """
     console = make_console()
     short = without_shared_entries(statuses)
@@ -264,7 +264,7 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
 
 
 def decision_view(decision: Decision, width: int) -> RenderableType:
-    """Return the comparisons of a running sweep: ratios and verdicts so far."""
+    """Return a table of the comparisons of a running sweep: ratios and verdicts so far."""
     effects = decision.effects
     columns = [
         Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
@@ -290,7 +290,7 @@ def _verdict_or_bar(effect: Effect) -> str:
 
 
 def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:
-    """Print power laws.
+    """Print power laws as a table, one law per row.
 
     Args:
         laws: the power laws; console: the output.
@@ -318,7 +318,7 @@ def status_view(
     Args:
         statuses: status of each point; width: width of the terminal (characters).
         rows: maximum number of lines; None for no limit.
-        reasons: whether to add these lines; False if the caller prints them.
+        reasons: whether to add the lines of common failures.
     """
     common, others = common_failures(without_shared_entries(statuses))
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
@@ -335,12 +335,12 @@ def status_view(
 
 def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) -> Table:
     """Return the status table; its last row shows the number of omitted points, if any."""
-    names, emc = [_name(status) for status in statuses], []
+    names, emc = [_short_label(status) for status in statuses], []
     live: dict[str, list[str]] = {name: [] for name in ("n", "epoch", "train acc", "probe left")}
     for status in statuses:
         style = "" if status.state == "done" else "dim italic"
         emc.append(Text(estimate_text(status), style=style))
-        for name, text in _progress(status).items():
+        for name, text in _progress_cells(status).items():
             live[name].append(text)
     states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in statuses]
     columns = [
@@ -365,7 +365,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
     return table
 
 
-def _progress(status: PointStatus) -> dict[str, str]:
+def _progress_cells(status: PointStatus) -> dict[str, str]:
     """Return the cells that describe the current probe; empty cells without a current probe."""
     if not (progress := status.progress):
         return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
@@ -379,7 +379,7 @@ def _progress(status: PointStatus) -> dict[str, str]:
     }
 
 
-def _name(status: PointStatus) -> str:
+def _short_label(status: PointStatus) -> str:
     """Return the label of a point, without the keys whose value is None."""
     words = [word for word in status.point.label.split() if not word.endswith("=None")]
     return " ".join(words) or status.point.id
