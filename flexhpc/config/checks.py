@@ -17,9 +17,10 @@ from flexhpc.config.variants import variant_union, variants
 
 
 def processed_info(data: Data) -> StaticInfo | None:
-    """Return the shape, classes and size of the data after resizing, merging of classes and so on.
+    """Return the shape, number of classes and training set size of the preprocessed data.
 
-    The result is None if these properties are known only after files are read.
+    Preprocessing resizes images, merges classes and holds out a test set. The result is None if
+    these properties are known only after files are read.
     """
     info = data.static_info
     if info is None:
@@ -39,7 +40,7 @@ def processed_info(data: Data) -> StaticInfo | None:
 
 
 def can_generalize(data: Data) -> bool:
-    """Return whether generalization to unseen samples is possible with this data."""
+    """Return whether a model trained on this data can generalize to unseen samples."""
     informative = data.labels != "random" and data.inputs in ("original", "permuted")
     return informative and not data.tokens
 
@@ -63,7 +64,8 @@ def check_point(
 def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
     """Yield (key, problem) for settings that the search does not support.
 
-    Some searches support neither tuned keys nor doubling of the budget (``until: saturation``).
+    Only ``bayes`` without ``eps`` supports tuned keys and doubling of the budget (``until:
+    saturation``).
     """
     keys = [*model.candidates, *training.candidates]
     if keys and not search.supports_tuning:
@@ -95,7 +97,7 @@ def _check_training(model: Model, training: Procedure) -> Problems:
         problem = f"mup is not implemented for training.{key}: {variant}"
         yield "model.init", f"{problem}; use one of the optimizers {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
-        problem = "requires matrices, but model.subspace is trained as one vector; use adamw"
+        problem = "requires matrices, but model.subspace trains one vector; use adamw"
         yield "training.optimizer", problem
 
 

@@ -1,4 +1,4 @@
-"""Ids of points, which do not depend on the spec file, the machine or the folder.
+"""Ids of points. An id depends on the settings of a point, not on its spec, folder or machine.
 
 The id of a point is a hash of the canonical JSON of all keys that can change its training runs, and
 of ``HASH_VERSION``, which is increased if the meaning of stored points changes. Keys that only set

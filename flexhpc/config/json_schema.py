@@ -14,7 +14,7 @@ from flexhpc.config.variants import KEYS, variant_union
 def sweep_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12) of a sweep spec.
 
-    A key may be swept instead of fixed, so the schema marks no key of a section as required;
+    The schema marks no key of ``fixed`` as required, because the key may be swept instead;
     ``flexhpc validate`` reports missing keys.
     """
     sections: dict[str, Any] = {name: (variant_union(name).union, None) for name in KEYS}

@@ -23,7 +23,7 @@ from flexhpc.errors import InputError, one_line
 _MAX_POINTS = 100_000
 """Maximum number of points of a sweep. Monitoring reads one file per point."""
 MAPPING_NAME = "spec"
-"""Replaces the file name in messages if the spec is passed as a mapping."""
+"""File name in messages if the spec is passed as a mapping."""
 Spec = Path | Mapping[str, Any]
 """A sweep spec: the path of its YAML file, or its content as a mapping."""
 
@@ -32,11 +32,11 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep spec without expanding its points.
 
     Args:
-        spec: the YAML file, or its content. User code is searched in the folder of the file or, if
-            the content is passed, in the working directory.
-        overrides: ``key=value`` texts. A scalar value fixes the key, which is then no longer swept.
-            A list sweeps the key. Keys outside ``fixed``, such as ``name`` and ``evaluate.n``, may
-            be set as well.
+        spec: the YAML file, or its content. User code is searched for in the folder of the file or,
+            if the content is passed, in the working directory.
+        overrides: ``key=value`` strings. A scalar value fixes the key, which is then no longer
+            swept. A list sweeps the key. Keys outside ``fixed``, such as ``name`` and
+            ``evaluate.n``, may be set as well.
 
     Raises:
         InputError: the file or an override is invalid; the exception has one line per error.
@@ -104,8 +104,8 @@ def _build_sweep(document: Document) -> Sweep:
     assert spec is not None
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
         problem = f"unsupported version ({spec.frozen.version})"
-        fix = "use the flexhpc release that wrote the spec"
-        document.report(("frozen",), f"{problem}; {fix} (this one reads version {HASH_VERSION})")
+        fix = f"this release reads version {HASH_VERSION}; use the release that wrote the spec"
+        document.report(("frozen",), f"{problem}; {fix}")
     fixed: dict[str, dict[str, Any]] = {}
     for name, values in spec.fixed.items():
         if name not in KEYS:
@@ -138,7 +138,7 @@ def _build_sweep(document: Document) -> Sweep:
 
 
 def _report(document: Document, path: KeyPath, problem: str) -> None:
-    """Report an error of the spec; the message names the key by ``path`` without list positions."""
+    """Report an error at ``path``; the message names the key without list positions."""
     if path[0] == "frozen":
         path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
     keys = [key for key in path if isinstance(key, str)]
@@ -159,8 +159,8 @@ def _section_problem(name: str) -> str:
 def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
     """Build the axis of an entry of ``grid`` or ``zip``.
 
-    An axis of ``seed`` with fewer than ``max_seeds`` values is extended to this number, because
-    comparisons may need seeds that the spec does not list.
+    If the entry sweeps only ``seed``, add seeds up to the number ``max_seeds``, because comparisons
+    may need seeds that the spec does not list.
     """
     keys = tuple(tuple(key.split(".")) for key in entry)
     values = list(zip(*entry.values(), strict=True))
@@ -222,14 +222,15 @@ def _check_overlaps(
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:
-    """Report points with equal ids: they differ at most in keys that are not part of the id."""
+    """Report the first two points with equal ids, which differ at most in keys outside the id."""
     first: dict[str, Point] = {}
     for point in points:
         other = first.setdefault(point.id, point)
         if other is not point:
             keys = [key for key in point.swept if point.swept[key] != other.swept[key]]
             if not keys:
-                sweep.document.report(("grid",), "contains a combination twice; remove one of them")
+                problem = "contains a combination of values twice; remove one of them"
+                sweep.document.report(("grid",), problem)
                 return
             path = tuple(keys[0].split("."))
             location = next(
@@ -262,7 +263,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         if seeds is None or seeds.listed < 2 or compare.by == "seed":
             yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
         elif "seed" in (compare.within or []):
-            yield "within", "cannot contain seed if decide adds seeds; remove it"
+            yield "within", "cannot contain seed with decide, which adds seeds; remove it"
         elif seeds.listed > compare.decide.max_seeds:
             problem = f"must be at least the number of seeds in grid ({seeds.listed})"
             yield "decide.max_seeds", problem
@@ -280,10 +281,10 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
 
 
 def _unmatched_keys(compare: Compare, baseline: str, sweep: Sweep) -> list[str]:
-    """Return the keys swept together with ``by`` that prevent any pair; empty if there are pairs.
+    """Return the keys that prevent all pairs of a comparison; empty if there are pairs.
 
-    Keys of other axes take each of their values at each value of ``by``. Pairs are defined by
-    :class:`flexhpc.analysis.effect.Pairing`.
+    Only keys in the ``zip`` entry of ``by`` can prevent pairs, because all other keys are combined
+    with each value of ``by``. :class:`flexhpc.analysis.effect.Pairing` defines pairs.
     """
     axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
     columns = {

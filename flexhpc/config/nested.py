@@ -9,7 +9,7 @@ Keys = tuple[str, ...]
 
 
 def with_value(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
-    """Return a copy with ``value`` set at ``path``.
+    """Return a copy of nested mappings with ``value`` set at ``path``.
 
     A parent of ``path`` that is not a mapping is converted by :func:`as_mapping`.
     """

@@ -1,4 +1,4 @@
-"""Points of a sweep, and short texts for swept values."""
+"""Points of a sweep, and swept values as short text."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Point:
         evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
-        precise_search: with ``compare.decide``, the search with the tolerance of the spec. It runs
-            only if a comparison needs it; ``search`` is coarse. None if ``search`` is the only one.
+        precise_search: with ``compare.decide``, the search with the tolerance of the spec, which
+            runs only if the coarse ``search`` does not decide all comparisons; otherwise None.
         optional: whether the spec does not list the seed of the point. Such a point is measured
             only if a comparison needs it.
     """
@@ -51,14 +51,14 @@ class Point:
     optional: bool = False
 
     def precise(self) -> Point:
-        """Return the point with a search to the tolerance of the spec."""
+        """Return the point with ``precise_search``, if it is set, as its search."""
         if self.precise_search is None:
             return self
         return replace(self, search=self.precise_search, precise_search=None)
 
     @property
     def coordinates(self) -> tuple[tuple[float, ...], ...]:
-        """Per arm, the logarithms of the tuned values in units of log(``WIDEST_STEP``)."""
+        """Logarithms of the tuned values of each arm, in units of log(``WIDEST_STEP``)."""
         step = math.log(WIDEST_STEP)
         return tuple(
             tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
@@ -99,7 +99,7 @@ class Point:
 
 
 def short_text(key: str, value: Any) -> str:
-    """Return a swept value in short form: text without its key, other values as ``key=value``."""
+    """Return a swept value in short form: a string alone, any other value as ``key=value``."""
     if is_tuning_request(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):

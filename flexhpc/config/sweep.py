@@ -153,22 +153,24 @@ class Sweep:
             for a, axis in enumerate(self.axes)
             for k, key in enumerate(axis.keys)
         ]
-        positions = [range(len(axis.values)) for axis in self.axes]
+        ranges = [range(len(axis.values)) for axis in self.axes]
         has_decision = any(compare.decide for compare in self.compare)
         coarse_searches: dict[int, Any] = {}
-        for index, position in enumerate(itertools.product(*positions)):
+        for index, positions in enumerate(itertools.product(*ranges)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
-                key = (name, *(position[a] for a in affecting[name]))
+                key = (name, *(positions[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = self._section_or_seed(name, position)
+                    sections[key] = self._build_section_or_seed(name, positions)
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
             if ids not in compatible:
-                compatible[ids] = self._check_compatibility(position, data, model, training, search)
+                compatible[ids] = self._check_compatibility(
+                    positions, data, model, training, search
+                )
             if not compatible[ids] or training is None or search is None or seed is None:
                 continue
             text = point_json(
@@ -183,10 +185,10 @@ class Sweep:
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
-                swept={path: self.axes[a].values[position[a]][k] for a, k, path in swept},
+                swept={path: self.axes[a].values[positions[a]][k] for a, k, path in swept},
                 precise_search=search.section if has_decision else None,
                 optional=any(
-                    i >= axis.listed for axis, i in zip(self.axes, position, strict=True)
+                    i >= axis.listed for axis, i in zip(self.axes, positions, strict=True)
                 ),
             )  # fmt: skip
 
@@ -209,30 +211,37 @@ class Sweep:
             values = with_value(self._values_at(section, first), path, value)
             build_section(section, values, report, folder=self.folder)
 
-    def _values_at(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
-        """Return unvalidated values of a section for a position on each axis; add the default
-        variant."""
+    def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
+        """Return the unvalidated values of a section; add its default variant if none is set.
+
+        Args:
+            section: name of the section.
+            positions: one position on each axis.
+        """
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
-        for axis, i in zip(self.axes, position, strict=True):
+        for axis, i in zip(self.axes, positions, strict=True):
             for keys, value in zip(axis.keys, axis.values[i], strict=True):
                 if keys == (section,):
                     values = dict(value) if isinstance(value, dict) else {}
                 elif keys[0] == section:
                     values = with_value(values, keys[1:], value)
-        if section == "model" and not values and "trainer" in self._values_at("training", position):
-            values = {"family": "none"}
+        if section == "model" and not values:
+            training = self._values_at("training", positions)
+            values = {"family": "none"} if "trainer" in training else {}
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
         return with_default(section, without_none(values), defaults.get(section))
 
-    def _section_or_seed(self, name: str, position: tuple[int, ...]) -> TunedSection | Seed | None:
-        """Build a section or the seed for a position on each axis; None if it is invalid."""
+    def _build_section_or_seed(
+        self, name: str, positions: tuple[int, ...]
+    ) -> TunedSection | Seed | None:
+        """Build a section, or the seed, at positions on the axes; return None if it is invalid."""
         if name == "seed":
-            return self._build_seed(position)
-        values = self._values_at(name, position)
+            return self._build_seed(positions)
+        values = self._values_at(name, positions)
         result = build_section(
             name,
             values,
-            lambda path, problem: self._report((name, *path), problem, position),
+            lambda path, problem: self._report((name, *path), problem, positions),
             frozen=self.frozen,
             check=self.check_combinations,
             folder=self.folder,
@@ -243,19 +252,18 @@ class Sweep:
                 self.code[variant] = code  # a section with a version has no hash
         return result
 
-    def _build_seed(self, position: tuple[int, ...]) -> Seed | None:
+    def _build_seed(self, positions: tuple[int, ...]) -> Seed | None:
         values = {"seed": self.spec.seed}
-        for axis, i in zip(self.axes, position, strict=True):
+        for axis, i in zip(self.axes, positions, strict=True):
             values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
                        if k == ("seed",)}  # fmt: skip
-        return validate(Seed, values, lambda path, problem: self._report(path, problem, position))
+        return validate(Seed, values, lambda path, problem: self._report(path, problem, positions))
 
     def _check_compatibility(
-        self, position: tuple[int, ...], data: TunedSection, model: TunedSection,
+        self, positions: tuple[int, ...], data: TunedSection, model: TunedSection,
         training: TunedSection | None, search: TunedSection | None,
     ) -> bool:  # fmt: skip
-        """Report keys of different sections that cannot be combined; return whether there are
-        none."""
+        """Return whether the sections can be combined; report each key that cannot."""
         procedure: Any = training and training.section
         problems = [
             *check_point(
@@ -266,16 +274,16 @@ class Sweep:
         if training is not None and search is not None:
             problems += check_search(cast(Any, search.section), model, training)
         for key, problem in problems:
-            self._report(tuple(key.split(".")), problem, position)
+            self._report(tuple(key.split(".")), problem, positions)
         return not problems
 
-    def _report(self, keys: KeyPath, problem: str, position: tuple[int, ...]) -> None:
-        """Report a problem of a key at the line that sets its value for a position on each axis."""
+    def _report(self, keys: KeyPath, problem: str, positions: tuple[int, ...]) -> None:
+        """Report a problem of a key at the line that sets its value at positions on the axes."""
         location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:
                 location = ("tune", ".".join(path))
-        for axis, i in zip(self.axes, position, strict=True):
+        for axis, i in zip(self.axes, positions, strict=True):
             for k, path in enumerate(axis.keys):
                 if keys[: len(path)] == path:
                     location = (*axis.path(k, i), *keys[len(path) :])

@@ -44,7 +44,7 @@ def is_tuning_request(value: Any) -> bool:
 
 
 def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
-    """Split the values of a section into the plain values and, by path, the tuning requests."""
+    """Split the values of a section into plain values and a mapping from path to tuning request."""
     plain: dict[str, Any] = {}
     tuned: dict[Keys, Any] = {}
     for key, value in values.items():

@@ -53,7 +53,7 @@ _SYNONYMS = {"learning_rate": "lr"}
 def validate(
     kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check: bool = True
 ) -> S | None:
-    """Validate values; report every problem, and return None if there is one.
+    """Validate values and return the section; report every problem and return None if there is one.
 
     Args:
         kind: the class of a section, or the union of the variants of a section.
@@ -148,7 +148,7 @@ def _with_optional_keys(cls: type[S]) -> type[S]:
 def _report_unknown_variant(
     kind: VariantUnion[Any], values: Mapping[str, Any], report: Report
 ) -> None:
-    """Report that the values select no variant; also report problems of their other keys."""
+    """Report that the values select no variant; also report problems of all other keys."""
     key, variant = kind.key_and_variant(values)
     text = format_value(variant)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
@@ -250,7 +250,7 @@ def suggestion(value: object, names: list[str]) -> str:
 
 
 def format_value(value: object) -> str:
-    """Return a value as the user may have written it, truncated to 60 characters."""
+    """Return a value as JSON for a message, truncated to 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -125,7 +125,7 @@ def variant_union(section: str) -> VariantUnion[Section]:
 
 @cache
 def variants(section: str) -> dict[str, type[Section]]:
-    """Return the variants of a section by name."""
+    """Return the classes of the variants of a section, by variant name."""
     by_name: dict[str, type[Section]] = {}
     for name in MODULES:
         for cls in vars(import_module(name)).values():
@@ -139,10 +139,10 @@ def variants(section: str) -> dict[str, type[Section]]:
 
 
 def with_default(section: str, values: dict[str, Any], default: str | None) -> dict[str, Any]:
-    """Add the default variant to the values of a section that select no variant.
+    """Return the values of a section, with the default variant if they select none.
 
-    If an installed package registers the selected variant by a name, replace the name by the import
-    path ``module:name``.
+    A variant name that an installed package registers is replaced by the import path
+    ``module:name``.
     """
     union = variant_union(section)
     key, variant = union.key_and_variant(values)

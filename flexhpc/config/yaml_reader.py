@@ -140,7 +140,7 @@ def read(path: Path) -> Document:
 
 
 class _Builder:
-    """Converts YAML nodes to plain values; adds line numbers and problems to a document."""
+    """Converter of YAML nodes to plain values; it adds line numbers and problems to a document."""
 
     def __init__(self, document: Document) -> None:
         self.document, self.lines = document, document.lines
@@ -157,14 +157,16 @@ class _Builder:
             return None
         ancestors = (*ancestors, id(node))
         if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, path, ancestors)
+            return self.build_mapping(node, path, ancestors)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, i), ancestors) for i, child in enumerate(node.value)]
         if _CONTROL.search(node.value) and "kwargs" not in path:
             self.document.report(path, "contains a control character or line break; remove it")
         return scalar(node.value) if getattr(node, "style", None) is None else node.value
 
-    def mapping(self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
+    def build_mapping(
+        self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]
+    ) -> Any:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
@@ -187,7 +189,7 @@ class _Builder:
 
 
 class Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes texts which :func:`scalar` would convert to another type."""
+    """YAML dumper that quotes strings which :func:`scalar` would convert to another type."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

@@ -20,8 +20,8 @@ PRECISION = "precision"
 """Marks a key that changes only the precision of an estimate. Such a key is not part of a point's
 id, so that the stored training runs are reused if the precision changes."""
 DATA_SET_NAME = "data_set_name"
-"""Marks the key for the name of a data set. The name distinguishes data sets in a point's id,
-because their locations are not part of it."""
+"""Marks the key for the name of a data set. The name distinguishes data sets in a point's id, which
+does not contain the location of the data."""
 INTERNAL = "internal"
 """Marks a field that flexhpc sets when it reads a spec; users cannot set it."""
 
@@ -60,17 +60,16 @@ class Section(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Names of the variant. They are needed only if the annotation of the discriminator key does
-    not list them."""
+    """Names of the variant, if the annotation of the discriminator key does not list them."""
     import_path: ClassVar[str] = ""
     """Import path of the variant's implementation, ``module:name``. The docstring of the section's
     base class describes what an implementation takes and returns."""
     discriminator: ClassVar[str] = ""
-    """The key that selects this variant; empty for the usual key of the section."""
+    """The key that selects this variant; empty for the default key of the section."""
 
     @classmethod
     def marked(cls, mark: str) -> list[str]:
-        """Return the names of the fields that have a mark, in the order of their definition."""
+        """Return the names of the fields marked with ``mark``, in the order of their definition."""
         return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 
     def check(self) -> Problems:

@@ -10,20 +10,21 @@ from flexhpc.config.sections.base import Section
 
 
 class Decide(Section):
-    """Decision of a comparison with as few measurements as possible. The sweep first measures the
-    listed points coarsely. For undecided comparisons, it then measures the listed points to
-    `search.tolerance`. If this is not enough, it measures points with further seeds."""
+    """Decision of a comparison with as few measurements as possible. The sweep first measures all
+    listed points coarsely, then the points of undecided comparisons to `search.tolerance`, and
+    finally points with further seeds."""
 
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Two EMCs are the same if their ratio lies between 1 / (1 + margin) and 1 + margin."""
+    """Two EMCs count as equal if their ratio lies between 1 / (1 + margin) and 1 + margin."""
     error: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Maximum probability that at least one verdict of the comparison is wrong. It allows for the
-    fact that the sweep stops as soon as all verdicts are known."""
+    """Maximum probability that at least one verdict of the comparison is wrong. The tests account
+    for optional stopping: the sweep ends as soon as all verdicts are known."""
     max_seeds: Annotated[int, Field(ge=1, le=1000)] = 12
     """Maximum number of seeds, including the seeds that the spec lists."""
     max_cost: Annotated[float, Field(gt=0)] | None = None
-    """Maximum cost of the sweep, in training runs with the full budget. After the first round of
-    points, a round is not started if the predicted total cost exceeds this number."""
+    """Maximum cost of the sweep, in training runs with the full budget. The coarse
+    measurement of the listed points is not limited; further measurements are started only if the
+    predicted total cost is at most this number."""
 
 
 class Compare(Section):
@@ -39,8 +40,8 @@ class Compare(Section):
     baseline: Any = None
     """The value of `by` with which the other values are compared; by default the first value."""
     within: list[str] | None = None
-    """Swept keys. A separate comparison is made for each combination of their values. By default,
-    these are the swept keys of `data`, such as `data.labels`."""
+    """Swept keys; a separate comparison is made for each combination of their values. The default
+    is the swept keys of `data`, such as `data.labels`."""
     decide: Decide | None = None
     """Ends the sweep when all verdicts are known. Without this key, every point is measured to
     `search.tolerance`."""

@@ -1,4 +1,4 @@
-"""Variants that name user code as ``module:name``."""
+"""Variants that are implemented by user code, which the spec names as ``module:name``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code
 from flexhpc.custom.trainer import Trainer
 
 CUSTOM = "MODULE:NAME"
-"""Stands for the import path of user code in lists of variants."""
+"""Placeholder for the import path of user code in lists of variants."""
 
 
 class CustomCode(Section):

@@ -59,7 +59,7 @@ class Data(Section):
     """Source of the samples."""
     labels: Literal["original", "random", "corrupted"] = "original"
     """`original`: the labels of the data set. `random`: uniform labels, drawn once per seed and
-    sample. `corrupted`: an exact fraction of the samples gets a wrong label."""
+    sample. `corrupted`: exactly the fraction `corruption` of the labels is wrong."""
     corruption: Annotated[float, Field(gt=0, le=1)] | None = None
     """Fraction of the training samples whose label is replaced by a wrong label, drawn uniformly
     from the other classes."""
@@ -70,8 +70,8 @@ class Data(Section):
     """Merges classes. `random`: into `classes` groups with near-equal numbers of original classes,
     drawn once per seed. `coarse`: into the super-classes of the data set."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
-    """List with the new class of each original class, for mergings that `merge` does not offer. The
-    new classes are 0, 1, 2, ... without gaps."""
+    """List with the new class of each original class, to merge classes in a way that `merge` does
+    not support. The new classes are 0, 1, 2, ... without gaps."""
     inputs: Literal["original", "gaussian", "permuted", "permuted_each"] = "original"
     """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
     training set. `permuted`: one permutation of the pixels (or features) for all samples.
@@ -118,10 +118,10 @@ class Data(Section):
 
     @classmethod
     def reading_keys(cls) -> list[str]:
-        """Return the keys that determine the content of the samples when they are read.
+        """Return the keys that determine the samples before preprocessing.
 
-        These are ``source`` and the keys that the variant adds, except its location, limits and
-        name.
+        These are ``source``, the keys that the variant adds, and for seeded data ``classes``. Keys
+        marked as a location, a limit or a name are excluded.
         """
         marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
         excluded = {*Data.model_fields, *marked} - {"source"}
@@ -241,8 +241,9 @@ class KnownTable(Data):
 class Table(Data):
     """Any table with a header: CSV (also compressed with gzip, bzip2, xz, zip or tar) or Parquet.
     Numeric columns are standardised, all other columns are one-hot encoded. A missing number is
-    replaced by the mean of its column, and a missing category is encoded as all zeros. An
-    additional feature of the column marks the rows with missing values."""
+    replaced by the mean of its column, and a missing category is encoded as all zeros. Each column
+    with missing values has an additional feature, which is 1 in the rows where the value is
+    missing."""
 
     import_path: ClassVar[str] = "flexhpc.data.table:open_table"
     vectors: ClassVar[bool] = True
@@ -269,7 +270,7 @@ class Table(Data):
         for column in sorted({*categorical} & {*drop}):
             yield (
                 "drop",
-                f"contains {column}, which categorical also contains; remove it from one list",
+                f"contains {column}, which is also in categorical; remove it from one list",
             )
 
 
@@ -317,8 +318,8 @@ class RandomTokens(Data):
     length: Annotated[int, Field(ge=1, le=2**16)] = 16
     """Number of tokens per sequence."""
     prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
-    """Number of initial tokens that need not be predicted correctly, because the tokens before them
-    do not identify the sequence. The loss includes all tokens."""
+    """Number of initial tokens that need not be predicted correctly, because too few tokens precede
+    them to identify the sequence. The loss includes all tokens."""
     size: Count = 10_000
     """Number of sequences in the training set."""
 

@@ -17,8 +17,8 @@ class Evaluate(Section):
     """
 
     n: Count | None = None
-    """Number of samples on which the model is trained for the evaluation. They are a random subset,
-    fixed for each seed; `data.n_max` does not limit their number."""
+    """Number of training samples of the evaluation, a random subset that is fixed for each seed.
+    `data.n_max` does not limit this number."""
     full: bool = False
     """Trains on the full training set instead of `n` samples."""
     steps: Count | None = None

@@ -1,4 +1,4 @@
-"""Variants of ``data`` that are read from common file formats."""
+"""Variants of ``data`` for common file formats."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ class Arrays(FileFormat):
     `x`, `X`, `inputs`, `images` and `data` that exists."""
     target: str | None = None
     """Name of the array of the labels in a .npz file; by default the first of `y_train`, `y`,
-    `labels` and `target` that exists. With .npy files, the name of the file of the labels, in the
-    same folder as the inputs."""
+    `labels` and `target` that exists. With .npy files, the file name of the labels, in the same
+    folder as the inputs."""
     test_column: str | None = None
-    """Name of the array, or of the .npy file, of the test inputs; the default array is `x_test` or
-    `X_test`."""
+    """Name of the test inputs: an array in a .npz file, or a .npy file; by default the array
+    `x_test` or `X_test`, if it exists."""
     test_target: str | None = None
-    """Name of the array, or of the .npy file, of the test labels; the default array is `y_test`."""
+    """Name of the test labels: an array in a .npz file, or a .npy file; by default the array
+    `y_test`, if it exists."""
 
 
 class ImageTable(FileFormat):
-    """Parquet files with images as bytes (PNG, JPEG, ...), or as {bytes, path} in the format of
-    Hugging Face."""
+    """Parquet files with images as bytes (PNG, JPEG, ...), or as structs {bytes, path}, as in
+    Hugging Face data sets."""
 
     import_path: ClassVar[str] = "flexhpc.data.image_table:open_image_table"
 

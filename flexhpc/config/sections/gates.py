@@ -33,12 +33,13 @@ class Gate(Section):
 
 
 class PlateauGate(Gate):
-    """Whether training has stopped improving. At a plateau, this gate may end a probe early."""
+    """A gate that checks whether training has stopped improving; it may end a probe early."""
 
     mode: Mode = "report"
-    """`report`: record the epochs since the last improvement, and stop at a plateau. `reject`: in
-    addition, reject failing probes that were still improving at the end of the budget. `off`: train
-    to the end of the budget."""
+    """`report`: record the epochs since the last improvement, and stop at a plateau, except with
+    `until: saturation` or a schedule other than `constant`. `reject`: in addition, reject failing
+    probes that were still improving at the end of the budget. `off`: train to the end of the
+    budget."""
     patience: Count | None = None
     """Number of epochs without improvement after which training is at a plateau; by default
     `updates` and `share` determine this."""
@@ -53,7 +54,7 @@ class PlateauGate(Gate):
 
 
 class GradientGate(Gate):
-    """Whether the gradient of the loss on the whole subset is small at the end of training."""
+    """A gate that checks whether the gradient on the whole subset is small after training."""
 
     mode: Mode = "report"
     """`report`: record the gradient norm at the end of each probe. `reject`: in addition, reject
@@ -64,8 +65,8 @@ class GradientGate(Gate):
 
 
 class CurvatureGate(Gate):
-    """Whether the loss has a direction of negative curvature at the end of training, as at a
-    saddle."""
+    """A gate that checks whether the loss has a direction of negative curvature after training, as
+    at a saddle."""
 
     mode: Mode = "off"
     """`report`: record the smallest and the largest Ritz value of the Hessian at the end of each
@@ -79,12 +80,12 @@ class CurvatureGate(Gate):
 
 
 class StabilityGate(Gate):
-    """Whether a failing probe ends with a loss well above its minimum, for example because the
-    learning rate is too large."""
+    """A gate that checks whether a failing probe ends with a loss well above its minimum, for
+    example because the learning rate is too large."""
 
     mode: Mode = "report"
     """`report`: a failing probe whose loss rises well above its minimum gets the verdict
-    `unstable`, because the training recipe failed and not the capacity. `reject`: in addition, the
+    `unstable`: the cause is the training recipe, not lack of capacity. `reject`: in addition, the
     probe is rejected. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
     """A probe is unstable if its final loss exceeds its lowest loss by more than this fraction of

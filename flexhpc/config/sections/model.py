@@ -23,8 +23,8 @@ Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
 
 
 class Subspace(Section):
-    """Training in a random subspace: the weights are theta0 + P z, where theta0 are the initial
-    weights, and only z is trained."""
+    """Training in a random subspace: the weights are theta0 + P z with the initial weights theta0
+    and a fixed random matrix P, and only z is trained."""
 
     dims: Count
     """Dimension of the random subspace: the length of z in the weights theta0 + P z, and the number
@@ -53,7 +53,7 @@ class Quantised(Section):
 
 
 class Model(Section):
-    """The model that is trained."""
+    """Keys that all model families share."""
 
     images_only: ClassVar[bool] = False
     """Whether the model accepts only images (channels, height, width), not vectors."""
@@ -70,7 +70,7 @@ class Model(Section):
 
 
 class Network(Model):
-    """A network that is trained.
+    """Keys that all families except ``none`` share.
 
     ``import_path`` names a function that takes the section, the shape of a sample and the number of
     classes. It returns an untrained torch.nn.Module with one output per class, initialised from
@@ -103,9 +103,9 @@ class Initialised(Network):
     """Keys of all families whose initialisation can be selected."""
 
     init: Init = "torch"
-    """Initialisation of the weights. `torch`: the default of torch's layers and of timm. All other
-    values draw the matrices of all linear layers and convolutions and set biases to zero. `he`:
-    from N(0, gain^2 / fan_in). `lecun`: the same distribution, with a default gain of 1.
+    """Initialisation of the weights. `torch`: the default of torch's layers and of timm. With all
+    other values, linear layers and convolutions have zero biases, and their weights are random.
+    `he`: from N(0, gain^2 / fan_in). `lecun`: the same distribution, with a default gain of 1.
     `orthogonal`: random orthogonal matrices times gain. The last layer always has a gain of 1.
     `mup` (only for mlp and cnn with sgd, gd, adam or adamw): maximal update parametrisation of `he`
     (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer by
@@ -152,10 +152,10 @@ class Sized(Initialised):
     multiply compute by scale, that is, the width by scale^0.22, the depth by scale^0.45 and the
     units of the MLPs by scale^0.6."""
     scale: Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)] | None = None
-    """Amount of scaling relative to `width` and `depth`; `scaling` defines what this number
-    means."""
+    """Number by which `scaling` multiplies the width, the depth or compute; with `compound`, an
+    exponent."""
     match_params: Count | None = None
-    """Number of parameters to match: the width whose exact number of parameters is closest is
+    """Target for the number of parameters of the network; the width that comes closest to it is
     chosen."""
     gain: Annotated[Rate | None, NUISANCE] = None
     """Factor on the initial weights of all layers but the last. The default is 1 for `torch` and
@@ -303,8 +303,8 @@ class Efficientnet(Sized):
     """Channels of the stem (EfficientNet-B0: 32), a multiple of 8. The channels of all other layers
     are proportional to this number. Required unless `match_params` is set."""
     depth: Depth = 16
-    """Number of blocks (EfficientNet-B0: 16), distributed over the stages with the rounding of
-    timm."""
+    """Number of blocks before rounding (EfficientNet-B0: 16): the number of blocks in each stage of
+    B0 is multiplied by `depth` / 16 and rounded up."""
     activation: Literal["silu", "relu", "leaky_relu", "tanh", "identity", "gelu"] = "silu"
     """Activation function."""
 

@@ -1,4 +1,4 @@
-"""The ``search`` section: how the next n is chosen, and what is estimated."""
+"""The ``search`` section: the rule that chooses the next n, and the quantity to estimate."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ is needed."""
 
 
 def eps_name(eps: object) -> str:
-    """Return the text that stands for a training error in the results, such as ``0.1``."""
+    """Return the name of a training error of ``search.eps`` in the results, such as ``0.1``."""
     return f"{eps:g}" if isinstance(eps, int | float) else repr(eps)
 
 
 class Search(Section):
-    """How the next n is chosen, and what is estimated.
+    """Keys that all searches share.
 
     ``import_path`` names an instance of flexhpc.search.policy.Policy.
     """
@@ -47,9 +47,8 @@ class Search(Section):
     """First number n of samples that the search tries."""
     max_cost: Annotated[Cap | None, PRECISION] = None
     """Maximum cost of the point, in training runs with the full budget; a probe that uses half of
-    its budget counts as half a run. If the search ends at this maximum, the interval is wider than
-    `tolerance`. The maximum is multiplied by one plus the number of training errors in `eps`, and
-    doubled if keys are tuned."""
+    its budget counts as half a run. With `bisection`, the maximum is multiplied by one plus the
+    number of training errors in `eps`."""
 
 
 class QuantileSearch(Search):
@@ -60,9 +59,9 @@ class QuantileSearch(Search):
     """Estimand: `n50` is the n at which half of the training runs fit, `n90` the n at which 90 %
     fit, and so on."""
     eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
-    """Training errors (fractions, such as [0.01, 0.1]). For each of them, the search also measures
-    the largest n that is trained to at most this error. For this, the search uses the same probes,
-    and additional probes if needed."""
+    """Training errors (fractions, such as [0.01, 0.1]). For each of these errors, the search also
+    estimates the largest n that is trained to at most this error, with additional probes if
+    needed."""
 
     @property
     def quantile(self) -> float:
@@ -83,8 +82,8 @@ class Bayes(QuantileSearch):
 
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
-    """The search ends when the half-width of the 90 % interval, relative to its middle, is at most
-    this number."""
+    """The search ends when both ends of the 90 % interval are within a factor of 1 + `tolerance` of
+    its geometric mean."""
     max_cost: Annotated[Cap | None, PRECISION] = 60.0
     """Maximum cost of the point, in training runs with the full budget; a probe that uses half of
     its budget counts as half a run. If the search ends at this maximum, the interval is wider than
@@ -114,17 +113,17 @@ class Bisection(MajoritySearch, QuantileSearch):
 
 
 class Growth(MajoritySearch):
-    """Increase n until the first failure, as in the EMC paper."""
+    """Increase n until the first failure, as in arXiv 2406.11463, which defines EMC."""
 
     import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
     start: Count = 64
-    """First number n of samples that the search tries. The EMC depends on it."""
+    """First number n of samples that the search tries. It changes the EMC."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None
-    """Number of samples by which n grows. It replaces the factor `growth`."""
+    """Number of samples by which n grows, instead of the factor `growth`."""
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 

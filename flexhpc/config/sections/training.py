@@ -23,7 +23,7 @@ from flexhpc.config.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
 FIRST_STEPS = 1000
-"""Default of the first budget with ``until: saturation`` (updates)."""
+"""Default of the first budget with ``until: saturation``, in updates."""
 _MAX_BUDGET_FACTOR = 64
 """Default of the largest budget with ``until: saturation``, as a multiple of the first budget."""
 
@@ -97,7 +97,7 @@ class Procedure(Section):
 
     @property
     def knows_other_budgets(self) -> bool:
-        """Whether the training runs of a point determine its EMC at other budgets."""
+        """Whether the training runs of a point also determine its EMC at other budgets."""
         return self.extends_smaller_budgets or self.doubling is not None
 
     def at_stage(self, stage: int) -> Procedure:
@@ -148,7 +148,7 @@ class Training(Procedure):
     training has no budget and ends when the plateau gate detects that it has stopped improving."""
     saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
     """With `until: saturation`, doubling ends when the last doubling of the budget raised the EMC
-    by at most this factor (at the upper end of the factor's 90 % interval)."""
+    by at most this factor, according to the upper end of a 90 % interval."""
     max_budget: Annotated[Count | None, PRECISION] = None
     """With `until: saturation`, the largest budget, in the unit of the first budget; by default 64
     times the first budget."""
@@ -186,8 +186,8 @@ class Training(Procedure):
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
     `batches`: the batches of the epoch, each evaluated before its update, as in most training
     loops. `evaluation`: the whole subset, evaluated in eval mode after the epoch, which is slower.
-    With both, training checks after every epoch whether all samples are fitted. With `batches`,
-    a few samples that were misclassified late in the epoch are checked first."""
+    In both cases, training checks after every epoch whether all samples are fitted. With `batches`,
+    it first checks a few samples that were misclassified late in the epoch."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of parts into which each batch is split. Their gradients are computed separately and
     added in a fixed order, so that results are bitwise identical on any number of processes. By
@@ -244,7 +244,7 @@ class Training(Procedure):
         """Whether a training run with a smaller budget is a prefix of a training run with this
         budget.
 
-        This holds if the budget is fixed and no update depends on it.
+        True if there is a budget, which is never extended and does not affect the learning rate.
         """
         fixed = self.budget is not None and self.unconverged == "report"
         return fixed and self.schedule == "constant"
