@@ -22,7 +22,7 @@ _TEST_INPUTS, _TEST_TARGETS = ("x_test", "X_test"), ("y_test",)
 
 
 def open_arrays(data: Arrays) -> Source:
-    """Open the arrays of an .npz file, or of several .npy files, which are memory-mapped.
+    """Open the arrays of an .npz file, or memory-map several .npy files.
 
     Raises:
         PointError: the file or an array does not exist, or the arrays are not valid samples and
@@ -112,7 +112,7 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
 
 
 def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
-    """Create a split; samples are converted to float32 unless their dtype is uint8."""
+    """Create a split; convert samples to float32 unless their dtype is uint8."""
     if len(labels) != len(inputs):
         raise PointError(
             f"{name}: inputs of shape {inputs.shape} and labels of shape {labels.shape} do not "

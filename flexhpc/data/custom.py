@@ -15,7 +15,7 @@ from flexhpc.errors import PointError
 
 
 def open_custom(data: CustomData) -> Source:
-    """Import a custom data set or a function that returns it; return its samples as a source.
+    """Create a source from a custom data set, or from the result of a custom function.
 
     Raises:
         PointError: the data set cannot be imported, raises an exception, or does not provide
@@ -61,7 +61,8 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
 def _is_map_style(samples: Any) -> bool:
     """Return whether an object is a map-style data set.
 
-    A map-style data set has a length and items, but is neither an array nor a built-in container.
+    A map-style data set has a length and supports indexing, but is neither an array nor a built-in
+    container.
     """
     if isinstance(samples, (tuple, list, dict, str, bytes)) or hasattr(samples, "__array__"):
         return False

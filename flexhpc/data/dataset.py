@@ -21,7 +21,7 @@ class Summary:
     """Statistics of all samples in ``Source.train``; packed files store these statistics.
 
     Attributes:
-        fingerprint: hash of the samples in their order and of their original labels.
+        fingerprint: hash of the samples, in order, and of their original labels.
         mean, deviation: mean and standard deviation, float32, per channel (channels, 1, 1) or
             feature (features,); a constant channel or feature has deviation 0.
         twins: ids of the samples that are identical to another sample, int64 (m,).
@@ -37,10 +37,10 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The training or test samples of a source, which need not be in memory.
+    """The training or test samples of a source, in memory or read from files in blocks.
 
     Attributes:
-        labels: original labels, int64 (n,), from 0 to classes - 1.
+        labels: original labels, int64 (n,), from 0 to ``Source.classes`` - 1.
         shape: shape of one sample: (channels, height, width) or (features,).
         dtype: uint8 or float32; in vectors, NaN marks a missing value.
         blocks: function that returns an iterator over the samples in order, as arrays
@@ -113,17 +113,17 @@ class Source:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Replace invalid Unicode characters in class names, which may be names of folders."""
+        """Replace invalid Unicode characters in class names; names of folders can contain them."""
         if self.class_names is not None:
             names = tuple(name.encode(errors="replace").decode() for name in self.class_names)
             object.__setattr__(self, "class_names", names)
 
 
 def rows_per_block(shape: tuple[int, ...]) -> int:
-    """Return how many samples of a shape form one block (about four million values).
+    """Return the number of samples in a block, which has about four million values.
 
-    This number depends only on the shape, so that floating-point sums over blocks do not depend on
-    how the samples are stored.
+    This number depends only on ``shape``, the shape of a sample, so that floating-point sums over
+    blocks do not depend on how the samples are stored.
     """
     return max(1, _VALUES_PER_BLOCK // int(np.prod(shape, dtype=np.int64)))
 

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 _MAX_CATEGORIES = 1_000
 _MAX_VALUES = 2**31
-"""Maximum number of values of an encoded table. This number of float32 values takes 8 GB."""
+"""Maximum number of values of an encoded table; as float32, they take 8 GB."""
 _MAX_TEXT_FRACTION = 0.05
 _MIN_DISTINCT_NUMBERS = 20
-"""A text column is taken for a numeric column with typing errors if at most ``_MAX_TEXT_FRACTION``
-of its cells are not numeric and it has more than ``_MIN_DISTINCT_NUMBERS`` distinct numbers."""
+"""A text column is rejected as a numeric column with typing errors if at most the fraction
+``_MAX_TEXT_FRACTION`` of its cells is not numeric and it has more than ``_MIN_DISTINCT_NUMBERS``
+distinct numbers."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -67,8 +68,8 @@ class Encoding:
     def encode(self, frame: pd.DataFrame, path: Path) -> Array:
         """Encode a table as float32 (n, features).
 
-        A missing number is encoded as NaN. In a column of categories, a missing value and an
-        unknown category are encoded as zeros in all features of this column.
+        A missing number is encoded as NaN; a missing or unknown category as zeros. The feature that
+        indicates missing values, if a column has one, is 1 for a missing value and 0 otherwise.
 
         Raises:
             PointError: a numeric column contains text, or a number beyond the range of float32; or
@@ -109,8 +110,8 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         path: the file, for messages.
 
     Raises:
-        PointError: a column contains values of another type than numbers and text, is numeric
-            except for a few cells, or has too many categories.
+        PointError: a column contains values other than numbers and text, is numeric except for a
+            few cells, or has too many categories.
     """
     import pandas as pd
 
@@ -128,8 +129,8 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
             if len(categories) > _MAX_CATEGORIES:
-                problem = f"has {len(categories)} categories, at most {_MAX_CATEGORIES} are"
-                raise _column_error(series, path, f"{problem} supported")
+                problem = f"has {len(categories)} categories, maximum {_MAX_CATEGORIES}"
+                raise _column_error(series, path, problem)
         missing = bool(series.isna().any())
         columns.append(
             Column(name=name, categories=categories, has_indicator=missing, offset=offset)
@@ -187,7 +188,7 @@ def _too_large_error(series: pd.Series[Any], path: Path) -> PointError:
 def _choose_offset(values: Array) -> float:
     """Return the offset of a numeric column; see :class:`Column`.
 
-    Large numbers that are close to each other, such as dates, can become equal when they are
+    Large numbers that are close to each other, such as timestamps, can become equal when they are
     rounded to float32. The offset is the median if subtracting it avoids more than half of these
     collisions, and 0 otherwise.
     """

@@ -26,7 +26,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
 
     Raises:
         PointError: the library is not installed; the folder, a split or a column does not exist; or
-            the data set does not contain samples and classes.
+            the samples or labels are invalid.
     """
     try:
         import datasets
@@ -40,7 +40,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
             if not file.is_dir():
                 open_regular_file(file).close()  # the library would block on a named pipe
         data_set: Any = datasets.load_from_disk(str(path))
-    train, test = _splits(data_set, data, path)
+    train, test = _select_splits(data_set, data, path)
     for split in (train, test):
         if split is not None:
             _check_columns(split, data, path)
@@ -64,7 +64,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
     return source
 
 
-def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
+def _select_splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
     """Return the training split and the test split (None if the data set has none)."""
     if not hasattr(data_set, "keys"):
         return data_set, None
@@ -79,9 +79,9 @@ def _splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
 
 
 def _check_columns(split: Any, data: HuggingFace, path: Path) -> None:
-    """Check that the columns exist and that Arrow's offsets are valid.
+    """Raise PointError unless the columns exist and Arrow's offsets are valid.
 
-    Cells are read at these offsets without further checks.
+    Arrow does not check the offsets again when it reads cells.
     """
     for key, column in (("column", data.column), ("target", data.target)):
         if column not in split.column_names:
@@ -92,7 +92,7 @@ def _check_columns(split: Any, data: HuggingFace, path: Path) -> None:
 
 
 def _read_arrays(split: Any, data: HuggingFace, path: Path) -> tuple[Array, Any]:
-    """Return the inputs and labels of a split without images."""
+    """Read the inputs and labels of a split whose inputs are not images."""
     with convert_read_errors(path, _KIND):
         inputs = np.asarray(split.with_format("numpy")[data.column][:])
         return inputs, split[data.target][:]

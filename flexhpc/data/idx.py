@@ -26,7 +26,7 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path) -> Array:
-    """Read one IDX file of unsigned bytes, plain or gzipped.
+    """Read an IDX file (plain or gzipped) of unsigned bytes in one or three dimensions.
 
     Raises:
         PointError: the file is unreadable, truncated or not an IDX file.

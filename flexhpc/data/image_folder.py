@@ -19,7 +19,7 @@ def open_image_folder(data: ImageFolder) -> Source:
 
     Classes are the sorted folder names. Files are searched recursively in sorted order, so that
     global sample ids are the same on every machine. Names that start with a dot are ignored. If
-    ROOT/train exists, the test set is ROOT/val or, if that does not exist, ROOT/test.
+    ROOT/train exists, the test set is the first existing folder of ROOT/val and ROOT/test.
 
     Raises:
         PointError: the folder does not exist, a class has no images, or the first image cannot be
@@ -54,11 +54,11 @@ def _class_folders(folder: Path) -> list[str]:
 def _find_images(folder: Path) -> list[str]:
     """Return the paths of the images of a class, sorted by the names of folders and files."""
 
-    def fail(error: OSError) -> None:
+    def raise_point_error(error: OSError) -> None:
         raise PointError(f"{error.filename}: cannot be read ({error.strerror})")
 
     images: list[tuple[str, ...]] = []
-    for inner, folders, files in os.walk(folder, onerror=fail):
+    for inner, folders, files in os.walk(folder, onerror=raise_point_error):
         folders[:] = [name for name in folders if not name.startswith(".")]
         parts = Path(inner).relative_to(folder).parts
         images += [

@@ -75,8 +75,6 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
             columns = ", ".join(file.schema_arrow.names)
             raise PointError(f"{path}: has no column {column}; it has {columns}")
         if (rows := file.metadata.num_rows) > _MAX_ROWS:
-            raise PointError(
-                f"{path}: has {rows:,} rows, at most {_MAX_ROWS:,} are supported; split the file"
-            )
+            raise PointError(f"{path}: has {rows:,} rows, maximum {_MAX_ROWS:,}; split the file")
         for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):
             yield from batch.column(0).to_pylist()

@@ -106,6 +106,8 @@ def image_split(
 def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
     """Decode one image to uint8 (3, height, width); scale a 16-bit grey image to 8 bits.
 
+    ``side`` and ``shape`` are as in :func:`image_split`.
+
     Raises:
         PointError: the image cannot be read, or its shape is not ``shape``.
     """
@@ -126,7 +128,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
     if shape is not None and channels_first.shape != shape:
         raise PointError(
             f"{name}: size differs from the size of the first image "
-            f"({_size_text(channels_first.shape)}, not {_size_text(shape)}); give data.side to "
+            f"({_format_size(channels_first.shape)}, not {_format_size(shape)}); give data.side to "
             "resize all images"
         )
     return channels_first
@@ -146,7 +148,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _size_text(shape: tuple[int, ...]) -> str:
+def _format_size(shape: tuple[int, ...]) -> str:
     return f"{shape[2]}x{shape[1]}"
 
 
@@ -181,7 +183,7 @@ def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> 
 
 
 def _resize_all(images: Array, side: int | None) -> Array:
-    """Resize images, uint8 (k, channels, height, width)."""
+    """Resize and crop images, uint8 (k, channels, height, width), unless ``side`` is None."""
     if side is None or images.shape[2:] == (side, side):
         return images
     channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))

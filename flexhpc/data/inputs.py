@@ -38,7 +38,7 @@ class Inputs:
     split: int
 
     def select(self, ids: Ints) -> Array:
-        """Return the inputs of samples, float32 (len(ids), ...).
+        """Return the network inputs of the samples ``ids``, float32 (len(ids), ...).
 
         Noise and permutations depend only on the seed and the sample id, so a sample has the same
         input in every probe. All channels of a pixel are permuted together. Missing values are

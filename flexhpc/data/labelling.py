@@ -17,7 +17,7 @@ _HELD_OUT_SEED = 1_402
 
 
 def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the merged class of each class, int64 (classes,); None if classes are not merged.
+    """Return the new class of each original class, int64 (classes,); None if none are merged.
 
     Raises:
         PointError: the classes of the data set cannot be merged as requested.
@@ -26,7 +26,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
         if len(data.class_map) != classes:
             raise PointError(
                 f"data.class_map: has {len(data.class_map)} entries, but the data set has "
-                f"{classes} classes; give the new class of every class"
+                f"{classes} classes; give one entry per class"
             )
         return np.array(data.class_map, dtype=np.int64)
     if data.merge == "coarse":
@@ -49,30 +49,32 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
 
 
 def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
-    """Map labels to merged classes; see :func:`merge_map`.
+    """Map original labels to merged classes; :func:`merge_map` returns ``mapping``.
 
     Raises:
-        PointError: a class has no super-class.
+        PointError: the super-class of a label is unknown.
     """
     if mapping is None:
         return labels
     merged = mapping[labels]
     if len(merged) and merged.min() < 0:
         unmapped = int(labels[np.argmin(merged)])
-        raise PointError(f"data.merge: class {unmapped} has no super-class in the training set")
+        raise PointError(
+            f"data.merge: the super-class of class {unmapped} is unknown, because the training set "
+            "has no samples of this class"
+        )
     return merged
 
 
 def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Ints, int, bool]:
-    """Return the labels of one point.
+    """Return the labels of a point: original, merged, random or corrupted.
 
     A sample has the same label in every probe of a point.
 
     Args:
         data: the ``data`` section.
-        source: the samples.
-        train: ids of the samples that are not held out; only the labels of these
-            samples may be corrupted.
+        source: the samples and their original labels.
+        train: ids of the samples that are not held out; only their labels are corrupted.
         seed: seed of the point.
 
     Returns:
@@ -115,9 +117,9 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
     Returns:
         The number of groups of identical inputs with different labels; and the ids of the samples
         in these groups whose label is not the majority label of the group (the smallest label if
-        several are most frequent). A perfect fit of all other samples is possible.
+        several are most frequent). A perfect fit of the pool without these samples is possible.
     """
-    ids, group, pairs, counts = _label_counts(summary, labels, pool)
+    ids, group, pairs, counts = _count_labels(summary, labels, pool)
     if not len(ids):
         return 0, ids
     order = np.lexsort((pairs[1], -counts, pairs[0]))
@@ -131,18 +133,18 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
 def conflict_groups(
     summary: Summary, labels: Ints, pool: Ints
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Count the groups of identical inputs with different labels for each composition of a group.
+    """Count the groups of identical inputs with different labels, by the counts of their labels.
 
     Args:
         summary, labels, pool: as in :func:`find_conflicts`.
 
     Returns:
-        Sorted pairs (composition, number of groups with this composition). A composition is the
-        number of samples for each label of a group, largest number first. ``[((2, 1), 30)]`` means
-        30 groups of three samples, two of which have the same label. Compositions do not name the
-        labels, because the probability of drawing a conflict does not depend on them.
+        Sorted pairs (composition, number of groups with this composition). The composition of a
+        group lists the number of samples with each label, in descending order. ``[((2, 1), 30)]``
+        means 30 groups of three samples, two of which have the same label. Compositions do not
+        name the labels, because the probability of drawing a conflict does not depend on them.
     """
-    _, _, pairs, counts = _label_counts(summary, labels, pool)
+    _, _, pairs, counts = _count_labels(summary, labels, pool)
     _, starts = np.unique(pairs[0], return_index=True)
     compositions = Counter(
         tuple(sorted(group.tolist(), reverse=True)) for group in np.split(counts, starts[1:])
@@ -150,12 +152,12 @@ def conflict_groups(
     return sorted((group, count) for group, count in compositions.items() if len(group) > 1)
 
 
-def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Count the labels in each group of identical samples, considering only samples in a pool.
+def _count_labels(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """Count the labels in each group of identical samples; ignore samples outside a pool.
 
     Returns:
-        The ids of these samples, (m,); their groups, (m,); all distinct pairs of a group and a
-        label, (2, k); and the number of samples with each pair, (k,).
+        The ids of the samples in groups, (m,); their groups, (m,); all distinct pairs of a group
+        and a label, (2, k); and the number of samples with each pair, (k,).
     """
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]
@@ -166,7 +168,7 @@ def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
 def training_mask(count: int, test_fraction: float) -> Mask:
     """Return the mask of the samples that are not held out as a test set, bool (count,).
 
-    The mask is the same for every seed of a point.
+    The mask does not depend on the seed of a point.
 
     Raises:
         PointError: no sample, or every sample, would be held out.
@@ -186,8 +188,8 @@ def training_mask(count: int, test_fraction: float) -> Mask:
 def draw_subset(pool: Ints, n: int, seed: int) -> Ints:
     """Draw ``n`` distinct global sample ids from ``pool``, sorted, int64 (n,).
 
-    With the same seed, a larger subset contains every smaller one, because both are prefixes of
-    one permutation. Different seeds give independent subsets.
+    With the same seed, a larger subset contains every smaller one, because all subsets are prefixes
+    of one permutation. Different seeds give independent subsets.
     """
     rng = np.random.default_rng(seed)
     return np.sort(pool[rng.permutation(len(pool))[:n]])

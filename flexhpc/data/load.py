@@ -44,10 +44,10 @@ class Samples:
         n_limit: maximum number of samples of a probe.
         conflicts: number of groups of identical inputs with different labels, counted without
             held-out samples and before ``data.conflicts`` drops samples.
-        unfittable: number of samples in these groups whose labels prevent a perfect fit; see
-            :func:`flexhpc.data.labelling.find_conflicts`.
-        conflict_groups: number of such groups in the pool for each composition of a group; see
-            :func:`flexhpc.data.labelling.conflict_groups`.
+        unfittable: number of samples whose label is not the majority label of identical inputs, so
+            that a perfect fit is impossible; see :func:`flexhpc.data.labelling.find_conflicts`.
+        conflict_groups: numbers of groups of identical inputs with different labels in the pool, by
+            the counts of their labels; see :func:`flexhpc.data.labelling.conflict_groups`.
         fingerprint: hash of the content of the data set.
     """
 
@@ -75,12 +75,11 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """The test set of a trained model.
+    """The test set of a point.
 
     Attributes:
         name: name of the source, for messages.
-        labels: labels, merged as in the training set, but neither random nor corrupted,
-            int64 (m,).
+        labels: original labels, merged as in the training set, int64 (m,).
         classes: number of classes of the labels.
         inputs: inputs, standardised with the statistics of the training set.
         rows: row of each test sample in ``inputs``, int64 (m,).
@@ -112,7 +111,7 @@ class _LoadedSource:
     is_train: Mask
 
     def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
-        """Return rows of the training or test set as inputs; ``split`` is TRAIN or TEST."""
+        """Create :class:`Inputs` from the samples ``rows`` of a split, TRAIN or TEST."""
         mean, deviation = self._standardising_moments(data)
         return Inputs(
             rows=rows,
@@ -145,9 +144,9 @@ class _LoadedSource:
 
 
 def load_samples(data: Data, seed: int) -> Samples:
-    """Load the data of a point.
+    """Load the samples and labels of a point.
 
-    The two data sets that were used last are cached for the next points of the worker.
+    The two most recently used data sets are cached in the process.
 
     Raises:
         PointError: the data is missing, unreadable or has the wrong shape, or its labels cannot be
@@ -219,7 +218,7 @@ def load_test_set(data: Data, seed: int) -> TestSet:
 def _load_source(data: Data, seed: int) -> _LoadedSource:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
     section = data.model_dump_json(include=keys, exclude_none=True)
-    # The default folders are part of the key, because a notebook may change them between two calls.
+    # The default folders are part of the cache key, because a notebook may change them.
     return _load_source_cached(type(data), section, seed if data.seeded else 0, default_folders())
 
 
@@ -227,10 +226,10 @@ def _load_source(data: Data, seed: int) -> _LoadedSource:
 def _load_source_cached(
     variant: type[Data], section: str, seed: int, folders: tuple[str | None, ...]
 ) -> _LoadedSource:
-    """Load a source, and keep it in a cache.
+    """Load a source; cache the two most recently used sources.
 
     The section is passed as JSON text, because sections with lists cannot be hashed. ``folders`` is
-    only part of the key of the cache.
+    used only as part of the cache key.
     """
     data = variant.model_validate_json(section)
     source = open_source(data, seed)

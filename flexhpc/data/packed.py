@@ -38,11 +38,11 @@ the total number of samples. When checksums are verified, both numbers count byt
 
 @dataclass(frozen=True, kw_only=True)
 class PackedFile:
-    """An opened packed file.
+    """A data set in a packed file.
 
     Attributes:
         path: the file.
-        keys: keys and values of the ``data`` section that determined how samples were read.
+        keys: keys and values of the ``data`` section that determine how samples are read.
         source: the samples, memory-mapped and read-only.
         size: size of the file (bytes).
     """
@@ -54,7 +54,7 @@ class PackedFile:
 
 
 class _Header(BaseModel):
-    """Header of a packed file."""
+    """Content of ``header.json`` in a packed file."""
 
     model_config = ConfigDict(strict=True)
 
@@ -88,7 +88,7 @@ def check_not_a_file(root: str | None) -> None:
 
 
 def open_packed(path: Path) -> PackedFile:
-    """Open a packed file.
+    """Open a packed file and memory-map its samples.
 
     Raises:
         PointError: the file is unreadable, truncated or not a packed file, or its header is
@@ -142,7 +142,7 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> PackedFil
 def write_packed(
     source: Source, keys: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> PackedFile:
-    """Write a source into the file ``out``; an existing file is replaced atomically.
+    """Write a source to the packed file ``out``; replace an existing file atomically.
 
     Samples are read and written in blocks, so they need not fit into memory. ``keys`` are stored
     in the header; see :class:`PackedFile`.
@@ -162,7 +162,7 @@ def write_packed(
         def blocks() -> Iterator[Array]:
             # without mmap, whose pages would count as memory of the process
             stored = array_blocks(unfinished, "inputs")
-            return _report_progress(stored, "computing statistics", len(train), progress)
+            return _iterate_with_progress(stored, "computing statistics", len(train), progress)
 
         summary = summarise(replace(train, blocks=blocks), source.classes)
         with zipfile.ZipFile(unfinished, "a") as archive:
@@ -184,14 +184,14 @@ def _write_split(
 ) -> None:
     _write_array(archive, f"{prefix}labels", split.labels)
     shape = (len(split), *split.shape)
-    blocks = _report_progress(split.blocks(), step, len(split), progress)
+    blocks = _iterate_with_progress(split.blocks(), step, len(split), progress)
     _write_blocks(archive, f"{prefix}inputs", split.dtype, shape, blocks)
 
 
-def _report_progress(
+def _iterate_with_progress(
     blocks: Iterable[Array], step: str, total: int, progress: Progress
 ) -> Iterator[Array]:
-    """Yield the blocks; report the progress after each of them."""
+    """Yield the blocks; call ``progress`` after each block."""
     done = 0
     for block in blocks:
         yield block

@@ -38,8 +38,9 @@ def prepare(
     Raises:
         InputError: a key is invalid, or has no effect on a packed file. The message has one line
             per error.
-        PointError: the data cannot be read; the output file cannot be written; it exists and is not
-            a packed file; or it exists, was packed with other keys, and ``out`` is None.
+        PointError: the data cannot be read or is already packed; the output file cannot be written;
+            an existing output file is not a packed file; or the existing default output file was
+            packed with other keys.
     """
     data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
@@ -58,8 +59,8 @@ def prepare(
 def _default_name(data: Data) -> str:
     """Return the default name of the packed file, without its extension.
 
-    This is the name of the file or folder at the source's location. If the source does not require
-    a location, it is the name of the source.
+    For a source that requires a location, this is the name of the file or folder at the location;
+    for other sources, the name of the source.
     """
     key = data.location_key()
     if key is None or data.location is None or not type(data).model_fields[key].is_required():
@@ -94,9 +95,9 @@ def _check_overwrite(out: Path, keys: dict[str, Any] | None) -> None:
 
 
 def _allowed_keys(source: str) -> list[str]:
-    """Return the keys that determine the packed samples of a source.
+    """Return the ``data`` keys that can be set when a source is packed.
 
-    If the source is unknown, return these keys of all sources.
+    If the source is unknown, return the keys of all sources.
     """
     known = variants("data")
     classes = [known[source]] if source in known else known.values()

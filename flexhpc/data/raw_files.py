@@ -21,8 +21,7 @@ from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
 MAX_BYTES = 2**30
-"""Maximum size, before and after decompression, of a file that is read into memory at once. It is
-far above the size of any data set that is distributed as a single file."""
+"""Maximum size in bytes of a file that is read into memory at once, also after decompression."""
 _TAR, _USTAR = slice(257, 262), b"ustar"
 
 
@@ -51,7 +50,7 @@ def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
 
 
 def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
-    """Open a file; gzip, bzip2, xz, zip and tar files are decompressed in memory.
+    """Open a file; decompress gzip, bzip2, xz, zip and tar files in memory.
 
     Args:
         path: the file.

@@ -21,13 +21,13 @@ from flexhpc.errors import PointError
 
 
 def values_of_reading_keys(data: Data) -> dict[str, Any]:
-    """Return the keys that determine how samples are read, and their values; omit None values."""
+    """Return a dict of the keys that determine how samples are read; omit keys that are None."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
 
 def open_source(data: Data, seed: int) -> Source:
-    """Open the source of a point.
+    """Open the samples of a ``data`` section, from a matching packed file if there is one.
 
     Raises:
         PointError: the data is missing, unreadable, of the wrong shape, or was packed with
@@ -37,7 +37,7 @@ def open_source(data: Data, seed: int) -> Source:
 
 
 def open_files(data: Data, seed: int) -> Source:
-    """Open the source of a point from the original files, not from a packed file.
+    """Open the samples of a ``data`` section without searching for a packed file.
 
     Raises:
         PointError: the data is missing, unreadable or of the wrong shape.
@@ -47,17 +47,17 @@ def open_files(data: Data, seed: int) -> Source:
 
 
 def open_image_set(data: ImageSet) -> Source:
-    """Open a standard image set."""
+    """Open MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 or CIFAR-5m."""
     check_not_a_file(data.root)
     openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
     return openers.get(data.source, open_mnist)(data.source, data.root)
 
 
 def _open_packed(data: Data) -> Source | None:
-    """Open a packed file with the samples of a section; return None if there is none.
+    """Open the packed file that matches a ``data`` section; return None if there is none.
 
-    This is the file at ``data.location``, or else the first file SOURCE.packed with matching keys
-    in the folders to search.
+    A packed file at ``data.location`` must match. If there is none, the first matching file
+    SOURCE.packed in the folders to search is opened.
     """
     if data.seeded:
         return None

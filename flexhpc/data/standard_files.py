@@ -25,7 +25,7 @@ _CLASSES = {
     "cifar100": "CIFAR100",
 }
 _HELP = {
-    "fashion_mnist": "`apt-get install dataset-fashion-mnist`, or torchvision's FashionMNIST files",
+    "fashion_mnist": "Debian's package dataset-fashion-mnist, or torchvision's FashionMNIST files",
     "mnist": "torchvision's MNIST files (MNIST/raw/train-images-idx3-ubyte and others)",
     "cifar10": "the unpacked cifar-10-python.tar.gz (folder cifar-10-batches-py)",
     "cifar100": "the unpacked cifar-100-python.tar.gz (folder cifar-100-python)",
@@ -39,7 +39,7 @@ _downloads: ContextVar[bool] = ContextVar("downloads", default=True)
 
 
 def folders_to_search(source: str, root: str | None) -> list[Path]:
-    """Return the folders to search, in order of priority."""
+    """Return the folders in which a data set is searched, in order of priority."""
     if root is not None:
         return [Path(root).expanduser()]
     folders = [Path("data")]
@@ -55,10 +55,9 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
 
 
 def default_folders() -> tuple[str | None, ...]:
-    """Return the folders on which the default folders of all data sets depend.
+    """Return the working directory and environment variables that determine the folders to search.
 
-    These are the working directory, or None if it was removed, and the values of the environment
-    variables.
+    The working directory is None if it was removed; a variable is None if it is not set.
     """
     try:
         working_directory = os.getcwd()
@@ -96,7 +95,7 @@ def find_or_download(
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Disable downloads in the ``with`` block; data sets not on this machine raise PointError."""
+    """Disable downloads in the ``with`` block; opening a missing data set raises PointError."""
     token = _downloads.set(False)
     try:
         yield
@@ -107,7 +106,10 @@ def no_downloads() -> Iterator[None]:
 def find_files(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path] | None:
-    """Return the paths of the files of a set; None if no folder contains all files."""
+    """Return the paths of the files of a data set; None if no folder contains all of them.
+
+    ``candidates`` is as in :func:`find_or_download`.
+    """
     for folder in folders_to_search(source, root):
         paths = [
             next((folder / name for name in names if (folder / name).is_file()), None)
@@ -141,7 +143,7 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
 def not_found_error(
     source: str, folders: Sequence[Path], files: str, reason: str = ""
 ) -> PointError:
-    """Return the error for a missing set; it lists the searched folders and how to get the data."""
+    """Create the error for a missing data set: the folders searched and how to get the data."""
     searched = ", ".join(map(str, folders))
     return PointError(
         f"data.source: {source} was not found in {searched} (searched for {files}){reason}; get "
@@ -150,7 +152,7 @@ def not_found_error(
 
 
 def _download(source: str, root: Path) -> str:
-    """Download a set with torchvision, under a file lock.
+    """Download a data set with torchvision while holding a file lock.
 
     Returns:
         An error message; '' if the download succeeded.

@@ -15,10 +15,11 @@ Blocks = Callable[[], Iterator[Array]]
 
 
 def summarise(split: Split, classes: int) -> Summary:
-    """Compute the summary of a training set in two or three passes over its samples.
+    """Compute the moments and fingerprint of a training set, and find its identical samples.
 
-    The fingerprint is a SHA-256 over dtype, shape, number of classes, samples and original labels,
-    truncated to 32 hexadecimal digits.
+    Uint8 images are read twice, other samples three times. The fingerprint is a SHA-256 hash of
+    dtype, shape, number of classes, samples and original labels, truncated to 32 hexadecimal
+    digits.
     """
     hashes = row_hashes(split.small_blocks)
     digest = hashlib.sha256()
@@ -106,7 +107,7 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Return, for each channel or feature, the moments over all channels or features."""
+    """Pool the moments of all channels or features; return arrays of the original shape."""
     common_mean = mean.astype(np.float64).mean()
     variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
     return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))

@@ -31,9 +31,9 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
     """Draw standard-normal inputs, float32 (size, dims), for the ``seed`` of a point.
 
     The original labels come from a random linear teacher without bias. A linear model fits any
-    number of samples with these labels, because they are linearly separable. With random labels,
-    this is the perceptron problem of Cover (1965): the n that a linear model fits with probability
-    1/2 is known exactly. Inputs are not standardised.
+    number of samples with these labels, because they are linearly separable. With
+    ``labels: random``, this is the perceptron problem of Cover (1965): the number of samples that a
+    linear model fits with probability 1/2 is known exactly. Inputs are not standardised.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     inputs = rng.standard_normal((data.size, data.dims), dtype=np.float32)
@@ -49,12 +49,12 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
 def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
     """Draw uniformly random tokens, float32 (size, length), for the ``seed`` of a point.
 
-    All class labels are zero. They are not used, because the model predicts the tokens.
+    All labels are zero and unused, because the model predicts the tokens.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     tokens = rng.integers(0, data.vocabulary, (data.size, data.length)).astype(np.float32)
     return Source(
-        name=f"random_tokens ({data.size} x {data.length} of {data.vocabulary})",
+        name=f"random_tokens ({data.size} x {data.length}, vocabulary {data.vocabulary})",
         classes=data.vocabulary,
         train=Split.from_arrays(tokens, np.zeros(data.size, np.int64)),
         scaled=np.zeros(data.length, dtype=np.bool_),

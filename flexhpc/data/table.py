@@ -29,12 +29,11 @@ _MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table. As float64 they take 8 GB, three times as much as the
 data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns. pandas takes up to 2 ms per text column, and therefore up to a minute
-for this number."""
+"""Maximum number of columns. pandas takes up to 2 ms per text column, so up to a minute in all."""
 
 
 def open_table(data: Table) -> Source:
-    """Open the table of a point: float32 (n, features).
+    """Open a CSV or Parquet table: float32 (n, features).
 
     Classes are the sorted distinct values of the target column.
 
@@ -59,8 +58,8 @@ def open_table(data: Table) -> Source:
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
         raise PointError(
-            f"{path}: has no columns in addition to the target and data.drop; remove columns from "
-            "data.drop, or use a table with more columns"
+            f"{path}: has no columns except the target and the columns in data.drop; remove "
+            "columns from data.drop, or use a table with more columns"
         )
     features = features.apply(normalise_column)
     encoding = fit_encoding(features, categorical, path)
@@ -85,7 +84,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     rows, columns = metadata.num_rows, metadata.num_columns
     check_columns(path, columns, _MAX_COLUMNS)
     if rows * columns > _MAX_CELLS:
-        raise ValueError(f"{rows:,} rows of {columns:,} columns are too many")
+        raise ValueError(f"too many cells: {rows:,} rows x {columns:,} columns")
     return pd.read_parquet(path)
 
 

@@ -32,8 +32,8 @@ def read_csv(
         max_columns: maximum number of columns; checked before the file is parsed.
         max_bytes: maximum size after decompression; None for
             :data:`flexhpc.data.raw_files.MAX_BYTES`.
-        header: position of the header; None if the table has no header. With ``detect``, the first
-            row is the header unless its first cell is a number or missing.
+        header: ``first row``; None if the table has no header; or ``detect``: the first row is the
+            header unless its first cell is a number or missing.
         **options: further arguments of ``pandas.read_csv``.
 
     Raises:
@@ -64,7 +64,7 @@ def check_columns(path: Path, columns: int, max_columns: int) -> None:
     """Raise PointError if a table has more than ``max_columns`` columns."""
     if columns > max_columns:
         raise PointError(
-            f"{path}: has {columns:,} columns, at most {max_columns:,} are supported; remove some, "
+            f"{path}: has {columns:,} columns, maximum {max_columns:,}; remove some, "
             "or save the table as .npy (data.source: arrays)"
         )
 
@@ -94,7 +94,7 @@ def _is_header(cells: list[str]) -> bool:
 
 
 def inferred_type(series: pd.Series[Any]) -> str:
-    """Return the type that pandas infers from non-missing values, such as ``string``."""
+    """Return the type name, such as ``string``, that pandas infers from non-missing values."""
     import pandas as pd
 
     return pd.api.types.infer_dtype(series, skipna=True)

@@ -115,7 +115,7 @@ def _read_joblib(path: Path) -> bytes:
 def _parse_joblib_array(
     path: Path, content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> Array:
-    """Return the array of a joblib file from its content.
+    """Extract the array from the content of a joblib file.
 
     The content is a pickle of dtype and shape, then the values, then one byte. The pickle is not
     loaded, because that could run code. It is only searched for the expected dtype and shape.
@@ -158,9 +158,7 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
     """
     frame = _read_csv(path, header="detect", dtype=str, comment="|")
     if frame.shape[1] != _ADULT_COLUMNS:
-        raise PointError(
-            f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS} columns"
-        )
+        raise PointError(f"{path}: has {frame.shape[1]} columns, but adult has {_ADULT_COLUMNS}")
     frame = frame.set_axis([str(i) for i in range(_ADULT_COLUMNS)], axis=1)
     texts = frame.pop(str(_ADULT_COLUMNS - 1)).str.removesuffix(".")
     if not len(texts) or not texts.isin(_ADULT_CLASSES).all():
@@ -234,7 +232,7 @@ def _check_sheets(path: Path) -> None:
             width = max(_column_number(column) for column, _ in cells)
             height = max(int(row) for _, row in cells)
             if width * height > _MAX_CELLS:
-                raise ValueError(f"{name}: {height:,} rows of {width:,} columns are too many")
+                raise ValueError(f"{name} has too many cells: {height:,} rows x {width:,} columns")
 
 
 def _column_number(letters: bytes) -> int:

@@ -15,8 +15,8 @@ from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
-"""Pattern of an integer label that fits into int64. Labels are read as text unless all of them
-match this pattern; Python cannot parse an integer of more than 4,300 digits."""
+"""Pattern of an integer label, with at most 18 digits so that it fits into int64. If a label does
+not match, all labels are read as text."""
 
 
 def open_webdataset(data: WebDataset) -> Source:
@@ -42,8 +42,8 @@ def open_webdataset(data: WebDataset) -> Source:
                 texts.append(content.decode(errors="replace").strip())
     if not texts:
         raise PointError(
-            f"{files[0]}: contains no labels KEY{target}; set data.target to the extension "
-            "of the labels"
+            f"{files[0]}: contains no label files KEY{target}; set data.target to the "
+            "extension of the label files"
         )
     if unpaired := set(keys["class"]) ^ set(keys["image"]):
         key = min(unpaired)

@@ -1,4 +1,4 @@
-"""Build the network of a point; count its trained parameters and bits without allocating them."""
+"""Build the network of a point; count its trained parameters and their bits."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from flexhpc.models.scaling import Resize, resolve_size, scaled_shape
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    With a reparameterization, the frozen weights are drawn first. They therefore equal the weights
-    of a network that is built with the same seed and without the reparameterization.
+    The weights are drawn before the random numbers of a reparameterization. They therefore equal
+    the weights of a network that is built with the same seed and without the reparameterization.
 
     Args:
         model: the ``model`` section.
@@ -59,9 +59,10 @@ def _build_plain(model: Network, shape: Shape, classes: int) -> nn.Module:
 def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
     """Return the exact number of trained parameters.
 
-    With ``subspace``, only its coordinates are trained; with ``low_rank``, only the entries of A
-    and B; otherwise all trainable parameters of the network. The network is built and run once, so
-    that an unsupported shape is detected here and not in the middle of a sweep.
+    With ``subspace``, only the coordinates in the subspace are trained; with ``low_rank``, only the
+    entries of the low-rank factors; otherwise all trainable parameters of the network. The network
+    is built and run once, so that an unsupported shape is detected here and not in the middle of a
+    sweep.
 
     Args:
         model: the ``model`` section.
@@ -88,7 +89,7 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
 
 
 def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
-    """Return the number of bits of the trained parameters, without allocating them.
+    """Return the number of bits of the trained parameters.
 
     A parameter has 64 bits if ``precision`` is fp64, and 32 bits otherwise, because training in
     bf16 keeps the weights in fp32. With ``quantised``, an entry of a matrix has

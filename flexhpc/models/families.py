@@ -102,8 +102,8 @@ def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
 
     The first convolution has ``width`` output channels, and every further convolution has twice as
     many as the previous one. ``kernel`` is odd and the padding is ``kernel // 2``, so that each
-    convolution halves the sides of its input, rounded up. (n, channels, height, width) -> (n,
-    classes).
+    convolution halves the sides of its input, rounded up. The network maps (n, channels, height,
+    width) to (n, classes).
     """
     initialise, channels, kernel = layer_initialiser(model), shape[0], model.kernel
     layers: list[nn.Module] = []
@@ -126,7 +126,7 @@ def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
 
 
 def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
-    """Build timm's VisionTransformer."""
+    """Build timm's VisionTransformer with ``depth`` blocks and embeddings of size ``width``."""
     timm = _import_timm()
     sizes = {"depth": model.depth, "num_heads": model.heads, "mlp_ratio": model.mlp_ratio}
     result = timm.models.VisionTransformer(**_patch_options(timm, model, shape, classes), **sizes)
@@ -262,7 +262,7 @@ def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
 
 
 def build_timm(model: Timm, shape: Shape, classes: int) -> nn.Module:
-    """Build any untrained timm model by its name.
+    """Build an untrained timm model by its name.
 
     Raises:
         PointError: the model does not exist, or rejects the keyword arguments.

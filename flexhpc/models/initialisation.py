@@ -29,16 +29,16 @@ LayerInitialiser = Callable[[Layer, bool], None]
 def layer_initialiser(model: Initialised) -> LayerInitialiser:
     """Return the function that initialises layers according to ``model.init``.
 
-    With the value ``torch``, torch's default weights are multiplied by ``model.gain``, and biases
-    are not changed. With all other values, biases are set to zero. The last layer has a gain of 1.
+    With ``init: torch``, torch's default weights are multiplied by ``model.gain``, and biases are
+    not changed. With other values, biases are set to zero. The last layer has a gain of 1.
     """
     gain = getattr(model, "gain", None)
     if gain is None:
         default = model.init in ("torch", "lecun")
         gain = 1.0 if default else GAINS[getattr(model, "activation", "relu")]
 
-    def initialise(layer: Layer, last: bool) -> None:
-        layer_gain = 1.0 if last else float(gain)
+    def initialise(layer: Layer, is_last: bool) -> None:
+        layer_gain = 1.0 if is_last else float(gain)
         if model.init == "torch":
             if layer_gain != 1:
                 layer.weight.data.mul_(layer_gain)
@@ -54,7 +54,10 @@ def layer_initialiser(model: Initialised) -> LayerInitialiser:
 
 
 def initialise_network(network: Any, model: Initialised) -> nn.Module:
-    """Initialise all linear layers and convolutions of a timm network; return the network."""
+    """Initialise the linear layers and convolutions of a network in place; return the network.
+
+    As in timm, ``network.get_classifier()`` returns the last layer.
+    """
     initialise, head = layer_initialiser(model), network.get_classifier()
     for layer in layers_of(network):
         initialise(layer, layer is head)
@@ -63,16 +66,16 @@ def initialise_network(network: Any, model: Initialised) -> nn.Module:
 
 
 def layers_of(network: nn.Module) -> list[Layer]:
-    """Return the linear layers and convolutions of a network, in module order."""
+    """Return the linear layers and convolutions of a network, in the order of ``modules()``."""
     return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
 def apply_mup(layers: list[Layer], width_ratio: float) -> None:
     """Apply the maximal update parametrisation to the layers of a network.
 
-    The network is ``width_ratio`` times as wide as the base network. Every trained parameter gets
-    an attribute ``lr_factors``: two factors for the learning rate, the first for SGD and the second
-    for Adam; see ``make_optimizer`` in training/optimizers.py.
+    The network is ``width_ratio`` times as wide as the base network. Weights and biases of the
+    layers get an attribute ``lr_factors``: two factors for the learning rate, the first for SGD and
+    the second for Adam; see ``make_optimizer`` in training/optimizers.py.
 
     The rules are table 3 of Yang et al. 2022 (arXiv 2203.03466), with r = ``width_ratio``:
 

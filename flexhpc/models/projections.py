@@ -34,7 +34,7 @@ class Dense(nn.Module):
 
 
 class Sparse(nn.Module):
-    """Sparse projection: a fraction 1 / sqrt(rows) of the entries is +-rows^(-1/4), others are 0.
+    """Sparse projection: a fraction 1 / sqrt(rows) of its entries is +-rows^(-1/4), the rest 0.
 
     This is a very sparse random projection (Li, Hastie & Church 2006, section 2) with s =
     sqrt(rows), scaled so that the columns have unit length on average.
@@ -93,8 +93,8 @@ class Fastfood(nn.Module):
     rounded up to a power of two. H is the Walsh-Hadamard matrix and Pi a permutation. B, G and S
     are diagonal: B contains random signs and G contains Gaussian numbers. S contains random numbers
     with the distribution chi(n), divided by the norm of G, so that rows vary in length like the
-    rows of a Gaussian matrix. The scale is 1 / sqrt(n * rows), with which columns have unit length
-    on average.
+    rows of a Gaussian matrix. The scale is 1 / sqrt(n * rows), so that columns have unit length on
+    average.
     """
 
     sign: Tensor

@@ -16,7 +16,7 @@ _NEAR_ZERO = 1e-4
 
 
 class Reparameterization(nn.Module, ABC):
-    """Base class of networks with computed weights.
+    """Base class of networks whose weights are computed from other, trained parameters.
 
     Buffers, such as BatchNorm statistics, remain buffers of the network.
 
@@ -98,9 +98,9 @@ class LowRank(Reparameterization):
 
     LoRA: Hu et al. 2021, arXiv 2106.09685.
 
-    B (outputs, rank) starts at zero. A (rank, inputs) starts with entries from N(0, 1 / inputs).
-    The network therefore initially equals the network without B A. Vectors (biases and parameters
-    of norms) are frozen as well.
+    A (rank, inputs) starts with entries from N(0, 1 / inputs). B (outputs, rank) starts at zero, so
+    that all weights are initially unchanged. Vectors (biases and parameters of norms) are frozen as
+    well.
 
     Args:
         network: the network, on the CPU; it is frozen in place.
@@ -128,7 +128,10 @@ class LowRank(Reparameterization):
 
 
 def count_low_rank_parameters(network: nn.Module, rank: int) -> int:
-    """Return the number of entries of all B and A; it can exceed the number of entries of all W."""
+    """Return the number of trained parameters of :class:`LowRank`.
+
+    It can exceed the number of parameters of the network.
+    """
     shapes = matrix_shapes(network).values()
     return sum(min(rank, *shape) * sum(shape) for shape in shapes)
 
@@ -144,7 +147,7 @@ class Quantised(Reparameterization):
 
     Args:
         network: an initialised network; its parameters are trained.
-        bits: bits per weight.
+        bits: bits per matrix entry.
     """
 
     steps: Tensor

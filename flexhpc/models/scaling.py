@@ -22,7 +22,7 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
 
     Widths are rounded to the nearest positive multiple of a number that depends on the family: the
     number of heads for a vit, 2 for a resnet, 8 for an efficientnet. Depths are rounded to the
-    nearest positive integer. Each value of ``scaling`` multiplies some sizes:
+    nearest positive integer. ``scaling`` selects the sizes that are multiplied:
 
     - ``width``, ``depth``, ``both``: the width, the depth, or both, by ``scale``.
     - ``compound``: the width by 1.1^scale, the depth by 1.2^scale, and the sides of images by
@@ -112,7 +112,7 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
-    """Find the width whose number of parameters is closest to ``target``.
+    """Return the model with the width whose number of parameters is closest to ``target``.
 
     Bisection is valid because the number of parameters never decreases with the width.
     """
@@ -128,14 +128,14 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
     if count(narrowest) > 2 * target:
         raise PointError(
             f"model.match_params: cannot match {target}: the narrowest {model.family} of this "
-            f"depth (width {narrowest}) has {count(narrowest)} parameters; match more parameters, "
-            "or use a smaller depth"
+            f"depth (width {narrowest}) has {count(narrowest)} parameters; use a larger "
+            "match_params or a smaller depth"
         )
     while count(wide) < target:
         if 2 * wide > _MAX_WIDTH:
             raise PointError(
                 f"model.match_params: cannot match {target}: {model.family} of this depth has only "
-                f"{count(wide)} parameters at width {wide}; match fewer parameters, or use a "
+                f"{count(wide)} parameters at width {wide}; use a smaller match_params or a "
                 "larger depth"
             )
         wide *= 2

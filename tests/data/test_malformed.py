@@ -118,7 +118,7 @@ def test_too_many_columns_or_cells_are_rejected(
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("t.csv", "t.csv.gz"):
         assert error_message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
-            f"{tmp_path}/{name}: has 100,001 columns, at most 32,768 are supported; remove some, "
+            f"{tmp_path}/{name}: has 100,001 columns, maximum 32,768; remove some, "
             "or save the table as .npy (data.source: arrays)"
         )
     (tmp_path / "adult.data").write_text(text)
@@ -126,10 +126,10 @@ def test_too_many_columns_or_cells_are_rejected(
     monkeypatch.setattr("flexhpc.data.table._MAX_COLUMNS", 2)
     pd.DataFrame({"a": [1, 2], "b": [1, 2], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     parquet = "source: table, path: '{}/t.parquet', target: y"
-    assert "t.parquet: has 3 columns, at most 2 are supported" in error_message(tmp_path, parquet)
+    assert "t.parquet: has 3 columns, maximum 2" in error_message(tmp_path, parquet)
     monkeypatch.undo()
     monkeypatch.setattr("flexhpc.data.table._MAX_CELLS", 5)
-    assert "2 rows of 3 columns are too many" in error_message(tmp_path, parquet)
+    assert "too many cells: 2 rows x 3 columns" in error_message(tmp_path, parquet)
 
 
 @pytest.mark.parametrize("cell", ["1" * 5_000_000, "1," * 3_000_000])
@@ -260,7 +260,7 @@ def test_excel_sheet_of_two_distant_cells_is_rejected(tmp_path: Path) -> None:
         archive.writestr(
             "xl/worksheets/sheet1.xml", '<c r="A1"><v>1</v></c><c r="XFD1048576"><v>1</v></c>'
         )
-    assert "1,048,576 rows of 16,384 columns are too many" in error_message(
+    assert "too many cells: 1,048,576 rows x 16,384 columns" in error_message(
         tmp_path, "source: credit, root: '{}/credit.xlsx'"
     )
 

@@ -66,7 +66,7 @@ def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
         ("a,y\n1,0\n2,1\n", {"target": "z"}, r"data\.target: .* has no column z; it has a, y"),
         ("a,y\n1,0\n2,1\n", {"drop": ["b"]}, r"data\.drop: .* has no column b"),
         ("a,y\n1,0\n2,1\n", {"categorical": ["b"]}, r"data\.categorical: .* has no column b"),
-        ("a,y\n1,0\n2,1\n", {"drop": ["a"]}, "no columns in addition to the target"),
+        ("a,y\n1,0\n2,1\n", {"drop": ["a"]}, "no columns except the target"),
         ("a,y\n1,0\n2,\n", {}, "target y is missing in 1 of 2 rows"),
         ("a,y\n1,0.5\n2,1\n", {}, "contains fractions"),
         ("a,y\n1,1\n2,1\n", {}, "has 1 classes"),
