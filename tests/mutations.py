@@ -98,8 +98,8 @@ FAULTS = (
         ("damaged point file",),
     ),
     Mutation(
-        "checksums of a checkpoint", "training/checkpoint.py", "_verify(content)\n        state",
-        "state", ("damaged checkpoint",),
+        "checksums of a checkpoint", "training/checkpoint.py",
+        "_verify_checksums(content)\n        state", "state", ("damaged checkpoint",),
     ),
     Mutation(
         "rank agreement", "training/group.py", "return bool(self.all_reduce(votes) > 0)",

@@ -220,7 +220,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
 def accepted_arguments(
     function: Callable[..., Any], available: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the available arguments that have the name of a parameter of the function."""
+    """Select the arguments whose names are parameters of the function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

@@ -54,8 +54,8 @@ def _add_reference(value: Any, name: str, texts: dict[str, bytes]) -> bool:
     Modules, and functions and classes of installed packages, are not added.
 
     Args:
-        value: the object.
-        name: name of the object that uses it.
+        value: object to add.
+        name: name of the object that uses ``value``.
         texts: name -> source or value.
     """
     if _is_user_code(value):
@@ -76,7 +76,7 @@ def _is_plain_value(value: Any) -> bool:
 
 
 def _lambda_source(function: Any) -> bytes:
-    """Return the source of a lambda only; ``inspect.getsource`` returns whole lines."""
+    """Return the source of a lambda without the other code in its lines."""
     lines, _ = inspect.findsource(function)
     spans = [
         (first, start, last, end)

@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _active_limits: list[TimeLimit] = []
-"""Limits that are in effect in this process, from the outermost to the innermost."""
+"""Time limits in effect in this process, from the outermost to the innermost."""
 
 
 class TimeLimitExceeded(BaseException):
@@ -78,7 +78,7 @@ class TimeLimit:
 
 @contextlib.contextmanager
 def deactivate_open_limits() -> Iterator[None]:
-    """At the end of the block, deactivate the time limits that were entered but not exited in it.
+    """When the block ends, deactivate the time limits that were entered in it but not exited.
 
     The limit of a forward pass is exited by a forward hook. torch does not call this hook after
     SystemExit, even with ``always_call=True``.

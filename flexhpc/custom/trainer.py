@@ -136,11 +136,11 @@ def train(call: TrainerCall) -> TrainerResult:
     """Call a custom trainer in this process.
 
     The positional arguments of the call are the inputs and the labels. The trainer's ``kwargs`` are
-    passed as keyword arguments. If the trainer has a parameter of one of these names, it also
-    receives ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (an integer below 2^31),
-    ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) or ``model`` (the
-    untrained network). The global random generators of Python, NumPy and torch are seeded before
-    the call.
+    passed as keyword arguments. The following arguments are passed if the trainer has a parameter
+    of the same name: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (an integer below
+    2^31), ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) and ``model``
+    (the untrained network). The global random generators of Python, NumPy and torch are seeded
+    before the call.
 
     Raises:
         PointError: the trainer cannot be imported, raised an exception, exceeded its time limit or
@@ -149,7 +149,7 @@ def train(call: TrainerCall) -> TrainerResult:
     trainer = call.trainer
     fit = trainer.import_function()
     seed = call.seeds.init % 2**31
-    _seed_all(seed)
+    _seed_random_generators(seed)
     available = {
         "seeds": call.seeds,
         "seed": seed,
@@ -169,7 +169,7 @@ def train(call: TrainerCall) -> TrainerResult:
 
 
 def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
-    """Convert the return value of a custom trainer.
+    """Convert the return value of a custom trainer to a :class:`TrainerResult`.
 
     The value is one of these arrays:
 
@@ -250,7 +250,7 @@ def _fit_mask(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[
     return array if array.dtype.kind == "b" else np.asarray(array == call.labels)
 
 
-def _seed_all(seed: int) -> None:
+def _seed_random_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     if (torch := sys.modules.get("torch")) is not None:

@@ -51,9 +51,9 @@ class ArmPosteriors:
         separate_curves: posterior of each arm given its own probes; the other arms only affect the
             prior of its width.
         pooled_curves: posterior of each arm given the probes of all arms. Each curve has one cell
-            per joint draw: the cells i of all curves together are the joint draw i.
+            per joint draw: cell i of all curves together is joint draw i.
         log_emc: log EMC, clipped to [0, log n_limit], shape (draws, arms).
-        probed: whether each arm has probes, length (arms,).
+        probed: whether each arm has probes, one value per arm.
     """
 
     separate_curves: Sequence[FitCurve]

@@ -26,11 +26,11 @@ _EPS_LEVEL = 0.5
 """The EMC at a training error ``eps`` is the n at which this fraction of training runs has an error
 of at most ``eps``."""
 _BRACKET_SLACK = 1.05
-"""A search may end although the largest fit lies below the interval, or the smallest failure lies
-above the interval, by up to this factor."""
+"""A search may end if the largest fitted n is at most this factor below the interval, and the
+smallest failed n is at most this factor above the interval."""
 _MAX_REGRET = 0.25
-"""The comparison of arms stops if the regret of the best arm is at most this fraction of the
-tolerance."""
+"""The comparison of arms stops if the expected regret of the best arm is at most this fraction of
+the tolerance."""
 
 
 def propose(
@@ -38,16 +38,16 @@ def propose(
 ) -> Proposal | EndedBy:
     """Propose the next ``at_once`` probes, or return why the search has ended."""
     if not history:
-        return _first_round(search, n_limit, len(coordinates))
+        return _propose_first_round(search, n_limit, len(coordinates))
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _MAX_REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
     spent = costs.cost_in_full_runs(history)
     ended_by: EndedBy = "tolerance"
-    for number, eps in enumerate(_error_levels(search), start=1):
+    for number, eps in enumerate(_training_errors(search), start=1):
         perfect = eps is None
         curve = arms.separate_curves[arm] if arms and perfect else posterior(results, n_limit, eps)
-        lower, upper = _interval(curve, search, n_limit, eps)
+        lower, upper = _clipped_interval(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         unconfirmed = _unconfirmed_n(results, lower, upper, n_limit, eps) if narrow else None
         if narrow and unconfirmed is None and compared is None:
@@ -112,12 +112,12 @@ def _smallest_n(history: History, arm: int, *, halvings: int) -> int:
     return min(smallest, max(smallest >> halvings, 1 if last else 2))
 
 
-def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
+def _propose_first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
     """Propose the first ``at_once`` probes.
 
-    With one arm, n is ``start`` times 1, 2, 4, ..., where ``n_limit`` replaces larger values. If
-    these are fewer than ``at_once`` distinct n, ``start`` times 1/2, 1/4, ... follow. With several
-    arms, every n is ``start``; the middle arm comes first, and the outermost arms come last.
+    With one arm, n is ``start`` times 1, 2, 4, ..., capped at ``n_limit``. If this gives fewer than
+    ``at_once`` distinct n, ``start`` times 1/2, 1/4, ... follow. With several arms, every n is
+    ``start``; the middle arm comes first, and the outermost arms come last.
     """
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
@@ -130,17 +130,17 @@ def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
 
 
 def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
-    """Estimate the EMC of the best arm for a perfect fit and for each value of ``search.eps``."""
+    """Estimate the EMC of the best arm for a perfect fit and for each error in ``search.eps``."""
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     curve = arms.separate_curves[arm] if arms else posterior(results, n_limit)
     by_eps = {
         eps_name(eps): _emc_interval(
             posterior(results, n_limit, eps), _EPS_LEVEL, n_limit, results, eps
         )
-        for eps in _error_levels(search)
+        for eps in _training_errors(search)
         if eps is not None
     }
-    fits, fails = _passed_and_failed_n(results, None)
+    fits, fails = _fitted_and_failed_n(results, None)
     bracket = Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
     fit = _emc_interval(curve, search.quantile, n_limit, results, None)
     best_chance = None if arms is None else arms.best_chance
@@ -169,7 +169,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
     return _emc_interval(posterior(history, n_limit, eps), _EPS_LEVEL, n_limit, history, eps)
 
 
-def _error_levels(search: Bayes) -> list[float | None]:
+def _training_errors(search: Bayes) -> list[float | None]:
     """Return the training errors at which EMC is estimated, in ascending order.
 
     The first element is None, which means a perfect fit.
@@ -182,7 +182,7 @@ def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
     return search.quantile if eps is None else _EPS_LEVEL
 
 
-def _interval(
+def _clipped_interval(
     curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
 ) -> tuple[float, float]:
     """Return both ends of the estimand's interval in samples, clipped to [1, n_limit]."""
@@ -196,12 +196,12 @@ def _unconfirmed_n(
 ) -> int | None:
     """Return an n that must be probed before the search may end with this interval.
 
-    Return None if no n qualifies. The posterior alone is not sufficient, because it also
+    Return None if no such probe is needed. The posterior alone is not sufficient, because it also
     depends on the numbers of missed samples: a fit must confirm the lower end of the interval, and
     a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is required. If no
     probe failed, a fit at ``n_limit`` is required.
     """
-    fits, fails = _passed_and_failed_n(history, eps)
+    fits, fails = _fitted_and_failed_n(history, eps)
     if not fails:
         return None if n_limit in fits else n_limit
     if not fits:
@@ -216,14 +216,14 @@ def _emc_interval(
     curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
     ends = curve.quantiles(curve.level_set(level), TAILS)
-    fits, fails = _passed_and_failed_n(history, eps)
+    fits, fails = _fitted_and_failed_n(history, eps)
     return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 
 
-def _passed_and_failed_n(history: History, eps: float | None) -> tuple[list[int], list[int]]:
-    """Return the n of the probes that pass at training error ``eps``, and the n of failed probes.
+def _fitted_and_failed_n(history: History, eps: float | None) -> tuple[list[int], list[int]]:
+    """Return the n of accepted probes that fitted, and the n of accepted probes that failed.
 
-    Only accepted probes are used.
+    If ``eps`` is set, probes with at most this training error count as fits.
     """
     fits = fit_predicate(eps)
     results = accepted_probes(history)

@@ -40,7 +40,7 @@ def propose(
 
 
 def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
-    """Estimate the EMC for a perfect fit and for each value of ``search.eps``.
+    """Estimate the EMC for a perfect fit and for each training error in ``search.eps``.
 
     Return None if no n has enough probes yet.
     """
@@ -71,9 +71,9 @@ def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple
 
 
 def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
-    """Replay the bisection for a perfect fit, then a bisection for each eps in ascending order.
+    """Replay the bisections: for a perfect fit, then for each eps in ascending order.
 
-    All bisections share their probes, and each bisection starts at the largest fit of the previous
+    All bisections use the same probes. Each starts at the largest n that fitted in the previous
     bisection. The iterator stops after the first bisection that needs another probe.
     """
     decisions = [decide_by_quorum(history, search.seeds_per_n)]
@@ -126,9 +126,9 @@ def _fit_estimate(
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
     """Return the EMC at a training error and its interval.
 
-    Unless it is censored, the EMC is the geometric mean of the bracket. The bracket is computed
-    from the mean error at each n, and the interval from the median error. The mean and the median
-    agree if the errors at one n vary little.
+    Unless it is censored, the EMC is the geometric mean of both ends of the bracket. The bracket is
+    computed from the mean error at each n, and the interval from the median error. Mean and
+    median agree if the errors at one n vary little.
     """
     curve = posterior(history, n_limit, eps)
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)

@@ -1,9 +1,9 @@
 """EMC as a function of the budget, estimated from the times at which training runs fitted.
 
-:mod:`flexhpc.search.times` describes the model. Each growth law is drawn jointly with a
-fit curve from the full likelihood of the times. The result contains other fit curves, which are
-drawn from the bounded likelihood, as for the EMC itself. The laws, sorted by the threshold of the
-curve drawn with them, are paired with these curves, sorted by threshold.
+Each posterior draw consists of a growth law (:mod:`flexhpc.search.times`) and a fit curve. First,
+growth laws and fit curves are drawn jointly from the full likelihood of the times. These fit curves
+are then replaced with draws from the bounded likelihood, from which the EMC is also estimated. A
+fit curve is replaced with the draw of the same rank; the ranks are by threshold.
 """
 
 from __future__ import annotations

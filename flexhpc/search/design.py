@@ -16,7 +16,7 @@ from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
-"""Number of draws and number of their groups, if there is a single arm."""
+"""Number of posterior draws, and of groups into which they are divided, if there is one arm."""
 _BINS_PER_ARM = 6
 """Number of groups of draws for each arm, if there are several arms."""
 _CANDIDATES = 32
@@ -30,7 +30,7 @@ _PRIOR_WEIGHT = 3
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
-    """Cost model of a probe, estimated from the history.
+    """Expected cost of a probe at any n, estimated from the history.
 
     Attributes:
         fit_share: expected fraction of the budget that a fitting probe uses.
@@ -104,9 +104,9 @@ class CostModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Equally weighted posterior draws, grouped by the value of the target quantity.
+    """Equally weighted posterior draws, sorted and grouped by the target quantity.
 
-    The target quantity is discretised: draws are sorted by its value and divided into groups.
+    The target quantity is the EMC or, with several arms, the best arm and its EMC.
 
     Attributes:
         curves: fit curves of each arm, each of shape (draws,).
@@ -124,7 +124,7 @@ class Draws:
 
     @classmethod
     def from_arms(cls, arms: ArmPosteriors) -> Draws:
-        """Group draws by the best arm and, within it, by quantiles of its EMC."""
+        """Group draws by their best arm and by quantiles of the EMC of that arm."""
         best, top = arms.log_emc.argmax(axis=1), arms.log_emc.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_PER_ARM + 1)[1:-1])
         group = best * _BINS_PER_ARM + np.searchsorted(ends, top)
@@ -144,7 +144,7 @@ def choose_probes(
     verdicts of the probes already chosen.
 
     Args:
-        draws: posterior draws, grouped by the target quantity.
+        draws: posterior draws, grouped by the target quantity (see :class:`Draws`).
         costs: cost model of probes.
         ranges: for each arm, the smallest and largest n that may be chosen (samples).
         count: number of probes to return.
@@ -182,25 +182,28 @@ def choose_probes(
 
 
 def _extend_outcomes(outcomes: Floats, chance: Floats) -> Floats:
-    """Extend the joint outcome probabilities of the chosen probes by an additional probe.
+    """Extend the joint distribution of the verdicts of the chosen probes by an additional probe.
 
     Args:
-        outcomes: probability of each joint outcome of the chosen probes, shape (draws, m).
+        outcomes: probability of each combination of verdicts, shape (draws, m).
         chance: P(fit) of each candidate for the additional probe, shape (draws, candidates).
 
     Returns:
-        Probability of each extended outcome, shape (draws, 2 m, candidates).
+        Probability of each extended combination of verdicts, shape (draws, 2 m, candidates).
     """
     fits, fails = (outcomes[:, :, None] * p[:, None, :] for p in (chance, 1 - chance))
     return np.concatenate((fits, fails), axis=1)
 
 
 def _mutual_information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
-    """Return the mutual information (nats) between outcome and group, shape (...).
+    """Return the mutual information (nats) between the outcome and the group of a draw.
 
     Args:
         outcomes: probability of each outcome, shape (draws, m, ...).
         starts: index of the first draw of each group.
+
+    Returns:
+        Mutual information, shape (...).
     """
     sizes = np.diff(starts, append=len(outcomes))
     weight = sizes / len(outcomes)

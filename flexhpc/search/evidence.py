@@ -4,8 +4,8 @@ The latent difficulty of a probe is u = (log n - threshold) / width + noise with
 probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
 is used: log(missed) = onset + spread * u, observed to within half a sample. Onset and spread depend
 on the model and are marginalised. The onset is a few samples or, for networks that fail abruptly, a
-fraction of all samples. With a spread near 0, as for an exact solver, this number is
-uninformative.
+fraction of all samples. With a spread near 0, as for an exact solver, the number of missed samples
+is uninformative.
 
 A lapse is a failure that can occur at any n. In a lapse, either only a few samples are missed, or
 any number of samples.
@@ -37,8 +37,8 @@ FEW_MISSED = 0.2
 """Fraction of lapses in which only a few samples are missed. In these lapses, m samples are missed
 with probability 1 / (m (m + 1))."""
 MAX_COUNT_FACTOR = 50.0
-"""Largest factor by which the numbers of missed samples of all probes together may shift the odds
-of two curves."""
+"""Largest factor by which the numbers of missed samples of all probes together may change the odds
+of two fit curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of probabilities that are multiplied before a logarithm is taken, because logarithms
@@ -69,14 +69,14 @@ class Evidence:
 
     @classmethod
     def from_history(cls, history: History, eps: float | None) -> Evidence:
-        """Convert a history.
+        """Convert a history to arrays.
 
         If ``eps`` is set, probes with at most this training error count as fits, and the numbers of
-        missed samples are ignored.
+        missed samples are treated as unknown.
         """
         fitting = fit_predicate(eps)
         fits = [r for r in history if fitting(r)]
-        fails = [_failure_columns(r, counted=eps is None) for r in history if not fitting(r)]
+        fails = [_failure_columns(r, use_missed=eps is None) for r in history if not fitting(r)]
         ns, counts = np.unique([r.n for r in fits], return_counts=True)
         columns = np.array(fails, dtype=np.float64).reshape(-1, 5).T
         return cls(
@@ -95,7 +95,7 @@ class Evidence:
         return bool(np.isfinite(self.missed_hi).any())
 
     def verdict_log_likelihood(self, threshold: Floats, width: Floats, lapse: Floats) -> Floats:
-        """Return the log-likelihood of the verdicts for each curve, up to a constant.
+        """Return the log-likelihood of the verdicts for each fit curve, up to a constant.
 
         The shapes of the three arguments must broadcast.
 
@@ -118,7 +118,7 @@ class Evidence:
         """Return the log-likelihood of the numbers of missed samples given the verdicts.
 
         A misspecified model of these numbers must not outweigh the verdicts. Therefore the result
-        shifts the odds of two curves by a factor of at most ``MAX_COUNT_FACTOR``.
+        changes the odds of two curves by a factor of at most ``MAX_COUNT_FACTOR``.
 
         Args:
             threshold, width: threshold and width of each distinct curve (log n), shape (curves,).
@@ -157,14 +157,14 @@ class Evidence:
 
 
 def _failure_columns(
-    result: ProbeResult, *, counted: bool
+    result: ProbeResult, *, use_missed: bool
 ) -> tuple[float, float, float, float, float]:
     """Return fail_n, missed_lo, missed_hi, broad and lapsed of one failure; see :class:`Evidence`.
 
-    If ``counted`` is false, the number of missed samples is treated as unknown.
+    If ``use_missed`` is False, the number of missed samples is treated as unknown.
     """
     n, missed = result.n, result.n_errors
-    if not counted or missed < 1 or result.verdict in UNINFORMATIVE:
+    if not use_missed or missed < 1 or result.verdict in UNINFORMATIVE:
         return math.log(n), -math.inf, math.inf, 1.0, 1.0
     low, high = math.log(missed - 0.5), math.log(missed + 0.5)
     broad = (high - low) / math.log(2 * n + 1)

@@ -35,7 +35,7 @@ _LOWEST, _HIGHEST = 1 / 8, 4.0
 _GRID_CUTOFF = 1e-5
 """The threshold grid ends where the posterior mass falls below this fraction of its maximum."""
 _CELL_CUTOFF = 1e-6
-"""Cells are dropped if their weight is below this fraction of the largest weight."""
+"""Cells of the grid are dropped if their weight is below this fraction of the largest weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class FitCurve:
         return self.take(order[np.minimum(index, count - 1)])
 
     def take(self, index: NDArray[np.intp]) -> FitCurve:
-        """Return the cells at ``index``, and give them all the same weight."""
+        """Return the cells at ``index`` with equal weights."""
         return FitCurve(
             threshold=self.threshold[index],
             width=self.width[index],
@@ -111,7 +111,7 @@ class FitCurve:
 
 
 def estimand_level(estimand: str) -> float:
-    """Return the P(fit) that defines an estimand: 0.5 for ``n50`` and ``last_fit``."""
+    """Return the P(fit) that defines an estimand: 0.9 for ``n90``, 0.5 for ``last_fit``."""
     return int(estimand[1:]) / 100 if estimand[1:].isdecimal() else 0.5
 
 

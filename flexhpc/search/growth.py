@@ -25,10 +25,10 @@ _CURVES = 200
 
 
 def _replay(search: Growth, n_limit: int, history: History) -> SearchState:
-    return first_failure(decide_by_quorum(history, search.seeds_per_n), _all_ns(search, n_limit))
+    return first_failure(decide_by_quorum(history, search.seeds_per_n), _ns_to_try(search, n_limit))
 
 
-def _all_ns(search: Growth, n_limit: int) -> list[int]:
+def _ns_to_try(search: Growth, n_limit: int) -> list[int]:
     return ascending_ns(search.start, search.growth, n_limit, search.step)
 
 
@@ -41,12 +41,15 @@ def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> P
 
 
 def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
-    """Estimate the last n before the first failure; return None if no n has enough probes yet."""
+    """Estimate the EMC: the last n before the first failure.
+
+    Return None if no n has enough probes yet.
+    """
     bracket = _replay(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
-    lower, upper = _stopping_interval(curve, search, n_limit)
+    lower, upper = _prediction_interval(curve, search, n_limit)
     fit = EmcInterval.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
     return make_estimate(search, history, curve, fit, bracket)
 
@@ -54,22 +57,23 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
 def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes of a search, as pairs of n and number of probes."""
     count = max_probes_per_n(search, rejects)
-    return [(n, count) for n in _all_ns(search, n_limit)]
+    return [(n, count) for n in _ns_to_try(search, n_limit)]
 
 
-def _stopping_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
-    """Return a prediction interval for the last fitted n of a repeated search (samples).
+def _prediction_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
+    """Return a prediction interval (samples) for the EMC if the search is repeated.
 
-    The last n before the first failure is random. For a known fit curve, its distribution is
-    P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that a majority of the
-    probes at n_i fits. This distribution is averaged over the posterior of the fit curve.
+    The EMC of this policy, the last n before the first failure, is random. For a known fit curve,
+    its distribution is P(EMC = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that
+    a majority of the probes at n_i fits. This distribution is averaged over the posterior of the
+    fit curve.
 
     Args:
         curve: posterior of the fit curve.
         search: settings of the growth policy.
         n_limit: largest available n (samples).
     """
-    ns = np.array(_all_ns(search, n_limit), dtype=np.float64)
+    ns = np.array(_ns_to_try(search, n_limit), dtype=np.float64)
     needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(ns) + 1)
     for chance in curve.resample(_CURVES).chance(ns):

@@ -16,11 +16,11 @@ Saturated = Literal["yes", "no", "unknown"]
 SATURATION = 1.1
 """A point is saturated if doubling its budget raises the EMC by at most this factor."""
 LEVEL = 0.9
-"""Probability covered by an interval."""
+"""Coverage probability of all intervals."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Probabilities of the quantiles: lower end of an interval, median, upper end of the interval."""
 UNINFORMATIVE = ("diverged", "unstable")
-"""Verdicts whose number of missed samples carries no information about capacity."""
+"""Verdicts of probes whose number of missed samples gives no information about capacity."""
 MAX_REJECTED = 4
 """Maximum number of rejected probes per n and arm that are ignored; if more are rejected, all of
 them count as failures."""
@@ -35,15 +35,16 @@ class ProbeResult:
         repeat: index among the probes at this n and arm: 0, 1, 2, ...
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.
-        cost: sample passes (samples x epochs actually trained).
+        cost: number of sample passes.
         rejected: whether a convergence gate attributes the failure to training, not to capacity.
         share: fraction of the budget (without extensions) that was used; None if training has no
             budget.
         time: fraction of the budget after which all samples were fitted; None if the probe failed
             or the time is unknown.
-        failed_after: only set if the budget is doubled and the learning rate depends on it. Then
-            the exact time is unknown: ``time`` is the fraction of the budget with which the
-            training run fitted, and ``failed_after`` is the largest fraction with which it failed.
+        failed_after: set only if the exact time is unknown, because the budget is doubled and the
+            learning rate depends on the budget. Then ``time`` is the fraction of the budget with
+            which the training run fitted, and ``failed_after`` is the largest fraction with which
+            it failed.
         arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
         unfinished: whether the training run failed with a smaller budget and was not continued;
@@ -76,7 +77,7 @@ def accepted_probes(history: History) -> list[ProbeResult]:
     """Return the probes that are evidence of capacity: all except rejected and unfinished probes.
 
     If more than ``MAX_REJECTED`` probes at one n and arm were rejected, all of them count as
-    failures. Otherwise, a search in which no training run converges would not end.
+    failures. Without this rule, a search in which no training run converges would not end.
     """
     finished = [r for r in history if not r.unfinished]
     rejected = Counter((r.n, r.arm) for r in finished if r.rejected)
@@ -140,7 +141,9 @@ class EmcInterval:
 
     @classmethod
     def within(cls, emc: int, lower: float, upper: float, censored: Censored) -> EmcInterval:
-        """Round an interval outwards to integers and open it on the censored side.
+        """Create an interval whose ends are rounded outwards to integers.
+
+        The lower end of a left-censored interval is 0; a right-censored interval has no upper end.
 
         Args:
             emc: point estimate (samples).
@@ -160,7 +163,8 @@ class EmcInterval:
     ) -> EmcInterval:
         """Create an EMC and its interval from quantiles of the posterior.
 
-        The EMC is censored on a side on which no probe bounds it.
+        The EMC is left-censored if no probe fitted, and right-censored if no probe failed or the
+        median is at least ``n_limit``.
 
         Args:
             quantiles: lower end, median and upper end of the interval (samples).
@@ -182,21 +186,22 @@ class Estimate:
 
     Attributes:
         emc: EMC in samples. If ``censored`` is ``right``, this is a lower bound. If ``censored`` is
-            ``left``, this is 0, which means that the EMC is below 1.
+            ``left``, this is 0, and ``smallest_fail`` is an upper bound.
         emc_lo, emc_hi: ends of the interval (samples); ``emc_hi`` is None without an upper bound.
-        level: probability covered by the interval.
+        level: coverage probability of the interval.
         estimand: definition of the EMC, such as ``n50``, ``n90`` or ``last_fit``.
         censored: side on which the EMC is unbounded.
         largest_fit, smallest_fail: see :class:`Bracket`.
         probes: number of finished probes.
-        cost: sample passes of these probes.
+        cost: number of sample passes of all finished probes.
         unconverged: number of probes that exhausted the budget while still improving.
-        rejected: number of probes that a convergence gate rejected and that are ignored.
+        rejected: number of probes that are ignored because a convergence gate rejected them.
         width, lapse: width (log n) and lapse rate of the fit curve, each as the lower end, median
             and upper end of its interval.
-        by_eps: estimate at each training error of ``search.eps``; the keys are text such as
+        by_eps: estimate at each training error in ``search.eps``; the keys are strings such as
             ``0.1``.
-        by_budget: estimate at each other budget, if requested; the keys are text such as ``500``.
+        by_budget: estimate at each additional budget that the user requested; the keys are strings
+            such as ``500``.
         doubling: predicted factor by which doubling the budget raises EMC: lower end, median and
             upper end of the interval. None while the search is running, if the EMC is censored, or
             if the ``time`` of every fit is unknown.
@@ -266,7 +271,8 @@ class Estimate:
 def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
     """Return a function that returns whether a probe fitted.
 
-    If ``eps`` is set, a probe with at most ``eps * n`` missed samples counts as a fit.
+    If ``eps`` is set, every probe with at most ``eps * n`` missed samples counts as a fit, unless
+    it diverged.
     """
     if eps is None:
         return lambda result: result.fit
@@ -288,7 +294,7 @@ def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
 
 
 def group_by_n(history: History) -> dict[int, list[ProbeResult]]:
-    """Group a history by n, each group in the order of ``repeat``."""
+    """Group a history by n; sort each group by ``repeat``."""
     groups: dict[int, list[ProbeResult]] = {}
     for result in sorted(history, key=lambda r: (r.n, r.repeat)):
         groups.setdefault(result.n, []).append(result)

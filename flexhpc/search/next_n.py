@@ -43,7 +43,12 @@ def decide_by_quorum(history: History, seeds_per_n: int) -> FitDecision:
 
 
 def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
-    """Return the maximum number of probes at one n, including a tie-break and rejected probes."""
+    """Return the maximum number of probes at one n, including a tie-break and rejected probes.
+
+    Args:
+        search: policy and its settings.
+        rejects: whether a convergence gate may reject probes.
+    """
     return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
 
 

@@ -42,7 +42,7 @@ Proposal = list[tuple[int, int]]
 class Policy:
     """A search policy as pure functions of the history.
 
-    Each ``search`` section selects its policy with the attribute ``import_path``.
+    The attribute ``import_path`` of a ``search`` section selects its policy.
 
     Attributes:
         propose: (section, n_limit, history, coordinates) -> the next probes, or the reason why the
@@ -71,7 +71,7 @@ def round_size(search: Search) -> int:
 
 
 def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
-    """Return the cap on a point's cost in whole training runs; inf if there is none.
+    """Return the maximum cost of a point in whole training runs; inf if there is no maximum.
 
     Args:
         search: policy and its settings.
@@ -182,7 +182,7 @@ def _propose_at_stage(
 
 
 def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
-    """Give each proposed probe the smallest ``repeat`` without a finished probe at this stage.
+    """Give each proposed probe the smallest ``repeat`` that no finished probe at this stage has.
 
     The ``repeat`` values of finished probes have gaps if ``at_once`` was changed in the middle of a
     round.
@@ -198,11 +198,11 @@ def estimate_so_far(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     ended_by: EndedBy | None = None, stage: int | None = None,
 ) -> Estimate | None:  # fmt: skip
-    """Return the current estimate of a finished or unfinished search.
+    """Return the current estimate of a running search, or the final estimate of an ended search.
 
-    Return None without accepted probes. If a search is unfinished, its interval is wider,
-    and the estimate is censored on a side on which no probe bounds it. If a search has ended and
-    every probe was rejected, all probes count as failures.
+    Return None if the history is not sufficient for an estimate, for example if a running search
+    has no accepted probe. If every probe of an ended search was rejected, all probes count as
+    failures.
 
     Args:
         search, n_limit, history, coordinates: as in :func:`advance`.
@@ -235,7 +235,7 @@ def make_estimate(
     search: Search, history: History, curve: FitCurve, fit: EmcInterval, bracket: Bracket, *,
     by_eps: Mapping[str, EmcInterval] | None = None, arm: int = 0, best_chance: float | None = None,
 ) -> Estimate:  # fmt: skip
-    """Create the estimate of a policy.
+    """Create an estimate from the EMC and the fit curve that a policy computed.
 
     Args:
         search: policy and its settings, including the estimand.
@@ -261,7 +261,7 @@ def is_precise(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
     estimate: Estimate, doubling: Doubling | None = None,
 ) -> bool:  # fmt: skip
-    """Return whether a final estimate is as precise as a search requests.
+    """Return whether a final estimate is as precise as the ``search`` section requires.
 
     The result is False if the budget must be doubled further. Otherwise, it is True in two cases:
     the estimate was made with the same or a smaller tolerance, and no smaller ``max_cost`` ended
@@ -288,7 +288,7 @@ def is_precise(
 
 
 def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
-    """Return whether a final estimate needs no further doubling of the budget."""
+    """Return whether the budget of a final estimate need not be doubled again."""
     if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
         return True
     return estimate.stage >= doubling.max_doublings or estimate.censored == "right"

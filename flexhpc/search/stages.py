@@ -1,9 +1,9 @@
 """Searches that double the budget until a doubling hardly raises the EMC.
 
-A stage is the part of a search with one budget: at stage k, the first budget times 2^k. A training
-run that fitted at an earlier stage counts as a fit at all later stages. A training run that failed
-without diverging is unfinished at later stages, until it is continued with the larger budget. Each
-continuation adds an entry to the history.
+A stage is the part of a search in which the budget is constant; the budget of stage k is the first
+budget times 2^k. A training run that fitted at an earlier stage counts as a fit at all later
+stages. A training run that failed without diverging is unfinished at later stages, until it is
+continued with the larger budget. Each continuation adds an entry to the history.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ FINAL_FAILURE = "diverged"
 
 
 def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
-    """Return the result of each training run at a stage, in the order of the first history entries.
+    """Return the result of each training run at a stage.
 
-    Times and shares are converted to fractions of the budget of this stage.
+    ``time``, ``failed_after`` and ``share`` are converted to fractions of the budget of this stage.
+    The training runs are in the order in which they first appear in the history.
     """
     if stage == 0:
         return list(history)
@@ -29,7 +30,12 @@ def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
 
 
 def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
-    """Return the last history entry of each training run, in the order of the first entries."""
+    """Return the last history entry of each training run.
+
+    If ``failed_after`` is set, it becomes the budget of the previous entry as a fraction of the
+    budget of the last entry. The training runs are in the order in which they first appear in the
+    history.
+    """
     runs: dict[tuple[int, int, int], ProbeResult] = {}
     for entry in history:
         key = entry.n, entry.repeat, entry.arm

@@ -8,8 +8,9 @@ With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)
 
 EMC is proportional to budget ** early for small budgets, and constant for large budgets. A
 training run that fits after a fraction exp(u) of the budget contributes the density of this time.
-This requires that a training run with a smaller budget is the beginning of a training run
-with a larger budget.
+This requires that a larger budget only adds updates to a training run, and changes none.
+
+A growth law is one combination of the parameters ``early``, ``saturates`` and ``rate``.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ _RATE = np.array([0.7, 1.6])
 EARLY, SATURATES, RATE = (
     grid.ravel() for grid in np.meshgrid(_EARLY, _SATURATES, _RATE, indexing="ij")
 )
-"""Parameters of all growth laws on a grid, each of shape (laws,)."""
+"""Parameters of each growth law, on a grid; shape (laws,)."""
 _WEIGHT = np.exp(-0.5 * (np.log(EARLY / 1.2) / 0.8) ** 2)
 LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
-"""Log prior probability of each law: log-normal in ``early``, uniform in ``saturates`` and
-``rate``."""
+"""Log prior probability of each growth law: log-normal in ``early``, uniform in ``saturates``
+and ``rate``."""
 UNEXPLAINED = 0.1
-"""Fraction of fits whose time does not follow any law."""
+"""Fraction of fits whose times follow no growth law."""
 BROAD = 1 / 8
-"""Density (per unit of log time) of a fit's time that does not follow any law."""
+"""Density (per unit of log time) of the times that follow no growth law."""
 NO_LAW = 0.1
-"""Prior odds that no law describes the times of a point."""
+"""Prior odds that no growth law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
-"""Largest factor by which all times of a point together may shift the odds of two curves."""
+"""Largest factor by which all times of a point together may change the odds of two fit curves."""
 WIDENING = 0.75
 """Relative increase of the width per unit of log n below the threshold. Far below the threshold,
 the times of training runs vary more and follow the laws less exactly."""
 LAPSE_FRACTION = 0.05
-"""Fraction of unfinished training runs that lapsed."""
+"""Assumed fraction of unfinished training runs that failed because of a lapse."""
 SHORTEST = math.exp(-1 / BROAD)
 """Smallest assumed time of a fit (fraction of the budget) if only an upper bound is known."""
 _TINY = 1e-30
@@ -74,7 +75,7 @@ def shift(u: float, laws: Index = slice(None)) -> Floats:
 class Times:
     """Times of the fits and of the unfinished training runs of a history.
 
-    The unit of the times is the budget.
+    Times are fractions of the budget.
 
     Attributes:
         log_n, log_time: log n and log time of the fits whose exact time is known, shape (fits,).
@@ -90,7 +91,7 @@ class Times:
 
     @classmethod
     def from_history(cls, history: History) -> Times:
-        """Collect the times of a history."""
+        """Collect the times of the fits and of the unfinished training runs of a history."""
         timed = [r for r in history if r.time]
         exact = [(r.n, r.time) for r in timed if not r.unfinished and r.failed_after is None]
         unfinished = [(r.n, r.time) for r in timed if r.unfinished]
@@ -109,7 +110,7 @@ class Times:
         return len(self.log_n) + len(self.interval_censored.T)
 
     def log_likelihood_by_law(self, threshold: Floats, width: Floats) -> Floats:
-        """Return the log-likelihood of the times for each curve and law.
+        """Return the log-likelihood of the times for each fit curve and growth law.
 
         The likelihood of a fit's time is conditional on the fit.
 
@@ -154,12 +155,12 @@ class Times:
         return total
 
     def bounded_log_likelihood(self, by_law: Floats) -> Floats:
-        """Return the log of the likelihood of all laws together, plus a floor, shape (curves,).
+        """Return log(likelihood summed over all growth laws + floor), shape (curves,).
 
-        The floor is a fraction 1 / ``MAX_TIME_FACTOR`` of the largest likelihood, so the times
-        change the odds of two curves by at most this factor: a misspecified law cannot outweigh the
-        verdicts. If no curve explains the times better than a broad distribution, the floor is so
-        large that the times have hardly any effect.
+        The floor is at least the largest likelihood divided by ``MAX_TIME_FACTOR``. It limits the
+        factor by which the times change the odds of two curves, so that a misspecified law cannot
+        outweigh the verdicts. If no curve explains the times better than a broad distribution, the
+        floor is so large that the times have hardly any effect.
 
         Args:
             by_law: result of :meth:`log_likelihood_by_law`.
@@ -171,5 +172,6 @@ class Times:
         return np.asarray(np.log(likelihood + floor))
 
 
-def _log_columns(rows: Sequence[Sequence[float | None]], columns: int) -> Floats:
-    return np.asarray(np.log(np.array(rows, dtype=np.float64).reshape(-1, columns)).T)
+def _log_columns(rows: Sequence[Sequence[float | None]], n_columns: int) -> Floats:
+    """Return the logarithms of a table, transposed: shape (n_columns, rows)."""
+    return np.asarray(np.log(np.array(rows, dtype=np.float64).reshape(-1, n_columns)).T)

@@ -1,7 +1,7 @@
 """Checkpoints of training runs in progress: written atomically, loaded with ``weights_only``.
 
 A checkpoint is the zip archive that torch.save writes. :func:`load` verifies the checksum of every
-member of the archive. torch.load alone does not verify it, so training could continue from a state
+member of the archive. torch.load does not verify checksums, so training could continue from a state
 with a flipped bit.
 """
 
@@ -35,7 +35,7 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
     """Return the saved state; None if the file is missing, damaged or has another key."""
     try:
         content = read_regular_file(path)
-        _verify(content)
+        _verify_checksums(content)
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # a damaged file raises exceptions of many types
         return None
@@ -44,7 +44,7 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
     return state
 
 
-def _verify(content: bytes) -> None:
+def _verify_checksums(content: bytes) -> None:
     """Verify the checksum of every member of a checkpoint.
 
     Raises:

@@ -169,8 +169,8 @@ def hessian_ritz(
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
     The computation is in float64 and eval mode on a copy of the model. A Hessian-vector product
-    takes about as long as two gradients over all samples, and increases the memory in use by one
-    float64 vector of the size of all parameters.
+    takes about as long as two gradients over all samples. Up to ``products`` float64 vectors, each
+    with one element per parameter, are kept in memory.
 
     Args:
         model: trained model; its frozen parameters are treated as constants.
@@ -194,22 +194,26 @@ def hessian_ritz(
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
-    def part_product(number: int, vector: Tensor) -> Tensor:
-        chunks = parts[number].split(chunk) if len(parts[number]) else ()
+    def part_product(part: int, vector: Tensor) -> Tensor:
+        chunks = parts[part].split(chunk) if len(parts[part]) else ()
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
-        terms = [part_product(number, vector) for number in partition.local_parts]
+        terms = [part_product(part, vector) for part in partition.local_parts]
         return partition.sum(terms, zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
-    with _double_backward():
+    with _twice_differentiable_kernels():
         return lanczos(multiply, torch.from_numpy(start).to(labels.device), products)
 
 
 @contextmanager
-def _double_backward() -> Iterator[None]:
-    """Use kernels that can be differentiated twice; raise PointError if an operation has none."""
+def _twice_differentiable_kernels() -> Iterator[None]:
+    """Context manager in which operations use kernels that can be differentiated twice.
+
+    Raises:
+        PointError: an operation has no such kernel.
+    """
     try:
         # Fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -27,11 +27,11 @@ def chunk_size(sample_shape: Sequence[int], max_samples: int) -> int:
 
 
 class DeviceInputs:
-    """The inputs of a probe's samples on its device.
+    """Inputs of all samples of a probe, on the device of the training run.
 
     Args:
         data: samples of the probe.
-        double: whether to return inputs as float64.
+        double: whether to return inputs as float64 instead of float32.
     """
 
     def __init__(self, data: ProbeData, *, double: bool) -> None:

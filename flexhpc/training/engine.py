@@ -30,7 +30,7 @@ Outputs = list[tuple[Tensor, Tensor, Tensor]]
 
 
 class AutogradEngine:
-    """Computes the gradient by autograd, in one process.
+    """Engine that computes the gradient by autograd, in one process.
 
     Args:
         model: model to train, on its device.
@@ -78,7 +78,7 @@ class AutogradEngine:
                 self.metrics.add(logits, labels, rows)
 
     def accumulate(self, ids: Tensor, batch_length: int, max_part: int | None = None) -> Outputs:
-        """Add the gradient of the summed loss of some samples, divided by ``batch_length``.
+        """Add the gradient of (summed loss of some samples / ``batch_length``) to ``.grad``.
 
         Args:
             ids: rows of the samples, int64 (m,); m may be 0.
@@ -130,14 +130,14 @@ class AutogradEngine:
 
 
 class ManualEngine(AutogradEngine):
-    """Computes the gradient of a plain MLP with :class:`ManualBackprop`, in one process."""
+    """Engine that computes the gradient of a plain MLP with :class:`ManualBackprop`."""
 
     def __init__(self, backprop: ManualBackprop, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.backprop = backprop
 
     def train_mode(self) -> None:
-        """Do nothing, because a plain MLP computes the same in train mode and in eval mode."""
+        """Do nothing, because a plain MLP has the same outputs in train mode and in eval mode."""
 
     def backward_chunk(
         self, inputs: Tensor, labels: Tensor, batch_length: int, *, is_first_chunk: bool
@@ -147,7 +147,7 @@ class ManualEngine(AutogradEngine):
 
 
 class ShardedEngine:
-    """Computes the gradient of a batch as the sum of the gradients of its parts.
+    """Engine that computes the gradient of a batch as the sum of the gradients of its parts.
 
     The parts are distributed over the processes of a group.
 
@@ -155,7 +155,7 @@ class ShardedEngine:
         part_engine: engine that computes the gradient of one part.
         partition: division of a batch into parts.
         seed: random operations of the model, such as dropout, are seeded for each part with this
-            seed, the number of the update and the number of the part.
+            seed, the number of the update and the index of the part.
     """
 
     def __init__(self, part_engine: AutogradEngine, partition: Partition, seed: int) -> None:
@@ -163,11 +163,11 @@ class ShardedEngine:
         self._gradient_sum = GradientSum(partition, part_engine.parameters)
 
     def train_mode(self) -> None:
-        """See :class:`AutogradEngine`."""
+        """Switch dropout and BatchNorm to train mode."""
         self.part_engine.train_mode()
 
     def backward(self, ids: Tensor, step: int, *, second_gradient: bool = False) -> None:
-        """See :class:`AutogradEngine`."""
+        """Set the gradient of every parameter; see :meth:`AutogradEngine.backward`."""
         part_engine, group = self.part_engine, self.partition.group
         metrics = None if second_gradient else part_engine.metrics
         forgetting = None if metrics is None else metrics.forgetting
@@ -176,12 +176,12 @@ class ShardedEngine:
             0 if forgetting is None else len(part_engine.labels), device=group.device
         )
 
-        def backward_part(number: int) -> Tensor:
-            seed = np.random.SeedSequence((self.seed, step, number))
+        def backward_part(part: int) -> Tensor:
+            seed = np.random.SeedSequence((self.seed, step, part))
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=group.device)
-            if len(parts[number]) or part_engine.norm_group is not None:
-                outputs = part_engine.accumulate(parts[number], len(ids), max_part=len(parts[0]))
+            if len(parts[part]) or part_engine.norm_group is not None:
+                outputs = part_engine.accumulate(parts[part], len(ids), max_part=len(parts[0]))
                 if metrics is not None:
                     for logits, labels, rows in outputs:
                         chunk_sums, chunk_missed = metrics.sums_and_missed(logits, labels)
@@ -203,7 +203,7 @@ class ShardedEngine:
 
 
 class GradientSum:
-    """Sums the gradients of the parts of a batch over all parts and processes.
+    """Sum of the gradients of all parts of a batch over all processes.
 
     Args:
         partition: division of a batch into parts.
@@ -219,9 +219,9 @@ class GradientSum:
         """Set the gradient of every parameter to the sum over all parts (collective call).
 
         Args:
-            backward_part: called with the number of each part of this process. It sets the
-                gradient of every parameter to the gradient of that part. It returns two numbers
-                that are summed as well, float64 (2,), for example the loss of the part.
+            backward_part: called with the index of each part of this process. It sets the gradient
+                of every parameter to the gradient of that part. It returns two numbers that are
+                summed as well, float64 (2,), for example the loss of the part.
 
         Returns:
             The sums of these two numbers over all parts, (2,).
@@ -230,9 +230,9 @@ class GradientSum:
             zero_grad(self.parameters)
             return backward_part(0)
         vectors = []
-        for number in self.partition.local_parts:
+        for part in self.partition.local_parts:
             zero_grad(self.parameters)
-            vectors.append(self._concatenate(backward_part(number)))
+            vectors.append(self._concatenate(backward_part(part)))
         zero_grad(self.parameters)
         first = self.parameters[0].detach()
         total = self.partition.sum(vectors, zero=first.new_zeros(self._length))
@@ -246,7 +246,7 @@ class GradientSum:
         return total[start : start + 2]
 
     def _concatenate(self, sums: Tensor) -> Tensor:
-        """Concatenate all gradients, the sums, and for each parameter whether it has a gradient."""
+        """Concatenate all gradients, ``sums``, and for each parameter whether it has a gradient."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)

@@ -22,7 +22,7 @@ Loss = Callable[..., Tensor]
 
 
 class Forgetting:
-    """Counts forgetting events (Toneva et al. 2019, arXiv 1812.05159).
+    """Counter of forgetting events (Toneva et al. 2019, arXiv 1812.05159).
 
     A sample is forgotten if it is missed although it was correct in its previous evaluation.
 
@@ -68,7 +68,7 @@ class Forgetting:
 class EpochMetrics:
     """Mean loss and number of missed samples of an epoch.
 
-    They are computed from the logits that each batch had before its update. The logits of several
+    They are computed from the logits of each batch before its update. The logits of several
     batches are collected and evaluated together, so that the cost per update is negligible. The
     number of collected logits alone determines when they are evaluated, so an epoch that was
     interrupted and resumed is bit-identical to an uninterrupted epoch.
@@ -76,8 +76,8 @@ class EpochMetrics:
     Args:
         device: device of the sums.
         loss: function that computes the loss from logits (or log-probabilities) and labels.
-        prompt: number of first tokens of a sequence that need not be correct.
-        forgetting: counter of forgetting events, which every batch updates; None for no counter.
+        prompt: number of tokens at the start of a sequence that need not be correct.
+        forgetting: counter of forgetting events, which every batch updates; None if not needed.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class EpochMetrics:
 
     @torch.no_grad()
     def sums_and_missed(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate the outputs of m samples, without adding them to the metrics.
+        """Compute the loss and the missed samples of m samples; the metrics are not changed.
 
         Returns:
             Sum of losses and number of missed samples, float64 (2,); whether each sample is missed,

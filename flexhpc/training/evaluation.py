@@ -1,4 +1,4 @@
-"""Evaluation of a model on all samples of its probe, in eval mode."""
+"""Evaluation of a model on all samples of a probe, in eval mode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
 """Chunk size on the CPU. The activations of more samples would not fit into the cache of a core."""
 _MAX_N_WITHOUT_SUSPECTS = 128
-"""If n is at most this number, evaluating suspects before all other samples would not save time."""
+"""Up to this n, evaluating recently missed samples (suspects) first would not save time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Norms:
 
 
 class Evaluator:
-    """Evaluates a model on all samples of a probe; in a group every method is a collective call.
+    """Evaluator of a model on all samples of a probe; in a group every method is a collective call.
 
     Args:
         model: model to evaluate, on its device.
@@ -86,8 +86,8 @@ class Evaluator:
         self._suspects = torch.zeros(0, dtype=torch.int64, device=self.group.device)
 
     def evaluate(self) -> Evaluation:
-        """Evaluate all samples."""
-        self._eval_mode()
+        """Evaluate the model on all samples."""
+        self._set_eval_mode()
         parts = torch.arange(self.n).tensor_split(self.partition.n_parts)
         losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
         correct_chunks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
@@ -107,9 +107,10 @@ class Evaluator:
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
     def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
-        """Evaluate a few suspects; if one is missed, return None, else evaluate all samples.
+        """Evaluate all samples, or return None if one of a few suspects is still missed.
 
-        Suspects are samples that were missed late in the epoch or in the last evaluation.
+        Suspects are samples that were missed late in the epoch or in the last evaluation. They are
+        evaluated first.
 
         Args:
             metrics: metrics of the epoch; None if they are not computed during training.
@@ -119,7 +120,7 @@ class Evaluator:
         if recent is not None:
             suspects = torch.cat([recent, suspects[: MAX_SUSPECTS - len(recent)]])
         if self.n > _MAX_N_WITHOUT_SUSPECTS and len(suspects):
-            self._eval_mode()
+            self._set_eval_mode()
             with torch.no_grad(), self.precision:
                 logits = self._forward(self.inputs[suspects])
                 missed = missed_samples(logits, self.labels[suspects], self.prompt).any()
@@ -131,7 +132,7 @@ class Evaluator:
         self._suspects = (~evaluation.correct).nonzero().flatten()[:MAX_SUSPECTS]
         return evaluation
 
-    def _eval_mode(self) -> None:
+    def _set_eval_mode(self) -> None:
         if self._backprop is None:
             self.model.eval()
 
@@ -156,19 +157,19 @@ class Evaluator:
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
     def ritz(self, products: int) -> Ritz:
-        """Return the extreme Ritz values of the Hessian of the mean loss."""
+        """Return extreme Ritz values after at most ``products`` Hessian-vector products."""
         return hessian_ritz(
             self.model, self.inputs, self.labels, self.partition, products, self.seed
         )
 
     def norms(self) -> Norms:
         """Compute the mean loss over all samples, and the norms of gradient and parameters."""
-        self._eval_mode()
+        self._set_eval_mode()
         parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.n_parts)
 
-        def backward_part(number: int) -> Tensor:
+        def backward_part(part: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
-            for ids in parts[number].split(self._backward_chunk):
+            for ids in parts[part].split(self._backward_chunk):
                 if len(ids):
                     logits = self.model(self.inputs[ids])
                     loss = cross_entropy(logits, self.labels[ids], reduction="sum")
@@ -180,9 +181,11 @@ class Evaluator:
         loss_sum = float(gradient_sum(backward_part)[0])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return Norms(
-            gradient=_norm(gradients), parameters=_norm(self.parameters), loss=loss_sum / self.n
+            gradient=_joint_norm(gradients),
+            parameters=_joint_norm(self.parameters),
+            loss=loss_sum / self.n,
         )
 
 
-def _norm(tensors: Sequence[Tensor]) -> float:
+def _joint_norm(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors))

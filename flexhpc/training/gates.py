@@ -1,4 +1,4 @@
-"""Convergence gates: check plateau, stability, gradient and curvature of failed training runs."""
+"""Convergence gates: checks of failed training runs (plateau, stability, gradient, curvature)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXPLOSION = 3.0
 
 @dataclass(kw_only=True)
 class Plateau:
-    """Counts epochs and updates since the last improvement.
+    """Counter of epochs and updates since the last improvement.
 
     An epoch is an improvement if its loss is below ``best_loss`` by more than ``tolerance``, or if
     it misses fewer samples than every previous epoch.
@@ -93,10 +93,10 @@ def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float])
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """Result of the gates.
+    """Verdict and metrics of a training run after the convergence gates.
 
     Attributes:
-        verdict: verdict after applying the gates.
+        verdict: final verdict, which a gate may have changed.
         rejected: whether a gate rejected the training run, which is then no evidence of capacity.
         metrics: metrics of the gates by name.
     """
@@ -110,14 +110,15 @@ def apply_gates(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     gradient_start: float, loss_start: float, losses: Sequence[float],
 ) -> GateResult:  # fmt: skip
-    """Compute the metrics of the gates for a finished training run, and apply the gates to the run.
+    """Compute the final verdict of a finished training run, and the metrics of its gates.
 
-    Gates apply to failed training runs only. In mode ``report``, a gate records its metrics and may
-    change the verdict. In mode ``reject``, it also rejects the training run.
+    The verdicts ``fit`` and ``diverged`` do not change. In mode ``report``, a gate records its
+    metrics, and the stability gate may also change the verdict. In mode ``reject``, any gate
+    that detects missing convergence may change the verdict, and rejects the training run.
 
     Args:
         gates: modes and tolerances of the gates.
-        verdict: verdict of the training loop.
+        verdict: verdict at the end of the training loop.
         evaluator: evaluator of the trained model.
         plateau: state of the plateau detection after the last epoch.
         gradient_start: norm of the gradient at initialisation.

@@ -76,7 +76,7 @@ class Group:
         group = cls(device, rank, size)
         if size > 1:
             port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
-            with _peer_errors():
+            with _errors_as_peer_lost():
                 listen_fd = None
                 if host == _LOOPBACK:
                     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -121,7 +121,7 @@ class Group:
     def destroy(self) -> None:
         """Destroy the process group (collective call)."""
         if self.size > 1:
-            with _peer_errors():
+            with _errors_as_peer_lost():
                 dist.barrier()
                 dist.destroy_process_group()
 
@@ -145,7 +145,7 @@ class Group:
     def all_reduce(self, vector: Tensor) -> Tensor:
         """Sum a vector over all processes, in place, and return it (collective call)."""
         if self.size > 1:
-            with _peer_errors():
+            with _errors_as_peer_lost():
                 dist.all_reduce(vector)
         return vector
 
@@ -172,7 +172,7 @@ class Group:
         if self.size == 1:
             return [tensor]
         result = [torch.empty_like(tensor) for _ in range(self.size)]
-        with _peer_errors():
+        with _errors_as_peer_lost():
             if timeout < _COLLECTIVE_TIMEOUT and dist.get_backend() == "gloo":
                 dist.all_gather(result, tensor, async_op=True).wait(timeout)
             else:
@@ -180,9 +180,9 @@ class Group:
         return result
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite the tensors of every process with those of process 0 (collective call)."""
+        """Overwrite the tensors of every process with the tensors of rank 0 (collective call)."""
         if self.size > 1:
-            with _peer_errors():
+            with _errors_as_peer_lost():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
@@ -219,13 +219,14 @@ class Partition:
 
     Args:
         group: processes that train together.
-        shards: number of parts. They are summed in order, so that sums are bit-identical for any
-            number of processes. None for one part per process; these are summed in any order.
+        shards: number of parts, which are summed in order, so that sums are bit-identical for any
+            number of processes. If None, each process has one part, and parts are summed in any
+            order.
 
     Attributes:
         n_parts: number of parts.
         owners: for each part, the rank of the process that computes it.
-        local_parts: numbers of the parts that this process computes.
+        local_parts: indices of the parts that this process computes.
         ordered: whether parts are summed in order.
     """
 
@@ -273,8 +274,8 @@ def _device_name(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def _peer_errors() -> Iterator[None]:
-    """Convert a RuntimeError to PeerLost: collective operations raise it if a process is lost."""
+def _errors_as_peer_lost() -> Iterator[None]:
+    """Convert RuntimeError, which collective operations raise if a process is lost, to PeerLost."""
     try:
         yield
     except RuntimeError as error:

@@ -129,7 +129,7 @@ def train(
             if state is None:  # some of the weights may already have been overwritten
                 run = TrainingRun(training, make_model, data, callbacks, group)
         try:
-            return _train(run, state or run.initial_state(), data)
+            return _run_training_loop(run, state or run.initial_state(), data)
         except (Interrupted, PeerLost, PointError, torch.OutOfMemoryError):
             raise
         except Exception:
@@ -157,7 +157,7 @@ def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
         return True  # TrainingRun.restore rejects it
 
 
-def _train(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
+def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
     """Run the loop over epochs and updates until there is a verdict."""
     training, callbacks, group, gates = run.training, run.callbacks, run.group, run.training.gates
     engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
@@ -403,11 +403,12 @@ class TrainingRun:
 
 @contextlib.contextmanager
 def _deterministic_algorithms() -> Iterator[None]:
-    """Use deterministic algorithms; operations without a deterministic algorithm print a warning.
+    """Context manager in which operations use deterministic algorithms.
 
-    torch.use_deterministic_algorithms does the same, but imports torch's compiler, which takes as
-    long as importing torch. In deterministic mode, torch also fills new memory with nan. Filling is
-    disabled here, because it takes 5 % of the time of an update.
+    Operations that have none print a warning. torch.use_deterministic_algorithms does the same, but
+    imports torch's compiler, which takes as long as importing torch. In deterministic mode, torch
+    also fills new memory with nan. Filling is disabled here, because it takes 5 % of the time of an
+    update.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
     mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory

@@ -90,7 +90,7 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
         return None
     layers = list(_flat_layers(model))
-    if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_supported, layers)):
+    if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_supported_layer, layers)):
         return None
     for previous, layer in zip([None, *layers[:-1]], layers, strict=True):
         if (type(previous) is nn.Linear) != (type(layer) in _ACTIVATIONS):
@@ -232,7 +232,7 @@ def _has_global_hooks() -> bool:
     )
 
 
-def _is_supported(layer: nn.Module) -> bool:
+def _is_supported_layer(layer: nn.Module) -> bool:
     if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS} or _has_hooks(layer):
         return False
     if isinstance(layer, nn.LeakyReLU):

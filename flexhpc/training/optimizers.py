@@ -30,7 +30,7 @@ Parameters = list[nn.Parameter]
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build the optimizer.
+    """Build the optimizer that the ``training`` section specifies.
 
     Call :func:`set_learning_rates` before every step. Parameters without a gradient are not
     changed. If a parameter has an attribute ``lr_factors`` (two numbers), its learning rate is
@@ -44,7 +44,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 
 
 def _fused_class(
-    cls: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
+    cls: type[torch.optim.Optimizer], fused_step: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
     """Return a subclass of a torch optimizer whose step only calls the fused kernel.
 
@@ -54,13 +54,13 @@ def _fused_class(
 
     Args:
         cls: class of the optimizer.
-        kernel: makes a step, or returns False if the optimizer has no state yet. The first step is
-            then made by the step of torch, which creates the state.
+        fused_step: makes a step, or returns False if the optimizer has no state yet. The step of
+            torch then makes the first step and creates the state.
     """
     torch_step = inspect.unwrap(cls.step)
 
     def step(self: torch.optim.Optimizer) -> None:
-        if not kernel(self):
+        if not fused_step(self):
             torch_step(self)
             _share_step_counters(self)
 
@@ -104,7 +104,7 @@ def _share_step_counters(optimizer: torch.optim.Optimizer) -> None:
                 state["step"] = counts.setdefault(float(state["step"]), state["step"])
 
 
-def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
+def _fused_adam_step(optimizer: torch.optim.Optimizer) -> bool:
     state, groups = optimizer.state, list(_groups_with_gradients(optimizer))
     if any(p not in state for _, parameters, _ in groups for p in parameters):
         return False
@@ -127,7 +127,7 @@ def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
+def _fused_sgd_step(optimizer: torch.optim.Optimizer) -> bool:
     state, groups = optimizer.state, list(_groups_with_gradients(optimizer))
     if any(
         p not in state for group, parameters, _ in groups if group["momentum"] for p in parameters
@@ -143,8 +143,10 @@ def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-_SGD = _fused_class(torch.optim.SGD, _sgd_kernel)
-_ADAM, _ADAMW = (_fused_class(cls, _adam_kernel) for cls in (torch.optim.Adam, torch.optim.AdamW))
+_SGD = _fused_class(torch.optim.SGD, _fused_sgd_step)
+_ADAM, _ADAMW = (
+    _fused_class(cls, _fused_adam_step) for cls in (torch.optim.Adam, torch.optim.AdamW)
+)
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
@@ -170,7 +172,7 @@ def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
 
 
 def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return :class:`Shampoo`."""
+    """Return the optimizer :class:`Shampoo`."""
     return Shampoo(parameters, lr=training.lr, weight_decay=training.weight_decay)
 
 

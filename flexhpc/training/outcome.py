@@ -27,7 +27,7 @@ class ProbeData:
         labels: int64 (n,), or (n, length) of sequences, on the device of the inputs.
         init_seed: seed of the initialisation and of all random operations of the model.
         order_seed: seed of the order of samples in every epoch.
-        prompt: number of first tokens of a sequence that need not be correct.
+        prompt: number of tokens at the start of a sequence that need not be correct.
         moments: mean and standard deviation, float32, that standardise uint8 inputs; None if the
             inputs are float32.
     """
@@ -83,7 +83,8 @@ class Callbacks:
     Attributes:
         should_stop: called at every update; if it returns True, training saves a checkpoint and
             raises Interrupted.
-        owns_claim: returns whether this process may still write the checkpoint and the record.
+        owns_claim: returns whether this process still owns its claim on the point; if not, it must
+            not write the checkpoint or the results.
         on_progress: called after every epoch with a mapping: ``epoch``, ``epochs`` (budget in
             epochs; 0 without a budget), ``n_errors`` (number of missed samples) and ``loss``; in a
             probe also ``n``, ``repeat`` and ``elapsed`` (seconds).

@@ -84,7 +84,7 @@ class SyncedBatchNorm(TorchFunctionMode):
 
 
 class _GroupSum(torch.autograd.Function):
-    """Sums a vector over all processes; the backward pass sums its gradient over all processes."""
+    """Sum of a vector over all processes; the backward pass sums the gradient in the same way."""
 
     @staticmethod
     def forward(ctx: Any, vector: Tensor, group: Group) -> Tensor:
