@@ -11,12 +11,10 @@ class Backend(ABC):
     """Starts and monitors the workers of a sweep, on this machine or on a cluster.
 
     Attributes:
-        workers_share_points: whether every worker may claim any free point. Progress on one point
-            then counts for all points, because a worker may measure any of the points next.
-        stops_with_sweep: whether the workers stop if the sweep is interrupted; otherwise they
-            continue.
-        max_assignments: maximum number of times that a point is assigned to workers without any
-            progress on it.
+        workers_share_points: whether every worker may claim any free point. Progress on any point
+            then resets the number of assignments of all points.
+        stops_with_sweep: whether the workers stop when the sweep is interrupted.
+        max_assignments: maximum number of times that a point without progress is assigned.
         image: container image of the workers; None without a container.
     """
 

@@ -25,7 +25,7 @@ _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")
 
 
 def point_count_and_cost_bound(spec: Path) -> tuple[int, int | None]:
-    """Return the number of points of a spec and the upper bound on their cost in sample passes.
+    """Return the number of points of a spec and an upper bound on their cost (sample passes).
 
     The bound is None if the cost has no bound, or if the data must be read to compute the bound.
 

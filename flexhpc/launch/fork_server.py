@@ -23,7 +23,7 @@ class ForkedWorker:
     Attributes:
         server: the server that forks the worker.
         processes: number of processes of the worker.
-        identities: identity of each process that was started, by process id.
+        identities: process id and start time of each process that was started, by process id.
         exit_statuses: exit status of each process that has ended, by process id.
     """
 
@@ -57,7 +57,7 @@ class ForkedWorker:
 class ForkServer:
     """Child process that forks workers.
 
-    All sweeps of this process share it, because its imports take seconds.
+    All sweeps of this process share one server, because its imports take seconds.
 
     Args:
         log: file to which the stderr of the server is appended.
@@ -92,7 +92,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, request: StartRequest) -> ForkedWorker:
-        """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
+        """Request a worker from the server; if the server is dead, the worker counts as crashed."""
         self._workers[request.worker] = worker = ForkedWorker(self, request.processes)
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(request.line())

@@ -86,7 +86,7 @@ def _sum_of_bounds(bounds: Sequence[int | None]) -> int | None:
 def _time_bound(
     statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
 ) -> float | None:
-    """Return an upper bound on the remaining time (seconds), given the speed of finished probes.
+    """Return an upper bound on the remaining time (seconds) at the speed of the finished probes.
 
     The bound is None if no probe has finished, if an unfinished point has no cost bound, or if the
     sweep runs on a cluster, where the waiting time in the queue is unknown.

@@ -124,7 +124,8 @@ def _updated_metadata(prepared: PreparedRun, launch: str, image: str | None) -> 
     previous = metadata.get("launches")
     launches = previous if isinstance(previous, list) else []
     new = {
-        "id": launch, "time": time.time(), "host": platform.node(), "image": image, "user": _user(),
+        "id": launch, "time": time.time(), "host": platform.node(), "image": image,
+        "user": _user_name(),
     }  # fmt: skip
     return {
         **metadata,
@@ -136,7 +137,7 @@ def _updated_metadata(prepared: PreparedRun, launch: str, image: str | None) -> 
     }
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # the user id has no name, as in some containers

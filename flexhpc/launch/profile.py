@@ -80,7 +80,7 @@ class Profile(Section):
     """URI of the MLflow server; the default is a database in the run folder. With `none`, results
     are logged only by `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """Maximum number of times that a point is retried after its worker has died."""
+    """Maximum number of consecutive retries of a point whose worker died without progress."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe."""
 
@@ -144,8 +144,8 @@ class SlurmProfile(Profile):
     constraint: str | None = None
     """Required node features, for example `a100|h100`."""
     time: Annotated[int | str, AfterValidator(_checked_time)] | None = None
-    """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; a task that needs longer saves its
-    state and is requeued."""
+    """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; a task that needs more time saves
+    its state and is requeued."""
     mem_gb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
     """Memory per node in GB; 0 requests all memory of the node."""
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -184,9 +184,10 @@ class SlurmProfile(Profile):
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
             maximum = f"{0.8 * limit:.0f} s (four fifths of the time limit)"
             yield "stop_before", f"must be at most {maximum}, not {self.stop_before:g} s"
-        users = max(self.processes_per_node, self.probes_at_once or 1)
-        if self.gpus_per_node > users:
-            problem = f"{self.gpus_per_node} GPUs for {users} processes would leave some GPUs idle"
+        processes = max(self.processes_per_node, self.probes_at_once or 1)
+        if self.gpus_per_node > processes:
+            gpus = self.gpus_per_node
+            problem = f"{gpus} GPUs for {processes} processes would leave some GPUs idle"
             yield "gpus_per_node", f"{problem}; increase processes_per_node or probes_at_once"
         for name in self.sbatch:
             if (fix := _RESERVED_OPTIONS.get(option_name(name))) is not None:
@@ -208,7 +209,7 @@ class SlurmProfile(Profile):
 
     @property
     def stop_before_or_default(self) -> float:
-        """Time in seconds before the time limit at which a task stops; the default if not set."""
+        """Value of ``stop_before`` in seconds; its default if the key is not set."""
         if self.stop_before is not None:
             return self.stop_before
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)

@@ -48,7 +48,7 @@ class ProgressView:
     def update(
         self, statuses: Sequence[PointStatus], note: str = "", decisions: Sequence[Decision] = ()
     ) -> None:
-        """Show the current status of all points, a note and the state of decided comparisons."""
+        """Show the status of all points, a note and the comparisons that set ``decide``."""
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:

@@ -25,7 +25,7 @@ class Scheduler:
         self._assigned: dict[str, tuple[ProgressMark, int]] = {}
 
     def assign_points(self, todo: Sequence[PointStatus]) -> bool:
-        """Start workers for the points that need one.
+        """Start workers for the points without a worker.
 
         Returns:
             False if no point has a worker and no point can be assigned again, so that waiting is

@@ -58,7 +58,7 @@ class _StopSignals:
 
     def __enter__(self) -> _StopSignals:
         self._previous = {
-            n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)
+            n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)
         }
         return self
 
@@ -66,7 +66,7 @@ class _StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _handle(self, *_: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         self.count += 1
         if self.raises:
             raise KeyboardInterrupt
@@ -78,7 +78,8 @@ class SweepResult:
 
     Attributes:
         statuses: status of every point.
-        decisions: state of the decided comparisons, which determine when the sweep ends.
+        decisions: state of the comparisons that set ``decide`` and thus determine when the sweep
+            ends.
         interrupted: whether a stop was requested.
         jobs_continue: whether jobs of the sweep continue on the cluster after this process ends.
     """
@@ -130,7 +131,7 @@ def write_launch(
 def make_task(
     prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
-    """Return the content of a launch's task file, which configures the workers; write nothing."""
+    """Return the content of a launch's task file, which configures the workers; write no file."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
     return TaskFile(
@@ -223,8 +224,8 @@ def run_sweep(
         report: called to write the report when the sweep ends without an interruption. Tracking is
             still active, so that the report is also logged to MLflow. During this call, SIGINT and
             SIGTERM raise KeyboardInterrupt, which ``report`` must handle.
-        meanwhile: background work in short steps; each item that is taken from it runs one step. A
-            step runs after each poll of the backend if a core of this machine is idle.
+        meanwhile: iterator that runs one short step of background work per item. One step runs
+            after each poll of the backend if a core of this machine is idle.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -270,7 +271,7 @@ def run_sweep(
                     note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
                     if backend.stops_with_sweep and not has_started:
                         note = note or "starting workers ..."
-                    displayed = [_waiting_if_retried(s, launch) for s in statuses]
+                    displayed = [_retried_as_waiting(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
                     finished_ids |= {s.point.id for s in statuses if _is_finished(s, launch)}
                     ids = {s.point.id for s in statuses} if selection is None else selection.keys()
@@ -296,7 +297,7 @@ def run_sweep(
                 report(statuses)
                 signals.raises = False
     return SweepResult(
-        statuses=[_with_log(status, backend, launch) for status in statuses],
+        statuses=[_add_log_path(status, backend, launch) for status in statuses],
         decisions=decisions,
         interrupted=interrupted,
         jobs_continue=interrupted and not backend.stops_with_sweep and not stop_file.exists(),
@@ -306,12 +307,12 @@ def run_sweep(
 def _select_points(
     reader: StatusReader, prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
-    """Return the state of the decided comparisons, and the selection of points that they need.
+    """Return the state of the comparisons that set ``decide``, and the points that they need next.
 
-    The selection is None if no comparison of the spec sets ``decide``. If the next round needs
-    fewer points than the throttle of the profile, points of the following round are added until the
-    throttle is reached. ``reader`` is changed: it then reads the status of each point with the
-    precision that the comparisons need.
+    The points are None if no comparison sets ``decide``; for their format see
+    ``TaskFile.selection``. If the next round needs fewer points than the throttle of the profile,
+    points of the following round are added until the throttle is reached. The selection of
+    ``reader`` is replaced.
     """
     requests = [c for c in prepared.compare if c.decide]
     if not requests:
@@ -320,7 +321,7 @@ def _select_points(
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
     reader.select({})
-    statuses = [_waiting_if_retried(status, launch) for status in reader.read_all()]
+    statuses = [_retried_as_waiting(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
     for decision in decisions:
@@ -365,8 +366,8 @@ def _stop_workers(
         backend.poll()
 
 
-def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
-    """Add the path of the log of this launch to the status of an unmeasured point."""
+def _add_log_path(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
+    """Add the log path in this launch to the status of a point that is not measured."""
     if status.state == "done" or (status.log and status.launch == launch):
         return status
     return replace(status, log=backend.log_path(status.point.id) or status.log)
@@ -377,8 +378,8 @@ def _is_finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _waiting_if_retried(status: PointStatus, launch: str) -> PointStatus:
-    """Mark a point that failed in an earlier launch as waiting, since it is retried."""
+def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
+    """Return the status, as ``waiting`` if the point failed in an earlier launch."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
 

@@ -17,15 +17,16 @@ _SYNC_TIMEOUT = 15.0  # seconds
 
 @contextlib.contextmanager
 def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
-    """Run a process that logs to MLflow during the block; after the block, wait until it has ended.
+    """Run a process that logs to MLflow during a ``with`` block; wait for its exit after the block.
 
     During this wait, the process is killed if the user presses Ctrl-C again, if the server still
     does not respond after 15 s, or if the run folder was moved.
 
     Args:
+        task: content of the task file of the launch.
         uri: URI of an MLflow server; the text ``none`` disables tracking. By default, a database in
             the run folder is used.
-        interruptions: returns the number of stop requests by the user.
+        interruptions: returns how often the user has requested a stop.
     """
     if uri == "none":
         yield
@@ -46,7 +47,7 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
         deadline = time.monotonic() + _SYNC_TIMEOUT
         interruptions_before, was_killed = interruptions(), False
         while process.poll() is None:
-            is_failing = "warning: " in _text_of(log) and time.monotonic() > deadline
+            is_failing = "warning: " in _read_log(log) and time.monotonic() > deadline
             was_killed = is_failing or interruptions() > interruptions_before or not log.exists()
             if was_killed:
                 process.kill()
@@ -60,8 +61,8 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
                 )
 
 
-def _text_of(log: Path) -> str:
-    """Return the content of a log; empty if it cannot be read, for example after a move."""
+def _read_log(log: Path) -> str:
+    """Return the text of a log file; an empty string if the file cannot be read."""
     with contextlib.suppress(OSError):
         return log.read_text(errors="replace")
     return ""

@@ -93,12 +93,12 @@ def evaluate(
     n = evaluation_size(config, samples)
     test = load_test_set(point.data, point.seed)
 
-    def test_network(network: nn.Module) -> dict[str, float]:
+    def measure_generalization(network: nn.Module) -> dict[str, float]:
         return metrics_on_test_set(network, test, group.device)
 
     assert isinstance(point.training, Training)  # checked with the spec
     evaluated_point = replace(point, training=evaluation_procedure(config, point.training))
-    callbacks = replace(callbacks, on_train_end=test_network, checkpoint=checkpoint)
+    callbacks = replace(callbacks, on_train_end=measure_generalization, checkpoint=checkpoint)
     outcome, _, _ = run_training(
         evaluated_point, samples, Probe(n, 0, stage=stage), group, callbacks,
         key_suffix=f" evaluate {json.dumps(config.settings)}",
@@ -142,9 +142,8 @@ def metrics_on_test_set(
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
-    The samples are divided by confidence into 15 bins of equal width. The error is the mean of
-    the absolute difference of accuracy and confidence over the bins, weighted by the number of
-    samples in each bin.
+    The samples are divided by confidence into 15 bins of equal width. The error is the mean over
+    the bins of abs(accuracy - confidence), weighted by the number of samples in each bin.
 
     Args:
         probabilities: predicted probabilities, float (m, classes).

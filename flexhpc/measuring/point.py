@@ -39,7 +39,7 @@ _MAX_STATE_BYTES = 4 * 2**30
 def measure(
     point: Point, run: RunFolder, group: Group, callbacks: Callbacks, pool: ProbePool | None = None
 ) -> Estimate:
-    """Measure a point; if its file already contains probes, continue the search after them.
+    """Measure a point; if its point file contains probes, continue the search after them.
 
     In a process group, only rank 0 calls this function; the other ranks call :func:`assist`.
 
@@ -57,8 +57,8 @@ def measure(
     Raises:
         NoData: the data cannot be opened.
         PointError: the point cannot be measured, for example because its data has changed.
-        Interrupted: a stop was requested; finished probes are stored, and the current probes have
-            saved checkpoints.
+        Interrupted: a stop was requested (finished probes are stored, and the current probes have
+            saved checkpoints), or another process took over the claim.
         PeerLost: another process of the group or the pool has died.
     """
     samples = _load_samples(point)
@@ -173,8 +173,8 @@ def _store_estimate(estimate: Estimate, path: Path, callbacks: Callbacks) -> Est
 
 
 _NextTraining = tuple[str, tuple[int, ...] | None, int, int]
-"""Message by which rank 0 announces the next training run: point id, fields of the probe, and arm
-and stage of the evaluation. The fields of the probe are None if the run is the evaluation."""
+"""Message by which rank 0 announces the next training run: point id, fields of the probe, arm and
+stage. The fields are None for an evaluation; arm and stage are used only for an evaluation."""
 
 
 def assist(points: Mapping[str, Point], group: Group, should_stop: Callable[[], bool]) -> None:
@@ -212,7 +212,7 @@ def dismiss(group: Group) -> None:
 
 
 def parameter_count(point: Point, samples: Samples) -> int:
-    """Return the exact number of trainable parameters of a point's network; 0 without a network."""
+    """Return the number of trainable parameters of a point's network; 0 without a network."""
     if not isinstance(point.model, Network):
         return 0
     return count_parameters(point.model, samples.shape, samples.classes, device="cpu")

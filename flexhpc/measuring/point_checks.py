@@ -29,8 +29,8 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     imported.
 
     Returns:
-        Message -> True for an error, False for a warning. A missing UCI table causes a warning,
-        because it may exist on the machine that runs the sweep.
+        Mapping from each message to True for an error, or False for a warning. A missing UCI table
+        causes a warning, because it may exist on the machine that runs the sweep.
     """
     problems: dict[str, bool] = {}
     checked: set[tuple[object, ...]] = set()
@@ -39,7 +39,7 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     def check(key: tuple[object, ...], call: Callable[[], object]) -> None:
         if key not in checked:
             checked.add(key)
-            if message := _error_of(call):
+            if message := _error_message(call):
                 problems[message] = True
 
     for training in (point.training for point in points):
@@ -67,8 +67,8 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     return problems
 
 
-def _error_of(call: Callable[[], object]) -> str | None:
-    """Return the message of the PointError that a call raises; None if it succeeds."""
+def _error_message(call: Callable[[], object]) -> str | None:
+    """Call a function; return the message of its PointError, or None if it succeeds."""
     try:
         with _no_tracebacks():
             call()
@@ -78,7 +78,7 @@ def _error_of(call: Callable[[], object]) -> str | None:
 
 
 def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
-    """Suppress stderr, where tracebacks of custom code are printed for the log of a worker."""
+    """Discard stderr, to which tracebacks of custom code are printed."""
     return contextlib.redirect_stderr(io.StringIO())
 
 

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -38,7 +38,7 @@ class _Request:
 class ProbePool:
     """Child processes, each of which trains one probe at a time.
 
-    They are started on demand, and exit when this process exits.
+    Children are started on demand, and exit when this process exits.
 
     Args:
         size: maximum number of processes; visible GPUs are assigned to them round-robin.
@@ -65,7 +65,8 @@ class ProbePool:
 
         Raises:
             PeerLost: a process died; the checkpoint of its probe is kept for the next attempt.
-            Interrupted: a stop was requested; all running probes have saved their state.
+            Interrupted: a stop was requested (all running probes have saved their state), or
+                another process took over the claim.
             BatchOfOne: a probe requires a batch of one sample; all other probes have finished.
             Exception: the first error of a probe or of ``on_record``; running probes are stopped.
         """
@@ -109,7 +110,7 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_error_precedence)
+            raise min(errors, key=_error_rank)
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -119,11 +120,11 @@ class ProbePool:
             child.kill()
         self._children = []
 
-    def _idle_children(self, busy: dict[Child, dict[str, Any]], count: int) -> list[Child]:
+    def _idle_children(self, busy: Collection[Child], count: int) -> list[Child]:
         """Return at most ``count`` idle children; start new children if necessary.
 
         Args:
-            busy: the children that train a probe, as keys.
+            busy: the children that train a probe.
             count: number of probes that wait for a child.
         """
         while (number := len(self._children)) < min(len(busy) + count, self._size):
@@ -139,11 +140,8 @@ def _report_progress(progress: dict[Child, dict[str, Any]], callbacks: Callbacks
         callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
-def _error_precedence(error: Exception) -> int:
-    """Return the precedence of an error; 0 is the highest.
-
-    Of several errors, the error with the highest precedence is raised.
-    """
+def _error_rank(error: Exception) -> int:
+    """Return the rank of an error; of several errors, the error with the lowest rank is raised."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 

@@ -65,7 +65,7 @@ class UnseenPredictions:
         return {}
 
     def predictions_outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return the predictions for the samples that are not in a training subset.
+        """Return which samples outside a training subset were predicted correctly.
 
         Returns:
             The sorted sample ids, int64 (k,), and whether each sample was predicted correctly,

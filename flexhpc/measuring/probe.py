@@ -46,8 +46,8 @@ def run_training(
     Args:
         point: the point, for its model and training settings.
         samples: the point's data.
-        probe: its ``n`` (size of the subset), ``repeat`` (index among the training runs with this
-            n) and ``stage`` (number of times that the budget is doubled) are used.
+        probe: ``n`` (size of the subset), ``repeat`` (index among the training runs with this n)
+            and ``stage`` (number of times that the budget is doubled); its arm is ignored.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
         key_suffix: suffix of the checkpoint key; it distinguishes training runs that have the same
@@ -68,13 +68,13 @@ def run_training(
     prompt = getattr(point.data, "prompt", 0)
     started = time.monotonic()
 
-    def progress(state: dict[str, Any]) -> None:
+    def report_progress(state: dict[str, Any]) -> None:
         elapsed = time.monotonic() - started
         callbacks.on_progress({"n": n, "repeat": repeat, **state, "elapsed": elapsed})
 
     training_callbacks = replace(
         callbacks,
-        on_progress=progress,
+        on_progress=report_progress,
         key=f"{point.id} n={n} repeat={repeat}{key_suffix}",
     )
     make_model = None
@@ -118,9 +118,9 @@ def _inputs_on_device(
     """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        If the data set consists of uint8 images, and the inputs as float32 would exceed
-        ``_MAX_FLOAT_BYTES``: the uint8 inputs, and the mean and the standard deviation that
-        standardise them. Otherwise: the standardised inputs as float32, and None.
+        Standardised float32 inputs and None; or, for uint8 images that would exceed
+        ``_MAX_FLOAT_BYTES`` as float32, the uint8 inputs with the mean and the standard deviation
+        that standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
         pixels = samples.inputs.select_bytes(subset)
@@ -225,7 +225,7 @@ def cpu_name() -> str:
 def machine_info(group: Group) -> dict[str, str]:
     """Return host, device, number of processes, software versions and container image.
 
-    They are stored with each probe, and do not affect the id of a point.
+    This information is stored with each probe; it does not affect the id of a point.
     """
     device = group.device
     return {

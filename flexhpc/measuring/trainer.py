@@ -19,7 +19,7 @@ UNSUPPORTED = "no gates, no curves, no checkpoint inside a probe"
 """Features that custom trainers do not support; stored in the record of each probe."""
 _POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0
-"""Seconds between the time limit and SIGKILL. They leave a trainer time to print a traceback."""
+"""Seconds between the time limit and SIGKILL, in which a trainer can print a traceback."""
 
 
 def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcome:

@@ -63,7 +63,7 @@ def pack(run: RunFolder, archive: Path) -> int:
 
 
 def unpack(archive: Path, folder: Path) -> RunFolder:
-    """Unpack a run and verify its checksums.
+    """Unpack a run and verify the checksums of its files.
 
     Args:
         folder: parent folder in which the run folder is created under its original name.

@@ -1,11 +1,10 @@
 """Claims ensure that only one process at a time measures a point, and show its progress.
 
-A claim is a small JSON file next to the point file. A process acquires it under a lock and renews
-it with a heartbeat. Another process takes the claim over when the holder is dead. If the holder
-is on the same host and in the same PID namespace, its process is checked, so the takeover is
-immediate. Otherwise it happens ``HEARTBEAT_TIMEOUT`` seconds after the last heartbeat.
-The age of a heartbeat is measured with the file system's clock only, because the clocks of hosts
-may differ.
+A claim is a small JSON file next to the point file. A process (the holder) acquires the claim under
+a lock and renews it with heartbeats. Another process takes the claim over when the holder is dead.
+On the same host and in the same PID namespace, the holder is checked directly. Otherwise it counts
+as dead ``HEARTBEAT_TIMEOUT`` seconds after its last heartbeat. The age of a heartbeat is measured
+with the file system's clock only, because the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -116,16 +115,16 @@ def _heartbeat_age(path: Path) -> float:
         status = path.stat()
     except OSError:
         return HEARTBEAT_TIMEOUT
-    return _clock(path.parent, status.st_dev) - status.st_mtime
+    return _extrapolated_time(path.parent, status.st_dev) - status.st_mtime
 
 
-def _clock(folder: Path, device: int) -> float:
+def _extrapolated_time(folder: Path, device_id: int) -> float:
     """Return the current time of a folder's file system, extrapolated from the last reading."""
     now = time.monotonic()
-    reading, read_at = _CLOCKS.get(device, (0.0, -_CLOCK_INTERVAL))
+    reading, read_at = _CLOCKS.get(device_id, (0.0, -_CLOCK_INTERVAL))
     if now - read_at >= _CLOCK_INTERVAL:
         reading, read_at = _file_system_time(folder), now
-        _CLOCKS[device] = reading, read_at
+        _CLOCKS[device_id] = reading, read_at
     return reading + (now - read_at)
 
 
@@ -218,7 +217,7 @@ def acquire_claim(
             pid=pid,
             birth=process_birth(pid) or time.time(),
             beat=time.time(),
-            taken=_clock(path.parent, path.parent.stat().st_dev),
+            taken=_extrapolated_time(path.parent, path.parent.stat().st_dev),
             deaths=deaths,
             attempts=previous.attempts + 1 if previous else 1,
             job=job,

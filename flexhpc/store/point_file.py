@@ -37,6 +37,7 @@ from flexhpc.store.checksum import CorruptFile
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
 
 IsPermitted = Callable[[], bool]
+"""Called immediately before the final rename; if it returns False, the file is not changed."""
 
 SCHEMA = 1
 """Version of the file format."""
@@ -70,8 +71,7 @@ def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lam
     """Append one finished probe atomically, and remove an estimate that does not include it.
 
     Args:
-        is_permitted: called immediately before the final rename; if it returns False, the file is
-            not changed.
+        is_permitted: see ``IsPermitted``.
 
     Raises:
         PointError: the file cannot be read or written, for example because the disk is full.
@@ -120,7 +120,7 @@ def write_estimate(
 def write_evaluation(
     path: Path, evaluation: Mapping[str, Any], is_permitted: IsPermitted = lambda: True
 ) -> None:
-    """Write the evaluation of generalization atomically.
+    """Write the result of an evaluation atomically.
 
     Raises:
         PointError: the file cannot be read or written.
@@ -158,7 +158,7 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
     """Read a point file; return None if it does not exist.
 
     Args:
-        previous: result of an earlier read; the probes in it are not read again.
+        previous: result of an earlier read, whose probes are not read again.
 
     Raises:
         PointError: the file is corrupt, or was written by another version of flexhpc.
@@ -169,24 +169,24 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
         groups = probe_groups(file)
         probes = _unchanged_probes(previous.probes if previous else [], groups)
         probes += [
-            ProbeSummary(**_fields(group), loss_curve=group["loss_curve"][:])
+            ProbeSummary(**_read_fields(group), loss_curve=group["loss_curve"][:])
             for group in groups[len(probes) :]
         ]
-        estimate = Estimate.of(_fields(file["estimate"])) if "estimate" in file else None
+        estimate = Estimate.of(_read_fields(file["estimate"])) if "estimate" in file else None
         return PointRecord(
-            header=Header(**_fields(file)),
+            header=Header(**_read_fields(file)),
             probes=probes,
             estimate=estimate,
-            evaluation=_fields(file["evaluation"]) if "evaluation" in file else None,
+            evaluation=_read_fields(file["evaluation"]) if "evaluation" in file else None,
             estimates={
-                int(name): Estimate.of(_fields(file["estimates"][name]))
+                int(name): Estimate.of(_read_fields(file["estimates"][name]))
                 for name in sorted(file.get("estimates", ()))
             }
             or ({len(probes): estimate} if estimate else {}),  # measured before there was a group
         )
 
 
-def _fields(group: h5py.Group) -> dict[str, Any]:
+def _read_fields(group: h5py.Group) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(group.attrs[JSON_ATTRIBUTE])
     return values
 
@@ -266,10 +266,10 @@ def corruption_error(path: Path, problem: str) -> PointError:
 def _open_replacement(
     path: Path, *, copy: bool, is_permitted: IsPermitted = lambda: True
 ) -> Iterator[h5py.File]:
-    """Open a copy of ``path`` for writing; at the end, replace ``path`` by the copy.
+    """Open a copy of ``path`` for writing; at the end, replace ``path`` with the copy.
 
     The copy is in memory, because HDF5 does not handle disk errors during a write safely. If
-    ``copy`` is false, open an empty file instead of a copy.
+    ``copy`` is False, open an empty file instead of a copy.
     """
     try:
         content = BytesIO(_read_content(path) if copy else b"")

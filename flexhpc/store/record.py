@@ -25,7 +25,7 @@ class Header:
         n_total: number of samples in the training set.
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
-        unfittable: number of samples that no model can avoid missing because of these conflicts.
+        unfittable: minimum number of samples that any model misses because of these conflicts.
         classes: number of classes.
         bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
         n_pool: number of samples from which subsets are drawn.
@@ -55,7 +55,7 @@ class ProbeSummary:
 
     Attributes:
         n: number of samples in the subset.
-        repeat: index among the probes at this n and arm: 0, 1, 2, ...
+        repeat: index among the training runs with this n and arm: 0, 1, 2, ...
         seeds: seed of each random stream: init, subset, labels, order.
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.
@@ -69,7 +69,7 @@ class ProbeSummary:
         metrics: convergence metrics.
         machine: host, device and versions.
         rejected: whether a convergence gate rejected the probe as evidence of capacity.
-        arm: index of the combination of values of the tuned keys.
+        arm: index of the combination of tuned values.
         stage: number of times that the budget had been doubled. A training run that is continued
             with a larger budget has one probe per stage; epochs, steps, cost and seconds of each
             probe are totals since the first update.
@@ -132,7 +132,7 @@ class PointRecord:
         evaluation: eval metrics by name; None if the model was not evaluated. The key ``asked``
             contains the requested number of training samples and budget, the key ``arm`` the
             evaluated arm.
-        estimates: number of probes -> final estimate that was made from these probes, in ascending
+        estimates: final estimates by the number of probes on which each is based, in ascending
             order. There are several estimates if the search was continued to a higher precision.
     """
 
@@ -149,7 +149,7 @@ class PointRecord:
 
     @property
     def finished_runs(self) -> list[ProbeSummary]:
-        """The training runs that fitted all samples or used the largest budget."""
+        """The training runs that fitted all samples, or used the largest budget so far."""
         last = max((probe.stage for probe in self.probes), default=0)
         return [run for run in self.training_runs if run.verdict == "fit" or run.stage == last]
 
@@ -159,10 +159,11 @@ class PointRecord:
         return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
 
     def has_evaluation(self, requested: Mapping[str, int] | None) -> bool:
-        """Return whether the requested evaluation is stored, for the arm of the estimate.
+        """Return whether the requested evaluation of the estimate's arm is stored.
 
         Args:
-            requested: requested number of samples and budget; None if no evaluation is requested.
+            requested: requested number of samples and budget. If None, no evaluation is requested,
+                and the result is True.
         """
         if requested is None:
             return True
@@ -176,7 +177,7 @@ class PointRecord:
         return bool(stored["arm"] == estimate.arm and same_budget)
 
     def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
-        """Return the record; omit its evaluation if it is not the requested evaluation."""
+        """Return the record, without an evaluation that differs from the requested evaluation."""
         return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 
@@ -186,7 +187,8 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, share=(share := _share_of(p, training)), arm=p.arm, stage=p.stage,
+            rejected=p.rejected, arm=p.arm, stage=p.stage,
+            share=(share := _budget_share(p, training)),
             time=None if p.verdict != "fit" else share if timed else 1.0 if doubles else None,
             failed_after=0.0 if doubles and not timed and p.verdict == "fit" else None,
         )
@@ -194,8 +196,8 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
     ]  # fmt: skip
 
 
-def _share_of(probe: ProbeSummary, training: Procedure) -> float | None:
-    """Return the fraction of its budget (without extensions) that a probe used.
+def _budget_share(probe: ProbeSummary, training: Procedure) -> float | None:
+    """Return the fraction of the budget (without extensions) that a probe used.
 
     Return None if training has no budget.
     """

@@ -42,12 +42,12 @@ class RunFolder:
 
     @property
     def database(self) -> Path:
-        """MLflow database of a local run."""
+        """MLflow database, for runs that are not logged to an MLflow server."""
         return self.path / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:
-        """Folder with the MLflow artifacts of a local run."""
+        """Folder with the MLflow artifacts, next to the MLflow database."""
         return self.path / "mlartifacts"
 
     @property
@@ -60,7 +60,7 @@ class RunFolder:
         return self._path(point_id, "h5")
 
     def claim(self, point_id: str) -> Path:
-        """Return the path of a point's claim."""
+        """Return the path of a point's claim file."""
         return self._path(point_id, "claim.json")
 
     def started_points(self) -> set[str]:

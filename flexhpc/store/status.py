@@ -79,9 +79,9 @@ class PointStatus:
 
     @property
     def history(self) -> list[ProbeResult]:
-        """The training runs of the best arm at the last budget, on which the estimate is based.
+        """The training runs on which the estimate is based: the best arm at the largest budget.
 
-        Before the first estimate, return the training runs of all arms.
+        Before the first estimate, these are the training runs of all arms.
         """
         if self.record is None:
             return []
@@ -102,7 +102,7 @@ class StatusReader:
     """Reads the status of the points of a run repeatedly; unchanged files are not read again.
 
     Attributes:
-        selection: see :meth:`select`.
+        selection: last argument of :meth:`select`; empty before the first call.
     """
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
@@ -131,8 +131,8 @@ class StatusReader:
         """Choose the points that comparisons need now; any previous selection is replaced.
 
         Args:
-            selection: ids of these points, mapped to True if a point is measured to the tolerance
-                of the spec. Selected points are no longer optional.
+            selection: ids of these points, mapped to True if the point is measured to the tolerance
+                of the spec, or to False for a coarser estimate. Selected points are not optional.
         """
         points = [
             replace(p, optional=p.optional and p.id not in selection) for p in self._unselected

@@ -44,7 +44,7 @@ class StartRequest:
     """Request to start one worker.
 
     Attributes:
-        worker: name of the worker; it is the common prefix of the paths of its log files.
+        worker: path prefix of the worker's log files; it identifies the worker.
         task: path of the task file.
         processes: number of processes that train each probe together.
         environment: all environment variables of the processes.
@@ -73,10 +73,10 @@ class StartRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessEvent:
-    """Event: the fork server has started a process of a worker, or such a process has ended.
+    """Start or end of one process of a worker, as reported by the fork server.
 
     Attributes:
-        worker: name of the worker; see :class:`StartRequest`.
+        worker: the worker, as in :class:`StartRequest`.
         pid: process id.
         status: None for the start of the process. For its end, the exit status, or the negative
             number of the signal that killed the process.
@@ -103,22 +103,22 @@ class _Server:
                 with _blocked_sigchld():
                     pid = _fork(request, rank, token)
                     self._running[pid] = request.worker
-                    _send(ProcessEvent(worker=request.worker, pid=pid))
+                    _send_event(ProcessEvent(worker=request.worker, pid=pid))
 
     def _report_exits(self, *_: object) -> None:
-        """Report all children that have ended; several of them may cause only one SIGCHLD."""
+        """Report all children that have ended; one SIGCHLD may stand for several of them."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             status = os.waitstatus_to_exitcode(status)
-            _send(ProcessEvent(worker=self._running.pop(pid), pid=pid, status=status))
+            _send_event(ProcessEvent(worker=self._running.pop(pid), pid=pid, status=status))
 
 
 def _cache_expanded_spec(request: StartRequest) -> None:
     """Expand the spec into a cache that forked workers inherit.
 
-    Errors are ignored, because the workers expand the spec again and report them.
+    Errors are ignored; the workers then expand the spec again and report the errors.
     """
     worker = importlib.import_module(WORKER_MODULE)
     with contextlib.suppress(PointError, InputError, OSError):
@@ -135,7 +135,7 @@ def _blocked_sigchld() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _send(event: ProcessEvent) -> None:
+def _send_event(event: ProcessEvent) -> None:
     """Write an event to stdout; ignore a closed pipe.
 
     The write is atomic, because a line is shorter than PIPE_BUF.

@@ -59,7 +59,8 @@ class TaskFile:
         threads: number of CPU threads per process.
         probes_at_once: number of probes of the same point that are trained concurrently; the
             environment variable ``FLEXHPC_PROBES_AT_ONCE`` takes precedence.
-        retries: maximum number of times that a point is retried after its worker has died.
+        retries: maximum number of consecutive retries of a point whose worker died without
+            progress.
         checkpoint_every: time between checkpoints (seconds).
         heartbeat_every: time between heartbeats (seconds).
         points: ids of the points of an array, ``per_task`` consecutive ids for each task; None for
@@ -121,7 +122,7 @@ class TaskFile:
 
 
 def current_selection(run: RunFolder) -> dict[str, bool]:
-    """Return ``TaskFile.selection`` of the last launch of a run; empty if it is None."""
+    """Return ``TaskFile.selection`` of the last launch of a run; empty if it selects no points."""
     paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)
     task = read_state(TaskFile, paths[-1]) if paths else None
     return (task and task.selection) or {}

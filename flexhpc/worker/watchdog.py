@@ -1,4 +1,4 @@
-"""Watchdog thread of a worker: stop requests, time limit, heartbeat and progress."""
+"""Watchdog thread of a worker: check for stop requests and the time limit, send heartbeats."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Watchdog:
 
     Attributes:
         stop: stop request. The watchdog sets it shortly before the time limit, when the stop file
-            exists, when the owner ends, or when the run folder was moved or removed.
+            exists, when ``TaskFile.owner`` ends, or when the run folder was moved or removed.
         cancelled: whether the job must not be requeued, because the stop file exists, the owner has
             ended, or the run folder was moved or removed.
         claim_lost: event that is set when another process has taken over the current claim.

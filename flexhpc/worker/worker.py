@@ -49,8 +49,8 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
 
     Raises:
         SystemExit: with status ``EXIT_REQUEUE`` if the worker was stopped and points are left; with
-            another status if the version of Python, the version of flexhpc or its source differs
-            from the submitting process, or if the run folder cannot be written.
+            another status if the run folder cannot be written, or if this process and the
+            submitting process differ in the version of Python, or the version or source of flexhpc.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
@@ -68,7 +68,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
-            _exit_at_end(group, 0)
+            _destroy_group(group, 0)
             return 0
         ids = task.points_of_task(environment.index)
         assigned = list(points) if ids is None else [by_id[point_id] for point_id in ids]
@@ -79,7 +79,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             worker.close()
         dismiss(group)
         requeue = worker.must_requeue(assigned)
-        _exit_at_end(group, EXIT_REQUEUE if requeue else 0)
+        _destroy_group(group, EXIT_REQUEUE if requeue else 0)
     except PeerLost as error:
         _exit_immediately(f"a process of this job died: {error}")
     except PointError as error:
@@ -97,7 +97,8 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
 def points_of(spec: str) -> list[Point]:
     """Return the points of the frozen spec of a launch.
 
-    The fork server calls this before it forks, so that its workers do not expand the spec again.
+    The result is cached. The fork server calls this function before it forks, so that its workers
+    do not expand the spec again.
     """
     return load_points(Path(spec))[1]
 
@@ -129,8 +130,8 @@ def _check_versions(task: TaskFile) -> None:
         raise SystemExit(_EXIT_WRONG_VERSION)
 
 
-def _exit_at_end(group: Group, status: int) -> None:
-    """Destroy the process group, and register an exit handler that skips interpreter shutdown.
+def _destroy_group(group: Group, exit_status: int) -> None:
+    """Destroy the process group; skip interpreter shutdown when this process exits.
 
     This is a collective call. Threads of torch's process group may outlive the group for a moment.
     If such a thread wakes up during interpreter shutdown, the process aborts ("terminate called
@@ -138,21 +139,21 @@ def _exit_at_end(group: Group, status: int) -> None:
     """
     group.destroy()
 
-    def end() -> None:
+    def exit_process() -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(status)
+        os._exit(exit_status)
 
     if group.size > 1:
-        atexit.register(end)
+        atexit.register(exit_process)
 
 
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
-    """Exit without clean-up, which would wait for lost peers.
+    """Exit without clean-up, because clean-up would wait for lost peers.
 
-    If this process holds a claim, the claim stays in state ``running``; the next process that
-    claims the point counts this as a death.
+    A claim of this process keeps the state ``running``, so that the next process that claims the
+    point counts a death.
     """
     _log(reason, sys.stderr)
     os._exit(status)
@@ -276,7 +277,7 @@ class Worker:
                 launch=self.task.launch,
                 job=self.environment.job,
                 log=self.environment.log,
-                saved=self._last_saved(point),
+                saved=self._last_save_time(point),
                 preempted=self._was_preempted(point),
             )
         except OSError as error:
@@ -287,17 +288,17 @@ class Worker:
         """Return whether this task held the point's claim when it was preempted or its node failed.
 
         Preemption and node failures also kill the batch script, so that it records no exit status.
-        The claim does not count them as deaths of a worker.
+        Such an end of a worker does not count as a death.
         """
         previous = read_claim(self.run.claim(point.id))
         if self.task.points is None or previous is None or previous.job != self.environment.job:
             return False
         return not self.environment.failures_file.exists()
 
-    def _last_saved(self, point: Point) -> float:
-        """Return the time of the last saved progress on a point (seconds since the epoch).
+    def _last_save_time(self, point: Point) -> float:
+        """Return when progress on a point was last saved (seconds since the epoch).
 
-        The time is 0 if no progress was saved.
+        Return 0 if no progress was saved.
         """
         times = [0.0]
         for path in (self.run.point(point.id), *self.run.checkpoints(point.id)):
@@ -331,7 +332,7 @@ class Worker:
         self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
-        """Return the pool of probe processes; None if this point trains one probe at a time."""
+        """Return the pool of probe processes; None if probes are trained one at a time."""
         if self._probes_at_once == 1 or self.group.size > 1 or round_size(point.search) == 1:
             return None
         if self._pool is None:

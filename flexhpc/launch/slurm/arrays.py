@@ -67,7 +67,7 @@ class ArrayRecord:
         return _points_by_task(self.folder / TASK_FILE, self.tasks)
 
     def log_path(self, index: int) -> Path:
-        """Return the path of the stderr log of process 0 of task ``index``."""
+        """Return the path of the stderr log of rank 0 in task ``index``."""
         return self.folder / f"{self.job}_{index}_0_log.err"
 
 

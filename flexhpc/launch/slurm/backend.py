@@ -34,7 +34,7 @@ _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 class SlurmBackend(Backend):
     """Submits array jobs and monitors all array jobs of a run, including jobs of earlier launches.
 
-    Results and job records are read from the run folder. The queue is only used to find the points
+    Results and job records are read from the run folder. The queue is used only to find the points
     that are queued or running. While the controller does not respond, the last known queue is used.
 
     Args:
@@ -162,7 +162,7 @@ class SlurmBackend(Backend):
             if not self._queued:
                 hint = (
                     "; if you reached a limit on submitted jobs, set max_array in the profile"
-                    if _is_job_limit(error)
+                    if _is_job_limit_error(error)
                     else ""
                 )
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
@@ -208,7 +208,7 @@ class SlurmBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the log path of the newest task with this point; empty without a task."""
+        """Return the log path of the newest task with this point; empty if there is none."""
         for record in reversed(self.records):
             for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:
@@ -227,5 +227,5 @@ def max_array_size(slurm: Slurm, profile: SlurmProfile) -> int:
     return size if profile.max_array is None else min(size, profile.max_array)
 
 
-def _is_job_limit(error: SubmissionRejected) -> bool:
+def _is_job_limit_error(error: SubmissionRejected) -> bool:
     return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

@@ -1,4 +1,4 @@
-"""Division of points into array jobs (pure functions)."""
+"""Divide points into array jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Chunk:
     """The points of one array job.
 
     Attributes:
-        points: point ids, ``per_task`` of them for each task.
+        points: point ids, in the order of the tasks.
         tasks: number of tasks; their indices start at 0.
         throttle: maximum number of tasks running concurrently.
         predecessor: index of the chunk whose job must end before the job of this chunk starts; None

@@ -79,9 +79,10 @@ class Slurm:
 
     @classmethod
     def of_profile(cls, conf: str | None) -> Slurm:
-        """Return the cluster of a profile whose key ``slurm_conf`` is ``conf``.
+        """Return the cluster of a profile.
 
-        The variable SLURM_CONF takes precedence over the key.
+        Args:
+            conf: key ``slurm_conf`` of the profile; the variable SLURM_CONF takes precedence.
         """
         return cls(os.environ.get("SLURM_CONF") or conf)
 
@@ -102,19 +103,17 @@ class Slurm:
                 "use a login node (docs/slurm.md shows how to try a small cluster here)"
             )
         if self.conf is not None and not Path(self.conf).is_file():
-            raise InputError(
-                f"profile: {self.conf}: file not found; correct slurm_conf, or start the devcluster"
-            )
+            raise InputError(f"profile: {self.conf}: file not found; correct slurm_conf")
 
     def check_python(self, command: str, setting: str, advice: str, *, must_start: bool) -> None:
         """Check that tasks use the same versions of Python and flexhpc as this process.
 
         Args:
             command: shell command that starts Python in a task.
-            setting: profile key that sets the command; named in error messages.
+            setting: profile key that sets the command, for error messages.
             advice: how to make the versions equal; added to the error message.
-            must_start: whether the command must work on this machine. Otherwise a failure to
-                start is ignored, because Python may be installed only on the compute nodes.
+            must_start: whether a failure to start on this machine is an error. If False, such a
+                failure is ignored, because Python may be installed only on the compute nodes.
 
         Raises:
             InputError: the version of Python or flexhpc differs, or ``must_start`` is set and

@@ -59,7 +59,7 @@ class TaskContainer:
     """A container in which tasks run.
 
     Attributes:
-        container: settings of the profile.
+        container: section ``container`` of the profile.
         python: command that starts Python inside the container.
         image: the image.
         workdir: working directory of this process, which the container uses too; relative paths in
@@ -162,13 +162,13 @@ def task_container(
     return TaskContainer(
         container=container,
         python=profile.python or "python",
-        image=_image(container),
+        image=_find_image(container),
         workdir=workdir,
         binds=binds,
     )
 
 
-def _image(container: Container) -> Image:
+def _find_image(container: Container) -> Image:
     if container.runtime != "apptainer":
         return Image(name=container.image, digest=_image_id(container.runtime, container.image))
     path = Path(container.image).expanduser().absolute()
@@ -184,11 +184,11 @@ def _image(container: Container) -> Image:
             f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
         )
     file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
-    return Image(name=str(path), digest=_hash(path, file_stamp), file_stamp=file_stamp)
+    return Image(name=str(path), digest=_file_hash(path, file_stamp), file_stamp=file_stamp)
 
 
 @lru_cache
-def _hash(path: Path, file_stamp: str) -> str:
+def _file_hash(path: Path, file_stamp: str) -> str:
     """Return the SHA-256 hash of a file; it is cached until ``file_stamp`` changes."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
@@ -202,9 +202,7 @@ def _image_id(runtime: str, name: str) -> str:
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(
-            f"profile: container.runtime: {runtime} cannot be used here: {error}"
-        ) from None
+        raise InputError(f"profile: container.runtime: {runtime} cannot be used: {error}") from None
     if result.returncode:
         message = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
         raise InputError(

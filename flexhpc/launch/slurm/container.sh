@@ -87,7 +87,7 @@ image_id() { "$runtime" image inspect --format '{{.Id}}' "$image" 2>/dev/null; }
 actual=$(image_id) || { "$runtime" pull --quiet "$image" >&2 && actual=$(image_id); } ||
   fail "image not found; load it on every node, or use a registry"
 [ "${actual#sha256:}" = "${digest#sha256:}" ] ||
-  fail "is not the image with which the sweep was submitted ($digest); submit it again"
+  fail "is not the image with which the sweep was submitted ($digest); submit the sweep again"
 user=(--user "$(id -u):$(id -g)")
 if [ "$runtime" = podman ]; then
   user+=(--security-opt label=disable)

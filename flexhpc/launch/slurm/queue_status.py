@@ -45,7 +45,7 @@ class QueueStatus:
         self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
-        """Return the statuses with queued points marked by :func:`mark_queued`.
+        """Query the clusters and return the statuses, with queued points marked.
 
         SLURM is queried at most every 5 s.
         """

@@ -1,8 +1,8 @@
 """Generate the batch script of an array job with submitit's SLURM executor.
 
 submitit writes the sbatch options, the srun line, the log paths and the pickle that starts a task.
-This module adds commands that requeue a single task. The batch script runs on the host, so scontrol
-is not needed inside a container.
+This module adds commands that requeue a single task. These commands run on the host, so scontrol is
+not needed inside a container.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     """Return the lines before srun: set the deadline, and copy submitit's pickle for this task.
 
     submitit expects the pickle at a path that contains the job id. The task itself copies it there,
-    because the launcher could be interrupted after sbatch and before a copy. Partial results of a
+    because the launcher could be interrupted between sbatch and the copy. Partial results of a
     killed attempt are removed, because they would make submitit fail (submitit#1617).
     """
     limit = profile.time_limit
@@ -130,9 +130,9 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
 def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
     """Return the lines after srun: requeue this task if it has points left or was killed.
 
-    The exit statuses that lead to a requeue are appended to a file, and their number is limited.
-    The task removes the file when it claims a point. Thus a task that never claims a point is not
-    requeued forever.
+    Each exit status that leads to a requeue is appended to a file, and the task removes the file
+    when it claims a point. The task is not requeued if the file has too many lines, so that a task
+    that never claims a point is not requeued forever.
     """
     return [
         "status=$?",

@@ -28,7 +28,7 @@ _PAUSES = (1, 2, 4, 8, 15, 15, 15)
 
 
 def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> ArrayRecord:
-    """Create the record of an array that is not submitted yet; it has a unique job name.
+    """Create the record of an array that is not submitted yet, with a unique job name.
 
     Args:
         conf: path of the cluster's slurm.conf; None for the system default.
