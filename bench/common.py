@@ -1,4 +1,4 @@
-"""Path of the command line, and formatting of results."""
+"""Functions that several benchmarks use."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 Usage: python -m bench.decision [--sweeps 1000] [--searches 60] [--ratio 1.25 ...]
 
-Searches are replayed on the recorded training runs of bench/search (resampled, so with their lapses
-and widths). A simulated sweep has three sizes, 2 to 5 values of the compared key, listed seeds 0 to
-2, and seeds that scatter by 5 to 15 %. Each of its points gets a replayed search, whose likelihood
-is shifted to the EMC of the point. In half of the sweeps, the largest size at the baseline is
-censored. Prints the table of docs/comparing.md.
+Searches are replayed on training runs that are resampled from the records of bench/search. A
+simulated sweep has three sizes, 2 to 5 values of the compared key, and listed seeds 0 to 2. Ratios
+scatter by 5 to 15 % between seeds. Each point gets a replayed search, whose likelihood is shifted
+to the EMC of the point. In half of the sweeps, the baseline point with the largest size and seed 0
+is censored. Prints the table of docs/comparing.md.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ compare: {{by: model.activation, decide: {{max_seeds: 12}}}}
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayedSearch:
-    """A replayed search.
+    """Probes, estimates and likelihoods of a replayed search.
 
     Attributes:
-        record: its probes, and its estimates at the coarse tolerance and at the tolerance of the
+        record: the probes, and the estimates at the coarse tolerance and at the tolerance of the
             spec.
-        likelihoods: likelihood of log EMC by number of probes, (cells,).
+        likelihoods: likelihood of log EMC, shape (cells,), by number of probes.
         log_emc: log of the true EMC.
     """
 
@@ -70,7 +70,7 @@ class ReplayedSearch:
     log_emc: float
 
     def likelihood_at(self, log_emc: float, probes: int) -> Floats:
-        """Return the likelihood that the same search of a point with another EMC would have."""
+        """Return the likelihood after ``probes`` probes, shifted to a point with another EMC."""
         cells = round((log_emc - self.log_emc) / STEP)
         return self.likelihoods[probes][
             np.clip(np.arange(len(LOG_EMC)) - cells, 0, len(LOG_EMC) - 1)
@@ -78,7 +78,7 @@ class ReplayedSearch:
 
 
 def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearch:
-    """Replay a search, first to the coarse tolerance."""
+    """Replay a search to the coarse tolerance, and then to the tolerance of the spec."""
     rng = np.random.default_rng(seed)
     world = RecordedWorld(model)
     emc = true_emc(world)
@@ -116,7 +116,11 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
 
 @lru_cache
 def simulated_points(values: int) -> tuple[list[Point], Compare]:
-    """Return the points of the simulated sweep, including the optional ones."""
+    """Return the points of a sweep, including the optional points, and its comparison.
+
+    Args:
+        values: number of values of the compared key.
+    """
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "decision.yaml"
         spec.write_text(SPEC.format(values=", ".join(VALUES[:values])))
@@ -125,15 +129,15 @@ def simulated_points(values: int) -> tuple[list[Point], Compare]:
 
 
 SEARCHES: dict[tuple[str, bool], list[ReplayedSearch]] = {}
-"""Replayed searches of each model, without and with an EMC that is censored."""
+"""Replayed searches by model and by whether the EMC is censored."""
 
 
 def simulate(ratio: float, seed: int) -> dict[str, Any]:
-    """Simulate a sweep in which all values but the first have EMCs larger by ``ratio``.
+    """Simulate a sweep; EMCs at all values but the first are larger by the factor ``ratio``.
 
     Returns:
-        Whether a verdict is wrong, the verdicts, whether all values have one, and the costs of the
-        simulated sweep and of one without optional points, in whole training runs.
+        Whether a verdict is wrong, the verdicts, whether all comparisons are decided, and the cost
+        (in whole training runs) of the simulated sweep and of a sweep of only the listed points.
     """
     rng = np.random.default_rng(seed)
     points, compare = simulated_points(int(rng.integers(2, 6)))
@@ -179,7 +183,7 @@ def simulate(ratio: float, seed: int) -> dict[str, Any]:
 def run_rounds(
     points: Sequence[Point], records: Mapping[str, PointRecord], compare: Compare
 ) -> decision.Decision:
-    """Replay the rounds of a sweep.
+    """Replay a sweep, round by round, until it ends.
 
     Args:
         points: all points, including the optional ones.
@@ -211,7 +215,7 @@ def run_rounds(
 
 
 def markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Format the results, one line per ratio."""
+    """Format the results as a Markdown table, one row per ratio."""
     verdicts = ("larger", "the same", "not decided")
     yield markdown_head(
         [

@@ -66,7 +66,11 @@ def measure_fit(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
 
 
 def measure_curvature(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
-    """Compute the ends of the Hessian's spectrum after ``steps`` full-batch updates of Adam."""
+    """Compute the ends of the Hessian's spectrum after ``steps`` full-batch updates of Adam.
+
+    Args:
+        products: maximum number of Hessian-vector products.
+    """
     torch.manual_seed(data.init_seed)
     network = build(CURVATURE_MODEL, (1, 8, 8), 10)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

@@ -55,7 +55,8 @@ def seconds_of(call: Callable[..., object], *arguments: object) -> float:
 def read(path: Path, seed: int) -> dict[str, float]:
     """Draw random subsets as probes do; return speed and memory.
 
-    Memory is measured after a line on standard input, when all readers share its pages.
+    Before memory is measured, waits for a line on standard input, so that all concurrent readers
+    have read the file and share its pages.
     """
     rng = np.random.default_rng(seed)
     opening = seconds_of(load, path)

@@ -2,9 +2,8 @@
 
 Usage: python -m bench.perceptron_coverage [--runs N] [--dims D ...]
 Cover (1965): n random labels in d dimensions are separable with probability 1/2 at n = 2 d. The
-trainer is a linear program that finds a separating plane whenever there is one, so a probe reports
-only its verdict. Prints JSON. The default of 200 runs each at d = 20, 50 and 200 takes 15 minutes
-on two cores.
+trainer is a linear program that finds a separating hyperplane if one exists. Prints JSON. Takes 15
+minutes on two cores with the default of 200 runs each at d = 20, 50 and 200.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
-    """Return whether a plane through the origin separates the labels.
+    """Return whether a hyperplane through the origin separates the labels.
 
-    Maximises the smallest margin over |w_i| <= 1, which is 0 if no plane separates them. This
-    program is always feasible, and better scaled than one that requires a margin of 1.
+    Maximises the smallest margin over all weights with |w_i| <= 1. The maximum is 0 if the labels
+    are not separable. This linear program is always feasible, and better scaled than a program that
+    requires a margin of 1.
 
     Args:
         inputs: Shape (n, d).
@@ -76,7 +76,7 @@ def search(dims: int, seed: int) -> Estimate:
 
 
 def measure(dims: int, runs: int, pool: ProcessPoolExecutor) -> dict[str, object]:
-    """Run searches; return their statistics, EMCs in units of 2 d."""
+    """Run searches; return the coverage and other statistics, with EMCs in units of 2 d."""
     estimates = list(pool.map(partial(search, dims), range(runs), chunksize=4))
     truth = 2 * dims
     emc = np.array([e.emc for e in estimates]) / truth

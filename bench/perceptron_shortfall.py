@@ -38,7 +38,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 
 def plot(results: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw EMC / 2 d against the budget, a curve per d."""
+    """Plot EMC / 2 d against the budget, one curve per d."""
     data = [
         {
             "budget": row["epochs"], "d": f"d = {row['dims']:g}",

@@ -93,7 +93,7 @@ def _accepts_connections(port: int) -> bool:
 
 
 def _save_mlflow_table(page: Any, work: str, path: Path) -> None:
-    """Save a picture of the page that `flexhpc ui` serves at the printed address."""
+    """Run `flexhpc ui` in the folder ``work``; save a screenshot of its page as ``path``."""
     port = _free_port()
     command = [FLEXHPC, "ui", _SPEC, "--port", str(port)]
     ui = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, text=True)

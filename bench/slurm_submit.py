@@ -1,7 +1,7 @@
 """Measure the submission of 1,000 points to SLURM by flexhpc, hydra and submitit.
 
 Usage: python -m bench.slurm_submit
-Counts the calls of sbatch, and measures the time until all jobs are in the queue and the time of
+Counts the calls to sbatch, and measures the time until all jobs are in the queue and the time of
 `flexhpc status`. The jobs are held, so none starts. Starts a separate devcluster (Debian, as root),
 and installs hydra into a temporary environment.
 """
@@ -78,7 +78,7 @@ def queue_length(environment: dict[str, str]) -> int:
 
 
 def submit(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Run a command until all points are queued; return the time and the calls of sbatch."""
+    """Run a command until all points are queued; return seconds and number of sbatch calls."""
     tools, count = folder / "bin", folder / "calls"
     tools.mkdir(parents=True)
     (tools / "sbatch").write_text(
@@ -123,7 +123,7 @@ def measure_status(folder: Path, environment: dict[str, str]) -> float:
 
 
 def install_hydra(folder: Path) -> Path | None:
-    """Install hydra into an environment; return its Python, or None if pip fails."""
+    """Install hydra into a virtual environment; return its Python, or None if pip fails."""
     python = folder / "hydra" / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder / "hydra")], check=True)

@@ -1,8 +1,8 @@
-"""Measure time, memory and files of sweeps of many points, and of commands that read them.
+"""Measure time, memory and files of sweeps of many points, and of commands on their runs.
 
 Usage: python -m bench.soak [--points N ...] [--slurm] [--tracking]
-Every point is a search of about six probes by a trainer that takes no time, so the result is the
-overhead of flexhpc. Prints one row of a Markdown table per number of points.
+The search of each point has about six probes with a trainer that takes no time, so the result is
+the overhead of flexhpc. Prints one row of a Markdown table per number of points.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Memory:
     @classmethod
     @contextmanager
     def sampled(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
-        """Measure a sweep once a second until the ``with`` block ends.
+        """Sample the memory of a sweep once a second until the ``with`` block ends.
 
         Args:
             root: process of ``flexhpc sweep``.

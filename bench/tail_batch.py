@@ -1,4 +1,4 @@
-"""Count fits with full batches and a tail, and with near-equal batches (table of docs/concepts.md).
+"""Count fits with near-equal batches and with a smaller last batch (table of docs/concepts.md).
 
 Usage: python -m bench.tail_batch
 Trains the networks of tail_batch.yaml in this folder, with eight seeds at each n.

@@ -1,8 +1,9 @@
-"""Measure a worker's imports and optimizer steps with and without torch's wrappers; print JSON.
+"""Measure the time of a worker's imports and of optimizer steps; print JSON.
 
 Usage: python -m bench.worker_start
 Prints medians: CPU seconds of imports in a new process, with the garbage collector disabled (as in
-a worker) and enabled; microseconds per optimizer step, on one thread.
+a worker) and enabled; microseconds per optimizer step on one thread, with the optimizers of flexhpc
+(without torch's wrappers) and of torch.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def cpu_seconds(code: str) -> float:
 
 @torch.no_grad()
 def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
-    """Return the time of one step of an optimizer on a network of two small layers."""
+    """Return the time of one step of an optimizer for two small layers (microseconds)."""
     parameters = [nn.Parameter(torch.zeros(s)) for s in ((8, 784), (8,), (10, 8), (10,))]
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
@@ -60,7 +61,7 @@ def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) ->
 
 
 def steps(name: str) -> dict[str, float]:
-    """Measure a step of flexhpc's optimizer and of torch's; return the medians over rounds."""
+    """Return the median time of a step of the optimizers of flexhpc and torch (microseconds)."""
     training = variants("training")[name].model_validate({"optimizer": name, "lr": RATE})
     assert isinstance(training, Training)
     options: dict[str, Any] = {"lr": RATE, "fused": True}

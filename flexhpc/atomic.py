@@ -27,7 +27,7 @@ def replacing(
     is_permitted: Callable[[], bool] = lambda: True,
     create_folder: bool = True,
 ) -> Iterator[Path]:
-    """Yield a temporary path for the new content; at the end, atomically rename it to ``path``.
+    """Yield a temporary path; after the ``with`` block, atomically rename the file to ``path``.
 
     If the ``with`` block raises an exception, the existing file is unchanged.
 
@@ -79,7 +79,7 @@ def write_atomic(
 
 
 def write_json(path: Path, value: Any, **options: bool) -> None:
-    """Write a value as JSON atomically; :func:`replacing` describes the options and errors."""
+    """Write a JSON file atomically; :func:`replacing` describes the options and errors."""
     write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
@@ -96,12 +96,12 @@ def file_lock(path: Path) -> FileLock:
 
 
 class FolderWatch:
-    """Detects that a folder was moved or removed.
+    """Monitor that detects when a folder is moved or removed.
 
     Attributes:
         folder: folder to check.
-        missing: number of consecutive checks in which the folder was missing. An I/O error does not
-            mean that the folder is missing.
+        missing: number of consecutive checks in which the folder was missing. An I/O error resets
+            the number to 0, because the folder may exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,9 +122,10 @@ class FolderWatch:
 def open_regular_file(path: Path) -> BinaryIO:
     """Open a regular file for reading in binary mode.
 
+    The file is opened with O_NONBLOCK; otherwise, opening a named pipe would wait for a writer.
+
     Raises:
-        OSError: the file cannot be opened, or is a named pipe, a socket or a device. Opening a pipe
-            without O_NONBLOCK would block until another process writes to it.
+        OSError: the file cannot be opened, or is a named pipe, a socket or a device.
     """
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -161,7 +162,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a temporary path next to ``path`` that is unique to this process across hosts."""
+    """Return a temporary path next to ``path`` that no other process on any host uses."""
     process = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
     return path.with_name(f".{path.name}.{process}.part")
 
@@ -170,7 +171,7 @@ def temporary_path(path: Path) -> Path:
 def pid_namespace() -> int:
     """Return the inode of the PID namespace, or 0 if it cannot be read.
 
-    Containers on one host have different namespaces, and process ids are unique only within one.
+    Containers have separate namespaces, and a process id is unique only within its namespace.
     """
     try:
         return os.stat("/proc/self/ns/pid").st_ino

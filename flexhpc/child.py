@@ -25,11 +25,11 @@ _CHECK_EVERY = 0.5  # seconds
 
 
 class Child:
-    """A Python process that calls a function with one end of a connection.
+    """A child process that calls a Python function with one end of a connection to its parent.
 
     The child is a new interpreter and not a fork. It may therefore use threads, processes and GPUs,
-    and shares no state with this process. It ignores stop signals, because its parent handles them.
-    When this process ends, the child and all processes that it started are killed.
+    and shares no state with its parent. It ignores stop signals, because the parent handles them.
+    When the parent ends, the child and all processes that the child started are killed.
 
     Args:
         function: import path of the function, ``module:function``. The function must return when
@@ -37,8 +37,7 @@ class Child:
 
     Attributes:
         connection: the parent's end of the connection.
-        owner: id of the process that started the child. Forks of this process must not use the
-            child.
+        owner: process id of the parent. Forks of the parent must not use the child.
     """
 
     def __init__(self, function: str) -> None:
@@ -80,7 +79,7 @@ class Child:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Block stop signals, so that they do not kill a new process before it ignores them."""
+    """Block stop signals, which would kill a new child before it ignores them."""
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

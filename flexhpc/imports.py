@@ -17,12 +17,12 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], An
         modules: name of each member -> name of the submodule that defines it.
     """
 
-    def get(name: str) -> Any:
+    def import_member(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package} has no attribute {name}")
         return getattr(import_module(f"{package}.{modules[name]}"), name)
 
-    return get
+    return import_member
 
 
 @contextlib.contextmanager
@@ -30,8 +30,8 @@ def imports_without_gc() -> Iterator[None]:
     """Disable the garbage collector in the ``with`` block, to import large packages faster.
 
     Imports create little garbage, but the collector takes up to 10 % of the import time
-    (bench/worker_start.py). The collection at the exit of the process is skipped, which would take
-    0.6 s of CPU time if torch or MLflow is imported.
+    (bench/worker_start.py). Also skips the collection when the process exits; after an import of
+    torch or MLflow, this collection takes 0.6 s of CPU time.
     """
     atexit.register(gc.freeze)
     was_on = gc.isenabled()

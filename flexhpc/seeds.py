@@ -34,7 +34,7 @@ def derive(seed: int, stream: str, *key: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSeeds:
-    """Seeds of one probe. They depend on the seed of the point, n and repeat, and on nesting."""
+    """Seeds of one probe, derived from the seed of its point, n, ``repeat`` and ``nested``."""
 
     init: int
     subset: int

@@ -32,8 +32,8 @@ def shipped_names(kind: Kind) -> list[str]:
 def resolve_path(kind: Kind, path: Path) -> Path:
     """Return the path of a spec or profile that is given as a path or as a shipped name.
 
-    An existing file takes precedence over a shipped name. A missing path with a suffix is returned
-    unchanged.
+    An existing file takes precedence over a shipped name. A path with a suffix is returned
+    unchanged, even if the file does not exist.
 
     Raises:
         InputError: ``path`` has no suffix, and is neither a file nor a shipped name.

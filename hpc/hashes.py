@@ -1,4 +1,4 @@
-"""Write hpc/hashes.txt: a pip requirement with hash for every archive that `make dev` installs.
+"""Write hpc/hashes.txt: a pip requirement with a hash for every archive that `make dev` installs.
 
 Usage: python hpc/hashes.py
 The archives come from pip's configured index, for this system and Python version. The lines of
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Write the hashes."""
+    """Write hpc/hashes.txt."""
     lines = []
     required = {package["metadata"]["name"] for package in resolved(".")}
     python = ".".join(platform.python_version_tuple()[:2])
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def resolved(requirement: str) -> list[dict[str, Any]]:
-    """Return pip's report of every package that it would install, sorted by name."""
+    """Return pip's report on each package that ``requirement`` needs, sorted by name."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed",
          "--report", "-", "-c", "constraints.txt", "-e", requirement],

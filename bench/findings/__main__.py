@@ -1,4 +1,4 @@
-"""Rebuild docs/findings.md from the stored records, or store those of finished runs.
+"""Rebuild docs/findings.md from the stored records, or store the records of finished runs.
 
 python -m bench.findings
 python -m bench.findings --keep runs/finding_activations

@@ -3,8 +3,8 @@
 Usage: python -m bench.findings.decisions [--orders 6]
 
 Each stored sweep is replayed with its seeds in random orders: two seeds are listed, and the others
-are added as needed. A point costs what its stored search cost, up to the coarse or the full
-tolerance. Prints a table of docs/comparing.md.
+are added as needed. The cost of a point is the cost of its stored search up to the coarse tolerance
+or to the tolerance of the spec. Prints a table of docs/comparing.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LISTED_SEEDS = 2
 
 
 def add_coarse_estimate(status: PointStatus) -> PointRecord:
-    """Return the record of a finished point with the estimate that a coarse search would give."""
+    """Return a finished point's record, to which the estimate of a coarse search is added."""
     record, point = status.record, status.point
     assert record is not None
     assert record.estimate is not None
@@ -51,7 +51,7 @@ def add_coarse_estimate(status: PointStatus) -> PointRecord:
 
 
 def replay_sweep(path: Path, orders: int) -> list[str]:
-    """Return a row of the table."""
+    """Replay a stored sweep; return its row of the table."""
     with tempfile.TemporaryDirectory() as scratch:
         statuses, spec = load_records(path, Path(scratch))
     (compare,) = requested_comparisons(spec)

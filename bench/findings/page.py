@@ -32,7 +32,7 @@ _EPS = (0.01, 0.05, 0.1)
 
 
 def write_page(page: Path) -> None:
-    """Replace the tables and figures of a page by those of the stored records.
+    """Recreate the tables and figures of a page from the stored records.
 
     The tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``.
     """
@@ -110,7 +110,7 @@ def _law_table(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> lis
 
 
 def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
-    """Return the range of EMC / parameters of a law's points; mark bounds with < or >."""
+    """Format the range of EMC / parameters of a law's points; mark bounds with < or >."""
     ratios = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
@@ -141,8 +141,8 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
 def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
     """Compute the factors by which EMCs grow if a fraction of the samples may be missed.
 
-    Points are grouped by the compared key and by the keys within which it is compared. Points whose
-    EMC is a bound are omitted.
+    There is one row per combination of values of the compared key and of the keys of
+    ``within``. Points whose EMC is censored are omitted.
     """
     if not effects:
         return []
@@ -166,7 +166,7 @@ def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Eff
 
 
 def _factor_text(factors: Sequence[float]) -> str:
-    """Return the median and the quartiles; infinite factors (no upper bound) are "open"."""
+    """Format the median and the quartiles; "open" means an infinite factor (no upper bound)."""
     low, middle, high = (
         sorted(factors)[round(share * (len(factors) - 1))] for share in (0.25, 0.5, 0.75)
     )

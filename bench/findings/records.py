@@ -27,13 +27,13 @@ def save_records(run: Path, target: Path) -> Path:
     statuses = StatusReader(folder, points).read()
     if unfinished := sum(status.state != "done" for status in statuses):
         raise SystemExit(f"{run}: {unfinished} points are not finished")
-    content = {"spec": folder.spec.read_text(), "points": {s.point.id: _plain(s) for s in statuses}}
+    content = {"spec": folder.spec.read_text(), "points": {s.point.id: _json(s) for s in statuses}}
     path = target / f"{folder.name}.json.xz"
     path.write_bytes(lzma.compress(json.dumps(content).encode(), preset=9))
     return path
 
 
-def _plain(status: PointStatus) -> dict[str, object]:
+def _json(status: PointStatus) -> dict[str, object]:
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
@@ -48,7 +48,7 @@ def _plain(status: PointStatus) -> dict[str, object]:
 
 
 def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
-    """Load stored points; return them and the text of the spec.
+    """Load a stored sweep; return the statuses of its points and the text of its spec.
 
     Args:
         path: file written by :func:`save_records`.

@@ -1,4 +1,4 @@
-"""Compare a run that has other seeds with the stored records."""
+"""Compare a run with the stored records of other seeds."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Print the table of docs/recipe.md: how much each choice of a recipe changes an EMC.
 
 Usage: python -m bench.recipe RUN... [--markdown PAGE]
-The RUNs are those of sweeps/recipe.yaml and sweeps/recipe_mup.yaml, or of any sweep whose points
-each differ in one choice from the first point of the same model family and data set. With
---markdown, the table also replaces the one between the lines ``BEGIN`` and ``END`` of PAGE.
+RUN: run folder of sweeps/recipe.yaml, of sweeps/recipe_mup.yaml, or of any sweep in which each
+point differs in one choice from the first point of the same model family and data set. With
+--markdown, the table is also written into PAGE, between the lines ``BEGIN`` and ``END``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END = "<!-- bench.recipe ends -->"
 
 
 def replace_table(page: str, table: str) -> str:
-    """Return a page with its table replaced.
+    """Return the text of a page with the table between BEGIN and END replaced.
 
     Raises:
         InputError: The page does not contain each of BEGIN and END once, in this order.

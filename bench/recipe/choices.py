@@ -1,4 +1,4 @@
-"""Row labels of the table: the choice in which a point differs from its base."""
+"""Row labels of the table in docs/recipe.md: how a point differs from its base point."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ FACTOR_LABELS = {
     "training.batch_size": "batch size",
     "training.steps": "budget",
 }
-"""Keys whose change is written as a factor, and their labels."""
+"""Labels of the keys whose change is written as a factor."""
 VALUE_LABELS = {
     "model.init": "initialisation",
     "data.standardise": "standardisation",
     "training.batches": "batch split",
     "training.optimizer": "optimizer",
 }
-"""Keys whose values are written out, and their labels."""
+"""Labels of the keys whose old and new values are written."""
 SECTIONS = ("data", "model", "training")
 _UNIT_GAIN_INITS = ("torch", "lecun")
 """Initialisations whose default gain is 1."""
 
 
 def network(point: Point) -> tuple[str, str]:
-    """Return the family and the data set of a point, which are those of its base."""
+    """Return the model family and the data set, which a point shares with its base point."""
     return point.model.family, point.data.source
 
 
 def choice(point: Point, base: Point) -> str:
-    """Return the choice in which a point differs from its base, for example ``learning rate x 3``.
+    """Return how a point differs from its base point, for example ``learning rate x 3``.
 
-    If the optimizer differs, all other differences in ``training`` are part of this choice, because
-    each optimizer needs its own rate and settings.
+    If the optimizer differs, all differences in ``training`` count as one choice, because each
+    optimizer requires a different learning rate and settings.
 
     Raises:
         ValueError: The points do not differ, or differ in more than one choice.
@@ -46,7 +46,9 @@ def choice(point: Point, base: Point) -> str:
         differing.append("training.optimizer")
     if len(differing) != 1:
         keys = ", ".join(differing) or "nothing"
-        raise ValueError(f"{point.label or point.id} differs from its base in {keys}, not one key")
+        raise ValueError(
+            f"{point.label or point.id}: must differ from its base in one key, differs in {keys}"
+        )
     (key,) = differing
     old, new = before.get(key), after.get(key)
     if key == "model.gain" and old is None and before.get("model.init") in _UNIT_GAIN_INITS:

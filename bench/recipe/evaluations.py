@@ -27,7 +27,7 @@ FREQUENCIES = ("every update", "every epoch", "every 10 epochs", "only at the en
 
 
 def fits(procedure: str, n: int, seed: int) -> list[bool]:
-    """Train once; return for each of ``FREQUENCIES`` whether any evaluation has no errors."""
+    """Train once; return, for each of ``FREQUENCIES``, whether an evaluation has no errors."""
     torch.manual_seed(seed)
     inputs = torch.tensor(load_digits().data, dtype=torch.float32)
     inputs = (inputs - inputs.mean()) / inputs.std()

@@ -1,8 +1,8 @@
 """Print the table of docs/recipe.md with the verdicts of full-batch gradient descent.
 
 Usage: python -m bench.recipe.full_batch
-Trains the network of sweeps/mini/optimizers.yaml by gd for 300 epochs and for 2,000 updates, at two
-rates each (full_batch.yaml in this folder). Takes three minutes on two cores.
+Trains the network of sweeps/mini/optimizers.yaml with gd, for 300 epochs and for 2,000 updates, at
+two learning rates each (full_batch.yaml in this folder). Takes three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Case = tuple[Point, Probe]
 
 
 def cases() -> dict[str, list[Case]]:
-    """Return all training runs, grouped by rate and budget."""
+    """Return all training runs, grouped by learning rate and budget."""
     groups: dict[str, list[Case]] = {}
     for point in load_points(SPEC)[1]:
         for number, arm in enumerate(point.arms):
@@ -57,7 +57,7 @@ def train(case: Case) -> str:
 
 
 def row(name: str, group: list[Case], verdicts: list[str]) -> str:
-    """Return a row of the table: counts of verdicts at each n."""
+    """Format a row of the table: counts of verdicts at each n."""
     cells = [
         counts_text(v for (_, probe), v in zip(group, verdicts, strict=True) if probe.n == n)
         for n in SIZES
@@ -66,7 +66,7 @@ def row(name: str, group: list[Case], verdicts: list[str]) -> str:
 
 
 def counts_text(verdicts: Iterable[str]) -> str:
-    """Count the verdicts: ``3 fit, 1 unstable``."""
+    """Format the number of each verdict: ``3 fit, 1 unstable``."""
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(verdicts).items()))
 
 

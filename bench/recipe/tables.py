@@ -15,7 +15,7 @@ from flexhpc.search import Estimate
 FAMILIES = {"mlp": "MLP", "cnn": "CNN", "vit": "ViT"}
 SOURCES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
 NetworkKey = tuple[str, str]
-"""Family and data set."""
+"""Model family and data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Study:
 
     Attributes:
         bases: base point of each network.
-        ratios: EMC of each finished point divided by that of its base, by choice and network.
+        ratios: EMC of each finished point / EMC of its base point, by choice and network.
         unfinished: descriptions of the points that are not finished.
         finished: all finished points.
     """
@@ -58,9 +58,9 @@ def study(measurements: Sequence[Measurement]) -> Study:
 
 
 def ratio(measurement: Measurement, base: Measurement) -> Comparison:
-    """Return the EMC of a point divided by that of its base.
+    """Return the EMC of a point divided by the EMC of its base point.
 
-    A censored EMC gives a bound that does not depend on the prior, unlike that of ``compare``.
+    If an EMC is censored, the bound does not depend on the prior, unlike the bound of ``compare``.
     """
     comparison = compare(measurement, base)
     if comparison.low is not None and comparison.high is not None:
@@ -81,7 +81,7 @@ def _bounds(estimate: Estimate) -> tuple[float, float]:
 
 
 def markdown(results: Study) -> str:
-    """Return the table, with ratios whose interval excludes 1 in bold, and the cost."""
+    """Format the table and the cost; ratios are bold if their interval excludes 1."""
     networks = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in results.bases]
     emcs = [
         emc_text(base.estimate) if base.status.state == "done" else ""
@@ -95,7 +95,7 @@ def markdown(results: Study) -> str:
 
 
 def cost_text(results: Study) -> str:
-    """Return how many intervals exclude 1, and the number and cost of the training runs."""
+    """State how many intervals exclude 1, and the number and cost of the training runs."""
     records = [measurement.status.record for measurement in results.finished]
     probes = [probe for record in records if record is not None for probe in record.probes]
     ratios = [ratio for row in results.ratios.values() for ratio in row.values()]
@@ -117,10 +117,10 @@ def ratio_text(comparison: Comparison) -> str:
     """Format a ratio: ``1.42 [1.20, 1.71]``, ``>= 3.10``, ``<= 0.04`` or ``unknown``."""
     low, high = comparison.low, comparison.high
     if low is not None and high is not None:
-        return f"{_digits(comparison.ratio)} [{_digits(low)}, {_digits(high)}]"
+        return f"{_ratio_number(comparison.ratio)} [{_ratio_number(low)}, {_ratio_number(high)}]"
     if low is not None:
-        return f">= {_digits(low)}"
-    return "unknown" if high is None else f"<= {_digits(high)}"
+        return f">= {_ratio_number(low)}"
+    return "unknown" if high is None else f"<= {_ratio_number(high)}"
 
 
 def _cell(comparison: Comparison) -> str:
@@ -128,6 +128,6 @@ def _cell(comparison: Comparison) -> str:
     return f"**{text}**" if excludes_one(comparison) else text
 
 
-def _digits(value: float) -> str:
-    """Format with two decimals, or with two significant digits below 0.1."""
+def _ratio_number(value: float) -> str:
+    """Format a ratio with two decimals, or with two significant digits below 0.1."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

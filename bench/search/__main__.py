@@ -1,8 +1,8 @@
 """Replay every policy on recorded training runs and known fit curves (tables of docs/search.md).
 
 Usage: python -m bench.search [--replays 60] [--plot FILE]
-Prints the tables. The default of 60 replays per world, and a third as many of each variant, takes
-15 minutes on two cores.
+Prints the tables. By default, the Bayesian search is replayed 60 times per world, and each variant
+of it a third as often; this takes 15 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GROWTH_FACTORS = (1.005, 1.02, 1.25)
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A variant of the Bayesian search.
+    """Settings of a variant of the Bayesian search.
 
     Attributes:
         settings: settings of the policy.
@@ -65,7 +65,7 @@ def worlds() -> dict[str, World]:
 
 
 def search_once(name: str, variant: str, seed: int) -> Replay:
-    """Search to within 5 % or a cost of 60; earlier rounds give the costs of wider tolerances."""
+    """Replay a search to a tolerance of 5 % or a cost of 60 full training runs."""
     world, options = worlds()[name], VARIANTS[variant]
     search = Bayes(policy="bayes", tolerance=0.05, max_cost=60.0, **options.settings)
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def walk_once(name: str, growth: float | None, seed: int) -> tuple[float, float]
 def at_cost(replays: list[Replay], cost: float) -> dict[str, float]:
     """Summarize searches after the round whose total cost is nearest to ``cost``.
 
-    Their mean cost is then that of the bisections with which they are compared.
+    Their mean cost is then close to the cost of the bisections with which they are compared.
     """
     rounds = [int(np.argmin(abs(r.cost - cost))) for r in replays]
     return _summary(replays, rounds)
@@ -138,7 +138,7 @@ class Bisections:
 
 
 def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """Return all results of one world."""
+    """Replay all searches on one world; return the results."""
     walks = pool.map(partial(walk_once, name, None), range(BISECTIONS))
     bisections = Bisections(np.array(list(walks)))
     unit = bisections.unit_cost

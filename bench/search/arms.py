@@ -1,7 +1,7 @@
 """Replay searches over learning rates (arms) on recorded training runs (docs/search.md).
 
 Usage: python -m bench.search.arms [--replays 60]
-Prints one row per model: how often the EMC of the chosen rate is near that of the best rate, and
+Prints one row per model: how often the EMC of the chosen rate is near the EMC of the best rate, and
 the cost relative to a search at the best rate. Takes eight minutes on two cores.
 """
 
@@ -26,14 +26,14 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, advance
 
 NEAR = 0.05
-"""Relative distance to the best EMC within which the EMC of the chosen arm is near the best."""
+"""The chosen arm is near the best arm if its EMC is smaller by at most this fraction."""
 
 
 def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
-    """Run one search over arms of a model, with default settings.
+    """Replay one search over arms of a model, with default settings.
 
     Returns:
-        cost: in full training runs at the EMC of the best arm; probes; chosen: the chosen arm;
+        cost: in full training runs at the EMC of the best arm; probes: number; chosen: chosen arm;
         error: log(estimate / EMC of the best arm); shortfall: 1 - EMC of the chosen arm / EMC of
         the best arm; covered: whether the interval contains the EMC of the chosen arm; probability:
         reported probability that the chosen arm is the best.
@@ -90,7 +90,7 @@ def duel(name: str, budget: float, seed: int) -> bool:
 
 
 def row(name: str, replays: int, pool: ProcessPoolExecutor) -> str:
-    """Measure one model; return its row of the table."""
+    """Replay the searches of one model; return its row of the table."""
     arms = RecordedWorld.arms(name)
     emcs = [true_emc(RecordedWorld(name, arm)) for arm in arms]
     best = int(np.argmax(emcs))

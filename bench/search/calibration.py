@@ -1,7 +1,7 @@
-"""Measure the coverage of intervals for fit curves from the prior and for added lapses.
+"""Measure the coverage of intervals, for fit curves drawn from the prior and for added lapses.
 
 Usage: python -m bench.search.calibration [--draws 1200] [--replays 40]
-Prints the tables of docs/search.md: the coverage over the prior and by true width of the curve, and
+Prints the tables of docs/search.md: the coverage, in total and by true width of the fit curve, and
 how often the interval of the lapse rate contains the rate of lapses that were added to recorded
 training runs. Also prints the time per decision without cached state. Takes ten minutes on two
 cores.
@@ -45,11 +45,11 @@ LAPSING_MODELS = ("perceptron_adam", "vit_adamw", "cnn_adam", "mlp_tanh")
 
 @dataclass(frozen=True, kw_only=True)
 class PriorWorld:
-    """A world drawn from the prior of the search and simulated by its likelihood.
+    """A world that is drawn from the prior of the search and follows its likelihood.
 
     Attributes:
-        threshold: threshold in log n.
-        width: width in log n.
+        threshold: threshold of the fit curve (log n).
+        width: width of the fit curve (log n).
         lapse: lapse rate.
         law: index of the law of missed samples (:mod:`flexhpc.search.evidence`).
     """
@@ -91,12 +91,12 @@ class PriorWorld:
         hardness = (math.log(n) - self.threshold) / self.width + rng.logistic()
         missed = 0
         if rng.random() < self.lapse:
-            missed = _draw_few(n, rng) if rng.random() < FEW_MISSED else _draw_any(n, rng)
+            missed = _few_missed(n, rng) if rng.random() < FEW_MISSED else _any_missed(n, rng)
         elif hardness >= 0:
             onset = ONSETS[self.law] + RELATIVE_ONSET[self.law] * math.log(n)
             explained = math.exp(min(onset + SPREADS[self.law] * hardness, 50.0))
             unexplained = rng.random() < UNEXPLAINED
-            missed = _draw_any(n, rng) if unexplained else max(1, round(explained))
+            missed = _any_missed(n, rng) if unexplained else max(1, round(explained))
         share = 1.0 if missed else 0.35
         return TrainingRun(
             verdict="not_fit" if missed else "fit",
@@ -107,13 +107,13 @@ class PriorWorld:
         )
 
 
-def _draw_few(n: int, rng: np.random.Generator) -> int:
-    """Draw m with probability 1 / (m (m + 1))."""
+def _few_missed(n: int, rng: np.random.Generator) -> int:
+    """Draw a number m of missed samples, with probability 1 / (m (m + 1))."""
     return min(n, int(1 / (1 - rng.random())))
 
 
-def _draw_any(n: int, rng: np.random.Generator) -> int:
-    """Draw from a log-uniform distribution over 1 to n."""
+def _any_missed(n: int, rng: np.random.Generator) -> int:
+    """Draw a number of missed samples from a log-uniform distribution over 1 to n."""
     return min(n, max(1, round(math.exp(rng.uniform(math.log(0.5), math.log(n + 0.5))))))
 
 
@@ -141,7 +141,7 @@ class LapsingWorld:
         run = self.recorded.draw(n, rng)
         if rng.random() >= self.rate:
             return run
-        missed = _draw_few(n, rng) if self.few else _draw_any(n, rng)
+        missed = _few_missed(n, rng) if self.few else _any_missed(n, rng)
         return replace(run, verdict="not_fit", n_errors=missed, share=1.0, cost=run.full_cost)
 
 
@@ -174,7 +174,7 @@ def covers_lapse_rate(name: str, rate: float, few: bool, seed: int) -> bool:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Summarize searches: coverage with its standard error, bias, RMSE, cost, reasons to end."""
+    """Summarize searches: coverage, bias, RMSE, cost, and how often each reason ended a search."""
     covered = np.array([row["covered"] for row in rows], dtype=float)
     errors = np.array([row["error"] for row in rows])
     reasons = Counter(str(row["ended_by"]) for row in rows)
@@ -191,7 +191,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def coverage_row(name: str, searches: list[dict[str, Any]]) -> str:
-    """Return a row of the table of coverages."""
+    """Format a row of the coverage table."""
     row = summary(searches)
     capped = sum(share for reason, share in row["ended_by"].items() if reason.startswith("max"))
     coverage = f"{row['coverage']:.3f} +- {row['standard_error']:.3f}"

@@ -28,12 +28,12 @@ from flexhpc.training import Callbacks, Group
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
 FIRST_REPEAT = 1_000_000
-"""First ``repeat`` of the recorded probes, so that they differ from those of the pilot search."""
+"""First ``repeat`` of recorded probes; large, so that their seeds differ from the pilot search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The recorded n, as multiples of a pilot search's EMC, and the training runs at each n."""
+    """Recorded n, as multiples of a pilot search's EMC, and the number of seeds at each n."""
 
     near: np.ndarray
     far: np.ndarray
@@ -72,7 +72,7 @@ def _load(name: str) -> tuple[Point, Samples, Group]:
     return point, load_samples(point.data, point.seed), group
 
 
-def _row(task: tuple[str, Probe]) -> dict[str, int | str]:
+def _train_once(task: tuple[str, Probe]) -> dict[str, int | str]:
     """Train once; return the fields that :class:`bench.search.worlds.RecordedWorld` reads."""
     name, probe = task
     point, samples, group = _load(name)
@@ -105,7 +105,7 @@ def record(name: str, pool: ProcessPoolExecutor) -> None:
             if 2 <= n <= samples.n_limit
             for repeat in range(seeds[n])
         ]
-    rows = list(pool.map(_row, tasks, chunksize=4))
+    rows = list(pool.map(_train_once, tasks, chunksize=4))
     RECORDED.mkdir(exist_ok=True)
     np.savez_compressed(
         RECORDED / f"{name}.npz",

@@ -22,10 +22,10 @@ class Replay:
 
     Attributes:
         cost: sample passes so far, in units of a full training run at the true EMC.
-        time: the same, if the probes of a batch run concurrently.
+        time: duration so far in the same unit, if the probes of each batch run concurrently.
         error: log(estimate / true EMC).
         low, high: ends of the interval, as log(end / true EMC).
-        seconds: total CPU time in which the policy chooses probes, without cached state.
+        seconds: total CPU time that the policy takes to choose probes, without cached state.
         estimate: the final estimate.
     """
 
@@ -39,7 +39,7 @@ class Replay:
 
 
 def draw_start(emc: float, rng: np.random.Generator) -> int:
-    """Draw a first n far below the EMC, because users do not know the EMC."""
+    """Draw the first n of a search, far below the EMC, because users do not know the EMC."""
     return max(2, round(emc / math.exp(rng.uniform(math.log(6), math.log(24)))))
 
 
@@ -51,7 +51,7 @@ def unit_cost(world: World, emc: float) -> float:
 def replay_search(
     world: World, search: Bayes, rng: np.random.Generator, *, with_errors: bool = True
 ) -> Replay:
-    """Run one Bayesian search.
+    """Replay one Bayesian search.
 
     Args:
         world: source of training runs.
@@ -93,7 +93,7 @@ def clear_cache() -> None:
 
 
 def _log_errors(estimate: Estimate, emc: float) -> tuple[float, float, float]:
-    """Return the logs of the estimate and of its ends, relative to the true EMC."""
+    """Return log(x / true EMC) for the estimate and the ends of its interval."""
     high = math.inf if estimate.emc_hi is None else math.log(estimate.emc_hi / emc)
     middle, low = (math.log(max(x, 0.5) / emc) for x in (estimate.emc, estimate.emc_lo))
     return middle, low, high
@@ -102,10 +102,10 @@ def _log_errors(estimate: Estimate, emc: float) -> tuple[float, float, float]:
 def replay_walk(
     world: World, rng: np.random.Generator, growth: float | None
 ) -> tuple[float, float]:
-    """Run one search with one training run at each n.
+    """Replay one search with one training run at each n.
 
     Args:
-        growth: factor of the growth rule; None: bisection to 5 %.
+        growth: factor between consecutive n; None for bisection to 5 %.
 
     Returns:
         log(estimate / true EMC), and the cost in units of a full training run at the true EMC.

@@ -31,10 +31,10 @@ class TrainingRun:
     Attributes:
         verdict: verdict of the probe.
         n_errors: samples missed at the end.
-        share: fraction of the initial budget that it used; None if unknown.
+        share: fraction of the initial budget that the training run used; None if unknown.
         cost: sample passes.
-        full_cost: sample passes of the initial budget.
-        time: fraction of the budget after which it fitted; None if it failed or unknown.
+        full_cost: sample passes of a training run that uses the initial budget.
+        time: fraction of the budget until the fit; None if there is no fit or if unknown.
     """
 
     verdict: str
@@ -45,7 +45,7 @@ class TrainingRun:
     time: float | None = None
 
     def result(self, probe: Probe) -> ProbeResult:
-        """Return the result of a probe with this training run."""
+        """Return the result of a probe whose training run has this outcome."""
         return ProbeResult(
             n=probe.n, repeat=probe.repeat, arm=probe.arm, verdict=self.verdict,
             n_errors=self.n_errors, cost=self.cost, share=self.share, time=self.time,
@@ -84,8 +84,8 @@ class RecordedWorld:
     P(fit | n) is a monotone kernel regression of the recorded verdicts on log n, so the true EMC is
     known exactly and the curve need not be logistic. The kernel is about as wide as the distance
     between recorded n, because finer structure is noise of a few dozen training runs. To simulate a
-    training run at n, its verdict is drawn, and then a recorded training run with this verdict at
-    one of the two nearest recorded n; its number of missed samples is scaled to n.
+    training run at n, a verdict is drawn, and then a recorded training run with this verdict at one
+    of the two nearest recorded n. The number of missed samples is scaled to n.
     """
 
     n_limit = 20_000
@@ -143,7 +143,7 @@ class RecordedWorld:
         )
 
     def _full_cost(self, n: int) -> int:
-        """Return the cost of a full training run, inter- or extrapolated; equal for all arms."""
+        """Interpolate or extrapolate the cost of a full training run, the same for all arms."""
         log_n, log_costs = self._cost_log_n, self._log_costs
         right = min(max(int(np.searchsorted(log_n, math.log(n))), 1), len(log_n) - 1)
         slope = (log_costs[right] - log_costs[right - 1]) / (log_n[right] - log_n[right - 1])
@@ -180,7 +180,7 @@ class CurveWorld:
 
 
 def perceptron(dims: int, lapse: float) -> CurveWorld:
-    """Return the fit curve of a perceptron for n random labels in d dimensions.
+    """Return a world with the fit curve of a perceptron for random labels in d dimensions.
 
     P(fit | n) = 2^(1-n) sum_{k<d} C(n-1, k) (Cover 1965), which is 1/2 at n = 2 d. It is computed
     as an incomplete beta function, for any real n.
@@ -189,7 +189,7 @@ def perceptron(dims: int, lapse: float) -> CurveWorld:
 
 
 def logistic(center: float, width: float, lapse: float) -> CurveWorld:
-    """Return a curve that is logistic in log n."""
+    """Return a world whose fit curve is logistic in log n."""
     return CurveWorld(
         curve=lambda n: 1 / (1 + math.exp(min(700, math.log(n / center) / width))), lapse=lapse
     )

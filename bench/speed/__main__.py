@@ -1,12 +1,12 @@
-"""Compare the training speed of flexhpc with that of other training loops (docs/performance.md).
+"""Compare the training speed of flexhpc with other training loops (docs/performance.md).
 
 Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--threads 1]
            [--device cpu] [--json FILE]
-Measures the samples trained on per second of CPU time (of wall time with several threads),
-including the accuracy over all samples after every epoch, for flexhpc with both values of
-`training.curves`. Each round measures every loop once. The table shows medians, and the ratio of
-flexhpc to each other loop in the same round: median, lowest and highest. Lightning and Accelerate
-are included if they are installed.
+Measures training samples per second of CPU time (wall time with several threads or a GPU). Each
+loop also computes the accuracy over all samples after every epoch. flexhpc is measured with both
+values of `training.curves`. Each round measures every loop once. The table shows the median rate of
+flexhpc, and its ratio to each other loop in the same round: median, lowest and highest. Lightning
+and Accelerate are included if they are installed.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def measure_rates(
     """Measure every loop once per round.
 
     Args:
-        seconds: approximate length of a training run. It has at least ``MIN_EPOCHS`` epochs, as
-            most probes do, because flexhpc also computes the metrics of its convergence gates.
+        seconds: approximate duration of a training run. Each training run has at least
+            ``MIN_EPOCHS`` epochs, like most probes, because flexhpc also computes the metrics of
+            its convergence gates once per training run.
     """
     epochs = {
         name: max(MIN_EPOCHS, round(seconds * measure_rate(loop, network_name, 2, device) / N))
@@ -105,7 +106,7 @@ def measure_rates(
 
 
 def row(network_name: str, rates: Rates) -> str:
-    """Return a row of the table."""
+    """Format the table row of a network."""
     flexhpc = rates["flexhpc"]
     cells = [network_name, f"{statistics.median(flexhpc) / 1e3:.1f}k"]
     for name, others in rates.items():

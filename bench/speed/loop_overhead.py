@@ -1,7 +1,7 @@
 """Compare flexhpc's training loop with a minimal hand-written loop.
 
 Usage: python -m bench.speed.loop_overhead [--rounds 15] [--bound 0.55]
-Each round trains the MLP 64 of bench.speed by both loops. Prints the median, the lowest and the
+Each round trains the MLP 64 of bench.speed with both loops. Prints the median, the lowest and the
 highest ratio of their rates (samples per second of CPU time), and exits with status 1 if the median
 is below the bound.
 """

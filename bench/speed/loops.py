@@ -1,7 +1,7 @@
-"""Training loops that bench.speed compares; all compute the accuracy after every epoch.
+"""Training loops that bench.speed compares, as functions of (network, inputs, labels, epochs).
 
-Each function of (network, inputs, labels, epochs) trains with Adam in batches of ``BATCH``.
-Checkpoints, logs and progress bars of other libraries are disabled.
+Each loop except :func:`floor` trains with Adam in batches of ``BATCH`` and computes the accuracy
+after every epoch. Checkpoints, logs and progress bars of other libraries are disabled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def device_of(network: nn.Module) -> torch.device:
 def _loaders(
     inputs: Tensor, labels: Tensor, batch_size: int = BATCH
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Return a shuffled loader for training and one for the evaluation."""
+    """Return a shuffled loader for training and an ordered loader for the evaluation."""
     data = TensorDataset(inputs, labels)
     return DataLoader(data, batch_size, shuffle=True), DataLoader(data, EVAL_BATCH)
 
@@ -72,7 +72,7 @@ def _count_correct(network: nn.Module, batches: DataLoader[Any]) -> int:
 def data_loader_epochs(
     network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = BATCH, lr: float = RATE
 ) -> Iterator[int]:
-    """Train by a loop over a DataLoader, as in tutorials.
+    """Train without end in a loop over a DataLoader, as in tutorials.
 
     Yields:
         Number of correctly classified samples after each epoch.
@@ -88,13 +88,13 @@ def data_loader_epochs(
 
 
 def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by :func:`data_loader_epochs`."""
+    """Train for ``epochs`` epochs with :func:`data_loader_epochs`."""
     for _ in islice(data_loader_epochs(network, inputs, labels), epochs):
         pass
 
 
 def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by a plain loop over tensors in memory, with a fused optimizer."""
+    """Train in a plain loop over tensors on the device, with a fused optimizer."""
     device = device_of(network)
     inputs, labels = inputs.to(device), labels.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
@@ -111,7 +111,7 @@ def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) ->
 
 
 def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train by Lightning's Trainer, with a validation loop over the same samples."""
+    """Train with Lightning's Trainer and a validation loop over the same samples."""
     import lightning
 
     class Module(lightning.LightningModule):  # type: ignore[misc]
@@ -139,7 +139,7 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
 
 
 def accelerate(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train as :func:`data_loader_epochs`, with objects prepared by Accelerate."""
+    """Train like :func:`data_loader_epochs`, with objects prepared by Accelerate."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=device_of(network).type == "cpu")
@@ -175,7 +175,7 @@ def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> No
 
 
 def _backward(layer: nn.Module, inputs: Tensor, out: Tensor, *, to_input: bool) -> None:
-    """Compute the gradient of a layer's weight, and of its input unless it is the first layer."""
+    """Compute the gradient of a layer's weight and, if ``to_input``, of the layer's input."""
     if isinstance(layer, nn.Conv2d):
         torch.ops.aten.convolution_backward(
             out, inputs, layer.weight, None, layer.stride, layer.padding, layer.dilation, False,

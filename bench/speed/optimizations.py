@@ -1,8 +1,8 @@
-"""Measure the speedup by each optimization of the training loop (docs/performance.md).
+"""Measure the speedup of each optimization of the training loop (docs/performance.md).
 
 Usage: python -m bench.speed.optimizations [--rounds 9]
-Prints the median, lowest and highest ratio of samples per second of CPU time with and without it,
-on one thread. Takes ten minutes.
+Prints the rate with an optimization divided by the rate without it: median, lowest and highest
+value. Rates are samples per second of CPU time, on one thread. Takes ten minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCHES, EVALUATION = "flexhpc", "flexhpc, curves by evaluation"
 
 @contextlib.contextmanager
 def deterministic_with_fill() -> Iterator[None]:
-    """Enable torch's deterministic mode with its default, which fills new memory."""
+    """Enable torch's deterministic mode, which by default fills new memory."""
     torch.set_deterministic_debug_mode("warn")
     try:
         yield

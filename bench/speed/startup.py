@@ -2,8 +2,8 @@
 
 Usage: python -m bench.speed.startup [--rounds 5] [--networks NAME,...]
 Runs each loop of bench.speed in a separate process. The time includes imports, building the network
-and one batch; the peak resident memory is over eight epochs. Prints medians of wall times (seconds)
-and MiB.
+and one batch. The peak resident memory includes eight epochs. Prints medians of the wall time
+(seconds) and the memory (MiB).
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Measure the overhead of a sweep of points of about a second, with one worker and with two.
+"""Measure the overhead of a sweep whose points take about a second, with one and two workers.
 
 Usage: python -m bench.speed.sweep_overhead [--rounds 3] [--points 40] [--tracking none]
-Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the total time of the training
-runs (seconds); the fraction of the time from a worker's first to its last training run in which it
-does not train; the times to the end of the last training run and of the command, each divided by
-the training time per worker; and the speedup by two workers. Each round runs a sweep with one
-worker and one with two, and takes one minute with the default points; values are medians.
+Each round runs ``flexhpc sweep`` with the report, once with one worker and once with two, and takes
+one minute with the default points. ``--tracking none`` disables MLflow. Prints medians of:
+- the total time of the training runs (seconds);
+- the fraction of time without training, between a worker's first and last training run;
+- the times to the end of the last training run and to the end of the command, each divided by the
+  training time per worker;
+- the speedup of two workers over one.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class SweepTimes:
 
     Attributes:
         trainings: sum over all training runs.
-        idle: time without training from the first to the last training run, over all workers.
+        idle: time without training from the first to the last training run of a worker, summed over
+            all workers.
         until_last: from the start of the command to the end of the last training run.
         command: run time of the command.
     """
@@ -53,12 +56,12 @@ class SweepTimes:
 
     @property
     def busy(self) -> float:
-        """Time from the first to the last training run, over all workers."""
+        """Time from the first to the last training run of a worker, summed over all workers."""
         return self.trainings + self.idle
 
 
 def run_sweep(points: int, workers: int, tracking: str) -> SweepTimes:
-    """Run a sweep and return its times."""
+    """Run a sweep of ``points`` points; return its times."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(
@@ -91,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points", type=int, default=40)
-    parser.add_argument("--tracking", default="", help="none, or a URI; default: a database")
+    parser.add_argument("--tracking", default="", help="none or a URI; default: a database")
     options = parser.parse_args()
     rounds = [
         {n: run_sweep(options.points, n, options.tracking) for n in WORKERS}
@@ -111,8 +114,8 @@ def main() -> None:
     with_start = statistics.median(r[one].until_last / r[two].until_last for r in rounds)
     without_start = statistics.median(two * r[one].busy / r[two].busy for r in rounds)
     print(
-        f"Two workers are {with_start:.2f} times as fast as one including the start, "
-        f"{without_start:.2f} times from their first training to their last."
+        f"Speedup of two workers: {with_start:.2f} including the start of the command, "
+        f"{without_start:.2f} from the first to the last training run."
     )
 
 

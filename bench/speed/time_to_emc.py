@@ -1,10 +1,10 @@
-"""Measure how long flexhpc and a hand-written bisection take for an EMC to within 20 %.
+"""Measure how long flexhpc and a hand-written bisection take to find an EMC to within 20 %.
 
 Usage: python -m bench.speed.time_to_emc [--rounds 3] [--models NAME,...]
 The hand-written script doubles n until a training run fails, and then bisects. It trains once at
 each n, in a loop over a DataLoader that computes the accuracy after every epoch, and prints the
-middle of its bracket (docs/search.md gives its variation between seeds). flexhpc runs ``flexhpc
-sweep`` of one point at ``tolerance: 0.2`` with one worker, including MLflow and the report. Prints
+middle of its bracket (docs/search.md gives the variation between seeds). flexhpc measures one point
+with ``flexhpc sweep``, ``tolerance: 0.2`` and one worker, including MLflow and the report. Prints
 medians of wall times (seconds).
 """
 

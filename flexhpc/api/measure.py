@@ -70,15 +70,15 @@ def measure(
             grows, which may take minutes. The value of its key ``trainer`` may be a function that
             takes inputs and labels, and returns which samples it fitted.
         search: the ``search`` section of a spec.
-        tolerance: value of the key ``search.tolerance``: target width of the interval relative to
-            the EMC.
+        tolerance: value of the key ``search.tolerance``: with the default policy, the half-width of
+            the interval, relative to its middle, at which the search ends.
         seed: seed of subsets, initialisations and sample orders.
         run: run folder. The same call resumes the measurement, also in another process. The
             commands ``flexhpc status``, ``results``, ``report`` and ``ui`` show the folder. By
             default, results are only in the returned object, and no files are kept.
-        version: version of ``model`` (or of the trainer). It identifies the code instead of a hash
-            of its source. It is required with ``run`` if the source is unavailable, for example at
-            an interactive prompt.
+        version: version of ``model`` (or of the trainer), which identifies the code in later calls.
+            By default, the code is identified by a hash of its source. Required with ``run`` if the
+            source is unavailable, for example at an interactive prompt.
         threads: number of CPU threads of torch; 1 is fastest for small networks.
         progress: whether to show a progress bar. By default, it is shown in a terminal and in a
             notebook. A notebook requires ipywidgets (``pip install flexhpc[notebook]``).

@@ -77,7 +77,7 @@ class Measurement:
 
     @property
     def doubling(self) -> tuple[float, float, float] | None:
-        """Factor by which twice the budget would raise EMC: lower end, median and upper end.
+        """Predicted EMC at twice the budget, divided by the EMC: lower end, median and upper end.
 
         None if the EMC is censored, or if the EMC at other budgets is unknown; see docs/reading.md.
         """
@@ -240,8 +240,8 @@ class Run:
             baseline: the value to compare with; by default the first value of the key.
             within: grouping keys; a separate comparison is made for each combination of their
                 values. The default is the swept keys of ``data``.
-            decide: whether to apply the rule of ``compare.decide`` with its default values. If the
-                spec sets ``decide`` for this key, its values are always applied.
+            decide: whether to apply the rule of ``compare.decide`` with default settings. If the
+                spec sets ``decide`` for this key, the settings of the spec are always applied.
 
         Returns:
             One row per comparison: ratio, its interval, the probability that the ratio is above 1,
@@ -310,7 +310,7 @@ def load(path: str | Path) -> Run:
 
 
 def run_of(folder: RunFolder, statuses: list[PointStatus]) -> Run:
-    """Create a run from the statuses of its points."""
+    """Create a :class:`Run` from a run folder and the statuses of its points."""
     measurements = [Measurement(run=folder, status=status) for status in statuses]
     return Run(folder=folder, measurements=measurements)
 

@@ -30,7 +30,7 @@ def sweep(
         spec: path of a YAML file, or its content as a mapping.
         runs: folder that contains the run folders.
         profile: path of a profile (YAML); by default, points are measured on this machine.
-        overrides: changes of the spec in the syntax of ``--set``: ``model.width=[4,8]``.
+        overrides: changes to the spec in the syntax of ``--set``: ``model.width=[4,8]``.
 
     Returns:
         The run. If a point failed without an estimate, the attribute ``estimate`` of its

@@ -50,11 +50,11 @@ def flexhpc(
     """Measures how much data a neural network can fit: the effective model complexity (EMC)."""
 
 
-for verb in (
+for command in (
     validate, plan, sweep, status, results, report, compare, masks, cancel, pack, unpack, specs,
     schema, probe, sync, ui, doctor,
 ):  # fmt: skip
-    app.command()(verb)
+    app.command()(command)
 app.add_typer(data_app, name="data")
 
 

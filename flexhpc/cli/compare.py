@@ -112,7 +112,7 @@ def _choose_comparisons(
     """Return the comparisons that the options request.
 
     Without ``--by``, return the comparisons in the specs. If there are none, suggest a comparison.
-    ``--baseline`` and ``--within`` are applied to all of them.
+    ``--baseline`` and ``--within`` are applied to all returned comparisons.
 
     Raises:
         InputError: a comparison is required, but no comparison is requested or suggested.

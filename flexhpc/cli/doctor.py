@@ -20,7 +20,7 @@ from flexhpc.versions import image, packages
 Level = Literal["ok", "note", "bad"]
 """Level of a finding: ``ok``, ``note`` (a limitation) or ``bad`` (flexhpc cannot work)."""
 Finding = tuple[Level, str]
-"""Result of a check: its level, and the text to print."""
+"""Result of a check: level and text to print."""
 _FILES = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte*",
     "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
@@ -87,7 +87,7 @@ def _check_gpu() -> Finding:
     except ImportError:
         return "note", "unknown without torch"
     if (accelerator := available_accelerator()) is None:
-        return "note", "no GPU that torch can use; points run on the CPU"
+        return "note", "no GPU that torch can use; points are measured on the CPU"
     count = torch.accelerator.device_count()
     names = [device_name(torch.device(accelerator.type, index)) for index in range(count)]
     return "ok", ", ".join(names)
@@ -172,8 +172,8 @@ def _check_data() -> Finding:
     locations = ["digits (built in)"]
     for source, pattern in _FILES.items():
         for root in folders_to_search(source, None):
-            system = root.is_absolute() and any(root.glob("train-images-idx3-ubyte*"))
-            if system or any(root.glob(pattern)):
+            in_system_folder = root.is_absolute() and any(root.glob("train-images-idx3-ubyte*"))
+            if in_system_folder or any(root.glob(pattern)):
                 locations.append(f"{source} in {root}")
                 break
     return "ok", ", ".join(locations)

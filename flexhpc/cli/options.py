@@ -79,15 +79,15 @@ Eps = Annotated[
     typer.Option(
         "--eps",
         metavar="ERROR",
-        help="Also estimate EMC at this training error from the stored probes. Repeat the option "
-        "for several training errors.",
+        help="Also estimate the EMC at this training error from the stored probes. Repeat the "
+        "option for several training errors.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def training_errors(eps: list[float] | None) -> list[float]:
-    """Validate the values of ``--eps``.
+    """Return the values of ``--eps`` after validation.
 
     Raises:
         InputError: a value is not between 0 and 1.

@@ -125,7 +125,7 @@ def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def find_point(points: Sequence[Point], index_or_id: str) -> Point:
-    """Return the point with an index, an id, or a unique prefix of an id.
+    """Find a point by its index, its id or a unique prefix of its id.
 
     Raises:
         InputError: no point matches, or several points match.

@@ -37,12 +37,12 @@ def status(
     folder, _, points = open_run(run)
     reader, queue = StatusReader(folder, points), QueueStatus(folder)
 
-    def read() -> list[PointStatus]:
+    def read_statuses() -> list[PointStatus]:
         if (selection := current_selection(folder)) != reader.selection:
             reader.select(selection)
         return queue.merge(reader.read())
 
-    statuses = read()
+    statuses = read_statuses()
     if queue.unavailable:
         typer.echo(f"{queue.unavailable}; showing the status without the queue", err=True)
     if as_json:
@@ -55,7 +55,7 @@ def status(
             while reader.selection or any(s.state not in ("done", "failed") for s in statuses):
                 view.update(statuses)
                 time.sleep(0.5)
-                statuses = read()
+                statuses = read_statuses()
     console.print(status_view(statuses, console.width, reasons=False))
     _exit_if_failed(statuses)
 
@@ -70,9 +70,10 @@ def results(
         typer.Option(
             "--budget",
             metavar="BUDGET",
-            help="Also estimate EMC at this budget, from the times at which training runs fitted. "
-            "It is in the unit of the spec's budget, and at most twice that budget. Above the "
-            "spec's budget, the estimate is a prediction. Repeat the option for several budgets.",
+            help="Also estimate the EMC at this budget, from the times at which training runs "
+            "fitted. BUDGET is in the unit of the spec's budget, and at most twice the spec's "
+            "budget. Above the spec's budget, the estimate is a prediction. Repeat the option for "
+            "several budgets.",
         ),
     ] = None,
 ) -> None:

@@ -75,7 +75,7 @@ def sync(
     try:
         count = Syncer(folder, target).sync()
     except Exception as error:
-        typer.echo(f"MLflow at {target} cannot be written: {one_line(error)}", err=True)
+        typer.echo(f"cannot log to MLflow at {target}: {one_line(error)}", err=True)
         raise typer.Exit(options.FAILED) from None
     typer.echo(f"{count} probes logged to {target}")
 

@@ -86,12 +86,12 @@ def schema() -> None:
 def _with_flexhpc_command(text: str) -> str:
     """Replace the ``make`` command in the header of a spec by the ``flexhpc`` command."""
 
-    def command(make: re.Match[str]) -> str:
-        sets = re.sub(r"[^\s#]+=\S+", lambda setting: f"--set '{setting[0]}'", make["sets"] or "")
-        return f"flexhpc sweep {make['name']} {sets}".rstrip()
+    def flexhpc_command(match: re.Match[str]) -> str:
+        sets = re.sub(r"[^\s#]+=\S+", lambda setting: f"--set '{setting[0]}'", match["sets"] or "")
+        return f"flexhpc sweep {match['name']} {sets}".rstrip()
 
     pattern = r"make sweep SPEC=sweeps/(?P<name>\S+)\.yaml(?: SET=\"(?P<sets>[^\"]*)\")?"
-    return re.sub(pattern, command, text)
+    return re.sub(pattern, flexhpc_command, text)
 
 
 def _expected_result(text: str) -> str:

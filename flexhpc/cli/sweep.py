@@ -85,7 +85,7 @@ def sweep(
 def _print_outcome(
     path: Path, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
 ) -> None:
-    """Print the results table and the failures; exit with an error status if there are any.
+    """Print the results table and the failures; exit with an error status if a point failed.
 
     Raises:
         typer.Exit: the sweep or its report was interrupted, or points failed.
@@ -123,7 +123,7 @@ def _print_outcome(
 
 
 def _print_failures(failed: Sequence[PointStatus]) -> None:
-    """Print each distinct failure message once, with the last log lines of its first point."""
+    """Print each distinct failure message once, with the last log lines of one failed point."""
     from flexhpc.analysis.reasons import failures_by_message, points_text
 
     quoted: set[Path] = set()

@@ -15,7 +15,7 @@ from flexhpc.imports import imports_without_gc
 
 
 def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
-    """Create an MlflowClient; imports mlflow, which takes seconds.
+    """Import mlflow, which takes seconds, and create an MlflowClient.
 
     Args:
         rebuildable: whether the SQLite database at ``uri`` can be recreated from other files. Its

@@ -12,7 +12,7 @@ from flexhpc.store.status import PointStatus
 
 
 def point_description(status: PointStatus) -> str:
-    """Return the description of a finished point in Markdown: estimate, interval and warnings."""
+    """Describe a finished point in Markdown: estimate, interval and warnings."""
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
@@ -29,7 +29,7 @@ def point_description(status: PointStatus) -> str:
 
 
 def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> str:
-    """Return the verdicts of an entry of ``compare`` with the key ``decide`` in Markdown."""
+    """Describe the verdicts of a comparison that sets ``decide``, in Markdown."""
     from flexhpc.analysis.decision import decide  # takes a third of a second
 
     decision = decide(statuses, compare)

@@ -1,7 +1,7 @@
 """Process that updates MLflow while a sweep runs; it exits when its stdin is closed.
 
-If the tracking server does not respond, the process prints one warning and retries; training runs
-are not affected, and ``flexhpc sync`` logs the results later.
+If the tracking server does not respond, the process prints a warning and retries. Training runs are
+not affected, and ``flexhpc sync`` can log the results later.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class _ParentRun:
     """State of the MLflow run of a point.
 
     Attributes:
-        run_id: MLflow's id of the run.
+        run_id: run id in MLflow.
         probes_logged: number of logged probes, as stored in a tag of the run.
         is_finished: whether the run has the status FINISHED.
         evaluation: settings of the logged evaluation; see :func:`_evaluation_settings`.
@@ -78,7 +78,7 @@ class _ParentRun:
 
 @dataclass
 class Syncer:
-    """Logs the results of a run to MLflow; keeps the state of parent runs between syncs.
+    """MLflow logger of a run, which caches the state of the parent runs between syncs.
 
     Attributes:
         folder: run folder.
@@ -137,7 +137,7 @@ class Syncer:
         Args:
             report_run_id: id of the MLflow run that has the report as an artifact; empty if no
                 report is logged.
-            statuses: all points, from which the verdicts of decided comparisons are computed.
+            statuses: statuses of all points. If empty, the description contains no verdicts.
         """
         note = (
             f"Each run is a point of the sweep `{self.name}`, with its EMC; each nested run is a "

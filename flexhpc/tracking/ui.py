@@ -22,7 +22,7 @@ UI_ENVIRONMENT = {
 
 
 def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[str]:
-    """Return the command that serves the UI.
+    """Return the command that serves the MLflow UI of a run.
 
     Args:
         socket: path of a Unix socket on which the UI is served instead of the port.

@@ -76,10 +76,11 @@ def pip_settings() -> dict[str, str]:
 
 
 def path_in_build(part: str, mounts: list[Path], runtime: str) -> str:
-    """Replace a local folder in a setting by its path during the build, and add it to ``mounts``.
+    """Return the path of a local folder during the build, and add its mount to ``mounts``.
 
-    Returns other values unchanged, and "" for a folder that cannot be mounted. The parent of an
-    index folder is mounted, because the index may refer to files next to the folder.
+    Returns "" for a folder that cannot be mounted, and other values of pip's settings unchanged.
+    The parent of an index folder is mounted, because the index may refer to files next to the
+    folder.
     """
     address = part.startswith("file:")
     path = Path(unquote(urlparse(part).path) if address else part).expanduser().absolute()

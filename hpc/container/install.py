@@ -47,12 +47,12 @@ def main(group: str, build: str = "cuda") -> None:
 
 
 def project() -> dict[str, Any]:
-    """Read pyproject.toml, which is copied after torch is installed, to keep that layer cached."""
+    """Read pyproject.toml; the Dockerfile copies it after torch, to keep torch's layer cached."""
     return tomllib.loads((HERE / "pyproject.toml").read_text())
 
 
 def cpu_builds(pins: dict[str, str]) -> list[str]:
-    """Return the requirements of a CPU build of torch."""
+    """Return requirements for CPU builds of torch and, if available, torchvision and timm."""
     available = cpu_versions("torch")
     if not available:
         sys.exit(

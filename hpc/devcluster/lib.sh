@@ -18,7 +18,7 @@ daemon_name() {
   echo "${name%%.*}"
 }
 
-# is_alive PIDFILE: whether its daemon is running.
+# is_alive PIDFILE: whether the daemon with this pid file is running.
 is_alive() { [ -s "$1" ] && is_running "$(cat "$1")" "$(daemon_name "$1")"; }
 
 # wait_until SECONDS COMMAND...: repeat the command until it succeeds.

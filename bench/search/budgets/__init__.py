@@ -1,1 +1,1 @@
-"""EMCs at other budgets, from training runs recorded with the update at which they fit."""
+"""Evaluation of EMCs that are computed for other budgets, on recorded training runs."""

@@ -25,17 +25,18 @@ SEARCH = Bayes(policy="bayes", tolerance=0.2)
 FACTORS = (1.0, 1 / 16, 1 / 4, 1 / 2, 2.0)
 """Multiples of the budget at which the EMC is evaluated."""
 DOUBLINGS = (0, 2)
-"""Log2 of the budgets of the searches, relative to those of the specs."""
+"""log2(budget of a search / budget of its spec)."""
 TUNED_ON = ("mlp_relu", "cnn_norm", "muon", "mlp_tanh", "vit")
 """Models on which the prior of the growth laws was chosen."""
 
 
 def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, float]]:
-    """Run one search.
+    """Replay one search, and evaluate its EMC at other budgets.
 
     Returns:
-        (1, cost in whole training runs); then for each of ``FACTORS`` (whether the interval
-        contains the true EMC, log(EMC / true EMC)), or (nan, nan) if the true EMC is not recorded.
+        Pairs. First: (1, cost in whole training runs). Then, for each of ``FACTORS``: (whether the
+        interval contains the true EMC, log(EMC / true EMC)), or (nan, nan) if the true EMC is
+        larger than all recorded n.
     """
     world, rng = TimedWorld(model, doublings), np.random.default_rng([seed, doublings])
     start = draw_start(world.emc(world.budget), rng)

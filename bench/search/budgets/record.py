@@ -31,18 +31,18 @@ from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 
 MODELS = Path(__file__).parent
 DOUBLINGS = np.arange(-5, 6)
-"""Log2 of the recorded budgets, relative to the budget of the search."""
+"""log2(recorded budget / budget of the search)."""
 REPEATS = 16
 SIZES = 12
 RANGE = 4.0
-"""The recorded n range from the EMC of a pilot search / RANGE to the EMC * RANGE."""
+"""Recorded n lie between EMC / RANGE and EMC * RANGE, where a pilot search gives the EMC."""
 START_DIVISORS = (24, 15, 9.6, 6.2)
-"""The EMC of the pilot search divided by each of these is recorded too, for starts of searches."""
+"""Training runs are also recorded at the EMC divided by these numbers, where searches start."""
 VERDICTS = ("fit", "not_fit", "unconverged", "unstable", "diverged")
 
 
 def with_largest_budget(training: Training) -> Training:
-    """Return the procedure with the largest recorded budget and without early stopping."""
+    """Return training settings with the largest recorded budget and without early stopping."""
     assert training.steps is not None
     factor = 2 ** int(DOUBLINGS.max())
     gates = Gates(plateau=PlateauGate(mode="off"), gradient=GradientGate(mode="off"))
@@ -52,7 +52,7 @@ def with_largest_budget(training: Training) -> Training:
 def outcome_at_budget(
     training: Training, n: int, probe: ProbeRecord | Outcome, budget: int
 ) -> tuple[int, int, int]:
-    """Return the outcome of a recorded training run with a smaller budget (updates).
+    """Return the outcome that a recorded training run would have with a smaller budget (updates).
 
     Returns:
         Index of the verdict in ``VERDICTS``, number of updates, number of missed samples.
@@ -119,7 +119,7 @@ def record(name: str) -> None:
 
 
 def _write(path: Path, pilot: int, steps: int, rows: list[list[int]]) -> None:
-    """Replace the file. Rows: n, repeat, then verdict, updates and missed samples per budget."""
+    """Replace a file. Rows: n, repeat; verdict, updates and missed samples at each budget."""
     new = path.with_suffix(".new.npz")
     np.savez_compressed(
         new, pilot=np.int64(pilot), budget=np.int64(steps), rows=np.array(rows, np.int64)

@@ -1,4 +1,4 @@
-"""Compare EMCs computed for other budgets with EMCs measured at them (docs/search.md).
+"""Compare EMCs computed for other budgets with measured EMCs (docs/search.md).
 
 Usage: python -m bench.search.budgets.sweeps [--runs runs/budgets] [MODEL ...]
 Runs or resumes one sweep for each model, with two seeds and with 1/16 to 2 times the budget of its
@@ -34,7 +34,7 @@ def run_sweep(model: str, runs: Path) -> tuple[int, flexhpc.Run]:
 
 
 def compare(budget: int, run: flexhpc.Run) -> dict[float, list[tuple[bool, float]]]:
-    """Compare EMCs computed from the points with one budget with those measured at other budgets.
+    """Compare EMCs that points with one budget give for other budgets with the measured EMCs.
 
     Returns:
         For each of ``FACTORS`` and each seed: whether the interval contains the measured EMC, and

@@ -18,12 +18,12 @@ class TimedWorld:
     """A world with one budget that draws from the recorded training runs of one model.
 
     The quantiles of the time to fit are interpolated between the recorded n, so P(fit | n) is known
-    exactly at any n and budget. A failing training run is drawn from the recorded ones at the
-    nearest n at which training runs failed.
+    exactly at any n and budget. A failed training run is drawn from the recorded failures at the
+    nearest n.
 
     Args:
         name: name of the model.
-        doublings: log2 of the budget relative to that of the spec.
+        doublings: log2(budget / budget of the spec).
     """
 
     n_limit = 20_000
@@ -45,12 +45,12 @@ class TimedWorld:
         self._log_times = np.array(
             [monotone.fit_transform(np.log(self.sizes), column) for column in quantiles.T]
         ).T
-        """Log update of the fit, shape (recorded n, levels); large if it never fits."""
+        """Log of the update of the fit, shape (recorded n, levels); large without a fit."""
 
     def log_times(self, n: float) -> Floats:
-        """Return the quantiles of the log update at which a training run with n samples fits.
+        """Return quantiles of the log of the update at which a training run on n samples fits.
 
-        They are extrapolated below the smallest recorded n.
+        Below the smallest recorded n, the quantiles are extrapolated.
         """
         log_n = np.log(self.sizes)
         low = int(np.clip(np.searchsorted(log_n, math.log(n)) - 1, 0, len(log_n) - 2))
