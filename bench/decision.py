@@ -31,7 +31,7 @@ from flexhpc.analysis import decision, effect
 from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, load_points
 from flexhpc.config.sections.compare import Compare
-from flexhpc.search import Estimate, advance
+from flexhpc.search import Estimate, next_probes
 from flexhpc.search.evidence import Floats
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, history_of
@@ -94,7 +94,7 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
         search = search.model_copy(update={"start": draw_start(emc, rng)})
         while True:
             clear_cache()
-            step = advance(search, n_limit, history_of(record.probes, point.training))
+            step = next_probes(search, n_limit, history_of(record.probes, point.training))
             if isinstance(step, Estimate):
                 break
             for probe in step:
@@ -208,7 +208,9 @@ def run_rounds(
             return result
         for status in result.next_points:
             record = records[status.point.id]
-            record = record.at_probe_count(list(record.estimates)[-1 if result.precise else 0])
+            record = record.at_probe_count(
+                list(record.estimates)[-1 if result.next_is_precise else 0]
+            )
             statuses[status.point.id] = replace(
                 status, state="done", record=record, estimate=record.estimate
             )

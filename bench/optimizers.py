@@ -40,7 +40,7 @@ def random_digits() -> ProbeData:
     seeds = ProbeSeeds.of(0, SIZE, 0, nested=False)
     ids = draw_subset(digits.pool, SIZE, seeds.subset)
     return ProbeData(
-        inputs=torch.from_numpy(digits.standardised(ids)),
+        inputs=torch.from_numpy(digits.select_inputs(ids)),
         labels=torch.from_numpy(digits.labels[ids]),
         init_seed=seeds.init,
         order_seed=seeds.order,

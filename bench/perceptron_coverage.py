@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Estimate, ProbeResult, advance
+from flexhpc.search import Estimate, ProbeResult, next_probes
 
 START, N_LIMIT = 8, 5000
 MARGIN = 1e-7
@@ -60,7 +60,7 @@ def search(dims: int, seed: int) -> Estimate:
     rng = np.random.default_rng([dims, seed])
     settings = Bayes(policy="bayes", start=START)
     history: list[ProbeResult] = []
-    while isinstance(step := advance(settings, N_LIMIT, history), list):
+    while isinstance(step := next_probes(settings, N_LIMIT, history), list):
         for n, repeat, *_ in step:
             fit = separable(rng.normal(size=(n, dims)), rng.choice([-1.0, 1.0], size=n))
             history.append(

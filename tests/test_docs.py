@@ -230,4 +230,4 @@ def test_pages_build_without_warnings(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_site_contains_the_api_reference(tmp_path: Path) -> None:
     reference = (build_site(tmp_path) / "api" / "flexhpc.search.html").read_text()
-    assert "flexhpc.search.advance" in reference
+    assert "flexhpc.search.next_probes" in reference

@@ -23,7 +23,7 @@ from bench.findings.records import load_records
 from flexhpc.analysis.comparison import compare_as_specified, requested_comparisons
 from flexhpc.analysis.decision import cost_in_trainings
 from flexhpc.config.sections.compare import Decide
-from flexhpc.search import Estimate, advance
+from flexhpc.search import Estimate, next_probes
 from flexhpc.store.record import PointRecord, history_of
 from flexhpc.store.status import PointStatus
 
@@ -41,7 +41,7 @@ def add_coarse_estimate(status: PointStatus) -> PointRecord:
     assert record.estimate is not None
     history = history_of(record.probes, point.training)
     for count in range(1, len(history)):
-        step = advance(
+        step = next_probes(
             point.search.coarse(), record.header.n_limit, history[:count], point.coordinates,
             point.training.doubling,
         )  # fmt: skip

@@ -67,7 +67,7 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
         ]
         record = PointRecord(
             header=Header(point=point.canonical, **content["header"]), probes=probes,
-            estimate=Estimate.of(content["estimate"]), evaluation=content["evaluation"],
+            estimate=Estimate.from_stored(content["estimate"]), evaluation=content["evaluation"],
         )  # fmt: skip
         statuses.append(
             PointStatus(point=point, state="done", record=record, estimate=record.estimate)

@@ -23,7 +23,7 @@ from bench.search.replay import draw_start, unit_cost
 from bench.search.worlds import RATES, RecordedWorld, true_emc
 from flexhpc.config import load_points
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Estimate, ProbeResult, advance
+from flexhpc.search import Estimate, ProbeResult, next_probes
 
 NEAR = 0.05
 """The chosen arm is near the best arm if its EMC is smaller by at most this fraction."""
@@ -49,7 +49,7 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
         coordinates = [()]
     history: list[ProbeResult] = []
     while True:
-        step = advance(search, RecordedWorld.n_limit, history, coordinates)
+        step = next_probes(search, RecordedWorld.n_limit, history, coordinates)
         if isinstance(step, Estimate):
             break
         history += [worlds[arms[probe.arm]].draw(probe.n, rng).result(probe) for probe in step]

@@ -21,7 +21,7 @@ import numpy as np
 from flexhpc.config import Point, load_points
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
-from flexhpc.search import Estimate, Probe, ProbeResult, advance
+from flexhpc.search import Estimate, Probe, ProbeResult, next_probes
 from flexhpc.store import history_of
 from flexhpc.training import Callbacks, Group
 
@@ -58,7 +58,7 @@ SEVERAL_ARMS = Ladder(
 def pilot_emc(point: Point, samples: Samples, group: Group, arm: int = 0) -> int:
     """Measure the EMC of one arm of a point by a search."""
     history: list[ProbeResult] = []
-    while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
+    while not isinstance(step := next_probes(point.search, samples.n_limit, history), Estimate):
         for n, repeat, *_ in step:
             probe = run_probe(point, samples, Probe(n, repeat, arm), None, group, Callbacks())
             history += history_of([replace(probe, arm=0)], point.training)

@@ -10,10 +10,10 @@ import numpy as np
 
 from bench.search.worlds import World, true_emc
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
+from flexhpc.search import Estimate, ProbeResult, estimate_so_far, next_probes
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.next_n import SearchState, ascending_ns, bisection, first_failure
+from flexhpc.search.next_n import SearchState, ascending_ns, replay_bisection, replay_growth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def replay_search(
     while True:
         clear_cache()
         start = time.process_time()
-        step = advance(search, world.n_limit, history)
+        step = next_probes(search, world.n_limit, history)
         seconds += time.process_time() - start
         if isinstance(step, Estimate):
             break
@@ -116,9 +116,11 @@ def replay_walk(
     cost = 0
     while True:
         if growth is None:
-            state = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
+            state = replay_bisection(
+                verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit
+            )
         else:
-            state = first_failure(verdicts.get, ascending_ns(start, growth, world.n_limit))
+            state = replay_growth(verdicts.get, ascending_ns(start, growth, world.n_limit))
         if state.next_n is None:
             break
         run = world.draw(state.next_n, rng)

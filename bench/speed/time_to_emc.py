@@ -68,7 +68,7 @@ def by_hand(spec: Path) -> float:
 
     def fits(n: int) -> bool:
         ids = samples.pool[torch.randperm(len(samples.pool), generator=generator)[:n].numpy()]
-        inputs = torch.from_numpy(samples.standardised(ids))
+        inputs = torch.from_numpy(samples.select_inputs(ids))
         labels = torch.from_numpy(samples.labels[ids])
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         network: nn.Module = build(model, samples.shape, samples.classes)

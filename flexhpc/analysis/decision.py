@@ -29,7 +29,7 @@ from flexhpc.analysis.effect import Effect, GroupKey, Pairing, effects_of, with_
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import is_precise
 from flexhpc.search.design import CostModel
-from flexhpc.search.stages import at_stage
+from flexhpc.search.stages import results_at_stage
 from flexhpc.store import history_of
 from flexhpc.store.status import PointStatus
 
@@ -116,7 +116,8 @@ class Decision:
         next_points: points of the next round that are not measured to its precision yet.
         later_points: points of the round after next that are not in ``next_points``, needed if the
             next round gives no verdict; empty if ``max_cost`` is set.
-        precise: whether the next round requires the tolerance of the spec, not the coarse one.
+        next_is_precise: whether the next round requires the tolerance of the spec, not the coarse
+            one.
         ended_by: why no further round follows; None if another round follows.
         rounds: number of completed rounds; max_rounds: maximum number of rounds.
         seeds: number of seeds in the next round, or in the last round if no round follows.
@@ -129,7 +130,7 @@ class Decision:
     effects: list[Effect]
     next_points: list[PointStatus]
     later_points: list[PointStatus]
-    precise: bool
+    next_is_precise: bool
     ended_by: EndedBy | None
     rounds: int
     max_rounds: int
@@ -237,7 +238,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
             next_points, ended_by = [], "max_cost"
     return Decision(
         effects=[effects[key] for key in design.comparisons if key in effects],
-        next_points=next_points, later_points=later_points, precise=completed > 0,
+        next_points=next_points, later_points=later_points, next_is_precise=completed > 0,
         ended_by=ended_by, rounds=completed, max_rounds=len(rounds), seeds=round_.seeds,
         total=len(design.comparisons), trainings=sum(costs.values()),
         fixed_cost=cost_per_point * len(design.listed),
@@ -384,5 +385,5 @@ def cost_in_trainings(status: PointStatus) -> float:
     if status.record is None or not status.record.probes:
         return 0.0
     history = history_of(status.record.probes, status.point.training)
-    history = at_stage(history, max(result.stage for result in history))
+    history = results_at_stage(history, max(result.stage for result in history))
     return CostModel.from_history(history).cost_in_full_runs(history)

@@ -28,8 +28,11 @@ _CURVE_VALUES, _LOSS_VALUES = 40, 24
 def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
     """Return the page data of each of the first 1,000 points; None for points without a probe."""
     shown = statuses[:MAX_POINTS]
-    losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
-    return [point_details(status, losses=losses) if status.record else None for status in shown]
+    include_losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
+    return [
+        point_details(status, include_losses=include_losses) if status.record else None
+        for status in shown
+    ]
 
 
 def json_for_script(value: Any) -> str:
@@ -38,11 +41,11 @@ def json_for_script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def point_details(status: PointStatus, *, losses: bool = True) -> Details:
+def point_details(status: PointStatus, *, include_losses: bool = True) -> Details:
     """Return the data of a point for the report page, including all its training runs in order.
 
     Args:
-        status: a point that has a record; losses: whether to include the loss curves.
+        status: a point that has a record; include_losses: whether to include the loss curves.
     """
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
@@ -68,17 +71,19 @@ def point_details(status: PointStatus, *, losses: bool = True) -> Details:
         "ends": ends,
         "ended": ending_text(status),
         "curve": _fit_curve(status),
-        "probes": [_probe_values(run, best, losses=losses) for run in record.training_runs],
+        "probes": [
+            _probe_values(run, best, include_losses=include_losses) for run in record.training_runs
+        ],
     }  # fmt: skip
 
 
-def _probe_values(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
+def _probe_values(probe: ProbeSummary, best: int, *, include_losses: bool) -> list[Any]:
     """Return the values of a probe, in the order that ``report.js`` expects."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
         int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
-        *_subsample_losses(probe.loss_curve if losses else ()),
+        *_subsample_losses(probe.loss_curve if include_losses else ()),
     ]  # fmt: skip
 
 

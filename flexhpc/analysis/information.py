@@ -45,7 +45,7 @@ class StoredBits:
     low: float | None
     high: float | None
 
-    def per(self, size: int) -> StoredBits:
+    def divided_by(self, size: int) -> StoredBits:
         """Divide the values by a size, such as the number of parameters."""
         low, high = (None if end is None else end / size for end in (self.low, self.high))
         return StoredBits(mean=self.mean / size, low=low, high=high)

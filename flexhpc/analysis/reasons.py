@@ -97,7 +97,7 @@ def ending_text(status: PointStatus) -> str:
     return f"{ending} (wide)" if exceeds_tolerance(status.point.search, estimate) else ending
 
 
-def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+def emc_warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
     """Return the warnings about EMCs, each with the points that it applies to."""
     texts = (WIDER, ONE_TRAINING, AT_EDGE, NOT_SATURATED)
     groups: dict[str, list[PointStatus]] = {text: [] for text in texts}
@@ -118,7 +118,8 @@ def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatu
 def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
     """Return one line per warning, with the number of points that it applies to."""
     return [
-        f"{len(points)} of {len(statuses)} points: {text}." for text, points in warnings(statuses)
+        f"{len(points)} of {len(statuses)} points: {text}."
+        for text, points in emc_warnings(statuses)
     ]
 
 

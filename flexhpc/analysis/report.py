@@ -184,7 +184,7 @@ def write_report(
         has_doubling=any(row["doubling"] for row in rows),
         plain_text=plain_text,
         format_cell=_format_cell,
-        warnings=reasons.warnings(statuses),
+        warnings=reasons.emc_warnings(statuses),
         censored=reasons.censored_by_reason(statuses),
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,

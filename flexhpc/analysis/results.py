@@ -112,7 +112,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
         return None
     else:
         stored = max_label_information(status.history, record.header.classes)
-    return None if stored is None else stored.per(record.header.params)
+    return None if stored is None else stored.divided_by(record.header.params)
 
 
 def _count_detections(record: PointRecord, gate: str) -> int | None:

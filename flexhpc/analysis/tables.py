@@ -207,7 +207,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
 
 
 def print_results(
-    statuses: Sequence[PointStatus], compare: Sequence[Compare] = (), *, reasons: bool = True
+    statuses: Sequence[PointStatus], compare: Sequence[Compare] = (), *, show_reasons: bool = True
 ) -> None:
     """Print the results table, followed by failures, warnings and comparisons.
 
@@ -215,14 +215,14 @@ def print_results(
         statuses: status of each point; points that failed for a common reason before any probe
             finished have no row.
         compare: comparisons requested by the spec.
-        reasons: whether to print the common reasons.
+        show_reasons: whether to print the common reasons.
     """
     console = make_console()
     short = without_shared_entries(statuses)
     common, others = common_failures(short)
     if others:
         console.print(results_table(others, console.width))
-    lines = [*(common_failure_lines(common) if reasons else []), *warning_lines(short)]
+    lines = [*(common_failure_lines(common) if show_reasons else []), *warning_lines(short)]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if compare:
@@ -311,17 +311,21 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
 
 
 def status_view(
-    statuses: Sequence[PointStatus], width: int, rows: int | None = None, *, reasons: bool = True
+    statuses: Sequence[PointStatus],
+    width: int,
+    rows: int | None = None,
+    *,
+    show_reasons: bool = True,
 ) -> RenderableType:
     """Return the status table, followed by one line per group of :func:`common_failures`.
 
     Args:
         statuses: status of each point; width: width of the terminal (characters).
         rows: maximum number of lines; None for no limit.
-        reasons: whether to add the lines of common failures.
+        show_reasons: whether to add the lines of common failures.
     """
     common, others = common_failures(without_shared_entries(statuses))
-    lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
+    lines = [Text(x, style="red") for x in common_failure_lines(common)] if show_reasons else []
     if not others:
         return Group(*lines)
     max_rows = len(others) if rows is None else rows - len(lines)

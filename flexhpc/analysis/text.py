@@ -41,17 +41,17 @@ def interval_text(estimate: Estimate | EmcInterval | None) -> str:
     return interval if estimate.censored == "left" else f"{estimate.emc} {interval}"
 
 
-def doubling_text(estimate: Estimate | None, *, interval: bool = False) -> str:
+def doubling_text(estimate: Estimate | None, *, with_interval: bool = False) -> str:
     """Format the factor by which twice the budget would raise EMC: ``x1.34``, ``x1.3 [1.2, 1.5]``.
 
     Args:
         estimate: EMC estimate; the text is empty if its ``doubling`` is unknown.
-        interval: whether to add the interval.
+        with_interval: whether to add the interval.
     """
     if estimate is None or estimate.doubling is None:
         return ""
     low, middle, high = estimate.doubling
-    return f"x{middle:.2f} [{low:.2f}, {high:.2f}]" if interval else f"x{middle:.2f}"
+    return f"x{middle:.2f} [{low:.2f}, {high:.2f}]" if with_interval else f"x{middle:.2f}"
 
 
 def emc_or_bound(estimate: Estimate) -> int:

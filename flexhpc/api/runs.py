@@ -193,7 +193,7 @@ class Measurement:
         text = f"{label}EMC {emc_text(self.estimate)}"
         if (budget := self.status.point.training.budget) is not None:
             text += f" at {budget_value(self.status):,} {budget[0].replace('_', ' ')}"
-        if doubling := doubling_text(self.estimate, interval=True):
+        if doubling := doubling_text(self.estimate, with_interval=True):
             text += f"; twice the budget: {doubling}"
         return f"<{text}; {self.status.training_runs} training runs>"
 

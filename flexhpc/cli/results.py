@@ -56,7 +56,7 @@ def status(
                 view.update(statuses)
                 time.sleep(0.5)
                 statuses = read_statuses()
-    console.print(status_view(statuses, console.width, reasons=False))
+    console.print(status_view(statuses, console.width, show_reasons=False))
     _exit_if_failed(statuses)
 
 
@@ -95,7 +95,7 @@ def results(
     statuses = with_eps_estimates(StatusReader(folder, points).read(), errors)
     statuses = with_budget_estimates(statuses, budgets)
     if form is options.Format.table:
-        print_results(statuses, sweep.compare, reasons=False)
+        print_results(statuses, sweep.compare, show_reasons=False)
         _exit_if_failed(statuses)
         return
     rows = [row_of(status) for status in statuses]

@@ -99,7 +99,7 @@ def _print_outcome(
     statuses = result.statuses
     run = RunFolder(path)
     compare = [] if result.interrupted else requested_comparisons(run.spec.read_text())
-    print_results(statuses, compare, reasons=result.interrupted)
+    print_results(statuses, compare, show_reasons=result.interrupted)
     for decision in result.decisions:
         typer.echo(decision.text)
     for line in tracking_warnings(run):

@@ -130,7 +130,7 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
     return len(np.unique(group[is_minority])), ids[is_minority]
 
 
-def conflict_groups(
+def count_conflict_groups(
     summary: Summary, labels: Ints, pool: Ints
 ) -> list[tuple[tuple[int, ...], int]]:
     """Count the groups of identical inputs with different labels, by the counts of their labels.

@@ -13,7 +13,7 @@ from flexhpc.config.sections.data import Data
 from flexhpc.data.dataset import Array, Ints, Mask, Source, Split, Summary
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import (
-    conflict_groups,
+    count_conflict_groups,
     draw_labels,
     find_conflicts,
     merge_labels,
@@ -21,7 +21,7 @@ from flexhpc.data.labelling import (
     training_mask,
 )
 from flexhpc.data.sources import open_source
-from flexhpc.data.standard_files import default_folders
+from flexhpc.data.standard_files import default_folder_settings
 from flexhpc.data.summary import moments, moments_per_pixel, pool_moments, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
@@ -47,7 +47,7 @@ class Samples:
         unfittable: number of samples whose label is not the majority label of identical inputs, so
             that a perfect fit is impossible; see :func:`flexhpc.data.labelling.find_conflicts`.
         conflict_groups: numbers of groups of identical inputs with different labels in the pool, by
-            the counts of their labels; see :func:`flexhpc.data.labelling.conflict_groups`.
+            the counts of their labels; see :func:`flexhpc.data.labelling.count_conflict_groups`.
         fingerprint: hash of the content of the data set.
     """
 
@@ -68,8 +68,8 @@ class Samples:
         """Shape of one sample."""
         return self.source.train.shape
 
-    def standardised(self, ids: Ints) -> Array:
-        """Return the standardised inputs of the samples ``ids``, float32 (len(ids), ...)."""
+    def select_inputs(self, ids: Ints) -> Array:
+        """Return the network inputs of the samples ``ids``, float32 (len(ids), ...)."""
         return self.inputs.select(ids)
 
 
@@ -95,8 +95,8 @@ class TestSet:
         """Return the number of test samples."""
         return len(self.labels)
 
-    def standardised(self, ids: Ints) -> Array:
-        """Return standardised inputs, float32 (len(ids), ...); ids range from 0 to m - 1."""
+    def select_inputs(self, ids: Ints) -> Array:
+        """Return network inputs, float32 (len(ids), ...); ids range from 0 to m - 1."""
         return self.inputs.select(self.rows[ids])
 
 
@@ -172,7 +172,7 @@ def load_samples(data: Data, seed: int) -> Samples:
         n_limit=min(len(pool), data.n_max or len(pool)),
         conflicts=groups,
         unfittable=len(unfittable),
-        conflict_groups=conflict_groups(loaded.summary, labels, pool) if identical else [],
+        conflict_groups=count_conflict_groups(loaded.summary, labels, pool) if identical else [],
         fingerprint=loaded.summary.fingerprint,
     )
 
@@ -219,7 +219,9 @@ def _load_source(data: Data, seed: int) -> _LoadedSource:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
     section = data.model_dump_json(include=keys, exclude_none=True)
     # The default folders are part of the cache key, because a notebook may change them.
-    return _load_source_cached(type(data), section, seed if data.seeded else 0, default_folders())
+    return _load_source_cached(
+        type(data), section, seed if data.seeded else 0, default_folder_settings()
+    )
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,7 @@ from flexhpc.config.tuned_section import build_section
 from flexhpc.config.variants import variants, with_default
 from flexhpc.config.yaml_reader import parse
 from flexhpc.data.packed import PackedFile, Progress, is_packed, open_packed, write_packed
-from flexhpc.data.sources import open_files, values_of_reading_keys
+from flexhpc.data.sources import open_original_files, reading_options
 from flexhpc.errors import InputError, PointError
 
 _SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
@@ -45,11 +45,11 @@ def prepare(
     data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
         raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
-    packed_keys = values_of_reading_keys(data)
+    packed_keys = reading_options(data)
     target = out or Path("data") / f"{_default_name(data)}.packed"
     try:
         _check_overwrite(target, None if out is not None else packed_keys)
-        return write_packed(open_files(data, 0), packed_keys, target, progress)
+        return write_packed(open_original_files(data, 0), packed_keys, target, progress)
     except OSError as error:
         raise PointError(
             f"{target}: cannot be written ({error.strerror}); choose another path with --out"

@@ -20,8 +20,8 @@ from flexhpc.data.standard_files import folders_to_search
 from flexhpc.errors import PointError
 
 
-def values_of_reading_keys(data: Data) -> dict[str, Any]:
-    """Return a dict of the keys that determine how samples are read; omit keys that are None."""
+def reading_options(data: Data) -> dict[str, Any]:
+    """Return the values of the keys that determine how samples are read; omit values of None."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -33,10 +33,10 @@ def open_source(data: Data, seed: int) -> Source:
         PointError: the data is missing, unreadable, of the wrong shape, or was packed with
             different keys.
     """
-    return _open_packed(data) or open_files(data, seed)
+    return _open_packed(data) or open_original_files(data, seed)
 
 
-def open_files(data: Data, seed: int) -> Source:
+def open_original_files(data: Data, seed: int) -> Source:
     """Open the samples of a ``data`` section without searching for a packed file.
 
     Raises:
@@ -76,7 +76,7 @@ def _open_packed(data: Data) -> Source | None:
 
 def _describe_mismatch(packed_keys: dict[str, Any], data: Data) -> str | None:
     """Describe how a packed file's keys differ from a section; return None if they match."""
-    required = values_of_reading_keys(data)
+    required = reading_options(data)
     if "colour" not in packed_keys:
         required.pop("colour", None)
         if "side" not in packed_keys:

@@ -54,7 +54,7 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
     return folders
 
 
-def default_folders() -> tuple[str | None, ...]:
+def default_folder_settings() -> tuple[str | None, ...]:
     """Return the working directory and environment variables that determine the folders to search.
 
     The working directory is None if it was removed; a variable is None if it is not set.

@@ -326,7 +326,9 @@ def _select_points(
     selection: dict[str, bool] = {}
     for decision in decisions:
         for status in decision.next_points:
-            selection[status.point.id] = selection.get(status.point.id, False) or decision.precise
+            selection[status.point.id] = (
+                selection.get(status.point.id, False) or decision.next_is_precise
+            )
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
             selection.setdefault(status.point.id, False)

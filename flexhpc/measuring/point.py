@@ -16,7 +16,7 @@ from flexhpc.measuring.evaluation import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import final_state_path, run_probe
 from flexhpc.models import count_bits, count_parameters
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
+from flexhpc.search import Estimate, Probe, ProbeResult, estimate_so_far, next_probes
 from flexhpc.search.stages import runs_without_state
 from flexhpc.store import (
     Header,
@@ -142,7 +142,7 @@ def _search(
             raise batch_of_one
 
     while True:
-        proposal = advance(point.search, samples.n_limit, history, point.coordinates, doubling)
+        proposal = next_probes(point.search, samples.n_limit, history, point.coordinates, doubling)
         if isinstance(proposal, Estimate):
             return _store_estimate(proposal, path, callbacks)
         try:

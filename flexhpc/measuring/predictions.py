@@ -29,7 +29,7 @@ def logits_of(
     with torch.no_grad():
         batch_size = chunk_size(samples.inputs.rows.shape[1:], _BATCH_SIZE)
         for batch in np.array_split(ids, -(-len(ids) // batch_size)):
-            inputs = torch.from_numpy(samples.standardised(batch)).to(device, dtype)
+            inputs = torch.from_numpy(samples.select_inputs(batch)).to(device, dtype)
             logits.append(network(inputs).double().cpu())
     return torch.cat(logits)
 

@@ -64,7 +64,7 @@ def run_training(
     subset = draw_subset(samples.pool, n, seeds.subset)
     labels = samples.labels[subset]
     if point.data.tokens:
-        labels = samples.standardised(subset).astype(np.int64)
+        labels = samples.select_inputs(subset).astype(np.int64)
     prompt = getattr(point.data, "prompt", 0)
     started = time.monotonic()
 
@@ -86,7 +86,7 @@ def run_training(
             call = TrainerCall(
                 trainer=training.custom_trainer,
                 seconds=training.seconds,
-                inputs=samples.standardised(subset),
+                inputs=samples.select_inputs(subset),
                 labels=labels,
                 classes=samples.classes,
                 seeds=seeds,
@@ -128,7 +128,7 @@ def _inputs_on_device(
             rows, *moments = pixels
             mean, deviation = (torch.tensor(moment, device=device) for moment in moments)
             return torch.from_numpy(rows).to(device), (mean, deviation)
-    return torch.from_numpy(samples.standardised(subset)).to(device), None
+    return torch.from_numpy(samples.select_inputs(subset)).to(device), None
 
 
 def run_probe(

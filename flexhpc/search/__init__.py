@@ -13,9 +13,9 @@ from flexhpc.search.history import (
     Probe,
     ProbeResult,
 )
-from flexhpc.search.policy import advance, estimate_so_far, is_precise, round_size
+from flexhpc.search.policy import estimate_so_far, is_precise, next_probes, round_size
 
 __all__ = [
-    "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "advance",
-    "cost_bound", "estimate_at", "estimate_so_far", "is_precise", "round_size",
+    "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "cost_bound",
+    "estimate_at", "estimate_so_far", "is_precise", "next_probes", "round_size",
 ]  # fmt: skip

@@ -22,9 +22,9 @@ from flexhpc.search.next_n import (
     FitDecision,
     SearchState,
     ascending_ns,
-    bisection,
-    decide_by_quorum,
     max_probes_per_n,
+    quorum_decision,
+    replay_bisection,
 )
 from flexhpc.search.policy import Policy, Proposal, make_estimate
 
@@ -76,20 +76,20 @@ def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[Searc
     All bisections use the same probes. Each starts at the largest n that fitted in the previous
     bisection. The iterator stops after the first bisection that needs another probe.
     """
-    decisions = [decide_by_quorum(history, search.seeds_per_n)]
+    decisions = [quorum_decision(history, search.seeds_per_n)]
     decisions += [
-        _decide_by_error(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())
+        _error_decision(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())
     ]
     start = search.start
     for decide in decisions:
-        state = bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
+        state = replay_bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
         yield state
         if state.next_n is not None:
             return
         start = state.bracket.largest_fit or 1
 
 
-def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> FitDecision:
+def _error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
     This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over all
@@ -120,7 +120,7 @@ def _fit_estimate(
         emc = math.isqrt(low * high)
     else:
         emc = min(max(1, round(middle)), n_limit)
-    return EmcInterval.within(emc, lower, upper, bracket.censored)
+    return EmcInterval.from_ends(emc, lower, upper, bracket.censored)
 
 
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
@@ -134,7 +134,7 @@ def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) 
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)
     low, high = bracket.largest_fit, bracket.smallest_fail
     emc = low or 0 if low is None or high is None else math.isqrt(low * high)
-    return EmcInterval.within(emc, lower, upper, bracket.censored)
+    return EmcInterval.from_ends(emc, lower, upper, bracket.censored)
 
 
 POLICY = Policy(propose=propose, estimate=estimate, probe_bound=probe_bound)

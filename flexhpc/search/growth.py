@@ -15,9 +15,9 @@ from flexhpc.search.history import TAILS, Bracket, EmcInterval, EndedBy, Estimat
 from flexhpc.search.next_n import (
     SearchState,
     ascending_ns,
-    decide_by_quorum,
-    first_failure,
     max_probes_per_n,
+    quorum_decision,
+    replay_growth,
 )
 from flexhpc.search.policy import Policy, Proposal, make_estimate
 
@@ -25,7 +25,7 @@ _CURVES = 200
 
 
 def _replay(search: Growth, n_limit: int, history: History) -> SearchState:
-    return first_failure(decide_by_quorum(history, search.seeds_per_n), _ns_to_try(search, n_limit))
+    return replay_growth(quorum_decision(history, search.seeds_per_n), _ns_to_try(search, n_limit))
 
 
 def _ns_to_try(search: Growth, n_limit: int) -> list[int]:
@@ -50,7 +50,7 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
         return None
     curve = posterior(history, n_limit)
     lower, upper = _prediction_interval(curve, search, n_limit)
-    fit = EmcInterval.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
+    fit = EmcInterval.from_ends(bracket.largest_fit or 0, lower, upper, bracket.censored)
     return make_estimate(search, history, curve, fit, bracket)
 
 

@@ -140,7 +140,7 @@ class EmcInterval:
     censored: Censored
 
     @classmethod
-    def within(cls, emc: int, lower: float, upper: float, censored: Censored) -> EmcInterval:
+    def from_ends(cls, emc: int, lower: float, upper: float, censored: Censored) -> EmcInterval:
         """Create an interval whose ends are rounded outwards to integers.
 
         The lower end of a left-censored interval is 0; a right-censored interval has no upper end.
@@ -174,10 +174,10 @@ class EmcInterval:
         """
         lower, middle, upper = quantiles
         if not fits:
-            return cls.within(0, lower, upper, "left")
+            return cls.from_ends(0, lower, upper, "left")
         if not any_failed or middle >= n_limit:
-            return cls.within(n_limit if any_failed else max(fits), lower, upper, "right")
-        return cls.within(max(1, round(middle)), lower, upper, "none")
+            return cls.from_ends(n_limit if any_failed else max(fits), lower, upper, "right")
+        return cls.from_ends(max(1, round(middle)), lower, upper, "none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,7 +260,7 @@ class Estimate:
         return Bracket(largest_fit=self.largest_fit, smallest_fail=self.smallest_fail)
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Estimate:
+    def from_stored(cls, stored: Mapping[str, Any]) -> Estimate:
         """Create an estimate from the plain values that a point file stores."""
         by_eps = {eps: EmcInterval(**values) for eps, values in stored["by_eps"].items()}
         keys = ("width", "lapse", "doubling", "gain")
@@ -279,7 +279,7 @@ def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
     return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
 
 
-def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
+def majority_fits(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
     """Decide by the majority of ``seeds_per_n`` probes whether an n fits.
 
     Return None if more probes are needed. If ``seeds_per_n`` is even, one more probe breaks a tie.

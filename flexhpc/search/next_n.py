@@ -16,7 +16,7 @@ from flexhpc.search.history import (
     History,
     accepted_probes,
     group_by_n,
-    quorum,
+    majority_fits,
 )
 
 FitDecision = Callable[[int], bool | None]
@@ -36,10 +36,10 @@ class SearchState:
     next_n: int | None = None
 
 
-def decide_by_quorum(history: History, seeds_per_n: int) -> FitDecision:
+def quorum_decision(history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether n fits by the majority of its accepted probes."""
     groups = group_by_n(accepted_probes(history))
-    return lambda n: quorum(groups.get(n, []), seeds_per_n)
+    return lambda n: majority_fits(groups.get(n, []), seeds_per_n)
 
 
 def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
@@ -52,7 +52,9 @@ def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
     return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
 
 
-def bisection(decide: FitDecision, *, start: int, tolerance: float, n_limit: int) -> SearchState:
+def replay_bisection(
+    decide: FitDecision, *, start: int, tolerance: float, n_limit: int
+) -> SearchState:
     """Double n from ``start`` until a failure (or halve until a fit), then bisect in log n.
 
     Args:
@@ -102,7 +104,7 @@ def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = Non
     return ns
 
 
-def first_failure(decide: FitDecision, ns: Sequence[int]) -> SearchState:
+def replay_growth(decide: FitDecision, ns: Sequence[int]) -> SearchState:
     """Raise n until the first failure (arXiv 2406.11463, section "EMC").
 
     The result is left-censored if the first n already fails, and right-censored if the last n fits.

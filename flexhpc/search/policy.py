@@ -30,7 +30,7 @@ from flexhpc.search.history import (
     Quantiles,
     accepted_probes,
 )
-from flexhpc.search.stages import at_stage
+from flexhpc.search.stages import results_at_stage
 
 _ARMS_FACTOR = 2.0
 """Factor by which ``max_cost`` is multiplied if keys are tuned."""
@@ -86,7 +86,7 @@ def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
     return search.max_cost * targets * (_ARMS_FACTOR if arms > 1 else 1.0)
 
 
-def advance(
+def next_probes(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     doubling: Doubling | None = None,
 ) -> list[Probe] | Estimate:  # fmt: skip
@@ -108,7 +108,7 @@ def advance(
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm, r.stage))
     stage = max((result.stage for result in rounds), default=0)
     while True:
-        results = at_stage(rounds, stage)
+        results = results_at_stage(rounds, stage)
         proposal = _propose_or_double(search, n_limit, results, coordinates, doubling, stage)
         if proposal != "doubling":
             break
@@ -205,14 +205,14 @@ def estimate_so_far(
     failures.
 
     Args:
-        search, n_limit, history, coordinates: as in :func:`advance`.
+        search, n_limit, history, coordinates: as in :func:`next_probes`.
         ended_by: why the search ended; None while it is running.
         stage: number of times that the budget was doubled; by default the largest ``stage`` in the
             history.
     """
     if stage is None:
         stage = max((result.stage for result in history), default=0)
-    history = at_stage(history, stage)
+    history = results_at_stage(history, stage)
     if not accepted_probes(history):
         if ended_by is None or not history:
             return None
@@ -273,7 +273,7 @@ def is_precise(
         history: probes from which the estimate was made.
         coordinates: coordinates of the arms.
         estimate: final estimate.
-        doubling: see :func:`advance`.
+        doubling: see :func:`next_probes`.
     """
     tolerance: float | None = getattr(search, "tolerance", None)
     if doubling is not None and not _ends_doubling(estimate, doubling):
@@ -284,7 +284,7 @@ def is_precise(
             return True
         if cap is not None and previous_cap is not None and cap <= previous_cap:
             return True
-    return isinstance(advance(search, n_limit, history, coordinates, doubling), Estimate)
+    return isinstance(next_probes(search, n_limit, history, coordinates, doubling), Estimate)
 
 
 def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:

@@ -18,7 +18,7 @@ FINAL_FAILURE = "diverged"
 """Verdict of a failed training run that cannot be continued."""
 
 
-def at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
+def results_at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
     """Return the result of each training run at a stage.
 
     ``time``, ``failed_after`` and ``share`` are converted to fractions of the budget of this stage.

@@ -59,16 +59,25 @@ _PER_PRODUCT = 8
 """Number of densities that are multiplied before a logarithm is taken."""
 
 
-def slope(u: float) -> Floats:
-    """Return d log EMC / d log budget of each law at exp(u) times the budget, shape (laws,)."""
-    return np.asarray(EARLY * expit(RATE * (SATURATES - u)))
+def slope(log_factor: float) -> Floats:
+    """Return d log EMC / d log budget of each law, shape (laws,).
+
+    Args:
+        log_factor: logarithm of the multiple of the budget at which the slope is computed.
+    """
+    return np.asarray(EARLY * expit(RATE * (SATURATES - log_factor)))
 
 
-def shift(u: float, laws: Index = slice(None)) -> Floats:
-    """Return the change of log EMC from the budget to exp(u) times the budget, shape (laws,)."""
+def shift(log_factor: float, laws: Index = slice(None)) -> Floats:
+    """Return the change of log EMC if the budget is multiplied by a factor, shape (laws,).
+
+    Args:
+        log_factor: logarithm of the factor.
+        laws: indices of the growth laws; by default all laws.
+    """
     early, saturates, rate = EARLY[laws], SATURATES[laws], RATE[laws]
-    bend = np.logaddexp(0, rate * (u - saturates)) - np.logaddexp(0, -rate * saturates)
-    return np.asarray(early * (u - bend / rate))
+    bend = np.logaddexp(0, rate * (log_factor - saturates)) - np.logaddexp(0, -rate * saturates)
+    return np.asarray(early * (log_factor - bend / rate))
 
 
 @dataclass(frozen=True, kw_only=True)

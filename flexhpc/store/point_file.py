@@ -172,14 +172,16 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
             ProbeSummary(**_read_fields(group), loss_curve=group["loss_curve"][:])
             for group in groups[len(probes) :]
         ]
-        estimate = Estimate.of(_read_fields(file["estimate"])) if "estimate" in file else None
+        estimate = (
+            Estimate.from_stored(_read_fields(file["estimate"])) if "estimate" in file else None
+        )
         return PointRecord(
             header=Header(**_read_fields(file)),
             probes=probes,
             estimate=estimate,
             evaluation=_read_fields(file["evaluation"]) if "evaluation" in file else None,
             estimates={
-                int(name): Estimate.of(_read_fields(file["estimates"][name]))
+                int(name): Estimate.from_stored(_read_fields(file["estimates"][name]))
                 for name in sorted(file.get("estimates", ()))
             }
             or ({len(probes): estimate} if estimate else {}),  # measured before there was a group

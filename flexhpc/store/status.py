@@ -10,7 +10,7 @@ from typing import Any, Literal
 from flexhpc.config import Point, Sweep, load_points
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
-from flexhpc.search.stages import at_stage
+from flexhpc.search.stages import results_at_stage
 from flexhpc.store import PointRecord, RunFolder, history_of, read_claim, read_point_file
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
@@ -88,7 +88,7 @@ class PointStatus:
         probes = self.record.probes
         stage = max((probe.stage for probe in probes), default=0)
         stage = max(stage, self.estimate.stage if self.estimate else 0)
-        history = at_stage(history_of(probes, self.point.training), stage)
+        history = results_at_stage(history_of(probes, self.point.training), stage)
         best = None if self.estimate is None else self.estimate.arm
         return [result for result in history if best is None or result.arm == best]
 

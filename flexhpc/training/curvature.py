@@ -121,7 +121,7 @@ def _extreme_ritz(
     return Ritz(products=count, **values)
 
 
-def hessian_product(
+def multiply_hessian(
     loss_of: Callable[[Tensor], Tensor],
     parameters: Sequence[Tensor],
     chunks: Sequence[Tensor],
@@ -196,7 +196,7 @@ def hessian_ritz(
 
     def part_product(part: int, vector: Tensor) -> Tensor:
         chunks = parts[part].split(chunk) if len(parts[part]) else ()
-        return hessian_product(loss_of, parameters, chunks, vector)
+        return multiply_hessian(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
         terms = [part_product(part, vector) for part in partition.local_parts]

@@ -106,7 +106,7 @@ class Evaluator:
         total = sum(self.group.all_reduce(losses).tolist())
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
-    def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
+    def evaluate_unless_missed(self, metrics: EpochMetrics | None) -> Evaluation | None:
         """Evaluate all samples, or return None if one of a few suspects is still missed.
 
         Suspects are samples that were missed late in the epoch or in the last evaluation. They are

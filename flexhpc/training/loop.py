@@ -223,7 +223,7 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         if not math.isfinite(loss):
             verdict = "diverged"
             break
-        evaluation = evaluation or evaluator.evaluate_if_fitted(metrics)
+        evaluation = evaluation or evaluator.evaluate_unless_missed(metrics)
         if evaluation is not None and evaluation.errors == 0:
             verdict = "fit"
             break

@@ -60,7 +60,7 @@ def test_chance_agrees_with_subsets_drawn_from_a_table(n: int, tmp_path: Path) -
     assert sum(count for _, count in samples.conflict_groups) == samples.conflicts
     draws = 3_000
     conflicts = sum(
-        has_conflict(samples.standardised(ids), samples.labels[ids])
+        has_conflict(samples.select_inputs(ids), samples.labels[ids])
         for ids in (draw_subset(samples.pool, n, seed) for seed in range(draws))
     )
     chance = chance_of_conflict(samples.conflict_groups, len(samples.pool), n)

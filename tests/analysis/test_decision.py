@@ -67,7 +67,7 @@ def run_rounds(
     decisions = [decide(list(statuses.values()), compare)]
     while decisions[-1].next_points:
         for status in decisions[-1].next_points:
-            precise = decisions[-1].precise
+            precise = decisions[-1].next_is_precise
             statuses[status.point.id] = measure(status.point, ratio, precise=precise)
         decisions.append(decide(list(statuses.values()), compare))
     return decisions, list(statuses.values())
@@ -94,7 +94,7 @@ def test_rounds_spend_the_error_rate(listed: int, maximum: int) -> None:
 def test_rounds_add_precision_and_then_seeds(points: list[Point]) -> None:
     decisions, _ = run_rounds(points, 1.1)
     rounds = [
-        (d.precise, sorted({s.point.seed for s in d.next_points}), len(d.next_points))
+        (d.next_is_precise, sorted({s.point.seed for s in d.next_points}), len(d.next_points))
         for d in decisions
     ]
     assert rounds == [

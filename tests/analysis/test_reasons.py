@@ -25,10 +25,10 @@ from flexhpc.analysis.reasons import (
     best_text,
     censored_by_reason,
     censoring_reason,
+    emc_warnings,
     ending_text,
     has_tuned_keys,
     warning_lines,
-    warnings,
 )
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import (
@@ -196,7 +196,7 @@ def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], ended_by: 
 def test_bisection_with_one_training_run_per_n_gives_a_warning(tmp_path: Path) -> None:
     single = ended(tmp_path, BISECTION, UNCENSORED, "tolerance")
     assert ending_text(single) == "bracket (wide)"
-    assert [text for text, _ in warnings([single])] == [WIDER, ONE_TRAINING]
+    assert [text for text, _ in emc_warnings([single])] == [WIDER, ONE_TRAINING]
     assert warning_lines([single])[1].startswith("1 of 1 points: one training run per n")
     note = point_description(single)
     assert "ended by: bracket (wide)" in note
@@ -206,13 +206,13 @@ def test_bisection_with_one_training_run_per_n_gives_a_warning(tmp_path: Path) -
     assert "1 of 1 points: one training run per n" in page
     search = "{policy: bisection, start: 16, seeds_per_n: 3}"
     three_seeds = ended(tmp_path, search, [o for o in UNCENSORED for _ in range(3)], "tolerance")
-    assert ONE_TRAINING not in dict(warnings([three_seeds]))
+    assert ONE_TRAINING not in dict(emc_warnings([three_seeds]))
 
 
 @pytest.mark.parametrize("ended_by", ["tolerance", "max_cost", "data"])
 def test_only_a_wide_interval_gives_a_warning(tmp_path: Path, ended_by: str) -> None:
     narrow = ended(tmp_path, BAYES, MANY_PROBES, ended_by)
-    assert (ending_text(narrow), warnings([narrow])) == (ended_by, [])
+    assert (ending_text(narrow), emc_warnings([narrow])) == (ended_by, [])
     wide = ended(tmp_path, BAYES, UNCENSORED[:4], ended_by)
     assert ending_text(wide) == f"{ended_by} (wide)"
     assert warning_lines([wide]) == [f"1 of 1 points: {WIDER}."]
@@ -248,7 +248,7 @@ def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, 
     assert has_tuned_keys([point])
     assert best_text(point) == text
     assert at_edge(point) is edge
-    assert (AT_EDGE in dict(warnings([point]))) is edge
+    assert (AT_EDGE in dict(emc_warnings([point]))) is edge
 
 
 def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_mean_and_deviation_exclude_held_out_samples() -> None:
     assert samples.inputs.mean.item() != load("digits").inputs.mean.item()
     raw = samples.inputs.rows[test.rows[:50]].astype(np.float32)
     np.testing.assert_array_equal(
-        test.standardised(np.arange(50)), (raw - samples.inputs.mean) / samples.inputs.deviation
+        test.select_inputs(np.arange(50)), (raw - samples.inputs.mean) / samples.inputs.deviation
     )
 
 
@@ -75,8 +75,8 @@ def test_test_files_are_standardised_with_the_training_moments(tmp_path: Path) -
     expected = (
         images[20:, None].astype(np.float32) - samples.inputs.mean
     ) / samples.inputs.deviation
-    np.testing.assert_array_equal(test.standardised(np.arange(10)), expected)
-    np.testing.assert_array_equal(test.standardised(np.array([7, 2])), expected[[7, 2]])
+    np.testing.assert_array_equal(test.select_inputs(np.arange(10)), expected)
+    np.testing.assert_array_equal(test.select_inputs(np.array([7, 2])), expected[[7, 2]])
     held_out = load_test_set(section(source="mnist", root=tmp_path, test_fraction=0.2), 0)
     assert len(held_out) == 4, "a fraction of the training samples"
 
@@ -85,15 +85,17 @@ def test_test_images_are_permuted_and_resized_like_training_images(tmp_path: Pat
     write_mnist_with_test_set(tmp_path)
     mnist = {"source": "mnist", "root": tmp_path}
     permuted = section(**mnist, inputs="permuted")
-    plain = load_test_set(section(**mnist), 4).standardised(np.arange(10))
-    mixed = load_test_set(permuted, 4).standardised(np.arange(10))
+    plain = load_test_set(section(**mnist), 4).select_inputs(np.arange(10))
+    mixed = load_test_set(permuted, 4).select_inputs(np.arange(10))
     order = np.random.default_rng(load_samples(permuted, 4).inputs.seed).permutation(784)
     np.testing.assert_array_equal(mixed.reshape(10, 784), plain.reshape(10, 784)[:, order])
     held_out = section(**mnist, inputs="permuted", test_fraction=0.5)
     samples, test = load_samples(held_out, 4), load_test_set(held_out, 4)
-    np.testing.assert_array_equal(test.standardised(np.arange(10)), samples.standardised(test.rows))
+    np.testing.assert_array_equal(
+        test.select_inputs(np.arange(10)), samples.select_inputs(test.rows)
+    )
     small = load_test_set(section(**mnist, side=7, colour="rgb"), 0)
-    assert small.standardised(np.arange(2)).shape == (2, 3, 7, 7)
+    assert small.select_inputs(np.arange(2)).shape == (2, 3, 7, 7)
 
 
 def test_test_labels_are_merged_but_neither_random_nor_corrupted(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_cifar10_has_test_batch(tmp_path: Path) -> None:
     write_cifar10(tmp_path, batches[:5], batches[5])
     test = load_test_set(section(source="cifar10", root=tmp_path), 0)
     assert test.labels.tolist() == batches[5]["labels"]
-    assert test.standardised(np.arange(4)).shape == (4, 3, 32, 32)
+    assert test.select_inputs(np.arange(4)).shape == (4, 3, 32, 32)
 
 
 def test_sources_without_test_set_require_test_fraction(tmp_path: Path) -> None:
@@ -155,8 +157,8 @@ def test_sources_without_test_set_require_test_fraction(tmp_path: Path) -> None:
             load_test_set(section(**keys), 3)
         half = section(**keys, test_fraction=0.5)
         samples, test = load_samples(half, 3), load_test_set(half, 3)
-        inputs = test.standardised(np.arange(len(test)))
-        np.testing.assert_array_equal(inputs, samples.standardised(test.rows))
+        inputs = test.select_inputs(np.arange(len(test)))
+        np.testing.assert_array_equal(inputs, samples.select_inputs(test.rows))
 
 
 @pytest.mark.parametrize("fraction", [1e-5, 0.9999])

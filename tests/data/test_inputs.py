@@ -23,7 +23,7 @@ def plain_and_changed(root: Path, inputs: str) -> tuple[np.ndarray, np.ndarray]:
     """Return 40 images (40, 3, 30 pixels), original and with ``data.inputs``."""
     write_images(root, {"a": 20, "b": 20})
     plain, changed = (
-        load("image_folder", 5, root=root, inputs=kind).standardised(np.arange(40))
+        load("image_folder", 5, root=root, inputs=kind).select_inputs(np.arange(40))
         for kind in ("original", inputs)
     )
     return plain.reshape(40, 3, 30), changed.reshape(40, 3, 30)
@@ -51,22 +51,22 @@ def test_permuted_each_is_a_different_permutation_per_sample(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["gaussian", "permuted", "permuted_each", "original"])
 def test_inputs_of_a_sample_do_not_depend_on_the_batch(kind: str) -> None:
     samples = load("digits", 2, inputs=kind)
-    inputs = samples.standardised(ALL)
+    inputs = samples.select_inputs(ALL)
     ids = np.array([1_700, 3, 44, 3])
-    np.testing.assert_array_equal(samples.standardised(ids), inputs[ids])
-    np.testing.assert_array_equal(load("digits", 2, inputs=kind).standardised(ids), inputs[ids])
+    np.testing.assert_array_equal(samples.select_inputs(ids), inputs[ids])
+    np.testing.assert_array_equal(load("digits", 2, inputs=kind).select_inputs(ids), inputs[ids])
     assert inputs.dtype == np.float32
     if kind != "original":
-        other_seed = load("digits", 3, inputs=kind).standardised(ids)
+        other_seed = load("digits", 3, inputs=kind).select_inputs(ids)
         assert not np.array_equal(other_seed, inputs[ids])
 
 
 def test_gaussian_images_have_the_moments_of_the_training_set() -> None:
-    noise = load("digits", inputs="gaussian").standardised(ALL)
+    noise = load("digits", inputs="gaussian").select_inputs(ALL)
     assert abs(noise.mean()) < 0.01
     assert abs(noise.std() - 1) < 0.01
     assert len(np.unique(noise)) > 0.99 * noise.size
-    plain = load("digits").standardised(ALL)
+    plain = load("digits").select_inputs(ALL)
     assert abs(np.corrcoef(noise.ravel(), plain.ravel())[0, 1]) < 0.02
 
 
@@ -74,8 +74,8 @@ def test_gaussian_tables_have_the_moments_of_each_feature(tmp_path: Path) -> Non
     rows = [f"{RNG.normal(50, 9)},0.1,{'xyz'[i % 3]},{i % 2}" for i in range(4_000)]
     path = write_text(tmp_path / "t.csv", "\n".join(["a,same,b,y", *rows]))
     samples = load_table(path)
-    plain = samples.standardised(np.arange(4_000))
-    noise = load_table(path, inputs="gaussian").standardised(np.arange(4_000))
+    plain = samples.select_inputs(np.arange(4_000))
+    noise = load_table(path, inputs="gaussian").select_inputs(np.arange(4_000))
     assert set(np.unique(plain[:, 2:])) == {0, 1}, "one-hot features are not standardised"
     np.testing.assert_allclose(noise.mean(axis=0), plain.mean(axis=0), atol=0.06)
     np.testing.assert_allclose(noise.std(axis=0), plain.std(axis=0), atol=0.04)
@@ -144,7 +144,7 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
 def test_inputs_are_standardised_over_axes(standardise: str, axes: tuple[int, ...] | None) -> None:
     samples = load("digits", standardise=standardise)
     raw = samples.inputs.rows.astype(np.float64)
-    inputs = samples.standardised(samples.pool).astype(np.float64)
+    inputs = samples.select_inputs(samples.pool).astype(np.float64)
     mean, deviation = raw.mean(axis=axes, keepdims=True), raw.std(axis=axes, keepdims=True)
     constant = deviation == 0
     np.testing.assert_allclose(
@@ -156,5 +156,5 @@ def test_inputs_are_standardised_over_axes(standardise: str, axes: tuple[int, ..
 def test_standardise_none_divides_bytes_by_255() -> None:
     samples = load("digits", standardise="none")
     np.testing.assert_allclose(
-        samples.standardised(samples.pool), samples.inputs.rows / 255, rtol=1e-6
+        samples.select_inputs(samples.pool), samples.inputs.rows / 255, rtol=1e-6
     )

@@ -151,7 +151,7 @@ def test_coarse_labels_of_cifar100(tmp_path: Path) -> None:
 
 def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
     samples = load("gaussian", 1, dims=5, classes=3, size=2_000)
-    inputs = samples.standardised(np.arange(2_000))
+    inputs = samples.select_inputs(np.arange(2_000))
     assert abs(inputs.mean()) < 0.03
     assert abs(inputs.std() - 1) < 0.03
     from sklearn.linear_model import LogisticRegression

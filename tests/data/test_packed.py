@@ -125,7 +125,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
             moment, original = (getattr(s.inputs, name) for s in (samples, plain))
             np.testing.assert_array_equal(moment, original)
         ids = np.arange(len(samples.labels))
-        np.testing.assert_array_equal(samples.standardised(ids), plain.standardised(ids))
+        np.testing.assert_array_equal(samples.select_inputs(ids), plain.select_inputs(ids))
         assert np.array_equal(_test_rows(data), test)
 
 
@@ -135,7 +135,7 @@ def _test_rows(data: Data) -> np.ndarray:
         test = load_test_set(data, 3)
     except PointError:
         return np.empty(0)
-    inputs = test.standardised(np.arange(len(test)))
+    inputs = test.select_inputs(np.arange(len(test)))
     return np.c_[test.labels, inputs.reshape(len(test), -1)]
 
 

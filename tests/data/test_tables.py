@@ -24,12 +24,12 @@ def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
     assert samples.labels.tolist() == [0, 1, 0]
     assert samples.shape == (3,)
     expected = [[-1.2247449, 0, 1], [0, 1, 0], [1.2247449, 0, 1]]
-    np.testing.assert_allclose(samples.standardised(np.arange(3)), expected, rtol=1e-6)
+    np.testing.assert_allclose(samples.select_inputs(np.arange(3)), expected, rtol=1e-6)
 
 
 def test_missing_values_become_the_mean_and_an_indicator(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", "n,t,full,y\n1,b,1,0\n,?,2,1\n5,b,2,0\n?,a,4,1\n")
-    inputs = load_table(path).standardised(np.arange(4))
+    inputs = load_table(path).select_inputs(np.arange(4))
     assert inputs.shape == (4, 6)
     np.testing.assert_allclose(inputs[:, 0], [-1, 0, 1, 0])
     np.testing.assert_array_equal(inputs[:, 1], [0, 1, 0, 1])
@@ -46,7 +46,7 @@ def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> 
     np.testing.assert_allclose(samples.inputs.deviation[0], train.std(), rtol=1e-6)
     missing = np.flatnonzero(test.rows % 5 == 0)
     assert len(missing) > 3
-    np.testing.assert_array_equal(test.standardised(missing), [[0, 1]] * len(missing))
+    np.testing.assert_array_equal(test.select_inputs(missing), [[0, 1]] * len(missing))
 
 
 def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
     samples = load_table(path, drop=["id"], categorical=["code"])
     assert samples.shape == (3,)
     np.testing.assert_array_equal(
-        samples.standardised(np.arange(3))[:, :2], [[0, 1], [1, 0], [0, 1]]
+        samples.select_inputs(np.arange(3))[:, :2], [[0, 1], [1, 0], [0, 1]]
     )
     assert load_table(path, drop=["id"]).shape == (2,)
     assert load_table(path).fingerprint != load_table(path, drop=["id"]).fingerprint

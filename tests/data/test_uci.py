@@ -63,7 +63,7 @@ def test_covtype_layouts_give_equal_samples(
     np.testing.assert_array_equal(samples.inputs.rows, rows[:, :-1])
     np.testing.assert_array_equal(samples.labels, rows[:, -1] - 1)
     assert samples.classes == 7
-    inputs = samples.standardised(np.arange(40))
+    inputs = samples.select_inputs(np.arange(40))
     np.testing.assert_array_equal(inputs[:, 10:], rows[:, 10:-1])
     np.testing.assert_allclose(inputs[:, :10].std(axis=0), 1, rtol=1e-4)
 
@@ -124,13 +124,13 @@ def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
     reference = load("adult", root=write_text(tmp_path / "reference.csv", ADULT))
     assert samples.fingerprint == reference.fingerprint
     assert samples.labels.tolist() == [0, 1, 0]
-    inputs = samples.standardised(np.arange(3))
+    inputs = samples.select_inputs(np.arange(3))
     assert inputs.shape == (3, 26)
     assert not np.isnan(inputs).any()
     np.testing.assert_array_equal(inputs[:, 1:4], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
     test = load_test_set(section(source="adult", root=tmp_path), 0)
     assert test.labels.tolist() == [0, 1]
-    test_inputs = test.standardised(np.arange(2))
+    test_inputs = test.select_inputs(np.arange(2))
     np.testing.assert_array_equal(test_inputs[:, 1:4], [[1, 0, 0], [0, 1, 0]])
     np.testing.assert_array_equal(test_inputs[:, 5:7], [[0, 0], [0, 1]])  # 11th: only in the test
     np.testing.assert_allclose(
@@ -184,7 +184,7 @@ def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     assert len({samples.fingerprint for samples in loaded}) == 1
     assert loaded[0].shape == (20 + 3 * 2,)
     assert loaded[0].labels.tolist() == rows[:, -1].tolist()
-    inputs = loaded[0].standardised(np.arange(12))
+    inputs = loaded[0].select_inputs(np.arange(12))
     np.testing.assert_array_equal(inputs[:, 1:3], np.eye(2)[rows[:, 2] - 1])
     workbook.write_bytes(workbook.read_bytes()[:700])
     with pytest.raises(PointError, match=r"clients\.xls: cannot be read"):
@@ -249,7 +249,7 @@ def test_published_tables(
     assert (samples.conflicts, samples.unfittable) == (conflicts, unfittable)
     dropped = load(source, root=SHARED / "data" / name, conflicts="drop")
     assert dropped.n_limit == sum(counts) - unfittable
-    inputs = samples.standardised(np.arange(sum(counts)))
+    inputs = samples.select_inputs(np.arange(sum(counts)))
     scaled = samples.source.scaled
     np.testing.assert_allclose(inputs[:, scaled].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(inputs[:, scaled].std(axis=0), 1, atol=1e-3)

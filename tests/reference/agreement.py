@@ -17,7 +17,7 @@ from scipy.special import xlogy
 from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_probe
-from flexhpc.search import Estimate, ProbeResult, advance
+from flexhpc.search import Estimate, ProbeResult, next_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles
 from flexhpc.store import history_of
@@ -58,7 +58,7 @@ def measure(recipe: Recipe) -> SearchResult:
         group = Group(torch.device("cpu"))
         history: list[ProbeResult] = []
         limit, arms = samples.n_limit, point.coordinates
-        while not isinstance(step := advance(point.search, limit, history, arms), Estimate):
+        while not isinstance(step := next_probes(point.search, limit, history, arms), Estimate):
             for probe in step:
                 record = run_probe(point, samples, probe, None, group, Callbacks())
                 history += history_of([record], point.training)

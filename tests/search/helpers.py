@@ -9,7 +9,7 @@ import numpy as np
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Doubling
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, round_size
+from flexhpc.search import Estimate, Probe, ProbeResult, next_probes, round_size
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 
 Train = Callable[[Probe], ProbeResult]
@@ -60,7 +60,7 @@ def play(
     The probes of a round end in the reverse order.
     """
     results = list(history)
-    while isinstance(step := advance(search, n_limit, results, coordinates, doubling), list):
+    while isinstance(step := next_probes(search, n_limit, results, coordinates, doubling), list):
         assert history or len(step) == round_size(search)
         assert not {Probe(r.n, r.repeat, r.arm, r.stage) for r in results} & set(step)
         assert not {(r.n, r.repeat, r.arm) for r in results if r.fit} & {p[:3] for p in step}

@@ -15,7 +15,7 @@ from scipy.special import betainc
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Adam
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search import Estimate, Probe, ProbeResult, cost_bound, estimate_so_far, next_probes
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 from flexhpc.search.design import CostModel
 from tests.conftest import FULL
@@ -57,7 +57,7 @@ searches = st.builds(
 def test_any_history_gives_valid_probes_or_a_valid_estimate(
     search: Bayes, n_limit: int, history: list[ProbeResult]
 ) -> None:
-    step = advance(search, n_limit, history)
+    step = next_probes(search, n_limit, history)
     completed = len(history) // search.at_once * search.at_once
     if isinstance(step, list):
         assert 1 <= len(step) <= search.at_once
@@ -70,7 +70,7 @@ def test_any_history_gives_valid_probes_or_a_valid_estimate(
     batches, rest = history[:completed], history[completed:]
     stdlib_random.Random(0).shuffle(batches)
     stdlib_random.Random(0).shuffle(rest)
-    assert advance(search, n_limit, batches + rest) == step
+    assert next_probes(search, n_limit, batches + rest) == step
 
 
 @settings(max_examples=25)
@@ -164,7 +164,7 @@ def test_order_of_probes_within_a_round_has_no_effect(
     search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 10.0})
     expected, _ = play(search, 5000, train, coordinates)
     history: list[ProbeResult] = []
-    while isinstance(step := advance(search, 5000, history, coordinates), list):
+    while isinstance(step := next_probes(search, 5000, history, coordinates), list):
         history += [train(probe) for probe in random.sample(step, random.randint(1, len(step)))]
     assert step == expected
 
@@ -175,7 +175,7 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
     fits = [result(100, repeat=i, cost=1000) for i in range(5)]
     for tolerance in (0.1, 3.0):
         search = SEARCH.model_copy(update={"tolerance": tolerance})
-        step = advance(search, 60_000, fails + fits)
+        step = next_probes(search, 60_000, fails + fits)
         assert isinstance(step, list)
         ((n, *_),) = step
         assert 100 < n < 2000
@@ -187,7 +187,7 @@ def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
     history = [result(n, 5 * (n > 1000), repeat=i) for n in (1000, 3000) for i in range(20)]
     closer = [*history, result(1300)]
     for probes, low, high in ((history, 1000, 1300), (closer, 2000, 3000)):
-        step = advance(search, 60_000, probes)
+        step = next_probes(search, 60_000, probes)
         assert isinstance(step, list)
         ((n, *_),) = step
         assert low < n < high
@@ -197,7 +197,7 @@ def test_first_probes_of_a_round() -> None:
     """Multiples of ``start`` up to the number of samples, then smaller values."""
 
     def first(start: int, at_once: int) -> list[int]:
-        step = advance(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
+        step = next_probes(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
         assert isinstance(step, list)
         return [n for n, *_ in step]
 
@@ -316,11 +316,11 @@ def test_other_quantiles_of_the_fit_curve() -> None:
 
 def test_search_of_rejected_probes_is_left_censored() -> None:
     history = [result(10 + i, 3, "saddle", rejected=True) for i in range(CAP)]
-    estimate = advance(SEARCH, 5000, history)
+    estimate = next_probes(SEARCH, 5000, history)
     assert isinstance(estimate, Estimate)
     assert (estimate.emc, estimate.emc_lo, estimate.censored) == (0, 0, "left")
     assert estimate.smallest_fail == 10
-    assert isinstance(advance(SEARCH, 5000, history[:5]), list)
+    assert isinstance(next_probes(SEARCH, 5000, history[:5]), list)
     assert estimate_so_far(SEARCH, 5000, history[:5]) is None
 
 
@@ -337,7 +337,7 @@ def test_max_cost_counts_fractions_of_budgets() -> None:
     assert CostModel.from_history(shares).cost_in_full_runs(shares) == pytest.approx(
         sum(r.share for r in shares)
     )
-    assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), list)
+    assert isinstance(next_probes(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), list)
 
 
 def test_training_run_without_budget_counts_at_most_one() -> None:
@@ -346,4 +346,4 @@ def test_training_run_without_budget_counts_at_most_one() -> None:
     history = [result(n, cost=cost) for n, cost in [*fitted, (606, 107_469_858)]]
     history.append(result(111, 40, "unstable", cost=131_979))
     assert 1 < CostModel.from_history(history).cost_in_full_runs(history) <= len(history)
-    assert isinstance(advance(Bayes(policy="bayes", max_cost=8.0), 1797, history), list)
+    assert isinstance(next_probes(Bayes(policy="bayes", max_cost=8.0), 1797, history), list)

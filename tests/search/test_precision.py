@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flexhpc.config.sections.search import Bayes, Bisection, Search
-from flexhpc.search import Probe, ProbeResult, advance, is_precise
+from flexhpc.search import Probe, ProbeResult, is_precise, next_probes
 from flexhpc.search.arms import SINGLE_ARM
 from tests.search.helpers import play, result
 
@@ -61,6 +61,6 @@ def test_missing_repeats_are_trained_first() -> None:
     """The second of two concurrent probes ended first; then ``at_once`` was reduced to 1."""
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
     second = result(64, repeat=1)
-    assert advance(search, 60_000, [second]) == [Probe(64, 0)]
+    assert next_probes(search, 60_000, [second]) == [Probe(64, 0)]
     both = [second, result(64, 3)]
-    assert advance(search, 60_000, both) == [Probe(64, 2)]
+    assert next_probes(search, 60_000, both) == [Probe(64, 2)]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam
 from flexhpc.config.variants import variants
-from flexhpc.search import Bracket, Probe, advance, cost_bound, estimate_so_far
+from flexhpc.search import Bracket, Probe, cost_bound, estimate_so_far, next_probes
 from flexhpc.search.fit_curve import posterior
-from flexhpc.search.history import quorum
+from flexhpc.search.history import majority_fits
 from flexhpc.search.next_n import ascending_ns
 from tests.search.helpers import Train, fits, fits_with, play, result
 
@@ -90,11 +90,11 @@ def test_proposal_depends_only_on_the_history(policy: str, data, n_limit: int, r
     for length in range(len(history)):
         shuffled = history[:length]
         random.shuffle(shuffled)
-        step = advance(search, n_limit, shuffled)
+        step = next_probes(search, n_limit, shuffled)
         assert step == [Probe(history[length].n, history[length].repeat)]
     shuffled = list(history)
     random.shuffle(shuffled)
-    assert advance(search, n_limit, shuffled) == estimate
+    assert next_probes(search, n_limit, shuffled) == estimate
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_majority_of_probes_decides_whether_n_fits(
 ) -> None:
     named = {"f": "fit", "x": "diverged"}
     results = [result(9, verdict=named[v], repeat=i) for i, v in enumerate(verdicts)]
-    assert quorum(results, seeds) is expected
+    assert majority_fits(results, seeds) is expected
 
 
 def test_lapse_does_not_change_the_decision_of_a_majority() -> None:
@@ -154,9 +154,9 @@ def test_undecided_majority_gives_no_estimate(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 1.0})
     history = [result(64, cost=100)]
     assert estimate_so_far(search, 60_000, history) is None
-    assert advance(search, 60_000, history) == [Probe(64, 1)]
+    assert next_probes(search, 60_000, history) == [Probe(64, 1)]
     decided = [*history, result(64, repeat=1, cost=100)]
-    estimate = advance(search, 60_000, decided)
+    estimate = next_probes(search, 60_000, decided)
     assert (estimate.censored, estimate.emc) == ("right", 64)
 
 

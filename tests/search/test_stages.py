@@ -13,14 +13,14 @@ from flexhpc.search import (
     Estimate,
     Probe,
     ProbeResult,
-    advance,
     estimate_so_far,
     is_precise,
+    next_probes,
 )
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
 from flexhpc.search.policy import last_gain
-from flexhpc.search.stages import at_stage, runs_without_state, training_runs
+from flexhpc.search.stages import results_at_stage, runs_without_state, training_runs
 from flexhpc.search.times import Times
 from tests.conftest import FULL
 from tests.search.helpers import Train, play, result
@@ -79,7 +79,7 @@ def test_budget_is_doubled_until_the_emc_is_saturated(exact: bool) -> None:
         assert (estimate.saturated == "yes") == (estimate.ended_by == "saturation")
         assert (estimate.gain[2] <= 1.1) == (estimate.ended_by == "saturation")
         covered += estimate.emc_lo <= math.exp(log_emc(estimate.stage, 1.5)) <= estimate.emc_hi
-        costs.append(sum(run.share for run in at_stage(history, estimate.stage)))
+        costs.append(sum(run.share for run in results_at_stage(history, estimate.stage)))
         continued = {(r.n, r.repeat) for r in history if r.stage} & {
             (r.n, r.repeat) for r in history if not r.stage
         }
@@ -101,7 +101,7 @@ def test_search_is_resumed_after_any_probe_of_a_round() -> None:
     estimate, history = play_doubling(train, doubling, at_once=3)
     policy = SEARCH.model_copy(update={"at_once": 3})
     for end in range(0, len(history), 5):
-        missing = advance(policy, N_LIMIT, history[:end], doubling=doubling)
+        missing = next_probes(policy, N_LIMIT, history[:end], doubling=doubling)
         done = end // 3 * 3
         expected = {(r.n, r.repeat, r.arm, r.stage) for r in history[end : done + 3]}
         assert set(missing) == expected
@@ -134,7 +134,9 @@ def test_training_runs_at_a_later_stage() -> None:
     rejected = result(40, 4, share=1.0, rejected=True)
     history = [fit, failed, continued, diverged, rejected]
     assert training_runs(history) == [fit, continued, diverged, rejected]
-    at_first, at_second, at_third = (at_stage(history[: 2 + 3 * (s > 0)], s) for s in range(3))
+    at_first, at_second, at_third = (
+        results_at_stage(history[: 2 + 3 * (s > 0)], s) for s in range(3)
+    )
     assert at_first == [fit, failed]
     assert [(r.n, r.share, r.time, r.unfinished) for r in at_second] == [
         (10, 0.25, 0.25, False), (20, 1.0, None, False), (30, 0.125, None, False),
@@ -149,7 +151,7 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
     failed = result(20, 2, share=1.0)
     fitted = result(20, share=0.7, time=1.0, failed_after=0.0, stage=2)
     first = result(10, share=0.7, time=1.0, failed_after=0.0)
-    at_third = at_stage([failed, fitted, first], 3)
+    at_third = results_at_stage([failed, fitted, first], 3)
     assert [(r.failed_after, r.time) for r in at_third] == [(0.125, 0.5), (0.0, 0.125)]
     times = Times.from_history([*at_third, first])
     assert times.interval_censored.shape == (3, 2)
@@ -160,7 +162,7 @@ def test_a_fit_with_a_larger_budget_has_a_time_between_two_budgets() -> None:
     assert medians == sorted(medians)
     assert medians[0] < medians[-1]
     assert estimate_so_far(SEARCH, N_LIMIT, [failed, fitted, first]).stage == 2
-    times = Times.from_history(at_stage([first], 20))
+    times = Times.from_history(results_at_stage([first], 20))
     assert np.isfinite(times.log_likelihood_by_law(*np.ones((2, 1)))).all()
 
 

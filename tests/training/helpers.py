@@ -29,7 +29,7 @@ def probe_data(n: int, repeat: int = 0, labels: str = "random") -> ProbeData:
     seeds = ProbeSeeds.of(0, n, repeat, nested=False)
     ids = draw_subset(samples.pool, n, seeds.subset)
     return ProbeData(
-        inputs=torch.from_numpy(samples.standardised(ids)),
+        inputs=torch.from_numpy(samples.select_inputs(ids)),
         labels=torch.from_numpy(samples.labels[ids]),
         init_seed=seeds.init,
         order_seed=seeds.order,

@@ -20,7 +20,7 @@ from flexhpc.config.sections.model import Vit
 from flexhpc.errors import PointError
 from flexhpc.models import build
 from flexhpc.training import Group
-from flexhpc.training.curvature import Ritz, hessian_product, hessian_ritz, lanczos
+from flexhpc.training.curvature import Ritz, hessian_ritz, lanczos, multiply_hessian
 from flexhpc.training.group import Partition
 
 GROUP = Group(torch.device("cpu"))
@@ -177,7 +177,7 @@ def test_a_non_finite_hessian_gives_nan(value: float) -> None:
 
 def test_the_hessian_of_a_linear_loss_is_zero() -> None:
     weight = nn.Parameter(torch.ones(3))
-    product = hessian_product(
+    product = multiply_hessian(
         lambda ids: (weight * ids).sum(), [weight], [torch.ones(3)], torch.ones(3)
     )
     assert product.tolist() == [0, 0, 0]

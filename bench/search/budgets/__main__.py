@@ -18,7 +18,7 @@ from bench.search.budgets.record import MODELS
 from bench.search.budgets.worlds import TimedWorld
 from bench.search.replay import clear_cache, draw_start
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import EmcInterval, Estimate, ProbeResult, advance
+from flexhpc.search import EmcInterval, Estimate, ProbeResult, next_probes
 from flexhpc.search.budget_curve import budget_curve
 
 SEARCH = Bayes(policy="bayes", tolerance=0.2)
@@ -43,7 +43,7 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, floa
     search = SEARCH.model_copy(update={"start": start})
     history: list[ProbeResult] = []
     clear_cache()
-    while isinstance(step := advance(search, world.n_limit, history), list):
+    while isinstance(step := next_probes(search, world.n_limit, history), list):
         history += [world.draw(probe.n, rng).result(probe) for probe in step]
     curve = budget_curve(history, world.n_limit)
     rows = [(1.0, sum(result.share or 1 for result in history))]
