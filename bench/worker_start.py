@@ -48,12 +48,12 @@ def cpu_seconds(code: str) -> float:
 
 
 @torch.no_grad()
-def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
+def step_microseconds(constructor: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
     """Return the time of one step of an optimizer for two small layers (microseconds)."""
     parameters = [nn.Parameter(torch.zeros(s)) for s in ((8, 784), (8,), (10, 8), (10,))]
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
-    optimizer = make(parameters)
+    optimizer = constructor(parameters)
     start = time.perf_counter()
     for _ in range(STEPS):
         optimizer.step()
@@ -69,8 +69,8 @@ def steps(name: str) -> dict[str, float]:
         options["momentum"] = training.momentum
     times: dict[str, list[float]] = {"flexhpc": [], "torch": []}
     for _ in range(ROUNDS):
-        times["flexhpc"].append(microseconds(lambda p: make_optimizer(training, p)))
-        times["torch"].append(microseconds(lambda p: TORCH_OPTIMIZERS[name](p, **options)))
+        times["flexhpc"].append(step_microseconds(lambda p: make_optimizer(training, p)))
+        times["torch"].append(step_microseconds(lambda p: TORCH_OPTIMIZERS[name](p, **options)))
     return {library: statistics.median(values) for library, values in times.items()}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench.search.__main__ import Bisections, at_cost, measure
 from bench.search.plot import plot
-from bench.search.replay import replay_search, replay_walk
+from bench.search.replay import replay_search, replay_single_runs
 from bench.search.report import markdown
 from bench.search.worlds import MODELS, RecordedWorld, logistic, perceptron, true_emc
 from flexhpc.config.sections.search import Bayes
@@ -50,7 +50,9 @@ def test_replays_end_near_the_true_emc_and_are_compared_at_equal_cost() -> None:
     for budget in (3.0, 6.0):
         assert at_cost(replays, budget)["cost"] == pytest.approx(budget, rel=0.05)
     bisection, growth = (
-        np.mean([replay_walk(world, np.random.default_rng(seed), g)[0] for seed in range(40)])
+        np.mean(
+            [replay_single_runs(world, np.random.default_rng(seed), g)[0] for seed in range(40)]
+        )
         for g in (None, 1.02)
     )
     assert growth < bisection < 0.1

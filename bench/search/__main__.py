@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from bench.search.plot import plot
-from bench.search.replay import Replay, replay_search, replay_walk
+from bench.search.replay import Replay, replay_search, replay_single_runs
 from bench.search.report import markdown
 from bench.search.worlds import MODELS, RecordedWorld, World, logistic, perceptron
 from flexhpc.config.sections.search import Bayes
@@ -72,8 +72,8 @@ def search_once(name: str, variant: str, seed: int) -> Replay:
     return replay_search(world, search, rng, with_errors=options.with_errors)
 
 
-def walk_once(name: str, growth: float | None, seed: int) -> tuple[float, float]:
-    return replay_walk(worlds()[name], np.random.default_rng(seed), growth)
+def single_runs_once(name: str, growth: float | None, seed: int) -> tuple[float, float]:
+    return replay_single_runs(worlds()[name], np.random.default_rng(seed), growth)
 
 
 def at_cost(replays: list[Replay], cost: float) -> dict[str, float]:
@@ -139,8 +139,8 @@ class Bisections:
 
 def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Replay all searches on one world; return the results."""
-    walks = pool.map(partial(walk_once, name, None), range(BISECTIONS))
-    bisections = Bisections(np.array(list(walks)))
+    searches = pool.map(partial(single_runs_once, name, None), range(BISECTIONS))
+    bisections = Bisections(np.array(list(searches)))
     unit = bisections.unit_cost
     results: dict[str, Any] = {
         "bisection": {str(k): {"cost": k * unit, "rmse": bisections.rmse(k)} for k in (1, 2, 5)},
@@ -148,7 +148,8 @@ def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str
         "variants": {},
     }
     for growth in GROWTH_FACTORS:
-        errors, costs = np.array(list(pool.map(partial(walk_once, name, growth), range(100)))).T
+        searches = pool.map(partial(single_runs_once, name, growth), range(100))
+        errors, costs = np.array(list(searches)).T
         results["growth"][str(growth)] = {
             "cost": float(costs.mean()),
             "bias": float(errors.mean()),

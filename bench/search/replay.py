@@ -99,7 +99,7 @@ def _log_errors(estimate: Estimate, emc: float) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def replay_walk(
+def replay_single_runs(
     world: World, rng: np.random.Generator, growth: float | None
 ) -> tuple[float, float]:
     """Replay one search with one training run at each n.

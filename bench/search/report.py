@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import markdown_head, markdown_row
-from bench.search.worlds import JUDGED_ON, MODELS, TUNED_ON
+from bench.search.worlds import HELD_OUT, MODELS, TUNED_ON
 
 Results = dict[str, dict[str, Any]]
 
@@ -16,16 +16,16 @@ Results = dict[str, dict[str, Any]]
 def markdown(results: Results) -> str:
     tables = [
         _targets_table(results), _accuracy_table(results), _variants_table(results),
-        _walks_table(results),
+        _single_runs_table(results),
     ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in tables) + "\n"
 
 
 def world_label(name: str) -> str:
-    """Append "(tuned on)" or "(judged on)" to the name of a recorded model."""
+    """Append "(tuned on)" or "(held out)" to the name of a recorded model."""
     if name in TUNED_ON:
         return f"{name} (tuned on)"
-    return f"{name} (judged on)" if name in JUDGED_ON else name
+    return f"{name} (held out)" if name in HELD_OUT else name
 
 
 def _targets_table(results: Results) -> list[str]:
@@ -121,7 +121,7 @@ def _variants_table(results: Results) -> list[str]:
     return lines
 
 
-def _walks_table(results: Results) -> list[str]:
+def _single_runs_table(results: Results) -> list[str]:
     growths = list(next(iter(results.values()))["growth"])
     columns = ["world", "bisection: cost, RMSE", *(f"growth {g}: cost, bias" for g in growths)]
     lines = [markdown_head(columns)]

@@ -18,8 +18,8 @@ RECORDED = Path(__file__).parent / "recorded"
 BANDWIDTH = 0.12
 """Bandwidth of the kernel in log n."""
 TUNED_ON = ("mlp_tanh", "cnn_adam", "digits_relu", "perceptron_adam")
-JUDGED_ON = ("vit_adamw", "covtype_original", "fashion_relu", "credit_muon")
-MODELS = TUNED_ON + JUDGED_ON
+HELD_OUT = ("vit_adamw", "covtype_original", "fashion_relu", "credit_muon")
+MODELS = TUNED_ON + HELD_OUT
 RATES = tuple(sorted(path.stem for path in RECORDED.glob("rates_*.npz")))
 """Models that were recorded with five learning rates each."""
 

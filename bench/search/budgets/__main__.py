@@ -76,7 +76,7 @@ def main() -> None:
                 search = partial(search_once, model, doublings)
                 rows = list(pool.map(search, range(arguments.searches)))
                 (_, cost), *means = np.mean(rows, axis=0)
-                kind = "tuned on" if model in TUNED_ON else "judged on"
+                kind = "tuned on" if model in TUNED_ON else "held out"
                 cells = [f"{model} ({kind})", f"{world.budget:,.0f}"]
                 cells += [f"{world.emc(world.budget):.0f}", f"{cost:.1f}"]
                 for coverage, bias in means:
