@@ -188,7 +188,7 @@ def test_full_batch_gd_has_two_rates_and_two_budgets() -> None:
     for name, group in groups.items():
         assert len({probe for _, probe in group}) == len(full_batch.SIZES) * full_batch.SEEDS
         for point, probe in group:
-            training = point.at(probe.arm).training
+            training = point.at_arm(probe.arm).training
             assert isinstance(training, Gd)
             assert (training.momentum, point.data.labels) == (0.9, "random")
             assert name.startswith(f"{training.lr}, ")

@@ -104,6 +104,6 @@ def test_new_variants_in_packed_data_the_plan_and_the_reference(extended_copy: P
         run_copy(extended_copy, extended_copy, "plan", "spec.yaml", "--json", "--params")
     )
     assert planned["points"][0]["params"] == 41 * 3
-    code = "from flexhpc.config.reference import reference; print(reference())"
+    code = "from flexhpc.config.reference import render_reference; print(render_reference())"
     reference = run_copy(extended_copy, extended_copy, code=code)
     assert all(f"### `{name}`" in reference for name in ("rmsprop", "npz", "fourier", "rungs"))

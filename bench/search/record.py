@@ -77,7 +77,7 @@ def _train_once(task: tuple[str, Probe]) -> dict[str, int | str]:
     name, probe = task
     point, samples, group = _load(name)
     record = run_probe(point, samples, probe, None, group, Callbacks())
-    training = point.at(probe.arm).training
+    training = point.at_arm(probe.arm).training
     steps_per_epoch = record.steps / record.epochs
     max_epochs = training.epochs or (training.steps or 0) / steps_per_epoch
     keys = ("n", "repeat", "verdict", "n_errors", "epochs", "cost")

@@ -42,7 +42,7 @@ def processed_info(data: Data) -> StaticInfo | None:
 def can_generalize(data: Data) -> bool:
     """Return whether a model trained on this data can generalize to unseen samples."""
     informative = data.labels != "random" and data.inputs in ("original", "permuted")
-    return informative and not data.tokens
+    return informative and not data.has_tokens
 
 
 def check_point(
@@ -129,7 +129,7 @@ def _check_record(record: Record, data: Data, training: Procedure | None) -> Pro
     if record.unseen is not None:
         if custom:
             yield "record.unseen", "is not supported with a custom trainer; remove it"
-        if data.tokens:
+        if data.has_tokens:
             yield "record.unseen", "has no effect with random tokens; remove it"
         for problem in _size_problems(record.unseen, data):
             yield "record.unseen", problem
@@ -150,15 +150,15 @@ def _check_labels(data: Data) -> Problems:
 
 
 def _check_shapes(data: Data, model: Model) -> Problems:
-    if data.tokens and not model.tokens and not isinstance(model, CustomModel):
+    if data.has_tokens and not model.predicts_tokens and not isinstance(model, CustomModel):
         yield "model.family", f"{data.source} contains sequences of tokens; use gpt"
-    if model.tokens and not data.tokens:
+    if model.predicts_tokens and not data.has_tokens:
         yield "data.source", f"{model.family} predicts tokens; use random_tokens"
-    if data.vectors and model.images_only:
+    if data.has_vectors and model.images_only:
         problem = f"{model.family} requires images, but {data.source} contains vectors"
         yield "model.family", f"{problem}; use linear or mlp"
     compound = isinstance(model, Sized) and model.scaling == "compound"
-    if data.vectors and compound:
+    if data.has_vectors and compound:
         problem = f"compound resizes images, but {data.source} contains vectors"
         yield "model.scaling", f"{problem}; use width, depth or both"
     if data.n_max is not None:

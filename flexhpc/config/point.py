@@ -64,7 +64,7 @@ class Point:
             tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
         )
 
-    def at(self, arm_index: int) -> Point:
+    def at_arm(self, arm_index: int) -> Point:
         """Return a copy of the point with the model and training sections of one arm."""
         arm = self.arms[arm_index]
         return replace(self, model=arm.model, training=arm.training)

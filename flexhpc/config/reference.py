@@ -17,7 +17,7 @@ from flexhpc.config.sweep import EXTRA_SECTIONS
 from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variants
 
 
-def reference() -> str:
+def render_reference() -> str:
     """Return the reference of all spec keys as a Markdown page."""
     lines = [
         "# Keys of a sweep spec",
@@ -91,4 +91,4 @@ def _default_text(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    print(render_reference(), end="")

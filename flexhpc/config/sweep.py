@@ -243,7 +243,7 @@ class Sweep:
             values,
             lambda path, problem: self._report((name, *path), problem, positions),
             frozen=self.frozen,
-            check=self.check_combinations,
+            check_combinations=self.check_combinations,
             folder=self.folder,
         )
         if result is not None and isinstance(result.section, CustomCode):

@@ -67,7 +67,7 @@ def build_section(
     report: Report,
     *,
     frozen: FrozenDefaults | None = None,
-    check: bool = True,
+    check_combinations: bool = True,
     folder: Path | None = None,
 ) -> TunedSection | None:
     """Build a section from unvalidated values; report problems and return None if there are any.
@@ -77,7 +77,7 @@ def build_section(
         values: key -> value, including the key that selects the variant.
         report: called with each problem.
         frozen: the defaults of a frozen spec; None for the defaults of this version.
-        check: whether to check combinations of keys.
+        check_combinations: whether to check combinations of keys.
         folder: folder to search for user code.
     """
     union = variant_union(name)
@@ -100,7 +100,7 @@ def build_section(
         valid = False
         report(path, problem)
 
-    for internal_key in (k for k in cls.marked(INTERNAL) if k in untuned):
+    for internal_key in (k for k in cls.fields_with_mark(INTERNAL) if k in untuned):
         report_invalid((internal_key,), "is set by flexhpc; remove it")
     if issubclass(cls, CustomCode) and re.match(IMPORT_PATH_PATTERN, variant):
         try:
@@ -115,9 +115,15 @@ def build_section(
         for path, value in zip(candidates, combination, strict=True):
             arm_values = with_value(arm_values, path, value)
         full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
-        if check and defaults:  # check() must not see defaults as keys that the user wrote
+        # check() must not see defaults as keys that the user wrote.
+        if check_combinations and defaults:
             validate(union, arm_values | internal, report_invalid)
-        section = validate(union, full | internal, report_invalid, check=check and not defaults)
+        section = validate(
+            union,
+            full | internal,
+            report_invalid,
+            check_combinations=check_combinations and not defaults,
+        )
         if section is None or not valid:
             return None
         arms.append((dict(zip(names, combination, strict=True)), section))

@@ -51,7 +51,7 @@ _SYNONYMS = {"learning_rate": "lr"}
 
 
 def validate(
-    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check: bool = True
+    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
 ) -> S | None:
     """Validate values and return the section; report every problem and return None if there is one.
 
@@ -59,14 +59,14 @@ def validate(
         kind: the class of a section, or the union of the variants of a section.
         values: the unvalidated values.
         report: called with each problem.
-        check: whether to check combinations of keys, see :meth:`Section.check`.
+        check_combinations: whether to check combinations of keys, see :meth:`Section.check`.
     """
-    section, valid = validate_partly(kind, values, report, check=check)
+    section, valid = validate_partly(kind, values, report, check_combinations=check_combinations)
     return section if valid else None
 
 
 def validate_partly(
-    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check: bool = True
+    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
 ) -> tuple[S | None, bool]:
     """Validate values as :func:`validate` does; return a section even if values are invalid.
 
@@ -93,7 +93,7 @@ def validate_partly(
             invalid.append(path)
         section = _partial_section(cls, values, invalid)
     valid = not invalid
-    for path, problem in _combination_problems(section) if check else ():
+    for path, problem in _combination_problems(section) if check_combinations else ():
         if not any(path[: len(other)] == other for other in invalid):
             report(path, problem)
             valid = False
@@ -157,7 +157,7 @@ def _report_unknown_variant(
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:
         problem = f"must have the form module:name, not {text}"
-    elif name := kind.name(variant):
+    elif name := kind.class_key(variant):
         problem = f"{text} is custom code; use {kind.classes[name].discriminator}: {variant}"
     else:
         problem = f"{text} is not one of {', '.join(names)}{suggestion(variant, names)}"
@@ -168,7 +168,7 @@ def _report_unknown_variant(
         if path[0] in other_values:
             report(path, problem)
 
-    validate(kind.any_variant, other_values, report_if_present, check=False)
+    validate(kind.any_variant, other_values, report_if_present, check_combinations=False)
 
 
 def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:

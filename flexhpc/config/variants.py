@@ -65,7 +65,7 @@ class VariantUnion(Generic[S]):
     def union(self) -> Any:
         """The union as a pydantic type."""
         tagged = tuple(Annotated[cls, Tag(name)] for name, cls in self.classes.items())
-        return Annotated[Union[tagged], Discriminator(self.tag)]  # noqa: UP007
+        return Annotated[Union[tagged], Discriminator(self.selected_key)]  # noqa: UP007
 
     @cached_property
     def adapter(self) -> TypeAdapter[S]:
@@ -92,15 +92,15 @@ class VariantUnion(Generic[S]):
         key = next(keys, self.key)
         return key, values.get(key)
 
-    def tag(self, values: Any) -> str | None:
+    def selected_key(self, values: Any) -> str | None:
         """Return the key in ``classes`` that the values select; None if they select no variant."""
         if not isinstance(values, Mapping):
             return None
         key, variant = self.key_and_variant(values)
-        name = self.name(variant)
+        name = self.class_key(variant)
         return name if name and (self.classes[name].discriminator or self.key) == key else None
 
-    def name(self, variant: object) -> str | None:
+    def class_key(self, variant: object) -> str | None:
         """Return the key in ``classes`` for a variant; None if the variant is unknown.
 
         For example, the key for ``timm:resnet18`` is ``timm:NAME``.
@@ -113,8 +113,8 @@ class VariantUnion(Generic[S]):
 
     def select(self, values: Mapping[str, Any]) -> type[S] | None:
         """Return the class that unvalidated values select; None if they select no variant."""
-        tag = self.tag(values)
-        return None if tag is None else self.classes[tag]
+        key = self.selected_key(values)
+        return None if key is None else self.classes[key]
 
 
 @cache
@@ -148,7 +148,7 @@ def with_default(section: str, values: dict[str, Any], default: str | None) -> d
     key, variant = union.key_and_variant(values)
     if variant is None:
         return values if default is None else {key: default, **values}
-    if key in ENTRY_POINTS and isinstance(variant, str) and union.name(variant) is None:
+    if key in ENTRY_POINTS and isinstance(variant, str) and union.class_key(variant) is None:
         return {**values, key: entry_point_targets(ENTRY_POINTS[key]).get(variant, variant)}
     return values
 

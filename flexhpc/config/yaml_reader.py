@@ -88,7 +88,7 @@ class Document:
         self.problems[problem] = None
 
 
-def scalar(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """Return the value of a plain (unquoted) scalar by the YAML 1.2 core schema."""
     if _NULL.match(text):
         return None
@@ -162,7 +162,7 @@ class _Builder:
             return [self.build(child, (*path, i), ancestors) for i, child in enumerate(node.value)]
         if _CONTROL.search(node.value) and "kwargs" not in path:
             self.document.report(path, "contains a control character or line break; remove it")
-        return scalar(node.value) if getattr(node, "style", None) is None else node.value
+        return parse_scalar(node.value) if getattr(node, "style", None) is None else node.value
 
     def build_mapping(
         self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]
@@ -189,11 +189,11 @@ class _Builder:
 
 
 class Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes strings which :func:`scalar` would convert to another type."""
+    """YAML dumper that quotes strings which :func:`parse_scalar` would convert to another type."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = None if scalar(value) == value else "'"
+    style = None if parse_scalar(value) == value else "'"
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

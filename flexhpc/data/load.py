@@ -216,7 +216,7 @@ def load_test_set(data: Data, seed: int) -> TestSet:
 
 
 def _load_source(data: Data, seed: int) -> _LoadedSource:
-    keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
+    keys = {"test_fraction", *data.reading_keys(), *data.fields_with_mark(LOCATION)}
     section = data.model_dump_json(include=keys, exclude_none=True)
     # The default folders are part of the cache key, because a notebook may change them.
     return _load_source_cached(

@@ -105,7 +105,7 @@ def _allowed_keys(source: str) -> list[str]:
         key: None
         for cls in classes
         if issubclass(cls, Data)
-        for key in (*cls.marked(LOCATION), *cls.reading_keys())
+        for key in (*cls.fields_with_mark(LOCATION), *cls.reading_keys())
     }
     return [key for key in keys if key != "source"]
 

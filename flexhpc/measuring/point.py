@@ -85,7 +85,7 @@ def measure(
         group.broadcast_object((point.id, None, estimate.arm, estimate.stage))
         saved = run.checkpoint(point.id, f"evaluate-{estimate.arm}")
         evaluation = evaluate(
-            point.at(estimate.arm), samples, estimate.stage, saved, group, callbacks
+            point.at_arm(estimate.arm), samples, estimate.stage, saved, group, callbacks
         )
         _check_claim(callbacks)
         evaluation |= {"arm": estimate.arm, "stage": estimate.stage}
@@ -201,7 +201,7 @@ def assist(points: Mapping[str, Point], group: Group, should_stop: Callable[[], 
         samples = loaded[point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 reports the same error
             if probe is None:
-                evaluate(point.at(arm), samples, stage, None, group, callbacks)
+                evaluate(point.at_arm(arm), samples, stage, None, group, callbacks)
             else:
                 run_probe(point, samples, Probe(*probe), None, group, callbacks)
 

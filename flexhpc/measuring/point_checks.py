@@ -47,7 +47,9 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
             check((training.model_dump_json(),), training.custom_trainer.import_function)
     for point in points:
         data, model = point.data, point.model
-        source_key = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})
+        source_key = data.model_dump_json(
+            include={*data.reading_keys(), *data.fields_with_mark(LOCATION)}
+        )
         if source_key not in shapes:
             try:
                 with _no_tracebacks():

@@ -63,7 +63,7 @@ def run_training(
         seeds = replace(seeds, subset=subset_seed)
     subset = draw_subset(samples.pool, n, seeds.subset)
     labels = samples.labels[subset]
-    if point.data.tokens:
+    if point.data.has_tokens:
         labels = samples.select_inputs(subset).astype(np.int64)
     prompt = getattr(point.data, "prompt", 0)
     started = time.monotonic()
@@ -151,7 +151,7 @@ def run_probe(
         forgetting=point.record.forgetting,
     )  # fmt: skip
     outcome, subset, seeds = run_training(
-        point.at(arm), samples, probe, group, callbacks,
+        point.at_arm(arm), samples, probe, group, callbacks,
         key_suffix=f" arm={arm}" if len(point.arms) > 1 else "",
     )  # fmt: skip
     outside, correct = unseen.predictions_outside(subset)

@@ -49,7 +49,8 @@ _SMALL_IMAGE = 64
 def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    The network has the attribute ``flexhpc_any_layout`` if its family works in any memory format.
+    The network has the attribute ``flexhpc_any_memory_format`` if its family works in any memory
+    format.
 
     Args:
         model: the ``model`` section, with an explicit width; scaling and reparameterization are
@@ -68,8 +69,8 @@ def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
     result: nn.Module = load_implementation(model)(model, shape, classes)
     if isinstance(model, Sized) and model.init == "mup":
         apply_mup(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
-    if model.any_layout:
-        vars(result)["flexhpc_any_layout"] = True
+    if model.any_memory_format:
+        vars(result)["flexhpc_any_memory_format"] = True
     return result
 
 

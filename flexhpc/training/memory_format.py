@@ -14,11 +14,11 @@ from torch import Tensor, nn
 def use_channels_last(model: nn.Module, device: torch.device) -> None:
     """Convert a model to channels_last where this is faster: on the CPU, in float32.
 
-    Only models with the attribute ``flexhpc_any_layout`` are converted. Other models may flatten
-    images with ``view``, which fails with channels_last.
+    Only models with the attribute ``flexhpc_any_memory_format`` are converted. Other models may
+    flatten images with ``view``, which fails with channels_last.
     """
     single = all(weight.dtype == torch.float32 for weight in model.parameters())
-    if device.type == "cpu" and single and getattr(model, "flexhpc_any_layout", False):
+    if device.type == "cpu" and single and getattr(model, "flexhpc_any_memory_format", False):
         model.to(memory_format=torch.channels_last)
 
 

@@ -7,7 +7,7 @@ import pytest
 from jsonschema.protocols import Validator
 
 from flexhpc.config.json_schema import sweep_schema
-from flexhpc.config.reference import reference
+from flexhpc.config.reference import render_reference
 from flexhpc.config.yaml_reader import parse, read
 from tests.conftest import REPOSITORY
 
@@ -45,4 +45,6 @@ def test_schema_rejects_invalid_specs(text: str, validator: Validator) -> None:
 
 def test_reference_of_keys_is_up_to_date() -> None:
     stored = (REPOSITORY / "docs" / "spec_keys.md").read_text()
-    assert stored == reference(), "run: python -m flexhpc.config.reference > docs/spec_keys.md"
+    assert stored == render_reference(), (
+        "run: python -m flexhpc.config.reference > docs/spec_keys.md"
+    )

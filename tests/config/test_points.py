@@ -135,7 +135,7 @@ def test_tuned_values_are_arms_of_one_point(tmp_path: Path) -> None:
     assert len(point.arms) == 10
     assert [a.values["training.lr"] for a in point.arms[:5]] == [1e-3, 3.2e-3, 1e-2, 3.2e-2, 0.1]
     for number, arm in enumerate(point.arms):
-        at = point.at(number)
+        at = point.at_arm(number)
         assert (at.id, at.training.lr) == (point.id, arm.values["training.lr"])
         assert at.model.gain == arm.values["model.gain"]
         assert "model.gain" in arm.edges

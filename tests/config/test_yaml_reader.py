@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.config.yaml_reader import parse, scalar
+from flexhpc.config.yaml_reader import parse, parse_scalar
 from flexhpc.errors import InputError
 
 
@@ -19,14 +19,14 @@ from flexhpc.errors import InputError
     ],
 )  # fmt: skip
 def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
-    result = scalar(text)
+    result = parse_scalar(text)
     assert result == value
     assert type(result) is type(value)
 
 
 @given(st.integers() | st.floats(allow_nan=False))
 def test_numbers_are_read_as_written(number: float) -> None:
-    assert scalar(repr(number).replace("inf", ".inf")) == number
+    assert parse_scalar(repr(number).replace("inf", ".inf")) == number
 
 
 def test_quoted_scalars_are_text() -> None:

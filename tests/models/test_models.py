@@ -66,7 +66,7 @@ def test_resnets_have_the_requested_depth(shape: tuple, depth: int) -> None:
     assert count_parameters(model, shape, 7) == sum(p.numel() for p in network.parameters())
 
 
-IMAGE_FAMILIES = {name: cls for name, cls in FAMILIES.items() if not cls.tokens}
+IMAGE_FAMILIES = {name: cls for name, cls in FAMILIES.items() if not cls.predicts_tokens}
 ACTIVATION_LAYERS = {
     "relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "identity": "Identity",
     "gelu": "GELU", "silu": "SiLU",

@@ -20,7 +20,7 @@ from tests.training.helpers import probe_data, run
 NETWORKS = [
     small_network(name, width=8, norm=norm)
     for name, cls in FAMILIES.items()
-    if cls.any_layout
+    if cls.any_memory_format
     for norm in choices(cls, "norm")
 ]
 TRAININGS = [  # at a fifth of the default rate, rounding errors hardly grow

@@ -72,7 +72,7 @@ def keys_of(section: Section) -> str:
 FAMILIES = {
     name: Case(
         keys_of(sections.small_network(name)), f"{ADAM}, batch_size: 32, epochs: 2",
-        TOKENS if cls.tokens else DIGITS, n=40,
+        TOKENS if cls.predicts_tokens else DIGITS, n=40,
     )
     for name, cls in sections.FAMILIES.items()
 } | {

@@ -68,7 +68,7 @@ class Section(BaseModel):
     """The key that selects this variant; empty for the default key of the section."""
 
     @classmethod
-    def marked(cls, mark: str) -> list[str]:
+    def fields_with_mark(cls, mark: str) -> list[str]:
         """Return the names of the fields marked with ``mark``, in the order of their definition."""
         return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 

@@ -45,13 +45,13 @@ class Data(Section):
     key that locates the samples is marked ``LOCATION``.
     """
 
-    vectors: ClassVar[bool] = False
+    has_vectors: ClassVar[bool] = False
     """Whether samples are feature vectors instead of images."""
     seeded: ClassVar[bool] = False
     """Whether samples are generated from the seed of the point instead of read from files. If so,
     the implementation receives the seed as a second argument."""
 
-    tokens: ClassVar[bool] = False
+    has_tokens: ClassVar[bool] = False
     """Whether samples are token sequences, in which every token is predicted from the previous
     tokens."""
 
@@ -114,7 +114,7 @@ class Data(Section):
     @classmethod
     def location_key(cls) -> str | None:
         """Return the key that locates the samples; None if the variant has no such key."""
-        return next(iter(cls.marked(LOCATION)), None)
+        return next(iter(cls.fields_with_mark(LOCATION)), None)
 
     @classmethod
     def reading_keys(cls) -> list[str]:
@@ -123,7 +123,9 @@ class Data(Section):
         These are ``source``, the keys that the variant adds, and for seeded data ``classes``. Keys
         marked as a location, a limit or a name are excluded.
         """
-        marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
+        marked = (
+            name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.fields_with_mark(mark)
+        )
         excluded = {*Data.model_fields, *marked} - {"source"}
         if cls.seeded:
             excluded -= {"classes"}
@@ -225,7 +227,7 @@ class KnownTable(Data):
     """A standard UCI table: Covertype, Adult, or Default of Credit Card Clients (Taiwan)."""
 
     import_path: ClassVar[str] = "flexhpc.data.uci:open_known_table"
-    vectors: ClassVar[bool] = True
+    has_vectors: ClassVar[bool] = True
 
     source: Literal["covtype", "adult", "credit"]
     root: Annotated[str | None, LOCATION] = None
@@ -246,7 +248,7 @@ class Table(Data):
     missing."""
 
     import_path: ClassVar[str] = "flexhpc.data.table:open_table"
-    vectors: ClassVar[bool] = True
+    has_vectors: ClassVar[bool] = True
 
     source: Literal["table"]
     path: Annotated[str, LOCATION]
@@ -278,7 +280,7 @@ class Gaussian(Data):
     """Standard-normal inputs. The `original` labels come from a random linear teacher."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_gaussian"
-    vectors: ClassVar[bool] = True
+    has_vectors: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
 
     source: Literal["gaussian"]
@@ -308,9 +310,9 @@ class RandomTokens(Data):
     sequence is fitted if every token after its prompt has the highest predicted probability."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
-    vectors: ClassVar[bool] = True
+    has_vectors: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
-    tokens: ClassVar[bool] = True
+    has_tokens: ClassVar[bool] = True
 
     source: Literal["random_tokens"]
     vocabulary: Annotated[int, Field(ge=2, le=2**20)] = 64

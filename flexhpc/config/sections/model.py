@@ -57,7 +57,7 @@ class Model(Section):
 
     images_only: ClassVar[bool] = False
     """Whether the model accepts only images (channels, height, width), not vectors."""
-    tokens: ClassVar[bool] = False
+    predicts_tokens: ClassVar[bool] = False
     """Whether the model predicts the tokens of sequences."""
 
     family: str
@@ -78,7 +78,7 @@ class Network(Model):
     """
 
     images_only: ClassVar[bool] = True
-    any_layout: ClassVar[bool] = False
+    any_memory_format: ClassVar[bool] = False
     """Whether all layers work in any memory format (channels_last or contiguous)."""
 
     subspace: Subspace | None = None
@@ -217,7 +217,7 @@ class Cnn(_MlpOrCnn):
     average pooling."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:cnn"
-    any_layout: ClassVar[bool] = True
+    any_memory_format: ClassVar[bool] = True
 
     family: Literal["cnn"]
     depth: Annotated[int, Field(ge=1, le=12)] = 3
@@ -273,7 +273,7 @@ class Resnet(Sized):
     """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:resnet"
-    any_layout: ClassVar[bool] = True
+    any_memory_format: ClassVar[bool] = True
 
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
@@ -296,7 +296,7 @@ class Efficientnet(Sized):
     """timm's EfficientNet."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:efficientnet"
-    any_layout: ClassVar[bool] = True
+    any_memory_format: ClassVar[bool] = True
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
@@ -342,7 +342,7 @@ class Gpt(_Transformer):
 
     import_path: ClassVar[str] = "flexhpc.models.families:gpt"
     images_only: ClassVar[bool] = False
-    tokens: ClassVar[bool] = True
+    predicts_tokens: ClassVar[bool] = True
 
     family: Literal["gpt"]
     depth: Depth = 2
