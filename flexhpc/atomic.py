@@ -20,7 +20,7 @@ _CHECKS_UNTIL_REMOVED = 3
 
 
 @contextlib.contextmanager
-def replacing(
+def atomic_replacement(
     path: Path,
     *,
     durable: bool = True,
@@ -73,13 +73,13 @@ def _sync_folder(folder: Path) -> None:
 def write_atomic(
     path: Path, content: str | bytes, *, durable: bool = True, create_folder: bool = True
 ) -> None:
-    """Write a file atomically; :func:`replacing` describes the arguments and errors."""
-    with replacing(path, durable=durable, create_folder=create_folder) as part:
+    """Write a file atomically; :func:`atomic_replacement` describes the arguments and errors."""
+    with atomic_replacement(path, durable=durable, create_folder=create_folder) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any, **options: bool) -> None:
-    """Write a JSON file atomically; :func:`replacing` describes the options and errors."""
+    """Write a JSON file atomically; :func:`atomic_replacement` describes the options and errors."""
     write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
@@ -100,23 +100,23 @@ class FolderWatch:
 
     Attributes:
         folder: folder to check.
-        missing: number of consecutive checks in which the folder was missing. An I/O error resets
-            the number to 0, because the folder may exist.
+        missing_count: number of consecutive checks in which the folder was missing. An I/O error
+            resets the number to 0, because the folder may exist.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.missing = folder, 0
+        self.folder, self.missing_count = folder, 0
 
     def check_removed(self) -> bool:
         """Check the folder; return whether it was missing in three consecutive checks."""
         try:
             self.folder.stat()
-            self.missing = 0
+            self.missing_count = 0
         except (FileNotFoundError, NotADirectoryError):
-            self.missing += 1
+            self.missing_count += 1
         except OSError:
-            self.missing = 0
-        return self.missing >= _CHECKS_UNTIL_REMOVED
+            self.missing_count = 0
+        return self.missing_count >= _CHECKS_UNTIL_REMOVED
 
 
 def open_regular_file(path: Path) -> BinaryIO:

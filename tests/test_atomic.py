@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.atomic import read_json, replacing, write_atomic, write_json
+from flexhpc.atomic import atomic_replacement, read_json, write_atomic, write_json
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def test_the_previous_file_remains_after_an_error(tmp_path: Path) -> None:
     path.write_text("old")
 
     def write_to_full_disk() -> None:
-        with replacing(path) as part:
+        with atomic_replacement(path) as part:
             part.write_text("half")
             raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(OSError, match="full"):
         write_to_full_disk()
-    with replacing(path, is_permitted=lambda: False) as part:
+    with atomic_replacement(path, is_permitted=lambda: False) as part:
         part.write_text("not permitted")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -24,7 +24,7 @@ from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile
-from flexhpc.launch.sweep import launch_id, write_launch
+from flexhpc.launch.sweep import new_launch_id, write_launch
 from flexhpc.store.status import StatusReader
 from flexhpc.worker.in_process import measure_in_process
 
@@ -111,7 +111,7 @@ def measure(
         status = StatusReader(prepared.run, prepared.points).read()[0]
         if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
-            task = write_launch(prepared, profile, launch_id(), image=None, detach=True)
+            task = write_launch(prepared, profile, new_launch_id(), image=None, detach=True)
             with _progress_bar(progress) as update, _preserve_thread_count():
                 measure_in_process(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()

@@ -34,7 +34,7 @@ def masks(
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
-    form: options.TableFormat = options.Format.table,
+    output_format: options.TableFormat = options.Format.table,
     output: options.Output = None,
 ) -> None:
     """Show how often each sample was drawn and missed, and its hardness.
@@ -52,17 +52,17 @@ def masks(
             raise InputError("--agreement: requires --by KEY, to compare the values of this key")
         _print_agreements(agreements(groups))
         return
-    if form is options.Format.table and output is None:
+    if output_format is options.Format.table and output is None:
         for scores in groups:
             _print_hardest(scores, top)
         return
-    options.write_output(_encode(frame_of(groups), form), form, output)
+    options.write_output(_encode(frame_of(groups), output_format), output_format, output)
 
 
-def _encode(frame: pd.DataFrame, form: options.Format) -> bytes:
-    if form is options.Format.parquet:
+def _encode(frame: pd.DataFrame, output_format: options.Format) -> bytes:
+    if output_format is options.Format.parquet:
         return bytes(frame.to_parquet(index=False))
-    if form is options.Format.json:
+    if output_format is options.Format.json:
         return (frame.to_json(orient="records") + "\n").encode()
     from flexhpc.analysis.results import cell_of
 

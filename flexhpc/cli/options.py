@@ -86,7 +86,7 @@ Eps = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def training_errors(eps: list[float] | None) -> list[float]:
+def validated_training_errors(eps: list[float] | None) -> list[float]:
     """Return the values of ``--eps`` after validation.
 
     Raises:
@@ -138,7 +138,7 @@ TableFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 
-def write_output(content: bytes, form: Format, output: Path | None) -> None:
+def write_output(content: bytes, output_format: Format, output: Path | None) -> None:
     """Write an encoded table to the file ``output`` or, if it is None, to stdout.
 
     Raises:
@@ -151,7 +151,7 @@ def write_output(content: bytes, form: Format, output: Path | None) -> None:
             write_atomic(output.resolve(), content)
         except OSError as error:
             raise InputError(f"{output}: cannot be written: {error.strerror}") from None
-    elif form is Format.parquet and sys.stdout.isatty():
+    elif output_format is Format.parquet and sys.stdout.isatty():
         raise InputError(
             "Parquet cannot be printed to a terminal; use --output FILE, or redirect stdout"
         )

@@ -62,7 +62,7 @@ def status(
 
 def results(
     run: options.Run,
-    form: options.TableFormat = options.Format.table,
+    output_format: options.TableFormat = options.Format.table,
     output: options.Output = None,
     eps: options.Eps = None,
     budget: Annotated[
@@ -89,21 +89,21 @@ def results(
     from flexhpc.analysis.tables import print_results
     from flexhpc.store.status import StatusReader, open_run
 
-    errors, budgets = options.training_errors(eps), budget or []
+    errors, budgets = options.validated_training_errors(eps), budget or []
     folder, sweep, points = open_run(run)
     options.check_budgets(budgets, [point.training for point in points])
     statuses = with_eps_estimates(StatusReader(folder, points).read(), errors)
     statuses = with_budget_estimates(statuses, budgets)
-    if form is options.Format.table:
+    if output_format is options.Format.table:
         print_results(statuses, sweep.compare, show_reasons=False)
         _exit_if_failed(statuses)
         return
     rows = [row_of(status) for status in statuses]
-    if form is options.Format.parquet:
+    if output_format is options.Format.parquet:
         content = as_parquet(rows)
     else:
-        content = (as_csv if form is options.Format.csv else as_json)(rows).encode()
-    options.write_output(content, form, output)
+        content = (as_csv if output_format is options.Format.csv else as_json)(rows).encode()
+    options.write_output(content, output_format, output)
     _exit_if_failed(statuses)
 
 
@@ -140,7 +140,7 @@ def report(
     from flexhpc.analysis.report import report_runs
     from flexhpc.store.status import read_runs
 
-    errors = options.training_errors(eps)
+    errors = options.validated_training_errors(eps)
     read = [(folder, statuses) for folder, _, statuses in read_runs(runs)]
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
     typer.echo(report_runs(read, output or default, errors))

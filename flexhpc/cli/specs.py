@@ -52,7 +52,7 @@ def plan(
     """Show the points of a sweep with their ids and states, and an upper bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines
 
-    planned = make_plan(spec, overrides or (), runs, profile, params=params)
+    planned = make_plan(spec, overrides or (), runs, profile, count_params=params)
     if as_json:
         typer.echo(json.dumps(planned, indent=1))
     else:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, BinaryIO, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flexhpc.atomic import open_regular_file, replacing
+from flexhpc.atomic import atomic_replacement, open_regular_file
 from flexhpc.data.dataset import Array, Source, Split, Summary
 from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
 from flexhpc.data.summary import summarise
@@ -152,7 +152,7 @@ def write_packed(
         OSError: the disk is full or the folder cannot be written.
     """
     train, test = source.train, source.test()
-    with replacing(out) as unfinished:
+    with atomic_replacement(out) as unfinished:
         with zipfile.ZipFile(unfinished, "w") as archive:
             archive.writestr(zipfile.ZipInfo(MAGIC), b"")
             _write_split(archive, "", train, "training samples", progress)

@@ -96,7 +96,7 @@ class _ArrayJobs:
         self, slurm: Slurm, records: list[ArrayRecord], pending_only: bool
     ) -> int:
         """Cancel the tasks of these arrays; return the number of tasks that were not pending."""
-        queue = slurm.queue()
+        queue = slurm.query_queue()
         records = [record.find_job_id(queue) for record in records]
         tasks_by_job = {
             record.job: [task for _, task in tasks_in_queue(record, queue)]

@@ -32,7 +32,7 @@ def point_count_and_cost_bound(spec: Path) -> tuple[int, int | None]:
     Raises:
         InputError: the spec is invalid.
     """
-    planned = make_plan(spec, (), Path("runs"), None, params=False)
+    planned = make_plan(spec, (), Path("runs"), None, count_params=False)
     bounds = [row["cost_bound"] for row in planned["points"]]
     return len(bounds), None if None in bounds else sum(bounds)
 

@@ -27,15 +27,15 @@ _MAX_ROWS = 40
 
 
 def make_plan(
-    spec: Path, overrides: Sequence[str], runs: Path, profile: Path | None, *, params: bool
+    spec: Path, overrides: Sequence[str], runs: Path, profile: Path | None, *, count_params: bool
 ) -> dict[str, Any]:
     """Return the plan of a sweep as JSON-serializable values; nothing is started or written.
 
-    With ``params``, the trainable parameters of each point are counted.
+    With ``count_params``, the trainable parameters of each point are counted.
 
     Raises:
         InputError: the spec or the profile is invalid.
-        PointError: ``params`` is set, but the data cannot be read to determine its shape.
+        PointError: ``count_params`` is set, but the data cannot be read to determine its shape.
     """
     settings = load_profile(profile)
     prepared = prepare(spec, overrides, runs)
@@ -56,7 +56,7 @@ def make_plan(
             "cost_bound": bounds[key][0],
             "first_cost_bound": bounds[key][1],
         }
-        if params:
+        if count_params:
             row["params"] = _parameter_count(point)
         rows.append(row)
     listed = {status.point.id for status in statuses}

@@ -93,7 +93,7 @@ class SweepResult:
 _LAUNCHES: Counter[str] = Counter()
 
 
-def launch_id() -> str:
+def new_launch_id() -> str:
     """Return a new, unique launch id: time, process id and, if necessary, a counter."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     _LAUNCHES[stamp] += 1
@@ -174,7 +174,7 @@ def make_backend(
 
 def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     """Return the batch scripts of the remaining points; nothing is written or submitted."""
-    launch = launch_id()
+    launch = new_launch_id()
     statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
@@ -194,7 +194,7 @@ def start_detached(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) 
     Raises:
         PointError: no worker was started for some of the points.
     """
-    launch = launch_id()
+    launch = new_launch_id()
     backend = make_backend(prepared, profile, launch)
     write_launch(prepared, profile, launch, backend.image, detach=True)
     backend.poll()
@@ -230,7 +230,7 @@ def run_sweep(
     Raises:
         PointError: the run folder was moved or removed during the sweep.
     """
-    run, launch = prepared.run, launch_id()
+    run, launch = prepared.run, new_launch_id()
     if run.path.exists():
         remove_partial_claims(run)
     reader = StatusReader(run, prepared.points)
@@ -261,7 +261,7 @@ def run_sweep(
                             f"{run.path} was moved or removed during the sweep; move it back and "
                             "run the same command to resume"
                         )
-                    if folder.missing:
+                    if folder.missing_count:
                         time.sleep(_POLL_EVERY)
                         continue
                     round_started = time.monotonic()

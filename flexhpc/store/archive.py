@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from flexhpc.atomic import open_regular_file, replacing
+from flexhpc.atomic import atomic_replacement, open_regular_file
 from flexhpc.errors import InputError, PointError
 from flexhpc.store.claim import read_claim
 from flexhpc.store.run_folder import RunFolder
@@ -51,7 +51,7 @@ def pack(run: RunFolder, archive: Path) -> int:
                 "until it has finished, or stop it"
             )
     count = 0
-    with replacing(archive) as part:
+    with atomic_replacement(archive) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
             for path in _files_to_pack(run):
                 packed.write(path, PurePosixPath(run.name, path.relative_to(run.path)))

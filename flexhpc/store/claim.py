@@ -186,14 +186,15 @@ def acquire_claim(
     launch: str,
     job: str = "",
     log: str = "",
-    saved: float = 0.0,
-    preempted: bool = False,
+    last_save_time: float = 0.0,
+    was_preempted: bool = False,
 ) -> Claim | None:
     """Claim a point; return None if a running process holds the claim.
 
     Args:
-        saved: time at which progress on the point was last saved (seconds since the epoch).
-        preempted: whether the previous holder was preempted, which does not count as a death.
+        last_save_time: time at which progress on the point was last saved (seconds since the
+            epoch).
+        was_preempted: whether the previous holder was preempted, which does not count as a death.
 
     Raises:
         FileNotFoundError: the run folder was moved or removed.
@@ -205,8 +206,8 @@ def acquire_claim(
             return None
         deaths = 0
         if previous is not None and previous.launch == launch:
-            progressed = saved > previous.taken
-            died = previous.state == "running" and not preempted
+            progressed = last_save_time > previous.taken
+            died = previous.state == "running" and not was_preempted
             deaths = (0 if progressed else previous.deaths) + died
         pid = os.getpid()
         record = ClaimRecord(

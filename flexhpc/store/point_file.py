@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.atomic import replacing
+from flexhpc.atomic import atomic_replacement
 from flexhpc.errors import PointError, one_line
 from flexhpc.search import Estimate
 from flexhpc.store import checksum
@@ -281,7 +281,7 @@ def _open_replacement(
             if copy:
                 _check_schema(file, path)
             yield file
-        with replacing(path, is_permitted=is_permitted) as part:
+        with atomic_replacement(path, is_permitted=is_permitted) as part:
             part.write_bytes(checksum.add_checksum(content.getvalue()))
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         problem = "out of memory" if isinstance(error, MemoryError) else one_line(error)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from flexhpc.atomic import read_regular_file, replacing
+from flexhpc.atomic import atomic_replacement, read_regular_file
 
 FORMAT = 5
 
@@ -27,7 +27,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
         key: identifies the training run.
         state: tensors and plain values.
     """
-    with replacing(path, create_folder=False) as part, part.open("wb") as file:
+    with atomic_replacement(path, create_folder=False) as part, part.open("wb") as file:
         torch.save({"format": FORMAT, "key": key, **state}, file)
 
 

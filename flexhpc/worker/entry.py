@@ -52,5 +52,5 @@ class ArrayTask:
 
         The signal handlers of submitit, which would requeue or cancel the job, are replaced first.
         """
-        stop = StopRequest.on_signals()
+        stop = StopRequest.set_by_signals()
         return run_worker(Path(self.path), Environment.from_slurm(), stop)

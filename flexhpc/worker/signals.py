@@ -37,7 +37,7 @@ class StopRequest:
         self.reason = ""
 
     @classmethod
-    def on_signals(cls) -> StopRequest:
+    def set_by_signals(cls) -> StopRequest:
         """Create a stop request that SIGTERM and SIGUSR2 set."""
         stop = cls()
 

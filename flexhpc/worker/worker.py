@@ -277,8 +277,8 @@ class Worker:
                 launch=self.task.launch,
                 job=self.environment.job,
                 log=self.environment.log,
-                saved=self._last_save_time(point),
-                preempted=self._was_preempted(point),
+                last_save_time=self._last_save_time(point),
+                was_preempted=self._was_preempted(point),
             )
         except OSError as error:
             message = f"{error.filename or self.run.path}: {error.strerror}"

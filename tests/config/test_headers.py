@@ -34,7 +34,7 @@ def test_only_outdated_costs_are_updated(tmp_path: Path) -> None:
     spec.parent.mkdir()
     page.parent.mkdir()
     current = (REPOSITORY / "sweeps" / "classes.yaml").read_text()
-    plan = make_plan(REPOSITORY / "sweeps" / "classes.yaml", (), tmp_path, None, params=False)
+    plan = make_plan(REPOSITORY / "sweeps" / "classes.yaml", (), tmp_path, None, count_params=False)
     bound = bound_text(plan["cost_bound"])
     line = f"# Cost: {len(plan['points'])} points, at most {bound} sample passes."
     assert line in current

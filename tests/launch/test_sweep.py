@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.launch.sweep import launch_id
+from flexhpc.launch.sweep import new_launch_id
 from flexhpc.store import read_point_file
 from flexhpc.store.status import open_run
 from tests.barrier import TIMEOUT
@@ -176,7 +176,7 @@ def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, profile: 
 
 
 def test_launch_ids_are_unique() -> None:
-    assert len({launch_id() for _ in range(20)}) == 20
+    assert len({new_launch_id() for _ in range(20)}) == 20
 
 
 def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, cli: Cli) -> None:

@@ -78,9 +78,9 @@ def test_a_claim_of_a_dead_process_is_taken_over_and_deaths_are_counted(
     dead = read_claim(paths[0])
     assert acquire_claim(*paths, launch="b").record.deaths == 0
     write_json(paths[0], vars(dead))
-    assert acquire_claim(*paths, launch="a", saved=dead.taken - 1).record.deaths == 3
+    assert acquire_claim(*paths, launch="a", last_save_time=dead.taken - 1).record.deaths == 3
     write_json(paths[0], vars(dead))
-    resumed = acquire_claim(*paths, launch="a", saved=dead.taken + 1)
+    resumed = acquire_claim(*paths, launch="a", last_save_time=dead.taken + 1)
     assert (resumed.record.deaths, resumed.record.attempts) == (1, 4), "progress was saved"
 
 
@@ -152,7 +152,7 @@ def test_a_wrong_local_clock_does_not_affect_the_count_of_deaths(
             claim = acquire_claim(*paths, launch="a")
             write_json(paths[0], {**vars(claim.record), "pid": 2**22 + 1})  # of a dead process
         saved = save(paths) if saved_after_claims else saved
-        resumed = acquire_claim(*paths, launch="a", saved=saved)
+        resumed = acquire_claim(*paths, launch="a", last_save_time=saved)
         assert resumed.record.deaths == deaths
         resumed.release("done")
 

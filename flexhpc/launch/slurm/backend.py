@@ -86,7 +86,7 @@ class SlurmBackend(Backend):
         if time.monotonic() - self._polled >= pause:
             self._polled = time.monotonic()
             try:
-                self._process_queue(self.slurm.queue())
+                self._process_queue(self.slurm.query_queue())
                 self.unavailable = ""
             except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
@@ -153,7 +153,7 @@ class SlurmBackend(Backend):
             return False
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
-                self._process_queue(self.slurm.queue())
+                self._process_queue(self.slurm.query_queue())
                 return self._submit([point for point in points if point not in self._queued])
         except SlurmUnavailable as error:
             self.unavailable = f"SLURM does not respond: {error}"

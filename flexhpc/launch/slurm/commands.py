@@ -154,7 +154,7 @@ class Slurm:
             raise InputError("flexhpc needs array jobs, which this cluster does not accept")
         return size
 
-    def queue(self) -> Queue:
+    def query_queue(self) -> Queue:
         """Return the user's flexhpc tasks in the queue.
 
         Raises:

@@ -59,7 +59,7 @@ class QueueStatus:
         self._queued, self.unavailable = {}, ""
         for conf, records in records_by_cluster(array_records(self.run)).items():
             try:
-                queue = Slurm(conf).queue()
+                queue = Slurm(conf).query_queue()
             except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
