@@ -32,7 +32,7 @@ def open_webdataset(data: WebDataset) -> Source:
             f"data.path: {data.path} is neither a .tar file nor a folder of .tar files"
         )
     image_suffixes = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
-    target = f".{data.target.lstrip('.')}"
+    target = f".{data.target.lstrip('.').lower()}"
     keys: dict[str, list[str]] = {"class": [], "image": []}
     texts: list[str] = []
     for file in files:

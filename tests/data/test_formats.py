@@ -130,6 +130,7 @@ VALID = {
     "Hugging Face": ("source: hugging_face, path: hf", True),
     "WebDataset": ("source: webdataset, path: tars", False),
     "one tar": ("source: webdataset, path: tars/a.tar, column: png", False),
+    "upper case": ("source: webdataset, path: tars/a.tar, column: PNG, target: CLS", False),
 }  # fmt: skip
 
 
