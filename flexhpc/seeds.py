@@ -46,7 +46,7 @@ class ProbeSeeds:
         """Derive the seeds of one probe.
 
         Args:
-            repeat: index of the probe among the probes with this n.
+            repeat: index of the training run among the training runs with this n.
             nested: if true, the subset seed does not depend on n, so that subsets of growing n are
                 prefixes of one permutation.
         """

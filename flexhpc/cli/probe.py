@@ -27,7 +27,9 @@ def probe(
     repeat: Annotated[
         int,
         typer.Option(
-            "--repeat", min=0, help="Index of the probe among the probes with this n and arm."
+            "--repeat",
+            min=0,
+            help="Index of the training run among the training runs with this n and arm.",
         ),
     ] = 0,
     arm: Annotated[

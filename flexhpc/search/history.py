@@ -32,7 +32,8 @@ class ProbeResult:
 
     Attributes:
         n: number of samples in the subset.
-        repeat: index among the probes at this n and arm: 0, 1, 2, ...
+        repeat: index among the training runs at this n and arm: 0, 1, 2, ... All probes of a
+            continued training run have the same ``repeat``.
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.
         cost: number of sample passes.
@@ -95,7 +96,7 @@ class Probe(NamedTuple):
 
     Attributes:
         n: number of samples in the subset.
-        repeat: index among the probes at this n and arm: 0, 1, 2, ...
+        repeat: index among the training runs at this n and arm; see :class:`ProbeResult`.
         arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget is doubled.
     """
