@@ -134,7 +134,7 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         for line in correlations(group, key)
     ]  # fmt: skip
-    head = ["models", "with", "measure", "correlation", "without one model"]
+    head = ["models", "correlated with", "coefficient", "value", "range without one model"]
     return _table(head, rows) if rows else []
 
 
