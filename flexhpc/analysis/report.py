@@ -254,10 +254,9 @@ def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[Sampl
 def _write_figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     """Write a figure as SVG, PNG and PDF; return its variables for the page template."""
     chart, path = Chart(spec), folder / figure.name
-    for ending in (".png", ".pdf"):
+    for ending in (".svg", ".png", ".pdf"):
         chart.save(path.with_suffix(ending))
     html = chart.svg()
-    write_atomic(path.with_suffix(".svg"), html)
     interactive = len(html) <= _MAX_SVG
     if not interactive:
         png = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()

@@ -64,8 +64,8 @@ def check_point(
 def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
     """Yield (key, problem) for settings that the search does not support.
 
-    Only ``bayes`` without ``eps`` supports tuned keys and doubling of the budget (``until:
-    saturation``).
+    Tuned keys require a policy with ``supports_tuning``, and ``until: saturation`` requires
+    ``bayes``. Neither can be combined with ``eps``.
     """
     keys = [*model.candidates, *training.candidates]
     if keys and not search.supports_tuning:

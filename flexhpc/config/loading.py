@@ -281,7 +281,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
 
 
 def _unmatched_keys(compare: Compare, baseline: str, sweep: Sweep) -> list[str]:
-    """Return the keys that prevent all pairs of a comparison; empty if there are pairs.
+    """Return the keys whose values must agree within a pair, if no pair exists; otherwise nothing.
 
     Only keys in the ``zip`` entry of ``by`` can prevent pairs, because all other keys are combined
     with each value of ``by``. :class:`flexhpc.analysis.effect.Pairing` defines pairs.

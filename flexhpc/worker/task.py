@@ -123,6 +123,9 @@ class TaskFile:
 
 def current_selection(run: RunFolder) -> dict[str, bool]:
     """Return ``TaskFile.selection`` of the last launch of a run; empty if it selects no points."""
-    paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)
+    try:
+        paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)
+    except OSError:  # the run folder was removed
+        return {}
     task = read_state(TaskFile, paths[-1]) if paths else None
     return (task and task.selection) or {}

@@ -286,7 +286,7 @@ def test_an_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path,
     assert all(status.state == "done" for status in StatusReader(folder, points).read())
     assert not sync_state_path(folder).exists()
     failed = cli("sync", run, "--uri", f"http://127.0.0.1:{free_port()}", check=1)
-    assert "cannot be written" in failed.stderr
+    assert "cannot log to MLflow at" in failed.stderr
     cli("sync", run)
     check_logged(local_uri(folder), run)
 

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +139,17 @@ class Chart:
 
     spec: Spec = field(repr=False)
 
-    def svg(self) -> str:
-        """Render the chart as SVG text."""
+    @cached_property
+    def _svg(self) -> str:
         return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
 
+    def svg(self) -> str:
+        """Render the chart as SVG text."""
+        return self._svg
+
     def png(self) -> bytes:
-        """Render the chart as PNG, at a scale factor of 2."""
-        return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=_VEGA_LITE, scale=2))
+        """Render the chart as PNG, at two pixels per screen pixel."""
+        return bytes(vl_convert.svg_to_png(self._svg, scale=2))
 
     def save(self, path: str | Path) -> None:
         """Write the chart to a file.
@@ -161,8 +166,7 @@ class Chart:
         elif path.suffix == ".png":
             write_atomic(path, self.png())
         elif path.suffix == ".pdf":
-            pdf = vl_convert.vegalite_to_pdf(self.spec, vl_version=_VEGA_LITE)
-            write_atomic(path, bytes(pdf))
+            write_atomic(path, bytes(vl_convert.svg_to_pdf(self._svg)))
         else:
             raise ValueError(f"{path}: unknown format; use .svg, .png or .pdf")
 

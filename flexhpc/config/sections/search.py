@@ -113,7 +113,7 @@ class Bisection(MajoritySearch, QuantileSearch):
 
 
 class Growth(MajoritySearch):
-    """Increase n until the first failure, as in arXiv 2406.11463, which defines EMC."""
+    """Increase n until the first failure, as in arXiv 2406.11463."""
 
     import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
