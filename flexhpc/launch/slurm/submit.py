@@ -89,10 +89,10 @@ def submit_array(
     for pause in _PAUSES:
         try:
             if unavailable is not None:  # submit again only if the job is not in the queue
-                record = record.find_job_id(slurm.queue())
+                record = record.find_job_id(slurm.query_queue())
             return record if record.job else record.store_job_id(slurm.submit(path))
         except SubmissionRejected:
-            if (submitted := record.find_job_id(slurm.queue())).job is not None:
+            if (submitted := record.find_job_id(slurm.query_queue())).job is not None:
                 return submitted
             raise
         except SlurmUnavailable as error:
