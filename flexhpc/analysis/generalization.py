@@ -66,7 +66,7 @@ class Correlation:
     """A correlation with its bootstrap interval, at level ``LEVEL``.
 
     Attributes:
-        name: name of the measure; value: the correlation; lower, upper: its interval.
+        name: name of the coefficient; value: its value; lower, upper: its interval.
         jackknife_min, jackknife_max: smallest and largest correlation with one model removed, which
             show whether a single model causes the correlation. None if there are only
             ``MIN_PAIRS`` models, or if the correlation is undefined without one of the models.

@@ -62,7 +62,9 @@ def is_bound(status: PointStatus) -> bool:
     return status.estimate is not None and status.estimate.censored != "none"
 
 
-def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+def group_censored_by_reason(
+    statuses: Sequence[PointStatus],
+) -> list[tuple[str, list[PointStatus]]]:
     """Group the censored points by reason; return pairs (full text of the reason, points)."""
     by_reason = group_by(statuses, censoring_reason)
     return [(text, by_reason[reason]) for reason, text in REASONS.items() if reason in by_reason]

@@ -18,7 +18,14 @@ from flexhpc.analysis.comparison import Comparisons, compare_as_specified
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
 from flexhpc.analysis.figures import report_figures
-from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
+from flexhpc.analysis.figures.chart import (
+    Chart,
+    ReportFigure,
+    Spec,
+    svg_to_pdf,
+    svg_to_png,
+    vega_script,
+)
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIO_CAPTION, ratio_figure
@@ -185,7 +192,7 @@ def write_report(
         plain_text=plain_text,
         format_cell=_format_cell,
         warnings=reasons.emc_warnings(statuses),
-        censored=reasons.censored_by_reason(statuses),
+        censored=reasons.group_censored_by_reason(statuses),
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,
         decisions=comparisons.decisions,
@@ -253,14 +260,14 @@ def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[Sampl
 
 def _write_figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     """Write a figure as SVG, PNG and PDF; return its variables for the page template."""
-    chart, path = Chart(spec), folder / figure.name
-    for ending in (".svg", ".png", ".pdf"):
-        chart.save(path.with_suffix(ending))
-    html = chart.svg()
+    html = Chart(spec).svg()
+    png = svg_to_png(html)
+    for ending, content in ((".svg", html), (".png", png), (".pdf", svg_to_pdf(html))):
+        write_atomic(folder / f"{figure.name}{ending}", content)
     interactive = len(html) <= _MAX_SVG
     if not interactive:
-        png = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
-        html = f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{png}">'
+        data = base64.b64encode(png).decode()
+        html = f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{data}">'
     return {
         "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": html,
         "spec": json_for_script(spec if interactive else None), "interactive": interactive,

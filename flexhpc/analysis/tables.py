@@ -158,7 +158,7 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(markup=False, width=_DEFAULT_WIDTH)
 
 
-def _number_column(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
+def _numeric_column(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
     return Column(name=name, cells=cells, align_right=True, rank=rank)
 
 
@@ -179,24 +179,24 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
     estimates = [status.estimate for status in statuses]
     ratios = [ratio_text(e, size) for e, size in zip(estimates, params, strict=True)]
     columns += [
-        _number_column("params", [f"{size:,}" if size else "" for size in params], 5),
-        _number_column("EMC", [estimate_text(status) for status in statuses]),
-        _number_column("2x budget", [doubling_text(e) for e in estimates], 8),
-        _number_column("EMC/param", ratios, 4),
-        _number_column("bracket", [bracket_text(status.bracket) for status in statuses], 2),
-        _number_column("probes", [str(status.training_runs or "") for status in statuses], 1),
-        _number_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
+        _numeric_column("params", [f"{size:,}" if size else "" for size in params], 5),
+        _numeric_column("EMC", [estimate_text(status) for status in statuses]),
+        _numeric_column("2x budget", [doubling_text(e) for e in estimates], 8),
+        _numeric_column("EMC/param", ratios, 4),
+        _numeric_column("bracket", [bracket_text(status.bracket) for status in statuses], 2),
+        _numeric_column("probes", [str(status.training_runs or "") for status in statuses], 1),
+        _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
     ]
     for eps in dict.fromkeys(eps for e in estimates if e for eps in e.by_eps):
         cells = [interval_text(e.by_eps.get(eps)) if e else "" for e in estimates]
-        columns.append(_number_column(f"EMC eps {eps}", cells, 9))
+        columns.append(_numeric_column(f"EMC eps {eps}", cells, 9))
     for budget in dict.fromkeys(budget for e in estimates if e for budget in e.by_budget):
         cells = [interval_text(e.by_budget.get(budget)) if e else "" for e in estimates]
         predicted = all(
             float(budget) > budget_value(s) for s, c in zip(statuses, cells, strict=True) if c
         )
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
-        columns.append(_number_column(name, cells, 9))
+        columns.append(_numeric_column(name, cells, 9))
     if has_tuned_keys(statuses):
         columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
     columns += [
@@ -248,16 +248,16 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             Column(name=by, cells=[e.value for e in shown], min_width=12),
             Column(name="against", cells=[e.baseline for e in shown], rank=2, min_width=10),
             *(
-                _number_column(
+                _numeric_column(
                     f"at {name}", [e.at_smaller_budgets[i].ratio_text for e in shown], i - 2
                 )
                 for i, name in enumerate(SMALLER_BUDGETS)
                 if all(len(e.at_smaller_budgets) > i for e in shown)
             ),
-            _number_column("EMC ratio", [e.ratio_text for e in shown]),
-            _number_column("by size", [e.sizes_text for e in shown], 1),
-            _number_column("P(larger)", [e.chance_text for e in shown], 3),
-            _number_column("pairs", [e.pairs_text for e in shown], 0),
+            _numeric_column("EMC ratio", [e.ratio_text for e in shown]),
+            _numeric_column("by size", [e.sizes_text for e in shown], 1),
+            _numeric_column("P(larger)", [e.chance_text for e in shown], 3),
+            _numeric_column("pairs", [e.pairs_text for e in shown], 0),
             Column(name="verdict", cells=[e.verdict_text for e in shown], min_width=14),
         ]
         console.print(table_of(columns, console.width))
@@ -269,9 +269,9 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
     columns = [
         Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
         Column(name="against", cells=[e.baseline for e in effects], rank=2),
-        _number_column("EMC ratio", [e.ratio_text for e in effects]),
-        _number_column("P(larger)", [e.chance_text for e in effects], 3),
-        _number_column("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
+        _numeric_column("EMC ratio", [e.ratio_text for e in effects]),
+        _numeric_column("P(larger)", [e.chance_text for e in effects], 3),
+        _numeric_column("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
         Column(name="verdict", cells=[_verdict_or_bar(e) for e in effects], min_width=14),
     ]
     return Group(Text(decision.text, style="bold"), table_of(columns, width))
@@ -300,13 +300,13 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
     columns = [
         *(Column(name=k, cells=[law.within.get(k, "") for law in laws], min_width=8) for k in keys),
-        _number_column("EMC ~ parameters ^", [law.slope_text for law in laws]),
-        _number_column("points", points, 0),
+        _numeric_column("EMC ~ parameters ^", [law.slope_text for law in laws]),
+        _numeric_column("points", points, 0),
     ]
     if samples:
         needed = [law.parameters_for(samples) for law in laws]
         texts = [f"{n[1]:,.0f} [{n[0]:,.0f}, {n[2]:,.0f}]" if n else "not known" for n in needed]
-        columns.append(_number_column(f"parameters for {samples:g}", texts))
+        columns.append(_numeric_column(f"parameters for {samples:g}", texts))
     console.print(table_of(columns, console.width))
 
 
@@ -356,10 +356,10 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
         Column(name="probe left", cells=live["probe left"], rank=3),
         Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], rank=7),
         Column(name="EMC", cells=emc),
-        _number_column("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
-        _number_column("probes", [str(s.training_runs or "") for s in statuses], 10),
-        _number_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
-        _number_column("tries", [str(s.attempts or "") for s in statuses], 0),
+        _numeric_column("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
+        _numeric_column("probes", [str(s.training_runs or "") for s in statuses], 10),
+        _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
+        _numeric_column("tries", [str(s.attempts or "") for s in statuses], 0),
         Column(name="host", cells=[s.host for s in statuses], rank=1),
         Column(name="ended by", cells=[ending_text(s) for s in statuses], rank=6),
     ]

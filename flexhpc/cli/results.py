@@ -52,7 +52,7 @@ def status(
     console = make_console()
     if watch:
         with ProgressView(console, folder.name) as view:
-            while any(s.state not in ("done", "failed") for s in statuses):
+            while reader.selection or any(s.state not in ("done", "failed") for s in statuses):
                 view.update(statuses)
                 time.sleep(0.5)
                 statuses = read_statuses()

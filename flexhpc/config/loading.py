@@ -17,7 +17,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
 from flexhpc.config.validation import format_value, suggestion, validate_partly
 from flexhpc.config.variants import KEYS
-from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_problems, read
+from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_if_problems, read
 from flexhpc.errors import InputError, one_line
 
 _MAX_POINTS = 100_000
@@ -54,7 +54,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     if sweep.size > _MAX_POINTS:
         problem = f"{sweep.size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
         document.report(("grid",), problem)
-        raise_problems(document.problems)
+        raise_if_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
     sweep.check_combinations = sweep.frozen is None or bool(overrides)
     return sweep
@@ -80,7 +80,7 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
                 "permuted_each inputs"
             )
             sweep.document.report(("evaluate", evaluate.size_key), f"{problem}; remove it")
-    raise_problems(sweep.document.problems)
+    raise_if_problems(sweep.document.problems)
     return sweep, points
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flexhpc.config.nested import as_mapping
 from flexhpc.config.validation import format_value
-from flexhpc.config.yaml_reader import parse, raise_problems
+from flexhpc.config.yaml_reader import parse, raise_if_problems
 from flexhpc.errors import InputError
 
 
@@ -31,7 +31,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     if len(text.splitlines()) > 1:
         raise InputError(f"--set {format_value(text)}: must be one line")
     parsed = parse("value: " + value_text, f"--set {text}")
-    raise_problems(parsed.problems)
+    raise_if_problems(parsed.problems)
     value = parsed.value.get("value")
     if (section := key.split(".")[0]) in top_keys:
         if key != section and isinstance(top.get(section), list):
@@ -57,9 +57,9 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
 
 
 def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Set a key of a ``zip`` entry to ``value``; remove the key if ``value`` is not a list.
+    """Replace the values of a key in a ``zip`` entry; return whether they were replaced.
 
-    Return whether the key was set.
+    If ``value`` is not a list, the key is removed from the entry instead, and the result is False.
     """
     entries = top.get("zip")
     if not isinstance(entries, list):

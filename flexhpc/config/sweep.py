@@ -193,7 +193,7 @@ class Sweep:
             )  # fmt: skip
 
     def _check_unused_values(self) -> None:
-        """Report errors in fixed values that no point uses, because their key is swept."""
+        """Report errors in fixed values that swept keys override, so that no point uses them."""
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)

@@ -48,7 +48,7 @@ class Problem:
         return f"{self.file}:{self.line}: {self.key}: {self.text}"
 
 
-def raise_problems(problems: Iterable[Problem]) -> None:
+def raise_if_problems(problems: Iterable[Problem]) -> None:
     """Raise an InputError with all problems, sorted by line, if there are any."""
     lines = [str(p) for p in sorted(problems, key=lambda p: (p.line, p.key))]
     if lines:

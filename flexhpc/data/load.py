@@ -102,7 +102,7 @@ class TestSet:
 
 @dataclass(frozen=True, kw_only=True)
 class _LoadedSource:
-    """A source in memory, and the mask and moments of the samples that are not held out."""
+    """A loaded source, the mask of the samples that are not held out, and their moments."""
 
     source: Source
     summary: Summary

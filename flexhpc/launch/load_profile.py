@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flexhpc.config.validation import validate
 from flexhpc.config.variants import VariantUnion
-from flexhpc.config.yaml_reader import raise_problems, read
+from flexhpc.config.yaml_reader import raise_if_problems, read
 from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
 
 _PROFILES: VariantUnion[Profile] = VariantUnion(
@@ -24,6 +24,6 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
         return LocalProfile()
     document = read(path)
     profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.report)
-    raise_problems(document.problems)
+    raise_if_problems(document.problems)
     assert isinstance(profile, LocalProfile | SlurmProfile)
     return profile

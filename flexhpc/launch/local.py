@@ -53,7 +53,7 @@ class LocalBackend(Backend):
         return any(not worker.is_running() and not worker.succeeded() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
-        """Start workers for these points; return True."""
+        """Start workers for these points; return True, because local workers start immediately."""
         count, at_once = self.profile.workers_and_probes(len(points))
         processes = self.profile.processes_per_node
         per_worker = processes * at_once

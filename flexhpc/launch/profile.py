@@ -74,8 +74,8 @@ class Profile(Section):
     probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
     """Maximum number of probes of one point that train concurrently, if the search plans several
     probes at once (`search.at_once`). Each probe uses `cpus_per_process` threads and one GPU,
-    assigned round-robin. The default is 1; with `cluster: local`, it is higher if there are fewer
-    points than workers."""
+    assigned round-robin. The default is 1; with `cluster: local`, it is higher if there are at
+    least twice as many possible workers as points."""
     tracking_uri: str | None = None
     """URI of the MLflow server; the default is a database in the run folder. With `none`, results
     are logged only by `flexhpc sync`."""

@@ -85,7 +85,7 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
             f"model: {model.family} returns outputs of shape {tuple(logits.shape[1:])}, "
             f"not {classes} logits per sample"
         )
-    return _count_trained(model, plain)
+    return _count_trained_parameters(model, plain)
 
 
 def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
@@ -105,7 +105,7 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
         PointError: as for :func:`count_parameters`.
     """
     plain = _build_for_count(model, shape, classes, _counting_device(model, "meta"))
-    trained, bits = _count_trained(model, plain), 64 if precision == "fp64" else 32
+    trained, bits = _count_trained_parameters(model, plain), 64 if precision == "fp64" else 32
     if model.quantised is None:
         return trained * bits
     rounded = sum(outputs * inputs for outputs, inputs in matrix_shapes(plain).values())
@@ -117,7 +117,7 @@ def _counting_device(model: Network, device: str) -> str:
     return "cpu" if isinstance(model, CustomModel) else device
 
 
-def _count_trained(model: Network, plain: nn.Module) -> int:
+def _count_trained_parameters(model: Network, plain: nn.Module) -> int:
     """Count the trained parameters; ``plain`` is the network without its reparameterization."""
     count = sum(p.numel() for p in plain.parameters() if p.requires_grad)
     if model.subspace is not None:

@@ -91,7 +91,7 @@ def arm_posteriors(
     """
     by_arm = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
     probed = [bool(results) for results in by_arm]
-    separate = _with_common_width([posterior(results, n_limit) for results in by_arm])
+    separate = _share_width_prior([posterior(results, n_limit) for results in by_arm])
     pooled = []
     for arm, curve in enumerate(separate):
         prediction = _predict_threshold(separate, probed, coordinates, arm)
@@ -107,7 +107,7 @@ def arm_posteriors(
     )
 
 
-def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
+def _share_width_prior(curves: Sequence[FitCurve]) -> list[FitCurve]:
     """Replace the prior of each arm's width with a prior that depends on the other arms.
 
     Hierarchical model: the log widths of arms are normally distributed around a common log width.

@@ -122,10 +122,15 @@ class TaskFile:
 
 
 def current_selection(run: RunFolder) -> dict[str, bool]:
-    """Return ``TaskFile.selection`` of the last launch of a run; empty if it selects no points."""
+    """Return ``TaskFile.selection`` of the last launch of a run.
+
+    Empty if the launch selects no points, or if its process on this machine has ended.
+    """
     try:
         paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)
-    except OSError:  # the run folder was removed
+    except FileNotFoundError:  # the run folder was removed
         return {}
     task = read_state(TaskFile, paths[-1]) if paths else None
+    if task is not None and task.owner is not None and not task.owner.is_alive():
+        return {}
     return (task and task.selection) or {}

@@ -23,10 +23,10 @@ from flexhpc.analysis.reasons import (
     WIDER,
     at_edge,
     best_text,
-    censored_by_reason,
     censoring_reason,
     emc_warnings,
     ending_text,
+    group_censored_by_reason,
     has_tuned_keys,
     warning_lines,
 )
@@ -176,7 +176,7 @@ def test_every_bound_has_a_reason(
     assert censoring_reason(point) == row_of(point)["censored_because"] == reason
     if reason in ("all fitted", "limit reached"):
         assert point.estimate.emc == 1000
-    assert censored_by_reason([point]) == ([(REASONS[reason], [point])] if reason else [])
+    assert group_censored_by_reason([point]) == ([(REASONS[reason], [point])] if reason else [])
     subtitle = fit_chart(point).spec["title"]["subtitle"]
     assert subtitle.endswith(f"({reason})" if reason else "]")
 

@@ -108,10 +108,11 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
 def _line_data(
     key: tuple[str, str, str, int], points: Sequence[PointStatus]
 ) -> list[dict[str, Any]]:
-    """Return the data of a line: EMC and the ends of its interval, as medians over seeds.
+    """Return the rows of a line: at each budget, the medians over seeds of EMC and its interval.
 
     Args:
-        key: facet, series, label and budget of the line; points: its points, one per seed.
+        key: facet, series, label and budget of the line.
+        points: points of the line, one per seed.
     """
     facet, series, size, point_budget = key
     rows = []

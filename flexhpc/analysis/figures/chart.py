@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -139,17 +138,13 @@ class Chart:
 
     spec: Spec = field(repr=False)
 
-    @cached_property
-    def _svg(self) -> str:
-        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
-
     def svg(self) -> str:
         """Render the chart as SVG text."""
-        return self._svg
+        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
 
     def png(self) -> bytes:
         """Render the chart as PNG, at two pixels per screen pixel."""
-        return bytes(vl_convert.svg_to_png(self._svg, scale=2))
+        return svg_to_png(self.svg())
 
     def save(self, path: str | Path) -> None:
         """Write the chart to a file.
@@ -166,14 +161,24 @@ class Chart:
         elif path.suffix == ".png":
             write_atomic(path, self.png())
         elif path.suffix == ".pdf":
-            write_atomic(path, bytes(vl_convert.svg_to_pdf(self._svg)))
+            write_atomic(path, svg_to_pdf(self.svg()))
         else:
             raise ValueError(f"{path}: unknown format; use .svg, .png or .pdf")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the chart for IPython, as SVG and PNG."""
-        png = base64.b64encode(self.png()).decode()
-        return {"image/svg+xml": self.svg(), "image/png": png}
+        svg = self.svg()
+        return {"image/svg+xml": svg, "image/png": base64.b64encode(svg_to_png(svg)).decode()}
+
+
+def svg_to_png(svg: str) -> bytes:
+    """Convert an SVG image to PNG, at two pixels per screen pixel."""
+    return bytes(vl_convert.svg_to_png(svg, scale=2))
+
+
+def svg_to_pdf(svg: str) -> bytes:
+    """Convert an SVG image to PDF."""
+    return bytes(vl_convert.svg_to_pdf(svg))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,13 +70,14 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
     points = [status for _, status in measured]
     layout = layout_of(points)
     rows = [
-        _datum(status, layout, index, per_parameter=per_parameter) for index, status in measured
+        _plotted_row(status, layout, index, per_parameter=per_parameter)
+        for index, status in measured
     ]
     draw = _plot_rows if layout.x_axis == "rows" else _plot_curves
     return draw(points, rows, layout, per_parameter=per_parameter)
 
 
-def _datum(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
+def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
     """Return the plotted values of a point; ``index`` is its index in the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None

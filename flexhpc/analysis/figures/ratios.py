@@ -35,7 +35,7 @@ _SAME_COLOUR = COLOURS[2]
 
 def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     """Return a forest plot of the comparisons; None if no comparison has a ratio."""
-    rows = [_datum(effect) for effect in effects if effect.ratio_text]
+    rows = [_plotted_row(effect) for effect in effects if effect.ratio_text]
     if not rows:
         return None
     same = 1 + max(effect.margin for effect in effects)
@@ -78,7 +78,7 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     return chart(layers, width=520, height=ROW_HEIGHT * len(rows), data=rows)
 
 
-def _datum(effect: Effect) -> dict[str, Any]:
+def _plotted_row(effect: Effect) -> dict[str, Any]:
     low, high, open_end = effect.low, effect.high, ""
     if high is None:
         assert low is not None
