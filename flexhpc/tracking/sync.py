@@ -183,13 +183,13 @@ class Syncer:
             for status in statuses:
                 if status.record is not None:
                     count += self._sync_point(status)
-            self._log_report(statuses)
+            self._log_report()
         write_json(
             sync_state_path(self.folder), sync_state(self.uri, statuses), create_folder=False
         )
         return count
 
-    def _log_report(self, statuses: Sequence[PointStatus]) -> None:
+    def _log_report(self) -> None:
         """Log the report to the run of the first point; an experiment cannot have artifacts."""
         page = self.folder.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
@@ -202,7 +202,8 @@ class Syncer:
         if self.client.get_run(run_id).data.tags.get(REPORT) != content:
             self.client.log_artifact(run_id, str(page), "report")
             self.client.set_tag(run_id, REPORT, content)
-        self._set_description(self.client, run_id, statuses)
+        # Read after the report, so that the verdicts are not older than the report.
+        self._set_description(self.client, run_id, self.reader.read())
 
     def _lock(self) -> FileLock:
         return file_lock(self.folder.path / ".tracking.lock")
