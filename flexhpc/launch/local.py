@@ -33,12 +33,18 @@ class LocalBackend(Backend):
         self.folder, self.profile = folder, profile
         self.image = image()
         self._workers: list[ForkedWorker] = []
+        self._running: set[ForkedWorker] = set()
         self._started = 0
 
     def poll(self) -> None:
-        """Update the state of the workers."""
+        """Update the state of the workers.
+
+        The state does not change between two calls. Otherwise, a worker that finishes its point
+        after the statuses were read would count as ended, but its point as unfinished.
+        """
         for server in {worker.server for worker in self._workers}:
             server.poll()
+        self._running = {worker for worker in self._workers if worker.is_running()}
 
     def has_worker_for(self, point_id: str) -> bool:
         """Return whether any worker is running, because every worker may claim any free point."""
@@ -46,11 +52,11 @@ class LocalBackend(Backend):
 
     def has_workers(self) -> bool:
         """Return whether any worker is running."""
-        return any(worker.is_running() for worker in self._workers)
+        return bool(self._running)
 
     def has_crashed_worker(self) -> bool:
         """Return whether any worker that the last call of :meth:`start` started has failed."""
-        return any(not worker.is_running() and not worker.succeeded() for worker in self._workers)
+        return any(not worker.succeeded() for worker in set(self._workers) - self._running)
 
     def start(self, points: Sequence[str]) -> bool:
         """Start workers for these points; return True, because local workers start immediately."""
@@ -78,6 +84,7 @@ class LocalBackend(Backend):
                 cwd=str(Path.cwd()),
             )
             self._workers.append(server.start(request))
+        self._running = set(self._workers)
         return True
 
     def log_path(self, point_id: str) -> str:
