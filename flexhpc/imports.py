@@ -29,7 +29,7 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], An
 def imports_without_gc() -> Iterator[None]:
     """Disable the garbage collector in the ``with`` block, to import large packages faster.
 
-    Imports create little garbage, but the collector takes up to 10 % of the import time
+    Imports create little garbage, but the collector takes about 10 % of the import time
     (bench/worker_start.py). Also skips the collection when the process exits; after an import of
     torch or MLflow, this collection takes 0.6 s of CPU time.
     """
