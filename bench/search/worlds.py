@@ -34,7 +34,7 @@ class TrainingRun:
         share: fraction of the initial budget that the training run used; None if unknown.
         cost: sample passes.
         full_cost: sample passes of a training run that uses the initial budget.
-        time: fraction of the budget until the fit; None if there is no fit or if unknown.
+        time: fraction of the budget until the fit; None without a fit, or if it is unknown.
     """
 
     verdict: str

@@ -34,8 +34,8 @@ NOT_SATURATED = (
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Points that failed before any of their probes finished are reported in one line if at least this
-many have the same error message."""
+"""Minimum number of points with the same error message that are reported in one line. Only points
+without a finished probe are combined."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""

@@ -317,7 +317,7 @@ def _select_points(
     requests = [c for c in prepared.compare if c.decide]
     if not requests:
         return [], None
-    from flexhpc.analysis.decision import decide  # takes a third of a second
+    from flexhpc.analysis.decision import decide  # takes a tenth of a second
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
     reader.select({})

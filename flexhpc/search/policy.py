@@ -71,7 +71,7 @@ def round_size(search: Search) -> int:
 
 
 def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
-    """Return the maximum cost of a point in whole training runs; inf if there is no maximum.
+    """Return the maximum cost of a point in whole training runs; infinity means no maximum.
 
     Args:
         search: policy and its settings.

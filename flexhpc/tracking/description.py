@@ -32,7 +32,7 @@ def point_description(status: PointStatus) -> str:
 
 def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> str:
     """Describe the verdicts of a comparison that sets ``decide``, in Markdown."""
-    from flexhpc.analysis.decision import decide  # takes a third of a second
+    from flexhpc.analysis.decision import decide  # takes a tenth of a second
 
     decision = decide(statuses, compare)
     return "\n".join([f"{decision.text}.\n", *(f"- {effect.text}" for effect in decision.effects)])
