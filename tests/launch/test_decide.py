@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified
+from flexhpc.cli.results import status
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import write_launch
-from flexhpc.store.status import open_run
+from flexhpc.store import RunFolder
+from flexhpc.store.status import PointStatus, open_run
 from flexhpc.tracking.client import mlflow_client
+from flexhpc.tracking.description import decision_description
 from flexhpc.tracking.state import local_uri
+from flexhpc.tracking.sync import Syncer
 from tests.barrier import Barrier, wait_for
 from tests.conftest import Cli
 from tests.sweeps import (
@@ -165,6 +171,59 @@ def test_status_includes_all_points_of_the_current_round(
         write_launch(prepared, LocalProfile(), launch, None, detach=False, selection=selection)
         rows = json.loads(cli("status", "runs/small", "--json").stdout)
         assert len(rows) == 4 + len(selection)
+
+
+def test_status_watch_continues_between_two_rounds(
+    spec: Path, tmp_path: Path, undisturbed_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All points are done, but the sweep has not yet decided whether it needs another round."""
+    Barrier(tmp_path)
+    shutil.copytree(undisturbed_run, tmp_path / "runs" / "small")
+    prepared = prepare(spec, (), tmp_path / "runs")
+    selected = {prepared.points[0].id: False}
+
+    def launch(selection: dict[str, bool]) -> None:
+        write_launch(prepared, LocalProfile(), "a", None, detach=False, selection=selection)
+
+    refreshes = []
+
+    def end_round(seconds: float) -> None:
+        refreshes.append(seconds)
+        launch({})
+
+    launch(selected)
+    monkeypatch.setattr(time, "sleep", end_round)
+    status(tmp_path / "runs" / "small", watch=True)
+    assert len(refreshes) == 1
+
+
+def test_logged_verdicts_are_not_older_than_the_report(
+    tmp_path: Path, undisturbed_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point and the report are written after the sync has read the points."""
+    folder = RunFolder(shutil.copytree(undisturbed_run, tmp_path / "small"))
+    point, aside = folder.point(statuses(folder.path)[0].point.id), tmp_path / "aside"
+    aside.mkdir()
+    moved = {path: aside / path.name for path in (point, folder.report)}
+    for path, place in moved.items():
+        path.rename(place)
+    syncer = Syncer(folder, local_uri(folder))
+    read = syncer.reader.read
+
+    def read_then_finish() -> list[PointStatus]:
+        try:
+            return read()
+        finally:
+            for path, place in moved.items():
+                if place.exists():
+                    place.rename(path)
+
+    monkeypatch.setattr(syncer.reader, "read", read_then_finish)
+    syncer.sync()
+    experiment = syncer.client.get_experiment_by_name("small")
+    (compare,) = syncer.decided
+    expected = decision_description(statuses(folder.path), compare)
+    assert expected in experiment.tags["mlflow.note.content"]
 
 
 def test_detach_is_rejected(spec: Path, tmp_path: Path, cli: Cli) -> None:

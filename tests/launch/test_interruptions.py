@@ -13,6 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
+from flexhpc.launch.local import LocalBackend
+from flexhpc.launch.prepare import prepare
+from flexhpc.launch.profile import LocalProfile
+from flexhpc.launch.sweep import write_launch
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.sweeps import (
@@ -225,6 +229,27 @@ def test_a_killed_fork_server_does_not_affect_its_workers(
     finish_with_status(sweep)
     check_results()
     assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "other workers were started"
+
+
+def test_the_state_of_local_workers_changes_only_at_a_poll(
+    spec: Path, tmp_path: Path, barrier: Barrier
+) -> None:
+    """Also if the fork server was killed. Otherwise, a sweep replaces workers that succeeded."""
+    prepared = prepare(spec, (), tmp_path / "runs")
+    profile = LocalProfile(workers=1)
+    write_launch(prepared, profile, "a", None, detach=False)
+    backend = LocalBackend(prepared.run.jobs / "a", profile)
+    barrier.hold(PASSES)
+    backend.start([point.id for point in prepared.points])
+    (pid,) = barrier.wait()
+    server = psutil.Process(psutil.Process(pid).ppid())
+    server.kill()
+    wait_for(lambda: not alive(server.pid), "the end of the fork server")
+    barrier.open()
+    wait_for(lambda: not alive(pid), "the end of the worker")
+    assert backend.has_workers()
+    backend.poll()
+    assert not backend.has_workers()
 
 
 def test_a_killed_mlflow_process_is_reported(
