@@ -33,8 +33,9 @@ from tests.sweeps import (
     wait_for_sweep,
 )
 
-PASSES = 20
-"""Forward passes: some epochs, but much less than the first probe."""
+PASSES = 3
+"""Forward passes, some epochs. Two restarts fit into the first probe, even if the budget is divided
+by 10."""
 TWO_WORKERS = "workers: 2\n"
 
 

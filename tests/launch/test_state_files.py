@@ -88,7 +88,7 @@ def test_a_task_file_damaged_during_a_sweep_affects_only_new_workers(tmp_path: P
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
     spec.write_text(WITH_BARRIER)
     barrier = Barrier(tmp_path)
-    barrier.hold(20)
+    barrier.hold(3)
     sweep = start_sweep(spec, keys="workers: 1\n")
     (pid,) = barrier.wait(sweep=sweep)
     (task,) = run.glob("jobs/*/task.json")

@@ -95,7 +95,7 @@ def test_a_sweep_continues_after_slurmctld_is_killed(
     spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", WITH_BARRIER)
     profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
     barrier = Barrier(tmp_path)
-    barrier.hold(20)
+    barrier.hold(3)
     sweep = small_cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "quick"
     barrier.wait(4, sweep)
