@@ -1,4 +1,4 @@
-"""Comparisons of a sweep: those that its spec requests, or one suggested from its swept keys."""
+"""Comparisons between the points of a sweep: requested by its spec, or suggested from its keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 _MAX_VALUES, _MAX_POINTS = 12, 1000
-"""Limits of a suggested comparison: number of values of the compared key, and number of points."""
+"""A comparison is suggested only up to these numbers of compared values and of points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,13 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
 
     Args:
         statuses: points of one or several runs.
-        requests: entries of ``compare``. The comparisons of an entry with ``decide`` are returned
-            as they were after their last round (:mod:`flexhpc.analysis.decision`).
+        requests: entries of the section ``compare`` of a spec. The comparisons of an entry with
+            ``decide`` are returned as they were after their last round
+            (:mod:`flexhpc.analysis.decision`).
 
     Raises:
-        InputError: no point has a requested key or baseline.
+        InputError: no point has a requested key or baseline, or ``within`` contains the compared
+            key.
     """
     at_budget, *at_smaller_budgets = (
         [effects_of(statuses, request, factor) for request in requests]
@@ -68,12 +70,12 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
 
 
 def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
-    """Compute the comparisons that the specs request; if there are none, a suggested comparison.
+    """Return the comparisons that the specs request; if they request none, a suggested comparison.
 
     The suggested comparison (:func:`suggested_comparison`) is omitted if it has no pairs.
 
     Args:
-        statuses: all points; specs: text of each frozen spec.
+        statuses: all points; specs: the YAML text of each frozen spec.
     """
     requested = {c.model_dump_json(): c for text in specs for c in requested_comparisons(text)}
     if requested:
@@ -85,7 +87,7 @@ def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) 
 
 
 def requested_comparisons(spec: str) -> list[Compare]:
-    """Return the comparisons in the ``compare`` section of the text of a frozen spec."""
+    """Parse the ``compare`` section of a frozen spec, which is given as YAML text."""
     lines = spec.splitlines()
     if not any(line.startswith("compare:") for line in lines):
         return []  # most specs have no such section, and parsing a long spec takes a second
@@ -93,12 +95,12 @@ def requested_comparisons(spec: str) -> list[Compare]:
 
 
 def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
-    """Suggest a comparison of the points of a sweep; None if no key is suitable.
+    """Suggest a key to compare in a sweep; return None if no key is suitable.
 
-    Candidates are the swept keys with 2 to ``_MAX_VALUES`` values, except the seed and the keys of
-    the network size. If exactly one candidate is not a data key, this candidate is compared, unless
-    figures use it as x axis. If all candidates are data keys, one of which is ``data.labels``, this
-    key is compared. Return None also for more than ``_MAX_POINTS`` points.
+    Candidates are the swept keys with 2 to ``_MAX_VALUES`` values, except the seed and the keys
+    that set the network size. If exactly one candidate is not a data key, this candidate is
+    compared, unless figures use it as the x axis. If all candidates are data keys, one of which is
+    ``data.labels``, this key is compared. For more than ``_MAX_POINTS`` points, return None.
     """
     if len(statuses) > _MAX_POINTS:
         return None
@@ -117,6 +119,6 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
 
 def _is_x_axis(statuses: Sequence[PointStatus], key: str) -> bool:
-    """Return whether a key has more than two numeric values, so that figures use it as x axis."""
+    """Return whether a key has more than two numeric values; figures use such a key as x axis."""
     values = [status.point.swept.get(key) for status in statuses]
     return len({value for value in values if is_number(value)}) > 2

@@ -13,22 +13,22 @@ from flexhpc.store import Header
 from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
-"""Groups of identical inputs. Groups with equal label counts share one entry: the number of samples
-of each label in one group, and the number of groups."""
+"""Groups of identical inputs. Each entry stands for all groups with the same label counts: the
+number of samples of each label in a group, and the number of such groups."""
 _MIN_CHANCE = 1e-3
 _LENGTH = 30
 """Length of the Fourier transform, in standard deviations of the size of the drawn subset. The
-probability of subset sizes outside this range is negligible."""
+probability that the size lies outside this range is negligible."""
 
 
 def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
     """Return the probability that n samples, drawn without replacement, contain a label conflict.
 
-    Draw each of the N samples of the pool independently with probability p = n / N. The number of
-    drawn samples then has the generating function k^N with k = 1 - p + p z: each drawn sample
-    contributes a factor z. A group has c_l samples of label l, and s samples in total. It has no
-    conflict if none of its samples, or only samples of one label, are drawn. For L labels, the
-    generating function of this event is
+    Suppose that each of the N samples of the pool is drawn independently with probability
+    p = n / N. The number of drawn samples then has the generating function k^N with
+    k = 1 - p + p z: each drawn sample contributes a factor z. A group has c_l samples of label l,
+    and s samples in total. It has no conflict if none of its samples, or only samples of one label,
+    are drawn. For L labels, the generating function of this event is
 
         f(z) = sum_l (1 - p)^(s - c_l) k^c_l - (L - 1) (1 - p)^s
 
@@ -88,7 +88,7 @@ def _conflict_note(points: Sequence[PointStatus]) -> str:
     header = record.header
     note = (
         f"{data.source}, labels {data.labels}: {header.conflicts} groups of identical inputs "
-        f"contain different labels, so at most {header.n_total - header.unfittable:,} of "
+        f"have different labels, so at most {header.n_total - header.unfittable:,} of "
         f"{header.n_total:,} samples can be fitted."
     )
     chances = [

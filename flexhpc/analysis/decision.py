@@ -1,6 +1,6 @@
-"""Comparisons that decide when a sweep ends: verdicts under optional stopping, and next points.
+"""Comparisons that decide when a sweep ends: their verdicts, and the points to measure next.
 
-Points are measured in rounds: first the listed seeds at a coarse tolerance, then the same seeds at
+Points are measured in rounds: first the listed seeds to a coarse tolerance, then the same seeds to
 the tolerance of the spec, then more seeds. Comparisons are evaluated after each round. This is a
 group-sequential test: each round spends a part of the error rate in proportion to the information
 that it adds (alpha spending, Lan and DeMets 1983), and Holm's correction covers the comparisons of
@@ -9,8 +9,8 @@ verdict is predicted to need many more pairs than ``max_seeds`` seeds give. The 
 only the points of the remaining comparisons.
 
 In each round, a point contributes the training runs that it had when its search first reached the
-precision of the round. Verdicts are therefore a pure function of the point files: they depend
-neither on the process that evaluates them, nor on training runs for later rounds.
+precision that the round requires. Verdicts are therefore a pure function of the point files: they
+depend neither on the process that evaluates them, nor on training runs for later rounds.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ from flexhpc.store import history_of
 from flexhpc.store.status import PointStatus
 
 _COARSE_INFORMATION = 0.3
-"""Information in a coarse estimate, as a fraction of the information in a precise estimate; it
-includes the scatter between seeds."""
+"""Information in a coarse estimate, as a fraction of the information in a precise estimate. The
+value takes the scatter between seeds into account."""
 _PRECISE_COST = 2.5
-"""Cost of a precise estimate, as a multiple of the cost of a coarse estimate. It is used until the
-first precise estimate is finished."""
-_GROWTH = 3
-"""A round adds the number of seeds of the previous round divided by this value, but at least 1."""
-_MAX_PREDICTED_PAIRS = 5.0
-"""A comparison is not evaluated again if the predicted number of pairs for a verdict exceeds this
-multiple of its number of pairs with ``max_seeds`` seeds."""
+"""Predicted cost of a precise estimate, as a multiple of the cost of a coarse estimate. The
+prediction is used until the first precise estimate is finished."""
+_SEEDS_PER_ADDED_SEED = 3
+"""From the third round on, a round adds one seed for every three seeds of the previous round, but
+at least one."""
+_MAX_PAIRS_FACTOR = 5.0
+"""A comparison is not evaluated again if a verdict is predicted to need more than this multiple of
+the pairs that the comparison has with ``max_seeds`` seeds."""
 _SUM_STEP, _LARGEST_SUM = 0.01, 8.0
 
 EndedBy = Literal["decided", "max_seeds", "max_cost"]
@@ -64,7 +65,7 @@ class Round(NamedTuple):
 
 
 def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
-    """Return the rounds: coarse, then precise with the same seeds, then with more and more seeds.
+    """Return the rounds: coarse, precise with the same seeds, then precise with more seeds.
 
     Args:
         listed_seeds: number of seeds in the first round.
@@ -72,7 +73,7 @@ def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
     """
     rounds = [Round(listed_seeds, coarse=True), Round(listed_seeds, coarse=False)]
     while rounds[-1].seeds < max_seeds:
-        seeds = rounds[-1].seeds + max(1, rounds[-1].seeds // _GROWTH)
+        seeds = rounds[-1].seeds + max(1, rounds[-1].seeds // _SEEDS_PER_ADDED_SEED)
         rounds.append(Round(min(seeds, max_seeds), coarse=False))
     return rounds
 
@@ -114,13 +115,15 @@ class Decision:
     Attributes:
         effects: the comparisons with their verdicts, each as it was after its last round.
         next_points: points of the next round that are not measured to its precision yet.
-        later_points: points of the round after next that are not in ``next_points``, needed if the
-            next round gives no verdict; empty if ``max_cost`` is set.
-        next_is_precise: whether the next round requires the tolerance of the spec, not the coarse
-            one.
+        later_points: points of the round after next that are not measured to its precision and not
+            in ``next_points``. They are needed unless the next round decides all comparisons.
+            Empty if ``max_cost`` is set.
+        next_is_precise: whether the next round requires the tolerance of the spec instead of the
+            coarse tolerance.
         ended_by: why no further round follows; None if another round follows.
         rounds: number of completed rounds; max_rounds: maximum number of rounds.
-        seeds: number of seeds in the next round, or in the last round if no round follows.
+        seeds: number of seeds of each point in the next round, or in the last round if no round
+            follows.
         total: number of comparisons, including those whose points failed.
         trainings: cost so far, in whole training runs.
         fixed_cost: estimated cost of measuring all listed points to the tolerance of the spec, in
@@ -152,10 +155,10 @@ class Decision:
             )
         if self.ended_by is not None:
             decided = sum(effect.verdict != "not decided" for effect in self.effects)
-            limit = "is reached" if self.ended_by == "max_cost" else "is too small for the others"
+            rest = "next round" if self.ended_by == "max_cost" else "others"
             return (
                 f"{decided} of {self.total} comparisons decided {cost}; "
-                f"compare.decide.{self.ended_by} {limit}"
+                f"compare.decide.{self.ended_by} is too small for the {rest}"
             )
         return (
             f"{self.rounds} of at most {self.max_rounds} rounds completed {cost}; the next round "
@@ -164,7 +167,7 @@ class Decision:
 
 
 def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
-    """Evaluate comparisons after each completed round; choose the points of the next round.
+    """Evaluate comparisons after each completed round, and choose the points of the next round.
 
     Args:
         statuses: points of a run, including optional points that were not started, so that
@@ -172,7 +175,8 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         compare: an entry of ``compare`` with the key ``decide``.
 
     Raises:
-        InputError: no point has the compared key, the baseline or a key of ``within``.
+        InputError: no point has the compared key, the baseline or a key of ``within``; or
+            ``within`` contains the compared key.
     """
     settings = compare.decide
     assert settings is not None
@@ -182,7 +186,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     undecided = list(design.comparisons)
     completed = abandoned = 0
     for round_ in rounds:
-        needed, unstarted = design.points_of(round_, undecided)
+        needed, unstarted = design.needed_points(round_, undecided)
         if unstarted or design.unmeasured(needed, round_):
             break
         evaluated = {e.key: e for e in design.effects(needed, round_)}
@@ -214,13 +218,13 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         ended_by = "max_seeds"
     round_ = rounds[completed - 1 if ended_by else completed]
     costs = {id(status): cost_in_trainings(status) for status in statuses}
-    precise_costs = [costs[id(s)] for s in statuses if design.state(s, coarse=False)]
+    precise_costs = [costs[id(s)] for s in statuses if design.cached_at_precision(s, coarse=False)]
     predicted_costs = [_PRECISE_COST * cost for cost in costs.values() if cost]
     cost_per_point = float(np.mean(precise_costs or predicted_costs or [0.0]))
     next_points: list[PointStatus] = []
     later_points: list[PointStatus] = []
     if ended_by is None:
-        needed, unstarted = design.points_of(round_, undecided)
+        needed, unstarted = design.needed_points(round_, undecided)
         next_points = design.unmeasured(needed, round_)
         remaining = [max(cost_per_point - costs[id(status)], 0.0) for status in next_points]
         total_cost = sum(costs.values()) + cost_per_point * unstarted + sum(remaining)
@@ -228,7 +232,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
             if next_points and completed + 1 < len(rounds):
                 later = rounds[completed + 1]
                 chosen = {id(status) for status in next_points}
-                candidates = design.unmeasured(design.points_of(later, undecided)[0], later)
+                candidates = design.unmeasured(design.needed_points(later, undecided)[0], later)
                 later_points = [status for status in candidates if id(status) not in chosen]
         elif (
             completed > 0
@@ -260,7 +264,7 @@ def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool
         return False  # a bound may still exclude 1
     max_pairs = effect.pairs * max_seeds / round_.seeds
     pairs = math.inf if effect.more_pairs is None else effect.pairs + effect.more_pairs
-    return pairs > _MAX_PREDICTED_PAIRS * max_pairs
+    return pairs > _MAX_PAIRS_FACTOR * max_pairs
 
 
 class _PointKey(NamedTuple):
@@ -276,8 +280,8 @@ class _Design:
     """Points that the comparisons need in each round.
 
     Attributes:
-        comparisons: for each comparison, by ``Effect.key``: keys of its points at the compared
-            value. The points at the baseline have the same keys, except for the value.
+        comparisons: dict from the ``Effect.key`` of each comparison to the keys of its points at
+            the compared value. The points at the baseline have the same keys, except for the value.
         listed: points that are not optional; listed_seeds: number of their different seeds.
         seeds: seeds of the listed points, followed by all other seeds in ascending order.
     """
@@ -302,14 +306,14 @@ class _Design:
         self.seeds = seeds + sorted({status.point.seed for status in statuses} - set(seeds))
         self._states: dict[tuple[int, bool], PointStatus | None] = {}
 
-    def state(self, status: PointStatus, *, coarse: bool) -> PointStatus | None:
+    def cached_at_precision(self, status: PointStatus, *, coarse: bool) -> PointStatus | None:
         """Return the result of :func:`at_precision` for a point, and cache it."""
         key = id(status), coarse
         if key not in self._states:
             self._states[key] = at_precision(status, coarse=coarse)
         return self._states[key]
 
-    def points_of(
+    def needed_points(
         self, round_: Round, comparisons: Sequence[EffectKey]
     ) -> tuple[list[PointStatus], int]:
         """Return the points that these comparisons need in a round.
@@ -317,7 +321,8 @@ class _Design:
         The first round needs all listed points, including those that belong to no comparison.
 
         Returns:
-            The needed points that the constructor got, and the number of other needed points.
+            The needed points that were passed to the constructor, and the number of needed points
+            that were not.
         """
         keys = {
             key._replace(seed=seed, value=value)
@@ -332,34 +337,35 @@ class _Design:
         return self.listed if round_.coarse else known, unstarted
 
     def unmeasured(self, points: Sequence[PointStatus], round_: Round) -> list[PointStatus]:
-        """Return the points that did not fail, but have not reached the precision of a round."""
+        """Return the points that have neither failed nor reached the precision of a round."""
         return [
             status
             for status in points
-            if status.state != "failed" and self.state(status, coarse=round_.coarse) is None
+            if status.state != "failed"
+            and self.cached_at_precision(status, coarse=round_.coarse) is None
         ]
 
     def effects(self, points: Sequence[PointStatus], round_: Round) -> list[Effect]:
         """Compare the points as they were when they reached the precision of a round."""
-        states = [self.state(status, coarse=round_.coarse) for status in points]
+        states = [self.cached_at_precision(status, coarse=round_.coarse) for status in points]
         measured = [state for state in states if state is not None]
         return effects_of(measured, self._compare, pairing=self._pairing)
 
     def is_started(self, round_: Round, previous: Round, points: Sequence[PointStatus]) -> bool:
         """Return whether any training run of a round exists.
 
-        The cost of a started round is not checked again.
+        The predicted cost is compared with ``max_cost`` only before a round starts.
         """
         new_seeds = self.seeds if previous.coarse else self.seeds[previous.seeds : round_.seeds]
         for status in points:
-            coarse = self.state(status, coarse=True) if previous.coarse else None
+            coarse = self.cached_at_precision(status, coarse=True) if previous.coarse else None
             if status.point.seed in new_seeds and status.probes > (coarse.probes if coarse else 0):
                 return True
         return False
 
 
 def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
-    """Return a point as it was when its search first reached a tolerance; None if it has not.
+    """Return a point as it was when its search first reached a tolerance; None if it never did.
 
     Args:
         status: the point.
@@ -381,7 +387,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
 
 
 def cost_in_trainings(status: PointStatus) -> float:
-    """Return the cost of a point as a number of whole training runs with its last budget."""
+    """Return the cost of a point so far, in whole training runs with the point's last budget."""
     if status.record is None or not status.record.probes:
         return 0.0
     history = history_of(status.record.probes, status.point.training)

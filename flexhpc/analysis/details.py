@@ -1,4 +1,4 @@
-"""Training runs of each point as JSON, which the report page embeds."""
+"""Details and training runs of each point, which the report page embeds as JSON."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
 Details = dict[str, Any]
-"""Data that the page shows after a click on a point; see :func:`point_details`."""
+"""Data that the report page shows after a click on a point; see :func:`point_details`."""
 MAX_POINTS = 1_000
-"""Maximum number of points with details on the page, so that browsers can still open it."""
+"""Maximum number of points with details on the report page, so that browsers can still open it."""
 _MAX_LOSS_CURVES = 10_000
-"""Maximum number of loss curves on a page; if there are more probes, all curves are omitted."""
+"""Maximum number of loss curves on a page; with more probes, all loss curves are omitted."""
 _CURVE_VALUES, _LOSS_VALUES = 40, 24
 """Number of values of each fit curve, and maximum number of values of each loss curve."""
 
 
 def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
-    """Return the page data of each of the first 1,000 points; None for points without a probe."""
+    """Return the details of each of the first 1,000 points; None for a point without a probe."""
     shown = statuses[:MAX_POINTS]
     include_losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
     return [
@@ -42,7 +42,9 @@ def json_for_script(value: Any) -> str:
 
 
 def point_details(status: PointStatus, *, include_losses: bool = True) -> Details:
-    """Return the data of a point for the report page, including all its training runs in order.
+    """Return the data of a point for the report page, with all its training runs.
+
+    The training runs are in the order of their first probes.
 
     Args:
         status: a point that has a record; include_losses: whether to include the loss curves.
@@ -77,12 +79,12 @@ def point_details(status: PointStatus, *, include_losses: bool = True) -> Detail
     }  # fmt: skip
 
 
-def _probe_values(probe: ProbeSummary, best: int, *, include_losses: bool) -> list[Any]:
+def _probe_values(probe: ProbeSummary, best_arm: int, *, include_losses: bool) -> list[Any]:
     """Return the values of a probe, in the order that ``report.js`` expects."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
-        int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
+        int(probe.arm != best_arm), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
         *_subsample_losses(probe.loss_curve if include_losses else ()),
     ]  # fmt: skip
 
@@ -100,7 +102,7 @@ def _subsample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
 
 
 def _fit_curve(status: PointStatus) -> list[list[float]]:
-    """Return pairs (n, posterior mean of P(fit)) over the probed range of n."""
+    """Return pairs (n, posterior mean of P(fit)) for n in the probed range."""
     history, record = status.history, status.record
     if not history or record is None:
         return []

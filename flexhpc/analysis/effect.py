@@ -1,7 +1,8 @@
 """Ratios of EMCs at two values of a key, with intervals and verdicts.
 
-A pair consists of two points that differ only in the compared key, so both points have the same
-size and seed. A censored EMC contributes to a ratio as a bound.
+A pair consists of two points that differ only in the compared key and in keys that depend on it,
+so both points usually have the same size and seed. A censored EMC contributes to a ratio as a
+bound.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from flexhpc.store.status import PointStatus
 ERROR_RATE = 0.05
 """Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
 half on verdicts that they are the same."""
-_ROUNDING = 0.02
+_MIN_DIFFERENCE = 0.02
 """Minimum difference from 1 at which the ratio of a single size counts as above or below 1."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
 """Multiples of the budget B at which comparisons are repeated, by display name."""
@@ -50,14 +51,15 @@ class Effect(MeanRatio):
     Attributes:
         by: compared key; value, baseline: its two values; within: values of the grouping keys.
         pairs: number of pairs.
-        bounds: number of pairs without information, because both EMCs are bounds on the same side.
+        bounds: number of uninformative pairs, in which both EMCs are lower bounds, or both are
+            upper bounds.
         unpaired: number of points at ``value`` without a counterpart at the baseline.
         distinct_sizes: whether all sizes have different numbers of parameters.
         margin: largest relative difference at which two EMCs count as the same.
-        verdict: verdict at an error rate of 5 %, or ``decide.error``, over all comparisons
-            together (Holm 1979).
-        at_this_budget: whether the verdict applies to this budget only, because a point of a pair
-            is not known to be saturated.
+        verdict: verdict, with a family-wise error rate of 5 % or ``decide.error`` for all
+            comparisons together (Holm 1979).
+        at_this_budget: whether the verdict applies to this budget only, because at least one of
+            the compared points is not known to be saturated.
         at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
             empty if the EMC at other budgets is unknown for all points.
         more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
@@ -86,20 +88,20 @@ class Effect(MeanRatio):
 
     @property
     def same_text(self) -> str:
-        """The verdict that the two EMCs are the same: ``the same within 10 %``."""
+        """The verdict that two EMCs are the same, for example ``the same within 10 %``."""
         return f"the same within {100 * self.margin:g} %"
 
     @property
     def within_text(self) -> str:
-        """The values of the grouping keys: ``random``, ``steps 2000``."""
+        """The values of the grouping keys as text, for example ``random, steps 2000``."""
         return ", ".join(value_phrase(key, value) for key, value in self.within.items() if value)
 
     @property
     def verdict_text(self) -> str:
-        """The verdict in words; if not decided, the reason or the number of pairs needed.
+        """The verdict in words, with the reason or the additional pairs needed if not decided.
 
-        The words "at this budget" are added if a point may be unsaturated. Verdicts at smaller
-        budgets are added if they differ.
+        The words "at this budget" are added if a point may be unsaturated. A verdict at a smaller
+        budget is added if it differs from the verdict at the full budget.
         """
         if self.verdict != "not decided":
             others = [
@@ -138,34 +140,34 @@ class Effect(MeanRatio):
 
     @property
     def chance_text(self) -> str:
-        """The probability that the ratio is above 1; never shown as exactly 0 or 1."""
+        """The probability that the ratio is above 1, as text: ``0.97`` or ``> 0.999``."""
         if 0.001 <= self.chance_larger <= 0.999:
             return f"{self.chance_larger:.3g}"
         return "" if not self.pairs else ("> 0.999" if self.chance_larger > 0.5 else "< 0.001")
 
     @property
     def pairs_text(self) -> str:
-        """The number of pairs: ``15``, ``2 (3 unpaired)``, ``15 (4 of bounds)``.
+        """The number of pairs: ``15``, ``2 (3 unpaired)``, ``15 (4 uninformative)``.
 
-        In a pair "of bounds", both EMCs are bounds on the same side.
+        A pair is uninformative if both EMCs are lower bounds, or both are upper bounds.
         """
-        counts = ((self.bounds, "of bounds"), (self.unpaired, "unpaired"))
+        counts = ((self.bounds, "uninformative"), (self.unpaired, "unpaired"))
         notes = ", ".join(f"{count} {kind}" for count, kind in counts if count)
         return f"{self.pairs} ({notes})" if notes else str(self.pairs)
 
     @property
     def min_ratio(self) -> float:
-        """The smallest of the ratios of single sizes; nan if any of these is a bound."""
+        """The smallest ratio of a single size; nan if the ratio of any size is a bound."""
         return float(np.min(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
     def max_ratio(self) -> float:
-        """The largest of the ratios of single sizes; nan if any of these is a bound."""
+        """The largest ratio of a single size; nan if the ratio of any size is a bound."""
         return float(np.max(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
     def sizes_text(self) -> str:
-        """The range of the ratio over sizes: ``1.31 to 1.77``.
+        """The smallest and the largest ratio of a single size: ``1.31 to 1.77``.
 
         Empty for fewer than two sizes, or if the ratio of any size is a bound.
         """
@@ -175,16 +177,19 @@ class Effect(MeanRatio):
 
     @property
     def reversal_text(self) -> str:
-        """The ratios by size, if some of these are below 1 and some above 1; empty otherwise."""
+        """The ratios at different sizes, if some ratios are below 1 and some are above 1.
+
+        Empty otherwise, and if the ratio of any size is a bound.
+        """
         if not _on_both_sides(self.min_ratio, self.max_ratio):
             return ""
         first, last = self.size_ratios[0], self.size_ratios[-1]
         if self.distinct_sizes and _on_both_sides(*sorted((first, last))):
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
-        return f"{self.sizes_text} by size"
+        return f"{self.sizes_text} depending on the size"
 
     def row(self) -> dict[str, Any]:
-        """Return the comparison as plain values; unknown values and open interval ends are None."""
+        """Return the comparison as a dict of columns; unknown values and open ends are None."""
         row = {
             "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
             "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": LEVEL,
@@ -207,7 +212,7 @@ class Effect(MeanRatio):
 
 def _on_both_sides(low: float, high: float) -> bool:
     """Return whether ``low`` is clearly below 1 and ``high`` clearly above 1; False for nan."""
-    return low < 1 - _ROUNDING and high > 1 + _ROUNDING
+    return low < 1 - _MIN_DIFFERENCE and high > 1 + _MIN_DIFFERENCE
 
 
 def effects_of(
@@ -231,11 +236,12 @@ def effects_of(
 
     Returns:
         One effect for each combination of grouping values and each value except the baseline.
-        Empty if no point at the baseline, or no point at any other value, was measured. Points
-        whose EMC at this budget is unknown are omitted.
+        Empty unless points at the baseline and at another value were measured. Points whose EMC at
+        this budget is unknown are omitted.
 
     Raises:
-        InputError: no point has the key, the baseline or a key of ``within``.
+        InputError: no point has the compared key, the baseline or a key of ``within``; or
+            ``within`` contains the compared key.
     """
     pairing = pairing or Pairing(statuses, compare)
     margin = pairing.margin
@@ -270,7 +276,7 @@ def effects_of(
 
 
 class _MeasuredPoint(NamedTuple):
-    """A point, the likelihood of its log EMC (cells,), and its number of parameters."""
+    """A point, the likelihood of its log EMC, shape (cells,), and its number of parameters."""
 
     status: PointStatus
     likelihood: Floats
@@ -283,8 +289,8 @@ def _compare_pairs(
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
-        points: for each point at ``value``: the point and its counterparts, by their value of the
-            compared key.
+        points: for each point at ``value``, by its pair key: a dict from values of the compared key
+            to the point and its counterparts.
         value, baseline: the two values to compare.
         margin: largest relative difference at which two EMCs count as the same.
     """
@@ -322,9 +328,10 @@ def _depends_on_budget(status: PointStatus) -> bool:
 
 
 GroupKey = tuple[tuple[str, str], ...]
-"""(grouping key, value) for each grouping key."""
+"""Pairs (grouping key, value), one for each grouping key."""
 PairKey = tuple[GroupKey, str, str]
-"""Values that the points of a pair have in common: grouping values, size (as JSON) and seed."""
+"""Values that the points of a pair have in common: values of the grouping keys, values of the other
+varying keys (as JSON; called size, because these keys mostly set the size) and the seed."""
 
 
 class Pairing:
@@ -363,11 +370,11 @@ class Pairing:
     def _varies(self, texts: Mapping[int, str]) -> bool:
         """Return whether a key varies among points with the same value of the compared key.
 
-        Only these keys must be equal within a pair. Optimizers with different learning rates, or
-        families with different widths, can therefore be compared.
+        Only keys that vary in this way must be equal within a pair. Optimizers with different
+        learning rates, or families with different widths, can therefore be compared.
 
         Args:
-            texts: value of the key at each point, by the id of the point object.
+            texts: value of the key for each point, by the ``id()`` of the point.
         """
         first: dict[str | None, str] = {}
         return any(first.setdefault(self._value[s], text) != text for s, text in texts.items())
@@ -377,7 +384,7 @@ class Pairing:
         return self._value[id(status.point)]
 
     def effect_key(self, value: str, group: GroupKey) -> tuple[str, ...]:
-        """Return ``Effect.key`` of the comparison of a value with the baseline in a group."""
+        """Return the key (``Effect.key``) for comparing a value with the baseline in a group."""
         names = self.names[value], self.names[self.baseline]
         return self._by, *names, str(self.margin), *chain(*group)
 
@@ -427,12 +434,13 @@ def with_verdicts(
 
     Args:
         effects: the comparisons.
-        error: probability that any of the verdicts is wrong. Half of it is spent on verdicts that
-            two EMCs differ, half on verdicts that they are the same.
+        error: maximum probability that at least one verdict is wrong. Half of it is spent on
+            verdicts that two EMCs differ, half on verdicts that they are the same.
         test_level: function that takes the error rate of a one-sided test and returns its
             significance level in this evaluation. The two differ if the comparisons are
             evaluated several times.
-        without_ratio: number of further comparisons without a ratio; the correction includes them.
+        without_ratio: number of further comparisons, which have no ratio but are included in the
+            correction.
     """
     testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
     tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
@@ -460,7 +468,7 @@ def _holm(
     """Return for each hypothesis whether it is rejected at a family-wise error rate (Holm 1979).
 
     Args:
-        tails: tail probability of each hypothesis.
+        tails: one-sided p-value of each hypothesis.
         error: family-wise error rate.
         test_level: function that takes the error rate of a test and returns its significance level.
         tests: number of hypotheses, including those of comparisons without a ratio.

@@ -1,8 +1,8 @@
 """Correlation of generalization with the ratio EMC (original labels) / EMC (random labels).
 
 This tests the fourth claim of arXiv 2406.11463 on the models that were measured with both kinds of
-labels and evaluated. Evaluations are used only if training interpolated, because otherwise the gap
-depends on when training stopped, not on how the model generalizes.
+labels and evaluated. An evaluation is used only if its training run interpolated, because otherwise
+the gap depends on when training stopped, not on how the model generalizes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MIN_PAIRS = 4
 Bound = Literal["none", "lower", "upper", "unknown"]
 _NUMERATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
 _DENOMINATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Kind of bound of a ratio whose numerator, or whose denominator, is censored on the given side."""
+"""Kind of bound that a ratio is, by the side on which its numerator, or its denominator, is
+censored."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -38,7 +39,8 @@ class Pair:
     """One model, measured with original and with random labels.
 
     Attributes:
-        name: name of the model; family: its model family; params: its number of parameters.
+        name: swept values of the model as text; family: its model family; params: its number of
+            parameters.
         emc_original, emc_random: EMC with original and with random labels (samples).
         bound: ``none`` if no EMC is censored; ``lower`` or ``upper`` if ``log_ratio`` is a lower or
             an upper bound; ``unknown`` if the true log ratio may be smaller or larger.
@@ -57,7 +59,7 @@ class Pair:
 
     @property
     def log_ratio(self) -> float:
-        """The predictor, log(EMC with original labels / EMC with random labels)."""
+        """The predictor: natural logarithm of EMC with original labels / EMC with random labels."""
         return math.log(max(self.emc_original, 1) / max(self.emc_random, 1))
 
 
@@ -66,7 +68,8 @@ class Correlation:
     """A correlation with its bootstrap interval, at level ``LEVEL``.
 
     Attributes:
-        name: name of the coefficient; value: its value; lower, upper: its interval.
+        name: correlation coefficient, such as ``Pearson``; value: its value; lower, upper: its
+            bootstrap interval.
         jackknife_min, jackknife_max: smallest and largest correlation with one model removed, which
             show whether a single model causes the correlation. None if there are only
             ``MIN_PAIRS`` models, or if the correlation is undefined without one of the models.
@@ -88,7 +91,7 @@ class Correlation:
 
 
 def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
-    """Pair the points of each model with original and with random labels.
+    """Pair the point with original labels and the point with random labels of each model.
 
     A pair is omitted if the training run for evaluation did not interpolate the original labels.
     The pairs of all seeds of a model are averaged, because seeds are not independent models.
@@ -112,7 +115,7 @@ def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
 
 
 def _mean_pair(seeds: Sequence[Pair]) -> Pair:
-    """Average pairs over seeds: geometric mean of EMCs, arithmetic mean of accuracy and gap."""
+    """Average pairs over seeds: geometric means of EMCs, arithmetic means of accuracy and gap."""
 
     def geometric_mean(samples: Sequence[int]) -> int:
         return round(math.exp(np.log(np.maximum(samples, 1)).mean()))
@@ -156,7 +159,7 @@ def _make_pair(original: PointStatus, random: PointStatus) -> Pair:
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
-    """Return the kind of bound of a ratio or a mean, given the kinds of its terms."""
+    """Return the kind of bound that a ratio or a mean is, given the kinds of its terms."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
@@ -167,12 +170,12 @@ def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:
-    """Correlate ``log_ratio`` with an outcome over models.
+    """Correlate ``log_ratio`` with an outcome across models.
 
     Computes Pearson's r, Spearman's rho, Kendall's tau and the partial Pearson correlation given
-    log parameters, which correlates the residuals of both variables after linear fits on log
-    parameters. Each correlation has a percentile bootstrap interval over models and a jackknife
-    range.
+    the log number of parameters, which correlates the residuals of linear regressions of both
+    variables on it. Each correlation has a percentile bootstrap interval over models and a
+    jackknife range.
 
     Args:
         model_pairs: one pair per model; pairs with a censored EMC are ignored.
@@ -227,7 +230,7 @@ def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 
 def interpolation_text(statuses: Sequence[PointStatus]) -> str:
-    """Describe how many training runs for evaluation interpolated; empty without evaluations."""
+    """Describe how many of the training runs for evaluation interpolated; empty if none exist."""
     evaluations = {
         (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
         for status in statuses

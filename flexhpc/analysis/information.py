@@ -33,7 +33,7 @@ def label_information(n: int, accuracy: float, classes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredBits:
-    """Information (bits) that a network stores, at the number of samples n at which it stores most.
+    """Information (bits) that a network stores, at the n for which it stores the most.
 
     Attributes:
         mean: mean information over the probes within a factor of ``_MAX_RATIO`` of this n.
@@ -56,8 +56,8 @@ def max_label_information(history: History, classes: int) -> StoredBits | None:
 
     The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The information at n is n
     times the mean number of bits per sample over all probes within a factor of ``_MAX_RATIO`` of n.
-    Single probes are not used, because the maximum over single probes would be biased upwards, and
-    searches seldom probe an n twice.
+    Probes are averaged because the maximum over single probes would be biased upwards, and over a
+    range of n because searches seldom probe an n twice.
 
     Args:
         history: finished probes, in any order; probes rejected by a convergence gate are ignored.

@@ -64,8 +64,8 @@ def emc_of_activation(ratio: float, per_width: float = 25.0) -> Callable[[Point]
     ("size_ratios", "distinct_sizes", "text"),
     [
         ((2.0, 1.2, 0.9), True, "2.00 at the smallest size, 0.90 at the largest"),
-        ((0.8, 1.3, 0.7), True, "0.70 to 1.30 by size"),
-        ((2.0, 0.9), False, "0.90 to 2.00 by size"),
+        ((0.8, 1.3, 0.7), True, "0.70 to 1.30 depending on the size"),
+        ((2.0, 0.9), False, "0.90 to 2.00 depending on the size"),
         ((1.1, 1.2), True, ""),
         ((0.999, 1.3), True, ""),
         ((math.nan, 0.5), True, ""),

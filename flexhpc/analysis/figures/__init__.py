@@ -11,7 +11,8 @@ MODULES = [
     "flexhpc.analysis.figures.budget",
     "flexhpc.analysis.figures.generalization",
 ]
-"""Modules that define the figures as ``FIGURES``, in page order. To add figures, add a module."""
+"""Modules whose ``FIGURES`` are the figures of the report, in page order. To add figures, add a
+module."""
 
 
 def report_figures() -> list[ReportFigure]:

@@ -1,4 +1,7 @@
-"""Figure of EMC over the training budget, estimated from the times at which samples were fitted."""
+"""Figure of EMC against the training budget.
+
+EMCs at other budgets are estimated from the times at which training runs fitted their samples.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ _LABEL_WIDTH = 120
 
 
 def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot the median EMC over seeds against the budget.
+    """Plot the EMC (median over seeds) against the budget.
 
     Points that differ only in the seed share a line.
 
@@ -92,10 +95,10 @@ def _place_labels(rows: list[dict[str, Any]], y_domain: Sequence[float], height:
 
 
 def _line_label(status: PointStatus, layout: Layout) -> str:
-    """Return the label of a line: ``1,210 parameters``, ``rank 8``.
+    """Return the label of a line: ``1,210 parameters`` or ``model.low_rank.rank 8``.
 
-    In a layout of rows, the label contains all swept values. If the budget is swept, the label is
-    empty, because the end of a line shows its budget.
+    If ``layout.x_axis`` is ``rows``, the label contains all swept values. If the budget is swept,
+    the label is empty, because the position of the last dot shows the budget of a line.
     """
     if layout.key in {f"training.{key}" for key in BUDGETS}:
         return ""
@@ -108,7 +111,9 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
 def _line_data(
     key: tuple[str, str, str, int], points: Sequence[PointStatus]
 ) -> list[dict[str, Any]]:
-    """Return the rows of a line: at each budget, the medians over seeds of EMC and its interval.
+    """Return one row for each budget of a line.
+
+    A row contains the medians over seeds of the EMC and of both ends of its interval.
 
     Args:
         key: facet, series, label and budget of the line.
@@ -145,9 +150,9 @@ FIGURES = (
         title="EMC over budget",
         caption="Median EMC over seeds with its interval. Points of the same line differ only in "
         "the seed. At smaller budgets, the EMC is estimated from the times at which training runs "
-        "fitted their samples. The last dot of a line is at the budget of its points (with until: "
-        "saturation, at their last budget), and the dashed part predicts the EMC at twice this "
-        "budget. If a line is flat at its end, its points are saturated.",
+        "fitted their samples. The last dot of a line is at the budget of its points; if the spec "
+        "sets until: saturation, this is their last budget. The dashed part predicts the EMC at "
+        "twice this budget. If a line is flat at its end, its points are saturated.",
         draw=budget_figure,
     ),
 )

@@ -20,7 +20,8 @@ Spec = dict[str, Any]
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
-"""Colours after Okabe and Ito; colour-blind readers can distinguish them, on white and on black."""
+"""Colours based on the palette of Okabe and Ito. Colour-blind readers can distinguish them on white
+and on black backgrounds."""
 ROW_HEIGHT = 26
 """Height (pixels) of a row of a chart with named rows."""
 VALUE_FOR_ZERO = 0.7
@@ -63,7 +64,7 @@ def chart(
     layers: Sequence[Spec], *, width: int, height: int,
     data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (),
 ) -> Spec:  # fmt: skip
-    """Return a chart of superimposed layers; with facets, one chart per facet, with shared axes.
+    """Return a chart of superimposed layers, which is repeated for each facet with shared axes.
 
     Args:
         layers: layers of the chart; width, height: size of each facet (pixels).
@@ -105,7 +106,7 @@ def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
 
 
 def row_encoding(names: Sequence[str]) -> Spec:
-    """Return the Vega-Lite encoding of an axis of named rows.
+    """Return the Vega-Lite encoding of a y axis with named rows.
 
     Args:
         names: values of the field ``row`` of the data, from top to bottom.
@@ -117,7 +118,7 @@ def row_encoding(names: Sequence[str]) -> Spec:
 
 
 def tooltip(*fields: str) -> list[Spec]:
-    """Return the Vega-Lite encoding of a tooltip that shows these fields."""
+    """Return the Vega-Lite encoding of a tooltip that shows the data fields ``fields``."""
     return [{"field": field, "type": "nominal"} for field in fields]
 
 
@@ -143,7 +144,7 @@ class Chart:
         return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
 
     def png(self) -> bytes:
-        """Render the chart as PNG, at two pixels per screen pixel."""
+        """Render the chart as PNG, with a scale factor of 2."""
         return svg_to_png(self.svg())
 
     def save(self, path: str | Path) -> None:
@@ -172,7 +173,7 @@ class Chart:
 
 
 def svg_to_png(svg: str) -> bytes:
-    """Convert an SVG image to PNG, at two pixels per screen pixel."""
+    """Convert an SVG image to PNG, with a scale factor of 2."""
     return bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
@@ -198,14 +199,14 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Render an empty chart to initialise the renderer, which takes as long as ten charts."""
+    """Initialise the renderer with an empty chart; this takes as long as rendering ten charts."""
     Chart(chart([], width=1, height=1)).svg()
 
 
 def vega_script() -> str:
     """Return the JavaScript that renders charts in a page (Vega, BSD licence; about 900 kB).
 
-    Bundling takes seconds, so the result is cached in the home folder if it is writable.
+    Bundling takes seconds, so the result is cached in the user's cache folder if it is writable.
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: no home
@@ -235,7 +236,7 @@ def log_domain(values: Iterable[float], *, label_space: float = 0.0) -> list[flo
 
 
 def log_axis(title: str, domain: Sequence[float]) -> Spec:
-    """Return the Vega-Lite definition of a logarithmic axis with round ticks in its range."""
+    """Return the Vega-Lite definition of a logarithmic axis with ticks at round numbers."""
     decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
     shown: list[float] = []
     for steps in _TICKS if len(decades) < 6 else ((1.0,),):
@@ -253,12 +254,12 @@ def spread_labels(
     """Move labels on a logarithmic axis apart until they do not overlap.
 
     Args:
-        values: the value that each label belongs to, by the name of the label.
+        values: dict from the name of each label to the value that it belongs to.
         domain: both ends of the axis.
         height: height of the axis (pixels).
 
     Returns:
-        The values at which to draw the labels, by name.
+        A dict from the name of each label to the value at which to draw it.
     """
     min_distance = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
     names = sorted(values, key=values.__getitem__)

@@ -16,7 +16,7 @@ _SAME_POSITION = 12.0
 
 
 class Dodge:
-    """Horizontal offsets that draw curves, and the seeds of each curve, side by side at each x.
+    """Horizontal offsets with which curves and their seeds are drawn side by side at each x.
 
     Args:
         rows: points with ``id``, ``facet``, ``series`` and ``x``.
@@ -28,8 +28,8 @@ class Dodge:
     Attributes:
         step: distance between neighbouring points, in units of the axis (of its natural logarithm
             if it is logarithmic); 0 if no two points share a position.
-        offsets: distance of each point (steps) from the centre of the points that its curve has at
-            the same x, by id of the point.
+        offsets: dict from the id of each point to its distance (steps) from the centre of the
+            points of the same curve at the same x.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Dodge:
         room = _GAP_SHARE * min(gaps, default=math.inf) / (self._per_curve * len(series))
         self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
 
-    def x(self, x: float, series: str, rank: float = 0.0) -> float:
-        """Return the x at which a point is drawn: ``x`` + offset of its curve + ``rank`` steps."""
+    def x(self, x: float, series: str, offset: float = 0.0) -> float:
+        """Return the x at which to draw a point, ``offset`` steps from the centre of its curve."""
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
-        return self._shift(x, middle + rank)
+        return self._shift(x, middle + offset)
 
     def left(self, x: float) -> float:
         """Return the x one step to the left of the leftmost point drawn for ``x``."""

@@ -1,4 +1,4 @@
-"""Figures of EMC: over parameters, over a numeric key, or with one row per swept combination."""
+"""Figures of EMC, against the number of parameters or a numeric key, or with named rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 """Maximum number of labelled rows, maximum number of seeds drawn side by side in a row, and height
 (pixels) of a figure with more than ``_MAX_ROWS`` rows."""
 _SMALL_MARKER, _LARGE_MARKER = 26, 55
-"""Areas of markers (square pixels): of points drawn side by side, and of all other points."""
+"""Areas of markers (square pixels), in figures with points side by side and in other figures."""
 _MIN_LOG_RATIO = 8.0
 """The x axis of a numeric key is logarithmic if its largest value is at least this multiple of its
 smallest value."""
@@ -104,14 +104,14 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_paramet
     }
 
 
-def _plotted_value(samples: float, size: int) -> float:
-    return max(samples, VALUE_FOR_ZERO) / size
+def _plotted_value(samples: float, divisor: int) -> float:
+    return max(samples, VALUE_FOR_ZERO) / divisor
 
 
 def _plot_curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot curves of the median EMC over seeds, against parameters or a numeric key."""
+    """Plot EMCs, and curves of their medians over seeds, against parameters or a numeric key."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
     facets = list(dict.fromkeys(row["facet"] for row in rows))
@@ -208,7 +208,7 @@ def _plot_rows(
             row["rank"] = ranks[row["row"]]
         y: Spec = {
             "field": "rank", "type": "quantitative", "scale": {"reverse": True},
-            "axis": {"title": "points, by EMC", "grid": False},
+            "axis": {"title": "points, sorted by EMC", "grid": False},
         }  # fmt: skip
     else:
         y = row_encoding(order)
@@ -257,7 +257,7 @@ def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> li
 def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
-    """Return the data of lines through the medians over seeds, interrupted at unknown medians."""
+    """Return the data of lines through medians over seeds, with gaps at unknown medians."""
     curves = group_by(points, lambda status: (layout.facet(status), layout.series(status)))
     lines: list[Row] = []
     for (facet, name), curve in curves.items():
@@ -291,7 +291,7 @@ def medians_of(
 
 
 def _possible_range(estimate: Estimate) -> tuple[float, float]:
-    """Return the smallest and the largest possible EMC; they are equal if EMC is not censored."""
+    """Return the smallest and the largest possible EMC; they are equal without censoring."""
     emc = float(emc_or_bound(estimate))
     return 0.0 if estimate.censored == "left" else emc, (
         math.inf if estimate.censored == "right" else emc
@@ -302,11 +302,11 @@ FIGURES = (
     ReportFigure(
         name="emc",
         title="EMC",
-        caption="Bars are intervals. An arrow marks a bound and points towards the EMC, which is "
-        "above or below it. Curves connect medians over seeds; a curve is interrupted where bounds "
-        "leave the median unknown. On the dashed line, the EMC is equal to the number of "
-        "parameters. Points with the same x, such as seeds, are drawn side by side. Click on a "
-        "point to show its training runs.",
+        caption="Bars are intervals. An arrow marks a bound and points towards the unknown EMC. "
+        "Curves connect medians over seeds; a curve is interrupted where the median is unknown "
+        "because of bounds. On the dashed line, the EMC is equal to the number of parameters. "
+        "Points with the same x, such as seeds, are drawn side by side. Click on a point to show "
+        "its training runs.",
         draw=emc_figure,
     ),
     ReportFigure(

@@ -1,4 +1,4 @@
-"""Figure of test accuracy over the ratio of the EMCs with original and with random labels."""
+"""Figure of test accuracy against the ratio of the EMCs with original and with random labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flexhpc.store.status import PointStatus
 
 
 def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot one point per pair of :func:`label_pairs`; return None without pairs."""
+    """Plot one point for each pair that :func:`label_pairs` returns; None if there are no pairs."""
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,

@@ -10,11 +10,11 @@ from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
 _SIZE_KEYS = ("width", "depth", "scale", "match_params", "dims", "seed")
-"""Last part of each key that sets the size of a network, and of the key of the seed. Points that
+"""Last parts of the keys that set the size of a network, and the key of the seed. Points that
 differ only in these keys are on the same curve."""
 _MAX_FACETS, _MAX_COLOURS = 9, 8
 _MIN_NUMBERS = 3
-"""Minimum number of different values of a numeric key on the x axis."""
+"""A numeric key can be on the x axis only if it has at least this number of different values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class Layout:
     """Assignment of swept keys to the x axis, facets and colours of a figure.
 
     Attributes:
-        x_axis: ``size`` (number of parameters) or ``number`` (a numeric key); or ``rows``: one row
-            per combination of swept values.
+        x_axis: ``size`` (number of parameters), ``number`` (a numeric key) or ``rows`` (the figure
+            has one row per combination of swept values).
         key: key on the x axis if ``x_axis`` is ``number``; empty otherwise.
         facets: swept keys; each combination of their values has its own facet.
         colours: swept keys; each combination of their values has its own colour.
@@ -69,8 +69,8 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
     """Return a layout for a sweep of whole sections, for example with one curve per model family.
 
-    None if no whole section is swept, if the size does not vary, or if two networks of the same
-    size would be on the same curve.
+    Return None if no whole section is swept, or if such a layout is unsuitable, for example because
+    two networks of the same size would be on the same curve.
     """
     expanded = [_flattened_values(status) for status in statuses]
     swept = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
@@ -120,7 +120,7 @@ def _keys_with_values(statuses: Sequence[PointStatus], *, min_values: int = 2) -
 def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
     """Return the swept keys, except the seed, in which points differ.
 
-    If points do not differ in any of them, return all swept keys except the seed.
+    If all points are equal in these keys, return all swept keys except the seed.
     """
     return _keys_with_values(statuses) or _keys_with_values(statuses, min_values=1)
 
@@ -156,7 +156,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Format the values of a point for the given keys: ``random, relu, width 8``."""
+    """Return the values of a point for ``keys`` as text, such as ``random, relu, width 8``."""
     values = {key: _swept_value(status, key) for key in keys}
     return ", ".join(value_phrase(key, value) for key, value in values.items() if value is not None)
 
@@ -169,7 +169,7 @@ def _faceted_layout(
 ) -> Layout:
     """Return a layout with data keys as facets and all other keys as colours.
 
-    If this would give too many facets or colours, return a layout of rows.
+    If there would be too many facets or colours, return a layout whose ``x_axis`` is ``rows``.
     """
     facets = tuple(k for k in keys if k.startswith("data.")) if len(keys) > 1 else ()
     if len(facets) == len(keys):

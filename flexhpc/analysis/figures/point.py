@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT = 400, 240
 
 
 def fit_chart(status: PointStatus) -> Chart:
-    """Return the chart of training accuracy and P(fit) over n for a point that has a record."""
+    """Return the chart of training accuracy and P(fit) against n for a point that has a record."""
     details = point_details(status)
     reason = f" ({details['reason']})" if details["reason"] else ""
     subtitle = f"EMC {details['emc']}{reason}"
@@ -32,7 +32,7 @@ def fit_chart(status: PointStatus) -> Chart:
 
 
 def fit_spec() -> Spec:
-    """Return the chart of training accuracy and P(fit) over n, without data.
+    """Return the Vega-Lite spec of the chart that :func:`fit_chart` returns, without data.
 
     The caller adds the data sets ``interval``, ``curve`` and ``trainings``.
     """
@@ -74,9 +74,9 @@ def fit_spec() -> Spec:
 
 
 def loss_spec() -> Spec:
-    """Return the chart of loss over epochs, one line per training run, without data.
+    """Return the Vega-Lite spec of the chart of loss against epochs, without data.
 
-    The caller adds the data set ``losses``.
+    The chart has one line for each training run. The caller adds the data set ``losses``.
     """
     line = {
         "data": {"name": "losses"},

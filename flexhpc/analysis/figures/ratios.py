@@ -21,12 +21,12 @@ from flexhpc.analysis.figures.chart import (
 RATIO_CAPTION = (
     "Each ratio compares points that differ only in the compared key. It is the geometric mean "
     "over the measured sizes. Bars are intervals; with several pairs, they include the variation "
-    "between seeds. An arrow marks an open end of an interval, where an EMC is a bound. In the "
-    "grey band, EMCs count as the same: the band is as wide as the largest margin of the "
-    "comparisons (by default 10 %)."
+    "between seeds. An arrow marks an end of an interval that is open because an EMC is a bound. "
+    "The grey band contains the ratios at which two EMCs count as the same, for the largest margin "
+    "of the comparisons (by default 10 %)."
 )
 _OPEN_FACTOR = 1.5
-"""An interval with an open end is drawn with this ratio of its upper to its lower end."""
+"""If an end of an interval is open, the upper end is drawn at this multiple of the lower end."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
 }  # fmt: skip
