@@ -1,4 +1,4 @@
-"""Likelihood of the EMC of a point given its training runs, and posterior of mean ratios of EMCs.
+"""Likelihood of a point's EMC given its training runs, and posterior of the mean ratio of two EMCs.
 
 The likelihood of a censored EMC does not decrease to 0 at one end; it is called open at this end.
 """
@@ -19,36 +19,35 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 STEP = 0.02
-"""Step of the grids of log EMC and log ratio: a fifth of the width of the narrowest intervals."""
+"""Step of the grids of log EMC and log ratio. The narrowest intervals of EMCs span five steps."""
 LOG_EMC = np.arange(-16.0, 31.0, STEP)
-"""Grid of log EMC; it contains every measurable EMC times every ratio of :data:`LOG_RATIO`."""
+"""Grid of log EMC. It contains the product of any measurable EMC and any ratio of ``LOG_RATIO``."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
 """Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
 _PRIOR_LOW, _PRIOR_HIGH = math.log(1 / 4), math.log(1.5)
-"""Range in which training runs can bound the EMC: lower limit of log n, and upper limit of
-log(n / number of samples)."""
+"""Range of n in which training runs can bound the EMC: lower limit of log n, and upper limit of
+log(n / number of available samples)."""
 _OPEN_THRESHOLD = 0.2
-"""A likelihood is open at an end if it is above this value there, relative to its maximum."""
+"""A likelihood is open at an end of its grid if it exceeds this fraction of its maximum there."""
 _UNKNOWN_THRESHOLD = 0.005
 """The ratio of two EMCs is unknown if the product of their likelihoods exceeds this value at
-either end."""
+either end of the grid."""
 QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Probabilities of the quantiles: lower end of an interval, median and upper end."""
 SAME_MARGIN = 0.1
 """Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
-"""Grid of the standard deviation of log ratios between seeds, and scale of the half-normal prior of
-this standard deviation."""
+"""Standard deviation of the log ratio between seeds: grid, and scale of its half-normal prior."""
 _DRAWS = 20_000
 
 
 def likelihood_of(status: PointStatus) -> Floats:
-    """Return the likelihood of log EMC on :data:`LOG_EMC`, shape (cells,), with maximum 1.
+    """Return the likelihood of log EMC on the grid ``LOG_EMC``, shape (cells,), with maximum 1.
 
     The prior is uniform in log n, so the posterior is proportional to the likelihood. If training
     runs do not bound the EMC on one side, the likelihood is constant on this side: below 1/4
-    sample, or above 1.5 times the number of samples.
+    sample, or above 1.5 times the number of available samples.
 
     Args:
         status: a point with an estimate.
@@ -79,10 +78,11 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
 
 
 def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
-    """Return the likelihood of log EMC, given draws of the EMC from its posterior.
+    """Compute the likelihood of log EMC from weighted draws of the EMC from its posterior.
 
     Args:
-        thresholds: the draws, (draws,); weight: their weights, (draws,).
+        thresholds: draws of the EMC (samples), (draws,).
+        weight: weight of each draw, (draws,).
         n_limit: largest available n (samples).
     """
     log_thresholds = np.log(np.maximum(thresholds, math.exp(LOG_EMC[0])))
@@ -105,14 +105,14 @@ def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> 
 
 
 def open_ends(likelihood: Floats) -> tuple[bool, bool]:
-    """Return whether the lower end of a likelihood is open, and whether its upper end is open."""
+    """Return whether a likelihood does not decrease to 0 at its lower end, and at its upper end."""
     return bool(likelihood[0] > _OPEN_THRESHOLD), bool(likelihood[-1] > _OPEN_THRESHOLD)
 
 
 def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
-    None if both likelihoods are (nearly) open at the same end, because the ratio of the EMCs may
+    None if both likelihoods are (nearly) open at the same end, because the ratio of the EMCs can
     then have any value.
 
     Args:
@@ -129,8 +129,8 @@ def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
 def blur(likelihoods: Floats, deviation: float) -> Floats:
     """Convolve likelihoods with a normal distribution.
 
-    If values scatter normally around a mean, the likelihoods of the values become likelihoods of
-    the mean.
+    This converts the likelihood of a value that is normally distributed around a mean into a
+    likelihood of the mean.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
@@ -156,13 +156,14 @@ def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRatio:
-    """Geometric mean, over the measured sizes, of the ratio of two EMCs.
+    """Geometric mean of the ratio of two EMCs over the measured network sizes.
 
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.
         low, high: ends of the interval of the mean; None for an open end.
         chance_larger: probability that the mean is above 1.
-        chance_same: probability that the mean differs from 1 by at most the margin.
+        chance_same: probability that the mean differs from 1 by at most the margin; 0 if an end of
+            the interval is open.
         scatter: posterior mean of the standard deviation of the log ratio between seeds, in
             addition to the uncertainty of each EMC.
         size_ratios: posterior median of the ratio of each size, in the order of the sizes; nan for
@@ -178,18 +179,21 @@ class MeanRatio:
     size_ratios: tuple[float, ...] = ()
 
 
-def mean_ratio(sizes: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN) -> MeanRatio:
-    """Estimate the geometric mean of ratios over sizes and seeds.
+def mean_ratio(
+    likelihoods_by_size: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN
+) -> MeanRatio:
+    """Estimate the geometric mean of the ratio of two EMCs over network sizes and seeds.
 
     Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
-    seeds are a random effect. If a size has only bounds, its bound is drawn instead of its ratio,
-    so that the mean is a bound as well.
+    seeds are a random effect. If all ratios of a size are bounds, a bound is drawn for this size
+    instead of a ratio, so that the mean is a bound as well.
 
     Args:
-        sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
+        likelihoods_by_size: for each size and seed, the likelihood of the log ratio on
+            ``LOG_RATIO``, (cells,).
         margin: largest relative difference at which two EMCs count as the same.
     """
-    products = [stack_likelihoods(ratios) for ratios in sizes]
+    products = [stack_likelihoods(ratios) for ratios in likelihoods_by_size]
     single = sum(map(len, products)) == 1  # one pair does not determine the scatter between seeds
     scatters = _SCATTERS[:1] if single else _SCATTERS
     logs = np.array([
@@ -238,7 +242,8 @@ def _draw_log_ratios(
     """Draw the log ratio of each size from its posterior.
 
     Args:
-        likelihoods: shape (scatters, sizes, cells).
+        likelihoods: likelihood of the log ratio for each value of ``_SCATTERS`` and each size,
+            (scatters, sizes, cells).
         ends: for each size, :func:`open_ends` of its likelihood.
         weights: posterior probability of each value of ``_SCATTERS``, (scatters,).
 
@@ -259,10 +264,17 @@ def _draw_log_ratios(
 
 
 def _cell_chances(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
-    """Return the probability that the log ratio of a size is in each cell, shape (cells,).
+    """Return the probability that the log ratio of a size is in each cell of ``LOG_RATIO``.
 
     If the likelihood is open at one end, return the probability that the bound of the log ratio is
     in each cell. This probability is proportional to the slope of the likelihood towards this end.
+
+    Args:
+        likelihood: likelihood of the log ratio, (cells,).
+        end: :func:`open_ends` of the likelihood.
+
+    Returns:
+        The probabilities, (cells,).
     """
     open_below, open_above = end
     if open_above and not open_below:

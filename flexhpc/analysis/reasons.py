@@ -34,8 +34,8 @@ NOT_SATURATED = (
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Minimum number of points with the same error message that are reported in one line. Only points
-without a finished probe are combined."""
+"""Points with the same error message are reported in one line if there are at least this many. Only
+points without a finished probe are combined."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
@@ -71,10 +71,10 @@ def group_censored_by_reason(
 
 
 def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
-    """Return whether an interval is wider than the tolerance; None if either does not exist.
+    """Return whether the interval of an EMC is wider than the tolerance.
 
-    The interval is first narrowed by one sample at each end, because its ends were rounded outwards
-    to whole samples.
+    None if the search has no tolerance, or if the EMC is censored. The interval is first narrowed
+    by one sample at each end, because its ends were rounded outwards to whole samples.
     """
     tolerance = getattr(search, "tolerance", None)
     if tolerance is None or estimate.censored != "none" or estimate.emc_hi is None:
@@ -84,7 +84,7 @@ def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
 
 
 def ending_text(status: PointStatus) -> str:
-    """Return the reason why a search ended: ``tolerance``, ``max_cost``, ``bracket (wide)``.
+    """Return the reason why a search ended, such as ``tolerance`` or ``bracket (wide)``.
 
     ``bracket`` replaces ``tolerance`` for a bisection, which ends when its bracket is narrow
     enough. ``(wide)`` is appended if the interval is wider than the tolerance. Empty before the
@@ -162,7 +162,7 @@ def failures_by_message(statuses: Sequence[PointStatus]) -> Failures:
 
 
 def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[PointStatus]]:
-    """Separate the failed points that share one message from the other points.
+    """Separate the points that failed with a common error message from all other points.
 
     Returns:
         The points with a common error message, by message, and all other points, in order. A
@@ -178,7 +178,7 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
 def common_failure_lines(common: Failures) -> list[str]:
     """Return one line per error message: ``24 points (first: width=4) failed: no such file``."""
     return [
-        f"{len(points)} points (first: {_label(points[0])}) failed: {text}"
+        f"{len(points)} points (first: {_label_or_id(points[0])}) failed: {text}"
         for text, points in common.items()
     ]
 
@@ -193,8 +193,8 @@ def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
 
 def points_text(points: Sequence[PointStatus]) -> str:
     """Return the label of the first point and the number of others: ``width=4 and 23 more``."""
-    return _label(points[0]) + (f" and {len(points) - 1} more" if len(points) > 1 else "")
+    return _label_or_id(points[0]) + (f" and {len(points) - 1} more" if len(points) > 1 else "")
 
 
-def _label(status: PointStatus) -> str:
+def _label_or_id(status: PointStatus) -> str:
     return status.point.label or status.point.id

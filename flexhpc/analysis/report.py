@@ -53,7 +53,7 @@ _IN_FIRST_TABLE = {
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
-    """Return the name, folder and command of a run, and the facts that run.json contains."""
+    """Return the name, folder and command of a run, and the metadata that run.json contains."""
     record = read_json(run.metadata) or {}
     listed, packages = record.get("launches"), record.get("packages")
     launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
@@ -213,7 +213,7 @@ def write_report(
 
 
 def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
-    """Return the comparisons; empty if a spec requests a key or baseline that no point has."""
+    """Return the comparisons for the report; none if no point has a requested key or baseline."""
     try:
         return compare_as_specified(statuses, specs)
     except InputError:
@@ -232,7 +232,7 @@ def _estimand_text(statuses: Sequence[PointStatus]) -> str:
 
 
 def _fit_power_laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
-    """Fit a power law to each curve of EMC over parameters.
+    """Fit a power law to each curve of EMC as a function of the number of parameters.
 
     Return [] if the points do not form such curves, or for more than ``_MAX_POINTS`` points.
     """

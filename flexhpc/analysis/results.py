@@ -98,10 +98,11 @@ def _interval_columns(name: str, interval: EmcInterval) -> Row:
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
-    """Return the maximum information (bits per parameter) about random labels or tokens.
+    """Return the maximum over n of the information that a network stores (bits per parameter).
 
-    Return None for other labels, because a network can predict these from the inputs. Return None
-    also for a trainer without a network, and before the first probe.
+    The information is about random labels or random tokens. Return None for other labels, because a
+    network can predict these from the inputs. Return None also for a trainer without a network, and
+    before the first probe.
     """
     data = status.point.data
     if not record.header.params:
@@ -219,8 +220,8 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
         budget: the other budget, in the unit of the point's budget.
 
     Returns:
-        None if the point has no estimate, if the budget is more than twice the budget of the point,
-        or if the EMC at other budgets is unknown.
+        The EMC and its interval. None if the point has no estimate, if ``budget`` is more than
+        twice the budget of the point, or if the EMC at this budget is unknown.
     """
     estimate, record, point_budget = status.estimate, status.record, budget_value(status)
     if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * point_budget:

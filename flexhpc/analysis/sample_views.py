@@ -21,7 +21,7 @@ from flexhpc.errors import PointError
 
 _PICTURES = 10
 _PICTURE_HEIGHT = 56
-"""Approximate height of a picture on the page (pixels); images are enlarged by whole factors."""
+"""Approximate height of a picture on the page (pixels); images are enlarged by integer factors."""
 _MAX_BYTES = 3e8
 """Maximum size (bytes) of a training set that is read for pictures."""
 
@@ -33,10 +33,10 @@ class Picture:
     Attributes:
         sample: global id of the sample.
         label: class of the sample in the data set (its name, if classes have names).
-        trained_label: label of the sample in training; None if this is ``label``.
+        trained_label: label of the sample in training; None if it equals ``label``.
         drawn: number of training runs that drew the sample.
         missed: number of training runs that drew the sample, but did not fit it.
-        image: the image as a data URI.
+        image: data URI of a PNG that shows the sample.
     """
 
     sample: int
@@ -49,7 +49,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleView:
-    """Pictures and miss rates of a group of :func:`sample_scores`, as shown in a report.
+    """Pictures of samples and misses of each class for a group of points, as shown in a report.
 
     Attributes:
         title: description of the data set, labels and training runs.
@@ -65,7 +65,7 @@ class SampleView:
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
-    """Create the view of a group; do not download data or run user code.
+    """Create the view of a group of points, without downloading data or running user code.
 
     Return None if no sample was missed, if the data are not images, are not stored as uint8, are
     larger than ``_MAX_BYTES`` or are not available on this machine, or if their number of samples

@@ -215,12 +215,12 @@ def sample_scores(
     """Compute sample scores for each combination of data set, labels and values of ``by``.
 
     Args:
-        points: points with their runs; those without a finished training run are ignored.
+        points: points with their run folders; those without a finished training run are ignored.
         by: keys of the spec, such as ``model.family``; points are grouped by their values.
 
     Raises:
         InputError: a key of ``by`` occurs in no point, or no training run has finished.
-        PointError: a file is corrupt.
+        PointError: a point file is missing, is corrupt or was written by another version.
     """
     groups: dict[str, SampleScores] = {}
     trained = [(run, status) for run, status in points if status.record and status.record.probes]
@@ -307,7 +307,7 @@ def _data_and_labels(point: Point) -> dict[str, str]:
 
 
 def group_title(scores: SampleScores) -> str:
-    """Return a one-line description of a group."""
+    """Return a line that describes the data, labels and training runs of a group of points."""
     labels = f"labels {scores.group['labels']}" if scores.group["labels"] else ""
     name = ", ".join(filter(None, (scores.group["data"], labels, group_name(scores))))
     drawn = int((scores.drawn > 0).sum())

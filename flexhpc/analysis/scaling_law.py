@@ -1,4 +1,4 @@
-"""Power laws of EMC over the number of parameters P: EMC = c P ^ slope."""
+"""Power laws of EMC as a function of the number of parameters P: EMC = c P ^ slope."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 MIN_SIZES = 3
-"""Minimum number of different sizes for a fit."""
+"""Minimum number of different network sizes to which a power law is fitted."""
 _SCATTERS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 0.9])
 _USUAL_SCATTER = 0.25
 _SLOPES = np.linspace(-1.0, 3.0, 161)
@@ -80,10 +80,10 @@ class PowerLaw:
         return low, middle, high
 
     def row(self, samples: float | None = None) -> dict[str, Any]:
-        """Return the law as plain values.
+        """Return a dict of the grouping values, the exponent with its interval, and point counts.
 
         Args:
-            samples: if given, add the number of parameters required for this EMC (samples).
+            samples: if set, the number of parameters required for this EMC (samples) is added.
         """
         row: dict[str, Any] = {
             **self.within, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
@@ -97,14 +97,14 @@ class PowerLaw:
 
 
 def power_laws(statuses: Sequence[PointStatus], within: Sequence[str]) -> list[PowerLaw]:
-    """Fit a power law to the points of each combination of values of the grouping keys.
+    """Fit a power law to each group of points; a group has the same values of the grouping keys.
 
     Args:
         statuses: points; those without an estimate or without parameters are ignored.
         within: grouping keys, such as ``model.family`` and ``data.labels``.
 
     Returns:
-        One law per combination with at least ``MIN_SIZES`` different sizes.
+        One law per group with at least ``MIN_SIZES`` different sizes.
     """
     measured = [s for s in statuses if s.estimate and s.record and s.record.header.params]
     groups = group_by(measured, lambda s: tuple(s.point.value(key) or "" for key in within))

@@ -62,7 +62,7 @@ def _emc_range(points: Sequence[PointStatus]) -> str:
 
 
 def _per_parameter(curve: Sequence[PointStatus]) -> str:
-    """Format the range of EMC per parameter; empty if an EMC is censored or a size unknown."""
+    """Format the range of EMC per parameter; empty if an EMC is censored or a size is unknown."""
     ratios = [
         s.estimate.emc / s.record.header.params
         for s in curve
@@ -85,8 +85,8 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
     for name, group in groups.items():
         ordered = sorted(group, key=_emc_or_zero)
         smallest, largest = ordered[0], ordered[-1]
-        plain = f"plain {name}" if name else "the plain point"
-        names = [name_of(s, others) or plain for s in (largest, smallest)]
+        unset = f"the point without {'other ' if name else ''}swept values"
+        names = [name_of(s, others) or unset for s in (largest, smallest)]
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
             f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest EMC at {names[1]}: "
@@ -177,7 +177,7 @@ def _emc_subject(count: int) -> str:
 
 
 def _describe_verdicts(effects: Sequence[Effect]) -> list[str]:
-    """Return one sentence for each group and baseline that have at least one verdict."""
+    """Return one sentence for each combination of group and baseline that has a verdict."""
     groups = group_by(effects, lambda effect: (effect.within_text, effect.baseline))
     sentences = []
     for (within, baseline), group in list(groups.items())[:_MAX_COMPARISONS]:

@@ -44,18 +44,19 @@ _DEFAULT_WIDTH = 200
 _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
-"""Maximum number of cells that are compared to choose the position at which a column is cut."""
+"""Maximum number of cells of a column that are compared to choose where its cells are cut."""
 _BAR_LENGTH = 10
 """Length (characters) of the progress bar of a comparison that is not decided."""
 _MIN_NAME = 16
 _MIN_KEY_WIDTH, _MAX_KEY_WIDTH = 5, 16
-"""Limits (characters) within which the longest cell of a swept key sets the minimum width of its
-column."""
+"""Limits (characters) of the minimum width of a swept key's column. Between these limits, it is the
+width of the longest cell."""
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
 }  # fmt: skip
-"""Style of each state. The order is the priority of points if not all fit on the screen."""
+"""Style of each state of a point. If not all points fit on the screen, points in the states listed
+first are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +66,15 @@ class Column:
     Attributes:
         name: header; cells: text of each row, in order.
         align_right: whether the column is right-aligned.
-        rank: if not all columns fit, the columns of lowest rank are removed first; a column with
-            rank None is never removed.
-        min_width: minimum width (characters) to which cells may be cut; None if they may not be
-            cut.
+        priority: if not all columns fit, the columns of lowest priority are removed first; a column
+            with priority None is never removed.
+        min_width: minimum width (characters) to which cells can be cut; None if they are never cut.
     """
 
     name: str
     cells: Sequence[str | Text]
     align_right: bool = False
-    rank: int | None = None
+    priority: int | None = None
     min_width: int | None = None
 
     @property
@@ -91,17 +91,17 @@ class Column:
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
     """Return a table; cut cells and remove columns so that it fits the terminal.
 
-    While the table is too wide, the column with the lowest ``rank`` is omitted. Cells that are
+    While the table is too wide, the column with the lowest ``priority`` is removed. Cells that are
     still too long are shortened, in the rightmost columns first.
 
     Args:
-        columns: all columns, including those that may be omitted.
+        columns: all columns, including those that can be removed.
         width: width of the terminal (characters).
         styles: style of each row; empty for rows without a style.
     """
     fitting = list(columns)
-    optional = [column for column in columns if column.rank is not None]
-    for column in sorted(optional, key=lambda column: column.rank or 0):
+    optional = [column for column in columns if column.priority is not None]
+    for column in sorted(optional, key=lambda column: column.priority or 0):
         if _total_width([column.required_width for column in fitting]) <= width:
             break
         fitting.remove(column)
@@ -115,9 +115,9 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
     for column, limit in zip(fitting, widths, strict=True):
         justify: Literal["right", "left"] = "right" if column.align_right else "left"
         table.add_column(
-            cut(column.name, limit), justify=justify, no_wrap=True, overflow="ellipsis"
+            shorten_name(column.name, limit), justify=justify, no_wrap=True, overflow="ellipsis"
         )
-        shortened.append(_shorten(column.cells, limit))
+        shortened.append(_shorten_cells(column.cells, limit))
     for row, cells in enumerate(zip(*shortened, strict=True)):
         table.add_row(*cells, style=styles[row] if styles else None)
     return table
@@ -127,18 +127,22 @@ def _total_width(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _shorten(cells: Sequence[str | Text], limit: int) -> list[Text]:
+def _shorten_cells(cells: Sequence[str | Text], limit: int) -> list[Text]:
     """Cut cells longer than ``limit`` at the position that keeps the most cells distinct."""
     head = None
     if any(len(cell) > limit for cell in cells):
         heads = sorted(range(1, limit - 1), key=lambda head: abs(head - limit // 3))
         names = {str(cell) for cell in cells[:_SAMPLED_CELLS]}
-        head = max(heads, key=lambda h: len({cut(name, limit, h) for name in names}), default=None)
-    texts = [Text(cut(str(cell), limit, head)) if len(cell) > limit else cell for cell in cells]
+        head = max(
+            heads, key=lambda h: len({shorten_name(name, limit, h) for name in names}), default=None
+        )
+    texts = [
+        Text(shorten_name(str(cell), limit, head)) if len(cell) > limit else cell for cell in cells
+    ]
     return [text if isinstance(text, Text) else Text(text) for text in texts]
 
 
-def cut(name: str, width: int, head: int | None = None) -> str:
+def shorten_name(name: str, width: int, head: int | None = None) -> str:
     """Cut a long name in its middle, because names of points often differ at their ends.
 
     Args:
@@ -158,8 +162,8 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(markup=False, width=_DEFAULT_WIDTH)
 
 
-def _numeric_column(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
-    return Column(name=name, cells=cells, align_right=True, rank=rank)
+def _numeric_column(name: str, cells: Sequence[str], priority: int | None = None) -> Column:
+    return Column(name=name, cells=cells, align_right=True, priority=priority)
 
 
 def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) -> Table:
@@ -198,10 +202,10 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
         columns.append(_numeric_column(name, cells, 9))
     if has_tuned_keys(statuses):
-        columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
+        columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], priority=6))
     columns += [
-        Column(name="status", cells=[status.state for status in statuses], rank=3),
-        Column(name="ended by", cells=[ending_text(status) for status in statuses], rank=7),
+        Column(name="status", cells=[status.state for status in statuses], priority=3),
+        Column(name="ended by", cells=[ending_text(status) for status in statuses], priority=7),
     ]
     return table_of(columns, width)
 
@@ -215,7 +219,7 @@ def print_results(
         statuses: status of each point; points that failed for a common reason before any probe
             finished have no row.
         compare: comparisons requested by the spec.
-        show_reasons: whether to print the common reasons.
+        show_reasons: whether to print the reasons of these failures.
     """
     console = make_console()
     short = without_shared_entries(statuses)
@@ -246,7 +250,7 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
                 for k in keys
             ),
             Column(name=by, cells=[e.value for e in shown], min_width=12),
-            Column(name="against", cells=[e.baseline for e in shown], rank=2, min_width=10),
+            Column(name="against", cells=[e.baseline for e in shown], priority=2, min_width=10),
             *(
                 _numeric_column(
                     f"at {name}", [e.at_smaller_budgets[i].ratio_text for e in shown], i - 2
@@ -268,7 +272,7 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
     effects = decision.effects
     columns = [
         Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
-        Column(name="against", cells=[e.baseline for e in effects], rank=2),
+        Column(name="against", cells=[e.baseline for e in effects], priority=2),
         _numeric_column("EMC ratio", [e.ratio_text for e in effects]),
         _numeric_column("P(larger)", [e.chance_text for e in effects], 3),
         _numeric_column("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
@@ -280,7 +284,8 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
 def _verdict_or_bar(effect: Effect) -> str:
     """Return the verdict, or a progress bar if there is none yet.
 
-    The bar shows the number of pairs so far, relative to the predicted number for a verdict.
+    The bar shows the number of pairs so far as a fraction of the number that a verdict is
+    predicted to need.
     """
     if effect.verdict != "not decided":
         return effect.verdict
@@ -293,8 +298,8 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
     """Print power laws as a table, one law per row.
 
     Args:
-        laws: the power laws; console: the output.
-        samples: if given, add a column with the number of parameters required for this EMC.
+        samples: if set, a column with the number of parameters required for this EMC (samples) is
+            added.
     """
     keys = dict.fromkeys(key for law in laws for key in law.within)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
@@ -317,12 +322,12 @@ def status_view(
     *,
     show_reasons: bool = True,
 ) -> RenderableType:
-    """Return the status table, followed by one line per group of :func:`common_failures`.
+    """Return the status table, followed by one line per common error message.
 
     Args:
         statuses: status of each point; width: width of the terminal (characters).
         rows: maximum number of lines; None for no limit.
-        show_reasons: whether to add the lines of common failures.
+        show_reasons: whether to add the lines with common error messages.
     """
     common, others = common_failures(without_shared_entries(statuses))
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if show_reasons else []
@@ -350,18 +355,18 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
     columns = [
         Column(name="point", cells=names, min_width=_MIN_NAME),
         Column(name="state", cells=states),
-        Column(name="n", cells=live["n"], rank=9),
-        Column(name="epoch", cells=live["epoch"], rank=5),
-        Column(name="train acc", cells=live["train acc"], rank=4),
-        Column(name="probe left", cells=live["probe left"], rank=3),
-        Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], rank=7),
+        Column(name="n", cells=live["n"], priority=9),
+        Column(name="epoch", cells=live["epoch"], priority=5),
+        Column(name="train acc", cells=live["train acc"], priority=4),
+        Column(name="probe left", cells=live["probe left"], priority=3),
+        Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], priority=7),
         Column(name="EMC", cells=emc),
         _numeric_column("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
         _numeric_column("probes", [str(s.training_runs or "") for s in statuses], 10),
         _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
         _numeric_column("tries", [str(s.attempts or "") for s in statuses], 0),
-        Column(name="host", cells=[s.host for s in statuses], rank=1),
-        Column(name="ended by", cells=[ending_text(s) for s in statuses], rank=6),
+        Column(name="host", cells=[s.host for s in statuses], priority=1),
+        Column(name="ended by", cells=[ending_text(s) for s in statuses], priority=6),
     ]
     table = table_of(columns, width, [_STATES[s.state] for s in statuses])
     if omitted:
@@ -390,7 +395,7 @@ def _short_label(status: PointStatus) -> str:
 
 
 def status_row(status: PointStatus) -> dict[str, Any]:
-    """Return the status of a point as plain values, for ``status --json``."""
+    """Return the status of a point as a dict that JSON can represent, for ``status --json``."""
     estimate = status.estimate
     return {
         "point_id": status.point.id, "swept": status.point.swept, "state": status.state,

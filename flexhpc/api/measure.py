@@ -70,18 +70,19 @@ def measure(
             grows, which may take minutes. The value of its key ``trainer`` may be a function that
             takes inputs and labels, and returns which samples it fitted.
         search: the ``search`` section of a spec.
-        tolerance: value of the key ``search.tolerance``: with the default policy, the half-width of
-            the interval, relative to its middle, at which the search ends.
-        seed: seed of subsets, initialisations and sample orders.
-        run: run folder. The same call resumes the measurement, also in another process. The
+        tolerance: value of the key ``search.tolerance``, unless ``search`` contains this key. With
+            the default policy, the search ends when both ends of the interval are within a factor
+            of 1 + ``tolerance`` of its geometric mean.
+        seed: seed of subsets, random labels, initialisations and sample orders.
+        run: run folder. Repeating the call resumes the measurement, also in another process. The
             commands ``flexhpc status``, ``results``, ``report`` and ``ui`` show the folder. By
             default, results are only in the returned object, and no files are kept.
         version: version of ``model`` (or of the trainer), which identifies the code in later calls.
             By default, the code is identified by a hash of its source. Required with ``run`` if the
             source is unavailable, for example at an interactive prompt.
         threads: number of CPU threads of torch; 1 is fastest for small networks.
-        progress: whether to show a progress bar. By default, it is shown in a terminal and in a
-            notebook. A notebook requires ipywidgets (``pip install flexhpc[notebook]``).
+        progress: whether to show a progress bar. By default, it is shown only in a terminal or a
+            notebook. In a notebook, it requires ipywidgets (``pip install flexhpc[notebook]``).
 
     Returns:
         The measurement: EMC, its interval, the training runs and their masks.
@@ -184,7 +185,7 @@ def _data_section(data: Any) -> dict[str, Any]:
 def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a callback that shows the current n, epoch and number of missed samples.
 
-    If ``requested`` is None, the bar is shown in a terminal and in a notebook.
+    If ``requested`` is None, the bar is shown only in a terminal or a notebook.
     """
     columns = (
         SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),

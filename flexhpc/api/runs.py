@@ -34,7 +34,8 @@ class Measurement:
     Attributes:
         run: run folder in which the point is stored.
         status: status of the point, with its record and its estimate.
-        masks_in_memory: masks of the probes, if the run folder was temporary and has been removed.
+        masks_in_memory: masks of the probes if the run folder was temporary and has been removed;
+            None otherwise.
     """
 
     run: RunFolder
@@ -54,7 +55,10 @@ class Measurement:
 
     @property
     def emc(self) -> float:
-        """Effective model complexity (samples); a bound if :attr:`censored` is not ``none``."""
+        """Effective model complexity (samples).
+
+        This is a lower bound if :attr:`censored` is ``right``, and 0 if it is ``left``.
+        """
         return self.estimate.emc
 
     @property
@@ -72,14 +76,15 @@ class Measurement:
 
     @property
     def censored(self) -> str:
-        """``none``, ``right`` (the EMC is a lower bound) or ``left`` (it is an upper bound)."""
+        """``none``, ``right`` (only a lower bound is known) or ``left`` (only an upper bound)."""
         return self.estimate.censored
 
     @property
     def doubling(self) -> tuple[float, float, float] | None:
         """Predicted EMC at twice the budget, divided by the EMC: lower end, median and upper end.
 
-        None if the EMC is censored, or if the EMC at other budgets is unknown; see docs/reading.md.
+        None while the search is running, if the EMC is censored, or if the EMC at other budgets is
+        unknown; see docs/reading.md.
         """
         return self.estimate.doubling
 
@@ -88,7 +93,7 @@ class Measurement:
 
         Args:
             budget: the other budget, in the unit of the spec's budget. If it is larger than the
-                spec's budget, the result is a prediction.
+                budget of the point, the result is a prediction.
 
         Raises:
             PointError: the point has no estimate yet, or the EMC at this budget is unknown.
@@ -163,7 +168,8 @@ class Measurement:
     def draws(self, size: int = _DRAWS, seed: int = 0) -> NDArray[np.float64]:
         """Draw values of the EMC (in samples) from its posterior, float64 (size,).
 
-        If the EMC is censored, draws beyond the bound are determined by the prior.
+        If the EMC is censored, draws beyond the bound are determined by the prior. If the estimand
+        is ``last_fit``, the draws are of ``n50``.
         """
         import numpy as np
 
@@ -236,7 +242,7 @@ class Run:
         The command ``flexhpc compare`` makes the same comparison.
 
         Args:
-            by: the swept key, for example ``training.optimizer``.
+            by: swept key whose values are compared, for example ``training.optimizer``.
             baseline: the value to compare with; by default the first value of the key.
             within: grouping keys; a separate comparison is made for each combination of their
                 values. The default is the swept keys of ``data``.
@@ -342,8 +348,8 @@ class Comparison:
 def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison:
     """Compare two EMCs by independent draws from their posteriors.
 
-    If the interval excludes 1, the EMCs differ for these training recipes and seeds. See
-    docs/recipe.md for what else affects an EMC.
+    If the interval of the ratio excludes 1, the EMCs differ for these training recipes and seeds.
+    See docs/recipe.md for what else affects an EMC.
 
     Args:
         a, b: measurements. The ratio is the EMC of ``a`` divided by the EMC of ``b``.

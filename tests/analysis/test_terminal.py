@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
-from flexhpc.analysis.tables import Column, cut, results_table, status_view, table_of
+from flexhpc.analysis.tables import Column, results_table, shorten_name, status_view, table_of
 from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import BAYES, measured_point, points_of, two_points
@@ -84,7 +84,9 @@ def test_cut_names_remain_distinct() -> None:
     lines = render(table_of([Column(name="point", cells=names, min_width=22)], 22), 80)
     assert all(len(line) <= 22 for line in lines)
     assert len(set(lines[1:])) == len(names), lines
-    assert len({cut(name, 22) for name in names}) < len(names), "the default cut is ambiguous"
+    assert len({shorten_name(name, 22) for name in names}) < len(names), (
+        "the default cut is ambiguous"
+    )
 
 
 def test_unfinished_estimate_is_marked(points: list[PointStatus]) -> None:
