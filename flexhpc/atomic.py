@@ -32,11 +32,12 @@ def atomic_replacement(
     If the ``with`` block raises an exception, the existing file is unchanged.
 
     Args:
-        durable: whether to call fsync for the file and its folder, so that the new file survives a
+        durable: whether to call fsync on the file and its folder, so that the new file survives a
             power failure.
         is_permitted: called immediately before the final rename; if it returns False, the file is
             not replaced.
-        create_folder: whether to create a missing parent folder; if False, raise OSError.
+        create_folder: whether to create the parent folder if it is missing; if False, a missing
+            parent folder raises OSError.
 
     Raises:
         OSError: the disk is full, the folder is not writable, or ``path`` exists and is not a
@@ -45,7 +46,7 @@ def atomic_replacement(
     if create_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "is not a regular file and is not replaced", str(path))
+        raise OSError(errno.EEXIST, "is not a regular file, so it is not replaced", str(path))
     part = temporary_path(path)
     try:
         yield part
@@ -61,7 +62,7 @@ def atomic_replacement(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Call fsync for a folder, so that renames survive a power failure; ignore errors."""
+    """Call fsync on a folder, so that renames in it survive a power failure; ignore errors."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -73,22 +74,22 @@ def _sync_folder(folder: Path) -> None:
 def write_atomic(
     path: Path, content: str | bytes, *, durable: bool = True, create_folder: bool = True
 ) -> None:
-    """Write a file atomically; :func:`atomic_replacement` describes the arguments and errors."""
+    """Write a file atomically; see :func:`atomic_replacement` for the arguments and errors."""
     with atomic_replacement(path, durable=durable, create_folder=create_folder) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any, **options: bool) -> None:
-    """Write a JSON file atomically; :func:`atomic_replacement` describes the options and errors."""
+    """Write a JSON file atomically; see :func:`write_atomic` for the options and errors."""
     write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
 def file_lock(path: Path) -> FileLock:
-    """Return a file lock to use as a context manager.
+    """Return a lock on the file ``path``, to use as a context manager.
 
     Raises:
-        FileNotFoundError: the folder does not exist, for example because the run was moved. Without
-            this check, filelock would recreate the folder.
+        FileNotFoundError: the parent folder does not exist, for example because the run was moved.
+            This is checked because filelock would otherwise recreate the folder.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
@@ -96,19 +97,19 @@ def file_lock(path: Path) -> FileLock:
 
 
 class FolderWatch:
-    """Monitor that detects when a folder is moved or removed.
+    """Detects that a folder was moved or removed.
 
     Attributes:
-        folder: folder to check.
+        folder: path of the folder.
         missing_count: number of consecutive checks in which the folder was missing. An I/O error
-            resets the number to 0, because the folder may exist.
+            resets the number to 0, because the folder may still exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.missing_count = folder, 0
 
     def check_removed(self) -> bool:
-        """Check the folder; return whether it was missing in three consecutive checks."""
+        """Check the folder; return whether it was missing in the last three checks."""
         try:
             self.folder.stat()
             self.missing_count = 0
@@ -153,7 +154,8 @@ def read_regular_file(path: Path, max_bytes: int | None = None) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; return None if the file is unreadable or not a JSON object."""
+    """Return the JSON object in a file; None if the file is unreadable, larger than 256 MiB, or
+    does not contain a JSON object."""
     try:
         value = json.loads(read_regular_file(path, _MAX_STATE_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -169,7 +171,7 @@ def temporary_path(path: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def pid_namespace() -> int:
-    """Return the inode of the PID namespace, or 0 if it cannot be read.
+    """Return the inode of the PID namespace of this process, or 0 if it cannot be read.
 
     Containers have separate namespaces, and a process id is unique only within its namespace.
     """

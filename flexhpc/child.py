@@ -27,9 +27,10 @@ _CHECK_EVERY = 0.5  # seconds
 class Child:
     """A child process that calls a Python function with one end of a connection to its parent.
 
-    The child is a new interpreter and not a fork. It may therefore use threads, processes and GPUs,
-    and shares no state with its parent. It ignores stop signals, because the parent handles them.
-    When the parent ends, the child and all processes that the child started are killed.
+    The child is a new Python interpreter, not a fork of the parent. It may therefore use threads,
+    processes and GPUs, and shares no state with its parent. It ignores stop signals, because the
+    parent handles them. When the parent ends, the child and all processes that the child started
+    are killed.
 
     Args:
         function: import path of the function, ``module:function``. The function must return when
@@ -79,7 +80,7 @@ class Child:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Block stop signals, which would kill a new child before it ignores them."""
+    """Block stop signals while a child starts, because it does not ignore them from the start."""
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -100,7 +101,7 @@ def main(function: str, descriptor: int, parent: int) -> None:
     Args:
         function: import path of the function, ``module:function``.
         descriptor: file descriptor of the connection.
-        parent: id of the parent process, which may have died already.
+        parent: process id of the parent, which may have died already.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -59,7 +59,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line. For an error that a user can cause, print only the message."""
+    """Run the command line. Errors that a user can cause are printed without a traceback."""
     atexit.register(gc.freeze)  # skip the garbage collection at exit, which takes 0.1 s
     try:
         app()

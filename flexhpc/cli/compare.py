@@ -22,13 +22,16 @@ def compare(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="Key whose values are compared, or `run` to compare runs. By default, the spec "
-            "determines the key.",
+            help="Key whose values are compared, or `run` to compare runs. The default is the "
+            "comparisons of the spec or, if it has none, a suggested comparison.",
         ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Value to compare with; by default the first value."),
+        typer.Option(
+            "--baseline",
+            help="Value with which the other values are compared; by default the first value.",
+        ),
     ] = None,
     within: Annotated[
         list[str] | None,
@@ -36,19 +39,22 @@ def compare(
             "--within",
             metavar="KEY",
             help="Compare separately for each value of this key. Repeat the option for several "
-            "keys. The default is the swept data keys.",
+            "keys. By default, these are the swept data keys.",
         ),
     ] = None,
     slopes: Annotated[
         bool,
         typer.Option(
-            "--slopes", help="For each value, fit EMC = c P^slope, where P is the parameter count."
+            "--slopes",
+            help="For each value of the key, fit EMC = c P^slope, where P is the parameter count.",
         ),
     ] = False,
     samples: Annotated[
         float | None,
         typer.Option(
-            "--samples", min=1, help="Like --slopes, and predict the parameter count for this EMC."
+            "--samples",
+            min=1,
+            help="Like --slopes; also predict the parameter count at which the EMC has this value.",
         ),
     ] = None,
     decide: Annotated[
@@ -61,10 +67,10 @@ def compare(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Compare the EMCs at the values of a key: ratio, interval, verdict.
+    """Compare the EMCs at the values of a key: show ratios, intervals and verdicts.
 
     Two points that differ only in this key form a pair. The ratio is averaged over the pairs of all
-    seeds and sizes.
+    seeds and network sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
     from flexhpc.analysis.effect import grouping_keys
@@ -89,7 +95,7 @@ def compare(
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
-            typer.echo("no slope can be fitted: this requires EMCs at three or more sizes")
+            typer.echo("no slope can be fitted: this requires EMCs at three or more network sizes")
         return
     if decide:
         settings = {"decide": Decide()}
@@ -102,7 +108,7 @@ def compare(
         for decision in compared.decisions:
             typer.echo(decision.text)
     else:
-        typer.echo("nothing to compare yet: fewer than two values have an EMC")
+        typer.echo("nothing to compare yet: the baseline, or every other value, has no EMC")
 
 
 def _choose_comparisons(
@@ -115,7 +121,7 @@ def _choose_comparisons(
     ``--baseline`` and ``--within`` are applied to all returned comparisons.
 
     Raises:
-        InputError: a comparison is required, but no comparison is requested or suggested.
+        InputError: ``required`` is True, but no comparison is requested and none is suggested.
     """
     from flexhpc.analysis.comparison import suggested_comparison
     from flexhpc.analysis.grouping import swept_keys

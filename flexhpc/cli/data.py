@@ -37,15 +37,25 @@ def prepare_data(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="data.KEY=VALUE", help="Set any other data key."),
+        typer.Option(
+            "--set",
+            metavar="data.KEY=VALUE",
+            help="Set another data key that affects how samples are read. Repeat the option to set "
+            "several keys.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Output file; by default data/NAME.packed.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Output file; by default data/NAME.packed, where NAME is SOURCE or, for data "
+            "in your own files, the name of the file or folder.",
+        ),
     ] = None,
 ) -> None:
     """Pack a data set into one file that loads fast.
 
-    To use the file, set data.root or data.path in a spec to its path.
+    To use the packed file, set data.root or data.path in a spec to the path of this file.
     """
     from flexhpc.data.prepare import prepare
 
@@ -71,7 +81,7 @@ def check_data(
 
 @contextlib.contextmanager
 def _convert_point_errors() -> Iterator[None]:
-    """Convert a PointError to an InputError, because here only the arguments can cause it."""
+    """Convert PointError to InputError, because these commands do not measure points."""
     try:
         yield
     except PointError as error:

@@ -27,7 +27,7 @@ _FILES = {
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
 }
-"""Data set -> file pattern. A folder contains the data set if one of its files matches."""
+"""Data set -> pattern of a file path. A folder contains the data set if it has a matching file."""
 
 
 def doctor() -> None:
@@ -58,7 +58,7 @@ def _check_packages() -> Finding:
     if required := [name for name in missing if name not in ("timm", "torchvision")]:
         return "bad", f"missing: {', '.join(required)}; install flexhpc again"
     if missing:
-        limit = "only linear, mlp and cnn models can be measured"
+        limit = "only linear, mlp, cnn and custom models can be measured"
         return "note", f"{installed}; without {' and '.join(missing)}, {limit}"
     return "ok", installed
 
@@ -112,7 +112,7 @@ def _check_containers() -> Finding:
         return "ok", f"inside {container}"
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
     if not tools:
-        return "note", "no apptainer, podman or docker; only container images need one of them"
+        return "note", "no apptainer, podman or docker; one is needed only for container images"
     errors = {
         name: _run_command([name, "version" if name == "apptainer" else "info"], timeout=20)[1]
         for name in tools
@@ -123,8 +123,8 @@ def _check_containers() -> Finding:
     if not all(errors.values()):
         return "ok", finding
     return "note", (
-        f"{finding}; start the daemon, or set up podman as in docs/containers.md; only container "
-        "images need this"
+        f"{finding}; start the daemon, or set up podman as in docs/containers.md; this is needed "
+        "only for container images"
     )
 
 

@@ -30,7 +30,8 @@ def masks(
     agreement: Annotated[
         bool,
         typer.Option(
-            "--agreement", help="With --by: test whether the same samples are hard for all values."
+            "--agreement",
+            help="With --by: correlate the hardness of samples between the values of the key.",
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
@@ -39,8 +40,8 @@ def masks(
 ) -> None:
     """Show how often each sample was drawn and missed, and its hardness.
 
-    The table contains the hardest samples; csv, json and parquet contain all samples in
-    the order of their global ids.
+    The table contains the hardest samples; csv, json and parquet contain all samples that were
+    drawn or evaluated, in the order of their global ids.
     """
     from flexhpc.analysis.samples import agreements, frame_of, sample_scores
     from flexhpc.store.status import read_runs
@@ -119,7 +120,7 @@ def _print_agreements(pairs: list[Agreement]) -> None:
 
 
 def _table(columns: dict[str, list[str]], width: int) -> Table:
-    """Return a table that truncates names in a narrow terminal, but never numbers."""
+    """Return a table; in a narrow terminal, names are truncated, but numbers are not."""
     from flexhpc.analysis.tables import Column, table_of
 
     return table_of(

@@ -32,7 +32,7 @@ Spec = Annotated[
 def find_run_folder(text: str) -> Path:
     """Find a run folder by its path, or by its name in the folder ``runs``.
 
-    This is called while options are parsed, so that a wrong name fails before heavy imports.
+    This is called while options are parsed, so that a wrong name is reported before slow imports.
 
     Raises:
         InputError: the run folder does not exist.
@@ -70,7 +70,8 @@ Profile = Annotated[
     typer.Option(
         "--profile",
         metavar="PROFILE",
-        help="A profile (YAML file: where and how to run), or the name of a shipped profile.",
+        help="A profile (YAML file that sets where and how a sweep runs), or the name of a shipped "
+        "profile.",
         parser=lambda text: resolve_path("profiles", Path(text)),
     ),
 ]
@@ -104,8 +105,8 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     """Validate the values of ``--budget``.
 
     Raises:
-        InputError: the EMC at other budgets is unknown for all points, or a value is not between 0
-            and twice the largest budget of all points.
+        InputError: no point has a known EMC at other budgets, or a value is not above 0 and at most
+            twice the largest budget of the points whose EMC at other budgets is known.
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 

@@ -86,9 +86,9 @@ def probe(
 def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a callback that shows the progress of training on ``n`` samples.
 
-    It prints a line whenever the number of missed samples changes and, in a terminal, updates a
-    progress bar. The argument of the callback contains ``epoch``, ``epochs`` (None if unlimited),
-    ``n_errors``, ``loss`` and ``elapsed`` (seconds).
+    The callback prints a line whenever the number of missed samples changes and, in a terminal,
+    updates a progress bar. Its argument is a dict with the keys ``epoch``, ``epochs`` (None if
+    unlimited), ``n_errors``, ``loss`` and ``elapsed`` (seconds).
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

@@ -71,9 +71,9 @@ def results(
             "--budget",
             metavar="BUDGET",
             help="Also estimate the EMC at this budget, from the times at which training runs "
-            "fitted. BUDGET is in the unit of the spec's budget, and at most twice the spec's "
-            "budget. Above the spec's budget, the estimate is a prediction. Repeat the option for "
-            "several budgets.",
+            "fitted all samples. BUDGET is in the unit of the spec's budget, and at most twice the "
+            "spec's budget. Above the spec's budget, the estimate is a prediction. Repeat the "
+            "option for several budgets.",
         ),
     ] = None,
 ) -> None:
@@ -136,7 +136,7 @@ def report(
     ] = None,
     eps: options.Eps = None,
 ) -> None:
-    """Write an HTML report with figures on one or several runs."""
+    """Write an HTML report on one or several runs, with figures."""
     from flexhpc.analysis.report import report_runs
     from flexhpc.store.status import read_runs
 
@@ -147,7 +147,7 @@ def report(
 
 
 def prepare_report() -> Iterator[None]:
-    """Import the modules of the report and start the chart renderer; yield after each step.
+    """Import the modules that a report needs and start the chart renderer; yield after each step.
 
     In total this takes more than a second. Errors are ignored, because they occur again when the
     report is written.

@@ -26,7 +26,12 @@ def cancel(run: options.Run) -> None:
 def pack(
     run: options.Run,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Output file; by default NAME.zip.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Output file; by default NAME.zip, where NAME is the name of the run folder.",
+        ),
     ] = None,
 ) -> None:
     """Pack a run into one zip file, to archive or move it, or to save inodes."""
@@ -60,7 +65,9 @@ def sync(
     run: options.Run,
     uri: Annotated[
         str | None,
-        typer.Option("--uri", help="MLflow server or database; by default mlflow.db in RUN."),
+        typer.Option(
+            "--uri", help="URI of an MLflow server or database; by default mlflow.db in RUN."
+        ),
     ] = None,
 ) -> None:
     """Log the stored results of a run to MLflow. Results that are already logged are skipped."""

@@ -84,7 +84,7 @@ def schema() -> None:
 
 
 def _with_flexhpc_command(text: str) -> str:
-    """Replace the ``make`` command in the header of a spec by the ``flexhpc`` command."""
+    """Replace the ``make`` command in the header of a spec with a ``flexhpc`` command."""
 
     def flexhpc_command(match: re.Match[str]) -> str:
         sets = re.sub(r"[^\s#]+=\S+", lambda setting: f"--set '{setting[0]}'", match["sets"] or "")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
 
 _TAIL_SIZE = 64 * 1024
-"""Number of bytes that are read at the end of a log."""
+"""Number of bytes that are read from the end of a log file."""
 
 
 def sweep(
@@ -30,7 +30,9 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     detach: Annotated[
         bool,
-        typer.Option("--detach", help="Start the workers and return; do not follow the sweep."),
+        typer.Option(
+            "--detach", help="Start the workers and return without waiting for the sweep to end."
+        ),
     ] = False,
 ) -> None:
     """Measure all points of a spec that are not measured yet. The same command resumes a sweep."""
@@ -53,7 +55,7 @@ def sweep(
     prepared = prepare(spec, overrides or (), runs)
     for name in prepared.edited_code:
         typer.echo(
-            f"{name} was edited since this run was started; points that use it are measured again"
+            f"{name} was edited after this run was started; points that use it are measured again"
         )
     if detach and any(compare.decide for compare in prepared.compare):
         raise InputError(
@@ -69,7 +71,7 @@ def sweep(
         return
     report_errors: list[Exception | KeyboardInterrupt] = []
 
-    def report(statuses: list[PointStatus]) -> None:
+    def write_report(statuses: list[PointStatus]) -> None:
         run = prepared.run
         try:
             from flexhpc.analysis.report import report_runs
@@ -78,7 +80,7 @@ def sweep(
         except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
-    result = launch.run_sweep(prepared, settings, make_console(), report, prepare_report())
+    result = launch.run_sweep(prepared, settings, make_console(), write_report, prepare_report())
     _print_outcome(prepared.run.path, result, report_errors)
 
 
@@ -151,8 +153,8 @@ def _last_lines(log: Path, count: int = 12) -> list[str]:
     Args:
         log: a folder of logs, or the stderr log of rank 0 of a job. In the latter case, the logs of
             the other ranks are read too.
-        count: number of lines. An equal share, but at least 3 lines, is read from each log. If
-            ``log`` is a folder, only the last ``count`` of these lines are returned.
+        count: total number of lines, divided equally among the logs. At least 3 lines are read from
+            each log. If ``log`` is a folder, only the last ``count`` lines are returned.
     """
     if log.is_dir():
         paths = sorted(log.glob("*_log.err"))

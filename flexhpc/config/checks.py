@@ -65,7 +65,7 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
     """Yield (key, problem) for settings that the search does not support.
 
     Tuned keys require a policy with ``supports_tuning``, and ``until: saturation`` requires
-    ``bayes``. Neither can be combined with ``eps``.
+    ``bayes``. Neither tuned keys nor ``until: saturation`` can be combined with ``eps``.
     """
     keys = [*model.candidates, *training.candidates]
     if keys and not search.supports_tuning:
@@ -86,7 +86,7 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
 def _check_training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
         if isinstance(training, Training):
-            yield "model.family", "the family none requires training.trainer; choose a network"
+            yield "model.family", "the family none requires training.trainer; choose another family"
         return
     if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove shards"
@@ -97,7 +97,7 @@ def _check_training(model: Model, training: Procedure) -> Problems:
         problem = f"mup is not implemented for training.{key}: {variant}"
         yield "model.init", f"{problem}; use one of the optimizers {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
-        problem = "requires matrices, but model.subspace trains one vector; use adamw"
+        problem = "requires weight matrices, but model.subspace trains only a vector; use adamw"
         yield "training.optimizer", problem
 
 

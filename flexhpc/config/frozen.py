@@ -20,7 +20,7 @@ from flexhpc.config.yaml_reader import Dumper
 
 
 def requested_spec(sweep: Sweep) -> dict[str, Any]:
-    """Return the user's spec as plain values, with the ``--set`` overrides applied."""
+    """Return the user's spec as a nested dict, with the ``--set`` overrides applied."""
     spec = sweep.spec.model_copy(update={"fixed": sweep.fixed, "tune": {}})
     values = spec.model_dump(exclude_defaults=True, exclude={"frozen"})
     return {"name": spec.name, "seed": spec.seed, "fixed": {}, **values}
@@ -29,8 +29,8 @@ def requested_spec(sweep: Sweep) -> dict[str, Any]:
 def request_hash(sweep: Sweep) -> str:
     """Return a hash of the user's spec and code.
 
-    A run reuses its frozen spec if this hash has not changed. Expand the points of the sweep first;
-    otherwise, the hash does not cover the user code.
+    A run reuses its frozen spec if this hash has not changed. Iterate over
+    ``sweep.points()`` before this call; otherwise, the hash does not cover the user code.
     """
     code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
     return digest(canonical_json(requested_spec(sweep) | code))

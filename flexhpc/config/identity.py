@@ -35,7 +35,7 @@ def canonical_json(value: Any) -> str:
 
 
 def point_json(data: str, model: str, search: str, seed: int, training: str) -> str:
-    """Return the canonical JSON of a point from the canonical JSON of its sections."""
+    """Return the canonical JSON of a point, composed of the canonical JSON of its sections."""
     return (
         f'{{"data":{data},"model":{model},"search":{search},"seed":{seed},'
         f'"training":{training},"version":{HASH_VERSION}}}'

@@ -21,9 +21,9 @@ from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_i
 from flexhpc.errors import InputError, one_line
 
 _MAX_POINTS = 100_000
-"""Maximum number of points of a sweep. Monitoring reads one file per point."""
+"""Maximum number of points of a sweep, limited because monitoring reads one file per point."""
 MAPPING_NAME = "spec"
-"""File name in messages if the spec is passed as a mapping."""
+"""Text that replaces the file name in messages if the spec is passed as a mapping."""
 Spec = Path | Mapping[str, Any]
 """A sweep spec: the path of its YAML file, or its content as a mapping."""
 
@@ -72,7 +72,7 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
     if sweep.check_combinations:
         for i, compare in enumerate(sweep.compare):
             for key, problem in _check_compare(compare, sweep):
-                _report(sweep.document, ("compare", i, *key.split(".")), problem)
+                _add_problem(sweep.document, ("compare", i, *key.split(".")), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
             problem = (
@@ -94,13 +94,13 @@ def _parse_values(spec: Mapping[str, Any]) -> Document:
 
 
 def _build_sweep(document: Document) -> Sweep:
-    """Build a sweep from a parsed file; report errors to the document."""
+    """Build a sweep from a parsed file; add errors to the problems of the document."""
     top = {
         key: without_none(value) if key in EXTRA_SECTIONS and isinstance(value, dict) else value
         for key, value in document.value.items()
         if value is not None or key not in SweepSpec.model_fields
     }
-    spec, _ = validate_partly(SweepSpec, top, lambda path, text: _report(document, path, text))
+    spec, _ = validate_partly(SweepSpec, top, lambda path, text: _add_problem(document, path, text))
     assert spec is not None
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
         problem = f"unsupported version ({spec.frozen.version})"
@@ -109,7 +109,7 @@ def _build_sweep(document: Document) -> Sweep:
     fixed: dict[str, dict[str, Any]] = {}
     for name, values in spec.fixed.items():
         if name not in KEYS:
-            document.report(("fixed", name), _section_problem(name))
+            document.report(("fixed", name), _unknown_section_problem(name))
         elif not isinstance(values, dict):
             document.report(("fixed", name), f"must be a mapping, not {format_value(values)}")
         else:
@@ -137,8 +137,8 @@ def _build_sweep(document: Document) -> Sweep:
     return Sweep(spec=spec, document=document, fixed=all_fixed, axes=axes)
 
 
-def _report(document: Document, path: KeyPath, problem: str) -> None:
-    """Report an error at ``path``; the message names the key without list positions."""
+def _add_problem(document: Document, path: KeyPath, problem: str) -> None:
+    """Add a problem at ``path`` to a document; its message names the key without list indices."""
     if path[0] == "frozen":
         path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
     keys = [key for key in path if isinstance(key, str)]
@@ -150,7 +150,7 @@ def _report(document: Document, path: KeyPath, problem: str) -> None:
         document.report(path, problem, ".".join(keys))
 
 
-def _section_problem(name: str) -> str:
+def _unknown_section_problem(name: str) -> str:
     if name == "seed":
         return "belongs at the top level, next to fixed"
     return f"unknown section; use one of {', '.join(KEYS)}{suggestion(name, list(KEYS))}"
@@ -159,8 +159,8 @@ def _section_problem(name: str) -> str:
 def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -> Axis:
     """Build the axis of an entry of ``grid`` or ``zip``.
 
-    If the entry sweeps only ``seed``, add seeds up to the number ``max_seeds``, because comparisons
-    may need seeds that the spec does not list.
+    If the entry sweeps only ``seed``, add seeds until there are ``max_seeds`` seeds, because
+    comparisons may need seeds that the spec does not list.
     """
     keys = tuple(tuple(key.split(".")) for key in entry)
     values = list(zip(*entry.values(), strict=True))
@@ -179,7 +179,7 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
         if "" in key.split("."):
             problem = "must be a dotted path into fixed, such as model.width"
         elif section not in KEYS and key != "seed":
-            problem = f"is not a key of fixed: {_section_problem(section)}"
+            problem = f"is not a key of fixed: {_unknown_section_problem(section)}"
         elif len(entry) == 1 and len({repr(value) for value in values}) < len(values):
             problem = "contains a value twice; remove one of them"
         else:
@@ -201,7 +201,8 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
 def _check_overlaps(
     axes: list[Axis], tuned: list[Keys], fixed: Mapping[str, Any], document: Document
 ) -> None:
-    """Report keys that two entries set, and fixed keys of a section that is swept as a whole."""
+    """Report keys that are set by two entries, and fixed keys of a section that is swept as a
+    whole."""
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
         for k, keys in enumerate(axis.keys):
@@ -222,14 +223,17 @@ def _check_overlaps(
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:
-    """Report the first two points with equal ids, which differ at most in keys outside the id."""
+    """Report the first two points with equal ids.
+
+    Such points differ at most in keys that are not part of an id.
+    """
     first: dict[str, Point] = {}
     for point in points:
         other = first.setdefault(point.id, point)
         if other is not point:
             keys = [key for key in point.swept if point.swept[key] != other.swept[key]]
             if not keys:
-                problem = "contains a combination of values twice; remove one of them"
+                problem = "contains the same combination of values twice; remove one of them"
                 sweep.document.report(("grid",), problem)
                 return
             path = tuple(keys[0].split("."))
@@ -244,7 +248,7 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
 
 
 def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """Yield (key, problem) for the keys of a comparison that do not fit the swept keys or
+    """Yield (key, problem) for the keys of a comparison that do not match the swept keys or their
     values."""
     swept = {
         ".".join(keys): list(dict.fromkeys(plain_text(value[k]) for value in axis.values))
@@ -263,7 +267,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         if seeds is None or seeds.listed < 2 or compare.by == "seed":
             yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
         elif "seed" in (compare.within or []):
-            yield "within", "cannot contain seed with decide, which adds seeds; remove it"
+            yield "within", "cannot contain seed, because decide adds seeds; remove seed"
         elif seeds.listed > compare.decide.max_seeds:
             problem = f"must be at least the number of seeds in grid ({seeds.listed})"
             yield "decide.max_seeds", problem
@@ -281,10 +285,11 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
 
 
 def _unmatched_keys(compare: Compare, baseline: str, sweep: Sweep) -> list[str]:
-    """Return the keys whose values must agree within a pair, if no pair exists; otherwise nothing.
+    """Return the keys because of which a comparison has no pairs; an empty list if it has pairs.
 
-    Only keys in the ``zip`` entry of ``by`` can prevent pairs, because all other keys are combined
-    with each value of ``by``. :class:`flexhpc.analysis.effect.Pairing` defines pairs.
+    The two points of a pair must have equal values of these keys (see
+    :class:`flexhpc.analysis.effect.Pairing`). Only keys in the ``zip`` entry of ``by`` can prevent
+    pairs, because all other keys are combined with each value of ``by``.
     """
     axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
     columns = {

@@ -1,4 +1,4 @@
-"""Read and change nested values, as parsed from YAML, by paths of keys."""
+"""Read and change values in nested mappings, as parsed from YAML, by paths of keys."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def value_at(values: Mapping[str, Any], path: Keys) -> Any:
 def as_mapping(value: Any) -> dict[str, Any]:
     """Return an unvalidated value as a mapping.
 
-    Text is the short form of a convergence gate and becomes ``{"mode": text}``. Every other value
-    that is not a mapping becomes ``{}``.
+    A string becomes ``{"mode": string}``, because it is the short form of a convergence gate. Every
+    other value that is not a mapping becomes ``{}``.
     """
     if isinstance(value, dict):
         return value

@@ -22,7 +22,8 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
         top_keys: keys at the top level that cannot be swept.
 
     Raises:
-        InputError: the text does not have the form ``key=value``, or its value is invalid YAML.
+        InputError: the text is not one line of the form ``key=value``, the value is invalid YAML,
+            or the key is inside a section that is a list.
     """
     key, equals, value_text = text.partition("=")
     key = key.strip().removeprefix("fixed.")

@@ -29,8 +29,8 @@ class Point:
         evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
-        precise_search: with ``compare.decide``, the search with the tolerance of the spec, which
-            runs only if the coarse ``search`` does not decide all comparisons; otherwise None.
+        precise_search: None without ``compare.decide``. With it, the search with the tolerance of
+            the spec, which runs only if the coarse ``search`` does not decide all comparisons.
         optional: whether the spec does not list the seed of the point. Such a point is measured
             only if a comparison needs it.
     """
@@ -51,7 +51,7 @@ class Point:
     optional: bool = False
 
     def precise(self) -> Point:
-        """Return the point with ``precise_search``, if it is set, as its search."""
+        """Return a copy whose search is ``precise_search``; the point itself if that is None."""
         if self.precise_search is None:
             return self
         return replace(self, search=self.precise_search, precise_search=None)
@@ -79,9 +79,10 @@ class Point:
         return " ".join(short_text(key, value) for key, value in self.swept.items())
 
     def value(self, key: str) -> str | None:
-        """Return the value of a swept or fixed dotted key as text; None for an unknown key.
+        """Return the value of a swept or fixed key as text; None for an unknown key.
 
-        If several runs are read, the key ``run`` gives the name of the run.
+        The key is a dotted path. If several runs are read, the key ``run`` gives the name of the
+        run.
         """
         if key in self.swept:
             return plain_text(self.swept[key])
@@ -99,7 +100,7 @@ class Point:
 
 
 def short_text(key: str, value: Any) -> str:
-    """Return a swept value in short form: a string alone, any other value as ``key=value``."""
+    """Return a swept value in short form: a string unchanged, any other value as ``key=value``."""
     if is_tuning_request(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):

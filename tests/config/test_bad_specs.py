@@ -69,7 +69,7 @@ BAD = {
     "even kernel": (spec(model="{family: cnn, width: 8, kernel: 4}"), ":4: model.kernel: must be odd, not 4; use 5"),
     "two reparameterizations": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}, low_rank: {rank: 2}}"), ":4: model.low_rank: cannot be combined with subspace"),
     "subspace without dims": (spec(model="{family: mlp, width: 8, subspace: {projection: dense}}"), ":4: model.subspace.dims: is required"),
-    "muon with subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: requires matrices"),
+    "muon with subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: requires weight matrices"),
     "three budgets": (spec(training="{optimizer: sgd, epochs: 5, gradient_evaluations: 9, until: convergence}"), ":5: training.until: cannot be combined with epochs"),
     "list of learning rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: unknown key; use one of"),
     "synonym of a key": (spec(training="{optimizer: sgd, learning_rate: 0.1}"), "; did you mean lr?\n"),

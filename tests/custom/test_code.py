@@ -134,7 +134,7 @@ def test_edited_code_is_measured_again_and_reverted_code_is_not(
     rows = json.loads(cli("results", "runs/custom", "--format", "json").stdout)
     assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
-    assert "nets:Net was edited since this run was started" in cli(*sweep).stdout
+    assert "nets:Net was edited after this run was started" in cli(*sweep).stdout
     second = results_by_point(folder / "runs" / "custom")
     assert not set(first) & set(second)
     (folder / "layers.py").write_text(LAYERS)

@@ -37,7 +37,7 @@ class Nuisance:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return a JSON schema that allows both the plain value and ``{tune: [...]}``."""
+        """Return a JSON schema that allows both a single value and ``{tune: [...]}``."""
         numbers = {"type": "array", "items": {"type": "number"}, "minItems": 2}
         tuned = {"type": "object", "properties": {"tune": numbers}, "required": ["tune"]}
         return {"anyOf": [handler(schema), {**tuned, "additionalProperties": False}]}

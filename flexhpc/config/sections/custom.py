@@ -36,7 +36,7 @@ class CustomCode(Section):
 
     @property
     def user_code(self) -> Code:
-        """Location and version of the code."""
+        """Folder and hash of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
     def check(self) -> Problems:

@@ -26,7 +26,7 @@ class StaticInfo:
 
     Attributes:
         shape: shape of a sample, (channels, height, width) or (features,).
-        classes: number of classes of the data set.
+        classes: number of classes.
         size: number of samples in the training set.
         coarse: number of super-classes, 0 if there are none.
     """
@@ -58,8 +58,8 @@ class Data(Section):
     source: str
     """Source of the samples."""
     labels: Literal["original", "random", "corrupted"] = "original"
-    """`original`: the labels of the data set. `random`: uniform labels, drawn once per seed and
-    sample. `corrupted`: exactly the fraction `corruption` of the labels is wrong."""
+    """`original`: the labels of the data set. `random`: uniformly random labels, drawn once per
+    seed and sample. `corrupted`: exactly the fraction `corruption` of the labels is wrong."""
     corruption: Annotated[float, Field(gt=0, le=1)] | None = None
     """Fraction of the training samples whose label is replaced by a wrong label, drawn uniformly
     from the other classes."""
@@ -92,7 +92,7 @@ class Data(Section):
     is reported. `drop`: in each group, only the samples with the majority label are kept."""
     test_fraction: Fraction = 0.0
     """Fraction of the samples held out as a test set, for data sets without a test set. The
-    held-out samples are the same for every seed and are never trained on."""
+    held-out samples are the same for every seed and are never used for training."""
 
     @property
     def static_info(self) -> StaticInfo | None:
@@ -120,8 +120,8 @@ class Data(Section):
     def reading_keys(cls) -> list[str]:
         """Return the keys that determine the samples before preprocessing.
 
-        These are ``source``, the keys that the variant adds, and for seeded data ``classes``. Keys
-        marked as a location, a limit or a name are excluded.
+        These are ``source``, the keys that the variant adds and, if ``seeded`` is True,
+        ``classes``. Keys marked as a location, a limit or a name are excluded.
         """
         marked = (
             name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.fields_with_mark(mark)
@@ -172,7 +172,7 @@ class Images(Data):
 
 
 class Digits(Images):
-    """The 1,797 8x8 digits that are included in scikit-learn."""
+    """The 1,797 images of digits (8x8 pixels) that are included in scikit-learn."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:open_digits"
 
@@ -242,7 +242,7 @@ class KnownTable(Data):
 
 class Table(Data):
     """Any table with a header: CSV (also compressed with gzip, bzip2, xz, zip or tar) or Parquet.
-    Numeric columns are standardised, all other columns are one-hot encoded. A missing number is
+    Numeric columns are standardised; all other columns are one-hot encoded. A missing number is
     replaced by the mean of its column, and a missing category is encoded as all zeros. Each column
     with missing values has an additional feature, which is 1 in the rows where the value is
     missing."""
