@@ -49,7 +49,7 @@ class SweepSpec(Seed):
     zip: list[Annotated[dict[str, Values], Field(min_length=1)]] = Field(default_factory=list)
     """Groups of keys that are swept together: the i-th values of all keys are combined."""
     tune: dict[str, Any] = Field(default_factory=dict)
-    """Tuned keys: the EMC is measured at the best of their values."""
+    """Tuned keys and the values to try; the EMC is measured at the best combination of values."""
     evaluate: Evaluate = Evaluate()
     """Measurement of generalization."""
     record: Record = Record()
@@ -67,7 +67,7 @@ EXTRA_SECTIONS = {
     for name, field in SweepSpec.model_fields.items()
     if (section := inner_section(field)) is not None
 }
-"""Sections at the top level of a spec, next to ``fixed``."""
+"""Name -> class of each section at the top level of a spec, next to ``fixed``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class Axis:
         document_path: path of the axis in the document.
         keys: the dotted paths that the axis sets, split at the dots.
         values: one tuple per position on the axis, with a value for each key.
-        listed: number of positions that the spec lists; all later positions are seeds that
-            comparisons may need.
+        listed: number of positions that the spec lists; all later positions are additional seeds,
+            in case a comparison needs them.
     """
 
     document_path: KeyPath
@@ -193,7 +193,7 @@ class Sweep:
             )  # fmt: skip
 
     def _check_unused_values(self) -> None:
-        """Report errors in fixed values that swept keys override, so that no point uses them."""
+        """Report errors in fixed values that no point uses, because swept keys override them."""
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)
@@ -201,7 +201,7 @@ class Sweep:
             if value is None or not self.check_combinations:
                 continue
 
-            def report(
+            def report_in_fixed(
                 inner: KeyPath, problem: str, section: str = section, path: Keys = path
             ) -> None:
                 if inner[: len(path)] == path and not problem.startswith("has no effect"):
@@ -209,7 +209,7 @@ class Sweep:
                     self.document.report(("fixed", section, *inner), problem, key)
 
             values = with_value(self._values_at(section, first), path, value)
-            build_section(section, values, report, folder=self.folder)
+            build_section(section, values, report_in_fixed, folder=self.folder)
 
     def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section; add its default variant if none is set.
@@ -234,14 +234,19 @@ class Sweep:
     def _build_section_or_seed(
         self, name: str, positions: tuple[int, ...]
     ) -> TunedSection | Seed | None:
-        """Build a section, or the seed, at positions on the axes; return None if it is invalid."""
+        """Build a section or the seed; return None if it is invalid.
+
+        Args:
+            name: name of the section, or ``seed``.
+            positions: one position on each axis.
+        """
         if name == "seed":
             return self._build_seed(positions)
         values = self._values_at(name, positions)
         result = build_section(
             name,
             values,
-            lambda path, problem: self._report((name, *path), problem, positions),
+            lambda path, problem: self._add_problem((name, *path), problem, positions),
             frozen=self.frozen,
             check_combinations=self.check_combinations,
             folder=self.folder,
@@ -257,7 +262,9 @@ class Sweep:
         for axis, i in zip(self.axes, positions, strict=True):
             values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
                        if k == ("seed",)}  # fmt: skip
-        return validate(Seed, values, lambda path, problem: self._report(path, problem, positions))
+        return validate(
+            Seed, values, lambda path, problem: self._add_problem(path, problem, positions)
+        )
 
     def _check_compatibility(
         self, positions: tuple[int, ...], data: TunedSection, model: TunedSection,
@@ -274,11 +281,17 @@ class Sweep:
         if training is not None and search is not None:
             problems += check_search(cast(Any, search.section), model, training)
         for key, problem in problems:
-            self._report(tuple(key.split(".")), problem, positions)
+            self._add_problem(tuple(key.split(".")), problem, positions)
         return not problems
 
-    def _report(self, keys: KeyPath, problem: str, positions: tuple[int, ...]) -> None:
-        """Report a problem of a key at the line that sets its value at positions on the axes."""
+    def _add_problem(self, keys: KeyPath, problem: str, positions: tuple[int, ...]) -> None:
+        """Add a problem with a key to the document, at the line that sets the value of the key.
+
+        Args:
+            keys: path of the key, starting with its section.
+            problem: the text of the problem.
+            positions: one position on each axis, which determine the value of a swept key.
+        """
         location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:

@@ -1,8 +1,8 @@
 """Tuned keys: the values to try for each key, and one arm per combination of values.
 
 ``training.lr: {tune: [1e-4, 1e-2]}`` requests the EMC at the best value of a nuisance parameter.
-Two numbers are a range, which is divided into values that differ by near-equal factors; three or
-more numbers are the values themselves.
+Two numbers are a range, which is replaced by approximately log-spaced values from the lower to the
+higher number. Three or more numbers are the values themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import Procedure
 
 WIDEST_STEP = 3.2
-"""Largest factor between neighbouring values of a range."""
+"""Maximum factor between neighbouring values of a range, before the values are rounded."""
 MAX_ARMS = 64
 
 
@@ -44,7 +44,11 @@ def is_tuning_request(value: Any) -> bool:
 
 
 def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
-    """Split the values of a section into plain values and a mapping from path to tuning request."""
+    """Separate the tuning requests from the values of a section.
+
+    Returns:
+        The values without the tuning requests, and a dict (key path -> tuning request).
+    """
     plain: dict[str, Any] = {}
     tuned: dict[Keys, Any] = {}
     for key, value in values.items():
@@ -89,7 +93,7 @@ def values_to_try(request: Mapping[str, Any], only_integers: bool) -> list[float
 
 
 def tunable_keys(cls: type[Section]) -> dict[Keys, bool]:
-    """Return the path of each tunable key, and whether the key takes only integers."""
+    """Return a dict: path of each tunable key -> whether the key takes only integers."""
     paths: dict[Keys, bool] = {}
     for name, field in cls.model_fields.items():
         if (inner := inner_section(field)) is not None:

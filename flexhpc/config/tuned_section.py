@@ -1,4 +1,4 @@
-"""Build the validated sections of a point, for every combination of tuned values."""
+"""Build and validate the sections of a point for every combination of tuned values."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def build_section(
     Args:
         name: name of the section.
         values: key -> value, including the key that selects the variant.
-        report: called with each problem.
+        report: called with the key path and the text of each problem.
         frozen: the defaults of a frozen spec; None for the defaults of this version.
-        check_combinations: whether to check combinations of keys.
+        check_combinations: whether to report keys that cannot be combined.
         folder: folder to search for user code.
     """
     union = variant_union(name)
@@ -160,7 +160,7 @@ def _with_defaults(
 def _find_candidates(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return the values to try for each tuned key; None if a problem was reported."""
+    """Return a dict: path of each tuned key -> values to try; None if a problem was reported."""
     tunable, candidates = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:

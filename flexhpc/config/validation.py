@@ -53,13 +53,14 @@ _SYNONYMS = {"learning_rate": "lr"}
 def validate(
     kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
 ) -> S | None:
-    """Validate values and return the section; report every problem and return None if there is one.
+    """Validate values and return the section; report all problems and return None if there are any.
 
     Args:
         kind: the class of a section, or the union of the variants of a section.
         values: the unvalidated values.
-        report: called with each problem.
-        check_combinations: whether to check combinations of keys, see :meth:`Section.check`.
+        report: called with the key path and the text of each problem.
+        check_combinations: whether to report keys that cannot be combined, see
+            :meth:`Section.check`.
     """
     section, valid = validate_partly(kind, values, report, check_combinations=check_combinations)
     return section if valid else None
@@ -68,7 +69,7 @@ def validate(
 def validate_partly(
     kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
 ) -> tuple[S | None, bool]:
-    """Validate values as :func:`validate` does; return a section even if values are invalid.
+    """Validate values like :func:`validate`, but return a section even if some values are invalid.
 
     Returns:
         The section, and whether it is valid. An invalid section contains the valid values, and None
@@ -89,7 +90,7 @@ def validate_partly(
         details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
         skip = 1 if isinstance(kind, VariantUnion) else 0  # the tag of the union
         for path, same in groupby(details, lambda detail: _error_path(detail, skip)):
-            report(path, _explain(kind, cls, values, path, list(same)))
+            report(path, _problem_text(kind, cls, values, path, list(same)))
             invalid.append(path)
         section = _partial_section(cls, values, invalid)
     valid = not invalid
@@ -148,7 +149,7 @@ def _with_optional_keys(cls: type[S]) -> type[S]:
 def _report_unknown_variant(
     kind: VariantUnion[Any], values: Mapping[str, Any], report: Report
 ) -> None:
-    """Report that the values select no variant; also report problems of all other keys."""
+    """Report that the values select no variant; also report problems with all other keys."""
     key, variant = kind.key_and_variant(values)
     text = format_value(variant)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
@@ -184,14 +185,14 @@ def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:
     )
 
 
-def _explain(
+def _problem_text(
     kind: type[Section] | VariantUnion[Any],
     cls: type[Section],
     values: Any,
     path: KeyPath,
     details: list[ErrorDetails],
 ) -> str:
-    """Convert the errors of pydantic at one key to a message: problem and fix."""
+    """Return the problem, and its fix if known, for the errors that pydantic found at one key."""
     detail = details[0]
     error, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if all(each["type"] in _TYPES for each in details):
@@ -227,7 +228,7 @@ def _explain(
 def _unknown_key_problem(
     kind: type[Section] | VariantUnion[Any], cls: type[Section], values: Any, path: KeyPath
 ) -> str:
-    """Return the problem of a key that has no effect with the variant, or does not exist."""
+    """Return the problem with a key that does not exist or has no effect with the variant."""
     key, inner = path[-1], cls
     if len(path) == 1 and isinstance(kind, VariantUnion):
         users = [name for name, other in kind.classes.items() if key in other.model_fields]

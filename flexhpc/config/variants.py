@@ -1,8 +1,8 @@
-"""Registry of the variants of each section, collected from their classes.
+"""Registry of the variants of each section, collected from the modules that define them.
 
 Each variant is a class. The annotation of its discriminator key (``optimizer: Literal["adam"]``)
 gives the name of the variant. The implementation of a variant, ``import_path``, is imported only
-when it is needed, because it may import this package and may import torch, which is slow.
+when it is needed, because it can import this package, and because importing torch is slow.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class VariantUnion(Generic[S]):
     def union(self) -> Any:
         """The union as a pydantic type."""
         tagged = tuple(Annotated[cls, Tag(name)] for name, cls in self.classes.items())
-        return Annotated[Union[tagged], Discriminator(self.selected_key)]  # noqa: UP007
+        return Annotated[Union[tagged], Discriminator(self.selected_name)]  # noqa: UP007
 
     @cached_property
     def adapter(self) -> TypeAdapter[S]:
@@ -86,14 +86,15 @@ class VariantUnion(Generic[S]):
     def key_and_variant(self, values: Mapping[str, Any]) -> tuple[str, Any]:
         """Return the key that selects the variant, and its value (None if the key is not set).
 
-        The key is a ``discriminator`` that occurs in ``values``, otherwise ``key``.
+        The key is the ``discriminator`` of a variant if ``values`` contains it, otherwise
+        ``self.key``.
         """
         keys = (cls.discriminator for cls in self.classes.values() if cls.discriminator in values)
         key = next(keys, self.key)
         return key, values.get(key)
 
-    def selected_key(self, values: Any) -> str | None:
-        """Return the key in ``classes`` that the values select; None if they select no variant."""
+    def selected_name(self, values: Any) -> str | None:
+        """Return the name in ``classes`` that the values select; None if they select no variant."""
         if not isinstance(values, Mapping):
             return None
         key, variant = self.key_and_variant(values)
@@ -101,9 +102,9 @@ class VariantUnion(Generic[S]):
         return name if name and (self.classes[name].discriminator or self.key) == key else None
 
     def class_key(self, variant: object) -> str | None:
-        """Return the key in ``classes`` for a variant; None if the variant is unknown.
+        """Return the name in ``classes`` for a variant; None if the variant is unknown.
 
-        For example, the key for ``timm:resnet18`` is ``timm:NAME``.
+        For example, the name for ``timm:resnet18`` is ``timm:NAME``.
         """
         if not isinstance(variant, str):
             return None
@@ -113,8 +114,8 @@ class VariantUnion(Generic[S]):
 
     def select(self, values: Mapping[str, Any]) -> type[S] | None:
         """Return the class that unvalidated values select; None if they select no variant."""
-        key = self.selected_key(values)
-        return None if key is None else self.classes[key]
+        name = self.selected_name(values)
+        return None if name is None else self.classes[name]
 
 
 @cache
@@ -125,7 +126,7 @@ def variant_union(section: str) -> VariantUnion[Section]:
 
 @cache
 def variants(section: str) -> dict[str, type[Section]]:
-    """Return the classes of the variants of a section, by variant name."""
+    """Return a dict of all variants of a section: name -> class."""
     by_name: dict[str, type[Section]] = {}
     for name in MODULES:
         for cls in vars(import_module(name)).values():
@@ -139,9 +140,9 @@ def variants(section: str) -> dict[str, type[Section]]:
 
 
 def with_default(section: str, values: dict[str, Any], default: str | None) -> dict[str, Any]:
-    """Return the values of a section, with the default variant if they select none.
+    """Return the values of a section; add the default variant if they select none.
 
-    A variant name that an installed package registers is replaced by the import path
+    A variant name that an installed package has registered is replaced by its import path
     ``module:name``.
     """
     union = variant_union(section)
@@ -162,6 +163,6 @@ def _variant_names(cls: type[Section], key: str) -> tuple[str, ...]:
 
 
 def load_implementation(section: Section) -> Any:
-    """Import the implementation of a section's variant."""
+    """Import and return the implementation of a section's variant."""
     module, _, name = type(section).import_path.partition(":")
     return getattr(import_module(module), name)

@@ -1,8 +1,8 @@
 """Read YAML with line numbers and without the implicit conversions of YAML 1.1.
 
-PyYAML composes the node graph; this module converts nodes to plain values with the YAML 1.2 core
-schema (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` is a number, ``no`` and ``on`` are
-text, ``010`` is ten, and a duplicate key is an error.
+PyYAML composes the node graph. This module converts its nodes to Python values according to the
+YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` is a number, ``no``
+and ``on`` are text, and ``010`` is ten. A duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
 ]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _MAX_DIGITS = 300
-"""Maximum length of a number in characters. A longer integer may exceed the range of float64."""
+"""Maximum length of a number in characters. Longer scalars are read as text, because a longer
+integer can exceed the range of float64."""
 _MAX_FILE_BYTES = 4_000_000  # bytes
 _MAX_VALUES = 1_000_000
 
@@ -61,9 +62,9 @@ class Document:
 
     Attributes:
         file: the name shown in errors.
-        value: plain dicts, lists and scalars.
+        value: content of the file as nested dicts, lists and scalars.
         lines: line number (from 1) of every value, by its path of keys and list positions.
-        problems: errors of the file, in order and without duplicates.
+        problems: errors found so far, in the order in which they were added, without duplicates.
     """
 
     file: str
@@ -78,7 +79,7 @@ class Document:
         return self.lines.get(path, 1)
 
     def report(self, path: KeyPath, problem: str, key: str = "") -> None:
-        """Add a problem of the value at ``path``. The message names ``key``; by default, the
+        """Add a problem with the value at ``path``. The message names ``key``, by default the
         path."""
         key = key or ".".join(map(str, path)) or "(top)"
         self.add(Problem(file=self.file, line=self.line_number(path), key=key, text=problem))
@@ -89,7 +90,7 @@ class Document:
 
 
 def parse_scalar(text: str) -> Any:
-    """Return the value of a plain (unquoted) scalar by the YAML 1.2 core schema."""
+    """Return the value of a plain (unquoted) scalar according to the YAML 1.2 core schema."""
     if _NULL.match(text):
         return None
     if text in _BOOL:
@@ -120,7 +121,7 @@ def parse(text: str, file: str) -> Document:
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{file}:1: the top level must be a mapping of keys to values")
     document = Document(file=file, value={}, lines={})
-    value = _Builder(document).build(node, (), ())
+    value = _NodeConverter(document).convert(node, (), ())
     return replace(document, value=value)
 
 
@@ -139,17 +140,23 @@ def read(path: Path) -> Document:
     return parse(text, str(path))
 
 
-class _Builder:
-    """Converter of YAML nodes to plain values; it adds line numbers and problems to a document."""
+class _NodeConverter:
+    """Converter of YAML nodes to Python values; it adds line numbers and problems to a document."""
 
     def __init__(self, document: Document) -> None:
         self.document, self.lines = document, document.lines
 
-    def build(self, node: yaml.Node, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
-        """Convert the node at ``path``; ``ancestors`` are the ids of the nodes that contain it."""
+    def convert(self, node: yaml.Node, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
+        """Convert the node at ``path``.
+
+        Args:
+            path: keys and list positions that lead to the node.
+            ancestors: ``id()`` of each node that contains the node.
+        """
         self.lines[path] = node.start_mark.line + 1
         if len(self.lines) > _MAX_VALUES:
-            raise InputError(f"{self.document.file}:1: contains more than {_MAX_VALUES} values")
+            problem = f"the file contains more than {_MAX_VALUES} values; shorten it"
+            raise InputError(f"{self.document.file}:1: {problem}")
         if not node.tag.startswith("tag:yaml.org,2002:"):
             self.document.report(path, f"the tag {node.tag} is not supported; write a plain value")
         if id(node) in ancestors:
@@ -157,14 +164,16 @@ class _Builder:
             return None
         ancestors = (*ancestors, id(node))
         if isinstance(node, yaml.MappingNode):
-            return self.build_mapping(node, path, ancestors)
+            return self.convert_mapping(node, path, ancestors)
         if isinstance(node, yaml.SequenceNode):
-            return [self.build(child, (*path, i), ancestors) for i, child in enumerate(node.value)]
+            return [
+                self.convert(child, (*path, i), ancestors) for i, child in enumerate(node.value)
+            ]
         if _CONTROL.search(node.value) and "kwargs" not in path:
             self.document.report(path, "contains a control character or line break; remove it")
         return parse_scalar(node.value) if getattr(node, "style", None) is None else node.value
 
-    def build_mapping(
+    def convert_mapping(
         self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]
     ) -> Any:
         result: dict[str, Any] = {}
@@ -179,7 +188,7 @@ class _Builder:
             elif key in result:
                 problem = f"duplicate key (first defined on line {self.lines[*path, key]})"
             else:
-                result[key] = self.build(value_node, (*path, key), ancestors)
+                result[key] = self.convert(value_node, (*path, key), ancestors)
                 self.lines[*path, key] = key_node.start_mark.line + 1
                 continue
             line, named = key_node.start_mark.line + 1, (*path, key) if key in result else path
@@ -189,7 +198,7 @@ class _Builder:
 
 
 class Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes strings which :func:`parse_scalar` would convert to another type."""
+    """YAML dumper that quotes strings that :func:`parse_scalar` would convert to another type."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

@@ -6,21 +6,21 @@ from flexhpc.config.sections.base import Count, Problems, Section
 
 
 class Evaluate(Section):
-    """Evaluation of the generalization of each point's model. The evaluation does not change EMCs
+    """Evaluation of how well each point's model generalizes. The evaluation does not change EMCs
     and is not part of a point's id.
 
     The model of each point is trained once more, on `n` samples or on the full training set, and
     its accuracy and calibration on the test set are recorded. If this training run interpolates
-    (train accuracy 1), the gap between train and test accuracy measures generalization; the results
-    show which training runs interpolate. Points with random labels, random tokens, or `gaussian` or
-    `permuted_each` inputs are skipped, because generalization is impossible for them.
+    (train accuracy 1), the gap between train and test accuracy measures generalization. The results
+    show which of these training runs interpolate. Points with random labels, random tokens, or
+    `gaussian` or `permuted_each` inputs are skipped, because generalization is impossible for them.
     """
 
     n: Count | None = None
-    """Number of training samples of the evaluation, a random subset that is fixed for each seed.
-    `data.n_max` does not limit this number."""
+    """Number of training samples of the evaluation. They are a random subset, which is fixed for
+    each seed. `data.n_max` does not limit this number."""
     full: bool = False
-    """Trains on the full training set instead of `n` samples."""
+    """Whether to train on the full training set instead of `n` samples."""
     steps: Count | None = None
     """Budget of the evaluation in parameter updates; by default the budget of the probes."""
     epochs: Count | None = None

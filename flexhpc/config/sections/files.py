@@ -14,34 +14,35 @@ class FileFormat(Images):
     has_test_set: ClassVar[bool] = True
 
     path: Annotated[str, LOCATION]
-    """Location of the samples, or a file written by `flexhpc data prepare`."""
+    """Path of the samples, or of a file written by `flexhpc data prepare`."""
     name: Annotated[str | None, DATA_SET_NAME] = None
-    """Name that distinguishes two data sets of this format in one sweep, because `path` is not part
-    of a point's id."""
+    """Name of the data set, which is part of a point's id. The name distinguishes two data sets of
+    this format in one sweep, because `path` is not part of the id."""
 
 
 class Arrays(FileFormat):
-    """NumPy arrays: a .npz file, or two .npy files, which are memory-mapped. Inputs are images (n,
-    channels, height, width) or (n, height, width), or vectors (n, features)."""
+    """NumPy arrays: a .npz file, or one .npy file per array, which is memory-mapped. Inputs are
+    images (n, channels, height, width) or (n, height, width), or vectors (n, features)."""
 
     import_path: ClassVar[str] = "flexhpc.data.arrays:open_arrays"
 
     source: Literal["arrays"]
     path: Annotated[str, LOCATION]
-    """The .npz file, the .npy file of the inputs, or a file written by `flexhpc data prepare`."""
+    """Path of the .npz file, of the .npy file with the inputs, or of a file written by `flexhpc
+    data prepare`."""
     column: str | None = None
-    """Name of the array of the inputs in a .npz file; by default the first of `x_train`, `X_train`,
-    `x`, `X`, `inputs`, `images` and `data` that exists."""
+    """Name of the input array in a .npz file; by default the first of `x_train`, `X_train`, `x`,
+    `X`, `inputs`, `images` and `data` that exists."""
     target: str | None = None
-    """Name of the array of the labels in a .npz file; by default the first of `y_train`, `y`,
-    `labels` and `target` that exists. With .npy files, the file name of the labels, in the same
-    folder as the inputs."""
+    """Name of the label array in a .npz file; by default the first of `y_train`, `y`, `labels` and
+    `target` that exists. With .npy files, the name of the .npy file with the labels (required). The
+    file must be in the same folder as the inputs."""
     test_column: str | None = None
-    """Name of the test inputs: an array in a .npz file, or a .npy file; by default the array
-    `x_test` or `X_test`, if it exists."""
+    """Name of the array (.npz) or of the .npy file that contains the test inputs. By default, the
+    array `x_test` or `X_test` is used if the .npz file also contains `y_test`."""
     test_target: str | None = None
-    """Name of the test labels: an array in a .npz file, or a .npy file; by default the array
-    `y_test`, if it exists."""
+    """Name of the array (.npz) or of the .npy file that contains the test labels. By default, the
+    array `y_test` is used if the .npz file also contains `x_test` or `X_test`."""
 
 
 class ImageTable(FileFormat):
@@ -59,11 +60,11 @@ class ImageTable(FileFormat):
     target: str = "label"
     """Column of the classes."""
     split: str | None = None
-    """Prefix of the names of the training files. In a folder, only files with this prefix are
-    read."""
+    """Prefix of the names of the training files. If `path` is a folder, only files with this prefix
+    are used for training."""
     test_split: str | None = None
-    """Prefix of the names of the test files. In a folder, files with this prefix are the test
-    set."""
+    """Prefix of the names of the test files. If `path` is a folder, the files with this prefix are
+    the test set."""
 
 
 class HuggingFace(FileFormat):
@@ -85,7 +86,7 @@ class HuggingFace(FileFormat):
 
 
 class WebDataset(FileFormat):
-    """Tar files of images and classes, `KEY.jpg` next to `KEY.cls`, in the format of WebDataset."""
+    """Tar files in the WebDataset format: a sample is an image `KEY.jpg` and a class `KEY.cls`."""
 
     import_path: ClassVar[str] = "flexhpc.data.webdataset:open_webdataset"
     has_test_set: ClassVar[bool] = False
@@ -95,6 +96,7 @@ class WebDataset(FileFormat):
     """A .tar file or a folder of such files, read in the order of their names; or a file written by
     `flexhpc data prepare`."""
     column: str | None = None
-    """File extension of the images, such as `jpg`; by default any image extension."""
+    """File extension of the images, such as `jpg`; by default files with any image extension are
+    read."""
     target: str = "cls"
     """File extension of the classes, each of which is a number or a word."""

@@ -28,7 +28,7 @@ class Gate(Section):
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return the JSON schema of a gate: the text of its mode, or a mapping of its keys."""
+        """Return the JSON schema of a gate, which is a mode (a string) or a mapping of keys."""
         return {"anyOf": [{"enum": list(get_args(Mode))}, handler(schema)]}
 
 
@@ -36,21 +36,22 @@ class PlateauGate(Gate):
     """A gate that checks whether training has stopped improving; it may end a probe early."""
 
     mode: Mode = "report"
-    """`report`: record the epochs since the last improvement, and stop at a plateau, except with
-    `until: saturation` or a schedule other than `constant`. `reject`: in addition, reject failing
-    probes that were still improving at the end of the budget. `off`: train to the end of the
-    budget."""
+    """`report`: record the number of epochs since the last improvement. Training stops at a plateau
+    unless `until` is `saturation` or the schedule is not `constant`. `reject`: in addition, reject
+    failing probes that were still improving at the end of the budget. `off`: train to the end of
+    the budget."""
     patience: Count | None = None
-    """Number of epochs without improvement after which training is at a plateau; by default
-    `updates` and `share` determine this."""
+    """Number of epochs without improvement after which training is at a plateau; by default the
+    number is computed from `updates` and `share`."""
     updates: Count = 1000
     """Number of updates without improvement after which training is at a plateau, limited to half
-    of the budget. If `share` of the budget is larger than this number, `share` applies."""
+    of the budget. If the fraction `share` of the budget is a larger number, that number is used."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of the budget without improvement after which training is at a plateau. If `updates`
-    is larger than this part of the budget, `updates` applies."""
+    (limited to half of the budget) is a larger number of updates, that number is used."""
     tolerance: Tolerance = 1e-3
-    """Minimum relative decrease of the lowest training loss that counts as an improvement."""
+    """Minimum relative decrease of the training loss that counts as an improvement. A new minimum
+    of the number of misclassified samples also counts as an improvement."""
 
 
 class GradientGate(Gate):
@@ -58,8 +59,8 @@ class GradientGate(Gate):
 
     mode: Mode = "report"
     """`report`: record the gradient norm at the end of each probe. `reject`: in addition, reject
-    failing probes whose norm is above `tolerance`. `off`: the gradient is not computed, which saves
-    one pass over the subset."""
+    failing probes whose norm is above `tolerance`. `off`: do not compute the
+    gradient on the whole subset."""
     tolerance: Tolerance = 0.1
     """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
@@ -73,23 +74,24 @@ class CurvatureGate(Gate):
     failing probe. `reject`: in addition, reject failing probes with negative curvature (verdict
     `saddle`)."""
     tolerance: Tolerance = 1e-3
-    """The curvature is negative if the smallest Ritz value is below minus this fraction of the
-    largest Ritz value."""
+    """The curvature is negative if the smallest Ritz value is below -`tolerance` times the largest
+    Ritz value."""
     products: Annotated[int, Field(ge=2, le=10_000)] = 64
     """Maximum number of Hessian-vector products; each costs about two passes over the subset."""
 
 
 class StabilityGate(Gate):
-    """A gate that checks whether a failing probe ends with a loss well above its minimum, for
+    """A gate that checks whether the loss of a failing probe rises well above its minimum, for
     example because the learning rate is too large."""
 
     mode: Mode = "report"
     """`report`: a failing probe whose loss rises well above its minimum gets the verdict
-    `unstable`: the cause is the training recipe, not lack of capacity. `reject`: in addition, the
-    probe is rejected. `off`: the gate does not change the verdict."""
+    `unstable`, because the cause is the training recipe, not lack of capacity. `reject`: in
+    addition, the probe is rejected. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
     """A probe is unstable if its final loss exceeds its lowest loss by more than this fraction of
-    the decrease from initialisation to the lowest loss."""
+    the decrease from initialisation to the lowest loss. A probe is also unstable if, after the
+    lowest loss, the loss exceeds both the initial loss and three times the lowest loss."""
 
 
 class Gates(Section):
@@ -102,7 +104,7 @@ class Gates(Section):
     curvature: CurvatureGate = CurvatureGate()
     """Smallest eigenvalue of the Hessian, by the Lanczos method in float64 and eval mode."""
     stability: StabilityGate = StabilityGate()
-    """Rise of the loss after its minimum."""
+    """Increase of the loss after its minimum."""
 
     def check(self) -> Problems:
         for name in type(self).model_fields:

@@ -23,15 +23,15 @@ Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
 
 
 class Subspace(Section):
-    """Training in a random subspace: the weights are theta0 + P z with the initial weights theta0
-    and a fixed random matrix P, and only z is trained."""
+    """Training in a random subspace: the weights are theta0 + P z, where theta0 are the initial
+    weights and P is a fixed random matrix. Only z is trained."""
 
     dims: Count
-    """Dimension of the random subspace: the length of z in the weights theta0 + P z, and the number
-    of parameters of the point. Training starts at z = 0."""
+    """Dimension of the random subspace: the length of z in the weights theta0 + P z. It is also the
+    number of parameters of the point. Training starts at z = 0."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
-    """Type of the fixed random matrix P in theta0 + P z. The columns of P have unit length, exactly
-    or on average."""
+    """Type of the fixed random matrix P in theta0 + P z. The columns of P have unit length (exactly
+    for `dense`, on average for the other types)."""
 
 
 class LowRank(Section):
@@ -44,8 +44,8 @@ class LowRank(Section):
 
 
 class Quantised(Section):
-    """Quantised weights: in each forward pass, every entry of a matrix is rounded to one of 2^bits
-    values. The weights are trained with the straight-through estimator."""
+    """Quantised weights: in each forward pass, every entry of each weight matrix is rounded to one
+    of 2^bits values. The weights are trained with the straight-through estimator."""
 
     bits: Annotated[int, Field(ge=1, le=16)]
     """Bits per weight, so that each weight has one of 2^bits values. Vectors (biases, norms) are
@@ -58,7 +58,7 @@ class Model(Section):
     images_only: ClassVar[bool] = False
     """Whether the model accepts only images (channels, height, width), not vectors."""
     predicts_tokens: ClassVar[bool] = False
-    """Whether the model predicts the tokens of sequences."""
+    """Whether the model predicts the tokens of a sequence instead of one class per sample."""
 
     family: str
     """Network family."""
@@ -82,11 +82,11 @@ class Network(Model):
     """Whether all layers work in any memory format (channels_last or contiguous)."""
 
     subspace: Subspace | None = None
-    """Trains in a random subspace."""
+    """Training in a random subspace."""
     low_rank: LowRank | None = None
-    """Trains low-rank updates of the matrices."""
+    """Training of low-rank updates of the matrices."""
     quantised: Quantised | None = None
-    """Trains quantised weights."""
+    """Training of quantised weights."""
 
     def check(self) -> Problems:
         for key in self.reparameterizations[1:]:
@@ -119,7 +119,8 @@ class Initialised(Network):
             for key in self.reparameterizations:
                 yield (
                     "init",
-                    f"mup sets a learning rate per layer and cannot be combined with {key}",
+                    f"mup sets a learning rate per layer and cannot be combined with {key}; "
+                    "use another init",
                 )
 
 
@@ -132,7 +133,7 @@ class Linear(Initialised):
     family: Literal["linear"]
     init: Init = "torch"
     """Initialisation of the weights. `torch`: as in nn.Linear. `he` and `lecun`: from N(0, 1 /
-    fan_in). `orthogonal`: orthogonal rows. The last three set the bias to zero."""
+    fan_in). `orthogonal`: orthogonal rows. All values except `torch` set the bias to zero."""
     bias: bool = True
     """Whether the layer has a bias."""
 
@@ -148,25 +149,25 @@ class Sized(Initialised):
     scaling: Literal["width", "depth", "both", "compound", "vit_shape"] | None = None
     """Rule by which `scale` enlarges the network. `width`, `depth`, `both`: multiply the width, the
     depth or both by scale. `compound` (EfficientNet): multiply the width by 1.1^scale and the depth
-    by 1.2^scale, and resize images by 1.15^scale inside the network. `vit_shape` (vit only, SoViT):
-    multiply compute by scale, that is, the width by scale^0.22, the depth by scale^0.45 and the
-    units of the MLPs by scale^0.6."""
+    by 1.2^scale, and enlarge the sides of images by 1.15^scale inside the network. `vit_shape` (vit
+    only; SoViT, arXiv 2305.13035): multiply the width by scale^0.22, the depth by scale^0.45 and
+    the units of the MLPs by scale^0.6."""
     scale: Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)] | None = None
-    """Number by which `scaling` multiplies the width, the depth or compute; with `compound`, an
-    exponent."""
+    """Number that the rule `scaling` uses: as a factor (`width`, `depth`, `both`), as an exponent
+    (`compound`) or as the base of powers (`vit_shape`)."""
     match_params: Count | None = None
-    """Target for the number of parameters of the network; the width that comes closest to it is
-    chosen."""
+    """Target for the number of parameters of the network. The width is chosen so that the number of
+    parameters is as close as possible to the target."""
     gain: Annotated[Rate | None, NUISANCE] = None
-    """Factor on the initial weights of all layers but the last. The default is 1 for `torch` and
-    `lecun`; otherwise it is the gain that preserves the variance of a signal through the
-    activation."""
+    """Factor by which the initial weights of all layers except the last are multiplied. The default
+    is 1 if `init` is `torch` or `lecun`; otherwise it is the gain that preserves the variance of a
+    signal through the activation."""
     base_width: Count | None = None
     """Width at which `mup` equals the standard parametrisation; by default 64."""
 
     @property
     def width_multiple(self) -> int:
-        """The number that must divide every width."""
+        """A positive integer; every width must be a multiple of it."""
         return 1
 
     def check(self) -> Problems:
@@ -245,7 +246,7 @@ class _Transformer(Sized):
 
     @property
     def width_multiple(self) -> int:
-        """The number of attention heads, which must divide every width."""
+        """The number of attention heads, because every width must be a multiple of it."""
         return self.heads
 
     def check(self) -> Problems:
@@ -270,7 +271,7 @@ class Vit(_Transformer):
 
 
 class Resnet(Sized):
-    """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
+    """timm's ResNet with basic blocks in up to four stages, and a stem of 3x3 convolutions."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:resnet"
     any_memory_format: ClassVar[bool] = True
@@ -381,8 +382,8 @@ class NoModel(Model):
 
 
 def json_problems(key: str, value: Any, depth: int = 0) -> Problems:
-    """Yield (key, problem) for each number that is not finite and each value that is nested too
-    deeply."""
+    """Yield (key, problem) for each number in ``value`` that is not finite, and if ``value`` is
+    nested too deeply."""
     if depth > _MAX_DEPTH:
         yield key.split(".")[0], f"is nested more than {_MAX_DEPTH} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):

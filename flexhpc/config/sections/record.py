@@ -10,9 +10,10 @@ class Record(Section):
     part of a point's id. Existing probes that lack these measurements are not repeated."""
 
     unseen: Count | None = None
-    """Number of samples in a random set, fixed for each seed. Every probe also stores which samples
-    of this set it classifies correctly, except the samples in its own subset. Memorization scores
-    are computed from these results (Feldman and Zhang 2020, arXiv 2008.03703)."""
+    """Number of samples in a random set, which is fixed for each seed. Every probe also stores
+    which samples of this set it classifies correctly, except the samples in its own subset.
+    Memorization scores (Feldman and Zhang 2020, arXiv 2008.03703) are computed from these
+    results."""
     forgetting: bool = False
     """Whether every probe also stores how often each sample of its subset was forgotten, that is,
     misclassified in training after its previous prediction was correct (Toneva et al. 2019, arXiv

@@ -15,7 +15,7 @@ is needed."""
 
 
 def eps_name(eps: object) -> str:
-    """Return the name of a training error of ``search.eps`` in the results, such as ``0.1``."""
+    """Return a training error as it is written in the results, such as ``0.1``."""
     return f"{eps:g}" if isinstance(eps, int | float) else repr(eps)
 
 
@@ -60,8 +60,8 @@ class QuantileSearch(Search):
     fit, and so on."""
     eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
     """Training errors (fractions, such as [0.01, 0.1]). For each of these errors, the search also
-    estimates the largest n that is trained to at most this error, with additional probes if
-    needed."""
+    estimates the largest n at which the training error is at most this value (`bayes`: in half of
+    the training runs; `bisection`: on average). It runs additional probes if needed."""
 
     @property
     def quantile(self) -> float:
@@ -74,8 +74,8 @@ class QuantileSearch(Search):
 
 
 class Bayes(QuantileSearch):
-    """Bayesian search: choose the probe with the highest information per cost, until the 90 %
-    interval is within the tolerance."""
+    """Bayesian search: choose the probe with the highest expected information per cost, until the
+    90 % interval of the estimate is within the tolerance."""
 
     import_path: ClassVar[str] = "flexhpc.search.bayes:POLICY"
     supports_tuning: ClassVar[bool] = True
@@ -103,13 +103,14 @@ class MajoritySearch(Search):
 
 
 class Bisection(MajoritySearch, QuantileSearch):
-    """Double n until a failure, then bisect in log n."""
+    """Double n until the first failure, then bisect in log n."""
 
     import_path: ClassVar[str] = "flexhpc.search.bisection:POLICY"
 
     policy: Literal["bisection"]
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.05
-    """The search ends when the relative width of the bracket is at most this number."""
+    """The search ends when the smallest n that failed is at most 1 + `tolerance` times the largest
+    n that fitted."""
 
 
 class Growth(MajoritySearch):
@@ -119,7 +120,8 @@ class Growth(MajoritySearch):
 
     policy: Literal["growth"]
     start: Count = 64
-    """First number n of samples that the search tries. It changes the EMC."""
+    """First number n of samples that the search tries. The EMC depends on `start`, because it is
+    one of the n that the search tries."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None

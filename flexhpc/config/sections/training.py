@@ -23,9 +23,9 @@ from flexhpc.config.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
 FIRST_STEPS = 1000
-"""Default of the first budget with ``until: saturation``, in updates."""
+"""Default first budget with ``until: saturation``, in updates."""
 _MAX_BUDGET_FACTOR = 64
-"""Default of the largest budget with ``until: saturation``, as a multiple of the first budget."""
+"""Default largest budget with ``until: saturation``, as a multiple of the first budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Doubling:
     Attributes:
         saturation: doubling ends when the last doubling raised the EMC by at most this factor.
         max_doublings: maximum number of doublings.
-        keep_states: number of training runs whose final states are kept to continue them.
+        keep_states: maximum number of failed training runs whose final states are kept, so that
+            these runs can be continued.
     """
 
     saturation: float
@@ -46,7 +47,7 @@ class Doubling:
 class Sam(Section):
     """Sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): the gradient is taken at
     the point of the highest loss in a neighbourhood of the weights. Each update needs two gradients
-    and costs twice as much."""
+    and costs twice as much as without SAM."""
 
     rho: Annotated[Rate, NUISANCE] = 0.05
     """Radius of the neighbourhood of the weights in which sharpness-aware minimization searches for
@@ -69,12 +70,12 @@ class Procedure(Section):
     steps: Count | None = None
     """Budget in parameter updates, instead of `epochs`."""
     gradient_evaluations: Count | None = None
-    """Budget in gradients of single samples, instead of `epochs`. An epoch takes n gradients, or
-    2 n with SAM."""
+    """Budget in per-sample gradients, instead of `epochs`. An epoch takes n per-sample gradients,
+    or 2 n with SAM."""
 
     @property
     def rejects(self) -> bool:
-        """Whether a gate may reject a probe. The search ignores rejected probes."""
+        """Whether any gate can reject a probe. The search ignores rejected probes."""
         return False
 
     @property
@@ -153,9 +154,9 @@ class Training(Procedure):
     """With `until: saturation`, the largest budget, in the unit of the first budget; by default 64
     times the first budget."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
-    """With `until: saturation`, the number of failed training runs of a point whose final states
-    (weights and optimizer) are kept, so that these runs can be continued; at most 4 GiB per point.
-    All other runs are retrained if needed."""
+    """With `until: saturation`, the maximum number of failed training runs of a point whose final
+    states (weights and optimizer) are kept, so that these runs can be continued. The states of a
+    point take at most 4 GiB. Runs without a state are retrained if needed."""
     unconverged: Literal["report", "extend"] = "report"
     """Treatment of a failing probe that is still improving when its budget ends. `report`: the
     probe gets the verdict `unconverged`. `extend`: the budget of the probe is doubled repeatedly,
@@ -187,12 +188,13 @@ class Training(Procedure):
     `batches`: the batches of the epoch, each evaluated before its update, as in most training
     loops. `evaluation`: the whole subset, evaluated in eval mode after the epoch, which is slower.
     In both cases, training checks after every epoch whether all samples are fitted. With `batches`,
-    it first checks a few samples that were misclassified late in the epoch."""
+    it first checks a few samples that were misclassified recently, and checks the whole subset only
+    if these samples are fitted."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Number of parts into which each batch is split. Their gradients are computed separately and
-    added in a fixed order, so that results are bitwise identical on any number of processes. By
-    default, each process computes one part, and results on different numbers of processes are equal
-    only up to rounding."""
+    """Number of parts into which each batch is split. The gradients of the parts are computed
+    separately and added in a fixed order, so that results are bitwise identical on any number of
+    processes. By default, each process computes one part, and results on different numbers of
+    processes are equal only up to rounding."""
 
     @property
     def budget(self) -> tuple[str, int] | None:
@@ -236,7 +238,7 @@ class Training(Procedure):
 
     @property
     def rejects(self) -> bool:
-        """Whether a gate may reject a probe."""
+        """Whether any gate can reject a probe, that is, has the mode ``reject``."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
 
     @property
@@ -244,7 +246,7 @@ class Training(Procedure):
         """Whether a training run with a smaller budget is a prefix of a training run with this
         budget.
 
-        True if there is a budget, which is never extended and does not affect the learning rate.
+        True if there is a budget, it is never extended, and it does not affect the learning rate.
         """
         fixed = self.budget is not None and self.unconverged == "report"
         return fixed and self.schedule == "constant"
@@ -294,7 +296,7 @@ class Training(Procedure):
 
 
 class MiniBatches(Training):
-    """Keys of all optimizers that take the gradient of a mini-batch."""
+    """Keys of all optimizers that use the gradient of a mini-batch."""
 
     batch_size: Annotated[Count, NUISANCE] = 128
     """Global batch size; an epoch is split into batches of at most this many samples."""
@@ -319,7 +321,7 @@ class Sgd(MiniBatches):
 
 
 class Gd(Training):
-    """Exact full-batch gradient descent: the mean gradient of the whole subset per update."""
+    """Full-batch gradient descent: each update uses the mean gradient over the whole subset."""
 
     import_path: ClassVar[str] = "flexhpc.training.optimizers:sgd"
     elementwise: ClassVar[bool] = True
@@ -341,7 +343,7 @@ class Adaptive(MiniBatches):
 
 
 class Adam(Adaptive):
-    """Adam."""
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980)."""
 
     import_path: ClassVar[str] = "flexhpc.training.optimizers:adam"
     elementwise: ClassVar[bool] = True
@@ -391,4 +393,4 @@ class Muon(Adaptive):
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02
-    """Learning rate of matrices; all other parameters use a tenth of this rate."""
+    """Learning rate of matrices; the learning rate of all other parameters is a tenth of it."""
