@@ -1,8 +1,9 @@
 """Find, hash and import custom code (models, data sets, trainers), specified as ``module:name``.
 
-The module is searched in the folder of the spec, then on Python's path. A hash identifies the
-version of the code. It covers the source of the module and of all modules from the same folder that
-the module imports. Reading a spec hashes modules, but does not run them.
+The module is searched for in the folder of the spec, then on Python's path. A hash identifies the
+version of the code. It covers the module and the modules that it imports, directly or indirectly,
+from the folder of the spec; for a module on Python's path, only modules of the same package. For an
+installed package, the name and the version are hashed. Modules are hashed without being run.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from flexhpc.errors import PointError, one_line
 IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
 IN_PROCESS = "python"
-"""Module name of objects registered with :func:`register_object`, as in ``python:NAME``."""
+"""Used instead of a module name for objects of :func:`register_object`, as in ``python:NAME``."""
 FLEXHPC_FOLDER = Path(__file__).parent.parent
-"""Path of the package flexhpc. It must be absolute, since other folders may have the same name."""
+"""Absolute path of the package flexhpc, because other folders can also be named ``flexhpc``."""
 INSTALL_FOLDERS = ("site-packages", "dist-packages")
 """Names of the folders on Python's path that contain installed packages."""
 _registered_objects: dict[tuple[str, str], Any] = {}
@@ -52,9 +53,10 @@ class Code:
     """Location and version of custom code.
 
     Attributes:
-        folder: folder that must be on Python's path; empty for installed packages and for objects
-            of this process.
-        hash: hash of the source; for an installed package, of its name and version.
+        folder: folder to add to Python's path; empty for an installed package or an object
+            registered in this process.
+        hash: hash of the source; for an installed package, hash of its name and version; for a
+            registered object, its version.
     """
 
     folder: str
@@ -66,7 +68,8 @@ def find_code(name: str, folder: Path | None) -> Code:
 
     Args:
         name: ``module:name``.
-        folder: folder of the spec, searched before Python's path; None to search the path only.
+        folder: folder of the spec, searched before Python's path; if None, only Python's path is
+            searched.
 
     Raises:
         LookupError: the module is not found.
@@ -94,11 +97,10 @@ def find_code(name: str, folder: Path | None) -> Code:
 
 @cache
 def entry_point_targets(kind: str) -> dict[str, str]:
-    """Return the entry points of installed packages: name -> ``module:name``.
+    """Return a dict of the entry points of installed packages: name -> ``module:name``.
 
     Args:
-        kind: ``models``, ``data`` or ``trainers``; ``models`` selects the entry-point group
-            ``flexhpc.models``.
+        kind: ``models``, ``data`` or ``trainers``; the entry-point group is ``flexhpc.KIND``.
     """
     return {entry.name: entry.value for entry in entry_points(group=f"flexhpc.{kind}")}
 
@@ -115,12 +117,12 @@ def is_installed(file: Path) -> bool:
 
 
 def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
-    """Import custom code.
+    """Import and return the custom object ``name``.
 
     Args:
         name: ``module:name``.
         code: location and version of the code when the spec was read.
-        pinned: whether the spec specifies a version; if so, changes of the source are ignored.
+        pinned: whether the spec specifies a version; if so, changes to the source are ignored.
         key: spec key that is named in error messages.
 
     Raises:
@@ -150,7 +152,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
 
 
 def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
-    """Call custom code; convert its errors to a PointError with a one-line message.
+    """Call custom code and return its result; convert exceptions to a one-line PointError.
 
     The traceback is printed to stderr, which is the log of the point. If the code forks, the forked
     process exits at the end of the call.
@@ -186,7 +188,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
 
 @contextlib.contextmanager
 def time_limit_as_point_error() -> Iterator[None]:
-    """Convert a TimeLimitExceeded of the block to a PointError; print the traceback to stderr."""
+    """Convert TimeLimitExceeded raised in the ``with`` block to PointError; print the traceback."""
     try:
         with deactivate_open_limits():
             yield
@@ -220,7 +222,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
 def accepted_arguments(
     function: Callable[..., Any], available: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Select the arguments whose names are parameters of the function."""
+    """Return the items of ``available`` whose keys are names of parameters of ``function``."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -229,9 +231,9 @@ def accepted_arguments(
 
 
 def register_object(name: str, version: str, value: Any) -> str:
-    """Register an object as the current version of ``name``; return its ``python:NAME``.
+    """Register an object in this process as the newest version of ``name``.
 
-    A spec refers to the object by this string.
+    Return ``python:NAME``, the string by which a spec refers to the object.
     """
     key = f"{IN_PROCESS}:{name}"
     _registered_objects.pop((key, version), None)
@@ -308,9 +310,10 @@ def _imported_files(module: str, root: Path, package: str) -> dict[str, Path]:
 
 
 def _imported_modules(module: str, file: Path) -> Iterator[str]:
-    """Yield the names of modules that a file may import, some of which may not exist.
+    """Yield the names in the import statements of a file that can be names of modules.
 
-    Yield no names if the file is not valid Python. ``from a import b`` yields ``a`` and ``a.b``.
+    ``from a import b`` yields ``a`` and ``a.b``, because ``b`` can be a module. Yield no names if
+    the file is not valid Python.
     """
     try:
         tree = ast.parse(file.read_bytes())
@@ -330,7 +333,7 @@ def _imported_modules(module: str, file: Path) -> Iterator[str]:
 
 
 def _installed_version(module: str) -> str:
-    """Return name and version of a module's distribution; if unknown, the name of its package."""
+    """Return the name and version of a module's distribution, or else its top-level package."""
     top = module.split(".")[0]
     try:
         return f"{top} {distribution(top).version}"

@@ -1,4 +1,4 @@
-"""Identify versions of functions and classes passed to the Python API by a hash of their source."""
+"""Hash the source of functions and classes that are passed to the Python API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def object_hash(value: Any) -> str | None:
 
 
 def _collect_sources(value: Any, texts: dict[str, bytes]) -> bool:
-    """Add the sources of an object and of the objects that it uses to ``texts``.
+    """Add to ``texts`` the sources of an object and of the objects that it uses.
 
     Return False if one of these objects cannot be hashed.
     """
@@ -58,7 +58,7 @@ def _add_reference(value: Any, name: str, texts: dict[str, bytes]) -> bool:
         name: name of the object that uses ``value``.
         texts: name -> source or value.
     """
-    if _is_user_code(value):
+    if _is_custom_code(value):
         return _collect_sources(value, texts)
     if _is_plain_value(value):
         texts[f"{name} {len(texts)}"] = repr(value).encode()
@@ -76,7 +76,7 @@ def _is_plain_value(value: Any) -> bool:
 
 
 def _lambda_source(function: Any) -> bytes:
-    """Return the source of a lambda without the other code in its lines."""
+    """Return the source of a lambda, without the other code on the same lines."""
     lines, _ = inspect.findsource(function)
     spans = [
         (first, start, last, end)
@@ -117,8 +117,8 @@ def _references(value: Any) -> Iterator[Any]:
                 yield cell.cell_contents
 
 
-def _is_user_code(value: Any) -> bool:
-    """Return whether an object is a function or class outside the installed packages."""
+def _is_custom_code(value: Any) -> bool:
+    """Return whether an object is a custom function or class; see :func:`is_installed`."""
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return False
     if value.__module__ in sys.builtin_module_names:  # for example object, the base of every class

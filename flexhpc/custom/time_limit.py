@@ -78,10 +78,10 @@ class TimeLimit:
 
 @contextlib.contextmanager
 def deactivate_open_limits() -> Iterator[None]:
-    """When the block ends, deactivate the time limits that were entered in it but not exited.
+    """At the end of the ``with`` block, deactivate limits that were entered in it but not exited.
 
-    The limit of a forward pass is exited by a forward hook. torch does not call this hook after
-    SystemExit, even with ``always_call=True``.
+    Such limits occur because a forward hook exits the limit of a forward pass, and torch does not
+    call this hook after SystemExit, even with ``always_call=True``.
     """
     depth = len(_active_limits)
     try:

@@ -49,7 +49,7 @@ class Trainer:
     Attributes:
         name: ``module:name``.
         code: location and version of the code when the spec was read.
-        pinned: whether the spec specifies a version; if so, changes of the source are ignored.
+        pinned: whether the spec specifies a version; if so, changes to the source are ignored.
         kwargs: additional keyword arguments for the trainer.
     """
 
@@ -64,7 +64,7 @@ class Trainer:
         return f"training.trainer: {self.name}"
 
     def import_function(self) -> Callable[..., Any]:
-        """Import the trainer and check that it can be called with its ``kwargs``.
+        """Import and return the trainer; check that it can be called with its ``kwargs``.
 
         Raises:
             PointError: the trainer cannot be imported or called.
@@ -96,8 +96,8 @@ class TrainerCall:
         labels: class indices, int64 (n,); for sequences the tokens, int64 (n, length).
         classes: number of classes.
         seconds: time limit of the call.
-        make_model: builds the untrained network with torch's global random generator; None if the
-            point has no model.
+        make_model: function that builds the untrained network; it uses torch's global random
+            generator. None if the point has no model.
     """
 
     trainer: Trainer
@@ -177,8 +177,8 @@ def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
     - numbers (n,): the predicted class of each sample;
     - numbers (n, classes): scores; the class with the highest score is the predicted class.
 
-    Or it is a mapping that contains such an array as ``right``, ``predicted`` or ``scores``
-    respectively. All other values of the mapping are numbers or None.
+    Or it is a mapping with exactly one such array, under the key ``right``, ``predicted`` or
+    ``scores`` respectively. All other values of the mapping are numbers or None.
 
     Args:
         name: name of the trainer in error messages.
@@ -230,13 +230,12 @@ def _fit_mask(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[
     dtype_kinds = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if call.labels.ndim > 1 and array.dtype.kind != "b":
         raise PointError(
-            f"{name}: for sequences, return a bool array of shape ({n},): whether each sample is "
-            "fitted"
+            f"{name}: for sequences, return a bool array of shape ({n},) that states whether each "
+            "sample is fitted"
         )
     if array.dtype.kind not in dtype_kinds:
-        raise PointError(
-            f"{name} returned {key or 'an array'} with unsupported dtype {array.dtype}"
-        )
+        place = f" under the key {key}" if key else ""
+        raise PointError(f"{name} returned an array{place} with unsupported dtype {array.dtype}")
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise PointError(f"{name} returned an array that contains NaN")
     if array.shape == (n, call.classes) and key in ("", "scores") and array.dtype.kind != "b":
@@ -258,7 +257,7 @@ def _seed_random_generators(seed: int) -> None:
 
 
 def serve_trainer_calls(connection: Connection) -> None:
-    """Make the trainer calls that arrive through a connection; send back each result or PointError.
+    """Execute the trainer calls received on a connection; send back each result or PointError.
 
     Return when the connection is closed.
     """

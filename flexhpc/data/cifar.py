@@ -42,7 +42,7 @@ PUBLISHED_MD5 = {
 
 
 def open_cifar(source: str, root: str | None) -> Source:
-    """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 test images.
+    """Open CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test images, uint8 (n, 3, 32, 32).
 
     Raises:
         PointError: a file is missing or damaged, or a pickle is not the published file.
@@ -51,14 +51,14 @@ def open_cifar(source: str, root: str | None) -> Source:
     paths = find_or_download(source, root, _candidate_paths(source, _TRAIN))
     train, coarse = _read_batches(paths, classes)
 
-    def test() -> Split | None:
+    def open_test_split() -> Split | None:
         files = find_files(source, root, _candidate_paths(source, _TEST))
         return _read_batches(files, classes)[0] if files else None
 
     names = CIFAR10_NAMES if source == "cifar10" else _read_class_names(paths[0].parent)
     super_classes = None if coarse is None else _coarse_map(paths[0], train.labels, coarse)
     return Source(
-        name=source, classes=classes, train=train, test=test, coarse=super_classes,
+        name=source, classes=classes, train=train, test=open_test_split, coarse=super_classes,
         class_names=names,
     )  # fmt: skip
 

@@ -23,9 +23,9 @@ _KIND = "an .npz file with images X, uint8 (n, 32, 32, 3), and classes Y (n,), e
 
 
 def open_cifar5m(source: str, root: str | None) -> Source:
-    """Open all parts of CIFAR-5m in numerical order: uint8 (n, 3, 32, 32), without a test set.
+    """Open all parts of CIFAR-5m in numerical order as training images, uint8 (n, 3, 32, 32).
 
-    Images are read in blocks, so a part need not fit into memory.
+    Images are read in blocks, so a part need not fit into memory. There is no test set.
 
     Raises:
         PointError: there are no parts, a part is missing, or a part is damaged.

@@ -1,4 +1,4 @@
-"""Encode labels of any type as classes 0, 1, 2, ..."""
+"""Encode labels (whole numbers or text) as classes 0, 1, 2, ..."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ def encode_labels(name: str, labels: Any, sorted_labels: Array | None = None) ->
 
     Args:
         name: name of the labels, for messages.
-        labels: (n,), all numbers or all text.
+        labels: labels (n,), all whole numbers or all text.
         sorted_labels: for a test set, the sorted distinct labels of its training set; None for a
             training set.
 
     Raises:
-        PointError: a label is missing, is not a whole number, or has a type that cannot be sorted;
-            or a test label does not occur in the training set.
+        PointError: a label is missing, the labels are neither whole numbers nor text, or a test
+            label does not occur in the training set.
     """
     array = np.asarray(labels)
     if array.dtype.kind == "O":
-        array = _to_plain_array(name, array)
+        array = _to_text_or_float64(name, array)
     if array.dtype.kind not in "biufUS" or array.ndim != 1:
         raise PointError(
-            f"{name}: labels must be numbers (n,) or text (n,), not {array.dtype} {array.shape}"
+            f"{name}: labels must be numbers or text of shape (n,), not {array.dtype} of shape "
+            f"{array.shape}"
         )
     if array.dtype.kind == "f":
         _reject_missing_labels(name, np.isnan(array))
@@ -63,8 +64,8 @@ def _reject_missing_labels(name: str, is_missing: Any) -> None:
         )
 
 
-def _to_plain_array(name: str, array: Array) -> Array:
-    """Convert an array of objects to an array of text or numbers."""
+def _to_text_or_float64(name: str, array: Array) -> Array:
+    """Convert an array of Python objects to an array of text or float64."""
     _reject_missing_labels(name, [label is None or label != label for label in array])
     texts = [isinstance(label, (str, bytes)) for label in array]
     if any(texts) and not all(texts):

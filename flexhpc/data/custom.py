@@ -26,10 +26,10 @@ def open_custom(data: CustomData) -> Source:
         data.source, data.user_code, pinned=data.version is not None, key="data.source"
     )
 
-    def samples() -> list[Array]:
+    def load_arrays() -> list[Array]:
         return convert_samples(key, target(**data.kwargs) if callable(target) else target)
 
-    return array_source(key, call_user_code(key, samples, data.seconds))
+    return array_source(key, call_user_code(key, load_arrays, data.seconds))
 
 
 def convert_samples(name: str, samples: Any) -> list[Array]:

@@ -67,12 +67,12 @@ class Split:
         return len(self.labels)
 
     def small_blocks(self) -> Iterator[Array]:
-        """Iterate over the samples in order, at most :func:`rows_per_block` per block."""
+        """Yield the samples in order, in blocks of at most ``rows_per_block(shape)`` samples."""
         for block in self.blocks():
             yield from iterate_blocks(block)
 
     def gather(self) -> Array:
-        """Return all samples as one array ``(n, *shape)``; a single block is not copied."""
+        """Return all samples as one array ``(n, *shape)``, without a copy if they are one block."""
         blocks = self.blocks()
         first = next(blocks)
         if len(first) == len(self):

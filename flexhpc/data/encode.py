@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 _MAX_CATEGORIES = 1_000
 _MAX_VALUES = 2**31
-"""Maximum number of values of an encoded table; as float32, they take 8 GB."""
+"""Maximum number of values of an encoded table; as float32, they take 8 GiB."""
 _MAX_TEXT_FRACTION = 0.05
 _MIN_DISTINCT_NUMBERS = 20
-"""A text column is rejected as a numeric column with typing errors if at most the fraction
-``_MAX_TEXT_FRACTION`` of its cells is not numeric and it has more than ``_MIN_DISTINCT_NUMBERS``
-distinct numbers."""
+"""A text column with more than ``_MIN_DISTINCT_NUMBERS`` distinct numbers is rejected if at most a
+fraction ``_MAX_TEXT_FRACTION`` of its cells is not numeric, because these cells are probably typing
+errors."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -105,7 +105,7 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
     """Choose the encoding of each column of a table.
 
     Args:
-        frame: the table, without its target.
+        frame: the table, without its target column.
         categorical: columns that are encoded one-hot, in addition to text columns.
         path: the file, for messages.
 

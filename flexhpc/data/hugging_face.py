@@ -79,9 +79,9 @@ def _select_splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, A
 
 
 def _check_columns(split: Any, data: HuggingFace, path: Path) -> None:
-    """Raise PointError unless the columns exist and Arrow's offsets are valid.
+    """Raise PointError unless the columns exist and their Arrow offsets are valid.
 
-    Arrow does not check the offsets again when it reads cells.
+    The offsets are checked here because Arrow does not check them when it reads cells.
     """
     for key, column in (("column", data.column), ("target", data.target)):
         if column not in split.column_names:

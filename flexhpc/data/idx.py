@@ -1,4 +1,4 @@
-"""Read MNIST and Fashion-MNIST from IDX files, plain or gzipped.
+"""Read MNIST and Fashion-MNIST from IDX files, uncompressed or gzipped.
 
 The format is described at http://yann.lecun.com/exdb/mnist/.
 """
@@ -26,7 +26,7 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path) -> Array:
-    """Read an IDX file (plain or gzipped) of unsigned bytes in one or three dimensions.
+    """Read an IDX file (uncompressed or gzipped) of unsigned bytes with one or three dimensions.
 
     Raises:
         PointError: the file is unreadable, truncated or not an IDX file.
@@ -43,20 +43,21 @@ def read_idx(path: Path) -> Array:
 
 
 def open_mnist(source: str, root: str | None) -> Source:
-    """Open MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28), and 10,000 test images.
+    """Open MNIST or Fashion-MNIST: 60,000 training and 10,000 test images, uint8 (n, 1, 28, 28).
 
     Raises:
         PointError: a file is missing, unreadable or invalid.
     """
 
-    def test() -> Split | None:
+    def open_test_split() -> Split | None:
         paths = find_files(source, root, _candidate_paths(source, "t10k"))
         return _read_split(*paths) if paths else None
 
     train = _read_split(*find_or_download(source, root, _candidate_paths(source, "train")))
     return Source(
-        name=source, classes=10, train=train, test=test, class_names=_CLASS_NAMES.get(source)
-    )
+        name=source, classes=10, train=train, test=open_test_split,
+        class_names=_CLASS_NAMES.get(source),
+    )  # fmt: skip
 
 
 def _candidate_paths(source: str, split: str) -> list[list[str]]:

@@ -17,13 +17,13 @@ from flexhpc.errors import PointError
 def open_image_folder(data: ImageFolder) -> Source:
     """Open a folder of images as RGB: uint8 (n, 3, height, width).
 
-    Classes are the sorted folder names. Files are searched recursively in sorted order, so that
-    global sample ids are the same on every machine. Names that start with a dot are ignored. If
-    ROOT/train exists, the test set is the first existing folder of ROOT/val and ROOT/test.
+    Classes are the sorted folder names. Files are found recursively and sorted, so that global
+    sample ids are the same on every machine. Names that start with a dot are ignored. If ROOT/train
+    exists, the test set is ROOT/val or, if this folder does not exist, ROOT/test.
 
     Raises:
         PointError: the folder does not exist, a class has no images, or the first image cannot be
-            read. For other images, reading the samples raises the error.
+            read. If another image cannot be read, reading the samples raises the error.
     """
     root = Path(data.root).expanduser()
     check_not_a_file(data.root)
@@ -35,14 +35,14 @@ def open_image_folder(data: ImageFolder) -> Source:
         raise PointError(f"{folder}: must contain at least two folders of images, one per class")
     train = _open_split(folder, classes, data.side, None)
 
-    def test() -> Split | None:
+    def open_test_split() -> Split | None:
         for name in ("val", "test"):
             if folder != root and (root / name).is_dir():
                 return _open_split(root / name, classes, data.side, train.shape)
         return None
 
     return Source(
-        name=f"image_folder {folder}", classes=len(classes), train=train, test=test,
+        name=f"image_folder {folder}", classes=len(classes), train=train, test=open_test_split,
         class_names=classes,
     )  # fmt: skip
 
@@ -54,11 +54,11 @@ def _class_folders(folder: Path) -> list[str]:
 def _find_images(folder: Path) -> list[str]:
     """Return the paths of the images of a class, sorted by the names of folders and files."""
 
-    def raise_point_error(error: OSError) -> None:
+    def reraise_as_point_error(error: OSError) -> None:
         raise PointError(f"{error.filename}: cannot be read ({error.strerror})")
 
     images: list[tuple[str, ...]] = []
-    for inner, folders, files in os.walk(folder, onerror=raise_point_error):
+    for inner, folders, files in os.walk(folder, onerror=reraise_as_point_error):
         folders[:] = [name for name in folders if not name.startswith(".")]
         parts = Path(inner).relative_to(folder).parts
         images += [

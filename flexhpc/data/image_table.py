@@ -15,8 +15,8 @@ from flexhpc.errors import PointError
 
 _ROWS_PER_BATCH = 256
 _MAX_ROWS = 2**27
-"""Maximum number of rows. Even a small file can have more rows, because a column of equal values
-takes almost no space."""
+"""Maximum number of rows of a file. A limit is needed because a column of equal values takes almost
+no space, so that even a small file can have very many rows."""
 
 
 def open_image_table(data: ImageTable) -> Source:
@@ -42,14 +42,14 @@ def _find_files(path: Path, split: str | None) -> list[Path]:
     files = sorted(file for file in path.rglob("*.parquet") if file.name.startswith(split or ""))
     if not files:
         pattern = f"{split}*.parquet" if split else "*.parquet"
-        raise PointError(f"data.path: {path} is neither a file nor a folder with {pattern}")
+        raise PointError(f"data.path: {path} is neither a file nor a folder of {pattern} files")
     return files
 
 
 def _labelled_images(files: list[Path], data: ImageTable) -> LabelledImages:
     def images() -> Iterator[NamedImage]:
         for file in files:
-            for row, cell in enumerate(_cells(file, data.column)):
+            for row, cell in enumerate(_read_column(file, data.column)):
                 image = cell.get("bytes") if isinstance(cell, dict) else cell
                 if not isinstance(image, bytes):
                     raise PointError(
@@ -58,12 +58,12 @@ def _labelled_images(files: list[Path], data: ImageTable) -> LabelledImages:
                     )
                 yield f"{file}, row {row}", image
 
-    labels = [label for file in files for label in _cells(file, data.target)]
+    labels = [label for file in files for label in _read_column(file, data.target)]
     name = f"data.target: column {data.target} of {files[0]}"
     return LabelledImages(name=name, labels=labels, images=images)
 
 
-def _cells(path: Path, column: str) -> Iterator[Any]:
+def _read_column(path: Path, column: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     with (

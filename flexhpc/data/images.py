@@ -24,7 +24,7 @@ from flexhpc.errors import PointError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _IMAGES_PER_BLOCK = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Image formats that PIL may open. For some other formats, PIL would start an external program."""
+"""Formats that PIL is allowed to open; for some others, PIL would start an external program."""
 _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601 weights x 2^16
 
 NamedImage = tuple[str, Any]
@@ -37,7 +37,7 @@ class LabelledImages:
 
     Attributes:
         name: name of the labels, for messages.
-        labels: one label of any type per image.
+        labels: one label per image, all whole numbers or all text.
         images: function that returns an iterable over the images in order; every call starts at the
             first image.
     """
@@ -60,14 +60,14 @@ def image_source(
     codes, sorted_labels = encode_labels(train.name, train.labels)
     split = image_split(train.images, codes, side)
 
-    def test_split() -> Split | None:
+    def open_test_split() -> Split | None:
         if (labelled := test()) is None:
             return None
         codes, _ = encode_labels(labelled.name, labelled.labels, sorted_labels)
         return image_split(labelled.images, codes, side, split.shape)
 
     return Source(
-        name=name, classes=len(sorted_labels), train=split, test=test_split,
+        name=name, classes=len(sorted_labels), train=split, test=open_test_split,
         class_names=class_names_of(sorted_labels),
     )  # fmt: skip
 
@@ -80,9 +80,9 @@ def image_split(
 
     Args:
         images: see :class:`LabelledImages`.
-        labels: int64 (n,).
-        side: side length (pixels) to which images are resized; None if all images have
-            the same size.
+        labels: class of each image, int64 (n,).
+        side: side length in pixels of the square to which images are resized and cropped; None to
+            keep the size of the images, which must be the same for all.
         shape: required shape of every image, for example the shape of the training images; None
             for the shape of the first image.
 
@@ -129,7 +129,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
         raise PointError(
             f"{name}: size differs from the size of the first image "
             f"({_format_size(channels_first.shape)}, not {_format_size(shape)}); give data.side to "
-            "resize all images"
+            "resize all images (custom code must resize them itself)"
         )
     return channels_first
 

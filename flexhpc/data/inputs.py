@@ -20,9 +20,9 @@ class Inputs:
     Attributes:
         rows: the unstandardised inputs, (n, ...).
         mean, deviation: statistics used for standardisation.
-        centre, spread: mean and standard deviation of Gaussian noise that replaces inputs. They
-            equal the moments of the training set after standardisation: 0 and 1 by default, and a
-            spread of 0 for constant features.
+        centre, spread: mean and standard deviation of the Gaussian noise that replaces inputs if
+            ``kind`` is ``gaussian``. They equal the mean and standard deviation of the training set
+            after standardisation: by default 0 and 1 (0 and 0 for a constant feature).
         kind: value of the key ``data.inputs``.
         seed: seed of noise and permutations.
         split: TRAIN or TEST; the two sets use different random streams.
@@ -66,17 +66,17 @@ class Inputs:
         return flat.reshape(values.shape)
 
     def select_bytes(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return uint8 inputs before standardisation, and the moments to standardise them with.
+        """Return the unstandardised uint8 inputs of the samples ``ids``, for standardisation later.
 
         Returns:
-            The inputs, uint8 (len(ids), ...); and the mean and standard deviation, float32. None if
-            the inputs are not uint8, or are permuted or replaced by noise.
+            The inputs, uint8 (len(ids), ...), and the mean and standard deviation for standardising
+            them, float32. None if the inputs are not uint8, or are permuted or replaced by noise.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None
         return self.rows[ids], self.mean, self.deviation
 
     def _rng(self, sample_id: np.int64) -> np.random.Generator:
-        """Create the random generator of a sample; this is cheap, as Philox is counter-based."""
+        """Create the random generator of a sample; this is fast because Philox is counter-based."""
         key = np.array([self.seed, sample_id], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.split]))

@@ -17,7 +17,7 @@ _HELD_OUT_SEED = 1_402
 
 
 def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the new class of each original class, int64 (classes,); None if none are merged.
+    """Return the merged class of each original class, int64 (classes,); None without merging.
 
     Raises:
         PointError: the classes of the data set cannot be merged as requested.
@@ -49,7 +49,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
 
 
 def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
-    """Map original labels to merged classes; :func:`merge_map` returns ``mapping``.
+    """Map original labels to merged classes; ``mapping`` is the result of :func:`merge_map`.
 
     Raises:
         PointError: the super-class of a label is unknown.
@@ -117,7 +117,7 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
     Returns:
         The number of groups of identical inputs with different labels; and the ids of the samples
         in these groups whose label is not the majority label of the group (the smallest label if
-        several are most frequent). A perfect fit of the pool without these samples is possible.
+        several are most frequent). Without these samples, identical inputs have the same label.
     """
     ids, group, pairs, counts = _count_labels(summary, labels, pool)
     if not len(ids):
@@ -133,7 +133,7 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
 def count_conflict_groups(
     summary: Summary, labels: Ints, pool: Ints
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Count the groups of identical inputs with different labels, by the counts of their labels.
+    """Count the groups of identical inputs with different labels, separately for each composition.
 
     Args:
         summary, labels, pool: as in :func:`find_conflicts`.
@@ -156,8 +156,8 @@ def _count_labels(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
     """Count the labels in each group of identical samples; ignore samples outside a pool.
 
     Returns:
-        The ids of the samples in groups, (m,); their groups, (m,); all distinct pairs of a group
-        and a label, (2, k); and the number of samples with each pair, (k,).
+        The ids of the samples that are in a group, (m,); the group of each of them, (m,); all
+        distinct pairs of a group and a label, (2, k); and the number of samples of each pair, (k,).
     """
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]
@@ -177,9 +177,10 @@ def training_mask(count: int, test_fraction: float) -> Mask:
     if test_fraction > 0:
         size = round(count * test_fraction)
         if not 0 < size < count:
+            missing, change = ("training", "smaller") if size else ("test", "larger")
             raise PointError(
                 f"data.test_fraction: {test_fraction:g} of {count} samples rounds to {size} "
-                f"samples, which leaves no {'training' if size else 'test'} samples"
+                f"samples, which leaves no {missing} samples; give a {change} fraction"
             )
         mask[np.random.default_rng(_HELD_OUT_SEED).permutation(count)[:size]] = False
     return mask

@@ -44,10 +44,11 @@ class Samples:
         n_limit: maximum number of samples of a probe.
         conflicts: number of groups of identical inputs with different labels, counted without
             held-out samples and before ``data.conflicts`` drops samples.
-        unfittable: number of samples whose label is not the majority label of identical inputs, so
-            that a perfect fit is impossible; see :func:`flexhpc.data.labelling.find_conflicts`.
-        conflict_groups: numbers of groups of identical inputs with different labels in the pool, by
-            the counts of their labels; see :func:`flexhpc.data.labelling.count_conflict_groups`.
+        unfittable: number of samples whose label is not the majority label of the samples with the
+            same input, counted like ``conflicts``. At least this many samples cannot be fitted; see
+            :func:`flexhpc.data.labelling.find_conflicts`.
+        conflict_groups: number of groups of identical inputs with different labels in the pool, for
+            each composition; see :func:`flexhpc.data.labelling.count_conflict_groups`.
         fingerprint: hash of the content of the data set.
     """
 
@@ -96,13 +97,16 @@ class TestSet:
         return len(self.labels)
 
     def select_inputs(self, ids: Ints) -> Array:
-        """Return network inputs, float32 (len(ids), ...); ids range from 0 to m - 1."""
+        """Return the network inputs of the test samples ``ids``, float32 (len(ids), ...).
+
+        Ids are positions in the test set, from 0 to ``len(self) - 1``.
+        """
         return self.inputs.select(self.rows[ids])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _LoadedSource:
-    """A loaded source, the mask of the samples that are not held out, and their moments."""
+    """A loaded source; mask, mean and standard deviation of the samples that are not held out."""
 
     source: Source
     summary: Summary
@@ -111,7 +115,7 @@ class _LoadedSource:
     is_train: Mask
 
     def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
-        """Create :class:`Inputs` from the samples ``rows`` of a split, TRAIN or TEST."""
+        """Create :class:`Inputs` of unstandardised samples ``rows``; ``split`` is TRAIN or TEST."""
         mean, deviation = self._standardising_moments(data)
         return Inputs(
             rows=rows,
@@ -180,9 +184,9 @@ def load_samples(data: Data, seed: int) -> Samples:
 def load_test_set(data: Data, seed: int) -> TestSet:
     """Load the test set of a point.
 
-    It consists of the samples held out by ``data.test_fraction``. Without this key, it consists of
-    the samples in the source's test files. With ``inputs: permuted``, the same permutation of
-    pixels is used as in training.
+    It consists of the samples held out by ``data.test_fraction``. If this key is not set, it
+    consists of the samples in the source's test files. With ``inputs: permuted``, the permutation
+    of the pixels is the same as in training.
 
     Raises:
         PointError: there is no test set, a test file is unreadable, or the test samples do not have

@@ -125,7 +125,7 @@ def test_valid_results_are_parsed(result: object, folder: Path) -> None:
         (np.zeros((5, 3)), "an array of shape (5, 3), but the shape for 5 samples must be (5,)"),
         ([np.nan] * 5, "returned an array that contains NaN"),
         (["a"] * 5, "returned an array with unsupported dtype <U1"),
-        ({"right": [0, 1, 0, 1, 1]}, "returned right with unsupported dtype int64"),
+        ({"right": [0, 1, 0, 1, 1]}, "an array under the key right with unsupported dtype int64"),
         ({"scores": [0, 1, 0, 1, 1]}, "must be (5, 10)"),
         ({"loss": 1.0}, "does not have exactly one of the keys right, predicted, scores"),
         ({"right": [True] * 5, "predicted": [0] * 5}, "exactly one of the keys right"),
