@@ -8,7 +8,10 @@ _MAX_LENGTH = 300
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of another library's exception as one line; truncate a long message."""
+    """Return the message of an exception as one line of at most 300 characters.
+
+    If the message is empty, return the name of the exception's type.
+    """
     return " ".join(str(error).split())[:_MAX_LENGTH] or type(error).__name__
 
 

@@ -14,7 +14,7 @@ def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], An
     """Return a module-level ``__getattr__`` that imports members on first access (PEP 562).
 
     Args:
-        modules: name of each member -> name of the submodule that defines it.
+        modules: maps the name of each member to the name of the submodule that defines it.
     """
 
     def import_member(name: str) -> Any:
@@ -30,8 +30,8 @@ def imports_without_gc() -> Iterator[None]:
     """Disable the garbage collector in the ``with`` block, to import large packages faster.
 
     Imports create little garbage, but the collector takes about 10 % of the import time
-    (bench/worker_start.py). Also skips the collection when the process exits; after an import of
-    torch or MLflow, this collection takes 0.6 s of CPU time.
+    (bench/worker_start.py). The collection at process exit is also skipped, because it takes 0.6 s
+    of CPU time after an import of torch or MLflow.
     """
     atexit.register(gc.freeze)
     was_on = gc.isenabled()

@@ -28,12 +28,12 @@ MAGIC = "flexhpc packed data 002"
 _KIND = "a file written by `flexhpc data prepare`"
 _HEADER = "header.json"
 _LOCAL_HEADER = 30
-"""Size in bytes of the header that precedes the name of every member of a zip file."""
+"""Size in bytes of the fixed-length part of a local file header in the zip format."""
 _ALIGNMENT = 64
 _BYTES_PER_READ = 2**22
 Progress = Callable[[str, int, int], None]
-"""Function that is called with the name of the current step, the number of processed samples and
-the total number of samples. When checksums are verified, both numbers count bytes."""
+"""Function that reports progress. Its arguments are the name of the current step, the number of
+processed samples and the total number of samples, or of bytes when checksums are verified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def is_packed(path: Path) -> bool:
 
 
 def check_not_a_file(root: str | None) -> None:
-    """Raise PointError if ``root`` is a file; packed files must be handled before this call."""
+    """Raise PointError if ``root`` is a file; the caller must have excluded packed files."""
     if root is not None and Path(root).expanduser().is_file():
         raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
 
@@ -142,14 +142,14 @@ def verify_packed(path: Path, progress: Progress = lambda *_: None) -> PackedFil
 def write_packed(
     source: Source, keys: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> PackedFile:
-    """Write a source to the packed file ``out``; replace an existing file atomically.
+    """Write a data set to the packed file ``out``; replace an existing file atomically.
 
     Samples are read and written in blocks, so they need not fit into memory. ``keys`` are stored
     in the header; see :class:`PackedFile`.
 
     Raises:
         PointError: a sample cannot be read.
-        OSError: the disk is full or the folder cannot be written.
+        OSError: the file cannot be written, for example because the disk is full.
     """
     train, test = source.train, source.test()
     with atomic_replacement(out) as unfinished:
@@ -159,12 +159,12 @@ def write_packed(
             if test is not None:
                 _write_split(archive, "test_", test, "test samples", progress)
 
-        def blocks() -> Iterator[Array]:
+        def stored_blocks() -> Iterator[Array]:
             # without mmap, whose pages would count as memory of the process
             stored = array_blocks(unfinished, "inputs")
             return _iterate_with_progress(stored, "computing statistics", len(train), progress)
 
-        summary = summarise(replace(train, blocks=blocks), source.classes)
+        summary = summarise(replace(train, blocks=stored_blocks), source.classes)
         with zipfile.ZipFile(unfinished, "a") as archive:
             for name in ("mean", "deviation", "twins", "groups"):
                 _write_array(archive, name, getattr(summary, name))
@@ -207,7 +207,7 @@ def _write_blocks(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...],
     blocks: Iterable[Array],
 ) -> None:  # fmt: skip
-    """Append an array that is given as blocks of rows; align its values for memory-mapping."""
+    """Append an array, passed as blocks of rows; align its values for memory-mapping."""
     little = dtype.newbyteorder("<")
     member = zipfile.ZipInfo(f"{name}.npy")
     assert archive.fp is not None
@@ -236,13 +236,16 @@ def _memory_map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str)
 def _check_labels(labels: Array, count: int, classes: int) -> None:
     """Raise ValueError unless the labels are ``count`` integers from 0 to ``classes`` - 1."""
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be integers ({count},), not {labels.dtype} {labels.shape}")
+        raise ValueError(
+            f"labels must be integers of shape ({count},), not {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
     if not count or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels must not be empty, and must be 0 to {classes - 1}")
+        raise ValueError(f"labels must not be empty, and must be from 0 to {classes - 1}")
 
 
 def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
-    def test() -> Split | None:
+    def test_split() -> Split | None:
         if "test_inputs" not in arrays:
             return None
         return Split.from_arrays(arrays["test_inputs"], arrays["test_labels"])
@@ -252,7 +255,7 @@ def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Sourc
         name=f"{header.name} ({path})",
         classes=header.classes,
         train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
-        test=test,
+        test=test_split,
         coarse=arrays.get("coarse"),
         scaled=arrays.get("scaled"),
         class_names=header.class_names,

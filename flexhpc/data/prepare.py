@@ -26,12 +26,12 @@ def prepare(
     out: Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> PackedFile:
-    """Pack a source into one file.
+    """Pack a data set into one file.
 
     Args:
         source: value of ``data.source``.
-        keys: keys of the ``data`` section; None values are omitted.
-        overrides: additional keys, as ``data.KEY=VALUE``.
+        keys: keys of the ``data`` section; keys with the value None are omitted.
+        overrides: keys to add or replace, each as ``data.KEY=VALUE``.
         out: the output file; None for data/NAME.packed (see :func:`_default_name`).
         progress: see :data:`flexhpc.data.packed.Progress`.
 
@@ -39,12 +39,14 @@ def prepare(
         InputError: a key is invalid, or has no effect on a packed file. The message has one line
             per error.
         PointError: the data cannot be read or is already packed; the output file cannot be written;
-            an existing output file is not a packed file; or the existing default output file was
-            packed with other keys.
+            the output file exists, but is not a packed file; or ``out`` is None and the existing
+            output file was packed with other keys.
     """
-    data = _build_section(source, keys, overrides)
+    data = _build_data_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
-        raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
+        raise PointError(
+            f"data.{data.location_key()}: {data.location} is already packed; use it as it is"
+        )
     packed_keys = reading_options(data)
     target = out or Path("data") / f"{_default_name(data)}.packed"
     try:
@@ -95,7 +97,7 @@ def _check_overwrite(out: Path, keys: dict[str, Any] | None) -> None:
 
 
 def _allowed_keys(source: str) -> list[str]:
-    """Return the ``data`` keys that can be set when a source is packed.
+    """Return the ``data`` keys that can be set when a data set is packed.
 
     If the source is unknown, return the keys of all sources.
     """
@@ -110,7 +112,7 @@ def _allowed_keys(source: str) -> list[str]:
     return [key for key in keys if key != "source"]
 
 
-def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
+def _build_data_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
     values = {key: value for key, value in keys.items() if value is not None}
     problems: list[str] = []
     allowed = _allowed_keys(source)

@@ -21,7 +21,7 @@ from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
 MAX_BYTES = 2**30
-"""Maximum size in bytes of a file that is read into memory at once, also after decompression."""
+"""Maximum size in bytes of a file that is read into memory at once, after any decompression."""
 _TAR, _USTAR = slice(257, 262), b"ustar"
 
 
@@ -32,7 +32,7 @@ def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
     Libraries raise exceptions of many types if a file is damaged.
 
     Args:
-        file: the file, for the message.
+        file: path or name of the file, which the message contains.
         kind: expected kind of file, with an article: ``an .npz file``.
 
     Raises:
@@ -54,7 +54,7 @@ def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
 
     Args:
         path: the file.
-        max_bytes: maximum size after decompression; None for :data:`MAX_BYTES`.
+        max_bytes: maximum size in bytes after decompression; None for :data:`MAX_BYTES`.
 
     Raises:
         Exception: of any type, if the file is damaged, too large, or not a regular file.
@@ -102,7 +102,7 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes] | gzip.GzipFile]] = {
 def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Check that an array of an .npz file fits into memory.
 
-    The compressed file may be 1,000 times smaller than the array.
+    The array can be 1,000 times larger than the file, because the file can be compressed.
 
     Raises:
         PointError: the array does not fit.

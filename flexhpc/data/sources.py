@@ -1,4 +1,4 @@
-"""Open the source of a point from its ``data`` section: a packed file or the original files."""
+"""Open the samples of a point's ``data`` section, from a packed file or the original files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flexhpc.errors import PointError
 
 
 def reading_options(data: Data) -> dict[str, Any]:
-    """Return the values of the keys that determine how samples are read; omit values of None."""
+    """Return the keys that determine how samples are read, with their values; omit None values."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -30,7 +30,7 @@ def open_source(data: Data, seed: int) -> Source:
     """Open the samples of a ``data`` section, from a matching packed file if there is one.
 
     Raises:
-        PointError: the data is missing, unreadable, of the wrong shape, or was packed with
+        PointError: the data is missing or unreadable, has the wrong shape, or was packed with
             different keys.
     """
     return _open_packed(data) or open_original_files(data, seed)
@@ -40,7 +40,7 @@ def open_original_files(data: Data, seed: int) -> Source:
     """Open the samples of a ``data`` section without searching for a packed file.
 
     Raises:
-        PointError: the data is missing, unreadable or of the wrong shape.
+        PointError: the data is missing or unreadable, or has the wrong shape.
     """
     open_data = load_implementation(data)
     return _apply_size_and_colour(open_data(data, seed) if data.seeded else open_data(data), data)
@@ -56,8 +56,8 @@ def open_image_set(data: ImageSet) -> Source:
 def _open_packed(data: Data) -> Source | None:
     """Open the packed file that matches a ``data`` section; return None if there is none.
 
-    A packed file at ``data.location`` must match. If there is none, the first matching file
-    SOURCE.packed in the folders to search is opened.
+    If ``data.location`` is a packed file, it is opened, or PointError is raised if it does not
+    match. Otherwise, the first matching file SOURCE.packed in the folders to search is opened.
     """
     if data.seeded:
         return None
@@ -75,7 +75,7 @@ def _open_packed(data: Data) -> Source | None:
 
 
 def _describe_mismatch(packed_keys: dict[str, Any], data: Data) -> str | None:
-    """Describe how a packed file's keys differ from a section; return None if they match."""
+    """Describe the first difference between packed keys and a section; None if they match."""
     required = reading_options(data)
     if "colour" not in packed_keys:
         required.pop("colour", None)
@@ -101,9 +101,9 @@ def _apply_size_and_colour(source: Source, data: Data) -> Source:
     train = with_size_and_colour(source.train, side, colour)
     original_test = source.test  # capturing ``source`` could keep all samples in memory
 
-    def test() -> Split | None:
+    def test_split() -> Split | None:
         split = original_test()
         return with_size_and_colour(split, side, colour) if split is not None else None
 
     summary = source.summary if train is source.train else None
-    return replace(source, train=train, test=test, summary=summary)
+    return replace(source, train=train, test=test_split, summary=summary)

@@ -39,7 +39,7 @@ _downloads: ContextVar[bool] = ContextVar("downloads", default=True)
 
 
 def folders_to_search(source: str, root: str | None) -> list[Path]:
-    """Return the folders in which a data set is searched, in order of priority."""
+    """Return the folders that are searched for a data set, in order of priority."""
     if root is not None:
         return [Path(root).expanduser()]
     folders = [Path("data")]
@@ -55,9 +55,10 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
 
 
 def default_folder_settings() -> tuple[str | None, ...]:
-    """Return the working directory and environment variables that determine the folders to search.
+    """Return the settings that determine the default folders to search for data.
 
-    The working directory is None if it was removed; a variable is None if it is not set.
+    These are the working directory (None if it was removed) and the values of two environment
+    variables (None if not set).
     """
     try:
         working_directory = os.getcwd()
@@ -70,16 +71,16 @@ def default_folder_settings() -> tuple[str | None, ...]:
 def find_or_download(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path]:
-    """Return the paths of an image set's files; download the set with torchvision if necessary.
+    """Return the paths of an image data set's files; download a missing set with torchvision.
 
     Args:
-        source: name of the set.
+        source: value of ``data.source``.
         root: ``data.root``; None for the default folders.
         candidates: for each file, its possible paths relative to a root folder.
 
     Raises:
-        PointError: the set is not found; the message lists the folders searched and how to get the
-            data.
+        PointError: the set is not found; the message lists the folders searched and says how to get
+            the data.
     """
     if files := find_files(source, root, candidates):
         return files
@@ -106,7 +107,7 @@ def no_downloads() -> Iterator[None]:
 def find_files(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path] | None:
-    """Return the paths of the files of a data set; None if no folder contains all of them.
+    """Return the paths of the files of a data set, or None if no folder contains all files.
 
     ``candidates`` is as in :func:`find_or_download`.
     """
@@ -127,8 +128,8 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
     ignored.
 
     Raises:
-        PointError: the file is not found; the message lists the folders searched and how to get the
-            data.
+        PointError: the file is not found; the message lists the folders searched and says how to
+            get the data.
     """
     folders = folders_to_search(source, root)
     if root is not None and folders[0].is_file():
@@ -143,7 +144,7 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
 def not_found_error(
     source: str, folders: Sequence[Path], files: str, reason: str = ""
 ) -> PointError:
-    """Create the error for a missing data set: the folders searched and how to get the data."""
+    """Create an error that lists the folders searched for a data set and says how to get it."""
     searched = ", ".join(map(str, folders))
     return PointError(
         f"data.source: {source} was not found in {searched} (searched for {files}){reason}; get "

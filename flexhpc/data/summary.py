@@ -1,4 +1,4 @@
-"""Compute the moments and the fingerprint of a data set, and find identical samples."""
+"""Compute a data set's fingerprint, mean and standard deviation, and find identical samples."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def row_hashes(blocks: Blocks) -> NDArray[np.void]:
 
 
 def find_twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
-    """Return the ids of all samples that are identical to another sample, and their groups.
+    """Return the ids of all samples that are identical to another sample, and their group numbers.
 
-    Both arrays are int64 (m,), and the ids are ascending. Groups are numbered from 0. For speed,
-    hashes are compared in full only if their first halves are equal.
+    Both arrays are int64 (m,), and the ids are ascending. Identical samples have the same group
+    number, counted from 0. For speed, hashes are compared in full only if their first halves are
+    equal.
     """
     halves = hashes.view(np.uint64)[::2]
     _, group, sizes = np.unique(halves, return_inverse=True, return_counts=True)
@@ -74,7 +75,7 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
             if len(selected):
                 yield selected
 
-    def pixels() -> Iterator[Array]:
+    def pixel_blocks() -> Iterator[Array]:
         for block in selected_blocks():
             yield np.moveaxis(block, 1, -1).reshape(-1, block.shape[1])
 
@@ -82,7 +83,7 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
     if first.ndim == 4 and first.dtype == np.uint8:
         mean, deviation = _channel_moments(selected_blocks)
     elif first.ndim == 4:
-        mean, deviation = (m.reshape(-1, 1, 1) for m in _vector_moments(pixels))
+        mean, deviation = (m.reshape(-1, 1, 1) for m in _vector_moments(pixel_blocks))
     else:
         mean, deviation = _vector_moments(selected_blocks)
     return mean.astype(np.float32), deviation.astype(np.float32)
@@ -107,14 +108,14 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Pool the moments of all channels or features; return arrays of the original shape."""
+    """Pool the mean and standard deviation over all channels or features; keep the shapes."""
     common_mean = mean.astype(np.float64).mean()
     variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
     return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))
 
 
 def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
-    """Return the moments of uint8 images per channel.
+    """Return the mean and standard deviation of each channel of uint8 images.
 
     The sums are exact, so that the moments do not depend on the order of the images.
     """
@@ -134,7 +135,7 @@ def _channel_moments(blocks: Blocks) -> tuple[Array, Array]:
 
 
 def _vector_moments(blocks: Blocks) -> tuple[Array, Array]:
-    """Return the moments of vectors per feature; ignore NaN."""
+    """Return the mean and standard deviation of each feature of vectors; ignore NaN."""
     count: Array = np.zeros(1)
     total: Array = np.zeros(1)
     for block in blocks():

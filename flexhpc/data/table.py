@@ -1,4 +1,4 @@
-"""Read tables with a header: Parquet, or CSV (also as gzip, bzip2, xz, zip or tar)."""
+"""Read Parquet files, and CSV files with a header (also as gzip, bzip2, xz, zip or tar)."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MAX_CELLS = 2**30
-"""Maximum number of cells of a Parquet table. As float64 they take 8 GB, three times as much as the
-data set HIGGS."""
+"""Maximum number of cells of a Parquet table. As float64, they take 8 GB, three times as much
+as the data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns. pandas takes up to 2 ms per text column: a minute for the maximum."""
+"""Maximum number of columns. pandas takes up to 2 ms per text column, a minute in total."""
 
 
 def open_table(data: Table) -> Source:
@@ -38,8 +38,8 @@ def open_table(data: Table) -> Source:
     Classes are the sorted distinct values of the target column.
 
     Raises:
-        PointError: the file or a column does not exist, the file is unreadable, or the target does
-            not contain classes.
+        PointError: the file or a column does not exist, the file is unreadable or too large, or
+            the values of the target cannot be used as classes.
     """
     path = Path(data.path).expanduser()
     if not path.is_file():

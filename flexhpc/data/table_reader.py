@@ -1,4 +1,4 @@
-"""Read CSV files into pandas, and normalise the columns of tables of any file format."""
+"""Read CSV files with pandas, and normalise the columns of CSV and Parquet tables."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def read_csv(
     path: Path, max_columns: int, max_bytes: int | None = None,
     header: Literal["first row", "detect"] | None = "first row", **options: Any,
 ) -> pd.DataFrame:  # fmt: skip
-    """Read a CSV file, plain or compressed.
+    """Read a CSV file, which can be compressed.
 
     Args:
         path: the file.
         max_columns: maximum number of columns; checked before the file is parsed.
-        max_bytes: maximum size after decompression; None for
+        max_bytes: maximum size in bytes after decompression; None for
             :data:`flexhpc.data.raw_files.MAX_BYTES`.
-        header: ``first row``; None if the table has no header; or ``detect``: the first row is the
-            header unless its first cell is a number or missing.
+        header: ``first row``: the first row is the header; ``detect``: it is the header unless its
+            first cell is a number or missing; None: the table has no header.
         **options: further arguments of ``pandas.read_csv``.
 
     Raises:
@@ -48,7 +48,7 @@ def read_csv(
 
 
 def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
-    """Parse a CSV file with ``pandas.read_csv``; reject rows that are longer than the header."""
+    """Parse a CSV file with ``pandas.read_csv``; a row longer than the header is an error."""
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -64,13 +64,13 @@ def check_columns(path: Path, columns: int, max_columns: int) -> None:
     """Raise PointError if a table has more than ``max_columns`` columns."""
     if columns > max_columns:
         raise PointError(
-            f"{path}: has {columns:,} columns, maximum {max_columns:,}; remove some, "
+            f"{path}: has {columns:,} columns, but the maximum is {max_columns:,}; remove columns, "
             "or save the table as .npy (data.source: arrays)"
         )
 
 
 def _first_row(file: BinaryIO, comment: str | None) -> list[str]:
-    """Return the cells of the first row after blank lines and comments; read at most 4 MiB."""
+    """Return the cells of the first row, skipping blank lines and comments; read at most 4 MiB."""
     start = file.read(_MAX_ROW_BYTES)
     file.seek(0)
     text = start.decode("utf-8-sig", errors="replace")

@@ -43,11 +43,11 @@ _MAX_COLUMNS, _MAX_ROWS = 100, 600_000
 """Maximum numbers of columns and rows of a CSV file. The largest table is covtype, with 55 columns
 and 581,012 rows."""
 _MAX_BYTES = 2**28
-"""Maximum size of a table after decompression. The largest table, covtype, has 75 MB."""
+"""Maximum size of a table after decompression. The largest table, covtype, takes 75 MB."""
 _MAX_CELLS = 2**24
-"""Maximum number of cells of an Excel sheet. The sheet of credit has 750,000 cells."""
+"""Maximum number of cells of an Excel sheet. The sheet of ``credit`` has 750,000 cells."""
 _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
-"""Attribute with the position of a cell or row in an Excel sheet, such as r="AB12"."""
+"""XML attribute with the position of a cell or row in an Excel sheet, such as r="AB12"."""
 
 
 def open_known_table(data: KnownTable) -> Source:
@@ -79,7 +79,8 @@ def _open_covtype(root: str | None) -> Source:
     classes = np.arange(1, _COVTYPE_CLASSES + 1)
     if not len(labels) or not np.isin(labels, classes).all() or not np.isfinite(inputs).all():
         raise PointError(
-            f"{path}: labels must be 1 to {_COVTYPE_CLASSES}, and features must be finite numbers"
+            f"{path}: labels must be from 1 to {_COVTYPE_CLASSES}, and features must be finite "
+            "numbers"
         )
     return Source(
         name=f"covtype {path}",
@@ -92,8 +93,8 @@ def _open_covtype(root: str | None) -> Source:
 def _read_covtype_cache(path: Path) -> tuple[Array, Array]:
     """Return the inputs and labels that scikit-learn's fetch_covtype has cached.
 
-    Inputs are float32 (n, 54), labels are int32 (n,). The two files are samples_py3 (``path``) and
-    targets_py3.
+    Inputs are float32 (n, 54), labels are int32 (n,). The inputs are read from ``path``
+    (samples_py3 or samples), and the labels from targets_py3 or targets in the same folder.
     """
     content = _read_joblib(path)
     # The values follow a pickle of dtype and shape, which is shorter than a row.
@@ -117,10 +118,12 @@ def _parse_joblib_array(
 ) -> Array:
     """Extract the array from the content of a joblib file.
 
-    The content is a pickle of dtype and shape, then the values, then one byte. The pickle is not
-    loaded, because that could run code. It is only searched for the expected dtype and shape.
+    The content consists of a pickle of dtype and shape, the values and one byte, in this order. The
+    pickle is not loaded, because loading could run code. It is only searched for the expected dtype
+    and shape.
     """
-    with convert_read_errors(path, f"scikit-learn's cache of covtype, an array of {dtype} {shape}"):
+    kind = f"scikit-learn's cache of covtype, an array of dtype {dtype} and shape {shape}"
+    with convert_read_errors(path, kind):
         start = len(content) - 1 - math.prod(shape) * dtype.itemsize
         pickle_bytes = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without PROTO, BINPUT and STOP
@@ -135,7 +138,7 @@ def _open_adult(root: str | None) -> Source:
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), path)
 
-    def test() -> Split | None:
+    def test_split() -> Split | None:
         for file in path.parent.glob("*"):
             if file.name.lower() == "adult.test":
                 frame, labels = _read_adult(file)
@@ -146,7 +149,7 @@ def _open_adult(root: str | None) -> Source:
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
         train=Split.from_arrays(encoding.encode(frame, path), labels),
-        test=test,
+        test=test_split,
         scaled=encoding.scaled,
     )
 
@@ -219,10 +222,10 @@ def _read_excel(path: Path) -> pd.DataFrame:
 
 
 def _check_sheets(path: Path) -> None:
-    """Raise ValueError if an .xlsx file exceeds the maximum size or number of cells.
+    """Raise ValueError if an .xlsx file is too large or a sheet has too many cells.
 
-    The Excel reader allocates all cells up to the last one, and aborts the process if memory runs
-    out.
+    This is checked because the Excel reader allocates memory for all cells up to the last one, and
+    aborts the process if memory runs out.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:

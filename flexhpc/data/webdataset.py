@@ -15,15 +15,18 @@ from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
-"""Pattern of an integer label, with at most 18 digits so that it fits into int64. If a label does
-not match, all labels are read as text."""
+"""Pattern of an integer label, with at most 18 digits so that it fits into int64. If any label does
+not match, all labels are treated as text."""
 
 
 def open_webdataset(data: WebDataset) -> Source:
-    """Open tar files of images, sorted by name: uint8 (n, 3, height, width).
+    """Open the images in a tar file or a folder of tar files: uint8 (n, 3, height, width).
+
+    The tar files of a folder are read in the order of their names.
 
     Raises:
-        PointError: the file does not exist, or a sample has no image or no class.
+        PointError: a file is missing or unreadable, or a sample does not have one image and one
+            class.
     """
     path = Path(data.path).expanduser()
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
@@ -36,7 +39,7 @@ def open_webdataset(data: WebDataset) -> Source:
     keys: dict[str, list[str]] = {"class": [], "image": []}
     texts: list[str] = []
     for file in files:
-        for name, suffix, content in _members(file, {target, *image_suffixes}, {target}):
+        for name, suffix, content in _iterate_members(file, {target, *image_suffixes}, {target}):
             keys["class" if suffix == target else "image"].append(f"{file}/{name}")
             if suffix == target:
                 texts.append(content.decode(errors="replace").strip())
@@ -57,7 +60,7 @@ def open_webdataset(data: WebDataset) -> Source:
 
     def images() -> Iterator[NamedImage]:
         for file in files:
-            for name, suffix, content in _members(file, image_suffixes, image_suffixes):
+            for name, suffix, content in _iterate_members(file, image_suffixes, image_suffixes):
                 yield f"{file}/{name}{suffix}", content
 
     numbers = all(_NUMBER.fullmatch(text) for text in texts)
@@ -66,7 +69,7 @@ def open_webdataset(data: WebDataset) -> Source:
     return image_source(f"webdataset {path}", train, lambda: None, data.side)
 
 
-def _members(
+def _iterate_members(
     file: Path, suffixes: Set[str], read_suffixes: Set[str]
 ) -> Iterator[tuple[str, str, bytes]]:
     """Yield the key, suffix and content of every member whose suffix is in ``suffixes``.

@@ -11,10 +11,10 @@ class Backend(ABC):
     """Starts and monitors the workers of a sweep, on this machine or on a cluster.
 
     Attributes:
-        workers_share_points: whether every worker may claim any free point. Progress on any point
-            then resets the number of assignments of all points.
+        workers_share_points: whether every worker is allowed to claim any free point. If so,
+            progress on one point resets the number of assignments of all points.
         stops_with_sweep: whether the workers stop when the sweep is interrupted.
-        max_assignments: maximum number of times that a point without progress is assigned.
+        max_assignments: maximum number of times that a point is assigned without making progress.
         image: container image of the workers; None without a container.
     """
 
@@ -33,10 +33,10 @@ class Backend(ABC):
 
     @abstractmethod
     def has_worker_for(self, point_id: str) -> bool:
-        """Return whether a running or queued worker may measure this point."""
+        """Return whether a running or queued worker is allowed to measure this point."""
 
     def has_crashed_worker(self) -> bool:
-        """Return whether a worker has crashed, so that new workers would probably crash too."""
+        """Return whether a worker has crashed; if so, new workers would probably crash too."""
         return False
 
     @abstractmethod
@@ -44,15 +44,15 @@ class Backend(ABC):
         """Start workers for these points; return False if the caller should retry later."""
 
     def queued_points(self) -> Mapping[str, str]:
-        """Return the ids of the queued points, mapped to the reason why each point waits."""
+        """Return a mapping from the id of each queued point to its reason for waiting."""
         return {}
 
     @abstractmethod
     def log_path(self, point_id: str) -> str:
-        """Return the path of this point's log or of the folder with all logs; empty if unknown."""
+        """Return the path of this point's log or of the folder of all logs; '' if unknown."""
 
     def warning(self) -> str:
-        """Return a warning about the state of the workers; an empty string if there is none."""
+        """Return a warning about the state of the workers; '' if there is no warning."""
         return ""
 
     @abstractmethod

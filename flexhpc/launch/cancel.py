@@ -21,10 +21,10 @@ _FORCE_AFTER = 60.0  # seconds
 
 
 def cancel_run(path: Path) -> tuple[str, bool]:
-    """Ask all workers of a run to stop; wait up to 90 s until no point is running or queued.
+    """Ask all workers of a run to stop, and wait up to 90 s until they have stopped.
 
     Pending tasks are removed from the queue immediately. Running tasks save the current probe and
-    exit; tasks that are still in the queue after 60 s are cancelled with scancel.
+    exit; tasks that are still running after 60 s are cancelled with scancel.
 
     Returns:
         A one-line summary, and whether all workers have stopped.
@@ -58,8 +58,8 @@ class _ArrayJobs:
 
     Attributes:
         removed: number of pending tasks that were removed from the queue so far.
-        unavailable: why a cluster could not be queried in the last call of :meth:`cancel`; empty if
-            all clusters responded.
+        unavailable: error message if a cluster did not respond in the last call of :meth:`cancel`;
+            otherwise empty.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -74,8 +74,8 @@ class _ArrayJobs:
         An array is skipped if all its points are measured, because its cluster may no longer exist.
 
         Args:
-            measured: ids of the points that are measured.
-            pending_only: whether to cancel only pending tasks, and let running tasks continue.
+            measured: ids of the points whose measurement has finished.
+            pending_only: whether to cancel only pending tasks, not running tasks.
         """
         remaining = 0
         self.unavailable = ""
@@ -95,7 +95,7 @@ class _ArrayJobs:
     def _cancel_on_cluster(
         self, slurm: Slurm, records: list[ArrayRecord], pending_only: bool
     ) -> int:
-        """Cancel the tasks of these arrays; return the number of tasks that were not pending."""
+        """Cancel the tasks of the arrays; return the number of tasks that were not pending."""
         queue = slurm.query_queue()
         records = [record.find_job_id(queue) for record in records]
         tasks_by_job = {

@@ -25,9 +25,9 @@ _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")
 
 
 def point_count_and_cost_bound(spec: Path) -> tuple[int, int | None]:
-    """Return the number of points of a spec and an upper bound on their cost (sample passes).
+    """Return a spec's number of points and an upper bound on their total cost (sample passes).
 
-    The bound is None if the cost has no bound, or if the data must be read to compute the bound.
+    The bound is None if there is no bound, or if it cannot be computed without reading the data.
 
     Raises:
         InputError: the spec is invalid.
@@ -57,7 +57,7 @@ def cost_line(spec: Path) -> str:
     return f"# Cost: {count} points; {reason}, so the cost has no known bound."
 
 
-def with_updated_costs(path: Path) -> str:
+def text_with_updated_costs(path: Path) -> str:
     """Return the text of a spec or Markdown file, with all cost bounds updated."""
     text = path.read_text()
     if path.suffix == ".md":
@@ -73,7 +73,7 @@ def with_updated_costs(path: Path) -> str:
 def main() -> None:
     """Update the files named on the command line; print the paths of the files that changed."""
     for path in map(Path, sys.argv[1:]):
-        text = with_updated_costs(path)
+        text = text_with_updated_costs(path)
         if text != path.read_text():
             write_atomic(path, text)
             print(path)

@@ -23,8 +23,8 @@ class ForkedWorker:
     Attributes:
         server: the server that forks the worker.
         processes: number of processes of the worker.
-        identities: process id and start time of each process that was started, by process id.
-        exit_statuses: exit status of each process that has ended, by process id.
+        identities: maps the id of each started process to its process id and start time.
+        exit_statuses: maps the id of each process that has ended to its exit status.
     """
 
     def __init__(self, server: ForkServer, processes: int) -> None:
@@ -57,7 +57,7 @@ class ForkedWorker:
 class ForkServer:
     """Child process that forks workers.
 
-    All sweeps of this process share one server, because its imports take seconds.
+    All sweeps in one Python process share one server, because its imports take seconds.
 
     Args:
         log: file to which the stderr of the server is appended.
@@ -82,7 +82,7 @@ class ForkServer:
 
     @classmethod
     def of_this_process(cls, log: Path) -> ForkServer:
-        """Return the running server of this process, or start one that logs to ``log``."""
+        """Return the fork server of this process; start one with log file ``log`` if necessary."""
         if cls._current is None or not cls._current.is_alive():
             cls._current = cls(log)
         return cls._current
@@ -111,7 +111,7 @@ class ForkServer:
                     worker.exit_statuses[event.pid] = event.status
 
     def _close(self) -> None:
-        """Let the server start all requested workers and exit; the workers outlive it."""
+        """Let the server start all requested workers and exit; the workers continue to run."""
         if not self._workers:
             self._process.kill()
         self._requests.close()

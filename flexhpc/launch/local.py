@@ -16,11 +16,11 @@ from flexhpc.worker.task import PROBES_AT_ONCE, TASK_FILE, WORKER_GPU
 
 
 class LocalBackend(Backend):
-    """Local workers of one launch; each claims any free point of the run.
+    """Local workers of one launch; each worker can claim any free point of the run.
 
     Args:
-        folder: folder of the launch, with the logs and the task file.
-        profile: the profile, which sets the number of workers and of processes per worker.
+        folder: folder of the launch, which contains the logs and the task file.
+        profile: determines the number of workers and the number of processes per worker.
     """
 
     workers_share_points = True
@@ -39,15 +39,15 @@ class LocalBackend(Backend):
     def poll(self) -> None:
         """Update the state of the workers.
 
-        The state does not change between two calls. Otherwise, a worker that finishes its point
-        after the statuses were read would count as ended, but its point as unfinished.
+        The state does not change between two calls. Otherwise, if a worker finished its point after
+        the statuses were read, the worker would count as ended, but the point as unfinished.
         """
         for server in {worker.server for worker in self._workers}:
             server.poll()
         self._running = {worker for worker in self._workers if worker.is_running()}
 
     def has_worker_for(self, point_id: str) -> bool:
-        """Return whether any worker is running, because every worker may claim any free point."""
+        """Return whether any worker is running; every worker can claim any free point."""
         return self.has_workers()
 
     def has_workers(self) -> bool:
@@ -55,7 +55,7 @@ class LocalBackend(Backend):
         return bool(self._running)
 
     def has_crashed_worker(self) -> bool:
-        """Return whether any worker that the last call of :meth:`start` started has failed."""
+        """Return whether any worker from the last call of :meth:`start` has failed."""
         return any(not worker.succeeded() for worker in set(self._workers) - self._running)
 
     def start(self, points: Sequence[str]) -> bool:
@@ -88,9 +88,9 @@ class LocalBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the folder of all logs, because a point is not assigned to a specific worker."""
+        """Return the folder of all logs, because any worker can measure the point."""
         return str(self.folder)
 
     def summary(self) -> str:
-        """Return the number of workers that were started, as text."""
+        """Return a text with the number of workers that were started last."""
         return f"{len(self._workers)} workers started"

@@ -29,7 +29,7 @@ _MAX_ROWS = 40
 def make_plan(
     spec: Path, overrides: Sequence[str], runs: Path, profile: Path | None, *, count_params: bool
 ) -> dict[str, Any]:
-    """Return the plan of a sweep as JSON-serializable values; nothing is started or written.
+    """Return the plan of a sweep as a JSON-serializable dict; nothing is started or written.
 
     With ``count_params``, the trainable parameters of each point are counted.
 
@@ -62,7 +62,7 @@ def make_plan(
     listed = {status.point.id for status in statuses}
     further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
     open_rows = [row for row in rows if row["state"] != "done"]
-    layout = _layout(settings, [row["id"] for row in open_rows])
+    layout = _worker_layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max((round_size(p.search) for p in prepared.points), default=1)
     return {
         "name": prepared.run.name,
@@ -106,8 +106,8 @@ def _time_bound(
     return max(total / int(layout["workers"]), longest)
 
 
-def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
-    """Return the number and size of the workers or array jobs that a sweep would start."""
+def _worker_layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
+    """Return a dict of the number and size of the workers or array jobs of a sweep."""
     each = {
         "cluster": profile.cluster,
         "processes_per_node": profile.processes_per_node,
@@ -130,7 +130,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
 def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     """Return the array jobs for these points.
 
-    If the controller does not respond, SLURM's default limit on the size of an array is assumed.
+    If the SLURM controller does not respond, SLURM's default limit on the array size is assumed.
     """
     try:
         max_array = max_array_size(Slurm.of_profile(profile.slurm_conf), profile)
@@ -205,9 +205,9 @@ def count_text(number: int, noun: str) -> str:
 
 
 def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
-    """Return the largest cost bound of the arms of a point; None if any arm has no known bound.
+    """Return the largest cost bound of a point's arms; None if any arm has no known bound.
 
-    For ``doublings`` see :func:`cost_bound`.
+    ``doublings`` is as in :func:`cost_bound`.
     """
     info, tuned = processed_info(point.data), len(point.arms) > 1
     n_limit = point.data.n_max or (info.size if info else None)

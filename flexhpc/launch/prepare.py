@@ -32,10 +32,10 @@ class PreparedRun:
         run: the run folder.
         points: all points of the sweep, read from the existing frozen spec if ``is_unchanged``.
         frozen_spec: text of the frozen spec, with all defaults filled in.
-        request_hash: hash of the spec without defaults, and of custom code.
+        request_hash: hash of the spec without defaults and of the custom code.
         is_unchanged: whether the last launch of this run had the same ``request_hash``.
         compare: the comparisons that the spec requests.
-        edited_code: names of the custom code that has changed since the last launch of this run.
+        edited_code: import paths of custom code that has changed since the last launch of the run.
     """
 
     run: RunFolder
@@ -56,7 +56,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
     old and the new spec are kept.
 
     Raises:
-        InputError: the spec is invalid, or the path of the run contains a control character.
+        InputError: the spec is invalid, or the path of the run folder contains a control character.
     """
     sweep, points = load_points(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
@@ -85,7 +85,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
 
 
 def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
-    """Return the names of the custom code whose hash differs from the hash in the frozen spec."""
+    """Return the import paths of custom code that has a different hash in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
     previous = load_sweep(run.spec).frozen
@@ -111,7 +111,7 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
 
 
 def remove_partial_claims(run: RunFolder) -> None:
-    """Remove partially written claim files of killed processes; ignore errors."""
+    """Remove temporary claim files that killed processes left behind; ignore OSError."""
     with contextlib.suppress(OSError), FileLock(run.lock):
         for path in run.temporary_claim_files():
             path.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def _user_name() -> str:
 def _git_commit() -> str | None:
     """Return the Git commit of flexhpc's checkout, or None if flexhpc does not run from a checkout.
 
-    The commit ends in + if files of the checkout were modified.
+    The returned text ends in + if files of the checkout were modified.
     """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():  # git would report a repository that contains the venv

@@ -48,7 +48,7 @@ def time_limit_minutes(time: int | str) -> int:
     return math.ceil(seconds / 60)
 
 
-def _checked_time(time: int | str) -> int | str:
+def _validate_time_limit(time: int | str) -> int | str:
     time_limit_minutes(time)
     return time
 
@@ -67,7 +67,8 @@ class Profile(Section):
     cluster: str
     """Where the workers run."""
     processes_per_node: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes per node that train one point together (data parallel); each uses one GPU."""
+    """Number of processes per node that train one point together (data parallel); each process uses
+    one GPU."""
     cpus_per_process: Count = 1
     """CPU threads of each process; training is very slow if all processes of a machine together
     have more threads than the machine has cores."""
@@ -143,7 +144,7 @@ class SlurmProfile(Profile):
     """Quality of service."""
     constraint: str | None = None
     """Required node features, for example `a100|h100`."""
-    time: Annotated[int | str, AfterValidator(_checked_time)] | None = None
+    time: Annotated[int | str, AfterValidator(_validate_time_limit)] | None = None
     """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; a task that needs more time saves
     its state and is requeued."""
     mem_gb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
@@ -156,15 +157,15 @@ class SlurmProfile(Profile):
     """Maximum number of tasks that run at the same time, over all arrays of the sweep; without this
     key, there is no limit."""
     max_array: Count | None = None
-    """Maximum number of tasks in one array, for sites that limit how many jobs a user submits."""
+    """Maximum number of tasks in one array, for sites that limit the number of jobs per user."""
     points_per_task: Count = 1
     """Number of points that one task measures in sequence; if each point takes little time, a
-    higher number reduces the time in the queue."""
+    higher number reduces the total time in the queue."""
     setup: list[str] = Field(default_factory=list)
     """Shell commands that each task runs before it starts Python, such as `module load cuda` or
     `export FLEXHPC_DATA=/data`."""
     sbatch: dict[Option, str | int | float | bool] = Field(default_factory=dict)
-    """Further sbatch options, by their long names, such as `{mail-type: FAIL, exclude: node7}`."""
+    """Further sbatch options with their long names, such as `{mail-type: FAIL, exclude: node7}`."""
     container: Container | None = None
     """Container in which the tasks run."""
     python: str | None = None
@@ -176,7 +177,8 @@ class SlurmProfile(Profile):
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
     """Maximum number of times that a task is requeued, after preemption or at its time limit."""
     slurm_conf: str | None = None
-    """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
+    """Path of slurm.conf; without this key, the system default is used. The environment variable
+    SLURM_CONF takes precedence."""
 
     def check(self) -> Problems:
         yield from super().check()
@@ -199,7 +201,7 @@ class SlurmProfile(Profile):
 
     @property
     def cpus_per_task(self) -> int:
-        """CPU cores to request for each process that srun starts."""
+        """Number of CPU cores to request for each process that srun starts."""
         return self.cpus_per_process * (self.probes_at_once or 1)
 
     @property
@@ -209,7 +211,7 @@ class SlurmProfile(Profile):
 
     @property
     def stop_before_or_default(self) -> float:
-        """Value of ``stop_before`` in seconds; its default if the key is not set."""
+        """Value of ``stop_before`` in seconds, or its default if the key is not set."""
         if self.stop_before is not None:
             return self.stop_before
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)

@@ -25,7 +25,7 @@ _MAX_BAR_WIDTH = 32
 
 
 class ProgressView:
-    """Display of a sweep: a live table in a terminal, one line per finished point otherwise."""
+    """Progress display: a live table in a terminal, otherwise one line per finished point."""
 
     def __init__(self, console: Console, name: str) -> None:
         self.console, self.name = console, name
@@ -48,7 +48,7 @@ class ProgressView:
     def update(
         self, statuses: Sequence[PointStatus], note: str = "", decisions: Sequence[Decision] = ()
     ) -> None:
-        """Show the status of all points, a note and the comparisons that set ``decide``."""
+        """Show the status of all points, a note, and the comparisons with the key ``decide``."""
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:

@@ -1,4 +1,4 @@
-"""Estimate the remaining time of a sweep from the points that it has finished."""
+"""Estimate the remaining time of a sweep from the times of its finished points."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MIN_REMAINING = 0.25
 def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     """Estimate a range for the remaining seconds of a sweep; return None until two points are done.
 
-    The total time of each unfinished point is drawn from the times of the finished points that
-    differ from the point only in the seed, or from the times of all finished points if there are no
-    such points. The range is from the 10% to the 90% quantile of 200 draws. The estimate is too low
-    if the points that take longest are measured last.
+    The total time of each unfinished point is drawn at random from the times of the finished points
+    that differ from the point only in the seed, or from the times of all finished points if there
+    are no such points. The range is from the 10% to the 90% quantile of 200 draws. The estimate is
+    too low if the points that take longest are measured last.
     """
     finished = [s for s in statuses if s.state == "done" and _training_seconds(s) > 0]
     if len(finished) < _MIN_FINISHED:
@@ -62,7 +62,7 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | N
 
 
 def _training_seconds(status: PointStatus) -> float:
-    """Return the time (seconds) that a point has trained, including the current probe."""
+    """Return the training time (seconds) of a point so far, including the current probe."""
     finished = sum(run.seconds for run in status.record.training_runs) if status.record else 0.0
     return finished + float(status.progress.get("elapsed", 0.0))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.launch.cost_line import bound_text, with_updated_costs
+from flexhpc.launch.cost_line import bound_text, text_with_updated_costs
 from flexhpc.launch.plan import make_plan
 from tests.conftest import REPOSITORY
 
@@ -19,7 +19,9 @@ FIGURES = REPOSITORY / "docs" / "figures.md"
 
 @pytest.mark.parametrize("path", [*SPECS, FIGURES], ids=lambda path: path.stem)
 def test_costs_are_up_to_date(path: Path) -> None:
-    assert with_updated_costs(path) == path.read_text(), "run: python -m flexhpc.launch.cost_line"
+    assert text_with_updated_costs(path) == path.read_text(), (
+        "run: python -m flexhpc.launch.cost_line"
+    )
 
 
 def test_figures_page_links_to_all_specs_with_a_cost() -> None:
@@ -39,12 +41,12 @@ def test_only_outdated_costs_are_updated(tmp_path: Path) -> None:
     line = f"# Cost: {len(plan['points'])} points, at most {bound} sample passes."
     assert line in current
     spec.write_text(current.replace(line, "# Cost: 7 points, at most 1.0e3 sample passes."))
-    assert with_updated_costs(spec) == current
+    assert text_with_updated_costs(spec) == current
     page.write_text("| [classes](../sweeps/classes.yaml) (1.0e3) | (1.0e3) |\n")
     expected = f"| [classes](../sweeps/classes.yaml) ({bound}) | (1.0e3) |\n"
-    assert with_updated_costs(page) == expected
+    assert text_with_updated_costs(page) == expected
     without_cost = REPOSITORY / "sweeps" / "quickstart.yaml"
-    assert with_updated_costs(without_cost) == without_cost.read_text()
+    assert text_with_updated_costs(without_cost) == without_cost.read_text()
 
 
 @given(st.integers(1, 10**15))

@@ -118,7 +118,7 @@ def test_too_many_columns_or_cells_are_rejected(
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(text.encode()))
     for name in ("t.csv", "t.csv.gz"):
         assert error_message(tmp_path, f"source: table, path: '{{}}/{name}', target: y") == (
-            f"{tmp_path}/{name}: has 100,001 columns, maximum 32,768; remove some, "
+            f"{tmp_path}/{name}: has 100,001 columns, but the maximum is 32,768; remove columns, "
             "or save the table as .npy (data.source: arrays)"
         )
     (tmp_path / "adult.data").write_text(text)
@@ -126,7 +126,7 @@ def test_too_many_columns_or_cells_are_rejected(
     monkeypatch.setattr("flexhpc.data.table._MAX_COLUMNS", 2)
     pd.DataFrame({"a": [1, 2], "b": [1, 2], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     parquet = "source: table, path: '{}/t.parquet', target: y"
-    assert "t.parquet: has 3 columns, maximum 2" in error_message(tmp_path, parquet)
+    assert "t.parquet: has 3 columns, but the maximum is 2" in error_message(tmp_path, parquet)
     monkeypatch.undo()
     monkeypatch.setattr("flexhpc.data.table._MAX_CELLS", 5)
     assert "too many cells: 2 rows x 3 columns" in error_message(tmp_path, parquet)
