@@ -12,12 +12,12 @@ ProgressMark = tuple[object, ...]
 
 
 class Scheduler:
-    """Starts workers for the points that are neither running nor assigned to an existing worker.
+    """Starts workers for the points that no existing worker measures or is allowed to measure.
 
-    If a worker exits before it claims its point, the point is assigned again, up to
-    ``backend.max_assignments`` times without progress. After a crash of any local worker, no point
-    is assigned again. If a worker dies after it has claimed its point, the claim counts the death,
-    and the key ``retries`` of the profile limits the number of deaths.
+    If a worker exits before it claims its point, the point is assigned again. Without progress, a
+    point is assigned at most ``backend.max_assignments`` times, or only once if a local worker has
+    crashed. If a worker dies after it has claimed its point, its death is counted in the claim,
+    and the profile key ``retries`` limits the number of deaths.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -25,11 +25,11 @@ class Scheduler:
         self._assigned: dict[str, tuple[ProgressMark, int]] = {}
 
     def assign_points(self, todo: Sequence[PointStatus]) -> bool:
-        """Start workers for the points without a worker.
+        """Start workers for the points that no existing worker is allowed to measure.
 
         Returns:
-            False if no point has a worker and no point can be assigned again, so that waiting is
-            useless.
+            False if no point has a worker and no worker can be started, so that there is nothing
+            to wait for.
         """
         free = self.points_without_worker(todo)
         common_mark = tuple(map(_progress_mark, todo)) if self.backend.workers_share_points else ()
@@ -42,7 +42,8 @@ class Scheduler:
         return bool(assignable) or len(free) < len(todo)
 
     def points_without_worker(self, todo: Sequence[PointStatus]) -> list[PointStatus]:
-        """Return the points that no worker is measuring and no existing worker may measure."""
+        """Return the points that are not being measured and that no existing worker is allowed to
+        measure."""
         return [
             status
             for status in todo
@@ -50,7 +51,7 @@ class Scheduler:
         ]
 
     def _assignments(self, point_id: str, marks: Mapping[str, ProgressMark]) -> int:
-        """Return how often the point was assigned since its last progress."""
+        """Return how many times the point was assigned since its last progress."""
         mark, count = self._assigned.get(point_id, ((), 0))
         return count if mark == marks[point_id] else 0
 

@@ -78,7 +78,7 @@ class SweepResult:
 
     Attributes:
         statuses: status of every point.
-        decisions: state of the comparisons that set ``decide`` and thus determine when the sweep
+        decisions: state of the comparisons with the key ``decide``, which determine when the sweep
             ends.
         interrupted: whether a stop was requested.
         jobs_continue: whether jobs of the sweep continue on the cluster after this process ends.
@@ -160,7 +160,7 @@ def make_backend(
     """Return the backend that runs the workers of a launch.
 
     Args:
-        interrupted: returns whether the user requested a stop.
+        interrupted: function that returns whether the user has requested a stop.
 
     Raises:
         InputError: SLURM, or the container, cannot be used from this machine.
@@ -224,8 +224,8 @@ def run_sweep(
         report: called to write the report when the sweep ends without an interruption. Tracking is
             still active, so that the report is also logged to MLflow. During this call, SIGINT and
             SIGTERM raise KeyboardInterrupt, which ``report`` must handle.
-        meanwhile: iterator that runs one short step of background work per item. One step runs
-            after each poll of the backend if a core of this machine is idle.
+        meanwhile: iterable that runs one short step of background work for each item taken from
+            it. One item is taken after each poll of the backend if a core of this machine is idle.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -271,7 +271,7 @@ def run_sweep(
                     note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
                     if backend.stops_with_sweep and not has_started:
                         note = note or "starting workers ..."
-                    displayed = [_retried_as_waiting(s, launch) for s in statuses]
+                    displayed = [_reset_earlier_failure(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
                     finished_ids |= {s.point.id for s in statuses if _is_finished(s, launch)}
                     ids = {s.point.id for s in statuses} if selection is None else selection.keys()
@@ -307,12 +307,12 @@ def run_sweep(
 def _select_points(
     reader: StatusReader, prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
-    """Return the state of the comparisons that set ``decide``, and the points that they need next.
+    """Return the state of the comparisons that set ``decide``, and the points to measure next.
 
-    The points are None if no comparison sets ``decide``; for their format see
-    ``TaskFile.selection``. If the next round needs fewer points than the throttle of the profile,
-    points of the following round are added until the throttle is reached. The selection of
-    ``reader`` is replaced.
+    The points have the format of ``TaskFile.selection``; they are None if no comparison sets
+    ``decide``. If the next round needs fewer points than the throttle of the profile, points of the
+    following round are added until the throttle is reached. The points are also selected in
+    ``reader``.
     """
     requests = [c for c in prepared.compare if c.decide]
     if not requests:
@@ -321,7 +321,7 @@ def _select_points(
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
     reader.select({})
-    statuses = [_retried_as_waiting(status, launch) for status in reader.read_all()]
+    statuses = [_reset_earlier_failure(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
     for decision in decisions:
@@ -357,7 +357,7 @@ def _stop_workers(
     signals: _StopSignals,
     stop_file: Path,
 ) -> None:
-    """Ask the workers to save and exit; wait up to 120 s, or until a second signal."""
+    """Ask the workers to save their state and exit; wait up to 120 s, or until a second signal."""
     with contextlib.suppress(OSError):
         stop_file.touch()
     end = time.monotonic() + _STOP_WITHIN
@@ -369,7 +369,7 @@ def _stop_workers(
 
 
 def _add_log_path(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
-    """Add the log path in this launch to the status of a point that is not measured."""
+    """Add the path of the log of this launch to the status, unless the point is measured."""
     if status.state == "done" or (status.log and status.launch == launch):
         return status
     return replace(status, log=backend.log_path(status.point.id) or status.log)
@@ -380,8 +380,8 @@ def _is_finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
-    """Return the status, as ``waiting`` if the point failed in an earlier launch."""
+def _reset_earlier_failure(status: PointStatus, launch: str) -> PointStatus:
+    """Return the status, with the state ``waiting`` if the point failed in an earlier launch."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
 

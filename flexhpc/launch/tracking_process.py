@@ -19,14 +19,14 @@ _SYNC_TIMEOUT = 15.0  # seconds
 def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
     """Run a process that logs to MLflow during a ``with`` block; wait for its exit after the block.
 
-    During this wait, the process is killed if the user presses Ctrl-C again, if the server still
-    does not respond after 15 s, or if the run folder was moved.
+    During this wait, the process is killed if the user requests a stop (for example with Ctrl-C),
+    if the server still does not respond after 15 s, or if the run folder was moved or removed.
 
     Args:
         task: content of the task file of the launch.
-        uri: URI of an MLflow server; the text ``none`` disables tracking. By default, a database in
-            the run folder is used.
-        interruptions: returns how often the user has requested a stop.
+        uri: URI of an MLflow server, ``"none"`` to disable tracking, or None to use a database in
+            the run folder.
+        interruptions: function that returns how many times the user has requested a stop.
     """
     if uri == "none":
         yield

@@ -1,1 +1,1 @@
-"""Measure a point by connecting search, training and store."""
+"""Measure a point: search for its EMC, train the probes and store the results."""

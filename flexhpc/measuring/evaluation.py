@@ -29,7 +29,7 @@ _BINS = 15
 
 
 def evaluation_size(config: Evaluate, samples: Samples) -> int:
-    """Return the number of training samples of an evaluation, which may exceed ``n_max``.
+    """Return the number of training samples of an evaluation; ``data.n_max`` does not limit it.
 
     Raises:
         PointError: the data set has fewer samples than ``evaluate.n``.
@@ -46,9 +46,10 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 def evaluation_procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from the settings of the probes.
 
-    If ``evaluate`` has a budget, it replaces the budget of the probes, even if the units differ.
-    The new budget is not extended, and a cosine schedule spans it. Training still stops at a
-    plateau. The gradient and curvature gates are off, because their metrics would not be used.
+    If ``evaluate`` sets a budget, this budget replaces the budget of the probes, even if their
+    units differ. It is not extended, and a cosine schedule spans all of it. With a constant
+    learning rate, training may stop earlier, at a plateau. The gradient and curvature gates are
+    off, because their metrics would not be used.
     """
     gates_off = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=gates_off)}
@@ -64,15 +65,15 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Train a point's model as its ``evaluate`` section specifies, and evaluate it on the test set.
 
-    The training run starts from scratch and stops under the same conditions as a probe, in
-    particular as soon as all samples are fitted. Its subset is drawn independently of the subsets
-    of the probes. If ``evaluate.n`` is increased, the new subset contains the previous subset.
+    The training run does not continue a probe. Like a probe, it stops as soon as all samples are
+    fitted. Its subset is drawn independently of the subsets of the probes. If ``evaluate.n`` is
+    increased, the new subset contains the previous subset.
 
     Args:
         point: the point, with an ``evaluate`` section.
         samples: data of the point.
-        stage: number of times that the budget of the probes is doubled; without effect if
-            ``evaluate`` has a budget.
+        stage: number of times that the budget of the probes is doubled; has no effect if
+            ``evaluate`` sets a budget.
         checkpoint: path of the training checkpoint; None for no checkpoint.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
@@ -125,9 +126,10 @@ def evaluate(
 def metrics_on_test_set(
     network: nn.Module, test: TestSet, device: torch.device
 ) -> dict[str, float]:
-    """Return accuracy, loss and calibration error of a network on a test set, in eval mode.
+    """Return accuracy, loss and calibration error of a network on a test set.
 
-    If any logit of a sample is not finite, the sample counts as misclassified.
+    The network is set to eval mode. If any logit of a sample is not finite, the sample counts as
+    misclassified.
     """
     scores = logits_of(network, test, np.arange(len(test.labels)), device)
     labels = torch.from_numpy(test.labels)

@@ -1,4 +1,4 @@
-"""Measure a point; the only module that connects search, training and store."""
+"""Measure a point; the only module that connects the search, the training and the store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from flexhpc.store.status import has_precise_estimate
 from flexhpc.training import Callbacks, Group
 
 _MAX_STATE_BYTES = 4 * 2**30
-"""Maximum total size of the final states that are kept for a point, in bytes."""
+"""Maximum total size of the final training states that are kept for a point, in bytes."""
 
 
 def measure(
@@ -181,9 +181,9 @@ def assist(points: Mapping[str, Point], group: Group, should_stop: Callable[[], 
     """Take part in the training runs that rank 0 starts, until rank 0 calls :func:`dismiss`.
 
     Args:
-        points: points by id.
+        points: mapping from point id to point.
         group: process group, in which rank 0 calls :func:`measure`.
-        should_stop: returns whether this process must stop.
+        should_stop: function that returns whether this process must stop.
 
     Raises:
         PeerLost: another process of the group has died.
@@ -212,7 +212,7 @@ def dismiss(group: Group) -> None:
 
 
 def parameter_count(point: Point, samples: Samples) -> int:
-    """Return the number of trainable parameters of a point's network; 0 without a network."""
+    """Return the number of trained parameters of a point's network; 0 if it has no network."""
     if not isinstance(point.model, Network):
         return 0
     return count_parameters(point.model, samples.shape, samples.classes, device="cpu")

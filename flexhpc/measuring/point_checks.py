@@ -21,7 +21,7 @@ _ShapeAndClasses = tuple[tuple[int, ...], int]
 
 
 def check_points(points: Sequence[Point]) -> dict[str, bool]:
-    """Check data, models and trainers on this machine.
+    """Check the data, models and trainers of points on this machine.
 
     Data sets are opened, except for standard image sets, which a sweep may download. timm and
     custom models are built and run once on two samples of zeros, because the spec alone does not
@@ -29,14 +29,14 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     imported.
 
     Returns:
-        Mapping from each message to True for an error, or False for a warning. A missing UCI table
-        causes a warning, because it may exist on the machine that runs the sweep.
+        Mapping from each message to True if it is an error, or False if it is a warning. A missing
+        UCI table causes a warning, because the table may exist on the machine that runs the sweep.
     """
     problems: dict[str, bool] = {}
     checked: set[tuple[object, ...]] = set()
     shapes: dict[str, _ShapeAndClasses | None] = {}
 
-    def check(key: tuple[object, ...], call: Callable[[], object]) -> None:
+    def check_once(key: tuple[object, ...], call: Callable[[], object]) -> None:
         if key not in checked:
             checked.add(key)
             if message := _error_message(call):
@@ -44,7 +44,7 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
 
     for training in (point.training for point in points):
         if isinstance(training, CustomTrainer):
-            check((training.model_dump_json(),), training.custom_trainer.import_function)
+            check_once((training.model_dump_json(),), training.custom_trainer.import_function)
     for point in points:
         data, model = point.data, point.model
         source_key = data.model_dump_json(
@@ -65,7 +65,7 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
         shape, source_classes = shape_and_classes
         classes = _class_count(data, source_classes)
         key = (source_key, classes, model.model_dump_json())
-        check(key, partial(count_parameters, model, shape, classes))
+        check_once(key, partial(count_parameters, model, shape, classes))
     return problems
 
 
@@ -80,7 +80,7 @@ def _error_message(call: Callable[[], object]) -> str | None:
 
 
 def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
-    """Discard stderr, to which tracebacks of custom code are printed."""
+    """Return a context manager that discards stderr, where custom code prints its tracebacks."""
     return contextlib.redirect_stderr(io.StringIO())
 
 

@@ -1,4 +1,4 @@
-"""Concurrent probes of one point, each in a separate process on this machine."""
+"""Train several probes of one point concurrently, each in its own process on this machine."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class ProbePool:
         """Train probes of a point concurrently; return when all have finished.
 
         Args:
-            point: the point.
+            point: point to which the probes belong.
             probes: the probes to train.
-            checkpoint_path: returns the path of the checkpoint of a probe.
+            checkpoint_path: function that returns the path of the checkpoint of a probe.
             callbacks: see :class:`Callbacks`.
             on_record: called in this process with the record of each probe that has finished.
 
@@ -110,7 +110,7 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_error_rank)
+            raise min(errors, key=_error_priority)
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -140,8 +140,11 @@ def _report_progress(progress: dict[Child, dict[str, Any]], callbacks: Callbacks
         callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
-def _error_rank(error: Exception) -> int:
-    """Return the rank of an error; of several errors, the error with the lowest rank is raised."""
+def _error_priority(error: Exception) -> int:
+    """Return the priority of an error; 0 is the highest.
+
+    Of several errors, the first error with the highest priority is raised.
+    """
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 

@@ -55,9 +55,10 @@ class UnseenPredictions:
         self._correct = np.zeros(count, dtype=np.bool_)
 
     def record_predictions(self, network: nn.Module) -> dict[str, float]:
-        """Record which samples are predicted correctly; return an empty mapping of metrics.
+        """Record which samples of the set a network predicts correctly.
 
-        This method is an ``on_train_end`` callback.
+        This method is an ``on_train_end`` callback. It returns an empty dict because it computes no
+        metrics.
         """
         if len(self._ids):
             scores = logits_of(network, self._samples, self._ids, self._device)
@@ -65,7 +66,7 @@ class UnseenPredictions:
         return {}
 
     def predictions_outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return which samples outside a training subset were predicted correctly.
+        """Return which samples of the set that are not in ``subset`` were predicted correctly.
 
         Returns:
             The sorted sample ids, int64 (k,), and whether each sample was predicted correctly,

@@ -44,7 +44,7 @@ def run_training(
     """Train a point's model once on a subset of its samples.
 
     Args:
-        point: the point, for its model and training settings.
+        point: point that defines the model and the training settings.
         samples: the point's data.
         probe: ``n`` (size of the subset), ``repeat`` (index among the training runs with this n)
             and ``stage`` (number of times that the budget is doubled); its arm is ignored.
@@ -55,7 +55,8 @@ def run_training(
         subset_seed: seed of the subset; by default the subset seed of the probe.
 
     Returns:
-        The outcome, the global sample ids of the subset, int64 (n,), and the seeds.
+        The outcome of the training run; the global ids of the samples in the subset, int64 (n,);
+        and the seeds.
     """
     n, repeat = probe.n, probe.repeat
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
@@ -118,9 +119,9 @@ def _inputs_on_device(
     """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        Standardised float32 inputs and None; or, for uint8 images that would exceed
-        ``_MAX_FLOAT_BYTES`` as float32, the uint8 inputs with the mean and the standard deviation
-        that standardise them.
+        Standardised float32 inputs and None. For uint8 images that would exceed
+        ``_MAX_FLOAT_BYTES`` as float32, the uint8 inputs and a tuple of the mean and the standard
+        deviation with which to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
         pixels = samples.inputs.select_bytes(subset)
@@ -174,15 +175,18 @@ def run_probe(
 
 
 def final_state_path(checkpoint: Path) -> Path:
-    """Return the path of the final state, from which training continues with a larger budget."""
+    """Return the path of the final state that belongs to a checkpoint.
+
+    Training with a larger budget continues from the final state.
+    """
     return checkpoint.with_suffix(".final.ckpt")
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:
     """Choose an accelerator if one is available, else the CPU, and configure torch for it.
 
-    Call this function before any computation with torch, since it sets CUBLAS_WORKSPACE_CONFIG and
-    the number of threads.
+    Call this function before any computation with torch, because it sets CUBLAS_WORKSPACE_CONFIG
+    and the number of threads.
 
     Args:
         threads: number of CPU threads of torch.
@@ -223,9 +227,9 @@ def cpu_name() -> str:
 
 
 def machine_info(group: Group) -> dict[str, str]:
-    """Return host, device, number of processes, software versions and container image.
+    """Return a dict of host, device, number of processes, software versions and container image.
 
-    This information is stored with each probe; it does not affect the id of a point.
+    The dict is stored with each probe. It does not affect the id of a point.
     """
     device = group.device
     return {

@@ -16,10 +16,10 @@ from flexhpc.errors import Interrupted, PointError
 from flexhpc.training import Callbacks, Group, Outcome
 
 UNSUPPORTED = "no gates, no curves, no checkpoint inside a probe"
-"""Features that custom trainers do not support; stored in the record of each probe."""
+"""Features that custom trainers do not support; stored with each probe of a custom trainer."""
 _POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0
-"""Seconds between the time limit and SIGKILL, in which a trainer can print a traceback."""
+"""Seconds between the time limit and SIGKILL, during which a trainer can print a traceback."""
 
 
 def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcome:
@@ -53,7 +53,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
             reported = time.monotonic()
             callbacks.on_progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
         if callbacks.should_stop():
-            raise Interrupted("stop requested during a probe, which starts from scratch next time")
+            raise Interrupted("stop requested; the current probe starts from scratch next time")
 
     report_and_check_stop()
     in_this_process = call.trainer.name.startswith(f"{IN_PROCESS}:")

@@ -39,7 +39,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
         PointError: the network does not accept samples of this shape, or cannot be scaled or
             reparameterized as requested.
     """
-    plain = _build_plain(model, shape, classes)
+    plain = _build_without_reparameterization(model, shape, classes)
     if model.subspace is not None:
         return Subspace(plain, model.subspace.dims, model.subspace.projection)
     if model.low_rank is not None:
@@ -49,8 +49,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     return plain
 
 
-def _build_plain(model: Network, shape: Shape, classes: int) -> nn.Module:
-    """Build the network without its reparameterization; see :func:`build`."""
+def _build_without_reparameterization(model: Network, shape: Shape, classes: int) -> nn.Module:
     size = scaled_shape(model, shape)
     inner = build_family(resolve_size(model, shape, classes), size, classes)
     return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
@@ -59,18 +58,18 @@ def _build_plain(model: Network, shape: Shape, classes: int) -> nn.Module:
 def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
     """Return the exact number of trained parameters.
 
-    With ``subspace``, only the coordinates in the subspace are trained; with ``low_rank``, only the
-    entries of the low-rank factors; otherwise all trainable parameters of the network. The network
-    is built and run once, so that an unsupported shape is detected here and not in the middle of a
-    sweep.
+    With ``subspace``, only the coordinates in the subspace are trained. With ``low_rank``, only the
+    entries of the low-rank factors are trained. Otherwise, all trainable parameters of the network
+    are trained. The network is built and run once, so that an unsupported shape is detected here
+    and not in the middle of a sweep.
 
     Args:
         model: the ``model`` section.
         shape: shape of one sample.
         classes: number of outputs.
-        device: device on which the network runs. "meta" allocates no weights, but makes torch
-            import its compiler, which takes as long as importing torch; use "cpu" for a network
-            that is about to be trained.
+        device: device on which the network runs; always "cpu" for a custom network. "meta"
+            allocates no weights, but makes torch import its compiler, which takes as long as
+            importing torch; use "cpu" for a network that is about to be trained.
 
     Raises:
         PointError: the network does not accept samples of this shape, or cannot be scaled or
@@ -78,7 +77,7 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
     """
     device = _counting_device(model, device)
     plain = _build_for_count(model, shape, classes, device)
-    with torch.device(device), torch.no_grad(), _convert_errors(model, shape):
+    with torch.device(device), torch.no_grad(), _errors_as_point_error(model, shape):
         logits = plain(torch.zeros(2, *shape))
     if logits.shape[:2] != (2, classes):
         raise PointError(
@@ -92,11 +91,11 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
     """Return the number of bits of the trained parameters.
 
     A parameter has 64 bits if ``precision`` is fp64, and 32 bits otherwise, because training in
-    bf16 keeps the weights in fp32. With ``quantised``, an entry of a matrix has
-    ``quantised.bits`` bits; vectors are not quantised.
+    bf16 keeps the weights in fp32. With ``quantised``, each matrix entry has ``quantised.bits``
+    bits; vectors are not quantised.
 
     Args:
-        model: as for :func:`count_parameters`.
+        model: the ``model`` section.
         shape: shape of one sample.
         classes: number of outputs.
         precision: ``training.precision``.
@@ -133,13 +132,13 @@ def _build_for_count(model: Network, shape: Shape, classes: int, device: str) ->
 
     torch's random state is not changed.
     """
-    with torch.random.fork_rng([]), torch.device(device), _convert_errors(model, shape):
-        return _build_plain(model, shape, classes).eval()
+    with torch.random.fork_rng([]), torch.device(device), _errors_as_point_error(model, shape):
+        return _build_without_reparameterization(model, shape, classes).eval()
 
 
 @contextlib.contextmanager
-def _convert_errors(model: Network, shape: Shape) -> Iterator[None]:
-    """Convert exceptions in the ``with`` block to a PointError that rejects the shape."""
+def _errors_as_point_error(model: Network, shape: Shape) -> Iterator[None]:
+    """Convert an exception in the ``with`` block to a PointError about the shape of the samples."""
     try:
         with time_limit_as_point_error():
             yield

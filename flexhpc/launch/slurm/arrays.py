@@ -22,7 +22,7 @@ _FILE = "array.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord:
-    """Record of an array job, stored in its folder.
+    """Record of an array job, stored as ``array.json`` in the folder of the array.
 
     Attributes:
         folder: folder of the array, ``jobs/LAUNCH/array-NNN`` in the run folder.
@@ -53,17 +53,17 @@ class ArrayRecord:
         return record
 
     def find_job_id(self, queue: Queue) -> ArrayRecord:
-        """Store the job id if it is missing and the job name is in the queue.
+        """Look up a missing job id by the job name in the queue, and write it to the record.
 
         Returns:
-            The record, with the job id if it is known.
+            The record; its job id is still None if the job name is not in the queue.
         """
         if self.job is not None or self.name not in queue.jobs:
             return self
         return self.store_job_id(queue.jobs[self.name])
 
     def points_by_task(self) -> list[list[str]]:
-        """Return the point ids of each task; empty lists if the task file cannot be read."""
+        """Return one list of point ids per task; empty lists if the task file cannot be read."""
         return _points_by_task(self.folder / TASK_FILE, self.tasks)
 
     def log_path(self, index: int) -> Path:
@@ -98,7 +98,7 @@ def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Que
 
 
 def queued_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
-    """Return the ids of the points in the queue, mapped to the reason why each point waits."""
+    """Return a dict from the id of each point in the queue to the reason for its waiting."""
     reasons: dict[str, str] = {}
     for record in records:
         tasks = list(tasks_in_queue(record, queue))

@@ -35,14 +35,15 @@ class SlurmBackend(Backend):
     """Submits array jobs and monitors all array jobs of a run, including jobs of earlier launches.
 
     Results and job records are read from the run folder. The queue is used only to find the points
-    that are queued or running. While the controller does not respond, the last known queue is used.
+    that are queued or running. While the controller does not respond, the last known
+    state of the queue is used.
 
     Args:
         run: the run folder.
-        launch: folder of this launch, with the task file.
-        container: container of the tasks; None to run without one.
-        interrupted: returns whether the user requested a stop; polled between submissions and while
-            the controller does not respond.
+        launch: folder of this launch; contains the task file.
+        container: container in which the tasks run; None to run them without a container.
+        interrupted: function that returns whether the user has requested a stop; called between
+            submissions and while the controller does not respond.
 
     Raises:
         InputError: SLURM or the container cannot be used on this machine, a task would use another
@@ -65,7 +66,7 @@ class SlurmBackend(Backend):
         self.interrupted = interrupted
         self.image = container.image.identity if container else None
         if "%" in str(run.path):
-            raise InputError(f"{run.path}: SLURM expands % in paths; use another path")
+            raise InputError(f"{run.path}: SLURM expands % in paths; use a path without %")
         self.slurm = Slurm.of_profile(profile.slurm_conf)
         self.slurm.check_available()
         if container is not None:
@@ -101,8 +102,8 @@ class SlurmBackend(Backend):
         """Release tasks that SLURM holds because they could not be launched on a node.
 
         SLURM holds such a task indefinitely after one failure, even if the node was only down or
-        busy for a moment. Each task is released at most 5 times, at least 20 s apart, in case the
-        failure is permanent.
+        busy for a moment. Each task is released at most 5 times, at least 20 s apart, because the
+        failure may be permanent.
         """
         now = time.monotonic()
         for record in self.records:
@@ -123,7 +124,7 @@ class SlurmBackend(Backend):
         return self._queue is None or bool(self._queued)
 
     def queued_points(self) -> Mapping[str, str]:
-        """Return the ids of the points in the queue, mapped to the reason why each point waits."""
+        """Return a dict from the id of each point in the queue to the reason for its waiting."""
         return self._queued
 
     def warning(self) -> str:
@@ -131,17 +132,21 @@ class SlurmBackend(Backend):
         return self.unavailable
 
     def summary(self) -> str:
-        """Return the number of submitted tasks and their job ids, as text."""
+        """Return the number of tasks that this launch has submitted and their job ids, as text."""
         submitted = [r for r in self.records if r.folder.parent == self.launch and r.job]
         tasks = sum(record.tasks for record in submitted)
         jobs = ", ".join(str(record.job) for record in submitted)
         return f"{tasks} tasks submitted as job {jobs}" if submitted else "nothing to submit"
 
     def start(self, points: Sequence[str]) -> bool:
-        """Submit arrays for these points, at most every 10 s and within the throttle.
+        """Submit array jobs that measure points, at most once every 10 s.
 
-        A lock in the run folder lets only one sweep submit at a time. The queue is read again under
-        the lock, so that points submitted by another sweep are skipped.
+        The number of tasks that run concurrently is limited by ``throttle`` of the profile. A lock
+        in the run folder lets only one sweep submit at a time. The queue is read again while the
+        lock is held, so that points submitted by another sweep are skipped.
+
+        Args:
+            points: ids of the points.
 
         Returns:
             True if all points were submitted; False if the caller should retry later.
@@ -208,7 +213,7 @@ class SlurmBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the log path of the newest task with this point; empty if there is none."""
+        """Return the log path of the newest task for this point, or an empty string."""
         for record in reversed(self.records):
             for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:

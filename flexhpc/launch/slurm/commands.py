@@ -1,4 +1,4 @@
-"""Wrappers of the SLURM commands; none of these commands requires accounting (slurmdbd)."""
+"""Wrappers around SLURM commands that do not require accounting (slurmdbd)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from flexhpc.versions import python_version, source_hash
 
 _TIMEOUT = 30.0  # seconds
 _START_TIMEOUT = 600.0
-"""Timeout in seconds for starting a container; the image may have to be unpacked first."""
+"""Timeout in seconds for starting a container; long, because images may have to be unpacked."""
 DEFAULT_MAX_ARRAY_SIZE = 1_001
 """SLURM's default value of MaxArraySize."""
 _JOB_ID = re.compile(r"\bjob (\d+)")
 
 
 class SlurmUnavailable(Exception):
-    """The SLURM controller did not respond; the state of the queue is unknown."""
+    """The SLURM controller did not respond, so the state of the queue is unknown."""
 
 
 class SubmissionRejected(Exception):
@@ -56,8 +56,8 @@ class Queue:
     """The user's flexhpc jobs that are queued or running.
 
     Attributes:
-        tasks: tasks by (array job id, task index).
-        jobs: array job ids by job name.
+        tasks: mapping from (array job id, task index) to the task.
+        jobs: mapping from job name to array job id.
     """
 
     tasks: Mapping[tuple[str, int], QueuedTask] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class Slurm:
     """Access to a SLURM cluster.
 
     Args:
-        conf: path of the cluster's slurm.conf; None to use the variable SLURM_CONF or, if it is not
-            set, the system default.
+        conf: path of the cluster's slurm.conf; None to use the environment variable SLURM_CONF or,
+            if this variable is not set, the system default.
     """
 
     def __init__(self, conf: str | None = None) -> None:
@@ -79,10 +79,11 @@ class Slurm:
 
     @classmethod
     def of_profile(cls, conf: str | None) -> Slurm:
-        """Return the cluster of a profile.
+        """Return access to the cluster that a profile selects.
 
         Args:
-            conf: key ``slurm_conf`` of the profile; the variable SLURM_CONF takes precedence.
+            conf: value of the profile key ``slurm_conf``; the environment variable SLURM_CONF takes
+                precedence.
         """
         return cls(os.environ.get("SLURM_CONF") or conf)
 
@@ -100,18 +101,21 @@ class Slurm:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise InputError(
                 "profile: cluster: slurm needs sbatch and srun, which this machine does not have; "
-                "use a login node (docs/slurm.md shows how to try a small cluster here)"
+                "use a login node (docs/slurm.md shows how to start a small test cluster)"
             )
         if self.conf is not None and not Path(self.conf).is_file():
-            raise InputError(f"profile: {self.conf}: file not found; correct slurm_conf")
+            raise InputError(
+                f"profile: {self.conf}: file not found; correct slurm_conf, or the environment "
+                "variable SLURM_CONF if it is set"
+            )
 
     def check_python(self, command: str, setting: str, advice: str, *, must_start: bool) -> None:
         """Check that tasks use the same versions of Python and flexhpc as this process.
 
         Args:
             command: shell command that starts Python in a task.
-            setting: profile key that sets the command, for error messages.
-            advice: how to make the versions equal; added to the error message.
+            setting: part of the profile that error messages name, such as ``python``.
+            advice: how to make the versions equal; the end of the error message.
             must_start: whether a failure to start on this machine is an error. If False, such a
                 failure is ignored, because Python may be installed only on the compute nodes.
 
@@ -141,7 +145,9 @@ class Slurm:
             )
 
     def max_array_size(self) -> int:
-        """Return SLURM's maximum size of an array: the smaller of MaxArraySize and max_array_tasks.
+        """Return the maximum number of tasks of an array that the cluster allows.
+
+        This is the smaller of MaxArraySize and max_array_tasks in the SLURM configuration.
 
         Raises:
             SlurmUnavailable: the controller does not respond.
@@ -151,7 +157,10 @@ class Slurm:
         limits = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", config)
         size = min(map(int, limits), default=DEFAULT_MAX_ARRAY_SIZE)
         if size < 1:
-            raise InputError("flexhpc needs array jobs, which this cluster does not accept")
+            raise InputError(
+                "flexhpc needs array jobs, which this cluster does not accept; ask its "
+                "administrator to allow them (MaxArraySize in slurm.conf)"
+            )
         return size
 
     def query_queue(self) -> Queue:

@@ -1,9 +1,10 @@
 """Container in which tasks run: its image, its bind mounts and the script that enters it.
 
 The script (container.sh in the folder of each array) runs once per process of a task, on the node
-of the process. It passes the SLURM variables and the GPUs of the process to the container, and
-binds the folders that exist on the node. The home folder, other environment variables and Python
-packages of the host are not available in the container.
+of the process. It gives the container access to the GPUs of the process, passes selected
+environment variables (such as SLURM*, FLEXHPC_* and CUDA_*), and binds the folders that exist on
+the node. The home folder, other environment variables and Python packages of the host are not
+available in the container.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ class TaskContainer:
     Attributes:
         container: section ``container`` of the profile.
         python: command that starts Python inside the container.
-        image: the image.
-        workdir: working directory of this process, which the container uses too; relative paths in
-            a spec refer to it.
-        binds: bind mounts ``HOST:INSIDE[:ro]``; a mount is skipped on nodes without the path HOST.
+        image: image from which the container is started.
+        workdir: working directory of this process and of the container; relative paths in a spec
+            are relative to it.
+        binds: bind mounts ``HOST:INSIDE[:ro]``; a mount is skipped on nodes on which the path HOST
+            does not exist.
     """
 
     container: Container
@@ -79,11 +81,15 @@ class TaskContainer:
         (folder / _SCRIPT).write_text(self.script())
 
     def command(self, folder: Path) -> str:
-        """Return the shell command that starts Python inside the container."""
+        """Return the shell command that starts Python inside the container.
+
+        Args:
+            folder: folder that contains the script, see :meth:`write`.
+        """
         return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
 
     def check(self, slurm: Slurm) -> None:
-        """Check that the container starts, and has the Python and flexhpc versions of this process.
+        """Check that the container starts and has the Python and flexhpc versions of this process.
 
         The check is skipped if the container runtime is not installed on this machine.
 
@@ -129,7 +135,7 @@ class TaskContainer:
 def task_container(
     profile: SlurmProfile, points: Iterable[Point], run: Path
 ) -> TaskContainer | None:
-    """Return the container of a profile's tasks; None if the profile has none.
+    """Return the container in which a profile's tasks run; None without a ``container`` section.
 
     The run folder is bound writable. The folders and files with the data and custom code of
     ``points`` are bound read-only. The binds of the profile are added.
@@ -154,7 +160,8 @@ def task_container(
     for path in (run, workdir, *data):
         if any(character in str(path) for character in ":,"):
             raise InputError(
-                f"{path}: cannot be bound into a container, because the path contains : or ,"
+                f"{path}: contains a colon or comma, so it cannot be bound into a container; "
+                "use another path"
             )
     profile_binds = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
     binds = [f"{run}:{run}", *profile_binds, *(f"{path}:{path}:ro" for path in data)]
@@ -202,7 +209,10 @@ def _image_id(runtime: str, name: str) -> str:
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(f"profile: container.runtime: {runtime} cannot be used: {error}") from None
+        raise InputError(
+            f"profile: container.runtime: {runtime} cannot be used ({error}); install it or choose "
+            "another runtime"
+        ) from None
     if result.returncode:
         message = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
         raise InputError(

@@ -15,11 +15,11 @@ _QUERY_EVERY = 5.0
 
 
 def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> list[PointStatus]:
-    """Change the state of waiting and stopped points to queued if they are in the queue.
+    """Return the statuses; waiting and stopped points in the queue get the state ``queued``.
 
     Args:
         statuses: status of each point.
-        queued: ids of the points in the queue, mapped to the reason why each point waits.
+        queued: mapping from the id of each point in the queue to the reason why the point waits.
     """
     return [
         replace(status, state="queued", message=queued[status.point.id])
@@ -45,9 +45,9 @@ class QueueStatus:
         self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
-        """Query the clusters and return the statuses, with queued points marked.
+        """Return the statuses, with the state ``queued`` for points in the queue of a cluster.
 
-        SLURM is queried at most every 5 s.
+        The clusters are queried at most once every 5 s.
         """
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
         if idle and time.monotonic() - self._polled >= _QUERY_EVERY:

@@ -26,7 +26,7 @@ from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 PICKLE = "task.pkl"
 _NO_TIMEOUT = 10**9
 _MAX_STOPS = 10
-"""Maximum number of requeues of a task that is stopped each time before it claims a point."""
+"""Maximum number of consecutive requeues of a task that stops before it claims a point."""
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -108,7 +108,7 @@ def write_task_pickle(folder: Path, task_file: Path) -> None:
 
 
 def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
-    """Return the lines before srun: set the deadline, and copy submitit's pickle for this task.
+    """Return the lines of the batch script before srun: set the deadline, and copy the pickle.
 
     submitit expects the pickle at a path that contains the job id. The task itself copies it there,
     because the launcher could be interrupted between sbatch and the copy. Partial results of a
@@ -128,7 +128,10 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
 
 
 def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
-    """Return the lines after srun: requeue this task if it has points left or was killed.
+    """Return the lines of the batch script after srun, which may requeue the task.
+
+    The task is requeued if it has points left, was killed, or lost the connection between its
+    processes.
 
     Each exit status that leads to a requeue is appended to a file, and the task removes the file
     when it claims a point. The task is not requeued if the file has too many lines, so that a task
