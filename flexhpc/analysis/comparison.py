@@ -56,13 +56,13 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
             decision = decide(statuses, request)
             effects |= {e.key: e for e in (*without_verdicts, *decision.effects)}
             decisions.append(decision)
-    smaller: dict[tuple[str, ...], list[Effect]] = {}
-    for by_request in at_smaller_budgets:
+    smaller: dict[tuple[str, ...], dict[str, Effect]] = {}
+    for name, by_request in zip(SMALLER_BUDGETS, at_smaller_budgets, strict=True):
         for effect in with_verdicts(list(chain(*by_request))):
-            smaller.setdefault(effect.key, []).append(effect)
+            smaller.setdefault(effect.key, {})[name] = effect
     return Comparisons(
         effects=[
-            replace(effect, at_smaller_budgets=tuple(smaller.get(key, ())))
+            replace(effect, at_smaller_budgets=smaller.get(key, {}))
             for key, effect in effects.items()
         ],
         decisions=decisions,

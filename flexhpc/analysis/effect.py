@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -60,8 +60,8 @@ class Effect(MeanRatio):
             comparisons together (Holm 1979).
         at_this_budget: whether the verdict applies to this budget only, because at least one of
             the compared points is not known to be saturated.
-        at_smaller_budgets: the comparison at a quarter and at half of the budget of every point;
-            empty if the EMC at other budgets is unknown for all points.
+        at_smaller_budgets: the comparison at a quarter (``B/4``) and at half (``B/2``) of the
+            budget of every point, by name. Budgets at which all EMCs are unknown are omitted.
         more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
             verdict, or if no estimate is possible.
     """
@@ -77,7 +77,7 @@ class Effect(MeanRatio):
     margin: float = SAME_MARGIN
     verdict: Verdict = "not decided"
     at_this_budget: bool = False
-    at_smaller_budgets: tuple[Effect, ...] = ()
+    at_smaller_budgets: Mapping[str, Effect] = field(default_factory=dict)
     more_pairs: int | None = None
 
     @property
@@ -106,7 +106,7 @@ class Effect(MeanRatio):
         if self.verdict != "not decided":
             others = [
                 f"{effect.verdict} at {name}"
-                for name, effect in zip(SMALLER_BUDGETS, self.at_smaller_budgets, strict=False)
+                for name, effect in self.at_smaller_budgets.items()
                 if effect.verdict != self.verdict
             ]
             verdict = f"{self.verdict} at this budget" if self.at_this_budget else self.verdict
@@ -199,10 +199,11 @@ class Effect(MeanRatio):
             "unpaired": self.unpaired, "scatter": self.scatter, "more_pairs": self.more_pairs,
             "at_this_budget": self.at_this_budget,
             "same_verdict_at_all_budgets":
-            all(effect.verdict == self.verdict for effect in self.at_smaller_budgets)
+            all(effect.verdict == self.verdict for effect in self.at_smaller_budgets.values())
             if self.at_smaller_budgets else None,
         }  # fmt: skip
-        for name, effect in zip(("quarter", "half"), self.at_smaller_budgets, strict=False):
+        for budget, effect in self.at_smaller_budgets.items():
+            name = {"B/4": "quarter", "B/2": "half"}[budget]
             row |= {
                 f"ratio_at_{name}": effect.ratio, f"ratio_at_{name}_lo": effect.low,
                 f"ratio_at_{name}_hi": effect.high, f"verdict_at_{name}": effect.verdict,

@@ -253,10 +253,10 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             Column(name="against", cells=[e.baseline for e in shown], priority=2, min_width=10),
             *(
                 _numeric_column(
-                    f"at {name}", [e.at_smaller_budgets[i].ratio_text for e in shown], i - 2
+                    f"at {name}", [e.at_smaller_budgets[name].ratio_text for e in shown], i - 2
                 )
                 for i, name in enumerate(SMALLER_BUDGETS)
-                if all(len(e.at_smaller_budgets) > i for e in shown)
+                if all(name in e.at_smaller_budgets for e in shown)
             ),
             _numeric_column("EMC ratio", [e.ratio_text for e in shown]),
             _numeric_column("by size", [e.sizes_text for e in shown], 1),

@@ -21,9 +21,9 @@ from flexhpc.errors import InputError, one_line
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
-    (r"[-+]?[0-9][0-9_]*", int),
+    (r"[-+]?[0-9]+(_[0-9]+)*", int),
     (r"0x[0-9a-fA-F]+", lambda text: int(text, 16)),
-    (r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
+    (r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
 ]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")

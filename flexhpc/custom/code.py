@@ -2,8 +2,8 @@
 
 The module is searched for in the folder of the spec, then on Python's path. A hash identifies the
 version of the code. It covers the module and the modules that it imports, directly or indirectly,
-from the folder of the spec; for a module on Python's path, only modules of the same package. For an
-installed package, the name and the version are hashed. Modules are hashed without being run.
+from the folder in which the module was found. For an installed package, the name and the version
+are hashed. Modules are hashed without being run.
 """
 
 from __future__ import annotations
@@ -84,12 +84,11 @@ def find_code(name: str, folder: Path | None) -> Code:
         return Code(folder="", hash=versions[-1])
     if folder is not None and _module_file(module, folder):
         root = folder.resolve()
-        files = _imported_files(module, root, "")
     else:
         root = _find_root_on_sys_path(module, folder)
         if root.name in INSTALL_FOLDERS:
             return Code(folder="", hash=hash_texts({module: _installed_version(module).encode()}))
-        files = _imported_files(module, root, module.split(".")[0])
+    files = _imported_files(module, root)
     if module not in files:
         raise LookupError(f"no module named {module} in {root}")
     return Code(folder=str(root), hash=hash_texts({m: f.read_bytes() for m, f in files.items()}))
@@ -286,13 +285,12 @@ def _module_file(module: str, root: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _imported_files(module: str, root: Path, package: str) -> dict[str, Path]:
+def _imported_files(module: str, root: Path) -> dict[str, Path]:
     """Return the files of a module and of the modules that it imports, directly or indirectly.
 
     Args:
         module: module whose imports are followed.
         root: folder in which modules are searched; modules in other folders are omitted.
-        package: if not empty, modules outside this package are omitted.
 
     Returns:
         Module name -> file.
@@ -302,7 +300,7 @@ def _imported_files(module: str, root: Path, package: str) -> dict[str, Path]:
     while pending:
         name = pending.pop()
         file = _module_file(name, root) if name else None
-        if file is None or name in files or (package and name.split(".")[0] != package):
+        if file is None or name in files:
             continue
         files[name] = file
         pending += [name.rpartition(".")[0], *_imported_modules(name, file)]

@@ -32,6 +32,8 @@ def open_arrays(data: Arrays) -> Source:
     if not path.is_file():
         raise PointError(f"data.path: file not found ({data.path})")
     if path.suffix == ".npy":
+        if data.column is not None:
+            raise PointError("data.column: has no effect with an .npy file; remove it")
         if data.target is None:
             raise PointError(
                 "data.target: is required with an .npy file; give the .npy file of the labels"

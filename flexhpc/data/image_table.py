@@ -26,6 +26,11 @@ def open_image_table(data: ImageTable) -> Source:
         PointError: a file or column does not exist, or a row has no image or no class.
     """
     path = Path(data.path).expanduser()
+    if path.is_file() and (data.split or data.test_split):
+        raise PointError(
+            "data.split, data.test_split: have no effect because data.path is a file; remove them, "
+            "or give a folder of files"
+        )
     train = _labelled_images(_find_files(path, data.split), data)
     test_files = [] if data.test_split is None else _find_files(path, data.test_split)
     return image_source(

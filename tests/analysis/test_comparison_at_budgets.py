@@ -80,7 +80,7 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
 
 def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
     effect = comparison(tmp_path, ratio=0.7, exponent=0.35)
-    quarter, half = effect.at_smaller_budgets
+    quarter, half = effect.at_smaller_budgets.values()
     assert effect.ratio == pytest.approx(0.7, rel=0.15)
     assert quarter.ratio == pytest.approx(0.7 * 4**0.65, rel=0.25)
     assert (effect.verdict, quarter.verdict) == ("smaller", "larger")
@@ -92,7 +92,7 @@ def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
 
 def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) -> None:
     effect = comparison(tmp_path, ratio=2.0, exponent=1.0)
-    for at_budget in (effect, *effect.at_smaller_budgets):
+    for at_budget in (effect, *effect.at_smaller_budgets.values()):
         assert at_budget.verdict == "larger"
         assert at_budget.low < 2.0 < at_budget.high
     assert effect.verdict_text == "larger at this budget"

@@ -118,7 +118,12 @@ def test_modules_are_found_and_hashed_with_their_imports(
     on_path.mkdir()
     (on_path / "user_module.py").write_text("import layers\n")
     monkeypatch.syspath_prepend(str(on_path))
-    assert find_code("user_module:x", folder).folder == str(on_path)
+    code = find_code("user_module:x", folder)
+    assert code.folder == str(on_path)
+    (on_path / "layers.py").touch()
+    with_import = find_code("user_module:x", folder)
+    assert with_import.hash != code.hash
+    assert find_code("user_module:x", on_path) == with_import, "as a worker finds it"
     with pytest.raises(LookupError, match=r"no module named deep\.nothing"):
         find_code("deep.nothing:x", folder)
 
