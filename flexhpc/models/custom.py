@@ -14,11 +14,12 @@ from flexhpc.models.families import Shape
 def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
     """Build a network by calling custom code.
 
-    ``shape`` and ``classes`` are passed if the code accepts arguments with these names.
+    ``shape`` and ``classes`` are passed if the code accepts arguments with these names. The time
+    limit ``model.seconds`` applies to the call, and later to each forward pass of the network.
 
     Raises:
-        PointError: the code cannot be imported, raises an exception, or does not return a
-            torch.nn.Module.
+        PointError: the code cannot be imported, raises an exception, exceeds the time limit, or
+            does not return a torch.nn.Module.
     """
     key = f"model.family: {model.family}"
     target = import_object(
@@ -35,13 +36,13 @@ def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
 def _limit_forward_time(network: nn.Module, limit: TimeLimit) -> None:
     """Register hooks that raise TimeLimitExceeded if a forward pass exceeds the time limit."""
 
-    def start(module: nn.Module, inputs: object) -> None:
+    def start_timer(module: nn.Module, inputs: object) -> None:
         limit.__enter__()
 
-    def end(module: nn.Module, inputs: object, outputs: object) -> None:
+    def stop_timer(module: nn.Module, inputs: object, outputs: object) -> None:
         limit.__exit__(None, None, None)
 
-    for hook in (start, end):
+    for hook in (start_timer, stop_timer):
         vars(hook)["changes_nothing"] = True  # so that training/manual_backprop.py may skip it
-    network.register_forward_pre_hook(start)
-    network.register_forward_hook(end, always_call=True)
+    network.register_forward_pre_hook(start_timer)
+    network.register_forward_hook(stop_timer, always_call=True)

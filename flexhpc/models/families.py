@@ -35,7 +35,7 @@ from flexhpc.models.initialisation import (
 )
 
 Shape = tuple[int, ...]
-"""Shape of one sample: (channels, height, width), or (features,)."""
+"""Shape of one sample: (channels, height, width), (features,), or (length,) for tokens."""
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.01),
@@ -47,10 +47,10 @@ _SMALL_IMAGE = 64
 
 
 def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
-    """Build an untrained network, initialised from torch's global random state.
+    """Build an untrained network; its random weights are drawn from torch's global generator.
 
-    The network has the attribute ``flexhpc_any_memory_format`` if its family works in any memory
-    format.
+    The network has the attribute ``flexhpc_any_memory_format`` if all layers of its family work in
+    any memory format.
 
     Args:
         model: the ``model`` section, with an explicit width; scaling and reparameterization are
@@ -59,7 +59,8 @@ def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
         classes: number of outputs.
 
     Raises:
-        PointError: the family does not accept samples of this shape.
+        PointError: the family does not accept samples of this shape or the settings of the
+            section, or timm is required but cannot be imported.
     """
     if len(shape) != 3 and model.images_only:
         raise PointError(
@@ -143,19 +144,19 @@ def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
     timm = _import_timm()
     if _width(model) < model.min_width:
         raise PointError(
-            f"model.width: too small ({model.width}): token-mixing MLPs have width / 2 units; "
-            f"use at least {model.min_width}"
+            f"model.width: {model.width} is too small, because token-mixing MLPs have width / 2 "
+            f"hidden units; use at least {model.min_width}"
         )
     options = _patch_options(timm, model, shape, classes)
     return initialise_network(timm.models.MlpMixer(**options, num_blocks=model.depth), model)
 
 
 def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) -> dict[str, Any]:
-    """Return the keyword arguments that timm's patch-based networks share."""
+    """Return the keyword arguments that timm's VisionTransformer and MlpMixer share."""
     if any(side % model.patch for side in shape[1:]):
         raise PointError(
-            f"model.patch: {model.patch} does not divide the {shape[1]}x{shape[2]} images; "
-            "use a divisor of their sides"
+            f"model.patch: {model.patch} does not divide the {shape[1]}x{shape[2]} pixels of the "
+            "images; use a divisor of their height and width"
         )
     return {
         "img_size": shape[1:], "patch_size": model.patch, "in_chans": shape[0],
@@ -193,7 +194,7 @@ class GptNetwork(nn.Module):
         return self.head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits of every token, given the tokens before it: (m, vocabulary, length)."""
+        """Predict each token from the previous tokens; return logits (m, vocabulary, length)."""
         start = inputs.new_full((len(inputs), 1), self.tokens.num_embeddings - 1)
         previous = torch.cat([start, inputs[:, :-1]], dim=1).long()
         hidden = self.tokens(previous) + self.positions.weight
@@ -295,6 +296,6 @@ def _import_timm() -> Any:
     except Exception as error:  # a torchvision built for another torch raises various exceptions
         raise PointError(
             "model.family: this family needs timm and torchvision, which cannot be imported "
-            f"({one_line(error)})"
+            f"({one_line(error)}); install versions that match torch, or use linear, mlp or cnn"
         ) from None
     return timm

@@ -29,8 +29,8 @@ LayerInitialiser = Callable[[Layer, bool], None]
 def layer_initialiser(model: Initialised) -> LayerInitialiser:
     """Return the function that initialises layers according to ``model.init``.
 
-    With ``init: torch``, torch's default weights are multiplied by ``model.gain``, and biases are
-    not changed. With other values, biases are set to zero. The last layer has a gain of 1.
+    With ``init: torch``, the existing weights of a layer are multiplied by ``model.gain``, and its
+    biases are kept. With other values, biases are set to zero. The last layer has a gain of 1.
     """
     gain = getattr(model, "gain", None)
     if gain is None:
@@ -56,7 +56,7 @@ def layer_initialiser(model: Initialised) -> LayerInitialiser:
 def initialise_network(network: Any, model: Initialised) -> nn.Module:
     """Initialise the linear layers and convolutions of a network in place; return the network.
 
-    As in timm, ``network.get_classifier()`` returns the last layer.
+    The method ``network.get_classifier()`` must return the last layer, as it does in timm's models.
     """
     initialise, head = layer_initialiser(model), network.get_classifier()
     for layer in layers_of(network):
@@ -73,9 +73,10 @@ def layers_of(network: nn.Module) -> list[Layer]:
 def apply_mup(layers: list[Layer], width_ratio: float) -> None:
     """Apply the maximal update parametrisation to the layers of a network.
 
-    The network is ``width_ratio`` times as wide as the base network. Weights and biases of the
-    layers get an attribute ``lr_factors``: two factors for the learning rate, the first for SGD and
-    the second for Adam; see ``make_optimizer`` in training/optimizers.py.
+    The network is ``width_ratio`` times as wide as the base network. Each weight and bias gets an
+    attribute ``lr_factors`` with two factors for the learning rate, the first for SGD and the
+    second for Adam; see ``make_optimizer`` in training/optimizers.py. A network with only one layer
+    is not changed.
 
     The rules are table 3 of Yang et al. 2022 (arXiv 2203.03466), with r = ``width_ratio``:
 

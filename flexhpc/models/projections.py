@@ -29,7 +29,7 @@ class Dense(nn.Module):
         self.register_buffer("matrix", matrix.div_(matrix.norm(dim=0)), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z (rows,)."""
+        """Return P z, shape (rows,)."""
         return self.matrix.mv(z)
 
 
@@ -54,7 +54,7 @@ class Sparse(nn.Module):
         self.register_buffer("value", sign * rows**-0.25, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z (rows,)."""
+        """Return P z, shape (rows,)."""
         # index_add and index_select are the backward operations of each other, and torch has
         # deterministic kernels for both, but not for the product with a sparse tensor.
         terms = self.value * z.index_select(0, self.column)
@@ -62,10 +62,11 @@ class Sparse(nn.Module):
 
 
 class Kronecker(nn.Module):
-    """Kronecker projection: P = Q1 (x) Q2 / sqrt(rows), truncated, with Gaussian Q1 and Q2.
+    """Kronecker projection: the Kronecker product of two Gaussian matrices, scaled and truncated.
 
-    Q1 and Q2 are ceil(sqrt(rows)) x ceil(sqrt(columns)). Columns have unit length on average (Lotfi
-    et al. 2022, arXiv 2211.13609).
+    P is the Kronecker product of Q1 and Q2, divided by sqrt(rows) and truncated to rows x columns.
+    Q1 and Q2 are ceil(sqrt(rows)) x ceil(sqrt(columns)) and have entries from N(0, 1). Columns of P
+    have unit length on average (Lotfi et al. 2022, arXiv 2211.13609).
     """
 
     left: Tensor
@@ -80,7 +81,10 @@ class Kronecker(nn.Module):
         self.register_buffer("right", torch.randn(height, width) * scale, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z (rows,), computed as Q1 Z Q2^T with z reshaped row by row to the matrix Z."""
+        """Return P z, shape (rows,), computed as Q1 Z Q2^T / sqrt(rows).
+
+        Z is z, padded with zeros and reshaped to a square matrix in row-major order.
+        """
         width = self.left.shape[1]
         square = functional.pad(z, (0, width * width - len(z))).view(width, width)
         return (self.left @ square @ self.right.T).flatten()[: self.rows]
@@ -118,7 +122,7 @@ class Fastfood(nn.Module):
         self.register_buffer("length", length, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z (rows,)."""
+        """Return P z, shape (rows,)."""
         mixed = walsh_hadamard(self.sign * functional.pad(z, (0, self.sign.shape[1] - len(z))))
         shuffled = mixed.flatten().index_select(0, self.order).view_as(mixed)
         return (self.length * walsh_hadamard(self.gauss * shuffled)).flatten()[: self.rows]
@@ -149,7 +153,7 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
 
 
 def _bernoulli_indices(size: int, probability: float) -> Tensor:
-    """Select each index below ``size`` with ``probability``; return the selected indices, sorted.
+    """Select each index in [0, size) with ``probability``; return the selected indices, sorted.
 
     Only the gaps between selected indices are drawn, from a geometric distribution.
     """

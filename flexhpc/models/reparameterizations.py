@@ -30,10 +30,10 @@ class Reparameterization(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """Return the computed weights by their names in the network."""
+        """Return the computed weights: name of the network's parameter -> tensor."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Run the network with :meth:`weights`."""
+        """Return the outputs of the network with the weights from :meth:`weights`."""
         # Autocast applies to the network only: weights rounded to bf16 would leave the subspace.
         with torch.autocast(inputs.device.type, enabled=False):
             weights = self.weights()
@@ -51,7 +51,7 @@ class Subspace(Reparameterization):
     reproduces it.
 
     Args:
-        network: the network, on the CPU; it is frozen in place.
+        network: network on the CPU; its parameters are frozen in place.
         dims: length of z.
         projection: type of P, a key of ``PROJECTIONS``.
 
@@ -70,8 +70,8 @@ class Subspace(Reparameterization):
             self.projection = PROJECTIONS[projection](total, dims)
         except (RuntimeError, MemoryError):
             raise PointError(
-                f"model.subspace.projection: {projection} of {total} parameters x {dims} dims does "
-                "not fit into memory; use kronecker or fastfood"
+                f"model.subspace.projection: {projection} with {total} parameters x {dims} dims "
+                "does not fit into memory; use kronecker or fastfood"
             ) from None
 
     def weights(self) -> dict[str, Tensor]:
@@ -99,11 +99,11 @@ class LowRank(Reparameterization):
     LoRA: Hu et al. 2021, arXiv 2106.09685.
 
     A (rank, inputs) starts with entries from N(0, 1 / inputs). B (outputs, rank) starts at zero, so
-    that all weights are initially unchanged. Vectors (biases and parameters of norms) are frozen as
-    well.
+    that all weights are initially unchanged. Vectors (biases and parameters of normalisation
+    layers) are frozen as well.
 
     Args:
-        network: the network, on the CPU; it is frozen in place.
+        network: network on the CPU; its parameters are frozen in place.
         rank: rank of B A; it is limited to the smaller dimension of each matrix.
     """
 
@@ -119,7 +119,7 @@ class LowRank(Reparameterization):
             self.inner.append(nn.Parameter(torch.randn(size, inputs) / math.sqrt(inputs)))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return W + B A for every matrix."""
+        """Return W + B A for every matrix W: parameter name -> tensor."""
         frozen = [self.network.get_parameter(name) for name in self.shapes]
         return {
             name: weight + (b @ a).view_as(weight)
@@ -130,7 +130,7 @@ class LowRank(Reparameterization):
 def count_low_rank_parameters(network: nn.Module, rank: int) -> int:
     """Return the number of trained parameters of :class:`LowRank`.
 
-    It can exceed the number of parameters of the network.
+    This number can exceed the number of parameters of ``network``.
     """
     shapes = matrix_shapes(network).values()
     return sum(min(rank, *shape) * sum(shape) for shape in shapes)
@@ -189,20 +189,20 @@ def _quantisation_step(weight: Tensor, inputs: int, bits: int) -> float:
 
 
 def matrix_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return the shape (outputs, inputs) of every trainable matrix, by the name of the parameter.
+    """Return the shape of every trainable matrix: parameter name -> (outputs, inputs).
 
     Parameters with more than two dimensions are reshaped to matrices: a kernel (out, in, height,
     width) becomes (out, in x height x width). Leading dimensions of size 1 are first removed, so
     that the position embedding (1, n, width) of a vit becomes (n, width).
     """
     return {
-        name: _as_matrix(parameter.shape)
+        name: _matrix_shape(parameter.shape)
         for name, parameter in network.named_parameters()
         if parameter.requires_grad and parameter.dim() >= 2
     }
 
 
-def _as_matrix(shape: torch.Size) -> tuple[int, int]:
+def _matrix_shape(shape: torch.Size) -> tuple[int, int]:
     sizes = list(shape)
     while len(sizes) > 2 and sizes[0] == 1:
         del sizes[0]

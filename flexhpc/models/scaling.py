@@ -21,8 +21,8 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     """Resolve ``scaling`` and ``match_params`` to an explicit width and depth.
 
     Widths are rounded to the nearest positive multiple of a number that depends on the family: the
-    number of heads for a vit, 2 for a resnet, 8 for an efficientnet. Depths are rounded to the
-    nearest positive integer. ``scaling`` selects the sizes that are multiplied:
+    number of heads for vit and gpt, 2 for resnet, 8 for efficientnet, 1 for other families. Depths
+    are rounded to the nearest positive integer. ``scaling`` selects the sizes that are multiplied:
 
     - ``width``, ``depth``, ``both``: the width, the depth, or both, by ``scale``.
     - ``compound``: the width by 1.1^scale, the depth by 1.2^scale, and the sides of images by
@@ -39,8 +39,8 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
         classes: number of outputs.
 
     Raises:
-        PointError: the rule results in sizes that the family does not support, or no width has a
-            number of parameters close to ``match_params``.
+        PointError: the rule results in sizes that the family does not support, or no width results
+            in a number of parameters close to ``match_params``.
     """
     if not isinstance(model, Sized):
         return model
@@ -52,10 +52,11 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
 
 
 def scaled_shape(model: Network, shape: Shape) -> Shape:
-    """Return the shape of a sample after the resize that ``compound`` scaling requires, if any.
+    """Return the shape of a sample after ``compound`` scaling, which resizes images.
 
     Sides are multiplied by 1.15^scale and rounded to the nearest positive multiple of the patch
-    size, or to the nearest positive integer if the family has no patches.
+    size, or to the nearest positive integer if the family has no patches. Without ``compound``
+    scaling, ``shape`` is returned unchanged.
 
     Raises:
         PointError: samples are not images.
@@ -112,7 +113,7 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
-    """Return the model with the width whose number of parameters is closest to ``target``.
+    """Set the width for which the number of parameters is closest to ``target``.
 
     Bisection is valid because the number of parameters never decreases with the width.
     """

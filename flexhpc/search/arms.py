@@ -25,9 +25,9 @@ from flexhpc.search.fit_curve import (
 from flexhpc.search.history import History
 
 Coordinates = Sequence[Sequence[float]]
-"""Coordinates of each arm, one per tuned key; neighbouring arms have a distance of about 1."""
+"""For each arm, one coordinate per tuned key; neighbouring arms have a distance of about 1."""
 SINGLE_ARM: Coordinates = ((),)
-"""Coordinates of a point without tuned keys, which has a single arm."""
+"""Coordinates of the only arm of a point without tuned keys."""
 _LEVEL_SD, _ARM_SD, _INDEPENDENT_SD = 3.0, 2.0, 0.2
 """Standard deviations (log n) of the terms of the Gaussian process: a level common to all arms, a
 smooth function of the coordinates, and an independent term of each arm."""
@@ -48,10 +48,10 @@ class ArmPosteriors:
     """Joint posterior of all arms, as equally weighted draws.
 
     Attributes:
-        separate_curves: posterior of each arm given its own probes; the other arms only affect the
-            prior of its width.
-        pooled_curves: posterior of each arm given the probes of all arms. Each curve has one cell
-            per joint draw: cell i of all curves together is joint draw i.
+        separate_curves: posterior of each arm's fit curve given its own probes; the other arms only
+            affect the prior of its width.
+        pooled_curves: posterior of each arm's fit curve given the probes of all arms. Each curve
+            has one cell per joint draw; the cells with index i of all arms form joint draw i.
         log_emc: log EMC, clipped to [0, log n_limit], shape (draws, arms).
         probed: whether each arm has probes, one value per arm.
     """
@@ -87,7 +87,7 @@ def arm_posteriors(
         history: finished probes of all arms.
         n_limit: largest available n (samples).
         q: P(fit) that defines the EMC, in (0, 1).
-        coordinates: coordinates of the arms, see :data:`Coordinates`.
+        coordinates: see :data:`Coordinates`.
     """
     by_arm = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
     probed = [bool(results) for results in by_arm]

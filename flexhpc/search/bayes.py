@@ -1,4 +1,7 @@
-"""Bayesian policy: choose probes by information per cost until the interval is narrow enough."""
+"""Bayesian policy: choose the probes with the most information per cost.
+
+The search ends when the interval of the EMC is narrow enough, or at ``max_cost``.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ the tolerance."""
 def propose(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next ``at_once`` probes, or return why the search has ended."""
+    """Propose the next ``at_once`` probes, or return the reason why the search has ended."""
     if not history:
         return _propose_first_round(search, n_limit, len(coordinates))
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
@@ -63,7 +66,8 @@ def propose(
         else:
             candidates, draws = list(range(len(coordinates))), Draws.from_arms(compared)
         lowest = [
-            _smallest_n(history, candidate, halvings=search.at_once) for candidate in candidates
+            _smallest_allowed_n(history, candidate, halvings=search.at_once)
+            for candidate in candidates
         ]
         index = candidates.index(arm)
         chosen = choose_probes(
@@ -100,11 +104,12 @@ def _probes_of_arm(history: History, arm: int) -> list[ProbeResult]:
     return [result for result in history if result.arm == arm]
 
 
-def _smallest_n(history: History, arm: int, *, halvings: int) -> int:
-    """Return the smallest n that may be proposed: the smallest tried n, halved ``halvings`` times.
+def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
+    """Return the smallest n that the policy may propose for an arm.
 
-    A network with batch normalisation cannot be trained on one sample. Therefore n = 1 is proposed
-    only if every probe failed and the smallest tried n is below 4.
+    This is the smallest n tried so far, halved ``halvings`` times, but at least 2. Only if every
+    probe failed and the smallest n tried so far is below 4, n = 1 is allowed, because a network
+    with batch normalisation cannot be trained on one sample.
     """
     results = _probes_of_arm(history, arm) or history
     smallest = min(result.n for result in results)
@@ -162,7 +167,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
         history: finished probes, in any order.
 
     Returns:
-        The estimate; None without accepted probes.
+        The estimate; None if there are no accepted probes.
     """
     if not accepted_probes(history):
         return None
@@ -194,12 +199,12 @@ def _clipped_interval(
 def _unconfirmed_n(
     history: History, lower: float, upper: float, n_limit: int, eps: float | None
 ) -> int | None:
-    """Return an n that must be probed before the search may end with this interval.
+    """Return an n that must be probed before the search is allowed to end with this interval.
 
     Return None if no such probe is needed. The posterior alone is not sufficient, because it also
-    depends on the numbers of missed samples: a fit must confirm the lower end of the interval, and
-    a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is required. If no
-    probe failed, a fit at ``n_limit`` is required.
+    depends on the numbers of missed samples. Therefore a fit must confirm the lower end of the
+    interval, and a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is
+    required. If no probe failed, a fit at ``n_limit`` is required.
     """
     fits, fails = _fitted_and_failed_n(history, eps)
     if not fails:

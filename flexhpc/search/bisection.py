@@ -32,7 +32,7 @@ from flexhpc.search.policy import Policy, Proposal, make_estimate
 def propose(
     search: Bisection, n_limit: int, history: History, _: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next probe, or return why the search has ended."""
+    """Propose the next probe, or return the reason why the search has ended."""
     states = list(_replay(search, n_limit, history))
     if states[-1].next_n is not None:
         return [(0, states[-1].next_n)]
@@ -71,10 +71,11 @@ def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple
 
 
 def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
-    """Replay the bisections: for a perfect fit, then for each eps in ascending order.
+    """Yield the state of the bisection for a perfect fit, then for each eps in ascending order.
 
     All bisections use the same probes. Each starts at the largest n that fitted in the previous
-    bisection. The iterator stops after the first bisection that needs another probe.
+    bisection; the first one starts at ``search.start``. The iterator stops after the first
+    bisection that needs another probe.
     """
     decisions = [quorum_decision(history, search.seeds_per_n)]
     decisions += [
@@ -93,7 +94,8 @@ def _error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecisi
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
     This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over all
-    accepted probes at n. A decision requires more than ``seeds_per_n`` / 2 accepted probes.
+    accepted probes at n. The function returns None if at most ``seeds_per_n`` / 2 probes at n are
+    accepted.
     """
     groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
 
@@ -109,7 +111,7 @@ def _error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecisi
 def _fit_estimate(
     search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket
 ) -> EmcInterval:
-    """Return the EMC for a perfect fit and its interval, for the estimand of ``search``."""
+    """Return the EMC and its interval for a perfect fit and for the estimand of ``search``."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
     lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
     if low is None:

@@ -1,9 +1,10 @@
 """EMC as a function of the budget, estimated from the times at which training runs fitted.
 
 Each posterior draw consists of a growth law (:mod:`flexhpc.search.times`) and a fit curve. First,
-growth laws and fit curves are drawn jointly from the full likelihood of the times. These fit curves
-are then replaced with draws from the bounded likelihood, from which the EMC is also estimated. A
-fit curve is replaced with the draw of the same rank; the ranks are by threshold.
+growth laws and fit curves are drawn jointly from the posterior given the full likelihood of the
+times, and sorted by the threshold of the curve. Then the curves are replaced, in the same order,
+with curves drawn from :func:`flexhpc.search.fit_curve.posterior` and sorted by threshold. The EMC
+is estimated from this posterior, in which the influence of the times is limited.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from flexhpc.search.history import (
 from flexhpc.search.times import Times, shift
 
 MAX_FACTOR = 2.0
-"""Largest multiple of the budget for which EMC is predicted. The intervals of predictions for four
-times the budget were too narrow."""
+"""Largest multiple of the budget for which the EMC is predicted. It is not larger, because the
+intervals of predictions for four times the budget were too narrow."""
 NO_OTHER_BUDGET = (
     "the EMC at other budgets can be estimated only with until: saturation, or with a fixed budget "
     "and a constant learning rate"
@@ -69,10 +70,10 @@ class BudgetCurve:
         return 0.5 ** max(result.stage for result in self.history)
 
     def gain(self, q: float, factor: float) -> Quantiles:
-        """Return the EMC with ``factor`` times the budget, divided by the EMC with the budget.
+        """Return the ratio by which the EMC changes if the budget is multiplied by ``factor``.
 
         Returns:
-            Lower end, median and upper end of the ratio.
+            Lower end, median and upper end of the interval of this ratio.
         """
         return self.curve.quantiles(self.level_set(q, factor) / self.curve.level_set(q), TAILS)
 
@@ -90,7 +91,7 @@ class BudgetCurve:
 
 
 def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
-    """Compute the posterior of EMC for all budgets; return None if no time of a fit is known.
+    """Compute the posterior of the fit curve at all budgets; None if no time of a fit is known.
 
     Args:
         history: finished probes of one arm, in any order.

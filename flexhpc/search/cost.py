@@ -49,7 +49,7 @@ def cost_bound(
 
 
 def _full_cost(training: Training, n: int) -> int:
-    """Return the sample passes of one training run over its full budget, without extensions."""
+    """Return the sample passes of a training run that uses its full budget, without extensions."""
     gradients = training.gradients_per_sample
     if training.gradient_evaluations is not None:
         return max(training.gradient_evaluations, n * gradients)

@@ -16,7 +16,7 @@ from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
-"""Number of posterior draws, and of groups into which they are divided, if there is one arm."""
+"""Number of posterior draws, and number of groups of draws, if there is only one arm."""
 _BINS_PER_ARM = 6
 """Number of groups of draws for each arm, if there are several arms."""
 _CANDIDATES = 32
@@ -25,7 +25,7 @@ _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 _MIN_SHARE = 0.05
 """Smallest expected cost of continuing a training run, as a fraction of a whole training run."""
 _PRIOR_WEIGHT = 3
-"""Number of observed probes that have the same weight as a prior guess."""
+"""Number of observed probes that together have the same weight as a prior guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class CostModel:
     Attributes:
         fit_share: expected fraction of the budget that a fitting probe uses.
         fail_share: expected fraction of the budget that a failing probe uses.
-        growth: the cost of a full budget is proportional to n**growth. The exponent is 1 for a
-            budget in epochs, and 0 for a budget in updates.
+        growth: exponent; the cost of a full budget is proportional to n**growth. It is about 1 for
+            a budget in epochs, and about 0 for a budget in updates with a fixed batch size.
         log_cost: log of the sample passes of a full budget at n = 1; None before any cost is known.
     """
 
@@ -49,7 +49,7 @@ class CostModel:
     def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
-        If training has no budget, every failing probe counts as a full training run.
+        If training has no budget, every failing probe counts as a whole training run.
         """
         known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
 
@@ -84,11 +84,11 @@ class CostModel:
         return np.asarray(n**self.growth * remaining)
 
     def cost_in_full_runs(self, history: History) -> float:
-        """Return the cost of all probes, in units of full training runs.
+        """Return the cost of all probes, in units of whole training runs.
 
         A probe costs the fraction of its budget that it used. If training has no budget, a probe
-        costs its sample passes divided by the sample passes of a full training run at the same n,
-        but at most 1.
+        costs its sample passes divided by the expected sample passes of a whole training run at
+        the same n, but at most 1.
         """
         used = 0.0
         for result in history:
@@ -137,7 +137,7 @@ def choose_probes(
     draws: Draws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
     required: Sequence[tuple[int, int]] = (), unfinished: Sequence[tuple[int, int, float]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip
-    """Choose (arm, n) of the next probes, which may run in parallel.
+    """Choose the arm and n of the next probes, which can run in parallel.
 
     Greedy selection: each probe maximises the information per expected cost. The information is the
     mutual information between the probe's verdict and the target quantity, conditional on the
@@ -145,8 +145,8 @@ def choose_probes(
 
     Args:
         draws: posterior draws, grouped by the target quantity (see :class:`Draws`).
-        costs: cost model of probes.
-        ranges: for each arm, the smallest and largest n that may be chosen (samples).
+        costs: model of the expected cost of each probe.
+        ranges: for each arm, the smallest and largest allowed n (samples).
         count: number of probes to return.
         required: (arm, n) of probes that must be chosen; they come first.
         unfinished: (arm, n, used fraction of the budget) of training runs that can be continued.
@@ -182,7 +182,7 @@ def choose_probes(
 
 
 def _extend_outcomes(outcomes: Floats, chance: Floats) -> Floats:
-    """Extend the joint distribution of the verdicts of the chosen probes by an additional probe.
+    """Add one probe to the joint distribution of the verdicts of the chosen probes.
 
     Args:
         outcomes: probability of each combination of verdicts, shape (draws, m).
@@ -214,5 +214,5 @@ def _mutual_information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
 
 
 def _entropy(chance: Floats) -> Floats:
-    """Return the entropy (nats) of distributions over the first axis."""
+    """Return the entropy (nats) of probabilities that sum to 1 along the first axis."""
     return np.asarray(-xlogy(chance, chance).sum(axis=0))

@@ -2,10 +2,10 @@
 
 The latent difficulty of a probe is u = (log n - threshold) / width + noise with logistic noise; the
 probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
-is used: log(missed) = onset + spread * u, observed to within half a sample. Onset and spread depend
-on the model and are marginalised. The onset is a few samples or, for networks that fail abruptly, a
-fraction of all samples. With a spread near 0, as for an exact solver, the number of missed samples
-is uninformative.
+is used: log(missed) = onset + spread * u, where ``missed`` is then rounded to an integer. Onset and
+spread depend on the network and are marginalised. The onset is the log of a few samples or, for
+networks that fail abruptly, of a fraction of all samples. With a spread near 0, as for an exact
+solver, the number of missed samples is uninformative.
 
 A lapse is a failure that can occur at any n. In a lapse, either only a few samples are missed, or
 any number of samples.
@@ -32,13 +32,13 @@ RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 PAIR_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Fraction of failures whose number of missed samples no (spread, onset) pair describes."""
+"""Fraction of failures whose number of missed samples follows no (spread, onset) pair."""
 FEW_MISSED = 0.2
 """Fraction of lapses in which only a few samples are missed. In these lapses, m samples are missed
 with probability 1 / (m (m + 1))."""
 MAX_COUNT_FACTOR = 50.0
-"""Largest factor by which the numbers of missed samples of all probes together may change the odds
-of two fit curves."""
+"""Largest factor by which the numbers of missed samples of all probes together can change the odds
+between two fit curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of probabilities that are multiplied before a logarithm is taken, because logarithms
@@ -50,11 +50,11 @@ class Evidence:
     """Finished probes as arrays.
 
     Attributes:
-        fit_n: distinct values of log n of the fits.
+        fit_n: distinct values of log n among the fits.
         fit_counts: number of fits at each value of ``fit_n``.
         fail_n: log n of each failure.
         missed_lo, missed_hi: log(m - 1/2) and log(m + 1/2) of each failure, where m is the number
-            of missed samples; infinite if m is unknown.
+            of missed samples; -inf and inf if m is unknown. If m = n, missed_hi is inf.
         broad: probability of m under the log-uniform distribution, for each failure.
         lapsed: probability of m if the failure is a lapse, for each failure.
     """
@@ -91,18 +91,15 @@ class Evidence:
 
     @property
     def has_counts(self) -> bool:
-        """Whether the number of missed samples is known for any failure."""
+        """Whether at least one failure has a known number of missed samples that is below n."""
         return bool(np.isfinite(self.missed_hi).any())
 
     def verdict_log_likelihood(self, threshold: Floats, width: Floats, lapse: Floats) -> Floats:
         """Return the log-likelihood of the verdicts for each fit curve, up to a constant.
 
-        The shapes of the three arguments must broadcast.
-
         Args:
-            threshold: threshold in log n.
-            width: width in log n.
-            lapse: lapse rate.
+            threshold, width, lapse: parameters of the fit curves, as in
+                :class:`flexhpc.search.fit_curve.FitCurve`; their shapes must be broadcastable.
         """
         rate, cells = lapse[..., None], threshold[..., None]
         z = (cells - self.fit_n) / width[..., None]
@@ -118,11 +115,11 @@ class Evidence:
         """Return the log-likelihood of the numbers of missed samples given the verdicts.
 
         A misspecified model of these numbers must not outweigh the verdicts. Therefore the result
-        changes the odds of two curves by a factor of at most ``MAX_COUNT_FACTOR``.
+        changes the odds between two curves by a factor of at most ``MAX_COUNT_FACTOR``.
 
         Args:
-            threshold, width: threshold and width of each distinct curve (log n), shape (curves,).
-            curve_index: index of the curve of each cell, shape (cells,).
+            threshold, width: parameters of each distinct curve (log n), shape (curves,).
+            curve_index: for each cell of the grid, the index of its curve, shape (cells,).
             lapse: lapse rate of each cell, shape (cells,).
 
         Returns:

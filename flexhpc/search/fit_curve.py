@@ -4,7 +4,7 @@
 
 This is a logistic psychometric function in log n. The lapse rate accounts for optimisation failures
 that occur at any n; it must be a free parameter (Prins 2012, Journal of Vision 12(6):25). The
-posterior is evaluated on a grid: exact up to the grid's resolution, and reproducible.
+posterior is evaluated on a grid, so it is exact up to the grid's resolution, and reproducible.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _CELL_CUTOFF = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class FitCurve:
-    """Posterior of the fit curve; all arrays have shape (cells,).
+    """Posterior of the fit curve as weighted cells, each of which is one combination of parameters.
+
+    All arrays have shape (cells,).
 
     Attributes:
         threshold: log n at the midpoint of the logistic function.
@@ -55,7 +57,7 @@ class FitCurve:
     weight: Floats
 
     def chance(self, n: Floats) -> Floats:
-        """Return P(fit | n) for each cell and n, shape (cells, len(n))."""
+        """Return P(fit | n) for each cell and each n, shape (cells, len(n))."""
         z = (self.threshold[:, None] - np.log(n)[None, :]) / self.width[:, None]
         return np.asarray((1 - self.lapse[:, None]) * expit(z))
 
@@ -72,7 +74,7 @@ class FitCurve:
         """Return posterior quantiles of a per-cell quantity, interpolated between cells.
 
         Args:
-            values: quantity, shape (cells,).
+            values: value of the quantity for each cell, shape (cells,).
             levels: three probabilities in [0, 1].
         """
         order = np.argsort(values, kind="stable")
@@ -82,10 +84,10 @@ class FitCurve:
         return low, middle, high
 
     def reweight(self, log_weight: Floats) -> FitCurve:
-        """Multiply the weights by exp(log_weight) and normalise.
+        """Return a copy whose weights are multiplied by exp(log_weight) and normalised.
 
         Args:
-            log_weight: shape (cells,), up to an additive constant.
+            log_weight: log of the factor for each cell, up to a constant, shape (cells,).
         """
         weight = self.weight * np.exp(log_weight - log_weight.max())
         return replace(self, weight=weight / weight.sum())
@@ -93,7 +95,7 @@ class FitCurve:
     def resample(self, size: int, values: Floats | None = None) -> FitCurve:
         """Draw ``size`` equally weighted cells by systematic resampling.
 
-        If ``values`` (shape (cells,)) is set, the draws are sorted by these values.
+        If ``values`` (one per cell) is set, the draws are sorted by these values.
         """
         count = len(self.weight)
         order = np.arange(count) if values is None else np.argsort(values, kind="stable")
@@ -118,11 +120,13 @@ def estimand_level(estimand: str) -> float:
 def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCurve:
     """Compute the posterior of the fit curve given all accepted probes.
 
+    Unfinished training runs contribute only the fraction of the budget within which they failed.
+
     The prior of the threshold is uniform in log n from below one sample to above ``n_limit``. The
     prior of the width is log-normal with median 0.18; one standard deviation is a factor of 1.8.
-    The prior of the lapse rate is mostly below 0.07. The probes do not rule out thresholds beyond
-    the tried n. If all probes fitted or all failed, the estimate must therefore be reported as
-    censored.
+    The prior of the lapse rate is mostly below 0.07. If all probes fitted or all failed, they do
+    not rule out any threshold above the largest n or below the smallest n, respectively. The
+    estimate must then be reported as censored.
 
     Args:
         history: finished probes, in any order.

@@ -1,6 +1,6 @@
 """Growth policy: raise n until the first failure, as in arXiv 2406.11463.
 
-The state of the search is replayed from the history.
+The state of the search is not stored; it is computed from the history.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _ns_to_try(search: Growth, n_limit: int) -> list[int]:
 
 
 def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
-    """Propose the next probe, or return why the search has ended."""
+    """Propose the next probe, or return the reason why the search has ended."""
     state = _replay(search, n_limit, history)
     if state.next_n is not None:
         return [(0, state.next_n)]
@@ -61,7 +61,7 @@ def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[in
 
 
 def _prediction_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple[float, float]:
-    """Return a prediction interval (samples) for the EMC if the search is repeated.
+    """Return a prediction interval (samples) for the EMC that a repeated search would find.
 
     The EMC of this policy, the last n before the first failure, is random. For a known fit curve,
     its distribution is P(EMC = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that

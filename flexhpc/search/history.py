@@ -18,7 +18,7 @@ SATURATION = 1.1
 LEVEL = 0.9
 """Coverage probability of all intervals."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Probabilities of the quantiles: lower end of an interval, median, upper end of the interval."""
+"""Probabilities of the quantiles that are the lower end, median and upper end of an interval."""
 UNINFORMATIVE = ("diverged", "unstable")
 """Verdicts of probes whose number of missed samples gives no information about capacity."""
 MAX_REJECTED = 4
@@ -36,7 +36,7 @@ class ProbeResult:
             continued training run have the same ``repeat``.
         verdict: see docs/concepts.md.
         n_errors: number of samples missed at the end.
-        cost: number of sample passes.
+        cost: number of sample passes since the start of the training run.
         rejected: whether a convergence gate attributes the failure to training, not to capacity.
         share: fraction of the budget (without extensions) that was used; None if training has no
             budget.
@@ -47,7 +47,8 @@ class ProbeResult:
             which the training run fitted, and ``failed_after`` is the largest fraction with which
             it failed.
         arm: index of the combination of values of the tuned keys.
-        stage: number of times that the budget had been doubled; see :mod:`flexhpc.search.stages`.
+        stage: number of times that the budget was doubled before this probe; see
+            :mod:`flexhpc.search.stages`.
         unfinished: whether the training run failed with a smaller budget and was not continued;
             ``time`` is then the fraction of the budget that was used.
     """
@@ -121,7 +122,10 @@ class Bracket:
 
     @property
     def censored(self) -> Censored:
-        """Side on which the EMC is unbounded: ``left`` if no n fitted, ``right`` if no n failed."""
+        """Side on which the EMC is unbounded.
+
+        This is ``left`` if no n fitted, ``right`` if no n failed, and ``none`` otherwise.
+        """
         if self.largest_fit is None:
             return "left"
         return "right" if self.smallest_fail is None else "none"
@@ -144,7 +148,8 @@ class EmcInterval:
     def from_ends(cls, emc: int, lower: float, upper: float, censored: Censored) -> EmcInterval:
         """Create an interval whose ends are rounded outwards to integers.
 
-        The lower end of a left-censored interval is 0; a right-censored interval has no upper end.
+        The interval is widened to contain ``emc``. The lower end of a left-censored interval is 0;
+        a right-censored interval has no upper end.
 
         Args:
             emc: point estimate (samples).
@@ -169,7 +174,7 @@ class EmcInterval:
 
         Args:
             quantiles: lower end, median and upper end of the interval (samples).
-            fits: n of the probes that fitted.
+            fits: n of each probe that fitted.
             n_limit: largest available n (samples).
             any_failed: whether any probe failed.
         """
@@ -188,21 +193,21 @@ class Estimate:
     Attributes:
         emc: EMC in samples. If ``censored`` is ``right``, this is a lower bound. If ``censored`` is
             ``left``, this is 0, and ``smallest_fail`` is an upper bound.
-        emc_lo, emc_hi: ends of the interval (samples); ``emc_hi`` is None without an upper bound.
+        emc_lo, emc_hi: ends of the interval (samples); ``emc_hi`` is None if right-censored.
         level: coverage probability of the interval.
         estimand: definition of the EMC, such as ``n50``, ``n90`` or ``last_fit``.
         censored: side on which the EMC is unbounded.
         largest_fit, smallest_fail: see :class:`Bracket`.
-        probes: number of finished probes.
-        cost: number of sample passes of all finished probes.
+        probes: number of training runs; a continued training run counts once.
+        cost: number of sample passes of these training runs.
         unconverged: number of probes that exhausted the budget while still improving.
         rejected: number of probes that are ignored because a convergence gate rejected them.
         width, lapse: width (log n) and lapse rate of the fit curve, each as the lower end, median
             and upper end of its interval.
-        by_eps: estimate at each training error in ``search.eps``; the keys are strings such as
-            ``0.1``.
-        by_budget: estimate at each additional budget that the user requested; the keys are strings
-            such as ``500``.
+        by_eps: estimate at each training error in ``search.eps``; the keys are training errors as
+            strings, such as ``0.1``.
+        by_budget: estimate at each additional budget that the user requested; the keys are budgets
+            as strings, such as ``500``.
         doubling: predicted factor by which doubling the budget raises EMC: lower end, median and
             upper end of the interval. None while the search is running, if the EMC is censored, or
             if the ``time`` of every fit is unknown.
@@ -242,10 +247,10 @@ class Estimate:
 
     @property
     def saturated(self) -> Saturated | None:
-        """Whether doubling the budget raises EMC by at most 10 %; None if no factor is known.
+        """Whether doubling the budget raises the EMC by a factor of at most 1.1.
 
         The factor is ``gain`` or, if ``gain`` is None, ``doubling``. The result is ``unknown`` if
-        the interval of the factor contains 1.1.
+        the interval of the factor contains 1.1, and None if both factors are None.
         """
         factor = self.gain or self.doubling
         if factor is None:
@@ -262,7 +267,7 @@ class Estimate:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Estimate:
-        """Create an estimate from the plain values that a point file stores."""
+        """Create an estimate from the dict that a point file stores."""
         by_eps = {eps: EmcInterval(**values) for eps, values in stored["by_eps"].items()}
         keys = ("width", "lapse", "doubling", "gain")
         quantiles = {key: tuple(stored[key]) for key in keys if stored.get(key)}
@@ -270,7 +275,7 @@ class Estimate:
 
 
 def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
-    """Return a function that returns whether a probe fitted.
+    """Return a function that decides whether a probe fitted.
 
     If ``eps`` is set, every probe with at most ``eps * n`` missed samples counts as a fit, unless
     it diverged.

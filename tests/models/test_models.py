@@ -173,7 +173,7 @@ def test_sizes_of_feature_maps() -> None:
     [
         (Vit(family="vit", width=12, patch=5), GREY, "5 does not divide the 28x28"),
         (Mixer(family="mixer", width=12, patch=5), GREY, "5 does not divide the 28x28"),
-        (Mixer(family="mixer", width=1), GREY, r"model.width: too small \(1\)"),
+        (Mixer(family="mixer", width=1), GREY, "model.width: 1 is too small"),
         (Cnn(family="cnn", width=4), (20,), "requires images, but samples have shape"),
         (Timm(family="timm:nosuchnet"), GREY, "timm has no model 'nosuchnet'"),
         (Timm(family="timm:resnet18", kwargs={"colour": 1}), GREY, "rejects"),
