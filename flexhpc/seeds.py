@@ -22,10 +22,11 @@ _STREAMS = {
 
 
 def derive(seed: int, stream: str, *key: int) -> int:
-    """Derive a 63-bit seed for ``stream`` that is independent of all other streams and keys.
+    """Derive a 63-bit seed that is independent of the seeds of all other streams and keys.
 
     Args:
-        stream: a key of ``_STREAMS``.
+        seed: seed of the point.
+        stream: name of the random stream, a key of ``_STREAMS``.
         key: further spawn keys, for example n and repeat.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(_STREAMS[stream], *key))
@@ -34,7 +35,7 @@ def derive(seed: int, stream: str, *key: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSeeds:
-    """Seeds of one probe, derived from the seed of its point, n, ``repeat`` and ``nested``."""
+    """Seeds of one probe, derived from n, ``repeat``, ``nested`` and the seed of its point."""
 
     init: int
     subset: int
@@ -46,7 +47,9 @@ class ProbeSeeds:
         """Derive the seeds of one probe.
 
         Args:
-            repeat: index of the training run among the training runs with this n.
+            seed: seed of the point.
+            n: number of samples in the subset.
+            repeat: index of the training run among the training runs with the same n and arm.
             nested: if true, the subset seed does not depend on n, so that subsets of growing n are
                 prefixes of one permutation.
         """

@@ -24,7 +24,7 @@ def shipped_folder(kind: Kind) -> Path:
 
 
 def shipped_names(kind: Kind) -> list[str]:
-    """Return the sorted names of the shipped files, without suffix: ``mini/optimizers``."""
+    """Return the sorted names of the shipped files without suffix, such as ``mini/optimizers``."""
     top = shipped_folder(kind)
     return sorted(str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.yaml"))
 

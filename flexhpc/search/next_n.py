@@ -1,6 +1,6 @@
-"""Choose the next n of the bisection and growth policies by replaying a search from its history.
+"""Choose the next n for the bisection and growth policies by replaying a search from its history.
 
-Resuming a search therefore needs no stored state.
+A search can therefore be resumed from its history alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from flexhpc.search.history import (
 )
 
 FitDecision = Callable[[int], bool | None]
-"""Function that decides whether an n fits; returns None if more probes are needed."""
+"""Function that takes n and decides whether n samples can be fitted; it returns None if more probes
+are needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,8 @@ class SearchState:
     """State of a search after replaying its history.
 
     Attributes:
-        bracket: bracket of all n that have enough probes for a decision.
+        bracket: largest n that fitted and smallest n that failed, among the n that have enough
+            probes for a decision.
         next_n: the n at which a probe is needed; None if the search has ended.
     """
 
@@ -37,7 +39,7 @@ class SearchState:
 
 
 def quorum_decision(history: History, seeds_per_n: int) -> FitDecision:
-    """Return a function that decides whether n fits by the majority of its accepted probes."""
+    """Return a function that decides whether n fits, by majority of the accepted probes at n."""
     groups = group_by_n(accepted_probes(history))
     return lambda n: majority_fits(groups.get(n, []), seeds_per_n)
 
@@ -47,7 +49,7 @@ def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
 
     Args:
         search: policy and its settings.
-        rejects: whether a convergence gate may reject probes.
+        rejects: whether a convergence gate can reject probes.
     """
     return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
 
@@ -55,10 +57,12 @@ def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
 def replay_bisection(
     decide: FitDecision, *, start: int, tolerance: float, n_limit: int
 ) -> SearchState:
-    """Double n from ``start`` until a failure (or halve until a fit), then bisect in log n.
+    """Replay a bisection in log n, which starts once one n has fitted and one n has failed.
+
+    Until then, n is doubled from ``start`` while it fits, or halved while it fails.
 
     Args:
-        decide: function that decides whether an n fits.
+        decide: see ``FitDecision``.
         start: first n (samples); values above ``n_limit`` are reduced to it.
         tolerance: bisection ends when smallest_fail <= largest_fit * (1 + tolerance).
         n_limit: largest available n (samples).
@@ -105,12 +109,12 @@ def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = Non
 
 
 def replay_growth(decide: FitDecision, ns: Sequence[int]) -> SearchState:
-    """Raise n until the first failure (arXiv 2406.11463, section "EMC").
+    """Replay the growth policy: raise n until the first failure (arXiv 2406.11463, section "EMC").
 
-    The result is left-censored if the first n already fails, and right-censored if the last n fits.
+    The bracket is left-censored if the first n fails, and right-censored if the last n fits.
 
     Args:
-        decide: function that decides whether an n fits.
+        decide: see ``FitDecision``.
         ns: the n to try, in ascending order.
     """
     low: int | None = None

@@ -40,18 +40,18 @@ Proposal = list[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A search policy as pure functions of the history.
+    """The pure functions that implement a search policy.
 
     The attribute ``import_path`` of a ``search`` section selects its policy.
 
     Attributes:
-        propose: (section, n_limit, history, coordinates) -> the next probes, or the reason why the
-            search has ended.
-        estimate: (section, n_limit, history, coordinates) -> the current estimate by
+        propose: ``(section, n_limit, history, coordinates)`` -> the next probes, or the reason why
+            the search has ended.
+        estimate: ``(section, n_limit, history, coordinates)`` -> the current estimate, created with
             :func:`make_estimate`, or None if the history is not sufficient.
         probe_bound: ``(section, n_limit, *, rejects)`` -> upper bound on the proposed probes, as
-            pairs of n and number of probes. ``max_cost`` is ignored; the number is inf if nothing
-            else limits the probes. ``rejects`` says whether a convergence gate may reject probes.
+            pairs (n, number of probes). ``max_cost`` is ignored; the number of probes is inf if no
+            other setting limits it. ``rejects`` says whether a convergence gate can reject probes.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -90,17 +90,17 @@ def next_probes(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     doubling: Doubling | None = None,
 ) -> list[Probe] | Estimate:  # fmt: skip
-    """Return the probes to run next, which may run in parallel, or the final estimate.
+    """Return the next probes, which can run in parallel, or the final estimate of the search.
 
-    A search with the key ``at_once`` proposes this number of probes per round, based only on the
-    completed rounds. The proposal therefore does not depend on which probe of a round ends first,
-    and after an interruption only the missing probes run.
+    A search proposes ``at_once`` probes per round (1 by default), based only on the completed
+    rounds. The proposal therefore does not depend on which probe of a round ends first, and after
+    an interruption only the missing probes run.
 
     Args:
         search: policy and its settings.
         n_limit: largest available n (samples).
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
-        coordinates: coordinates of the arms, if keys are tuned.
+        coordinates: coordinates of the arms; by default a single arm, because no keys are tuned.
         doubling: when to stop doubling the budget; None if the budget is not doubled.
     """
     size = round_size(search)
@@ -127,7 +127,7 @@ def _propose_or_double(
 ) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
     """Propose the next probes of a stage, or return why the search has ended.
 
-    Return ``doubling`` if the stage has ended and the search continues with twice its budget.
+    Return ``"doubling"`` if the stage has ended and the search continues with twice the budget.
     """
     if doubling is None:
         return _propose_at_stage(search, n_limit, history, coordinates)
@@ -140,7 +140,7 @@ def _propose_or_double(
         return proposal if last else "doubling"
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
-    low, _, high = last_gain([r for r in history if r.arm == arm], n_limit, search)
+    low, _, high = gain_of_last_doubling([r for r in history if r.arm == arm], n_limit, search)
     saturated = stage > 0 and high <= doubling.saturation
     undecided = stage > 0 and low <= doubling.saturation
     if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
@@ -156,7 +156,7 @@ def _propose_or_double(
     return "saturation" if saturated else "max_budget"
 
 
-def last_gain(history: History, n_limit: int, search: Search) -> Quantiles:
+def gain_of_last_doubling(history: History, n_limit: int, search: Search) -> Quantiles:
     """Return the factor by which the last doubling of the budget raised the EMC.
 
     Returns:
@@ -182,7 +182,7 @@ def _propose_at_stage(
 
 
 def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
-    """Give each proposed probe the smallest ``repeat`` that no finished probe at this stage has.
+    """Give each proposed probe the smallest ``repeat`` that is unused at its n, arm and stage.
 
     The ``repeat`` values of finished probes have gaps if ``at_once`` was changed in the middle of a
     round.
@@ -227,7 +227,7 @@ def estimate_so_far(
         results = [r for r in history if r.arm == estimate.arm]
         if (curve := budget_curve(results, n_limit)) is not None:
             doubling = curve.gain(estimand_level(search.estimand), 2.0)
-            gain = last_gain(results, n_limit, search) if stage else None
+            gain = gain_of_last_doubling(results, n_limit, search) if stage else None
     return replace(estimate, ended_by=ended_by, doubling=doubling, gain=gain, stage=stage)
 
 
@@ -240,7 +240,7 @@ def make_estimate(
     Args:
         search: policy and its settings, including the estimand.
         history: finished probes of all arms.
-        curve: posterior of the fit curve of the best arm.
+        curve: posterior of the best arm's fit curve.
         fit: EMC for a perfect fit and its interval.
         bracket, by_eps, arm, best_chance: see :class:`Estimate`.
     """
@@ -264,8 +264,10 @@ def is_precise(
     """Return whether a final estimate is as precise as the ``search`` section requires.
 
     The result is False if the budget must be doubled further. Otherwise, it is True in two cases:
-    the estimate was made with the same or a smaller tolerance, and no smaller ``max_cost`` ended
-    its search; or the search would end without another probe.
+
+    - The estimate was made with at most the tolerance of ``search``, and its search was not ended
+      by a ``max_cost`` smaller than that of ``search``.
+    - If the search were continued with these settings, it would end without another probe.
 
     Args:
         search: policy and its settings.
@@ -288,7 +290,7 @@ def is_precise(
 
 
 def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
-    """Return whether the budget of a final estimate need not be doubled again."""
+    """Return whether a final estimate ends the doubling of the budget."""
     if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
         return True
     return estimate.stage >= doubling.max_doublings or estimate.censored == "right"

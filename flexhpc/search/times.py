@@ -7,8 +7,8 @@ With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)
     shift'(u) = early / (1 + exp(rate (u - saturates))),    shift(0) = 0
 
 EMC is proportional to budget ** early for small budgets, and constant for large budgets. A
-training run that fits after a fraction exp(u) of the budget contributes the density of this time.
-This requires that a larger budget only adds updates to a training run, and changes none.
+training run that fits after a fraction exp(u) of the budget contributes the density of this time to
+the likelihood. This model requires that a larger budget only appends updates to a training run.
 
 A growth law is one combination of the parameters ``early``, ``saturates`` and ``rate``.
 """
@@ -40,18 +40,19 @@ LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
 """Log prior probability of each growth law: log-normal in ``early``, uniform in ``saturates``
 and ``rate``."""
 UNEXPLAINED = 0.1
-"""Fraction of fits whose times follow no growth law."""
+"""Assumed fraction of fits whose times follow no growth law."""
 BROAD = 1 / 8
 """Density (per unit of log time) of the times that follow no growth law."""
 NO_LAW = 0.1
 """Prior odds that no growth law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
-"""Largest factor by which all times of a point together may change the odds of two fit curves."""
+"""Largest factor by which all times of a point together can change the odds of two fit curves."""
 WIDENING = 0.75
-"""Relative increase of the width per unit of log n below the threshold. Far below the threshold,
-the times of training runs vary more and follow the laws less exactly."""
-LAPSE_FRACTION = 0.05
-"""Assumed fraction of unfinished training runs that failed because of a lapse."""
+"""Relative increase of a fit curve's width per unit of log n below the threshold. The width is
+increased because far below the threshold, the times of training runs vary more and follow the
+growth laws less exactly."""
+LAPSE_RATE = 0.05
+"""Lapse rate that is assumed for unfinished training runs."""
 SHORTEST = math.exp(-1 / BROAD)
 """Smallest assumed time of a fit (fraction of the budget) if only an upper bound is known."""
 _TINY = 1e-30
@@ -82,9 +83,9 @@ def shift(log_factor: float, laws: Index = slice(None)) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Times of the fits and of the unfinished training runs of a history.
+    """Times of the fits and of the unfinished training runs in a history.
 
-    Times are fractions of the budget.
+    A time is the fraction of the budget that a training run used.
 
     Attributes:
         log_n, log_time: log n and log time of the fits whose exact time is known, shape (fits,).
@@ -100,7 +101,7 @@ class Times:
 
     @classmethod
     def from_history(cls, history: History) -> Times:
-        """Collect the times of the fits and of the unfinished training runs of a history."""
+        """Collect the times of the fits and of the unfinished training runs in a history."""
         timed = [r for r in history if r.time]
         exact = [(r.n, r.time) for r in timed if not r.unfinished and r.failed_after is None]
         unfinished = [(r.n, r.time) for r in timed if r.unfinished]
@@ -121,7 +122,7 @@ class Times:
     def log_likelihood_by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times for each fit curve and growth law.
 
-        The likelihood of a fit's time is conditional on the fit.
+        The likelihood of the time of a fit is conditional on the fact that the training run fitted.
 
         Args:
             threshold, width: threshold and width of each curve (log n), shape (curves,).
@@ -160,11 +161,11 @@ class Times:
         for log_n, log_time in self.unfinished.T:
             scale = width * (1 + WIDENING * np.maximum(threshold - log_n, 0))
             late = threshold[:, None] + shift(log_time) - log_n
-            total += np.log1p((LAPSE_FRACTION - 1) * expit(late / scale[:, None]))
+            total += np.log1p((LAPSE_RATE - 1) * expit(late / scale[:, None]))
         return total
 
     def bounded_log_likelihood(self, by_law: Floats) -> Floats:
-        """Return log(likelihood summed over all growth laws + floor), shape (curves,).
+        """Return log(likelihood summed over all growth laws + floor) + constant, shape (curves,).
 
         The floor is at least the largest likelihood divided by ``MAX_TIME_FACTOR``. It limits the
         factor by which the times change the odds of two curves, so that a misspecified law cannot
@@ -182,5 +183,5 @@ class Times:
 
 
 def _log_columns(rows: Sequence[Sequence[float | None]], n_columns: int) -> Floats:
-    """Return the logarithms of a table, transposed: shape (n_columns, rows)."""
+    """Return the logarithms of the values in ``rows``, transposed to shape (n_columns, rows)."""
     return np.asarray(np.log(np.array(rows, dtype=np.float64).reshape(-1, n_columns)).T)

@@ -20,10 +20,11 @@ _DAMAGE_ERRORS = (
 )  # fmt: skip
 """Exceptions raised when a damaged archive is read. ValueError also covers its subclass
 ``io.UnsupportedOperation``."""
+_USE_PACKED_RUN = "pass a file written by `flexhpc pack`"
 
 
 def pack(run: RunFolder, archive: Path) -> int:
-    """Write a run into a zip archive and verify the archive; return the number of files.
+    """Pack a run folder into a zip archive, verify the archive, and return the number of files.
 
     Files that can be recreated (the MLflow database, the report) and files that only running
     processes need are omitted. Checkpoints are included, so an unfinished run can be resumed where
@@ -48,7 +49,7 @@ def pack(run: RunFolder, archive: Path) -> int:
         if claim is not None and claim.is_live(path):
             raise InputError(
                 f"{run.path}: a process on {claim.host.split(':')[0]} is measuring a point; wait "
-                "until it has finished, or stop it"
+                "until the process has ended, or stop it"
             )
     count = 0
     with atomic_replacement(archive) as part:
@@ -58,7 +59,10 @@ def pack(run: RunFolder, archive: Path) -> int:
                 count += 1
         with zipfile.ZipFile(part) as packed:
             if damaged := packed.testzip():
-                raise PointError(f"{archive}: {damaged} is corrupt (checksum mismatch)")
+                raise PointError(
+                    f"{archive}: {damaged} is corrupt (checksum mismatch); check the disk, and "
+                    "pack the run again"
+                )
     return count
 
 
@@ -85,19 +89,21 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
             if size > shutil.disk_usage(folder).free:
                 raise InputError(
                     f"{archive}: needs {size / 1e6:,.1f} MB, more than the free disk space in "
-                    f"{folder}"
+                    f"{folder}; delete files, or set --runs to another folder"
                 )
             _extract(packed, run)
             return run
     except _DAMAGE_ERRORS as error:
-        raise InputError(f"{archive}: is not a packed run, or is damaged ({error})") from None
+        raise InputError(
+            f"{archive}: is not a packed run, or is damaged ({error}); {_USE_PACKED_RUN}"
+        ) from None
 
 
 def _files_to_pack(run: RunFolder) -> Iterator[Path]:
-    """Yield the files of a run that cannot be recreated.
+    """Yield all files in a run folder, except hidden files and files that can be recreated.
 
     Raises:
-        InputError: one of these files is a symbolic link.
+        InputError: a file that would be packed is a symbolic link.
     """
     recreatable = (run.database, run.artifacts, run.report)
     for path in sorted(run.path.rglob("*")):
@@ -120,7 +126,9 @@ def _archived_name(packed: zipfile.ZipFile, archive: Path) -> str:
     names = {path.parts[0] for path in paths if len(path.parts) > 1 and ".." not in path.parts}
     in_one_folder = len(names) == 1 and all(path.parts[:1] == (*names,) for path in paths)
     if not in_one_folder or PurePosixPath(*names, "sweep.yaml") not in paths:
-        raise InputError(f"{archive}: is not a packed run (it has no NAME/sweep.yaml)")
+        raise InputError(
+            f"{archive}: is not a packed run (it has no NAME/sweep.yaml); {_USE_PACKED_RUN}"
+        )
     return names.pop()
 
 

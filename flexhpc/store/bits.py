@@ -1,4 +1,4 @@
-"""Bit-packed masks over global sample ids; the first sample is the most significant bit."""
+"""Bit-packed masks over global sample ids; sample 0 is the most significant bit of byte 0."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _DIGEST = slice(len(_NAME), len(_NAME) + 32)
 
 
 class CorruptFile(ValueError):
-    """A file was not written by flexhpc, or was changed afterwards. Users see the message."""
+    """Raised if a file was not written by flexhpc or was changed later; users see the message."""
 
 
 def add_checksum(content: bytes) -> bytes:

@@ -1,10 +1,10 @@
-"""Claims ensure that only one process at a time measures a point, and show its progress.
+"""Claims ensure that only one process at a time measures a point; they also record the progress.
 
 A claim is a small JSON file next to the point file. A process (the holder) acquires the claim under
 a lock and renews it with heartbeats. Another process takes the claim over when the holder is dead.
-On the same host and in the same PID namespace, the holder is checked directly. Otherwise it counts
-as dead ``HEARTBEAT_TIMEOUT`` seconds after its last heartbeat. The age of a heartbeat is measured
-with the file system's clock only, because the clocks of hosts may differ.
+On the same host and in the same PID namespace, the holder is checked by its process id. Otherwise
+the holder counts as dead ``HEARTBEAT_TIMEOUT`` seconds after its last heartbeat. The age of a
+heartbeat is measured with the file system's clock only, because the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ State = Literal["running", "stopped", "failed", "done"]
 
 @lru_cache(maxsize=1)
 def this_host() -> str:
-    """Return the host name and PID namespace, within which process ids are unique."""
+    """Return ``HOST:PID_NAMESPACE``; process ids are unique only within a PID namespace."""
     return f"{socket.gethostname()}:{pid_namespace()}"
 
 
@@ -70,13 +70,13 @@ class ClaimRecord:
         beat: time of the last heartbeat (seconds since the epoch), by the holder's clock.
         taken: time at which the claim was acquired (seconds since the epoch), by the file system's
             clock, so that it can be compared with modification times of saved files.
-        deaths: number of consecutive holders of the same launch that died on this point without
-            saving progress.
+        deaths: number of holders of the same launch that died on this point without saved progress
+            between the deaths.
         attempts: number of times that the point was claimed, including earlier launches.
         job: job id of the holder, such as ``123_4``.
         message: why the point failed.
         log: path of the holder's log.
-        progress: progress of the current probe: n, epoch, epochs, n_errors, ...
+        progress: progress of the current probe; its keys include n, epoch, epochs and n_errors.
     """
 
     state: State
@@ -95,7 +95,11 @@ class ClaimRecord:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def is_live(self, path: Path) -> bool:
-        """Return whether the holder is running, as far as this host can determine."""
+        """Return whether the holder is alive, as far as this host can determine.
+
+        Args:
+            path: the claim file, whose modification time is the time of the last heartbeat.
+        """
         if self.state != "running":
             return False
         if self.host == this_host():
@@ -129,7 +133,7 @@ def _extrapolated_time(folder: Path, device_id: int) -> float:
 
 
 def _file_system_time(folder: Path) -> float:
-    """Read the clock of a file system: the modification time of a new temporary file."""
+    """Return the current time of a folder's file system: the modification time of a new file."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime

@@ -24,11 +24,11 @@ class Masks:
         subset: whether each sample was in the subset, uint8 (probes, ceil(n_total / 8)).
         fit: whether each sample was in the subset and fitted at the end, same shape as ``subset``.
         outside: whether each sample was outside the subset and evaluated, same shape as ``subset``;
-            all False for probes recorded without ``record.unseen``.
+            all bits are 0 for probes recorded without ``record.unseen``.
         outside_fit: whether each sample was outside the subset, evaluated and classified correctly,
             same shape as ``subset``.
         forgotten: for each probe, how often each sample of the subset was forgotten
-            (``record.forgetting``), in the order of ids, integers (n,); -1 for samples that were
+            (``record.forgetting``), sorted by sample id, integers (n,); -1 for samples that were
             never classified correctly. None for probes recorded without ``record.forgetting``.
     """
 
@@ -49,11 +49,11 @@ class Masks:
         return unpack(self.fit, self.n_total)
 
     def unseen(self) -> NDArray[np.bool_]:
-        """Unpack the masks of evaluated samples outside the subset to bool (probes, n_total)."""
+        """Unpack the masks of evaluated unseen samples to bool (probes, n_total)."""
         return unpack(self.outside, self.n_total)
 
     def unseen_fitted(self) -> NDArray[np.bool_]:
-        """Unpack the masks of correct samples outside the subset to bool (probes, n_total)."""
+        """Unpack the masks of correctly classified unseen samples to bool (probes, n_total)."""
         return unpack(self.outside_fit, self.n_total)
 
 
@@ -61,7 +61,7 @@ def read_masks(path: Path) -> Masks:
     """Read the masks of a point file.
 
     Raises:
-        PointError: the file is missing, corrupt, or was written by another version of flexhpc.
+        PointError: the file is missing or corrupt, or was written by another version of flexhpc.
     """
     with open_point_file(path) as file:
         groups = probe_groups(file)

@@ -2,8 +2,9 @@
 
 Every change is made on a copy that then atomically replaces the file. A crash, a full disk or a
 concurrent reader therefore never results in a corrupt file; at most the newest probe is missing.
-Files are small (two bits per sample and probe, plus one byte if forgetting is counted), so the copy
-takes milliseconds, which is negligible compared with a training run.
+The copy takes milliseconds, which is negligible compared with a training run, because files are
+small: a probe needs two bits per sample of the training set, or four bits with ``record.unseen``,
+and usually one byte per sample of its subset with ``record.forgetting``.
 
 A file whose checksum (:mod:`flexhpc.store.checksum`) matches was written by this module, so its
 content is not validated again. Each group stores the fields of a dataclass of
@@ -44,9 +45,10 @@ SCHEMA = 1
 JSON_ATTRIBUTE = "json"
 """Attribute with all fields of a group as one JSON object. It saves time, because HDF5 takes about
 40 microseconds to read each attribute."""
-_POINT = re.compile("[0-9a-f]{16}")
+_POINT_ID = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
-"""Name of a mapping -> prefix of its attributes; by default, the prefix is the name and a dot."""
+"""Name of a field that is a mapping -> prefix of the attributes that store its items. The default
+prefix is the name of the field and a dot."""
 _MIN_COMPRESSED_BYTES = 4096
 """Size from which arrays are compressed (bytes). For smaller arrays, HDF5's chunk index takes more
 space than compression saves."""
@@ -68,7 +70,7 @@ def create_point_file(path: Path, header: Header) -> None:
 
 
 def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lambda: True) -> None:
-    """Append one finished probe atomically, and remove an estimate that does not include it.
+    """Append one finished probe atomically, and remove the final estimate, which is now outdated.
 
     Args:
         is_permitted: see ``IsPermitted``.
@@ -137,7 +139,7 @@ def _replace_group(file: h5py.File, name: str, values: Mapping[str, Any]) -> Non
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
     """Write values as JSON and as attributes; a value of None gets no attribute."""
-    group.attrs[JSON_ATTRIBUTE] = json.dumps(values, default=_to_plain, sort_keys=True)
+    group.attrs[JSON_ATTRIBUTE] = json.dumps(values, default=_numpy_to_python, sort_keys=True)
     for key, value in _flat_items(values):
         group.attrs[key] = value
 
@@ -150,8 +152,8 @@ def _flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield prefix + key, value
 
 
-def _to_plain(value: Any) -> Any:
-    return value.tolist()  # a NumPy array or scalar
+def _numpy_to_python(value: Any) -> Any:
+    return value.tolist()
 
 
 def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRecord | None:
@@ -215,22 +217,23 @@ def open_point_file(path: Path) -> Iterator[h5py.File]:
     If the file name is a point id, the stored id must match it.
 
     Raises:
-        PointError: the file is missing, corrupt, belongs to another point, or was written by
+        PointError: the file is missing or corrupt, belongs to another point, or was written by
             another version of flexhpc.
     """
     if not path.exists():
-        raise PointError(f"{path}: file not found; the point was not measured yet")
+        raise PointError(f"{path}: file not found; the point has not been measured yet")
     try:
         with h5py.File(h5py.h5f.open_file_image(_read_content(path))) as file:
             _check_schema(file, path)
-            if _POINT.fullmatch(path.stem) and file.attrs["point_id"] != path.stem:
+            if _POINT_ID.fullmatch(path.stem) and file.attrs["point_id"] != path.stem:
                 raise corruption_error(path, f"belongs to point {file.attrs['point_id']}")
             yield file
     except MemoryError:
         raise PointError(f"{path}: cannot be read: out of memory") from None
     except (KeyError, TypeError) as error:  # another version with the same schema
         raise PointError(
-            f"{path}: unknown content ({one_line(error)}); use the version of flexhpc that wrote it"
+            f"{path}: unknown content ({one_line(error)}); use the version of flexhpc that wrote "
+            "the file"
         ) from None
 
 
@@ -238,7 +241,8 @@ def _check_schema(file: h5py.File, path: Path) -> None:
     """Raise PointError if a file was written by another version of flexhpc."""
     if (schema := int(file.attrs["schema"])) != SCHEMA:
         raise PointError(
-            f"{path}: unsupported schema ({schema}); this flexhpc reads schema {SCHEMA}"
+            f"{path}: unsupported schema ({schema}), because this flexhpc reads only schema "
+            f"{SCHEMA}; use the version of flexhpc that wrote the file"
         )
 
 
@@ -294,7 +298,7 @@ def _check_memory(size: int) -> None:
     """Raise MemoryError if there is not enough memory to change a file of ``size`` bytes.
 
     Without this check, HDF5 may crash the process when an allocation fails. The memory limit of a
-    control group is not checked; the kernel kills a process that exceeds it.
+    control group (cgroup) is not checked; the kernel kills a process that exceeds this limit.
     """
     try:
         size = _FIXED_MEMORY + _MEMORY_COPIES * size

@@ -25,7 +25,7 @@ class Header:
         n_total: number of samples in the training set.
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
-        unfittable: minimum number of samples that any model misses because of these conflicts.
+        unfittable: smallest number of samples that a model can miss, given these conflicts.
         classes: number of classes.
         bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
         n_pool: number of samples from which subsets are drawn.
@@ -57,18 +57,18 @@ class ProbeSummary:
         n: number of samples in the subset.
         repeat: index among the training runs with this n and arm: 0, 1, 2, ...
         seeds: seed of each random stream: init, subset, labels, order.
-        verdict: see docs/concepts.md.
+        verdict: result of the training run; see docs/concepts.md.
         n_errors: number of samples missed at the end.
         train_accuracy: 1 - n_errors / n.
         loss: training loss at the end.
         epochs: number of epochs started.
         steps: number of updates.
-        cost: sample passes.
+        cost: number of sample passes.
         seconds: wall time (seconds).
         finished: time at which the probe ended (seconds since the epoch).
-        metrics: convergence metrics.
+        metrics: convergence metrics by name.
         machine: host, device and versions.
-        rejected: whether a convergence gate rejected the probe as evidence of capacity.
+        rejected: whether a convergence gate attributes the failure to training, not to capacity.
         arm: index of the combination of tuned values.
         stage: number of times that the budget had been doubled. A training run that is continued
             with a larger budget has one probe per stage; epochs, steps, cost and seconds of each
@@ -129,11 +129,12 @@ class PointRecord:
         header: definition of the point.
         probes: finished probes, in the order in which they were appended.
         estimate: final estimate; None while the search is running.
-        evaluation: eval metrics by name; None if the model was not evaluated. The key ``asked``
-            contains the requested number of training samples and budget, the key ``arm`` the
-            evaluated arm.
-        estimates: final estimates by the number of probes on which each is based, in ascending
-            order. There are several estimates if the search was continued to a higher precision.
+        evaluation: evaluation metrics by name; None if the model was not evaluated. The key
+            ``asked`` contains the requested number of training samples and budget, and the key
+            ``arm`` contains the index of the evaluated arm.
+        estimates: number of probes -> final estimate that is based on these probes, in ascending
+            order of the number. There are several estimates if the search was continued to a higher
+            precision.
     """
 
     header: Header
@@ -177,12 +178,12 @@ class PointRecord:
         return bool(stored["arm"] == estimate.arm and same_budget)
 
     def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
-        """Return the record, without an evaluation that differs from the requested evaluation."""
+        """Return the record; its evaluation is None unless it is the requested evaluation."""
         return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 
 def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
-    """Convert stored probes to a history, from which a search is resumed by replay."""
+    """Convert stored probes to a history, from which a search can be resumed by replay."""
     timed, doubles = training.extends_smaller_budgets, training.doubling is not None
     return [
         ProbeResult(

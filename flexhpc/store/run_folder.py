@@ -27,7 +27,7 @@ class RunFolder:
 
     @property
     def metadata(self) -> Path:
-        """File with versions, hashes and launches."""
+        """JSON file with the launches of the run and the versions of the software."""
         return self.path / "run.json"
 
     @property
@@ -37,12 +37,12 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Lock file for all claims of the run; locked for milliseconds at a time."""
+        """Lock file for all claims of the run; the lock is held for milliseconds at a time."""
         return self.path / "points" / ".lock"
 
     @property
     def database(self) -> Path:
-        """MLflow database, for runs that are not logged to an MLflow server."""
+        """MLflow database, which is used unless results are logged to an MLflow server."""
         return self.path / "mlflow.db"
 
     @property
@@ -76,7 +76,7 @@ class RunFolder:
         return started
 
     def checkpoint(self, point_id: str, training: str) -> Path:
-        """Return the checkpoint path of a training run of a point.
+        """Return the path of the checkpoint of one of a point's training runs.
 
         Args:
             training: name of the training run, unique within the point.
@@ -88,16 +88,16 @@ class RunFolder:
         return sorted(self._path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
     def temporary_files(self, point_id: str) -> list[Path]:
-        """Return a point's temporary HDF5 files and checkpoints that killed processes left behind.
+        """Return the partly written HDF5 files and checkpoints that killed processes left behind.
 
-        Temporary files of claims are excluded, because another process may be writing such a file
-        under the run's lock; see :meth:`temporary_claim_files`.
+        Temporary files of claims are excluded, because another process that holds the run's lock
+        might be writing one; see :meth:`temporary_claim_files`.
         """
         parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def temporary_claim_files(self) -> Iterator[Path]:
-        """Yield temporary files of claims that killed processes left behind.
+        """Yield the partly written claim files that killed processes left behind.
 
         The caller must hold the run's lock.
         """

@@ -21,18 +21,19 @@ class PointStatus:
     """Status of one point.
 
     Attributes:
-        point: the point.
+        point: definition of the point.
         state: ``done``, ``failed``, ``running`` (a live process measures the point), ``stopped``
             (started, but no process measures it now), ``queued`` (assigned to a pending job of the
             cluster) or ``waiting`` (not started).
         record: content of its point file; None before the first probe.
         estimate: final or current estimate; None before the first probe.
-        progress: progress of the current probe: n, epoch, epochs, n_errors, ...
+        progress: progress of the current probe; its keys include n, epoch, epochs and n_errors.
         host: host of the last claim.
         launch: id of the launch of the last claim.
         token: token of the last claim.
         attempts: number of times the point was started or resumed.
-        deaths: number of consecutive workers of ``launch`` that died on the point.
+        deaths: number of workers of ``launch`` that died on the point without progress between the
+            deaths.
         job: job id of the last claim.
         message: why the point failed, or why its job is pending.
         log: path of the log of the last claim.
@@ -79,9 +80,10 @@ class PointStatus:
 
     @property
     def history(self) -> list[ProbeResult]:
-        """The training runs on which the estimate is based: the best arm at the largest budget.
+        """Results of the best arm's training runs at the largest budget so far.
 
-        Before the first estimate, these are the training runs of all arms.
+        The estimate is based on these results. Before the first estimate, the list contains the
+        results of all arms.
         """
         if self.record is None:
             return []
@@ -94,12 +96,12 @@ class PointStatus:
 
     @property
     def cost(self) -> int:
-        """Sample passes of all training runs."""
+        """Number of sample passes of all training runs."""
         return sum(run.cost for run in self.record.training_runs) if self.record else 0
 
 
 class StatusReader:
-    """Reads the status of the points of a run repeatedly; unchanged files are not read again.
+    """Reads the status of a run's points; a repeated read skips unchanged point files.
 
     Attributes:
         selection: last argument of :meth:`select`; empty before the first call.
@@ -131,8 +133,8 @@ class StatusReader:
         """Choose the points that comparisons need now; any previous selection is replaced.
 
         Args:
-            selection: ids of these points, mapped to True if the point is measured to the tolerance
-                of the spec, or to False for a coarser estimate. Selected points are not optional.
+            selection: id of a selected point -> whether the point is measured to the tolerance of
+                the spec; False permits a coarser estimate. Selected points are not optional.
         """
         points = [
             replace(p, optional=p.optional and p.id not in selection) for p in self._unselected

@@ -48,8 +48,8 @@ def existing_database_uri(path: Path) -> str:
 def make_database(path: Path) -> None:
     """Create an empty MLflow database if it does not exist; the caller must hold the tracking lock.
 
-    The database is created in a temporary folder and moved into place, because MLflow leaves an
-    unusable database if it is killed while creating the tables.
+    The database is created in a temporary folder and then copied to ``path`` atomically, because a
+    process that is killed while MLflow creates the tables leaves an unusable database.
 
     Raises:
         OSError: the folder cannot be written, or does not exist.

@@ -23,7 +23,7 @@ def point_description(status: PointStatus) -> str:
     )
     return (
         f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
-        f"level {estimate.level}), {_size_text(record.header.params, estimate)}"
+        f"level {estimate.level}), {_parameters_text(record.header.params, estimate)}"
         f"{'twice the budget: ' + doubling + ', ' if doubling else ''}{estimate.probes} probes, "
         f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
         f"{', ended by: ' + ended if ended else ''}{warning_text}"
@@ -38,7 +38,7 @@ def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> s
     return "\n".join([f"{decision.text}.\n", *(f"- {effect.text}" for effect in decision.effects)])
 
 
-def _size_text(params: int, estimate: Estimate) -> str:
+def _parameters_text(params: int, estimate: Estimate) -> str:
     if not params:
         return ""
     return f"{params:,} parameters, EMC per parameter {ratio_text(estimate, params)}, "

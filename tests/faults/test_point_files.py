@@ -64,7 +64,9 @@ def test_other_schemas_and_changes_by_other_programs_are_reported(run: Path) -> 
         file["probes/0000"].attrs["loss"] = 0.0
     points = statuses(run, ["report", run], ["sync", run])
     assert [point["state"] for point in points] == ["failed", "failed", "done"]
-    assert "unsupported schema (99); this flexhpc reads schema 1" in points[0]["message"]
+    assert (
+        "unsupported schema (99), because this flexhpc reads only schema 1;" in points[0]["message"]
+    )
     assert "checksum mismatch" in points[1]["message"]
 
 
