@@ -1,4 +1,4 @@
-"""Versions of the running software: Python, packages, source of flexhpc, container image."""
+"""Versions of the running software: Python, packages, flexhpc's source code, container image."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose versions may affect results or their storage."""
 IMAGE = "FLEXHPC_IMAGE"
-"""Environment variable that is set in a container. It contains the name of the image,
-NAME@sha256:HASH, or ``unknown``."""
+"""Environment variable that contains the name of the container image, as NAME@sha256:HASH or
+``unknown``. It is not set outside a container."""
 
 SOURCE = "FLEXHPC_SOURCE"
-"""Environment variable with the required :func:`source_hash`. A container with another hash does
-not run tasks."""
+"""Environment variable that contains the :func:`source_hash` of the submitting machine. A container
+with another hash does not run tasks."""
 
 
 def python_version() -> str:
@@ -41,7 +41,7 @@ def packages() -> dict[str, str | None]:
 
 
 def image() -> str | None:
-    """Return the name of the container image of this process; None outside of a container."""
+    """Return the name of the container image of this process; None outside a container."""
     return os.environ.get(IMAGE)
 
 

@@ -24,7 +24,7 @@ class ProbeData:
     Attributes:
         inputs: standardised float32 (n, ...), or uint8 (n, ...). uint8 inputs are standardised
             whenever a batch is used.
-        labels: int64 (n,), or (n, length) of sequences, on the device of the inputs.
+        labels: int64 (n,), or (n, length) for sequences; on the device of ``inputs``.
         init_seed: seed of the initialisation and of all random operations of the model.
         order_seed: seed of the order of samples in every epoch.
         prompt: number of tokens at the start of a sequence that need not be correct.
@@ -45,7 +45,7 @@ class Outcome:
     """Result of one training run.
 
     Attributes:
-        verdict: see docs/concepts.md.
+        verdict: how the training run ended; docs/concepts.md explains the values.
         n_errors: number of samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
         epochs: number of epochs; an incomplete last epoch counts as a whole epoch.
@@ -55,8 +55,9 @@ class Outcome:
         fitted: whether each sample of the subset is classified correctly at the end, bool (n,).
         metrics: metrics of the gates and of ``on_train_end``, by name.
         rejected: whether a convergence gate rejected the training run.
-        loss_curve: mean loss of every epoch, float32 (epochs,); see ``training.curves``.
-        error_curve: number of missed samples of every epoch, int32 (epochs,).
+        loss_curve: mean loss in every epoch, float32 (epochs,). The key ``training.curves``
+            determines how it is computed.
+        error_curve: number of missed samples in every epoch, int32 (epochs,).
         forgotten: number of forgetting events of each sample of the subset, int32 (n,); -1 for
             samples that were never correct. None if forgetting events were not counted.
     """
@@ -81,10 +82,10 @@ class Callbacks:
     """Functions that a training run calls, and files in which it saves its state; all optional.
 
     Attributes:
-        should_stop: called at every update; if it returns True, training saves a checkpoint and
+        should_stop: called after every update; if it returns True, training saves a checkpoint and
             raises Interrupted.
-        owns_claim: returns whether this process still owns its claim on the point; if not, it must
-            not write the checkpoint or the results.
+        owns_claim: returns whether this process still owns its claim on the point. If it returns
+            False, this process must not write the checkpoint or the results.
         on_progress: called after every epoch with a mapping: ``epoch``, ``epochs`` (budget in
             epochs; 0 without a budget), ``n_errors`` (number of missed samples) and ``loss``; in a
             probe also ``n``, ``repeat`` and ``elapsed`` (seconds).
@@ -93,10 +94,10 @@ class Callbacks:
         checkpoint: file in which training saves its state. If the file exists, training resumes
             from this state.
         checkpoint_every: seconds between checkpoints.
-        final_state: file for the state after the last update that would be the same with a larger
-            budget. If ``checkpoint`` does not exist, training continues from this state.
-        key: identifies the training run; a checkpoint with another key is ignored.
-        forgetting: whether to count how often each sample is forgotten.
+        final_state: file in which training saves its state after the last update that would be the
+            same with a larger budget. Training resumes from it if ``checkpoint`` does not exist.
+        key: text that identifies the training run; a saved state with another key is ignored.
+        forgetting: whether to count the forgetting events of each sample.
     """
 
     should_stop: Callable[[], bool] = lambda: False

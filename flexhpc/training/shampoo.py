@@ -1,10 +1,10 @@
-"""Shampoo as defined in its paper; docs/optimizers.md compares implementations.
+"""The optimizer Shampoo as defined in its paper; docs/optimizers.md compares implementations.
 
-The class Shampoo of pytorch-optimizer agrees with the paper only without momentum: its momentum
-buffer contains preconditioned gradients, which enter the statistics. At every update it computes a
-singular value decomposition for every axis, even for long axes. The class ScalableShampoo of
-pytorch-optimizer (Anil et al. 2020) decays old statistics, and its state cannot be loaded with
-``weights_only``.
+Shampoo of the package pytorch-optimizer is not used. With momentum, it deviates from the paper,
+because the momentum buffer, which contains preconditioned gradients, enters the statistics. At
+every update it computes a singular value decomposition for every axis, even for long axes.
+ScalableShampoo of this package (Anil et al. 2020) is not used, because it decays old statistics,
+and because its state cannot be loaded with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Shampoo(torch.optim.Optimizer):
     H_i^(-1/2k). H_i is epsilon I plus the sum over all updates so far of G_(i) G_(i)^T, where the
     rows of G_(i) are the slices of G along axis i. For an axis longer than
     ``max_preconditioner_dim``, only the diagonal of H_i is kept, as in the experiments of the
-    paper. A gradient that is not finite raises LinAlgError.
+    paper.
 
     Args:
         parameters: parameters to train; a scalar is treated as a vector of length 1.
@@ -43,7 +43,11 @@ class Shampoo(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
-        """Make one update with the current gradients; closures are not supported."""
+        """Make one update with the current gradients; ``closure`` is ignored.
+
+        Raises:
+            LinAlgError: a gradient is not finite, and the full matrix of one of its axes is kept.
+        """
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -73,7 +77,7 @@ class Shampoo(torch.optim.Optimizer):
 
 
 def _matrix_power(statistic: Tensor, exponent: float) -> Tensor:
-    """Return a power of a symmetric matrix.
+    """Return a symmetric positive definite matrix raised to a power.
 
     A diagonal matrix is represented by the vector of its diagonal elements.
     """

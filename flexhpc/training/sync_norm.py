@@ -1,9 +1,9 @@
 """BatchNorm over a batch that is distributed over several processes.
 
 torch's SyncBatchNorm is not used, because it runs on GPUs only, and because converting a timm model
-to it drops the activations that are fused into BatchNorm layers. Instead, this module replaces
-``functional.batch_norm``, which all BatchNorm layers call, during a forward pass. Modules,
-parameters and checkpoints are not changed.
+to it drops the activations that are fused into BatchNorm layers. Instead, the function
+``torch.nn.functional.batch_norm``, which all BatchNorm layers call, is replaced during a forward
+pass. Modules, parameters and checkpoints are not changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """Context manager in which BatchNorm in train mode uses mean and variance over all processes.
+    """Context manager in which BatchNorm in train mode uses mean and variance of the whole batch.
 
     Raises:
         ValueError: in a forward pass, if the whole batch has only one value per channel.

@@ -1,4 +1,4 @@
-"""Entry point of a worker process, and the callable that submitit pickles."""
+"""Entry points of a worker process: a function, and a callable that submitit pickles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
     Args:
         path: path of the task file.
         environment: distributed environment of this process.
-        stop: stop request. Its signal handlers must be installed before the call: importing torch
-            takes seconds, during which signals must not be lost.
+        stop: stop request. Its signal handlers must be installed before the call, because this
+            function imports torch, which takes seconds, and no signal may be lost meanwhile.
 
     Raises:
-        SystemExit: with status 1 if the task file is missing or damaged; for other causes see
-            :func:`flexhpc.worker.worker.run_task`.
+        SystemExit: with status 1 if the task file is missing or invalid;
+            :func:`flexhpc.worker.worker.run_task` lists further causes.
     """
     try:
         task = TaskFile.read(path)
@@ -39,7 +39,7 @@ def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
 
 @dataclass(frozen=True)
 class ArrayTask:
-    """Callable that submitit pickles and runs in each task.
+    """Callable that submitit pickles and runs in each task of an array.
 
     Attributes:
         path: path of the task file.

@@ -14,9 +14,9 @@ _SECRET = ".secret"
 
 
 def write_secret(folder: Path) -> None:
-    """Write a new secret, by which the processes of a job authenticate each other.
+    """Write a file with a new secret, by which the processes of a job authenticate each other.
 
-    Only the owner of the file can read it.
+    Only the file's owner can read it.
     """
     path = folder / _SECRET
     path.touch(mode=0o600)
@@ -24,7 +24,7 @@ def write_secret(folder: Path) -> None:
 
 
 def read_secret(folder: Path) -> str:
-    """Read the secret of a job."""
+    """Return the secret that :func:`write_secret` wrote to a folder."""
     return (folder / _SECRET).read_text()
 
 
@@ -37,10 +37,10 @@ class Environment:
         world_size: number of processes of the job.
         local_rank: rank of this process among the processes of the job on its node.
         host: host name of rank 0.
-        token: secret by which the processes of the job authenticate each other; it differs between
-            attempts, so that processes of a previous attempt are rejected.
+        token: secret by which the processes of the job authenticate each other. It changes when
+            the job is requeued, so that processes that were started before are rejected.
         job: job id, such as ``123_4`` for task 4 of array 123; for a local worker, its name.
-        index: index of the array task, such as 4 for job ``123_4``; 0 without an array.
+        index: index of the array task, such as 4 for job ``123_4``; 0 outside an array.
         log: path of the stderr log.
         deadline: end of the allocation (seconds since the epoch), or None if unknown.
     """
@@ -81,7 +81,7 @@ class Environment:
 
     @property
     def failures_file(self) -> Path:
-        """File to which the batch script appends the exit status of each failure of this task.
+        """File to which the batch script appends the exit status whenever this task fails.
 
         The worker removes the file when it claims a point.
         """

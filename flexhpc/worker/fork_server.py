@@ -62,7 +62,7 @@ class StartRequest:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     def log_path(self, rank: int, stream: str) -> Path:
-        """Return the path of the log of a process, with the same suffix as submitit's logs.
+        """Return the path of the log of a process; its suffix is that of submitit's logs.
 
         Args:
             rank: rank of the process.
@@ -76,10 +76,10 @@ class ProcessEvent:
     """Start or end of one process of a worker, as reported by the fork server.
 
     Attributes:
-        worker: the worker, as in :class:`StartRequest`.
+        worker: path prefix of the worker's log files, as in :class:`StartRequest`.
         pid: process id.
-        status: None for the start of the process. For its end, the exit status, or the negative
-            number of the signal that killed the process.
+        status: None if the process has started. If the process has ended: its exit status, or -N
+            if signal N killed the process.
     """
 
     worker: str
@@ -116,9 +116,9 @@ class _Server:
 
 
 def _cache_expanded_spec(request: StartRequest) -> None:
-    """Expand the spec into a cache that forked workers inherit.
+    """Expand the spec of a request into a cache that forked workers inherit.
 
-    Errors are ignored; the workers then expand the spec again and report the errors.
+    Errors are ignored here, because the workers expand the spec again and report the errors.
     """
     worker = importlib.import_module(WORKER_MODULE)
     with contextlib.suppress(PointError, InputError, OSError):

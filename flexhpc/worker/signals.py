@@ -1,7 +1,7 @@
 """Stop requests and exit statuses of workers.
 
-Imports only the standard library, so that signals are handled before torch is imported; see
-entry.py.
+This module imports only the standard library, so that signal handlers can be installed before torch
+is imported; see entry.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 SIGUSR2 is sent by SLURM before the time limit (``sbatch --signal``)."""
 
 EXIT_REQUEUE = 201
-"""Exit status of a worker that was stopped before all its points were measured; SLURM must requeue
-its task.
+"""Exit status of a worker that was stopped before all its points were measured. The task of the
+worker must be requeued.
 
 srun returns the highest exit status of the processes that it started. Therefore this status is
 higher than the statuses of container runtimes (125 to 127; podman returns them if it loses the
@@ -26,11 +26,11 @@ EXIT_PEER_LOST = 200
 
 
 class StopRequest:
-    """Stop request, set by a signal handler, the watchdog or the caller.
+    """Request to stop a worker, set by a signal handler, the watchdog or the caller.
 
-    The training loop polls it. Its state is a plain attribute and not a threading.Event, because
-    the code that a signal interrupts may hold the lock of the Event. A signal handler that sets the
-    Event would then deadlock.
+    The training loop polls the request. Its state is an attribute and not a threading.Event,
+    because the code that a signal interrupts may hold the lock of the Event. A signal handler that
+    sets the Event would then deadlock.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class StopRequest:
         """Create a stop request that SIGTERM and SIGUSR2 set."""
         stop = cls()
 
-        def handle(number: int, _: Any) -> None:
+        def handle_signal(number: int, _: Any) -> None:
             stop.set(signal.Signals(number).name)
 
         for number in SIGNALS:
-            signal.signal(number, handle)
+            signal.signal(number, handle_signal)
         return stop
 
     def set(self, reason: str) -> None:

@@ -18,7 +18,7 @@ WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable that lists the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
 TASK_FILE = "task.json"
 PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
-"""Environment variable: number of probes of the same point that a worker trains concurrently."""
+"""Environment variable: number of probes of one point that a worker trains concurrently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ class ProcessIdentity:
 
     Attributes:
         pid: process id.
-        birth: start time (seconds since the epoch); 0 if the process had already ended.
+        birth: start time of the process (seconds since the epoch); 0 if the process had ended when
+            the start time was read.
     """
 
     pid: int
@@ -52,23 +53,24 @@ class TaskFile:
         spec: path of the frozen spec of this launch.
         launch: id of the launch.
         stop: path of the stop file; workers stop when it exists.
-        python: Python version of the submitting process, such as ``3.11``; workers must use it too.
-        flexhpc: flexhpc version of the submitting process; workers must use it too.
+        python: Python version of the submitting process, such as ``3.11``; workers must have the
+            same version.
+        flexhpc: flexhpc version of the submitting process; workers must have the same version.
         owner: process that started the workers; the workers stop when it ends. None if the workers
-            outlive the process that started them.
+            continue when the process that started them ends.
         threads: number of CPU threads per process.
-        probes_at_once: number of probes of the same point that are trained concurrently; the
+        probes_at_once: number of probes of one point that a worker trains concurrently; the
             environment variable ``FLEXHPC_PROBES_AT_ONCE`` takes precedence.
         retries: maximum number of consecutive retries of a point whose worker died without
             progress.
         checkpoint_every: time between checkpoints (seconds).
         heartbeat_every: time between heartbeats (seconds).
-        points: ids of the points of an array, ``per_task`` consecutive ids for each task; None for
-            a worker that claims any free point of the run.
+        points: ids of the points of an array, ``per_task`` consecutive ids for each task. None if
+            the workers claim any free point of the run.
         per_task: number of points per task of the array.
-        selection: ids of the points to measure, mapped to True if a point is measured to the
-            tolerance of the spec, or to False if a coarser estimate suffices. None to measure all
-            points, as the spec requests.
+        selection: dict whose keys are the ids of the points to measure. A value is True if the
+            point is measured to the tolerance of the spec, and False if a coarse estimate is
+            sufficient. None if all points are measured with the search of the spec.
         stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
@@ -92,7 +94,7 @@ class TaskFile:
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:
-        """Return the ids of the points of an array task; None if the workers are not in an array.
+        """Return the ids of the points of an array task; None if there is no array.
 
         Args:
             index: index of the array task.
@@ -110,13 +112,13 @@ class TaskFile:
         """Read a task file.
 
         Raises:
-            PointError: the file does not exist, is invalid, or has unknown keys.
+            PointError: the file is missing or invalid, or has unknown keys.
         """
         task = read_state(cls, path)
         if task is None:
             raise PointError(
-                f"{path}: is corrupt, missing or of another version of flexhpc; run the same "
-                "`flexhpc sweep` command again"
+                f"{path}: is missing, is corrupt, or was written by another version of flexhpc; "
+                "run the same `flexhpc sweep` command again"
             )
         return task
 
@@ -124,7 +126,8 @@ class TaskFile:
 def current_selection(run: RunFolder) -> dict[str, bool]:
     """Return ``TaskFile.selection`` of the last launch of a run.
 
-    Empty if the launch selects no points, or if its process on this machine has ended.
+    Return an empty dict if the selection is None, or if ``TaskFile.owner`` does not run on
+    this machine.
     """
     try:
         paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""Watchdog thread of a worker: check for stop requests and the time limit, send heartbeats."""
+"""Watchdog thread of a worker, which sends heartbeats and checks whether the worker must stop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flexhpc.worker.task import TaskFile
 
 
 class Watchdog:
-    """Thread that checks for stop requests and sends the heartbeats of a worker.
+    """Thread that sends the heartbeats of a worker and checks whether the worker must stop.
 
-    The training loop only polls a flag, so that its steps are not delayed by I/O.
+    The training loop itself only polls a flag, so that its updates are not delayed by I/O.
 
     Attributes:
         stop: stop request. The watchdog sets it shortly before the time limit, when the stop file
@@ -45,7 +45,7 @@ class Watchdog:
             self.claim_lost.clear()
 
     def should_stop(self) -> bool:
-        """Return whether the current measurement must stop."""
+        """Return whether a stop was requested or the current claim was lost."""
         return self.stop.is_set() or self.claim_lost.is_set()
 
     def set_progress(self, progress: dict[str, Any]) -> None:

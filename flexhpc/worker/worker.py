@@ -49,8 +49,8 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
 
     Raises:
         SystemExit: with status ``EXIT_REQUEUE`` if the worker was stopped and points are left; with
-            another status if the run folder cannot be written, or if this process and the
-            submitting process differ in the version of Python, or the version or source of flexhpc.
+            another status if the run folder cannot be written, or if the Python version or the
+            version or source code of flexhpc is not that of the submitting process.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
@@ -99,12 +99,19 @@ def points_of(spec: str) -> list[Point]:
 
     The result is cached. The fork server calls this function before it forks, so that its workers
     do not expand the spec again.
+
+    Args:
+        spec: path of the frozen spec.
     """
     return load_points(Path(spec))[1]
 
 
 def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
-    """Return the points to measure, with the requested precision; see ``TaskFile.selection``."""
+    """Return the points that ``selection`` contains, each with the precision that it requests.
+
+    If ``selection`` is None, all points are returned. ``TaskFile`` describes the format of
+    ``selection``.
+    """
     if selection is None:
         return points
     selected = [point for point in points if point.id in selection]
@@ -134,7 +141,7 @@ def _destroy_group(group: Group, exit_status: int) -> None:
     """Destroy the process group; skip interpreter shutdown when this process exits.
 
     This is a collective call. Threads of torch's process group may outlive the group for a moment.
-    If such a thread wakes up during interpreter shutdown, the process aborts ("terminate called
+    If such a thread woke up during interpreter shutdown, the process would abort ("terminate called
     without an active exception") after all work is done, and its task would be requeued.
     """
     group.destroy()
@@ -160,13 +167,13 @@ def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
 
 
 class Worker:
-    """Claims and measures points; runs on rank 0 of a job, or in a single process.
+    """Claims and measures points. In a job of several processes, only rank 0 has a ``Worker``.
 
     Args:
         task: content of the task file.
         environment: distributed environment of this process.
         stop: stop request.
-        group: process group that trains the probes.
+        group: process group whose processes train each probe together.
         on_progress: called with the progress of a training run after every epoch; see
             :class:`Callbacks`.
         verbose: whether to print one line per measured or failed point.
@@ -192,12 +199,12 @@ class Worker:
             self._pool.close()
 
     def measure_points(self, points: list[Point]) -> None:
-        """Measure every point that no other process measures.
+        """Measure every point that no other process is measuring.
 
-        No other task measures the points of an array task. However, a process on a node that SLURM
-        considers failed may still hold a claim on one of these points. Therefore an array task
-        tries again to claim such points until a claim without heartbeats would have expired. It
-        does not wait longer for a process that still sends heartbeats.
+        The points of an array task belong to this task only. However, a process on a node that
+        SLURM considers failed may still hold a claim on one of these points. Therefore an array
+        task tries again to claim such points until a claim without heartbeats would have expired.
+        If the other process still sends heartbeats, the task does not wait longer.
         """
         deadline = time.monotonic() + HEARTBEAT_TIMEOUT + 2 * self.task.heartbeat_every
         while points and not self.stop.is_set():
@@ -208,7 +215,10 @@ class Worker:
                 time.sleep(_RETRY_EVERY)
 
     def must_requeue(self, points: list[Point]) -> bool:
-        """Return whether this array task was stopped with points left and must be requeued."""
+        """Return whether this is an array task that was stopped before its points were finished.
+
+        A cancelled task is not requeued.
+        """
         return (
             self.task.points is not None
             and self.stop.is_set()
@@ -217,14 +227,17 @@ class Worker:
         )
 
     def _is_finished(self, point: Point) -> bool:
-        """Return whether a point is measured, or has failed in this launch."""
+        """Return whether a point has been measured, or has failed in this launch."""
         if _is_measured(self.run, point):
             return True
         claim = read_claim(self.run.claim(point.id))
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
     def _measure_unless_claimed(self, point: Point) -> bool:
-        """Measure a point if necessary; return False if another process holds its claim."""
+        """Measure a point if it is not finished; return False if another process holds its claim.
+
+        Failures are recorded in the claim.
+        """
         if self.stop.is_set() or self._is_finished(point):
             return True
         claim = self._claim(point)
@@ -258,14 +271,14 @@ class Worker:
             self._fail(claim, f"{type(error).__name__}: {one_line(error)}")
             if self.group.size > 1:
                 _exit_immediately(
-                    "exiting, because other processes might wait for this one forever"
+                    "exiting, because other processes of this job might wait for this one forever"
                 )
         else:
             self._release(claim, "done")
         return True
 
     def _claim(self, point: Point) -> Claim | None:
-        """Claim a point; return None if another process measures it.
+        """Claim a point; return None if another process holds its claim.
 
         Raises:
             PointError: the run folder cannot be written.
@@ -285,10 +298,10 @@ class Worker:
             raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_preempted(self, point: Point) -> bool:
-        """Return whether this task held the point's claim when it was preempted or its node failed.
+        """Return whether this task was preempted, or its node failed, while it held the claim.
 
-        Preemption and node failures also kill the batch script, so that it records no exit status.
-        Such an end of a worker does not count as a death.
+        Such an end of a worker does not count as a death. Preemption and node failures also kill
+        the batch script, so in these cases the script records no exit status.
         """
         previous = read_claim(self.run.claim(point.id))
         if self.task.points is None or previous is None or previous.job != self.environment.job:
@@ -296,7 +309,7 @@ class Worker:
         return not self.environment.failures_file.exists()
 
     def _last_save_time(self, point: Point) -> float:
-        """Return when progress on a point was last saved (seconds since the epoch).
+        """Return the time at which progress on a point was last saved (seconds since the epoch).
 
         Return 0 if no progress was saved.
         """
@@ -342,9 +355,10 @@ class Worker:
         return self._pool
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
-        """Release a claim, and store the new state of the point in it.
+        """Release a claim, and store the state of the point in the claim file.
 
-        Heartbeats are stopped first, because another heartbeat would set the state to ``running``.
+        Heartbeats are stopped first, because a later heartbeat would reset the state to
+        ``running``.
         """
         self.watchdog.set_claim(None)
         try:
@@ -354,20 +368,24 @@ class Worker:
 
 
 def _data_key(point: Point) -> str:
-    """Return a key that identifies a point's data; synthetic data also depends on the seed."""
+    """Return a key that identifies a point's data.
+
+    The key contains the seed, because synthetic data depends on it.
+    """
     return f"{point.seed} {point.data.model_dump_json()}"
 
 
 def _log(text: str, stream: TextIO | None = None) -> None:
-    """Print a line to the log; ignore errors, which must not stop a measurement."""
+    """Print a line to the log; ignore write errors, because they must not stop a measurement."""
     with contextlib.suppress(OSError):
         print(text, file=stream or sys.stdout, flush=True)
 
 
 def _is_measured(run: RunFolder, point: Point) -> bool:
-    """Return whether a point is measured completely.
+    """Return whether the measurement of a point is complete.
 
-    Returns False for a corrupt point file, so that :func:`measure` reads the file and reports it.
+    Return False if the point file is corrupt, so that :func:`measure` reads it and reports the
+    error.
     """
     try:
         record = read_point_file(run.point(point.id))

@@ -29,8 +29,8 @@ ENVIRONMENT = Environment(
 
 
 REJECTED = (
-    "task.json: is corrupt, missing or of another version of flexhpc; run the same `flexhpc sweep` "
-    "command again"
+    "task.json: is missing, is corrupt, or was written by another version of flexhpc; run the same "
+    "`flexhpc sweep` command again"
 )
 
 
