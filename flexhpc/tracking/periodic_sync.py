@@ -23,7 +23,7 @@ _NICE = 10
 
 
 def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:
-    """Sync the points of a launch repeatedly until stdin is closed, then once more."""
+    """Log the points of a launch to MLflow repeatedly until stdin is closed, then once more."""
     syncer = Syncer(run, uri, spec)
     warned = False
     closed = False

@@ -1,4 +1,4 @@
-"""Tracking URI of a run and state of the last sync; does not import mlflow."""
+"""Tracking URI of a run folder, and state of its last sync to MLflow; mlflow is not imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexhpc.store.status import PointStatus
 
 NO_PASSWORD = (
     "contains a password, which would be visible in process lists and logs; remove it and set "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database can use its password file)"
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database, use a password file)"
 )
 
 
@@ -30,7 +30,7 @@ _SECRET_PARAMETERS = {
 
 
 def has_password(uri: object) -> bool:
-    """Return whether a URI contains a password before the host or in a query parameter."""
+    """Return whether a URI contains a password before the host or a secret in a query parameter."""
     if not isinstance(uri, str):
         return False
     try:
@@ -54,7 +54,7 @@ def sync_state_path(run: RunFolder) -> Path:
 
 
 def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
-    """Return the state that is stored after these points have been synced to ``uri``."""
+    """Return the state to store after the points with these statuses were synced to ``uri``."""
     return {
         "uri": uri,
         "probes": sum(status.probes for status in statuses),

@@ -1,9 +1,10 @@
 """Log results to MLflow; everything logged can be recreated from the point files.
 
 An experiment corresponds to a sweep, a parent run to a point and a child run to a probe. Every
-child run is logged with one ``log_batch`` call. If a process was killed before its child runs were
-counted in a tag of the parent run, they are deleted and logged again. A lock in the run folder
-ensures that only one process writes at a time, so that two sweeps never log a probe twice.
+child run is logged with one ``log_batch`` call. A tag of the parent run counts its child runs.
+Child runs that a killed process created but did not count are deleted and logged again. A lock in
+the run folder ensures that only one process writes at a time, so that two sweeps never log a probe
+twice.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class _ParentRun:
     evaluation: str = ""
 
     @classmethod
-    def of(cls, run: Any) -> _ParentRun:
+    def from_mlflow_run(cls, run: Any) -> _ParentRun:
         """Read the state of an existing MLflow run."""
         return cls(
             run_id=run.info.run_id,
@@ -78,13 +79,13 @@ class _ParentRun:
 
 @dataclass
 class Syncer:
-    """MLflow logger of a run, which caches the state of the parent runs between syncs.
+    """Logger of the results of a run folder to MLflow; caches the parent runs between syncs.
 
     Attributes:
-        folder: run folder.
+        folder: run folder whose results are logged.
         uri: tracking URI.
         spec: path of the frozen spec whose points are synced; None for the spec of the run folder.
-        parents: parent runs by point id.
+        parents: MLflow run of each point that has one; the keys are point ids.
     """
 
     folder: RunFolder
@@ -126,7 +127,7 @@ class Syncer:
                     client.restore_experiment(self.experiment)
             self._set_description(client)
             for parent in _search_runs(client, self.experiment, f"tags.`{KIND}` = 'point'"):
-                self.parents[parent.data.tags[POINT]] = _ParentRun.of(parent)
+                self.parents[parent.data.tags[POINT]] = _ParentRun.from_mlflow_run(parent)
             self.client = client
 
     def _set_description(
@@ -137,7 +138,8 @@ class Syncer:
         Args:
             report_run_id: id of the MLflow run that has the report as an artifact; empty if no
                 report is logged.
-            statuses: statuses of all points. If empty, the description contains no verdicts.
+            statuses: statuses of all points. If empty, the description does not contain the
+                verdicts of comparisons.
         """
         note = (
             f"Each run is a point of the sweep `{self.name}`, with its EMC; each nested run is a "
@@ -239,13 +241,13 @@ class Syncer:
         return max(unlogged, 0)
 
     def _create_parent(self, status: PointStatus) -> _ParentRun:
-        """Create the parent run of a point, unless another process has created it."""
+        """Create the parent run of a point, or return the one that another process created."""
         point, record = status.point, status.record
         assert record is not None
         # Another process may have created the parent run after this one connected.
         query = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
         for existing_run in _search_runs(self.client, self.experiment, query):
-            parent = self.parents[point.id] = _ParentRun.of(existing_run)
+            parent = self.parents[point.id] = _ParentRun.from_mlflow_run(existing_run)
             return parent
         start = min((_start_ms(record, i) for i in range(len(record.probes))), default=None)
         run = self.client.create_run(
@@ -266,10 +268,10 @@ class Syncer:
         return parent
 
     def _delete_uncounted_children(self, parent: _ParentRun, point_id: str) -> None:
-        """Delete the child runs that a process left behind when it was killed.
+        """Delete the child runs that ``parent.probes_logged`` does not count.
 
-        These are the child runs of probes that ``parent.probes_logged`` does not count. Child runs
-        are created in the order of the probes, so usually one query is enough.
+        A process that was killed during a sync leaves such child runs. They are created in the
+        order of the probes, so the search stops at the first probe without a child run.
         """
         number = parent.probes_logged
         query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
@@ -398,8 +400,9 @@ class Syncer:
 def _probe_run_name(number: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
     """Return the name of the MLflow run of a probe, such as ``07 n=185 not_fit``.
 
-    The name contains the index of the probe, n and the verdict. It also contains the budget, such
-    as ``steps=2000``, if the search doubles it.
+    The name contains the index of the probe, n and the verdict. It also contains the number of the
+    repeat, such as ``#1``, except for the first training run with this n; the budget, such as
+    ``steps=2000``, if the search doubles the budget; and ``rejected`` if a gate rejected the probe.
     """
     details = f" #{probe.repeat}" if probe.repeat else ""
     details += "" if budget is None else f" {budget[0]}={budget[1]}"
@@ -408,7 +411,7 @@ def _probe_run_name(number: int, probe: ProbeSummary, budget: tuple[str, int] | 
 
 
 def _evaluation_settings(record: PointRecord) -> str:
-    """Return the settings of the stored evaluation as JSON; empty without an evaluation."""
+    """Return the settings and the stage of the stored evaluation as JSON; empty if none."""
     if record.evaluation is None:
         return ""
     return json.dumps([record.evaluation["asked"], record.evaluation.get("stage", 0)])
@@ -417,8 +420,8 @@ def _evaluation_settings(record: PointRecord) -> str:
 def _start_ms(record: PointRecord, number: int) -> int:
     """Return the start time of a probe (milliseconds since the epoch).
 
-    A probe may continue an earlier training run with a larger budget. In this case, its ``seconds``
-    include the time of the earlier stages, which is subtracted here.
+    If a probe continued an earlier training run with a larger budget, its ``seconds`` include the
+    time of the earlier stages, which is subtracted here.
     """
     probe = record.probes[number]
     run = probe.n, probe.repeat, probe.arm

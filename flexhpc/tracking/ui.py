@@ -35,15 +35,15 @@ def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[st
 
 
 def private_socket() -> Path:
-    """Return a path for a Unix socket in a new folder that only this user can access.
+    """Create a folder that only this user can access; return a path in it for a Unix socket.
 
-    uvicorn makes the socket itself accessible to all users, so the folder restricts access.
+    The folder restricts access, because uvicorn makes the socket itself accessible to all users.
     """
     return Path(tempfile.mkdtemp(prefix="flexhpc-ui-"), "ui.sock")
 
 
 def ui_page(run: RunFolder, name: str) -> str:
-    """Return the URL path of the MLflow page with the table of a sweep's points.
+    """Return the URL path of the MLflow page that shows the points of a sweep in a table.
 
     The database is first created if it does not exist, or recreated if the run folder was moved.
 
@@ -61,8 +61,8 @@ def ui_page(run: RunFolder, name: str) -> str:
         experiment = experiment_of(run.database, name)
     except (sqlite3.Error, OSError) as error:
         raise InputError(
-            f"{run.database}: cannot be read ({error}); remove it and run "
-            f"`flexhpc sync {run.path}`, which recreates the database"
+            f"{run.database}: cannot be read or written ({error}); remove it and run "
+            f"`flexhpc sync {run.path}`, which recreates it"
         ) from None
     assert experiment is not None, "created by sync()"
     return page_path(experiment[0])

@@ -22,8 +22,9 @@ _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param", "doubling")
 def runs_table_view(points: Sequence[Point]) -> str:
     """Return the state of the runs table as JSON, in the format of MLflow's "share view" button.
 
-    The table has one row per point, with its swept keys, number of parameters, EMC, interval, EMC
-    per parameter, the effect of twice the budget, and the reason why the search ended.
+    The table has one row per point. The columns are the swept keys, the number of parameters, the
+    EMC and its interval, the EMC per parameter, the factor by which twice the budget raises the
+    EMC, and the reason why the search ended.
     """
     swept = dict.fromkeys(key for point in points for key, _ in flatten("", point.swept))
     columns = [
@@ -50,7 +51,7 @@ def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
     Args:
         name: dotted path of ``value``; empty at the top level.
-        value: mapping or plain value.
+        value: dict to flatten; any other value is yielded unchanged.
     """
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -78,7 +79,8 @@ def experiment_of(database: Path, name: str) -> tuple[str, str] | None:
 def was_moved(run: RunFolder, name: str) -> bool | None:
     """Return whether the run folder was moved or copied after its database was created.
 
-    MLflow stores absolute artifact locations and has no function to change them.
+    Such a database must be recreated, because MLflow stores absolute artifact locations and has no
+    function to change them.
 
     Args:
         name: name of the sweep, which is also the name of its experiment.
@@ -94,6 +96,6 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
 
 
 def page_path(experiment_id: str) -> str:
-    """Return the URL path of the MLflow page with the table of an experiment's runs."""
+    """Return the URL path of the MLflow page that shows the runs of an experiment in a table."""
     query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
     return f"/#/experiments/{experiment_id}/runs?{query}"

@@ -1,4 +1,4 @@
-"""Batch sizes, order of the samples, and budget in updates of a training run."""
+"""Batch sizes and order of the samples of a training run, and its budget in updates."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> Ints:
 
 
 def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
-    """Return the budget in parameter updates, at least 1; None if training has no budget.
+    """Return the budget in parameter updates, at least 1; None if there is no budget.
 
     Args:
-        training: procedure; its budget may be in epochs, steps or gradient evaluations.
+        training: training procedure, whose budget is in epochs, steps or gradient evaluations.
         sizes: batch sizes of one epoch.
     """
     if training.budget is None:
@@ -65,13 +65,13 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
 
 
 def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
-    """Return the doubled budget of a training run; None if the budget is not extended.
+    """Return the doubled budget of a training run, at most ``extend_to`` times the initial budget.
 
-    The doubled budget is capped at ``extend_to`` times the initial budget.
+    The result is None if ``unconverged`` is not ``extend``, or if the maximum is already reached.
 
     Args:
-        training: procedure.
-        max_steps: budget that is used up, in updates.
+        training: training procedure, which sets ``unconverged`` and ``extend_to``.
+        max_steps: current budget, which is used up, in updates.
         initial_max_steps: budget before the first extension, in updates.
     """
     cap = int(initial_max_steps * training.extend_to)

@@ -25,14 +25,17 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
     Args:
         path: file to write, in an existing folder.
         key: identifies the training run.
-        state: tensors and plain values.
+        state: tensors, strings, numbers and None, also in nested dicts, lists and tuples.
     """
     with atomic_replacement(path, create_folder=False) as part, part.open("wb") as file:
         torch.save({"format": FORMAT, "key": key, **state}, file)
 
 
 def load(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the saved state; None if the file is missing, damaged or has another key."""
+    """Return the state that :func:`save` wrote with the same key and format version.
+
+    The result is None if there is no such state, or if the file is damaged.
+    """
     try:
         content = read_regular_file(path)
         _verify_checksums(content)
@@ -48,7 +51,7 @@ def _verify_checksums(content: bytes) -> None:
     """Verify the checksum of every member of a checkpoint.
 
     Raises:
-        zipfile.BadZipFile: the content is not a zip archive, or is damaged.
+        zipfile.BadZipFile: the content is damaged, or is not an uncompressed zip archive.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

@@ -1,10 +1,10 @@
 """Extreme Ritz values of the Hessian of the loss, to detect negative curvature.
 
-Lanczos' method is used because its Ritz values are valid even if it has not converged. Each Ritz
-value equals v.Hv for a unit vector v, so it lies within the spectrum of H. A negative Ritz value
-therefore proves negative curvature; a non-negative Ritz value proves nothing. scipy's eigsh
-(ARPACK) and curvlinops return no value if they do not converge, and curvlinops cannot sum over
-processes in a fixed order.
+Lanczos' method is used because its Ritz values can be used even before it converges. Each Ritz
+value equals v^T H v for a unit vector v, so it is not below the smallest eigenvalue of H. A
+negative Ritz value therefore proves negative curvature; a non-negative Ritz value proves nothing.
+scipy's eigsh (ARPACK) and curvlinops return no value if they do not converge, and curvlinops cannot
+sum over processes in a fixed order.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
 _TOLERANCE = 1e-6
-"""Lanczos' method has converged if each residual is at most this fraction of the largest absolute
-Ritz value."""
+"""Lanczos' method has converged if both residuals are <= this value * max(|Ritz value|)."""
 _INVARIANCE = 1e-13
 
 
@@ -45,7 +44,7 @@ class Ritz:
             ``min``. There is an eigenvalue within this distance of ``min``.
         residual_max: the same for ``max``.
 
-    All attributes except ``products`` are nan if a product is not finite.
+    If a matrix-vector product is not finite, all attributes except ``products`` are nan.
     """
 
     products: int
@@ -127,15 +126,16 @@ def multiply_hessian(
     chunks: Sequence[Tensor],
     vector: Tensor,
 ) -> Tensor:
-    """Multiply the Hessian of the summed loss of all chunks by a vector, with double backward.
+    """Multiply the Hessian of the loss, summed over all chunks, by a vector.
 
-    Only the autograd graph of one chunk is in memory at a time.
+    The product is computed with double backward. Only the autograd graph of one chunk is in memory
+    at a time.
 
     Args:
-        loss_of: returns the loss of a chunk as a scalar.
+        loss_of: function that returns the loss of a chunk as a scalar tensor.
         parameters: leaf tensors; their ``grad`` is None afterwards.
-        chunks: arguments of ``loss_of``.
-        vector: vector with as many elements as all parameters together, in their order.
+        chunks: tensors with which ``loss_of`` is called, one at a time.
+        vector: 1-D, with one element for each element of the parameters, in the same order.
     """
     sizes = [p.numel() for p in parameters]
     pieces = [v.view_as(p) for v, p in zip(vector.split(sizes), parameters, strict=True)]
@@ -175,13 +175,13 @@ def hessian_ritz(
     Args:
         model: trained model; its frozen parameters are treated as constants.
         inputs: inputs of all samples, (n, ...).
-        labels: int64 (n,), or (n, length) of sequences.
+        labels: int64 (n,), or (n, length) for sequences.
         partition: division of the samples into parts.
         products: maximum number of Hessian-vector products.
         seed: seed of the start vector.
 
     Raises:
-        PointError: a part of the model cannot be differentiated twice.
+        PointError: an operation of the model cannot be differentiated twice.
         PeerLost: another process of the group is lost.
     """
     model = copy.deepcopy(model).double().eval()
@@ -224,5 +224,5 @@ def _twice_differentiable_kernels() -> Iterator[None]:
             raise
         raise PointError(
             "training.gates.curvature: needs second derivatives, but an operation of this network "
-            f"cannot be differentiated twice ({message}); turn the gate off"
+            f"cannot be differentiated twice ({message}); set its mode to off"
         ) from None

@@ -1,4 +1,4 @@
-"""Inputs of a probe on its device, stored as standardised floats or as uint8.
+"""Inputs of a probe on the training device, stored as standardised floats or as uint8.
 
 uint8 inputs are standardised whenever a batch is used. The results are bit-identical to those of
 float inputs, and uint8 takes a quarter of the memory.
@@ -18,9 +18,9 @@ _MIN_CHUNK, _MAX_VALUES = 64, 2**23
 
 
 def chunk_size(sample_shape: Sequence[int], max_samples: int) -> int:
-    """Return the number of samples of one forward pass, at most ``max_samples``.
+    """Return the number of samples per forward pass (chunk), at most ``max_samples``.
 
-    It is smaller if the samples are large, because the activations of a chunk must fit into GPU
+    The number is smaller for large samples, because the activations of a chunk must fit into GPU
     memory whenever the activations of a training batch fit.
     """
     return min(max_samples, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample_shape))))
@@ -44,14 +44,14 @@ class DeviceInputs:
         self.shape = data.inputs.shape
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return the inputs of the given samples for the model, float32 or float64 (m, ...)."""
+        """Return the standardised inputs of m selected samples, float32 or float64 (m, ...)."""
         rows = self._rows[index]
         if not self.is_uint8:
             return rows
         return self._standardise(rows, torch.empty_like(rows, dtype=torch.float32))
 
     def batch(self, ids: Tensor) -> Tensor:
-        """Return the inputs of the given samples in a buffer that the next call overwrites.
+        """Return the same as ``self[ids]``, but in a buffer that the next call overwrites.
 
         Reusing a buffer is faster than allocating memory for every batch.
         """

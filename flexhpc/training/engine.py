@@ -1,8 +1,9 @@
 """Gradient engines: compute the gradient of the mean loss over a batch.
 
-:class:`AutogradEngine` is the reference. :class:`ManualEngine` computes the same gradient of a
-plain MLP without the overhead of autograd. :class:`ShardedEngine` splits each batch into parts,
-distributes them over the processes of a group, and uses one of the other engines for each part.
+:class:`AutogradEngine` is the reference implementation. :class:`ManualEngine` computes the same
+gradient of a plain MLP without the overhead of autograd. :class:`ShardedEngine` splits each batch
+into parts, distributes the parts over the processes of a group, and uses one of the other engines
+for each part.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _CHUNK = 512
 Outputs = list[tuple[Tensor, Tensor, Tensor]]
-"""Logits (or log-probabilities), labels and row numbers of each chunk of a batch."""
+"""For each chunk of a batch: logits (or log-probabilities), labels and sample indices."""
 
 
 class AutogradEngine:
@@ -65,26 +66,28 @@ class AutogradEngine:
         """Set the gradient of every parameter to the gradient of the mean loss over a batch.
 
         Args:
-            ids: int64 (m,), rows of the samples.
+            ids: indices of the samples of the batch, int64 (m,).
             step: number of the update.
             second_gradient: whether this is the second gradient of an update with SAM. If so, the
                 running statistics of BatchNorm and the metrics of the epoch are not updated again.
         """
         with frozen_running_statistics(self.model) if second_gradient else contextlib.nullcontext():
             zero_grad(self.parameters)
-            outputs = self.accumulate(ids, batch_length=len(ids))
+            outputs = self.accumulate_gradients(ids, batch_length=len(ids))
         if self.metrics is not None and not second_gradient:
             for logits, labels, rows in outputs:
                 self.metrics.add(logits, labels, rows)
 
-    def accumulate(self, ids: Tensor, batch_length: int, max_part: int | None = None) -> Outputs:
-        """Add the gradient of (summed loss of some samples / ``batch_length``) to ``.grad``.
+    def accumulate_gradients(
+        self, ids: Tensor, batch_length: int, max_part: int | None = None
+    ) -> Outputs:
+        """Add the gradient of the summed loss of some samples / ``batch_length`` to ``.grad``.
 
         Args:
-            ids: rows of the samples, int64 (m,); m may be 0.
+            ids: indices of the samples, int64 (m,); m can be 0.
             batch_length: number of samples in the whole batch.
-            max_part: size of the largest part of the batch, by default ``len(ids)``. It determines
-                the number of chunks, which must be the same in all processes.
+            max_part: number of samples in the largest part of the batch, by default ``len(ids)``.
+                It determines the number of chunks, which must be the same in all processes.
         """
         chunks = 1 if self.chunk is None else -(-(max_part or len(ids)) // self.chunk)
         outputs: Outputs = []
@@ -102,7 +105,8 @@ class AutogradEngine:
         Args:
             inputs, labels: the samples of the chunk.
             batch_length: number of samples in the whole batch.
-            is_first_chunk: whether this is the first chunk of the batch, or of its current part.
+            is_first_chunk: whether this is the first chunk of the batch, or of the current part if
+                the batch is split into parts.
         """
         with self.precision:
             logits = self._forward(inputs)
@@ -123,8 +127,8 @@ class AutogradEngine:
             if len(inputs) > 1:
                 raise
             raise BatchOfOne(
-                f"cannot train on a batch of one sample ({error}); with BatchNorm use a larger "
-                "search.start and batch_size"
+                f"cannot train on a batch of one sample ({error}); if the network has BatchNorm, "
+                "increase search.start and batch_size"
             ) from None
         return logits
 
@@ -154,8 +158,8 @@ class ShardedEngine:
     Args:
         part_engine: engine that computes the gradient of one part.
         partition: division of a batch into parts.
-        seed: random operations of the model, such as dropout, are seeded for each part with this
-            seed, the number of the update and the index of the part.
+        seed: for each part, random operations such as dropout are seeded with this seed, the number
+            of the update and the index of the part.
     """
 
     def __init__(self, part_engine: AutogradEngine, partition: Partition, seed: int) -> None:
@@ -181,7 +185,9 @@ class ShardedEngine:
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=group.device)
             if len(parts[part]) or part_engine.norm_group is not None:
-                outputs = part_engine.accumulate(parts[part], len(ids), max_part=len(parts[0]))
+                outputs = part_engine.accumulate_gradients(
+                    parts[part], len(ids), max_part=len(parts[0])
+                )
                 if metrics is not None:
                     for logits, labels, rows in outputs:
                         chunk_sums, chunk_missed = metrics.sums_and_missed(logits, labels)
@@ -203,7 +209,7 @@ class ShardedEngine:
 
 
 class GradientSum:
-    """Sum of the gradients of all parts of a batch over all processes.
+    """Callable that sums gradients over all parts of a batch and all processes.
 
     Args:
         partition: division of a batch into parts.
@@ -246,7 +252,7 @@ class GradientSum:
         return total[start : start + 2]
 
     def _concatenate(self, sums: Tensor) -> Tensor:
-        """Concatenate all gradients, ``sums``, and for each parameter whether it has a gradient."""
+        """Concatenate all gradients, ``sums``, and 1 or 0 per parameter (has a gradient or not)."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)

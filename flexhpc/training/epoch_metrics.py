@@ -39,7 +39,7 @@ class Forgetting:
         """Count the forgetting events in an evaluation of some samples.
 
         Args:
-            ids: rows of the samples, int64 (m,), each at most once.
+            ids: indices of the samples, int64 (m,), each at most once.
             missed: whether each of these samples is missed, bool (m,).
         """
         minimum = (~missed).int() - 1  # -1 until the first correct evaluation
@@ -51,7 +51,7 @@ class Forgetting:
     def events(self) -> NDArray[np.int32]:
         """Return the number of forgetting events of each sample, int32 (n,).
 
-        It is -1 for samples that were never correct.
+        The number is -1 for samples that were never correct.
         """
         return self._events.cpu().numpy()
 
@@ -96,7 +96,7 @@ class EpochMetrics:
 
         Args:
             logits, labels: see :func:`cross_entropy`.
-            ids: rows of the samples, int64 (m,).
+            ids: indices of the samples, int64 (m,).
         """
         self._pending.append((logits, labels, ids))
         self._count += len(labels)
@@ -105,11 +105,11 @@ class EpochMetrics:
             self._evaluate_pending()
 
     def add_sums(self, sums: Tensor, count: int) -> None:
-        """Add the results of ``count`` samples that were evaluated elsewhere.
+        """Add the results of samples that were evaluated with :meth:`sums_and_missed`.
 
         Args:
             sums: sum of losses and number of missed samples, (2,).
-            count: number of samples.
+            count: number of evaluated samples.
         """
         self._totals += sums
         self._count += count
@@ -152,12 +152,12 @@ class EpochMetrics:
         return loss / count, round(n_missed * n / count)
 
     def recently_missed(self) -> Tensor | None:
-        """Return the rows of up to ``MAX_SUSPECTS`` samples that were missed late in the epoch.
+        """Return the indices of up to ``MAX_SUSPECTS`` samples that were missed late in an epoch.
 
         This call synchronizes with the device.
 
         Returns:
-            int64 (k,); None if unknown, for example after resuming.
+            int64 (k,); None if no batch was evaluated yet, for example after resuming.
         """
         if self._last_evaluated is None:
             return None

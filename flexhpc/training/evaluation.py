@@ -24,7 +24,7 @@ _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
 """Chunk size on the CPU. The activations of more samples would not fit into the cache of a core."""
 _MAX_N_WITHOUT_SUSPECTS = 128
-"""Up to this n, evaluating recently missed samples (suspects) first would not save time."""
+"""For n up to this value, evaluating recently missed samples (suspects) first saves no time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Evaluation:
     """Result of an evaluation of all samples.
 
     Attributes:
-        correct: whether each sample is classified correctly, bool (n,).
+        correct: whether each sample is classified correctly with finite logits, bool (n,).
         errors: number of missed samples.
         loss: mean loss, without regularisers.
     """
@@ -47,8 +47,8 @@ class Norms:
     """Norms and loss, computed in a forward and a backward pass over all samples.
 
     Attributes:
-        gradient: norm of the gradient of the mean loss.
-        parameters: norm of the parameters.
+        gradient: Euclidean norm of the gradient of the mean loss.
+        parameters: Euclidean norm of all parameters together.
         loss: mean loss, without regularisers.
     """
 
@@ -58,7 +58,9 @@ class Norms:
 
 
 class Evaluator:
-    """Evaluator of a model on all samples of a probe; in a group every method is a collective call.
+    """Evaluator of a model on all samples of a probe.
+
+    If several processes train together, every method is a collective call.
 
     Args:
         model: model to evaluate, on its device.
@@ -107,10 +109,10 @@ class Evaluator:
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
     def evaluate_unless_missed(self, metrics: EpochMetrics | None) -> Evaluation | None:
-        """Evaluate all samples, or return None if one of a few suspects is still missed.
+        """Evaluate all samples, unless one of a few suspects is still missed; return None then.
 
         Suspects are samples that were missed late in the epoch or in the last evaluation. They are
-        evaluated first.
+        evaluated first, except if n is small.
 
         Args:
             metrics: metrics of the epoch; None if they are not computed during training.
@@ -157,7 +159,7 @@ class Evaluator:
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
     def ritz(self, products: int) -> Ritz:
-        """Return extreme Ritz values after at most ``products`` Hessian-vector products."""
+        """Return extreme Ritz values of the Hessian after at most ``products`` Lanczos steps."""
         return hessian_ritz(
             self.model, self.inputs, self.labels, self.partition, products, self.seed
         )

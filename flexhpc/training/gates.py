@@ -12,7 +12,7 @@ from flexhpc.training.curvature import Ritz
 from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
-_FLAG = "touched_"
+_FLAG_PREFIX = "touched_"
 """Prefix of the metrics that record whether a gate detected missing convergence (1) or not (0)."""
 _LAST_EPOCHS = 5
 _EXPLOSION = 3.0
@@ -22,13 +22,13 @@ _EXPLOSION = 3.0
 class Plateau:
     """Counter of epochs and updates since the last improvement.
 
-    An epoch is an improvement if its loss is below ``best_loss`` by more than ``tolerance``, or if
-    it misses fewer samples than every previous epoch.
+    An epoch is an improvement if its loss is below ``best_loss * (1 - tolerance)``, or if fewer
+    samples are missed than in every previous epoch.
 
     Attributes:
-        tolerance: relative decrease of the loss; an epoch with a larger decrease is an improvement.
-        best_loss: loss of the last epoch that decreased the loss by more than ``tolerance``.
-        best_errors: smallest number of samples that an epoch missed so far.
+        tolerance: minimum relative decrease of the loss that counts as an improvement.
+        best_loss: loss of the last epoch with such a decrease.
+        best_errors: smallest number of samples missed in an epoch so far.
         epochs: number of epochs since the last improvement.
         updates: number of updates since the last improvement.
     """
@@ -59,7 +59,7 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, updates_per_ep
 
     Args:
         gate: settings of the gate.
-        max_steps: budget in updates; None without a budget.
+        max_steps: budget in updates; None if there is no budget.
         updates_per_epoch: number of updates in an epoch.
     """
     if gate.patience is not None:
@@ -72,12 +72,12 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, updates_per_ep
 def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
     """Return whether the loss increased again, or exploded, after its minimum.
 
-    It increased again if the final loss exceeds the minimum by more than a fraction ``given_back``
-    of the decrease from initialisation to the minimum. The final loss is the lowest loss of the
-    last five epochs, because the loss of a single epoch may be a spike.
+    The loss increased again if the final loss exceeds the minimum by more than a fraction
+    ``given_back`` of the decrease from initialisation to the minimum. The final loss is the lowest
+    loss of the last five epochs, because the loss of a single epoch can be a spike.
 
-    It exploded if, in any epoch after the minimum, it was above the loss at initialisation and
-    above three times the minimum.
+    The loss exploded if, in any epoch after the minimum, it was above the loss at initialisation
+    and above three times the minimum.
 
     Args:
         gate: settings of the gate.
@@ -98,7 +98,7 @@ class GateResult:
     Attributes:
         verdict: final verdict, which a gate may have changed.
         rejected: whether a gate rejected the training run, which is then no evidence of capacity.
-        metrics: metrics of the gates by name.
+        metrics: values of the metrics that the gates record; the keys are their names.
     """
 
     verdict: Verdict
@@ -113,8 +113,8 @@ def apply_gates(
     """Compute the final verdict of a finished training run, and the metrics of its gates.
 
     The verdicts ``fit`` and ``diverged`` do not change. In mode ``report``, a gate records its
-    metrics, and the stability gate may also change the verdict. In mode ``reject``, any gate
-    that detects missing convergence may change the verdict, and rejects the training run.
+    metrics, and only the stability gate can change the verdict. In mode ``reject``, a gate that
+    detects missing convergence also rejects the training run, and can change the verdict.
 
     Args:
         gates: modes and tolerances of the gates.
@@ -153,7 +153,7 @@ def apply_gates(
             flags["curvature"] = ritz.has_negative_min(gates.curvature.tolerance)
     if not failed:
         return GateResult(verdict=verdict, rejected=False, metrics=metrics)
-    metrics |= {_FLAG + gate: float(flag) for gate, flag in flags.items()}
+    metrics |= {_FLAG_PREFIX + gate: float(flag) for gate, flag in flags.items()}
     rejecting = [
         gate for gate, flag in flags.items() if flag and getattr(gates, gate).mode == "reject"
     ]

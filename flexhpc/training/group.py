@@ -33,8 +33,8 @@ _LOOPBACK = "127.0.0.1"
 _BACKLOG = 2048
 _STOP_CHECK_EVERY = 8
 _FIRST_PORT, _PORTS = 10_000, 20_000
-"""First port, and number of ports, of the range from which the port of the TCPStore is chosen. It
-is below the range of ephemeral ports, which any program may be using."""
+"""First port and number of ports of the range from which the port of a TCPStore is chosen. The
+range is below the ephemeral ports, because any program may be using an ephemeral port."""
 
 
 class Group:
@@ -128,8 +128,8 @@ class Group:
     def agree_to_stop(self, stop: bool, step: int) -> bool:
         """Return whether any process requests a stop (collective call).
 
-        On an accelerator, the processes communicate at every eighth step only, because reading the
-        result waits for the device. At the other steps the result is False.
+        On an accelerator, several processes communicate only at every eighth step, because reading
+        the result waits for the device. At the other steps, the result is False.
 
         Args:
             stop: whether this process requests a stop.
@@ -150,11 +150,11 @@ class Group:
         return vector
 
     def all_gather_rows(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Concatenate the tensors of all processes along the first axis, in the order of ranks.
+        """Concatenate the tensors of all processes in rank order (collective call).
 
         Args:
-            tensor: tensor of this process.
-            sizes: length of the tensor of each process.
+            tensor: tensor of this process, which is concatenated along its first axis.
+            sizes: length of the first axis in each process, in rank order.
         """
         if self.size == 1:
             return tensor
@@ -190,8 +190,8 @@ class Group:
         """Return the value of rank 0; the values of other ranks are ignored (collective call).
 
         Args:
-            value: plain values and tensors in tuples, lists and dicts. Other objects are not
-                supported, because ``torch.load`` is called with ``weights_only``.
+            value: tensor, string, number or None, or a nested tuple, list or dict of these. Other
+                objects are not supported, because ``torch.load`` is called with ``weights_only``.
         """
         if self.size == 1:
             return value
@@ -214,20 +214,20 @@ class Group:
 class Partition:
     """Division of samples into parts, and of the parts among the processes of a group.
 
-    Each process computes contiguous parts. The numbers of parts of two processes differ by at most
-    one.
+    The parts of a process are consecutive. The numbers of parts of any two processes differ by at
+    most one.
 
     Args:
         group: processes that train together.
-        shards: number of parts, which are summed in order, so that sums are bit-identical for any
-            number of processes. If None, each process has one part, and parts are summed in any
-            order.
+        shards: number of parts. They are summed in order, so that sums are bit-identical for any
+            number of processes. If None, each process has one part, and the order of summation is
+            not fixed.
 
     Attributes:
         n_parts: number of parts.
         owners: for each part, the rank of the process that computes it.
         local_parts: indices of the parts that this process computes.
-        ordered: whether parts are summed in order.
+        ordered: whether the results of the parts are summed in order.
     """
 
     def __init__(self, group: Group, shards: int | None = None) -> None:
@@ -254,7 +254,7 @@ class Partition:
 
 
 def _listen(host: str, port: int) -> int:
-    """Return the file descriptor of a listening socket for a TCPStore.
+    """Open a listening socket for a TCPStore and return its file descriptor.
 
     Raises:
         RuntimeError: the port is in use.
@@ -266,7 +266,7 @@ def _listen(host: str, port: int) -> int:
 
 
 def _device_name(device: torch.device) -> str:
-    """Return a name that differs between all accelerators of a job; ``cpu`` for every CPU."""
+    """Return a name that is unique to each accelerator of a job; ``cpu`` for every CPU."""
     if device.type == "cpu":
         return "cpu"
     properties = torch.get_device_module(device).get_device_properties(device)
@@ -275,7 +275,7 @@ def _device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _errors_as_peer_lost() -> Iterator[None]:
-    """Convert RuntimeError, which collective operations raise if a process is lost, to PeerLost."""
+    """Raise PeerLost instead of the RuntimeError of a collective operation with a lost process."""
     try:
         yield
     except RuntimeError as error:

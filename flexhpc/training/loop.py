@@ -1,6 +1,7 @@
 """Training loop of one probe.
 
-Training stops when all samples are fitted, at a plateau, or at the end of the budget.
+Training stops when all samples are fitted, at a plateau, at the end of the budget, or when the loss
+is not finite.
 
 All random numbers are derived from the seeds of the probe. The state can be saved after every
 update, and a resumed training run is bit-identical to an uninterrupted training run.
@@ -58,13 +59,13 @@ class TrainState:
 
     Attributes:
         plateau: state of the plateau detection.
-        max_steps: budget in updates, which may be extended; None without a budget.
+        max_steps: budget in updates, including extensions; None if there is no budget.
         gradient_norm_start: norm of the gradient at initialisation; nan if no gate needs it.
         loss_start: loss at initialisation; infinite if no gate needs it.
         epoch: number of finished epochs.
         batch: number of updates in the current epoch.
         steps: number of updates in total.
-        cost: number of sample passes.
+        cost: number of sample passes (forward and backward passes of one sample).
         seconds: training time.
         losses: mean loss of every epoch.
         errors: number of missed samples of every epoch.
@@ -141,9 +142,9 @@ def train(
 
 
 def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
-    """Return whether training with the current budget may continue from a saved state.
+    """Return whether training with the current budget can continue from a saved state.
 
-    If the state was saved with another budget, training may continue only if all updates so far
+    If the state was saved with another budget, training can continue only if all updates so far
     would have been the same with the current budget.
     """
     current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
@@ -158,7 +159,7 @@ def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
 
 
 def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> Outcome:
-    """Run the loop over epochs and updates until there is a verdict."""
+    """Train until there is a verdict; then apply the gates and return the result."""
     training, callbacks, group, gates = run.training, run.callbacks, run.group, run.training.gates
     engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
     n, sizes, initial_max_steps = len(data.labels), run.batch_sizes, run.initial_max_steps
@@ -348,7 +349,11 @@ class TrainingRun:
         return state
 
     def save(self, state: TrainState, path: Path | None) -> None:
-        """Write a checkpoint, on rank 0 only; if writing fails, print a message and continue."""
+        """Write a checkpoint; if this fails, print a message and continue.
+
+        Nothing is written if ``path`` is None, on ranks other than 0, or if this process has lost
+        its claim on the point.
+        """
         callbacks, device = self.callbacks, self.group.device
         if path is None or self.group.rank > 0 or not callbacks.owns_claim():
             return
@@ -405,10 +410,10 @@ class TrainingRun:
 def _deterministic_algorithms() -> Iterator[None]:
     """Context manager in which operations use deterministic algorithms.
 
-    Operations that have none print a warning. torch.use_deterministic_algorithms does the same, but
-    imports torch's compiler, which takes as long as importing torch. In deterministic mode, torch
-    also fills new memory with nan. Filling is disabled here, because it takes 5 % of the time of an
-    update.
+    Operations without a deterministic algorithm print a warning. This function does not call
+    torch.use_deterministic_algorithms, because that imports torch's compiler, which takes as long
+    as importing torch. In deterministic mode, torch also fills new memory with nan. Filling is
+    disabled here, because it takes 5 % of the time of an update.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
     mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory

@@ -1,4 +1,4 @@
-"""Loss of samples, and whether they are missed; a sample has one label, or one label per token."""
+"""Loss and correctness of samples. A sample has one label, or one label per token."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def cross_entropy(
     """Return the cross-entropy; the loss of a sequence is the mean over its tokens.
 
     Args:
-        logits: (m, classes), or (m, classes, length) of sequences.
-        labels: int64 (m,), or (m, length).
+        logits: (m, classes), or (m, classes, length) for sequences.
+        labels: int64 (m,), or (m, length) for sequences.
         reduction: ``mean`` or ``sum`` over samples.
         label_smoothing: fraction of each label that is spread over all classes.
     """

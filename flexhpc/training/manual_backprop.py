@@ -1,7 +1,8 @@
-"""Manual backprop of a plain MLP: forward and backward without autograd.
+"""Forward and backward passes of a plain MLP without autograd.
 
 In a small network, the overhead of autograd takes a large part of the time of an update. This
-module calls the same kernels as autograd with the same operands, so the gradient is bit-identical.
+module calls the same kernels as autograd with the same operands, so the gradient is bit-identical
+to that of autograd (except with label smoothing).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ManualBackprop:
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
-        self._layers = [_make_layer(layer) for layer in layers]
+        self._layers = [_manual_layer(layer) for layer in layers]
         self._first_linear = next(i for i, x in enumerate(layers) if isinstance(x, nn.Linear))
         head = layers[-1]
         assert isinstance(head, nn.Linear)
@@ -44,8 +45,9 @@ class ManualBackprop:
             inputs: (m, ...).
             labels: int64 (m,).
             batch_length: number of samples in the whole batch.
-            is_first_chunk: whether this is the first chunk of the batch, or of its current part.
-                If so, the previous gradient is overwritten, else this gradient is added to it.
+            is_first_chunk: whether this is the first chunk of the batch, or of the current part if
+                the batch is split into parts. If so, the previous gradient is overwritten; else the
+                new gradient is added to it.
 
         Returns:
             Log-probabilities (m, classes).
@@ -84,8 +86,8 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     weights are trained, no weight is shared or reparameterized, and no hooks are registered.
 
     Args:
-        model: any model.
-        dims: number of dimensions of a batch of inputs.
+        model: model, which need not be an MLP.
+        dims: number of dimensions of a batch of inputs, including the batch dimension.
     """
     if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
         return None
@@ -147,9 +149,9 @@ class _Activation:
     """Forward and backward pass of an elementwise activation; see _Linear for the methods.
 
     Attributes:
-        function: inputs -> outputs. It may overwrite the inputs if ``uses_output``.
+        function: inputs -> outputs. It can overwrite the inputs if ``uses_output``.
         derivative: (gradient of the outputs, ``stored``) -> gradient of the inputs.
-        uses_output: whether ``stored`` is the outputs of the activation; if not, it is the inputs.
+        uses_output: whether ``derivative`` needs the outputs as ``stored``; if not, the inputs.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -189,7 +191,7 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 }
 
 
-def _make_layer(layer: nn.Module) -> _Linear | _Activation | _Flatten:
+def _manual_layer(layer: nn.Module) -> _Linear | _Activation | _Flatten:
     if isinstance(layer, nn.Linear):
         return _Linear(layer)
     return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]

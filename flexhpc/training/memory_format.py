@@ -1,7 +1,7 @@
-"""Choose the memory format of images and kernels: channels_last on the CPU.
+"""Choose the memory format of images and convolution kernels: channels_last on the CPU.
 
 With channels_last (NHWC), oneDNN computes convolutions and their gradients faster, above all if
-they have few channels (docs/performance.md). The outputs of a convolution have the memory format of
+they have few channels (docs/performance.md). The output of a convolution has the memory format of
 its kernel.
 """
 
@@ -23,9 +23,10 @@ def use_channels_last(model: nn.Module, device: torch.device) -> None:
 
 
 def match_memory_format(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return the tensor with the strides of ``like``, which must have the same shape.
+    """Return ``tensor`` with the strides of ``like``, which must have the same shape.
 
-    Fused optimizers require that weight, gradient and state have the same strides.
+    ``tensor`` is copied if its strides differ. Fused optimizers require a weight, its gradient and
+    its state to have the same strides.
     """
     same = all(
         size == 1 or stride == other

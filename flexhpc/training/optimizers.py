@@ -1,6 +1,6 @@
 """Optimizers, learning rates, gradient clipping and SAM.
 
-docs/optimizers.md names the library of each optimizer and how it was verified.
+docs/optimizers.md says from which library each optimizer is taken and how it was verified.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 def _fused_class(
     cls: type[torch.optim.Optimizer], fused_step: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
-    """Return a subclass of a torch optimizer whose step only calls the fused kernel.
+    """Return a subclass of a torch optimizer whose ``step`` only calls the fused kernel.
 
-    Arithmetic and state are the same as in torch. The step of torch also dispatches, calls hooks
-    and supports torch.compile and profilers. This costs 100 us per step, and it imports
-    torch._dynamo, which takes about as long as importing torch.
+    Arithmetic and state are the same as in torch. The ``step`` method of torch also selects an
+    implementation, calls hooks and supports torch.compile and profilers. This costs 100 us per
+    step, and it imports torch._dynamo, which takes about as long as importing torch.
 
     Args:
         cls: class of the optimizer.
-        fused_step: makes a step, or returns False if the optimizer has no state yet. The step of
-            torch then makes the first step and creates the state.
+        fused_step: function that makes a step, or returns False if the optimizer has no state yet.
+            In that case, the ``step`` method of torch makes the step and creates the state.
     """
     torch_step = inspect.unwrap(cls.step)
 
@@ -222,14 +222,14 @@ def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list
 
 
 def stable_updates(training: Training, max_steps: int | None) -> float:
-    """Return how many updates, counted from the first, would be the same with a larger budget.
+    """Return the number of initial updates that would be the same with a larger budget.
 
     With ``schedule: wsd``, these are the updates before the learning rate decays. With a constant
     learning rate, these are all updates.
 
     Args:
-        training: procedure; with ``schedule: cosine``, the result has no meaning.
-        max_steps: budget in updates; None without a budget, which gives infinity.
+        training: training procedure; with ``schedule: cosine``, the result has no meaning.
+        max_steps: budget in updates; None if there is no budget. The result is then infinity.
     """
     if max_steps is None:
         return math.inf
@@ -242,7 +242,7 @@ def learning_rate(training: Training, step: int, max_steps: int | None) -> float
     """Return the learning rate of an update.
 
     Args:
-        training: procedure with the maximum learning rate, the warmup and the schedule.
+        training: training procedure, with the maximum learning rate, the warmup and the schedule.
         step: number of the update, counted from 0.
         max_steps: budget in updates; not used if the schedule is constant.
     """
@@ -270,8 +270,8 @@ def set_learning_rates(
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
     """Make one update; if the optimizer raises LinAlgError, set all weights to nan.
 
-    Shampoo and SOAP raise it if a gradient is not finite. Other optimizers compute nan weights from
-    such a gradient.
+    Shampoo and SOAP raise LinAlgError if a gradient is not finite. Other optimizers compute nan
+    weights from such a gradient.
     """
     try:
         optimizer.step()
@@ -293,7 +293,7 @@ def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tens
 
     Args:
         parameters: parameters to move; parameters without a gradient are not moved.
-        rho: distance.
+        rho: Euclidean distance by which the weights are moved.
 
     Returns:
         The previous value of each parameter; None for parameters that were not moved.
