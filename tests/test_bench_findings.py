@@ -136,7 +136,7 @@ def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
     failed = failures(statuses)
     assert (
         f"Of the {failed.total()} training runs that failed at the best rate, {failed['not_fit']} "
-        f"had converged to a worse fit and {failed['unstable']} had become" in PROSE
+        f"had converged without fitting all samples and {failed['unstable']} had become" in PROSE
     )
     longest = max(p.epochs for s in statuses for p in s.record.probes)
     assert f"{longest:,} epochs" in PROSE
