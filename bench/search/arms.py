@@ -116,8 +116,9 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=60)
     arguments = parser.parse_args()
     columns = [
-        "model", "EMC at each rate", "within 5 % of the best", "cost (at the best rate)", "probes",
-        "bias, RMSE", "coverage", "best rate, its probability", "a duel at twice the cost",
+        "model", "EMC at each learning rate", "within 5 % of the best",
+        "cost (at the best learning rate)", "probes", "bias, RMSE", "coverage",
+        "best learning rate, its probability", "a duel at twice the cost",
     ]  # fmt: skip
     print(markdown_head(columns))
     with ProcessPoolExecutor(2) as pool:

@@ -206,7 +206,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with ProcessPoolExecutor(2) as pool:
         searches = list(pool.map(search_once, range(arguments.draws), chunksize=8))
-        columns = ["true width of the curve", "searches", "coverage", "RMSE", "probes", "at a cap"]
+        columns = [
+            "true width of the curve", "searches", "coverage", "RMSE", "probes", "ended at the cap",
+        ]  # fmt: skip
         print(markdown_head(columns))
         print(coverage_row("all", searches))
         for low, high in itertools.pairwise(BY_WIDTH):
@@ -214,7 +216,7 @@ def main() -> None:
                 print(coverage_row(f"{low:g} to {high:g}", of_width))
         print(f"\n{summary(searches)['ms']:.0f} ms of CPU time per decision\n", flush=True)
         kinds = ["lapses that miss few samples", "lapses that miss any number"]
-        print(markdown_head(["lapses added to", "rate", *kinds]))
+        print(markdown_head(["lapses added to", "lapse rate", *kinds]))
         for name, rate in itertools.product(LAPSING_MODELS, (0.1, 0.2)):
             cells = []
             for few in (True, False):
