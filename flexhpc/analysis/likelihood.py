@@ -73,8 +73,9 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     curve = budget_curve(status.history, n_limit)
     if curve is None or factor < curve.smallest_factor:
         return None
-    thresholds = curve.level_set(estimand_level(status.estimate.estimand), factor)
-    return _likelihood_from_draws(thresholds, curve.curve.weight, n_limit)
+    draws = curve.at(factor)
+    thresholds = draws.level_set(estimand_level(status.estimate.estimand))
+    return _likelihood_from_draws(thresholds, draws.weight, n_limit)
 
 
 def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:

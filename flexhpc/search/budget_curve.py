@@ -5,18 +5,22 @@ growth laws and fit curves are drawn jointly from the posterior given the full l
 times, and sorted by the threshold of the curve. Then the curves are replaced, in the same order,
 with curves drawn from :func:`flexhpc.search.fit_curve.posterior` and sorted by threshold. The EMC
 is estimated from this posterior, in which the influence of the times is limited.
+
+Growth laws are not exact. Therefore the change of each draw between two budgets has a random error.
+At a smaller budget, the draws are then weighted by the verdicts of the training runs at this
+budget.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
-from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
@@ -35,15 +39,20 @@ NO_OTHER_BUDGET = (
     "the EMC at other budgets can be estimated only with until: saturation, or with a fixed budget "
     "and a constant learning rate"
 )
+LAW_ERROR = 0.35
+"""Standard deviation of log(actual change / change by the growth law) of log EMC between two
+budgets."""
 _DRAWS = 960
+_ERRORS = np.exp(LAW_ERROR * ndtri((np.random.default_rng(0).permutation(_DRAWS) + 0.5) / _DRAWS))
+"""Actual change divided by the change by the growth law, for each draw; shape (draws,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetCurve:
-    """Posterior of the fit curve at every budget, as equally weighted draws.
+    """Posterior of the fit curve at every budget, as draws.
 
     Attributes:
-        curve: fit curves at the budget of the search.
+        curve: fit curves at the budget of the search; all weights are equal.
         law: index of the growth law of each draw, shape (draws,).
         history: probes from which the posterior was computed.
         n_limit: largest available n (samples).
@@ -54,9 +63,17 @@ class BudgetCurve:
     history: tuple[ProbeResult, ...]
     n_limit: int
 
-    def level_set(self, q: float, factor: float) -> Floats:
-        """Return the n at which P(fit) = q with ``factor`` times the budget, shape (draws,)."""
-        return np.asarray(self.curve.level_set(q) * np.exp(shift(math.log(factor), self.law)))
+    def at(self, factor: float) -> FitCurve:
+        """Return the fit curve of each draw with ``factor`` times the budget, shape (draws,)."""
+        log_factor, curve = math.log(factor), self.curve
+        change = shift(log_factor, self.law) * _ERRORS
+        moved = replace(curve, threshold=curve.threshold + change)
+        if factor >= 1:
+            return moved
+        times = Times.from_history(self.history)
+        return moved.reweight(
+            times.verdict_log_likelihood(log_factor, curve.threshold, curve.width, change)
+        )
 
     @property
     def smallest_factor(self) -> float:
@@ -75,7 +92,8 @@ class BudgetCurve:
         Returns:
             Lower end, median and upper end of the interval of this ratio.
         """
-        return self.curve.quantiles(self.level_set(q, factor) / self.curve.level_set(q), TAILS)
+        curve = self.at(factor)
+        return curve.quantiles(curve.level_set(q) / self.curve.level_set(q), TAILS)
 
     def emc(self, q: float, factor: float) -> EmcInterval:
         """Return the EMC with ``factor`` times the budget.
@@ -84,7 +102,8 @@ class BudgetCurve:
             q: P(fit) that defines the EMC: 0.5 for ``n50``.
             factor: multiple of the budget; above 1 the result is a prediction.
         """
-        ends = self.curve.quantiles(self.level_set(q, factor), TAILS)
+        curve = self.at(factor)
+        ends = curve.quantiles(curve.level_set(q), TAILS)
         fits = [r.n for r in self.history if r.fit and (r.time is None or r.time <= factor)]
         any_failed = len(fits) < len(self.history)
         return EmcInterval.from_quantiles(ends, fits, self.n_limit, any_failed=any_failed)

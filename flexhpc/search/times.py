@@ -164,6 +164,32 @@ class Times:
             total += np.log1p((LAPSE_RATE - 1) * expit(late / scale[:, None]))
         return total
 
+    def verdict_log_likelihood(
+        self, log_factor: float, threshold: Floats, width: Floats, change: Floats
+    ) -> Floats:
+        """Return the log-likelihood of the verdicts at a smaller budget, shape (curves,).
+
+        The likelihood is conditional on the verdicts at the budget: a training run that fitted has
+        either fitted within the smaller budget, or not yet.
+
+        Args:
+            log_factor: log(smaller budget / budget).
+            threshold, width: threshold and width of each curve at the budget (log n), shape
+                (curves,).
+            change: threshold at the smaller budget minus ``threshold``, shape (curves,).
+        """
+        total = np.zeros(len(threshold))
+        exact = np.stack([self.log_n, self.log_time, self.log_time])
+        for log_n, failed, fitted in np.concatenate([exact, self.interval_censored], axis=1).T:
+            if failed < log_factor < fitted:  # the verdict is unknown
+                continue
+            distance = threshold - log_n
+            scale = width * (1 + WIDENING * np.maximum(distance, 0))
+            early = expit((distance + change) / scale) / (expit(distance / scale) + _TINY)
+            early = (1 - UNEXPLAINED) * early + UNEXPLAINED / 2
+            total += np.log(early if fitted <= log_factor else 1 - early)
+        return total
+
     def bounded_log_likelihood(self, by_law: Floats) -> Floats:
         """Return log(likelihood summed over all growth laws + floor) + constant, shape (curves,).
 

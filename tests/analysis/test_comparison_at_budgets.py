@@ -46,7 +46,7 @@ def simulate_point(
         exponent: EMC is proportional to the budget to this power.
     """
     probes = []
-    for repeat, n in enumerate(np.round(emc * np.exp(rng.normal(-0.2, 0.5, 24))).astype(int)):
+    for repeat, n in enumerate(np.round(emc * np.exp(rng.normal(-0.6, 0.8, 32))).astype(int)):
         log_time = (math.log(n / emc) + WIDTH * rng.logistic()) / exponent
         steps = min(BUDGET, max(1, round(BUDGET * math.exp(min(log_time, 1.0)))))
         missed = 0 if log_time < 0 else max(1, n // 10)
