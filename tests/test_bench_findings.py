@@ -19,7 +19,7 @@ from bench.findings.replication import agreement
 from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.generalization import correlations, label_pairs
-from flexhpc.analysis.reasons import at_edge
+from flexhpc.analysis.reasons import best_value_at_edge
 from flexhpc.analysis.results import row_of
 from flexhpc.analysis.summary import summarize
 from flexhpc.api.runs import load
@@ -97,7 +97,7 @@ def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
     assert f"best rate, {failed['unconverged']} were still improving" in PROSE
     assert f"{failed['unstable']} had become unstable" in PROSE
     assert f"only {failed['not_fit']} had converged" in PROSE
-    edges = [s for s in statuses if at_edge(s)]
+    edges = [s for s in statuses if best_value_at_edge(s)]
     assert f"{len(edges)} of the 15 points of SGD at an equal number of gradients" in PROSE
     for status in edges:
         assert status.point.swept["training.optimizer"] == "sgd"
@@ -181,7 +181,7 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
 
     edges = Counter(
         (s.point.swept["data.labels"], s.point.swept["model.family"])
-        for s in statuses if at_edge(s)
+        for s in statuses if best_value_at_edge(s)
     )  # fmt: skip
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
     failed = failures(statuses)

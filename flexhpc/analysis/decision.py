@@ -79,7 +79,7 @@ def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
 
 
 @lru_cache(maxsize=1000)
-def levels_of(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
+def significance_levels(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
     """Return the significance level of a one-sided test after each round.
 
     Under the null hypothesis, the score of a test is a Brownian motion S at time t, where t is the
@@ -251,7 +251,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
 
 def _level_at(error: float, *, rounds: tuple[Round, ...], index: int) -> float:
     """Return the significance level of a one-sided test after the round with this index."""
-    return levels_of(error, rounds)[index]
+    return significance_levels(error, rounds)[index]
 
 
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:

@@ -188,7 +188,7 @@ class Effect(MeanRatio):
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
         return f"{self.sizes_text} depending on the size"
 
-    def row(self) -> dict[str, Any]:
+    def as_row(self) -> dict[str, Any]:
         """Return the comparison as a dict of columns; unknown values and open ends are None."""
         row = {
             "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,

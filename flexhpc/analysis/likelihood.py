@@ -127,7 +127,7 @@ def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
     return np.asarray(ratio / ratio.max())
 
 
-def blur(likelihoods: Floats, deviation: float) -> Floats:
+def convolve_with_normal(likelihoods: Floats, deviation: float) -> Floats:
     """Convolve likelihoods with a normal distribution.
 
     This converts the likelihood of a value that is normally distributed around a mean into a
@@ -198,7 +198,7 @@ def mean_ratio(
     single = sum(map(len, products)) == 1  # one pair does not determine the scatter between seeds
     scatters = _SCATTERS[:1] if single else _SCATTERS
     logs = np.array([
-        [np.log(blur(product, scatter)).sum(axis=0) for product in products]
+        [np.log(convolve_with_normal(product, scatter)).sum(axis=0) for product in products]
         for scatter in scatters
     ])  # fmt: skip
     likelihoods = np.exp(logs - logs.max(axis=2, keepdims=True))

@@ -57,7 +57,7 @@ def censoring_reason(status: PointStatus) -> str:
     return "limit reached" if reached else "none failed"
 
 
-def is_bound(status: PointStatus) -> bool:
+def is_censored(status: PointStatus) -> bool:
     """Return whether the EMC of a point is censored."""
     return status.estimate is not None and status.estimate.censored != "none"
 
@@ -110,7 +110,7 @@ def emc_warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointS
                 groups[WIDER].append(status)
             if isinstance(search, MajoritySearch) and search.seeds_per_n == 1:
                 groups[ONE_TRAINING].append(status)
-            if at_edge(status):
+            if best_value_at_edge(status):
                 groups[AT_EDGE].append(status)
             if status.estimate.saturated == "no":
                 groups[NOT_SATURATED].append(status)
@@ -147,7 +147,7 @@ def best_text(status: PointStatus) -> str:
     return f"{' '.join(values)}, {estimate.best_chance:.0%}"
 
 
-def at_edge(status: PointStatus) -> bool:
+def best_value_at_edge(status: PointStatus) -> bool:
     """Return whether the best value of any tuned key lies at an end of its range."""
     estimate = status.estimate
     if estimate is None or estimate.best_chance is None:

@@ -30,7 +30,7 @@ from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIO_CAPTION, ratio_figure
 from flexhpc.analysis.grouping import swept_keys
-from flexhpc.analysis.sample_views import SampleView, view_of
+from flexhpc.analysis.sample_views import SampleView, sample_view_of
 from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.summary import summarize
@@ -133,7 +133,7 @@ def write_report(
     comparisons = _comparisons(statuses, specs)
     statuses = text.without_shared_entries(statuses)
     done = [status for status in statuses if status.state == "done"]
-    bounded = sum(map(reasons.is_bound, done))
+    bounded = sum(map(reasons.is_censored, done))
     probes = [run for s in statuses if s.record for run in s.record.training_runs]
     sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
     models = generalization.label_pairs(statuses)
@@ -252,7 +252,7 @@ def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[Sampl
     if not any(status.probes for _, status in points) or len(points) > _MAX_POINTS:
         return []
     try:
-        views = map(view_of, sample_scores(points))
+        views = map(sample_view_of, sample_scores(points))
         return [view for view in views if view is not None]
     except PointError:
         return []

@@ -12,7 +12,7 @@ from typing import Any
 
 from flexhpc.analysis.conflicts import conflict_chance_at_emc
 from flexhpc.analysis.information import StoredBits, max_label_information, max_token_information
-from flexhpc.analysis.reasons import at_edge, censoring_reason, exceeds_tolerance
+from flexhpc.analysis.reasons import best_value_at_edge, censoring_reason, exceeds_tolerance
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.config.sections.data import RandomTokens
 from flexhpc.config.sections.search import eps_name
@@ -74,7 +74,7 @@ def row_of(status: PointStatus) -> Row:
             "censored_because": censoring_reason(status),
         }  # fmt: skip
         if estimate.best_chance is not None:
-            row["at_edge"] = at_edge(status)
+            row["at_edge"] = best_value_at_edge(status)
             best = status.point.arms[estimate.arm].values
             row |= {f"best.{key}": value for key, value in best.items()}
         if estimate.doubling is not None:
@@ -145,11 +145,11 @@ def as_csv(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: cell_of(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 
-def cell_of(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """Format a CSV cell; text that a spreadsheet would run as a formula gets the prefix ``'``."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"

@@ -64,7 +64,7 @@ class SampleView:
     classes: list[tuple[str, int, int, float]]
 
 
-def view_of(scores: SampleScores) -> SampleView | None:
+def sample_view_of(scores: SampleScores) -> SampleView | None:
     """Create the view of a group of points, without downloading data or running user code.
 
     Return None if no sample was missed, if the data are not images, are not stored as uint8, are

@@ -190,7 +190,7 @@ class SampleScores:
         candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 
-    def frame(self) -> pd.DataFrame:
+    def data_frame(self) -> pd.DataFrame:
         """Return one row per drawn or evaluated sample, with its global id and all scores."""
         import pandas as pd
 
@@ -282,11 +282,11 @@ def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
+def data_frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
     """Concatenate the rows of all groups; columns such as ``drawn_n64`` are sorted by n."""
     import pandas as pd
 
-    frame = pd.concat([scores.frame() for scores in groups], ignore_index=True)
+    frame = pd.concat([scores.data_frame() for scores in groups], ignore_index=True)
     sizes = sorted({low for scores in groups for low in scores.by_n})
     by_n = [f"{count}_n{low}" for low in sizes for count in ("drawn", "fitted")]
     frame[by_n] = frame[by_n].fillna(0).astype(np.int64)

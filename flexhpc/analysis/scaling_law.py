@@ -14,12 +14,12 @@ from flexhpc.analysis.likelihood import (
     LOG_EMC,
     QUANTILES,
     STEP,
-    blur,
+    convolve_with_normal,
     likelihood_of,
     open_ends,
     stack_likelihoods,
 )
-from flexhpc.analysis.reasons import is_bound
+from flexhpc.analysis.reasons import is_censored
 from flexhpc.search.evidence import Floats
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
@@ -79,7 +79,7 @@ class PowerLaw:
         low, middle, high = np.exp(np.quantile(np.minimum(logs, 690), QUANTILES)).tolist()
         return low, middle, high
 
-    def row(self, samples: float | None = None) -> dict[str, Any]:
+    def as_row(self, samples: float | None = None) -> dict[str, Any]:
         """Return a dict of the grouping values, the exponent with its interval, and point counts.
 
         Args:
@@ -124,7 +124,7 @@ def _fit_law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerL
     steps = np.gradient(_SCATTERS)
     logs = []
     for scatter, step in zip(_SCATTERS, steps, strict=True):
-        log_likelihoods = np.log(blur(likelihoods, scatter))
+        log_likelihoods = np.log(convolve_with_normal(likelihoods, scatter))
         log = np.zeros((_HEIGHTS, len(_SLOPES)))
         for log_params, likelihood in zip(x, log_likelihoods, strict=True):
             predicted = heights[:, None] + _SLOPES * (log_params - centre)
@@ -134,7 +134,7 @@ def _fit_law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerL
     stack = np.array(logs)
     joint = np.exp(stack - stack.max())
     slopes = joint.sum(axis=(0, 1))
-    bounds = sum(map(is_bound, points))
+    bounds = sum(map(is_censored, points))
     open_below, open_above = open_ends(slopes / slopes.max())
     if bounds == len(points):  # bounds alone do not determine a slope
         open_below = open_above = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
+from flexhpc.analysis.figures.layout import Layout, layout_of, swept_values_text
 from flexhpc.analysis.grouping import group_by, swept_keys
-from flexhpc.analysis.reasons import AT_EDGE, at_edge, exceeds_tolerance, is_bound
+from flexhpc.analysis.reasons import AT_EDGE, best_value_at_edge, exceeds_tolerance, is_censored
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
@@ -86,7 +86,7 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
         ordered = sorted(group, key=_emc_or_zero)
         smallest, largest = ordered[0], ordered[-1]
         unset = f"the point without {'other ' if name else ''}swept values"
-        names = [name_of(s, others) or unset for s in (largest, smallest)]
+        names = [swept_values_text(s, others) or unset for s in (largest, smallest)]
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
             f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest EMC at {names[1]}: "
@@ -104,7 +104,7 @@ def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
     smallest, *between, largest = ordered
     if not _is_above(largest.estimate, smallest.estimate):
         return "their intervals overlap, so it is not decided which EMC is larger"
-    if not (count := sum(map(is_bound, between))):
+    if not (count := sum(map(is_censored, between))):
         return "their intervals do not overlap"
     others = "another EMC is a bound" if count == 1 else f"{count} other EMCs are bounds"
     return f"their intervals do not overlap, but {others} and may be larger or smaller than both"
@@ -128,9 +128,9 @@ def _describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
     total = len(statuses)
     failed = sum(s.state == "failed" for s in statuses)
     unfinished = sum(s.state not in ("done", "failed") for s in statuses)
-    bounds = sum(map(is_bound, statuses))
+    bounds = sum(map(is_censored, statuses))
     wide = sum(bool(s.estimate and exceeds_tolerance(s.point.search, s.estimate)) for s in statuses)
-    edge = sum(map(at_edge, statuses))
+    edge = sum(map(best_value_at_edge, statuses))
     verdicts = [
         run.verdict
         for s in statuses

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from flexhpc.api.runs import Measurement, run_of
+from flexhpc.api.runs import Measurement, make_run
 from flexhpc.api.sweep import without_line_numbers
 from flexhpc.custom.code import register_object
 from flexhpc.custom.object_hash import object_hash
@@ -116,7 +116,7 @@ def measure(
             with _progress_bar(progress) as update, _preserve_thread_count():
                 measure_in_process(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
-        measurement = run_of(prepared.run, statuses)[0]
+        measurement = make_run(prepared.run, statuses)[0]
         if folder is None:  # the run folder will be removed
             measurement = replace(measurement, masks_in_memory=measurement.masks)
         return measurement

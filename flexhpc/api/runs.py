@@ -269,7 +269,7 @@ class Run:
         rule = next(rules, Decide() if decide else None)
         compare = Compare(by=by, baseline=baseline, within=keys, decide=rule)
         compared = compare_points([m.status for m in self], [compare])
-        return pd.DataFrame([effect.row() for effect in compared.effects])
+        return pd.DataFrame([effect.as_row() for effect in compared.effects])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
         """Return one row per sample: how often it was drawn and missed, and its hardness.
@@ -282,9 +282,9 @@ class Run:
         Raises:
             InputError: no training run has finished yet, or a key of ``by`` occurs in no point.
         """
-        from flexhpc.analysis.samples import frame_of, sample_scores
+        from flexhpc.analysis.samples import data_frame_of, sample_scores
 
-        return frame_of(sample_scores(((self.folder, m.status) for m in self), by))
+        return data_frame_of(sample_scores(((self.folder, m.status) for m in self), by))
 
     def report(self) -> Path:
         """Write the HTML report; return the path of its page."""
@@ -312,10 +312,10 @@ def load(path: str | Path) -> Run:
         InputError: the path is not a run folder.
     """
     folder, _, points = open_run(Path(path))
-    return run_of(folder, StatusReader(folder, points).read())
+    return make_run(folder, StatusReader(folder, points).read())
 
 
-def run_of(folder: RunFolder, statuses: list[PointStatus]) -> Run:
+def make_run(folder: RunFolder, statuses: list[PointStatus]) -> Run:
     """Create a :class:`Run` from a run folder and the statuses of its points."""
     measurements = [Measurement(run=folder, status=status) for status in statuses]
     return Run(folder=folder, measurements=measurements)

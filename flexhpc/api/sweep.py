@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.analysis.tables import make_console
-from flexhpc.api.runs import Run, run_of
+from flexhpc.api.runs import Run, make_run
 from flexhpc.config.loading import MAPPING_NAME
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
@@ -47,7 +47,7 @@ def sweep(
         result = run_sweep(prepared, settings, make_console())
     if result.interrupted:
         raise KeyboardInterrupt
-    return run_of(prepared.run, result.statuses)
+    return make_run(prepared.run, result.statuses)
 
 
 @contextmanager

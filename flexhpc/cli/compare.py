@@ -91,7 +91,7 @@ def compare(
         keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
         laws = power_laws(statuses, without_sizes(list(keys)))
         if as_json:
-            typer.echo(json.dumps([law.row(samples) for law in laws], indent=1))
+            typer.echo(json.dumps([law.as_row(samples) for law in laws], indent=1))
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
@@ -102,7 +102,7 @@ def compare(
         comparisons = [c if c.decide else c.model_copy(update=settings) for c in comparisons]
     compared = compare_points(statuses, comparisons)
     if as_json:
-        typer.echo(json.dumps([effect.row() for effect in compared.effects], indent=1))
+        typer.echo(json.dumps([effect.as_row() for effect in compared.effects], indent=1))
     elif compared.effects:
         print_effects(compared.effects, make_console())
         for decision in compared.decisions:

@@ -43,7 +43,7 @@ def masks(
     The table contains the hardest samples; csv, json and parquet contain all samples that were
     drawn or evaluated, in the order of their global ids.
     """
-    from flexhpc.analysis.samples import agreements, frame_of, sample_scores
+    from flexhpc.analysis.samples import agreements, data_frame_of, sample_scores
     from flexhpc.store.status import read_runs
 
     points = [(run, status) for run, _, statuses in read_runs(runs) for status in statuses]
@@ -57,7 +57,7 @@ def masks(
         for scores in groups:
             _print_hardest(scores, top)
         return
-    options.write_output(_encode(frame_of(groups), output_format), output_format, output)
+    options.write_output(_encode(data_frame_of(groups), output_format), output_format, output)
 
 
 def _encode(frame: pd.DataFrame, output_format: options.Format) -> bytes:
@@ -65,10 +65,12 @@ def _encode(frame: pd.DataFrame, output_format: options.Format) -> bytes:
         return bytes(frame.to_parquet(index=False))
     if output_format is options.Format.json:
         return (frame.to_json(orient="records") + "\n").encode()
-    from flexhpc.analysis.results import cell_of
+    from flexhpc.analysis.results import csv_cell
 
     text = frame.select_dtypes(["object", "string"]).columns
-    frame[text] = frame[text].map(lambda value: cell_of(value) if isinstance(value, str) else value)
+    frame[text] = frame[text].map(
+        lambda value: csv_cell(value) if isinstance(value, str) else value
+    )
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 

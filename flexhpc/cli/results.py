@@ -146,7 +146,7 @@ def report(
     typer.echo(report_runs(read, output or default, errors))
 
 
-def prepare_report() -> Iterator[None]:
+def preload_report_modules() -> Iterator[None]:
     """Import the modules that a report needs and start the chart renderer; yield after each step.
 
     In total this takes more than a second. Errors are ignored, because they occur again when the

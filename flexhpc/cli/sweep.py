@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli import options
-from flexhpc.cli.results import prepare_report
+from flexhpc.cli.results import preload_report_modules
 from flexhpc.cli.specs import plan
 from flexhpc.errors import InputError
 
@@ -80,7 +80,9 @@ def sweep(
         except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
-    result = launch.run_sweep(prepared, settings, make_console(), write_report, prepare_report())
+    result = launch.run_sweep(
+        prepared, settings, make_console(), write_report, preload_report_modules()
+    )
     _print_outcome(prepared.run.path, result, report_errors)
 
 

@@ -86,7 +86,7 @@ def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
     assert (effect.verdict, quarter.verdict) == ("smaller", "larger")
     assert quarter.ratio > half.ratio > effect.ratio
     assert effect.verdict_text.startswith("smaller at this budget; larger at B/4")
-    row = effect.row()
+    row = effect.as_row()
     assert (row["same_verdict_at_all_budgets"], row["verdict_at_quarter"]) == (False, "larger")
 
 
@@ -96,7 +96,7 @@ def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) ->
         assert at_budget.verdict == "larger"
         assert at_budget.low < 2.0 < at_budget.high
     assert effect.verdict_text == "larger at this budget"
-    assert effect.row()["same_verdict_at_all_budgets"] is True
+    assert effect.as_row()["same_verdict_at_all_budgets"] is True
 
 
 def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> None:

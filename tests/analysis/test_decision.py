@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from flexhpc.analysis.decision import Decision, decide, levels_of, rounds_of
-from flexhpc.api.runs import run_of
+from flexhpc.analysis.decision import Decision, decide, rounds_of, significance_levels
+from flexhpc.api.runs import make_run
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import estimate_so_far
@@ -85,7 +85,7 @@ def test_rounds_spend_the_error_rate(listed: int, maximum: int) -> None:
     times = np.array([0.3 * listed, *seeds[1:]]) / maximum
     steps = np.random.default_rng(0).normal(size=(500_000, len(rounds)))
     scores = np.cumsum(steps * np.sqrt(np.diff(times, prepend=0)), axis=1) / np.sqrt(times)
-    crossed = scores > norm.isf(levels_of(0.1, rounds))
+    crossed = scores > norm.isf(significance_levels(0.1, rounds))
     assert crossed.any(axis=1).mean() == pytest.approx(0.1, rel=0.05)
     first = (crossed.argmax(axis=1) == 0) & crossed[:, 0]
     assert first.mean() == pytest.approx(0.1 * times[0], rel=0.1)
@@ -210,7 +210,7 @@ def test_compare_in_python_applies_the_rule(points: list[Point], tmp_path: Path)
     settings = Decide(margin=0.9, error=0.2, max_seeds=4)
     _, statuses = run_rounds(points, 1.0, Compare(by="model.activation", decide=settings))
     folder = RunFolder(tmp_path)
-    run = run_of(folder, statuses)
+    run = make_run(folder, statuses)
     folder.spec.write_text("name: test\n")
     once, repeated = (run.compare("model.activation", decide=rule) for rule in (False, True))
     assert [*once.verdict, *repeated.verdict] == ["not decided"] * 2

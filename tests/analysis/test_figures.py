@@ -36,7 +36,7 @@ def test_points_are_distinct_and_nearest_to_their_x(seeds: int, logarithmic: boo
     axis = np.log if logarithmic else np.asarray
     for row, x in zip(rows, drawn, strict=True):
         assert xs[int(np.abs(axis(np.array(xs)) - axis(x)).argmin())] == row["x"]
-        assert dodge.right(row["x"]) >= x - 1e-9
+        assert dodge.right_end(row["x"]) >= x - 1e-9
     for x in xs:
         middles = [dodge.x(x, name) for name in NAMES]
         assert middles == sorted(middles)

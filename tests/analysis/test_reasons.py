@@ -21,8 +21,8 @@ from flexhpc.analysis.reasons import (
     ONE_TRAINING,
     REASONS,
     WIDER,
-    at_edge,
     best_text,
+    best_value_at_edge,
     censoring_reason,
     emc_warnings,
     ending_text,
@@ -230,7 +230,8 @@ fixed:
 def tuned_point(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
     untuned = measured_point(one_point(folder), UNCENSORED[:3])
-    assert (has_tuned_keys([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
+    assert (has_tuned_keys([untuned]), best_text(untuned)) == (False, "")
+    assert best_value_at_edge(untuned) is False
     estimate = replace(untuned.estimate, arm=arm, best_chance=0.62)
     return replace(untuned, point=point, estimate=estimate)
 
@@ -247,7 +248,7 @@ def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, 
     point = tuned_point(tmp_path, arm)
     assert has_tuned_keys([point])
     assert best_text(point) == text
-    assert at_edge(point) is edge
+    assert best_value_at_edge(point) is edge
     assert (AT_EDGE in dict(emc_warnings([point]))) is edge
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from flexhpc.analysis.sample_views import view_of
-from flexhpc.analysis.samples import SampleScores, agreements, frame_of, sample_scores
+from flexhpc.analysis.sample_views import sample_view_of
+from flexhpc.analysis.samples import SampleScores, agreements, data_frame_of, sample_scores
 from flexhpc.api.runs import load
 from flexhpc.data import load_samples, standard_files
 from flexhpc.data.sources import open_source
@@ -131,7 +131,7 @@ def test_masks_command_agrees_in_every_format(noisy_run: Path, cli: Cli, tmp_pat
     assert table.splitlines()[2].split()[0] == str(expected.hardest(1)[0])
     cli("masks", noisy_run, "--format", "parquet", "-o", tmp_path / "m.parquet")
     frame = pd.read_parquet(tmp_path / "m.parquet")
-    pd.testing.assert_frame_equal(frame, frame_of([expected]))
+    pd.testing.assert_frame_equal(frame, data_frame_of([expected]))
     assert frame["sample"].is_unique
     cli("masks", noisy_run, "--format", "csv", "-o", tmp_path / "m.csv", "--by", "model.activation")
     grouped = pd.read_csv(tmp_path / "m.csv")
@@ -236,7 +236,7 @@ def test_pictures_download_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(standard_files, "_download", download)
     missing = SampleScores(group={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
     missing.half_missed[0, 3] = 1
-    assert view_of(missing) is None
+    assert sample_view_of(missing) is None
     assert downloads == []
     with pytest.raises(PointError, match="was not found"):
         open_source(point.data, 0)
@@ -267,7 +267,7 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
     scores.half_missed[:] = 1
     scores.half_variance[:] = 1
     scores.drawn[:] = 4
-    view = view_of(scores)
+    view = sample_view_of(scores)
     trained_labels = load_samples(point.data, point.seed).labels
     for picture in view.hardest:
         assert picture.label == names[picture.sample % 2]

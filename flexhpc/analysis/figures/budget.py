@@ -21,7 +21,7 @@ from flexhpc.analysis.figures.chart import (
     spread_labels,
     tooltip,
 )
-from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, varied_keys
+from flexhpc.analysis.figures.layout import Layout, layout_of, swept_values_text, varied_keys
 from flexhpc.analysis.results import budget_value, emc_at_budget
 from flexhpc.config.sections.training import BUDGETS
 from flexhpc.search import EmcInterval
@@ -103,7 +103,7 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
     if layout.key in {f"training.{key}" for key in BUDGETS}:
         return ""
     if layout.x_axis == "rows":
-        return name_of(status, varied_keys([status]))
+        return swept_values_text(status, varied_keys([status]))
     value = f"{layout.x(status):,.10g}"
     return f"{value} parameters" if layout.x_axis == "size" else f"{layout.key} {value}"
 

@@ -61,11 +61,11 @@ class Dodge:
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
         return self._shift(x, middle + offset)
 
-    def left(self, x: float) -> float:
+    def left_end(self, x: float) -> float:
         """Return the x one step to the left of the leftmost point drawn for ``x``."""
         return self._shift(x, -self._half_width - 1)
 
-    def right(self, x: float) -> float:
+    def right_end(self, x: float) -> float:
         """Return the x of the rightmost point drawn for ``x``."""
         return self._shift(x, self._half_width)
 

@@ -32,7 +32,7 @@ from flexhpc.analysis.figures.layout import (
     Layout,
     independent_keys,
     layout_of,
-    name_of,
+    swept_values_text,
     varied_keys,
 )
 from flexhpc.analysis.grouping import group_by
@@ -125,7 +125,7 @@ def _plot_curves(
         x_domain = [low - 0.05 * (high - low), high + 0.35 * (high - low)]
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
     dodge = Dodge(rows, series, x_domain, width, logarithmic=logarithmic)
-    x_domain = [min(x_domain[0], dodge.left(low)), max(x_domain[1], dodge.right(high))]
+    x_domain = [min(x_domain[0], dodge.left_end(low)), max(x_domain[1], dodge.right_end(high))]
     ends: dict[str, dict[str, Row]] = {facet: {} for facet in facets}
     for row in rows:
         last = ends[row["facet"]].setdefault(row["series"], row)
@@ -133,7 +133,7 @@ def _plot_curves(
             ends[row["facet"]][row["series"]] = row
     labels = [
         {
-            "facet": facet, "series": name, "x": dodge.right(curves[name]["x"]), "label_y": y,
+            "facet": facet, "series": name, "x": dodge.right_end(curves[name]["x"]), "label_y": y,
             "kind": "label",
         }
         for facet, curves in ends.items()
@@ -191,7 +191,7 @@ def _plot_rows(
     keys = independent_keys(points, varied_keys(points))
     by_name: dict[str, list[Row]] = {}
     for row, status in zip(rows, points, strict=True):
-        row["row"] = name_of(status, keys) or "EMC"
+        row["row"] = swept_values_text(status, keys) or "EMC"
         seeds = by_name.setdefault(row["row"], [])
         row["seed"] = len(seeds)
         seeds.append(row)

@@ -36,11 +36,11 @@ class Layout:
 
     def facet(self, status: PointStatus) -> str:
         """Return the name of the facet of a point."""
-        return name_of(status, self.facets)
+        return swept_values_text(status, self.facets)
 
     def series(self, status: PointStatus) -> str:
         """Return the name of the curve (colour) of a point."""
-        return name_of(status, self.colours)
+        return swept_values_text(status, self.colours)
 
     def x(self, status: PointStatus) -> float:
         """Return the x value of a point; undefined if ``x_axis`` is ``rows``."""
@@ -83,7 +83,7 @@ def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
     layout = _faceted_layout("size", "", keys, statuses)
     positions = {
         str({k: v for k, v in status.point.swept.items() if _last_part(k) != "seed"}): (
-            name_of(status, keys), layout.x(status),
+            swept_values_text(status, keys), layout.x(status),
         )
         for status in statuses
     }  # fmt: skip
@@ -155,7 +155,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
     return kept
 
 
-def name_of(status: PointStatus, keys: Sequence[str]) -> str:
+def swept_values_text(status: PointStatus, keys: Sequence[str]) -> str:
     """Return the values of a point for ``keys`` as text, such as ``random, relu, width 8``."""
     values = {key: _swept_value(status, key) for key in keys}
     return ", ".join(value_phrase(key, value) for key, value in values.items() if value is not None)
@@ -176,7 +176,7 @@ def _faceted_layout(
         facets = facets[:-1]
     colours = tuple(k for k in keys if k not in facets)
     for group, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
-        if len({name_of(status, group) for status in statuses}) > limit:
+        if len({swept_values_text(status, group) for status in statuses}) > limit:
             return Layout(x_axis="rows", colours=_row_group(keys))
     return Layout(x_axis=x_axis, key=key, facets=facets, colours=colours)
 
@@ -190,7 +190,7 @@ def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
     for status in statuses:
         if not status.record or not status.record.header.params:
             return False
-        params.setdefault(name_of(status, keys), set()).add(status.record.header.params)
+        params.setdefault(swept_values_text(status, keys), set()).add(status.record.header.params)
     return any(len(values) > 1 for values in params.values())
 
 
