@@ -42,8 +42,8 @@ def add_coarse_estimate(status: PointStatus) -> PointRecord:
     history = history_of(record.probes, point.training)
     for count in range(1, len(history)):
         step = next_probes(
-            point.search.coarse(), record.header.n_limit, history[:count], point.coordinates,
-            point.training.doubling,
+            point.search.with_coarse_tolerance(), record.header.n_limit, history[:count],
+            point.coordinates, point.training.doubling,
         )  # fmt: skip
         if isinstance(step, Estimate):
             return replace(record, estimates={count: step, len(history): record.estimate})
@@ -67,7 +67,7 @@ def replay_sweep(path: Path, orders: int) -> list[str]:
             replace(
                 s.point, seed=int(order[s.point.seed]),
                 optional=bool(order[s.point.seed] >= LISTED_SEEDS),
-                precise_search=s.point.search, search=s.point.search.coarse(),
+                precise_search=s.point.search, search=s.point.search.with_coarse_tolerance(),
             )
             for s in sorted(statuses, key=lambda s: order[s.point.seed])
         ]  # fmt: skip

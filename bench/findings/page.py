@@ -114,7 +114,7 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
     ratios = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
-        and all((s.point.value(key) or "") == value for key, value in law.within.items())
+        and all((s.point.value_text(key) or "") == value for key, value in law.within.items())
     ]  # fmt: skip
     (lowest, _), (highest, _) = min(ratios), max(ratios)
     below = "< " if any(censored == "left" for _, censored in ratios) else ""

@@ -107,7 +107,7 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     keys = [
         key
         for key in without_sizes(varied_keys(statuses))
-        if 1 < len({status.point.value(key) for status in statuses}) <= _MAX_VALUES
+        if 1 < len({status.point.value_text(key) for status in statuses}) <= _MAX_VALUES
     ]
     data_keys = [key for key in keys if key.startswith("data.")]
     others = [key for key in keys if key not in data_keys]

@@ -375,7 +375,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
     if record is None:
         return None
     search = point.precise().search
-    search = search.coarse() if coarse else search
+    search = search.with_coarse_tolerance() if coarse else search
     history = history_of(record.probes, point.training)
     for count, estimate in record.estimates.items():
         if is_precise(

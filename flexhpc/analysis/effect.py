@@ -345,9 +345,9 @@ class Pairing:
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
-        self._value = {id(s.point): s.point.value(compare.by) for s in statuses}
+        self._value = {id(s.point): s.point.value_text(compare.by) for s in statuses}
         self.names = {
-            value: short.point.value(compare.by) or value
+            value: short.point.value_text(compare.by) or value
             for status, short in zip(statuses, without_shared_entries(statuses), strict=True)
             if (value := self.value(status)) is not None
         }
@@ -361,10 +361,12 @@ class Pairing:
         for key in self._within:
             if key == compare.by:
                 raise InputError(f"{key}: the compared key cannot be in within; remove it")
-            if all(s.point.value(key) is None for s in statuses):
+            if all(s.point.value_text(key) is None for s in statuses):
                 raise InputError(f"{key}: no point has this key; swept keys: {', '.join(swept)}")
         others = [key for key in swept if key not in (compare.by, *self._within)]
-        texts = {key: {id(s.point): s.point.value(key) or "" for s in statuses} for key in others}
+        texts = {
+            key: {id(s.point): s.point.value_text(key) or "" for s in statuses} for key in others
+        }
         self._texts = {key: values for key, values in texts.items() if self._varies(values)}
         self._by, self._by_seed = compare.by, compare.by == "seed"
 
@@ -391,7 +393,7 @@ class Pairing:
 
     def pair_key(self, status: PointStatus) -> PairKey:
         """Return the values that a point has in common with its counterparts."""
-        group = tuple((key, status.point.value(key) or "") for key in self._within)
+        group = tuple((key, status.point.value_text(key) or "") for key in self._within)
         size = [texts[id(status.point)] for key, texts in self._texts.items() if key != "seed"]
         return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
 

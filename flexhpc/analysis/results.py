@@ -15,7 +15,7 @@ from flexhpc.analysis.information import StoredBits, max_label_information, max_
 from flexhpc.analysis.reasons import best_value_at_edge, censoring_reason, exceeds_tolerance
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.config.sections.data import RandomTokens
-from flexhpc.config.sections.search import eps_name
+from flexhpc.config.sections.search import format_eps
 from flexhpc.search import EmcInterval, estimate_at
 from flexhpc.search.budget_curve import MAX_FACTOR, budget_curve
 from flexhpc.search.fit_curve import estimand_level
@@ -192,7 +192,7 @@ def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) ->
     for status in statuses:
         if status.estimate is not None and status.record is not None:
             history, n_limit = status.history, status.record.header.n_limit
-            at_eps = {eps_name(error): estimate_at(error, n_limit, history) for error in eps}
+            at_eps = {format_eps(error): estimate_at(error, n_limit, history) for error in eps}
             known = {name: value for name, value in at_eps.items() if value is not None}
             merged = {**known, **status.estimate.by_eps}
             by_eps = {name: merged[name] for name in sorted(merged, key=float)}

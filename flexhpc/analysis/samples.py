@@ -225,11 +225,13 @@ def sample_scores(
     groups: dict[str, SampleScores] = {}
     trained = [(run, status) for run, status in points if status.record and status.record.probes]
     for key in by:
-        if trained and all(status.point.value(key) is None for _, status in trained):
+        if trained and all(status.point.value_text(key) is None for _, status in trained):
             raise InputError(f"--by {key}: no point has this key")
     for run, status in trained:
         assert status.record is not None
-        group = _data_and_labels(status.point) | {key: status.point.value(key) or "" for key in by}
+        group = _data_and_labels(status.point) | {
+            key: status.point.value_text(key) or "" for key in by
+        }
         key = json.dumps([status.record.header.data_fingerprint, group], sort_keys=True)
         if key not in groups:
             n_total = status.record.header.n_total

@@ -107,7 +107,7 @@ def power_laws(statuses: Sequence[PointStatus], within: Sequence[str]) -> list[P
         One law per group with at least ``MIN_SIZES`` different sizes.
     """
     measured = [s for s in statuses if s.estimate and s.record and s.record.header.params]
-    groups = group_by(measured, lambda s: tuple(s.point.value(key) or "" for key in within))
+    groups = group_by(measured, lambda s: tuple(s.point.value_text(key) or "" for key in within))
     return [
         _fit_law(dict(zip(within, values, strict=True)), points)
         for values, points in groups.items()

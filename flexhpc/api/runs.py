@@ -100,7 +100,7 @@ class Measurement:
             ValueError: ``budget`` is not positive, or is more than twice the budget of the point.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
-        if not self.status.point.training.knows_other_budgets:
+        if not self.status.point.training.determines_other_budgets:
             raise PointError(NO_OTHER_BUDGET)
         if not 0 < budget <= MAX_FACTOR * spec_budget:
             raise ValueError(

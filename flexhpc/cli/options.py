@@ -113,7 +113,7 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     known = [
         (t.budget[0], t.budget[1] << (t.doubling.max_doublings if t.doubling else 0))
         for t in trainings
-        if t.knows_other_budgets and t.budget
+        if t.determines_other_budgets and t.budget
     ]
     if budgets and not known:
         raise InputError(f"--budget: {NO_OTHER_BUDGET} (see docs/reading.md)")

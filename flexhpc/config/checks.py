@@ -16,7 +16,7 @@ from flexhpc.config.tuned_section import TunedSection
 from flexhpc.config.variants import variant_union, variants
 
 
-def processed_info(data: Data) -> StaticInfo | None:
+def preprocessed_info(data: Data) -> StaticInfo | None:
     """Return the shape, number of classes and training set size of the preprocessed data.
 
     Preprocessing resizes images, merges classes and holds out a test set. The result is None if
@@ -103,7 +103,7 @@ def _check_training(model: Model, training: Procedure) -> Problems:
 
 def _size_problems(n: int, data: Data) -> Iterator[str]:
     """Yield a problem if ``n`` is larger than the training set."""
-    info = processed_info(data)
+    info = preprocessed_info(data)
     if info is not None and n > info.size:
         yield f"{n} is more than the {info.size} training samples of {data.source}; use fewer"
 
@@ -164,7 +164,7 @@ def _check_shapes(data: Data, model: Model) -> Problems:
     if data.n_max is not None:
         for problem in _size_problems(data.n_max, data):
             yield "data.n_max", f"{problem}, or remove it"
-    if (info := processed_info(data)) is None:
+    if (info := preprocessed_info(data)) is None:
         return
     shape = info.shape
     patch = getattr(model, "patch", None)
@@ -174,6 +174,6 @@ def _check_shapes(data: Data, model: Model) -> Problems:
             problem = f"{patch} does not divide the {shape[1]}x{shape[2]} images of {data.source}"
             yield "model.patch", f"{problem}; use one of {', '.join(map(str, sides))}"
     without_test_set = data.model_copy(update={"test_fraction": 0.0})
-    if data.test_fraction and processed_info(without_test_set) == info:
+    if data.test_fraction and preprocessed_info(without_test_set) == info:
         problem = f"holds out less than one of the {info.size} samples of {data.source}"
         yield "data.test_fraction", f"{problem}; use a larger fraction"

@@ -15,7 +15,7 @@ from flexhpc.config.override import apply_override
 from flexhpc.config.point import Point, plain_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
-from flexhpc.config.validation import format_value, suggestion, validate_partly
+from flexhpc.config.validation import format_value, suggestion, validate_keeping_valid_values
 from flexhpc.config.variants import KEYS
 from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_if_problems, read
 from flexhpc.errors import InputError, one_line
@@ -53,7 +53,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     sweep = _build_sweep(document)
     if sweep.size > _MAX_POINTS:
         problem = f"{sweep.size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
-        document.report(("grid",), problem)
+        document.add_problem_at(("grid",), problem)
         raise_if_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
     sweep.check_combinations = sweep.frozen is None or bool(overrides)
@@ -79,7 +79,7 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
                 "has no effect: every point has random labels, random tokens, or gaussian or "
                 "permuted_each inputs"
             )
-            sweep.document.report(("evaluate", evaluate.size_key), f"{problem}; remove it")
+            sweep.document.add_problem_at(("evaluate", evaluate.size_key), f"{problem}; remove it")
     raise_if_problems(sweep.document.problems)
     return sweep, points
 
@@ -100,18 +100,22 @@ def _build_sweep(document: Document) -> Sweep:
         for key, value in document.value.items()
         if value is not None or key not in SweepSpec.model_fields
     }
-    spec, _ = validate_partly(SweepSpec, top, lambda path, text: _add_problem(document, path, text))
+    spec, _ = validate_keeping_valid_values(
+        SweepSpec, top, lambda path, text: _add_problem(document, path, text)
+    )
     assert spec is not None
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
         problem = f"unsupported version ({spec.frozen.version})"
         fix = f"this release reads version {HASH_VERSION}; use the release that wrote the spec"
-        document.report(("frozen",), f"{problem}; {fix}")
+        document.add_problem_at(("frozen",), f"{problem}; {fix}")
     fixed: dict[str, dict[str, Any]] = {}
     for name, values in spec.fixed.items():
         if name not in KEYS:
-            document.report(("fixed", name), _unknown_section_problem(name))
+            document.add_problem_at(("fixed", name), _unknown_section_problem(name))
         elif not isinstance(values, dict):
-            document.report(("fixed", name), f"must be a mapping, not {format_value(values)}")
+            document.add_problem_at(
+                ("fixed", name), f"must be a mapping, not {format_value(values)}"
+            )
         else:
             fixed[name] = values
     swept: list[tuple[KeyPath, dict[str, list[Any]]]] = [
@@ -129,7 +133,9 @@ def _build_sweep(document: Document) -> Sweep:
     for key, request in spec.tune.items():
         path = tuple(key.split("."))
         if len(path) < 2 or path[0] not in KEYS or "" in path:
-            document.report(("tune", key), "must be a dotted path into fixed, such as training.lr")
+            document.add_problem_at(
+                ("tune", key), "must be a dotted path into fixed, such as training.lr"
+            )
         else:
             all_fixed = with_value(all_fixed, path, {"tune": request})
             tuned.append(path)
@@ -143,11 +149,11 @@ def _add_problem(document: Document, path: KeyPath, problem: str) -> None:
         path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
     keys = [key for key in path if isinstance(key, str)]
     if path[0] in ("grid", "zip") and len(keys) > 1:
-        document.report(path, problem, ".".join(keys[1:]))
+        document.add_problem_at(path, problem, ".".join(keys[1:]))
     elif path[0] == "compare" and not isinstance(document.value["compare"], list):
-        document.report(tuple(keys), problem)
+        document.add_problem_at(tuple(keys), problem)
     else:
-        document.report(path, problem, ".".join(keys))
+        document.add_problem_at(path, problem, ".".join(keys))
 
 
 def _unknown_section_problem(name: str) -> str:
@@ -187,13 +193,15 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
                 for i, value in enumerate(values):
                     if not isinstance(value, dict):
                         text = f"must be a mapping of keys, not {format_value(value)}"
-                        document.report((*path, key, i), text, key)
+                        document.add_problem_at((*path, key, i), text, key)
             continue
-        document.report((*path, key), problem, key)
+        document.add_problem_at((*path, key), problem, key)
         valid = False
     if len({len(values) for values in entry.values()}) > 1:
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in entry.items())
-        document.report(path, f"keys that are swept together need lists of equal length ({sizes})")
+        document.add_problem_at(
+            path, f"keys that are swept together need lists of equal length ({sizes})"
+        )
         valid = False
     return valid
 
@@ -211,14 +219,14 @@ def _check_overlaps(
                     f"has no effect: {keys[0]} is swept as a whole; set {key} in each value of "
                     f"{keys[0]}"
                 )
-                document.report(("fixed", keys[0], key), problem, f"{keys[0]}.{key}")
+                document.add_problem_at(("fixed", keys[0], key), problem, f"{keys[0]}.{key}")
             for other, line in seen.items():
                 shorter = min(len(keys), len(other))
                 if keys[:shorter] == other[:shorter]:
                     problem = (
                         f"is already set by {'.'.join(other)} on line {line}; remove one of them"
                     )
-                    document.report(axis.path(k, 0), problem, ".".join(keys))
+                    document.add_problem_at(axis.path(k, 0), problem, ".".join(keys))
             seen[keys] = document.line_number(axis.path(k, 0))
 
 
@@ -234,7 +242,7 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
             keys = [key for key in point.swept if point.swept[key] != other.swept[key]]
             if not keys:
                 problem = "contains the same combination of values twice; remove one of them"
-                sweep.document.report(("grid",), problem)
+                sweep.document.add_problem_at(("grid",), problem)
                 return
             path = tuple(keys[0].split("."))
             location = next(
@@ -243,7 +251,7 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
             problem = "points that differ only in this key are the same point (equal ids)"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
                 problem += "; give data.name to distinguish the data sets"
-            sweep.document.report(location, problem, keys[0])
+            sweep.document.add_problem_at(location, problem, keys[0])
             return
 
 

@@ -78,7 +78,7 @@ class Point:
         """
         return " ".join(short_text(key, value) for key, value in self.swept.items())
 
-    def value(self, key: str) -> str | None:
+    def value_text(self, key: str) -> str | None:
         """Return the value of a swept or fixed key as text; None for an unknown key.
 
         The key is a dotted path. If several runs are read, the key ``run`` gives the name of the

@@ -22,7 +22,7 @@ from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.record import Record
 from flexhpc.config.tuned_section import FrozenDefaults, TunedSection, arms_of, build_section
 from flexhpc.config.validation import SWEEP_NAME, validate
-from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variant_union, with_default
+from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variant_union, with_default_variant
 from flexhpc.config.yaml_reader import Document, KeyPath
 from flexhpc.custom.code import Code
 
@@ -180,8 +180,9 @@ class Sweep:
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data.section,
                 model=model.section, training=training.section,
-                search=coarse_searches.setdefault(id(search), search.section.coarse())
-                if has_decision else search.section,
+                search=coarse_searches.setdefault(
+                    id(search), search.section.with_coarse_tolerance()
+                ) if has_decision else search.section,
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
@@ -206,7 +207,7 @@ class Sweep:
             ) -> None:
                 if inner[: len(path)] == path and not problem.startswith("has no effect"):
                     key = ".".join(map(str, (section, *inner)))
-                    self.document.report(("fixed", section, *inner), problem, key)
+                    self.document.add_problem_at(("fixed", section, *inner), problem, key)
 
             values = with_value(self._values_at(section, first), path, value)
             build_section(section, values, report_in_fixed, folder=self.folder)
@@ -229,7 +230,7 @@ class Sweep:
             training = self._values_at("training", positions)
             values = {"family": "none"} if "trainer" in training else {}
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
-        return with_default(section, without_none(values), defaults.get(section))
+        return with_default_variant(section, without_none(values), defaults.get(section))
 
     def _build_section_or_seed(
         self, name: str, positions: tuple[int, ...]
@@ -300,4 +301,4 @@ class Sweep:
             for k, path in enumerate(axis.keys):
                 if keys[: len(path)] == path:
                     location = (*axis.path(k, i), *keys[len(path) :])
-        self.document.report(location, problem, ".".join(map(str, keys)))
+        self.document.add_problem_at(location, problem, ".".join(map(str, keys)))

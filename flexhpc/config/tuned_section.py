@@ -115,7 +115,7 @@ def build_section(
         for path, value in zip(candidates, combination, strict=True):
             arm_values = with_value(arm_values, path, value)
         full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
-        # check() must not see defaults as keys that the user wrote.
+        # combination_problems() must not see defaults as keys that the user wrote.
         if check_combinations and defaults:
             validate(union, arm_values | internal, report_invalid)
         section = validate(

@@ -60,13 +60,15 @@ def validate(
         values: the unvalidated values.
         report: called with the key path and the text of each problem.
         check_combinations: whether to report keys that cannot be combined, see
-            :meth:`Section.check`.
+            :meth:`Section.combination_problems`.
     """
-    section, valid = validate_partly(kind, values, report, check_combinations=check_combinations)
+    section, valid = validate_keeping_valid_values(
+        kind, values, report, check_combinations=check_combinations
+    )
     return section if valid else None
 
 
-def validate_partly(
+def validate_keeping_valid_values(
     kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
 ) -> tuple[S | None, bool]:
     """Validate values like :func:`validate`, but return a section even if some values are invalid.
@@ -103,7 +105,7 @@ def validate_partly(
 
 def _combination_problems(section: Section) -> Iterator[tuple[KeyPath, str]]:
     """Yield (path, problem) for keys that cannot be combined, also in inner sections."""
-    for key, problem in section.check():
+    for key, problem in section.combination_problems():
         yield tuple(key.split(".")), problem
     for name in type(section).model_fields:
         if isinstance(inner := getattr(section, name), Section):
@@ -158,7 +160,7 @@ def _report_unknown_variant(
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:
         problem = f"must have the form module:name, not {text}"
-    elif name := kind.class_key(variant):
+    elif name := kind.class_name(variant):
         problem = f"{text} is custom code; use {kind.classes[name].discriminator}: {variant}"
     else:
         problem = f"{text} is not one of {', '.join(names)}{suggestion(variant, names)}"

@@ -98,10 +98,10 @@ class VariantUnion(Generic[S]):
         if not isinstance(values, Mapping):
             return None
         key, variant = self.key_and_variant(values)
-        name = self.class_key(variant)
+        name = self.class_name(variant)
         return name if name and (self.classes[name].discriminator or self.key) == key else None
 
-    def class_key(self, variant: object) -> str | None:
+    def class_name(self, variant: object) -> str | None:
         """Return the name in ``classes`` for a variant; None if the variant is unknown.
 
         For example, the name for ``timm:resnet18`` is ``timm:NAME``.
@@ -139,7 +139,9 @@ def variants(section: str) -> dict[str, type[Section]]:
     return by_name
 
 
-def with_default(section: str, values: dict[str, Any], default: str | None) -> dict[str, Any]:
+def with_default_variant(
+    section: str, values: dict[str, Any], default: str | None
+) -> dict[str, Any]:
     """Return the values of a section; add the default variant if they select none.
 
     A variant name that an installed package has registered is replaced by its import path
@@ -149,7 +151,7 @@ def with_default(section: str, values: dict[str, Any], default: str | None) -> d
     key, variant = union.key_and_variant(values)
     if variant is None:
         return values if default is None else {key: default, **values}
-    if key in ENTRY_POINTS and isinstance(variant, str) and union.class_key(variant) is None:
+    if key in ENTRY_POINTS and isinstance(variant, str) and union.class_name(variant) is None:
         return {**values, key: entry_point_targets(ENTRY_POINTS[key]).get(variant, variant)}
     return values
 

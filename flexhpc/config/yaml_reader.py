@@ -78,13 +78,15 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def report(self, path: KeyPath, problem: str, key: str = "") -> None:
+    def add_problem_at(self, path: KeyPath, problem: str, key: str = "") -> None:
         """Add a problem with the value at ``path``. The message names ``key``, by default the
         path."""
         key = key or ".".join(map(str, path)) or "(top)"
-        self.add(Problem(file=self.file, line=self.line_number(path), key=key, text=problem))
+        self.add_problem(
+            Problem(file=self.file, line=self.line_number(path), key=key, text=problem)
+        )
 
-    def add(self, problem: Problem) -> None:
+    def add_problem(self, problem: Problem) -> None:
         """Add a problem if it is not a duplicate."""
         self.problems[problem] = None
 
@@ -158,9 +160,11 @@ class _NodeConverter:
             problem = f"the file contains more than {_MAX_VALUES} values; shorten it"
             raise InputError(f"{self.document.file}:1: {problem}")
         if not node.tag.startswith("tag:yaml.org,2002:"):
-            self.document.report(path, f"the tag {node.tag} is not supported; write a plain value")
+            self.document.add_problem_at(
+                path, f"the tag {node.tag} is not supported; write a plain value"
+            )
         if id(node) in ancestors:
-            self.document.report(path, "is an alias that contains itself; remove it")
+            self.document.add_problem_at(path, "is an alias that contains itself; remove it")
             return None
         ancestors = (*ancestors, id(node))
         if isinstance(node, yaml.MappingNode):
@@ -170,7 +174,9 @@ class _NodeConverter:
                 self.convert(child, (*path, i), ancestors) for i, child in enumerate(node.value)
             ]
         if _CONTROL.search(node.value) and "kwargs" not in path:
-            self.document.report(path, "contains a control character or line break; remove it")
+            self.document.add_problem_at(
+                path, "contains a control character or line break; remove it"
+            )
         return parse_scalar(node.value) if getattr(node, "style", None) is None else node.value
 
     def convert_mapping(
@@ -193,7 +199,9 @@ class _NodeConverter:
                 continue
             line, named = key_node.start_mark.line + 1, (*path, key) if key in result else path
             name = ".".join(map(str, named)) or "(top)"
-            self.document.add(Problem(file=self.document.file, line=line, key=name, text=problem))
+            self.document.add_problem(
+                Problem(file=self.document.file, line=line, key=name, text=problem)
+            )
         return result
 
 

@@ -138,7 +138,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
         _check_source(name, code, key)
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
-    value: Any = call_user_code(
+    value: Any = call_custom_code(
         f"{key}: importing {module}", lambda: importlib.import_module(module)
     )
     _hashes_at_import.setdefault(module, code.hash)
@@ -150,7 +150,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     return value
 
 
-def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
+def call_custom_code(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
     """Call custom code and return its result; convert exceptions to a one-line PointError.
 
     The traceback is printed to stderr, which is the log of the point. If the code forks, the forked

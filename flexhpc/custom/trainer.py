@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.custom.code import Code, accepted_arguments, call_user_code, import_object, to_array
+from flexhpc.custom.code import Code, accepted_arguments, call_custom_code, import_object, to_array
 from flexhpc.errors import PointError, one_line
 from flexhpc.seeds import ProbeSeeds
 
@@ -162,7 +162,7 @@ def train(call: TrainerCall) -> TrainerResult:
         available["model"] = call.make_model()
     arguments = {**accepted_arguments(fit, available), **trainer.kwargs}
 
-    returned = call_user_code(
+    returned = call_custom_code(
         trainer.label, lambda: fit(call.inputs, call.labels, **arguments), call.seconds
     )
     return parse_result(trainer.label, returned, call)

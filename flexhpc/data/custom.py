@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flexhpc.config.sections.custom import CustomData
-from flexhpc.custom.code import call_user_code, import_object, to_array
+from flexhpc.custom.code import call_custom_code, import_object, to_array
 from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
 from flexhpc.data.images import decode_image
@@ -29,7 +29,7 @@ def open_custom(data: CustomData) -> Source:
     def load_arrays() -> list[Array]:
         return convert_samples(key, target(**data.kwargs) if callable(target) else target)
 
-    return array_source(key, call_user_code(key, load_arrays, data.seconds))
+    return array_source(key, call_custom_code(key, load_arrays, data.seconds))
 
 
 def convert_samples(name: str, samples: Any) -> list[Array]:

@@ -10,7 +10,7 @@ from flexhpc.config.nested import with_value
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
 from flexhpc.config.tuned_section import build_section
-from flexhpc.config.variants import variants, with_default
+from flexhpc.config.variants import variants, with_default_variant
 from flexhpc.config.yaml_reader import parse
 from flexhpc.data.packed import PackedFile, Progress, is_packed, open_packed, write_packed
 from flexhpc.data.sources import open_original_files, reading_options
@@ -130,7 +130,7 @@ def _build_data_section(source: str, keys: Mapping[str, Any], overrides: Sequenc
     if not problems:
         built = build_section(
             "data",
-            with_default("data", values | {"source": source}, None),
+            with_default_variant("data", values | {"source": source}, None),
             lambda path, problem: problems.append(f"data.{'.'.join(map(str, path))}: {problem}"),
             folder=Path.cwd(),
         )

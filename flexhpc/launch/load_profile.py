@@ -23,7 +23,7 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
     if path is None:
         return LocalProfile()
     document = read(path)
-    profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.report)
+    profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.add_problem_at)
     raise_if_problems(document.problems)
     assert isinstance(profile, LocalProfile | SlurmProfile)
     return profile

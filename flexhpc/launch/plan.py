@@ -11,7 +11,7 @@ from typing import Any
 
 from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
-from flexhpc.config.checks import processed_info
+from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
@@ -209,7 +209,7 @@ def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
 
     ``doublings`` is as in :func:`cost_bound`.
     """
-    info, tuned = processed_info(point.data), len(point.arms) > 1
+    info, tuned = preprocessed_info(point.data), len(point.arms) > 1
     n_limit = point.data.n_max or (info.size if info else None)
     if n_limit is None:
         return None
@@ -226,7 +226,7 @@ def _parameter_count(point: Point) -> int | None:
 
     if not isinstance(point.model, Network):
         return None
-    info = processed_info(point.data)
+    info = preprocessed_info(point.data)
     if info is None:
         from flexhpc.data import load_samples
 

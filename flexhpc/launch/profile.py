@@ -85,7 +85,7 @@ class Profile(Section):
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe."""
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         if has_password(self.tracking_uri):
             yield "tracking_uri", NO_PASSWORD
         several = [key for key in ("nodes", "processes_per_node") if getattr(self, key, 1) != 1]
@@ -180,8 +180,8 @@ class SlurmProfile(Profile):
     """Path of slurm.conf; without this key, the system default is used. The environment variable
     SLURM_CONF takes precedence."""
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
             maximum = f"{0.8 * limit:.0f} s (four fifths of the time limit)"

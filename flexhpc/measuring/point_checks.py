@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from flexhpc.config import Data, Point
-from flexhpc.config.checks import processed_info
+from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.custom import CustomModel, CustomTrainer
 from flexhpc.config.sections.data import ImageSet, KnownTable
@@ -86,7 +86,7 @@ def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
 
 def _shape_and_classes(data: Data, seed: int) -> _ShapeAndClasses:
     """Return the sample shape and the number of classes of a data set, before relabelling."""
-    info = processed_info(data)
+    info = preprocessed_info(data)
     if info is not None and isinstance(data, ImageSet):
         return info.shape, info.classes
     source = open_source(data, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from flexhpc.config.sections.custom import CustomModel
-from flexhpc.custom.code import accepted_arguments, call_user_code, import_object
+from flexhpc.custom.code import accepted_arguments, call_custom_code, import_object
 from flexhpc.custom.time_limit import TimeLimit
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape
@@ -26,7 +26,7 @@ def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
         model.family, model.user_code, pinned=model.version is not None, key="model.family"
     )
     options = accepted_arguments(target, {"shape": shape, "classes": classes}) | model.kwargs
-    result = call_user_code(key, lambda: target(**options), model.seconds)
+    result = call_custom_code(key, lambda: target(**options), model.seconds)
     if not isinstance(result, nn.Module):
         raise PointError(f"{key} returned a {type(result).__name__}, not a torch.nn.Module")
     _limit_forward_time(result, TimeLimit(model.seconds, f"{key}: a forward pass"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from itertools import cycle, islice
 
-from flexhpc.config.sections.search import Bayes, QuantileSearch, eps_name
+from flexhpc.config.sections.search import Bayes, QuantileSearch, format_eps
 from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
 from flexhpc.search.design import CostModel, Draws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
@@ -139,7 +139,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     curve = arms.separate_curves[arm] if arms else posterior(results, n_limit)
     by_eps = {
-        eps_name(eps): _emc_interval(
+        format_eps(eps): _emc_interval(
             posterior(results, n_limit, eps), _EPS_LEVEL, n_limit, results, eps
         )
         for eps in _training_errors(search)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from flexhpc.config.sections.search import Bisection, eps_name
+from flexhpc.config.sections.search import Bisection, format_eps
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
@@ -52,7 +52,7 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
     by_eps = {}
     for eps, state in zip(sorted(search.eps or ()), states, strict=False):
         if state.bracket != Bracket():
-            by_eps[eps_name(eps)] = _eps_estimate(eps, state.bracket, n_limit, history)
+            by_eps[format_eps(eps)] = _eps_estimate(eps, state.bracket, n_limit, history)
     fit = _fit_estimate(search, n_limit, curve, first.bracket)
     return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 

@@ -36,7 +36,7 @@ def cost_bound(
         training = training.at_stage(
             training.doubling.max_doublings if doublings is None else doublings
         )
-    probes = load_policy(search).probe_bound(search, n_limit, rejects=training.rejects)
+    probes = load_policy(search).probe_bound(search, n_limit, rejects=training.can_reject)
     # A round of `at_once` probes starts below the cap and may end above it.
     cap = cost_cap(search, 2 if tuned else 1) + round_size(search) - 1
     bound = min(

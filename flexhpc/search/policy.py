@@ -133,7 +133,9 @@ def _propose_or_double(
         return _propose_at_stage(search, n_limit, history, coordinates)
     assert isinstance(search, Bayes), "checked with the spec"
     last = stage >= doubling.max_doublings
-    proposal = _propose_at_stage(search if last else search.coarse(), n_limit, history, coordinates)
+    proposal = _propose_at_stage(
+        search if last else search.with_coarse_tolerance(), n_limit, history, coordinates
+    )
     if isinstance(proposal, list):
         return proposal
     if proposal == "data" and not any(result.fit for result in history):

@@ -204,7 +204,7 @@ def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
     net = build_custom(model, (64,), 3)
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(PointError, match="raised SystemExit: 5"):
-        custom_code.call_user_code("a probe", lambda: net(torch.zeros(2, 64)))
+        custom_code.call_custom_code("a probe", lambda: net(torch.zeros(2, 64)))
     assert signal.getsignal(signal.SIGALRM) is before
 
 
@@ -394,7 +394,7 @@ def test_error_of_user_code_names_its_line() -> None:
     scope: dict[str, Any] = {}
     exec(code, scope)
     with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
-        custom_code.call_user_code("model", scope["build"])
+        custom_code.call_custom_code("model", scope["build"])
 
 
 def test_entry_point_is_equivalent_to_its_import_path(

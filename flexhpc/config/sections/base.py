@@ -48,9 +48,9 @@ Problems = Iterator[tuple[str, str]]
 """Pairs (dotted key, problem), one for each invalid key."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
-Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+PositiveNumber = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+NonNegativeNumber = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -72,7 +72,7 @@ class Section(BaseModel):
         """Return the names of the fields marked with ``mark``, in the order of their definition."""
         return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         """Yield (dotted key, problem) for keys that cannot be combined.
 
         This is also called if some keys are invalid, so that all errors are reported at once. The

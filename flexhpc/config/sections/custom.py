@@ -39,8 +39,8 @@ class CustomCode(Section):
         """Folder and hash of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         yield from json_problems("kwargs", self.kwargs)
 
 

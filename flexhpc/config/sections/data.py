@@ -131,7 +131,7 @@ class Data(Section):
             excluded -= {"classes"}
         return [name for name in cls.model_fields if name not in excluded]
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         classes = "classes" in self.model_fields_set
         if self.labels == "corrupted" and self.corruption is None:
             yield "corruption", "is required with labels: corrupted; give a fraction, such as 0.2"
@@ -263,8 +263,8 @@ class Table(Data):
     """Name that distinguishes two tables in one sweep, because `path` is not part of a point's
     id."""
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         categorical, drop = self.categorical or [], self.drop or []
         for key, columns in (("categorical", categorical), ("drop", drop)):
             if self.target in columns:
@@ -295,8 +295,8 @@ class Gaussian(Data):
     def static_info(self) -> StaticInfo:
         return StaticInfo(shape=(self.dims,), classes=self.classes, size=self.size)
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.inputs != "original":
             yield "inputs", "has no effect on Gaussian inputs; remove it"
         if self.standardise in ("set", "none"):
@@ -329,7 +329,7 @@ class RandomTokens(Data):
     def static_info(self) -> StaticInfo:
         return StaticInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
             if getattr(self, key) != type(self).model_fields[key].default:

@@ -42,7 +42,7 @@ class Evaluate(Section):
         results."""
         return self.model_dump(include={"n", "steps", "epochs"}, exclude_none=True)
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         budgets = [key for key in ("steps", "epochs") if getattr(self, key) is not None]
         if self.full and self.n is not None:
             yield "n", "cannot be combined with full; remove one of them"

@@ -106,7 +106,7 @@ class Gates(Section):
     stability: StabilityGate = StabilityGate()
     """Increase of the loss after its minimum."""
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         for name in type(self).model_fields:
             gate: Gate = getattr(self, name)
             if gate.mode == "off":

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import NUISANCE, Count, Problems, Rate, Section
+from flexhpc.config.sections.base import NUISANCE, Count, PositiveNumber, Problems, Section
 
 _MAX_DEPTH = 10
 _PRETRAINED_KEYS = (
@@ -88,7 +88,7 @@ class Network(Model):
     quantised: Quantised | None = None
     """Training of quantised weights."""
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         for key in self.reparameterizations[1:]:
             yield key, f"cannot be combined with {self.reparameterizations[0]}; remove one of them"
 
@@ -111,8 +111,8 @@ class Initialised(Network):
     (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer by
     its width relative to `base_width`."""
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.init == "mup":
             if not isinstance(self, _MlpOrCnn):
                 yield "init", "mup is implemented for mlp and cnn only; use another init"
@@ -158,7 +158,7 @@ class Sized(Initialised):
     match_params: Count | None = None
     """Target for the number of parameters of the network. The width is chosen so that the number of
     parameters is as close as possible to the target."""
-    gain: Annotated[Rate | None, NUISANCE] = None
+    gain: Annotated[PositiveNumber | None, NUISANCE] = None
     """Factor by which the initial weights of all layers except the last are multiplied. The default
     is 1 if `init` is `torch` or `lecun`; otherwise it is the gain that preserves the variance of a
     signal through the activation."""
@@ -170,8 +170,8 @@ class Sized(Initialised):
         """A positive integer; every width must be a multiple of it."""
         return 1
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.width is None and self.match_params is None:
             yield "width", "is required; give it under fixed, grid or zip, or give match_params"
         if self.width is not None and self.match_params is not None:
@@ -226,8 +226,8 @@ class Cnn(_MlpOrCnn):
     kernel: Annotated[int, Field(ge=1, le=99)] = 3
     """Side length of the convolution kernels in pixels; must be odd."""
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.kernel % 2 == 0:
             yield "kernel", f"must be odd, not {self.kernel}; use {self.kernel + 1}"
 
@@ -241,7 +241,7 @@ class _Transformer(Sized):
     """Number of attention heads."""
     activation: Activation = "gelu"
     """Activation function in the MLPs of the blocks."""
-    mlp_ratio: Rate = 4.0
+    mlp_ratio: PositiveNumber = 4.0
     """Number of units of the MLP in each block, as a multiple of `width`."""
 
     @property
@@ -249,8 +249,8 @@ class _Transformer(Sized):
         """The number of attention heads, because every width must be a multiple of it."""
         return self.heads
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.width is not None and self.width % self.heads:
             near = max(1, self.width // self.heads) * self.heads
             yield "width", f"{self.width} is not a multiple of heads ({self.heads}); use {near}"
@@ -351,8 +351,8 @@ class Gpt(_Transformer):
     heads: Depth = 2
     """Number of attention heads."""
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.scaling == "compound":
             yield "scaling", "compound resizes images; use width, depth or both"
 
@@ -367,8 +367,8 @@ class Timm(Network):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model."""
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         yield from json_problems("kwargs", self.kwargs)
         for key in self.kwargs:
             if key in _PRETRAINED_KEYS:

@@ -14,7 +14,7 @@ COARSE_TOLERANCE = 0.5
 is needed."""
 
 
-def eps_name(eps: object) -> str:
+def format_eps(eps: object) -> str:
     """Return a training error as it is written in the results, such as ``0.1``."""
     return f"{eps:g}" if isinstance(eps, int | float) else repr(eps)
 
@@ -28,7 +28,7 @@ class Search(Section):
     supports_tuning: ClassVar[bool] = False
     """Whether the policy supports tuned keys."""
 
-    def coarse(self) -> Search:
+    def with_coarse_tolerance(self) -> Search:
         """Return the search with a tolerance of at least ``COARSE_TOLERANCE``.
 
         A search without a tolerance is returned unchanged.
@@ -68,8 +68,8 @@ class QuantileSearch(Search):
         """Fraction of the training runs that fit at the estimated n."""
         return int(self.estimand.removeprefix("n")) / 100
 
-    def check(self) -> Problems:
-        if self.eps is not None and len({eps_name(eps) for eps in self.eps}) < len(self.eps):
+    def combination_problems(self) -> Problems:
+        if self.eps is not None and len({format_eps(eps) for eps in self.eps}) < len(self.eps):
             yield "eps", "contains a value twice (rounded to 6 digits); remove one of them"
 
 
@@ -129,6 +129,6 @@ class Growth(MajoritySearch):
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 
-    def check(self) -> Problems:
+    def combination_problems(self) -> Problems:
         if {"growth", "step"} <= self.model_fields_set and self.step is not None:
             yield "step", "cannot be combined with growth; remove one of them"

@@ -13,10 +13,10 @@ from flexhpc.config.sections.base import (
     NUISANCE,
     PRECISION,
     Count,
-    Decay,
     Fraction,
+    NonNegativeNumber,
+    PositiveNumber,
     Problems,
-    Rate,
     Section,
 )
 from flexhpc.config.sections.gates import Gates
@@ -49,7 +49,7 @@ class Sam(Section):
     the point of the highest loss in a neighbourhood of the weights. Each update needs two gradients
     and costs twice as much as without SAM."""
 
-    rho: Annotated[Rate, NUISANCE] = 0.05
+    rho: Annotated[PositiveNumber, NUISANCE] = 0.05
     """Radius of the neighbourhood of the weights in which sharpness-aware minimization searches for
     the highest loss."""
 
@@ -74,7 +74,7 @@ class Procedure(Section):
     or 2 n with SAM."""
 
     @property
-    def rejects(self) -> bool:
+    def can_reject(self) -> bool:
         """Whether any gate can reject a probe. The search ignores rejected probes."""
         return False
 
@@ -97,7 +97,7 @@ class Procedure(Section):
         return None
 
     @property
-    def knows_other_budgets(self) -> bool:
+    def determines_other_budgets(self) -> bool:
         """Whether the training runs of a point also determine its EMC at other budgets."""
         return self.extends_smaller_budgets or self.doubling is not None
 
@@ -108,8 +108,8 @@ class Procedure(Section):
         """
         return self
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         doubles = getattr(self, "until", None) == "saturation"
         keys = BUDGETS[:-1] if doubles else BUDGETS
         budgets = [key for key in keys if getattr(self, key, None) is not None]
@@ -132,7 +132,7 @@ class Training(Procedure):
     """Whether an update treats every weight independently, so that any memory format works."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
-        lr: Rate
+        lr: PositiveNumber
 
     optimizer: str
     """Optimizer."""
@@ -173,11 +173,11 @@ class Training(Procedure):
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Precision of the forward and backward pass. With bf16, torch.autocast is used and the weights
     remain fp32."""
-    weight_decay: Annotated[Decay, NUISANCE] = 0.0
+    weight_decay: Annotated[NonNegativeNumber, NUISANCE] = 0.0
     """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
     label_smoothing: Annotated[Fraction, NUISANCE] = 0.0
     """Fraction of each label that is distributed over all classes, in the training loss only."""
-    clip_norm: Annotated[Rate | None, NUISANCE] = None
+    clip_norm: Annotated[PositiveNumber | None, NUISANCE] = None
     """Maximum norm of the gradient; a larger gradient is scaled down to this norm."""
     sam: Sam | None = None
     """Sharpness-aware minimization on top of the optimizer."""
@@ -237,7 +237,7 @@ class Training(Procedure):
         return "steps", f"{problem}; the default, until: saturation, does not support {setting}"
 
     @property
-    def rejects(self) -> bool:
+    def can_reject(self) -> bool:
         """Whether any gate can reject a probe, that is, has the mode ``reject``."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
 
@@ -251,8 +251,8 @@ class Training(Procedure):
         fixed = self.budget is not None and self.unconverged == "report"
         return fixed and self.schedule == "constant"
 
-    def check(self) -> Problems:
-        yield from super().check()
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         plateau = self.gates.plateau
         patience = None if plateau.mode == "off" else plateau.patience
         if patience is not None and self.epochs is not None and patience >= self.epochs:
@@ -314,7 +314,7 @@ class Sgd(MiniBatches):
     supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["sgd"]
-    lr: Annotated[Rate, NUISANCE] = 0.05
+    lr: Annotated[PositiveNumber, NUISANCE] = 0.05
     """Learning rate."""
     momentum: Annotated[Fraction, NUISANCE] = 0.9
     """Heavy-ball momentum."""
@@ -329,7 +329,7 @@ class Gd(Training):
     supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["gd"]
-    lr: Annotated[Rate, NUISANCE] = 0.1
+    lr: Annotated[PositiveNumber, NUISANCE] = 0.1
     """Learning rate."""
     momentum: Annotated[Fraction, NUISANCE] = 0.0
     """Heavy-ball momentum."""
@@ -338,7 +338,7 @@ class Gd(Training):
 class Adaptive(MiniBatches):
     """Keys of all adaptive and preconditioned optimizers."""
 
-    lr: Annotated[Rate, NUISANCE] = 1e-3
+    lr: Annotated[PositiveNumber, NUISANCE] = 1e-3
     """Learning rate."""
 
 
@@ -360,7 +360,7 @@ class AdamW(Adaptive):
     supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["adamw"]
-    weight_decay: Annotated[Decay, NUISANCE] = 0.01
+    weight_decay: Annotated[NonNegativeNumber, NUISANCE] = 0.01
     """Decoupled weight decay."""
 
 
@@ -370,7 +370,7 @@ class Shampoo(Adaptive):
     import_path: ClassVar[str] = "flexhpc.training.optimizers:shampoo"
 
     optimizer: Literal["shampoo"]
-    lr: Annotated[Rate, NUISANCE] = 0.3
+    lr: Annotated[PositiveNumber, NUISANCE] = 0.3
     """Learning rate."""
 
 
@@ -380,7 +380,7 @@ class Soap(Adaptive):
     import_path: ClassVar[str] = "flexhpc.training.optimizers:soap"
 
     optimizer: Literal["soap"]
-    lr: Annotated[Rate, NUISANCE] = 3e-3
+    lr: Annotated[PositiveNumber, NUISANCE] = 3e-3
     """Learning rate."""
 
 
@@ -392,5 +392,5 @@ class Muon(Adaptive):
     matrices_only: ClassVar[bool] = True
 
     optimizer: Literal["muon"]
-    lr: Annotated[Rate, NUISANCE] = 0.02
+    lr: Annotated[PositiveNumber, NUISANCE] = 0.02
     """Learning rate of matrices; the learning rate of all other parameters is a tenth of it."""
