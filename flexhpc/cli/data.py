@@ -57,11 +57,11 @@ def prepare_data(
 
     To use the packed file, set data.root or data.path in a spec to the path of this file.
     """
-    from flexhpc.data.prepare import prepare
+    from flexhpc.data.prepare import pack_data_set
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
     with _convert_point_errors(), _Progress() as progress:
-        packed = prepare(source, options, overrides or (), out, progress)
+        packed = pack_data_set(source, options, overrides or (), out, progress)
     _print_packed(packed)
 
 
@@ -112,7 +112,7 @@ class _Progress:
 
 
 def _print_packed(packed: PackedFile) -> None:
-    train, test = packed.source.train, packed.source.test()
+    train, test = packed.source.train, packed.source.open_test()
     assert packed.source.summary is not None
     shape = "x".join(map(str, train.shape))
     test_size = f"{len(test.labels):,} test samples" if test is not None else "no test set"

@@ -108,7 +108,7 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
         name=name,
         classes=len(sorted_labels),
         train=train,
-        test=lambda: test,
+        open_test=lambda: test,
         class_names=class_names_of(sorted_labels),
     )
 

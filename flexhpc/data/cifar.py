@@ -58,7 +58,7 @@ def open_cifar(source: str, root: str | None) -> Source:
     names = CIFAR10_NAMES if source == "cifar10" else _read_class_names(paths[0].parent)
     super_classes = None if coarse is None else _coarse_map(paths[0], train.labels, coarse)
     return Source(
-        name=source, classes=classes, train=train, test=open_test_split, coarse=super_classes,
+        name=source, classes=classes, train=train, open_test=open_test_split, coarse=super_classes,
         class_names=names,
     )  # fmt: skip
 

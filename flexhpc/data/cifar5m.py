@@ -13,7 +13,7 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Source, Split
-from flexhpc.data.raw_files import array_blocks, check_memory, convert_read_errors, open_array
+from flexhpc.data.raw_files import check_memory, convert_read_errors, open_array, read_array_blocks
 from flexhpc.data.standard_files import folders_to_search, not_found_error
 from flexhpc.errors import PointError
 
@@ -73,5 +73,5 @@ def _read_labels(path: Path) -> Ints:
 def _read_images(paths: list[Path]) -> Iterator[Array]:
     for path in paths:
         with convert_read_errors(path, _KIND):
-            for block in array_blocks(path, "X"):
+            for block in read_array_blocks(path, "X"):
                 yield block.transpose(0, 3, 1, 2)

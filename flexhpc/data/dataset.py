@@ -93,11 +93,11 @@ class Source:
         name: name of the source, for messages.
         classes: number of classes.
         train: the training samples, including samples that a point holds out as a test set.
-        test: function that returns the samples of the source's test files, or None if the source
-            has no test files (the default).
+        open_test: function that returns the samples of the source's test files, or None if the
+            source has no test files (the default).
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
-        scaled: mask of the features that are standardised, bool (features,); None if all
+        is_standardised: mask of the features that are standardised, bool (features,); None if all
             features are.
         summary: statistics of the training samples; None if they must be computed.
         class_names: names of the classes, in order; None if the classes have no names.
@@ -106,9 +106,9 @@ class Source:
     name: str
     classes: int
     train: Split
-    test: Callable[[], Split | None] = lambda: None
+    open_test: Callable[[], Split | None] = lambda: None
     coarse: Ints | None = None
-    scaled: Mask | None = None
+    is_standardised: Mask | None = None
     summary: Summary | None = None
     class_names: Sequence[str] | None = None
 

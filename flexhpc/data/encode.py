@@ -60,7 +60,7 @@ class Encoding:
     columns: list[Column]
 
     @property
-    def scaled(self) -> Mask:
+    def is_standardised(self) -> Mask:
         """Mask (features,) of the features to standardise: the numbers of numeric columns."""
         parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
         return np.concatenate(parts)

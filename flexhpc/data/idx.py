@@ -55,7 +55,7 @@ def open_mnist(source: str, root: str | None) -> Source:
 
     train = _read_split(*find_or_download(source, root, _candidate_paths(source, "train")))
     return Source(
-        name=source, classes=10, train=train, test=open_test_split,
+        name=source, classes=10, train=train, open_test=open_test_split,
         class_names=_CLASS_NAMES.get(source),
     )  # fmt: skip
 

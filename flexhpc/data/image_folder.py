@@ -10,7 +10,7 @@ import numpy as np
 from flexhpc.config.sections.data import ImageFolder
 from flexhpc.data.dataset import Source, Split
 from flexhpc.data.images import SUFFIXES, image_split
-from flexhpc.data.packed import check_not_a_file
+from flexhpc.data.packed import reject_unpacked_file
 from flexhpc.errors import PointError
 
 
@@ -26,7 +26,7 @@ def open_image_folder(data: ImageFolder) -> Source:
             read. If another image cannot be read, reading the samples raises the error.
     """
     root = Path(data.root).expanduser()
-    check_not_a_file(data.root)
+    reject_unpacked_file(data.root)
     if not root.is_dir():
         raise PointError(f"data.root: {data.root} is not a folder")
     folder = root / "train" if (root / "train").is_dir() else root
@@ -42,7 +42,7 @@ def open_image_folder(data: ImageFolder) -> Source:
         return None
 
     return Source(
-        name=f"image_folder {folder}", classes=len(classes), train=train, test=open_test_split,
+        name=f"image_folder {folder}", classes=len(classes), train=train, open_test=open_test_split,
         class_names=classes,
     )  # fmt: skip
 

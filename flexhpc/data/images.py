@@ -67,7 +67,7 @@ def image_source(
         return image_split(labelled.images, codes, side, split.shape)
 
     return Source(
-        name=name, classes=len(sorted_labels), train=split, test=open_test_split,
+        name=name, classes=len(sorted_labels), train=split, open_test=open_test_split,
         class_names=class_names_of(sorted_labels),
     )  # fmt: skip
 

@@ -65,7 +65,7 @@ class Inputs:
             row[...] = row[..., self._rng(sample_id).permutation(flat.shape[-1])]
         return flat.reshape(values.shape)
 
-    def select_bytes(self, ids: Ints) -> tuple[Array, Array, Array] | None:
+    def select_unstandardised(self, ids: Ints) -> tuple[Array, Array, Array] | None:
         """Return the unstandardised uint8 inputs of the samples ``ids``, for standardisation later.
 
         Returns:

@@ -22,7 +22,7 @@ from flexhpc.data.labelling import (
 )
 from flexhpc.data.sources import open_source
 from flexhpc.data.standard_files import default_folder_settings
-from flexhpc.data.summary import moments, moments_per_pixel, pool_moments, summarise
+from flexhpc.data.summary import compute_summary, moments, moments_per_pixel, pool_moments
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -140,10 +140,10 @@ class _LoadedSource:
             mean = np.zeros_like(mean)
             deviation = np.full_like(deviation, 255 if image else 1)
         deviation = np.where(deviation == 0, np.float32(1), deviation)
-        scaled = self.source.scaled
-        if scaled is not None:
-            mean = np.where(scaled, mean, np.float32(0))
-            deviation = np.where(scaled, deviation, np.float32(1))
+        is_standardised = self.source.is_standardised
+        if is_standardised is not None:
+            mean = np.where(is_standardised, mean, np.float32(0))
+            deviation = np.where(is_standardised, deviation, np.float32(1))
         return mean, deviation
 
 
@@ -200,7 +200,7 @@ def load_test_set(data: Data, seed: int) -> TestSet:
         labels = train.labels[rows]
         inputs = loaded.make_inputs(data, seed, train.gather(), TRAIN)
     else:
-        split = source.test()
+        split = source.open_test()
         if split is None:
             raise PointError(f"data.source: {source.name} has no test set; give data.test_fraction")
         if split.shape != train.shape or split.labels.max(initial=0) >= source.classes:
@@ -240,7 +240,7 @@ def _load_source_cached(
     data = variant.model_validate_json(section)
     source = open_source(data, seed)
     train = Split.from_arrays(source.train.gather(), source.train.labels)
-    summary = source.summary or summarise(train, source.classes)
+    summary = source.summary or compute_summary(train, source.classes)
     is_train = training_mask(len(train), data.test_fraction)
     mean, deviation = summary.mean, summary.deviation
     if not is_train.all():

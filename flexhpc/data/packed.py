@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flexhpc.atomic import atomic_replacement, open_regular_file
 from flexhpc.data.dataset import Array, Source, Split, Summary
-from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
-from flexhpc.data.summary import summarise
+from flexhpc.data.raw_files import convert_read_errors, open_array, read_array_blocks
+from flexhpc.data.summary import compute_summary
 from flexhpc.errors import PointError
 
 MAGIC = "flexhpc packed data 002"
@@ -81,7 +81,7 @@ def is_packed(path: Path) -> bool:
     return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MAGIC.encode()
 
 
-def check_not_a_file(root: str | None) -> None:
+def reject_unpacked_file(root: str | None) -> None:
     """Raise PointError if ``root`` is a file; the caller must have excluded packed files."""
     if root is not None and Path(root).expanduser().is_file():
         raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
@@ -151,7 +151,7 @@ def write_packed(
         PointError: a sample cannot be read.
         OSError: the file cannot be written, for example because the disk is full.
     """
-    train, test = source.train, source.test()
+    train, test = source.train, source.open_test()
     with atomic_replacement(out) as unfinished:
         with zipfile.ZipFile(unfinished, "w") as archive:
             archive.writestr(zipfile.ZipInfo(MAGIC), b"")
@@ -161,16 +161,16 @@ def write_packed(
 
         def stored_blocks() -> Iterator[Array]:
             # without mmap, whose pages would count as memory of the process
-            stored = array_blocks(unfinished, "inputs")
+            stored = read_array_blocks(unfinished, "inputs")
             return _iterate_with_progress(stored, "computing statistics", len(train), progress)
 
-        summary = summarise(replace(train, blocks=stored_blocks), source.classes)
+        summary = compute_summary(replace(train, blocks=stored_blocks), source.classes)
         with zipfile.ZipFile(unfinished, "a") as archive:
             for name in ("mean", "deviation", "twins", "groups"):
                 _write_array(archive, name, getattr(summary, name))
-            for name in ("coarse", "scaled"):
-                if getattr(source, name) is not None:
-                    _write_array(archive, name, getattr(source, name))
+            for name, array in (("coarse", source.coarse), ("scaled", source.is_standardised)):
+                if array is not None:
+                    _write_array(archive, name, array)
             header = {
                 "name": source.name, "reading": keys, "classes": source.classes,
                 "fingerprint": summary.fingerprint, "class_names": source.class_names,
@@ -255,9 +255,9 @@ def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Sourc
         name=f"{header.name} ({path})",
         classes=header.classes,
         train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
-        test=test_split,
+        open_test=test_split,
         coarse=arrays.get("coarse"),
-        scaled=arrays.get("scaled"),
+        is_standardised=arrays.get("scaled"),
         class_names=header.class_names,
         summary=Summary(fingerprint=header.fingerprint, **statistics),
     )

@@ -19,7 +19,7 @@ from flexhpc.errors import InputError, PointError
 _SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
 
 
-def prepare(
+def pack_data_set(
     source: str,
     keys: Mapping[str, Any],
     overrides: Sequence[str] = (),

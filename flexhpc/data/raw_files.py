@@ -142,7 +142,7 @@ def open_array(
     return file, shape, dtype
 
 
-def array_blocks(path: Path, name: str) -> Iterator[Array]:
+def read_array_blocks(path: Path, name: str) -> Iterator[Array]:
     """Yield the rows of an array of an .npz file in blocks; the array need not fit into memory.
 
     Raises:

@@ -15,7 +15,7 @@ from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Source, Split
 from flexhpc.data.idx import open_mnist
 from flexhpc.data.images import with_size_and_colour
-from flexhpc.data.packed import check_not_a_file, is_packed, open_packed
+from flexhpc.data.packed import is_packed, open_packed, reject_unpacked_file
 from flexhpc.data.standard_files import folders_to_search
 from flexhpc.errors import PointError
 
@@ -48,7 +48,7 @@ def open_original_files(data: Data, seed: int) -> Source:
 
 def open_image_set(data: ImageSet) -> Source:
     """Open MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 or CIFAR-5m."""
-    check_not_a_file(data.root)
+    reject_unpacked_file(data.root)
     openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
     return openers.get(data.source, open_mnist)(data.source, data.root)
 
@@ -99,11 +99,11 @@ def _apply_size_and_colour(source: Source, data: Data) -> Source:
         kind = "vectors" if len(source.train.shape) == 1 else "float32 images"
         raise PointError(f"data.side, data.colour: not supported for {kind} ({source.name})")
     train = with_size_and_colour(source.train, side, colour)
-    original_test = source.test  # capturing ``source`` could keep all samples in memory
+    original_test = source.open_test  # capturing ``source`` could keep all samples in memory
 
     def test_split() -> Split | None:
         split = original_test()
         return with_size_and_colour(split, side, colour) if split is not None else None
 
     summary = source.summary if train is source.train else None
-    return replace(source, train=train, test=test_split, summary=summary)
+    return replace(source, train=train, open_test=test_split, summary=summary)

@@ -14,7 +14,7 @@ from flexhpc.data.dataset import Array, Ints, Mask, Split, Summary
 Blocks = Callable[[], Iterator[Array]]
 
 
-def summarise(split: Split, classes: int) -> Summary:
+def compute_summary(split: Split, classes: int) -> Summary:
     """Compute the moments and fingerprint of a training set, and find its identical samples.
 
     Uint8 images are read twice, other samples three times. The fingerprint is a SHA-256 hash of

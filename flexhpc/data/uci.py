@@ -86,7 +86,7 @@ def _open_covtype(root: str | None) -> Source:
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
         train=Split.from_arrays(inputs, labels.astype(np.int64) - 1),
-        scaled=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
+        is_standardised=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
     )
 
 
@@ -149,8 +149,8 @@ def _open_adult(root: str | None) -> Source:
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
         train=Split.from_arrays(encoding.encode(frame, path), labels),
-        test=test_split,
-        scaled=encoding.scaled,
+        open_test=test_split,
+        is_standardised=encoding.is_standardised,
     )
 
 
@@ -200,7 +200,7 @@ def _open_credit(root: str | None) -> Source:
         name=f"credit {path}",
         classes=2,
         train=Split.from_arrays(encoding.encode(table, path), labels),
-        scaled=encoding.scaled,
+        is_standardised=encoding.is_standardised,
     )
 
 

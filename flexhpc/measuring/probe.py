@@ -124,7 +124,7 @@ def _inputs_on_device(
         deviation with which to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
-        pixels = samples.inputs.select_bytes(subset)
+        pixels = samples.inputs.select_unstandardised(subset)
         if pixels is not None:
             rows, *moments = pixels
             mean, deviation = (torch.tensor(moment, device=device) for moment in moments)

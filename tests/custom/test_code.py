@@ -312,12 +312,12 @@ def test_tensors_and_images_are_converted() -> None:
     assert (source.classes, source.train.shape) == (3, (3,))
     assert source.train.dtype == np.dtype("float32")
     assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert source.test() is None
+    assert source.open_test() is None
     images = np.zeros((4, 5, 5), np.uint8)
     source = array_source("x", convert_samples("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
     assert source.train.shape == (1, 5, 5)
     assert source.train.dtype == np.dtype("uint8")
-    assert source.test().labels.tolist() == [1, 0]
+    assert source.open_test().labels.tolist() == [1, 0]
 
 
 def make_network(width: int) -> nn.Module:

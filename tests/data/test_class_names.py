@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flexhpc.data.prepare import prepare
+from flexhpc.data.prepare import pack_data_set
 from tests.data.test_formats import encode_png, write_tar
 from tests.data.test_packed import write_sources
 from tests.data.writers import RNG, load, write_images
@@ -91,7 +91,7 @@ def test_class_names_are_read_and_packed(
         assert list(names)[: len(expected)] == expected
         assert len(names) == samples.classes
     source, location = keys
-    packed = prepare(keys[source], {location: keys[location]}, out=tmp_path / "x.packed")
+    packed = pack_data_set(keys[source], {location: keys[location]}, out=tmp_path / "x.packed")
     packed_samples = load(**keys | {location: packed.path})
     assert packed_samples.class_names == names
     assert packed_samples.fingerprint == samples.fingerprint

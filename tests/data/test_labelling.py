@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flexhpc.data import draw_subset
 from flexhpc.data.dataset import Split
 from flexhpc.data.labelling import find_conflicts, merge_map
-from flexhpc.data.summary import summarise
+from flexhpc.data.summary import compute_summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
 from tests.data.test_tables import load_table
@@ -24,7 +24,7 @@ from tests.data.writers import cifar_batch, load, section, write_cifar100, write
 )
 def test_conflicts_equal_brute_force(rows: list[tuple[int, int]], draw: st.DataObject) -> None:
     inputs, labels = np.array([[x] for x, _ in rows], np.float32), np.array([y for _, y in rows])
-    summary = summarise(Split.from_arrays(inputs, labels), classes=4)
+    summary = compute_summary(Split.from_arrays(inputs, labels), classes=4)
     ids = st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True)
     pool = sorted(draw.draw(st.one_of(st.just(list(range(len(rows)))), ids)))
     groups, minority = find_conflicts(summary, labels, np.array(pool))

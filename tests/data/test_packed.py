@@ -20,7 +20,7 @@ from flexhpc.config.variants import variants
 from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.dataset import Source, Split
 from flexhpc.data.packed import MAGIC, open_packed, verify_packed, write_packed
-from flexhpc.data.prepare import prepare
+from flexhpc.data.prepare import pack_data_set
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
 from tests.data.test_formats import write_formats
@@ -105,7 +105,7 @@ def test_packed_file_is_bitwise_equal_to_its_source(
     all_settings = (*SETTINGS, *([{"merge": "coarse"}] if source == "cifar100" else []))
     sections = [section(source=source, **keys, **settings) for settings in all_settings]
     originals = [(load_samples(data, 3), _test_rows(data)) for data in sections]
-    packed = prepare(source, keys)
+    packed = pack_data_set(source, keys)
     key = sections[0].location_key()
     name = source if key is None else Path(keys[key]).stem
     assert packed.path == Path("data") / f"{name}.packed"
@@ -144,7 +144,7 @@ def test_packed_file_in_the_default_folder_is_preferred(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(sources["adult"]["root"], "data")
-    prepare("adult", {"root": "data"})
+    pack_data_set("adult", {"root": "data"})
     samples = load("adult")
     assert "adult.packed" in samples.source.name
     assert samples.fingerprint == load("adult", **sources["adult"]).fingerprint
@@ -172,7 +172,7 @@ def test_packed_file_is_used_only_for_matching_keys(
     tmp_path: Path, packed_keys: dict, keys: dict, error: str | None, sources: dict
 ) -> None:
     cifar10 = sources["cifar10"]
-    packed = prepare("cifar10", {**cifar10, **packed_keys}, out=tmp_path / "c")
+    packed = pack_data_set("cifar10", {**cifar10, **packed_keys}, out=tmp_path / "c")
     data = section(source="cifar10", root=packed.path, **keys)
     if error is not None:
         with pytest.raises(PointError, match=error):
@@ -188,25 +188,25 @@ def test_packed_file_is_used_only_for_matching_keys(
 def test_packed_file_of_a_different_source_or_table_is_rejected(
     tmp_path: Path, sources: dict
 ) -> None:
-    prepare("mnist", sources["mnist"], out=tmp_path / "m")
+    pack_data_set("mnist", sources["mnist"], out=tmp_path / "m")
     with pytest.raises(
         PointError, match="packed with source: mnist, but the point has source: cifar10"
     ):
         load("cifar10", root=tmp_path / "m")
     overrides = ("data.drop=[a]",)
-    prepare("table", sources["table"], overrides, tmp_path / "t")
+    pack_data_set("table", sources["table"], overrides, tmp_path / "t")
     with pytest.raises(
         PointError, match=r"packed with drop: \['a'\], but the point has drop: None"
     ):
         load("table", path=tmp_path / "t", target="y")
     assert load("table", path=tmp_path / "t", target="y", drop=["a"]).shape == (2,)
     with pytest.raises(PointError, match=r"data\.root: .* is already packed"):
-        prepare("mnist", {"root": str(tmp_path / "m")}, out=tmp_path / "n")
+        pack_data_set("mnist", {"root": str(tmp_path / "m")}, out=tmp_path / "n")
 
 
 @pytest.fixture
 def packed(tmp_path: Path, sources: dict) -> Path:
-    return prepare("mnist", sources["mnist"], out=tmp_path / "m.packed").path
+    return pack_data_set("mnist", sources["mnist"], out=tmp_path / "m.packed").path
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -352,7 +352,7 @@ def test_invalid_keys_are_rejected(
     source: str, keys: dict, overrides: tuple[str, ...], expected: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        prepare(source, keys, overrides)
+        pack_data_set(source, keys, overrides)
     for line, part in zip(caught.value.lines, expected, strict=True):
         assert part in line
 
@@ -378,13 +378,13 @@ def test_other_files_are_never_overwritten(tmp_path: Path, sources: dict) -> Non
     table = tmp_path / "table.csv"
     table.write_text("a,b\n")
     with pytest.raises(PointError, match=r"table\.csv: already exists and is not a packed file"):
-        prepare("mnist", keys, out=table)
+        pack_data_set("mnist", keys, out=table)
     assert table.read_text() == "a,b\n"
     with pytest.raises(PointError, match="already exists and is not a packed file"):
-        prepare("mnist", keys, out=tmp_path)
+        pack_data_set("mnist", keys, out=tmp_path)
     for name in ("table.csv/x.packed", "table.csv/y/x.packed", "n" * 300):
         with pytest.raises(PointError, match=r"cannot be written \(.*choose another") as caught:
-            prepare("mnist", keys, out=tmp_path / name)
+            pack_data_set("mnist", keys, out=tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
@@ -393,16 +393,16 @@ def test_default_file_is_replaced_only_with_equal_keys(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = sources["cifar10"]
-    packed = prepare("cifar10", {**keys, "side": 5})
+    packed = pack_data_set("cifar10", {**keys, "side": 5})
     with pytest.raises(PointError, match="packed with source: cifar10, side: 5; choose"):
-        prepare("cifar10", keys)
+        pack_data_set("cifar10", keys)
     assert open_packed(packed.path).source.train.shape == (3, 5, 5)
     content = packed.path.read_bytes()
-    prepare("cifar10", {**keys, "side": 5})
+    pack_data_set("cifar10", {**keys, "side": 5})
     assert packed.path.read_bytes() == content
-    assert prepare("cifar10", keys, out=packed.path).source.train.shape == (3, 32, 32)
+    assert pack_data_set("cifar10", keys, out=packed.path).source.train.shape == (3, 32, 32)
     packed.path.write_bytes(packed.path.read_bytes()[:-1])
-    prepare("cifar10", keys)
+    pack_data_set("cifar10", keys)
     verify_packed(packed.path)
 
 
@@ -416,11 +416,11 @@ def test_default_name_keeps_all_but_known_suffixes(
     ):  # fmt: skip
         if name == expected != "t":
             write_images(tmp_path / name, {"a": 1, "b": 1})
-            packed = prepare("image_folder", {"root": name})
+            packed = pack_data_set("image_folder", {"root": name})
         else:
             write = frame.to_parquet if name.endswith("parquet") else frame.to_csv
             write(name, index=False)
-            packed = prepare("table", {"path": name, "target": "y"})
+            packed = pack_data_set("table", {"path": name, "target": "y"})
         assert packed.path == Path("data") / f"{expected}.packed"
         packed.path.unlink()
 
@@ -428,6 +428,6 @@ def test_default_name_keeps_all_but_known_suffixes(
 def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path, sources: dict) -> None:
     keys = {"root": str(tmp_path / "mnist")}
     shutil.copytree(sources["mnist"]["root"], keys["root"])
-    prepare("mnist", {**keys, "side": 9}, out=tmp_path / "mnist" / "mnist.packed")
+    pack_data_set("mnist", {**keys, "side": 9}, out=tmp_path / "mnist" / "mnist.packed")
     assert "mnist.packed" in load("mnist", **keys, side=9).source.name
     assert load("mnist", **keys).shape == (1, 28, 28), "a file with other keys is ignored"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from flexhpc.data.dataset import Split, iterate_blocks, rows_per_block
-from flexhpc.data.summary import moments, summarise
+from flexhpc.data.summary import compute_summary, moments
 from tests.data.writers import load
 
 
@@ -46,7 +46,7 @@ def test_moments_of_vectors_ignore_missing_values() -> None:
 def test_fingerprint_depends_on_inputs_labels_and_classes() -> None:
     def fingerprint(inputs: list[float], labels: list[int], classes: int = 4) -> str:
         split = Split.from_arrays(np.array([inputs], np.float32).T, np.array(labels))
-        return summarise(split, classes).fingerprint
+        return compute_summary(split, classes).fingerprint
 
     base = fingerprint([1, 2, 3], [0, 1, 2])
     assert fingerprint([1, 2, 3], [0, 1, 2]) == base
@@ -69,7 +69,7 @@ def test_digits_equal_scikit_learn_and_have_a_stable_fingerprint() -> None:
 def test_twins_are_all_samples_with_identical_inputs() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.integers(0, 256, (2_000, 1, 1, 2), dtype=np.uint8)
-    summary = summarise(Split.from_arrays(inputs, np.zeros(2_000)), classes=2)
+    summary = compute_summary(Split.from_arrays(inputs, np.zeros(2_000)), classes=2)
     codes = inputs.reshape(2_000, 2) @ np.array([256, 1])
     counts = np.bincount(codes)
     np.testing.assert_array_equal(summary.twins, np.flatnonzero(counts[codes] > 1))

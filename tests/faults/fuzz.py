@@ -31,7 +31,7 @@ import yaml
 from flexhpc.config import Point, load_points
 from flexhpc.data import load_samples
 from flexhpc.data.packed import verify_packed
-from flexhpc.data.prepare import prepare
+from flexhpc.data.prepare import pack_data_set
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.store import RunFolder, read_claim, read_masks, read_point_file
@@ -284,7 +284,7 @@ def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     (folder / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n3,0\n"))
     for name in ("t.parquet", "t.csv.gz"):
         yield "table", {"path": str(folder / name), "target": "y"}
-    packed = prepare("mnist", {"root": str(folder / "mnist")}, out=folder / "m.packed")
+    packed = pack_data_set("mnist", {"root": str(folder / "mnist")}, out=folder / "m.packed")
     yield "mnist", {"root": str(packed.path)}
 
 
