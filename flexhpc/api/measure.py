@@ -22,7 +22,7 @@ from flexhpc.custom.code import register_object
 from flexhpc.custom.object_hash import object_hash
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
-from flexhpc.launch.prepare import prepare
+from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import new_launch_id, write_launch
 from flexhpc.store.status import StatusReader
@@ -108,7 +108,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="flexhpc-") as temporary, without_line_numbers():
         path = folder or Path(temporary) / "measurement"
         spec = {"name": path.name, "seed": seed, "fixed": fixed}
-        prepared = prepare(spec, (), path.parent)
+        prepared = prepare_run(spec, (), path.parent)
         status = StatusReader(prepared.run, prepared.points).read()[0]
         if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch

@@ -13,7 +13,7 @@ from flexhpc.api.runs import Run, make_run
 from flexhpc.config.loading import MAPPING_NAME
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
-from flexhpc.launch.prepare import prepare
+from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.sweep import run_sweep
 
 
@@ -43,7 +43,7 @@ def sweep(
     with without_line_numbers():
         settings = load_profile(Path(profile) if profile is not None else None)
         source = Path(spec) if isinstance(spec, (str, Path)) else spec
-        prepared = prepare(source, overrides, Path(runs))
+        prepared = prepare_run(source, overrides, Path(runs))
         result = run_sweep(prepared, settings, make_console())
     if result.interrupted:
         raise KeyboardInterrupt

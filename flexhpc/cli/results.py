@@ -40,7 +40,7 @@ def status(
     def read_statuses() -> list[PointStatus]:
         if (selection := current_selection(folder)) != reader.selection:
             reader.select(selection)
-        return queue.merge(reader.read())
+        return queue.add_queue_state(reader.read())
 
     statuses = read_statuses()
     if queue.unavailable:

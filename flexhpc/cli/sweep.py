@@ -37,7 +37,7 @@ def sweep(
 ) -> None:
     """Measure all points of a spec that are not measured yet. The same command resumes a sweep."""
     from flexhpc.launch.load_profile import load_profile
-    from flexhpc.launch.prepare import prepare
+    from flexhpc.launch.prepare import prepare_run
     from flexhpc.launch.profile import SlurmProfile
 
     settings = load_profile(profile)
@@ -46,13 +46,13 @@ def sweep(
         if isinstance(settings, SlurmProfile):
             from flexhpc.launch.sweep import batch_scripts
 
-            for script in batch_scripts(prepare(spec, overrides or (), runs), settings):
+            for script in batch_scripts(prepare_run(spec, overrides or (), runs), settings):
                 typer.echo(f"\n{script}", nl=False)
         return
     from flexhpc.analysis.tables import make_console
     from flexhpc.launch import sweep as launch
 
-    prepared = prepare(spec, overrides or (), runs)
+    prepared = prepare_run(spec, overrides or (), runs)
     for name in prepared.edited_code:
         typer.echo(
             f"{name} was edited after this run was started; points that use it are measured again"

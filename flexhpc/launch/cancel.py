@@ -97,7 +97,7 @@ class _ArrayJobs:
     ) -> int:
         """Cancel the tasks of the arrays; return the number of tasks that were not pending."""
         queue = slurm.query_queue()
-        records = [record.find_job_id(queue) for record in records]
+        records = [record.with_job_id_from(queue) for record in records]
         tasks_by_job = {
             record.job: [task for _, task in tasks_in_queue(record, queue)]
             for record in records

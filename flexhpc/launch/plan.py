@@ -14,7 +14,7 @@ from flexhpc.config import Point
 from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
-from flexhpc.launch.prepare import prepare
+from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.backend import max_array_size
@@ -38,7 +38,7 @@ def make_plan(
         PointError: ``count_params`` is set, but the data cannot be read to determine its shape.
     """
     settings = load_profile(profile)
-    prepared = prepare(spec, overrides, runs)
+    prepared = prepare_run(spec, overrides, runs)
     bounds: dict[tuple[int, int, int], tuple[int | None, int | None]] = {}
     rows: list[dict[str, Any]] = []
     statuses = StatusReader(prepared.run, prepared.points).read()
@@ -133,7 +133,7 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     If the SLURM controller does not respond, SLURM's default limit on the array size is assumed.
     """
     try:
-        max_array = max_array_size(Slurm.of_profile(profile.slurm_conf), profile)
+        max_array = max_array_size(Slurm.with_conf(profile.slurm_conf), profile)
     except SlurmUnavailable:
         max_array = min(DEFAULT_MAX_ARRAY_SIZE, profile.max_array or DEFAULT_MAX_ARRAY_SIZE)
     return divide_into_arrays(

@@ -47,7 +47,7 @@ class PreparedRun:
     edited_code: tuple[str, ...] = ()
 
 
-def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
+def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun:
     """Read a spec and locate its run folder; nothing is written.
 
     If the spec has not changed since the last launch, the frozen spec of that launch is reused, so

@@ -192,10 +192,10 @@ class SlurmProfile(Profile):
             problem = f"{gpus} GPUs for {processes} processes would leave some GPUs idle"
             yield "gpus_per_node", f"{problem}; increase processes_per_node or probes_at_once"
         for name in self.sbatch:
-            if (fix := _RESERVED_OPTIONS.get(option_name(name))) is not None:
+            if (fix := _RESERVED_OPTIONS.get(normalise_option_name(name))) is not None:
                 yield f"sbatch.{name}", f"is set by flexhpc; {fix}"
             if (
-                key := _CONFLICTING_OPTIONS.get(option_name(name))
+                key := _CONFLICTING_OPTIONS.get(normalise_option_name(name))
             ) is not None and key in self.model_fields_set:
                 yield f"sbatch.{name}", f"cannot be combined with {key}; remove one of them"
 
@@ -217,7 +217,7 @@ class SlurmProfile(Profile):
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)
 
 
-def option_name(name: str) -> str:
+def normalise_option_name(name: str) -> str:
     """Normalise the name of a long sbatch option: no leading dashes, and - instead of _."""
     return name.lstrip("-").replace("_", "-")
 

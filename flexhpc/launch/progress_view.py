@@ -15,7 +15,7 @@ from rich.text import Text
 from flexhpc.analysis.reasons import failures_by_message, points_text
 from flexhpc.analysis.tables import decision_view, status_view
 from flexhpc.analysis.text import duration_text, emc_text
-from flexhpc.launch.remaining_time import remaining_seconds
+from flexhpc.launch.remaining_time import estimate_remaining_seconds
 from flexhpc.store.status import PointStatus
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ProgressView:
     def _elapsed_and_remaining(self, statuses: Sequence[PointStatus]) -> str:
         """Format the elapsed time, and a range for the remaining time once it can be estimated."""
         elapsed = duration_text(time.monotonic() - self.started)
-        remaining = remaining_seconds(statuses)
+        remaining = estimate_remaining_seconds(statuses)
         if remaining is None or remaining[1] == 0:
             return elapsed
         low, high = map(duration_text, remaining)

@@ -17,7 +17,7 @@ _MIN_REMAINING = 0.25
 """Minimum remaining time of an unfinished point, as a fraction of its elapsed time."""
 
 
-def remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
+def estimate_remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     """Estimate a range for the remaining seconds of a sweep; return None until two points are done.
 
     The total time of each unfinished point is drawn at random from the times of the finished points

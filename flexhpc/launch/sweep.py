@@ -29,7 +29,7 @@ from flexhpc.launch.slurm.backend import SlurmBackend
 from flexhpc.launch.slurm.container import task_container
 from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
 from flexhpc.launch.slurm.submit import preview_scripts
-from flexhpc.launch.tracking_process import tracking
+from flexhpc.launch.tracking_process import tracking_process
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import is_synced
 from flexhpc.versions import python_version
@@ -175,7 +175,9 @@ def make_backend(
 def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     """Return the batch scripts of the remaining points; nothing is written or submitted."""
     launch = new_launch_id()
-    statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
+    statuses = QueueStatus(prepared.run).add_queue_state(
+        StatusReader(prepared.run, prepared.points).read()
+    )
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
     return preview_scripts(
@@ -248,7 +250,7 @@ def run_sweep(
             prepared, profile, launch, backend.image, detach=False, selection=selection
         )
         stop_file = Path(task.stop)
-        with tracking(task, uri, lambda: signals.count):
+        with tracking_process(task, uri, lambda: signals.count):
             with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 has_started, folder = False, FolderWatch(stop_file.parent)

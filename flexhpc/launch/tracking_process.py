@@ -16,7 +16,9 @@ _SYNC_TIMEOUT = 15.0  # seconds
 
 
 @contextlib.contextmanager
-def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
+def tracking_process(
+    task: TaskFile, uri: str | None, interruptions: Callable[[], int]
+) -> Iterator[None]:
     """Run a process that logs to MLflow during a ``with`` block; wait for its exit after the block.
 
     During this wait, the process is killed if the user requests a stop (for example with Ctrl-C),

@@ -13,7 +13,7 @@ import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.cli.results import status
-from flexhpc.launch.prepare import prepare
+from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import write_launch
 from flexhpc.store import RunFolder
@@ -164,7 +164,7 @@ def test_status_includes_all_points_of_the_current_round(
 ) -> None:
     """Points with further seeds that no worker has started yet."""
     Barrier(tmp_path)
-    prepared = prepare(spec, (), tmp_path / "runs")
+    prepared = prepare_run(spec, (), tmp_path / "runs")
     further = [point.id for point in prepared.points if point.optional]
     assert len(further) == 2
     for launch, selection in (("a", dict.fromkeys(further, True)), ("b", {})):
@@ -179,7 +179,7 @@ def test_status_watch_continues_between_two_rounds(
     """All points are done, but the sweep has not yet decided whether it needs another round."""
     Barrier(tmp_path)
     shutil.copytree(undisturbed_run, tmp_path / "runs" / "small")
-    prepared = prepare(spec, (), tmp_path / "runs")
+    prepared = prepare_run(spec, (), tmp_path / "runs")
     selected = {prepared.points[0].id: False}
 
     def launch(selection: dict[str, bool]) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from flexhpc.launch.local import LocalBackend
-from flexhpc.launch.prepare import prepare
+from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import write_launch
 from tests.barrier import Barrier, alive, wait_for
@@ -236,7 +236,7 @@ def test_the_state_of_local_workers_changes_only_at_a_poll(
     spec: Path, tmp_path: Path, barrier: Barrier
 ) -> None:
     """Also if the fork server was killed. Otherwise, a sweep replaces workers that succeeded."""
-    prepared = prepare(spec, (), tmp_path / "runs")
+    prepared = prepare_run(spec, (), tmp_path / "runs")
     profile = LocalProfile(workers=1)
     write_launch(prepared, profile, "a", None, detach=False)
     backend = LocalBackend(prepared.run.jobs / "a", profile)

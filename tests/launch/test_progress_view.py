@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flexhpc.config import Point
 from flexhpc.launch.progress_view import ProgressView
-from flexhpc.launch.remaining_time import remaining_seconds, seconds_per_pass
+from flexhpc.launch.remaining_time import estimate_remaining_seconds, seconds_per_pass
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import activation_points, measured_point
 
@@ -60,30 +60,34 @@ def test_remaining_time_is_estimated_from_similar_points(points: list[Point]) ->
     """Points of width 4 take 1.8 s, or 3.6 s with tanh, as with the finished seeds."""
     half = len(points) // 2
     statuses = statuses_at(points, total_seconds(points[:half]) + 0.1)
-    low, high = remaining_seconds(statuses)
+    low, high = estimate_remaining_seconds(statuses)
     assert 0 < low <= high
     finished = statuses_at(points, 1e9)
     expected = total_seconds(points[half:]) - 0.1
-    assert remaining_seconds([*statuses, *finished]) == pytest.approx((expected, expected), rel=0.1)
+    assert estimate_remaining_seconds([*statuses, *finished]) == pytest.approx(
+        (expected, expected), rel=0.1
+    )
 
 
 def test_remaining_time_is_divided_by_the_number_of_workers(points: list[Point]) -> None:
     finished = statuses_at(points, 1e9)
     (one_low, _), (two_low, _) = (
-        remaining_seconds([*unfinished(points[:k], "running"), *unfinished(points[k:]), *finished])
+        estimate_remaining_seconds(
+            [*unfinished(points[:k], "running"), *unfinished(points[k:]), *finished]
+        )
         for k in (1, 2)
     )
     assert two_low == pytest.approx(one_low / 2)
-    _, all_high = remaining_seconds([*unfinished(points, "running"), *finished])
+    _, all_high = estimate_remaining_seconds([*unfinished(points, "running"), *finished])
     assert all_high == pytest.approx(total_seconds(points[-1:])), "the longest point"
 
 
 def test_remaining_time_requires_two_finished_points(points: list[Point]) -> None:
     waiting, finished = unfinished(points), statuses_at(points, 1e9)
-    assert remaining_seconds(waiting) is None
+    assert estimate_remaining_seconds(waiting) is None
     assert seconds_per_pass(waiting) is None
-    assert remaining_seconds([finished[0], *waiting[1:]]) is None
-    assert remaining_seconds(finished) == (0.0, 0.0)
+    assert estimate_remaining_seconds([finished[0], *waiting[1:]]) is None
+    assert estimate_remaining_seconds(finished) == (0.0, 0.0)
 
 
 def test_points_without_probes_have_the_median_speed(points: list[Point]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from flexhpc.errors import PointError
 from flexhpc.launch.fork_server import ForkedWorker
-from flexhpc.launch.prepare import prepare, write_run_folder
+from flexhpc.launch.prepare import prepare_run, write_run_folder
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import make_task
 from flexhpc.worker.entry import run_worker
@@ -50,7 +50,9 @@ def test_a_damaged_task_file_is_one_error_of_the_worker(
 def test_a_task_file_with_unknown_keys_is_rejected(small_spec: Path, tmp_path: Path) -> None:
     """An older version wrote it; the renamed key would have its default value."""
     path = tmp_path / "task.json"
-    task = make_task(prepare(small_spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False)
+    task = make_task(
+        prepare_run(small_spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False
+    )
     task.write(path)
     assert TaskFile.read(path) == task
     path.write_text(path.read_text().replace('"selection"', '"wanted"'))
@@ -62,7 +64,7 @@ def test_a_task_file_with_unknown_keys_is_rejected(small_spec: Path, tmp_path: P
 def test_a_launch_is_recorded_in_a_damaged_run_json(
     content: str, small_spec: Path, tmp_path: Path
 ) -> None:
-    prepared = prepare(small_spec, (), tmp_path / "runs")
+    prepared = prepare_run(small_spec, (), tmp_path / "runs")
     prepared.run.path.mkdir(parents=True)
     prepared.run.metadata.write_text(content)
     write_run_folder(prepared, "now", None)

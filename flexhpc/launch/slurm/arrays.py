@@ -52,7 +52,7 @@ class ArrayRecord:
         record.write()
         return record
 
-    def find_job_id(self, queue: Queue) -> ArrayRecord:
+    def with_job_id_from(self, queue: Queue) -> ArrayRecord:
         """Look up a missing job id by the job name in the queue, and write it to the record.
 
         Returns:

@@ -67,10 +67,10 @@ class SlurmBackend(Backend):
         self.image = container.image.identity if container else None
         if "%" in str(run.path):
             raise InputError(f"{run.path}: SLURM expands % in paths; use a path without %")
-        self.slurm = Slurm.of_profile(profile.slurm_conf)
+        self.slurm = Slurm.with_conf(profile.slurm_conf)
         self.slurm.check_available()
         if container is not None:
-            container.check(self.slurm)
+            container.check_versions(self.slurm)
         elif profile.python is not None:
             advice = "install the same versions"
             self.slurm.check_python(profile.python, "python", advice, must_start=False)
@@ -94,7 +94,7 @@ class SlurmBackend(Backend):
 
     def _process_queue(self, queue: Queue) -> None:
         self._queue = queue
-        self.records = [record.find_job_id(queue) for record in array_records(self.run)]
+        self.records = [record.with_job_id_from(queue) for record in array_records(self.run)]
         self._release_held_tasks(queue)
         self._queued = queued_points(self.records, queue)
 

@@ -78,7 +78,7 @@ class Slurm:
             self.environment["SLURM_CONF"] = conf
 
     @classmethod
-    def of_profile(cls, conf: str | None) -> Slurm:
+    def with_conf(cls, conf: str | None) -> Slurm:
         """Return access to the cluster that a profile selects.
 
         Args:

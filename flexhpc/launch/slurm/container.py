@@ -75,20 +75,20 @@ class TaskContainer:
     workdir: Path
     binds: Sequence[str]
 
-    def write(self, folder: Path) -> None:
+    def write_script(self, folder: Path) -> None:
         """Write the script that enters the container; ``folder`` is the folder of an array."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _SCRIPT).write_text(self.script())
+        (folder / _SCRIPT).write_text(self.script_text())
 
-    def command(self, folder: Path) -> str:
+    def python_command(self, folder: Path) -> str:
         """Return the shell command that starts Python inside the container.
 
         Args:
-            folder: folder that contains the script, see :meth:`write`.
+            folder: folder that contains the script, see :meth:`write_script`.
         """
         return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
 
-    def check(self, slurm: Slurm) -> None:
+    def check_versions(self, slurm: Slurm) -> None:
         """Check that the container starts and has the Python and flexhpc versions of this process.
 
         The check is skipped if the container runtime is not installed on this machine.
@@ -99,15 +99,15 @@ class TaskContainer:
         if shutil.which(self.container.runtime) is None:
             return
         with tempfile.TemporaryDirectory() as folder:
-            self.write(Path(folder))
+            self.write_script(Path(folder))
             slurm.check_python(
-                self.command(Path(folder)),
+                self.python_command(Path(folder)),
                 f"container: {self.image.name}",
                 "build the image again (docs/containers.md)",
                 must_start=True,
             )
 
-    def script(self) -> str:
+    def script_text(self) -> str:
         """Return the text of the script that enters the container."""
         values = {
             "image": self.image.name,

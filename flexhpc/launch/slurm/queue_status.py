@@ -44,7 +44,7 @@ class QueueStatus:
         self._queued: dict[str, str] = {}
         self._polled = -1e9
 
-    def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
+    def add_queue_state(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
         """Return the statuses, with the state ``queued`` for points in the queue of a cluster.
 
         The clusters are queried at most once every 5 s.
@@ -63,5 +63,5 @@ class QueueStatus:
             except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
-            records = [record.find_job_id(queue) for record in records]
+            records = [record.with_job_id_from(queue) for record in records]
             self._queued |= queued_points(records, queue)

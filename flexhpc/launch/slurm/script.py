@@ -16,7 +16,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission
 
-from flexhpc.launch.profile import SlurmProfile, option_name
+from flexhpc.launch.profile import SlurmProfile, normalise_option_name
 from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.worker.entry import ArrayTask
@@ -62,7 +62,7 @@ def batch_script(
     """
     python = profile.python or shlex.quote(sys.executable)
     if container is not None:
-        python = container.command(record.folder)
+        python = container.python_command(record.folder)
     executor = _Executor(record.folder, python=python)
     cpus = profile.cpus_per_task
     parameters: dict[str, Any] = {
@@ -89,7 +89,7 @@ def batch_script(
         "additional_parameters": {
             "requeue": True,
             **{
-                option_name(key): value
+                normalise_option_name(key): value
                 for key, value in profile.sbatch.items()
                 if value is not False
             },

@@ -64,7 +64,7 @@ def write_array(
     write_task_pickle(folder, folder / TASK_FILE)
     write_secret(folder)
     if container is not None:
-        container.write(folder)
+        container.write_script(folder)
     record = new_record(folder, chunk, run_name, conf)
     record.write()
     return record
@@ -89,10 +89,10 @@ def submit_array(
     for pause in _PAUSES:
         try:
             if unavailable is not None:  # submit again only if the job is not in the queue
-                record = record.find_job_id(slurm.query_queue())
+                record = record.with_job_id_from(slurm.query_queue())
             return record if record.job else record.store_job_id(slurm.submit(path))
         except SubmissionRejected:
-            if (submitted := record.find_job_id(slurm.query_queue())).job is not None:
+            if (submitted := record.with_job_id_from(slurm.query_queue())).job is not None:
                 return submitted
             raise
         except SlurmUnavailable as error:
@@ -116,7 +116,7 @@ def preview_scripts(
     With a container, the first item is the script that enters the container. The job names, and the
     ids of jobs that an array depends on, are placeholders.
     """
-    scripts = [] if container is None else [container.script()]
+    scripts = [] if container is None else [container.script_text()]
     for number, chunk in enumerate(chunks):
         folder = launch / f"array-{number:03d}"
         record = new_record(folder, chunk, run_name, profile.slurm_conf)
