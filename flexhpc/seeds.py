@@ -21,7 +21,7 @@ _STREAMS = {
 }
 
 
-def derive(seed: int, stream: str, *key: int) -> int:
+def derive_seed(seed: int, stream: str, *key: int) -> int:
     """Derive a 63-bit seed that is independent of the seeds of all other streams and keys.
 
     Args:
@@ -55,8 +55,8 @@ class ProbeSeeds:
         """
         subset_key = (0, repeat) if nested else (n, repeat)
         return cls(
-            init=derive(seed, "init", n, repeat),
-            subset=derive(seed, "subset", *subset_key),
-            labels=derive(seed, "labels"),
-            order=derive(seed, "order", n, repeat),
+            init=derive_seed(seed, "init", n, repeat),
+            subset=derive_seed(seed, "subset", *subset_key),
+            labels=derive_seed(seed, "labels"),
+            order=derive_seed(seed, "order", n, repeat),
         )

@@ -392,4 +392,4 @@ def cost_in_trainings(status: PointStatus) -> float:
         return 0.0
     history = history_of(status.record.probes, status.point.training)
     history = results_at_stage(history, max(result.stage for result in history))
-    return CostModel.from_history(history).cost_in_full_runs(history)
+    return CostModel.from_history(history).cost_in_whole_runs(history)

@@ -108,5 +108,5 @@ def _fit_curve(status: PointStatus) -> list[list[float]]:
         return []
     probed = [result.n for result in history]
     ns = np.geomspace(min(probed) / 1.2, max(probed) * 1.2, _CURVE_VALUES)
-    chances = posterior(history, record.header.n_limit).mean_chance(ns)
+    chances = posterior(history, record.header.n_limit).mean_fit_probability(ns)
     return [[round(float(n), 2), round(float(p), 4)] for n, p in zip(ns, chances, strict=True)]

@@ -10,7 +10,7 @@ import numpy as np
 from flexhpc.config.sections.data import Data
 from flexhpc.data.dataset import Ints, Mask, Source, Summary
 from flexhpc.errors import PointError
-from flexhpc.seeds import derive
+from flexhpc.seeds import derive_seed
 
 _MERGE = 1
 _HELD_OUT_SEED = 1_402
@@ -42,7 +42,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
                 "and merging cannot add classes"
             )
         merged = np.empty(classes, dtype=np.int64)
-        order = np.random.default_rng(derive(seed, "labels", _MERGE)).permutation(classes)
+        order = np.random.default_rng(derive_seed(seed, "labels", _MERGE)).permutation(classes)
         merged[order] = np.arange(classes) % data.classes
         return merged
     return None
@@ -85,7 +85,7 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
         PointError: the classes cannot be merged as requested, or ``data.corruption`` rounds to 0
             samples.
     """
-    rng = np.random.default_rng(derive(seed, "labels"))
+    rng = np.random.default_rng(derive_seed(seed, "labels"))
     if data.labels == "random":
         classes = data.classes or source.classes
         labels = rng.integers(0, classes, len(source.train), dtype=np.int64)

@@ -24,7 +24,7 @@ from flexhpc.data.sources import open_source
 from flexhpc.data.standard_files import default_folder_settings
 from flexhpc.data.summary import compute_summary, moments, moments_per_pixel, pool_moments
 from flexhpc.errors import PointError
-from flexhpc.seeds import derive
+from flexhpc.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class _LoadedSource:
             centre=(self.mean - mean) / deviation,
             spread=self.deviation / deviation,
             kind=data.inputs,
-            seed=derive(seed, "inputs"),
+            seed=derive_seed(seed, "inputs"),
             split=split,
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexhpc.config.sections.data import Digits, Gaussian, RandomTokens
 from flexhpc.data.dataset import Source, Split
-from flexhpc.seeds import derive
+from flexhpc.seeds import derive_seed
 
 
 def open_digits(data: Digits) -> Source:
@@ -35,7 +35,7 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
     ``labels: random``, this is the perceptron problem of Cover (1965): the number of samples that a
     linear model fits with probability 1/2 is known exactly. Inputs are not standardised.
     """
-    rng = np.random.default_rng(derive(seed, "inputs"))
+    rng = np.random.default_rng(derive_seed(seed, "inputs"))
     inputs = rng.standard_normal((data.size, data.dims), dtype=np.float32)
     teacher = rng.standard_normal((data.dims, data.classes), dtype=np.float32)
     return Source(
@@ -51,7 +51,7 @@ def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
 
     All labels are zero and unused, because the model predicts the tokens.
     """
-    rng = np.random.default_rng(derive(seed, "inputs"))
+    rng = np.random.default_rng(derive_seed(seed, "inputs"))
     tokens = rng.integers(0, data.vocabulary, (data.size, data.length)).astype(np.float32)
     return Source(
         name=f"random_tokens ({data.size} x {data.length}, vocabulary {data.vocabulary})",

@@ -20,7 +20,7 @@ from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.backend import max_array_size
 from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
-from flexhpc.search import cost_bound, round_size
+from flexhpc.search import cost_bound, probes_per_round
 from flexhpc.store.status import PointStatus, StatusReader
 
 _MAX_ROWS = 40
@@ -63,7 +63,9 @@ def make_plan(
     further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _worker_layout(settings, [row["id"] for row in open_rows])
-    layout["planned_at_once"] = max((round_size(p.search) for p in prepared.points), default=1)
+    layout["planned_at_once"] = max(
+        (probes_per_round(p.search) for p in prepared.points), default=1
+    )
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),

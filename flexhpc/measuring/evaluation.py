@@ -22,7 +22,7 @@ from flexhpc.errors import PointError
 from flexhpc.measuring.predictions import logits_of
 from flexhpc.measuring.probe import run_training
 from flexhpc.search import Probe
-from flexhpc.seeds import derive
+from flexhpc.seeds import derive_seed
 from flexhpc.training import Callbacks, Group
 
 _BINS = 15
@@ -43,7 +43,7 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
     return config.n or available
 
 
-def evaluation_procedure(config: Evaluate, training: Training) -> Training:
+def evaluation_training(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from the settings of the probes.
 
     If ``evaluate`` sets a budget, this budget replaces the budget of the probes, even if their
@@ -98,12 +98,12 @@ def evaluate(
         return metrics_on_test_set(network, test, group.device)
 
     assert isinstance(point.training, Training)  # checked with the spec
-    evaluated_point = replace(point, training=evaluation_procedure(config, point.training))
+    evaluated_point = replace(point, training=evaluation_training(config, point.training))
     callbacks = replace(callbacks, on_train_end=measure_generalization, checkpoint=checkpoint)
     outcome, _, _ = run_training(
         evaluated_point, samples, Probe(n, 0, stage=stage), group, callbacks,
         key_suffix=f" evaluate {json.dumps(config.settings)}",
-        subset_seed=derive(point.seed, "evaluation"),
+        subset_seed=derive_seed(point.seed, "evaluation"),
     )  # fmt: skip
     accuracy = 1 - outcome.n_errors / n
     test_metrics = {key: outcome.metrics[key] for key in ("test_accuracy", "test_loss")}

@@ -41,7 +41,8 @@ def measure(
 ) -> Estimate:
     """Measure a point; if its point file contains probes, continue the search after them.
 
-    In a process group, only rank 0 calls this function; the other ranks call :func:`assist`.
+    In a process group, only rank 0 calls this function; the other ranks call
+    :func:`train_with_rank_0`.
 
     Args:
         point: the point to measure.
@@ -177,8 +178,10 @@ _NextTraining = tuple[str, tuple[int, ...] | None, int, int]
 stage. The fields are None for an evaluation; arm and stage are used only for an evaluation."""
 
 
-def assist(points: Mapping[str, Point], group: Group, should_stop: Callable[[], bool]) -> None:
-    """Take part in the training runs that rank 0 starts, until rank 0 calls :func:`dismiss`.
+def train_with_rank_0(
+    points: Mapping[str, Point], group: Group, should_stop: Callable[[], bool]
+) -> None:
+    """Take part in the training runs that rank 0 starts, until rank 0 calls :func:`end_assistance`.
 
     Args:
         points: mapping from point id to point.
@@ -206,8 +209,8 @@ def assist(points: Mapping[str, Point], group: Group, should_stop: Callable[[], 
                 run_probe(point, samples, Probe(*probe), None, group, callbacks)
 
 
-def dismiss(group: Group) -> None:
-    """Make :func:`assist` return on the other ranks; called by rank 0."""
+def end_assistance(group: Group) -> None:
+    """Make :func:`train_with_rank_0` return on the other ranks; called by rank 0."""
     group.broadcast_object(None)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flexhpc.config import Point
 from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
-from flexhpc.seeds import derive
+from flexhpc.seeds import derive_seed
 from flexhpc.training.device_inputs import chunk_size
 
 _BATCH_SIZE = 512
@@ -51,7 +51,7 @@ class UnseenPredictions:
         self._samples, self._device = samples, device
         self._ids = samples.pool[:0]
         if count:
-            self._ids = draw_subset(samples.pool, count, derive(point.seed, "unseen"))
+            self._ids = draw_subset(samples.pool, count, derive_seed(point.seed, "unseen"))
         self._correct = np.zeros(count, dtype=np.bool_)
 
     def record_predictions(self, network: nn.Module) -> dict[str, float]:

@@ -17,7 +17,7 @@ from flexhpc.models.reparameterizations import (
     LowRank,
     Quantised,
     Subspace,
-    check_dims,
+    check_subspace_dims,
     count_low_rank_parameters,
     matrix_shapes,
 )
@@ -120,7 +120,7 @@ def _count_trained_parameters(model: Network, plain: nn.Module) -> int:
     """Count the trained parameters; ``plain`` is the network without its reparameterization."""
     count = sum(p.numel() for p in plain.parameters() if p.requires_grad)
     if model.subspace is not None:
-        check_dims(model.subspace.dims, count)
+        check_subspace_dims(model.subspace.dims, count)
         return model.subspace.dims
     if model.low_rank is not None:
         return count_low_rank_parameters(plain, model.low_rank.rank)

@@ -63,7 +63,7 @@ class Subspace(Reparameterization):
         super().__init__(network)
         trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.sizes = {name: p.numel() for name, p in trainable.items()}
-        check_dims(dims, total := sum(self.sizes.values()))
+        check_subspace_dims(dims, total := sum(self.sizes.values()))
         network.requires_grad_(False)
         self.z = nn.Parameter(torch.zeros(dims))
         try:
@@ -84,7 +84,7 @@ class Subspace(Reparameterization):
         }
 
 
-def check_dims(dims: int, parameters: int) -> None:
+def check_subspace_dims(dims: int, parameters: int) -> None:
     """Raise PointError if a subspace has more dimensions than the network has parameters."""
     if dims > parameters:
         raise PointError(

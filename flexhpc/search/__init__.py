@@ -13,9 +13,9 @@ from flexhpc.search.history import (
     Probe,
     ProbeResult,
 )
-from flexhpc.search.policy import estimate_so_far, is_precise, next_probes, round_size
+from flexhpc.search.policy import estimate_so_far, is_precise, next_probes, probes_per_round
 
 __all__ = [
     "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "cost_bound",
-    "estimate_at", "estimate_so_far", "is_precise", "next_probes", "round_size",
+    "estimate_at", "estimate_so_far", "is_precise", "next_probes", "probes_per_round",
 ]  # fmt: skip

@@ -45,7 +45,7 @@ def propose(
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _MAX_REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
-    spent = costs.cost_in_full_runs(history)
+    spent = costs.cost_in_whole_runs(history)
     ended_by: EndedBy = "tolerance"
     for number, eps in enumerate(_training_errors(search), start=1):
         perfect = eps is None

@@ -22,8 +22,8 @@ from flexhpc.search.next_n import (
     FitDecision,
     SearchState,
     ascending_ns,
+    majority_decision,
     max_probes_per_n,
-    quorum_decision,
     replay_bisection,
 )
 from flexhpc.search.policy import Policy, Proposal, make_estimate
@@ -77,7 +77,7 @@ def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[Searc
     bisection; the first one starts at ``search.start``. The iterator stops after the first
     bisection that needs another probe.
     """
-    decisions = [quorum_decision(history, search.seeds_per_n)]
+    decisions = [majority_decision(history, search.seeds_per_n)]
     decisions += [
         _error_decision(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())
     ]

@@ -28,7 +28,7 @@ from flexhpc.search.history import (
     History,
     ProbeResult,
     Quantiles,
-    evidence_of,
+    accepted_and_unfinished,
 )
 from flexhpc.search.times import Times, shift
 
@@ -116,7 +116,7 @@ def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
         history: finished probes of one arm, in any order.
         n_limit: largest available n (samples).
     """
-    ordered = evidence_of(history)
+    ordered = accepted_and_unfinished(history)
     return _budget_curve(ordered, n_limit) if len(Times.from_history(ordered)) else None
 
 

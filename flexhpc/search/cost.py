@@ -6,7 +6,7 @@ import math
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.search.policy import cost_cap, load_policy, round_size
+from flexhpc.search.policy import cost_cap, load_policy, probes_per_round
 
 
 def cost_bound(
@@ -38,7 +38,7 @@ def cost_bound(
         )
     probes = load_policy(search).probe_bound(search, n_limit, rejects=training.can_reject)
     # A round of `at_once` probes starts below the cap and may end above it.
-    cap = cost_cap(search, 2 if tuned else 1) + round_size(search) - 1
+    cap = cost_cap(search, 2 if tuned else 1) + probes_per_round(search) - 1
     bound = min(
         sum(count * _full_cost(training, n) for n, count in probes),
         cap * _full_cost(training, n_limit),

@@ -83,7 +83,7 @@ class CostModel:
         remaining = np.where(used > 0, np.maximum(share - used, _MIN_SHARE), share)
         return np.asarray(n**self.growth * remaining)
 
-    def cost_in_full_runs(self, history: History) -> float:
+    def cost_in_whole_runs(self, history: History) -> float:
         """Return the cost of all probes, in units of whole training runs.
 
         A probe costs the fraction of its budget that it used. If training has no budget, a probe
@@ -161,13 +161,13 @@ def choose_probes(
         used += [started.get(n, 0.0) for n in candidates]
         arms += [arm] * len(candidates)
         ns.append(candidates)
-        chances.append(curve.chance(candidates))
+        chances.append(curve.fit_probability(candidates))
     n, chance = np.concatenate(ns), np.concatenate(chances, axis=1)
     cost = costs.expected_cost(n, chance.mean(axis=0), np.array(used))
     chosen = list(required[:count])
     outcomes = np.ones((len(chance), 1))
     for arm, chosen_n in chosen:
-        p = draws.curves[arm].chance(np.array([chosen_n], dtype=np.float64))
+        p = draws.curves[arm].fit_probability(np.array([chosen_n], dtype=np.float64))
         outcomes = _extend_outcomes(outcomes, p)[..., 0]
     while len(chosen) < count:
         joint = _extend_outcomes(outcomes, chance)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from flexhpc.search.evidence import Evidence, Floats
-from flexhpc.search.history import History, ProbeResult, Quantiles, evidence_of
+from flexhpc.search.history import History, ProbeResult, Quantiles, accepted_and_unfinished
 from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
@@ -56,14 +56,14 @@ class FitCurve:
     lapse: Floats
     weight: Floats
 
-    def chance(self, n: Floats) -> Floats:
+    def fit_probability(self, n: Floats) -> Floats:
         """Return P(fit | n) for each cell and each n, shape (cells, len(n))."""
         z = (self.threshold[:, None] - np.log(n)[None, :]) / self.width[:, None]
         return np.asarray((1 - self.lapse[:, None]) * expit(z))
 
-    def mean_chance(self, n: Floats) -> Floats:
+    def mean_fit_probability(self, n: Floats) -> Floats:
         """Return the posterior mean of P(fit | n), shape (len(n),)."""
-        return np.asarray(self.weight @ self.chance(n))
+        return np.asarray(self.weight @ self.fit_probability(n))
 
     def level_set(self, q: float) -> Floats:
         """Return the n (samples) at which P(fit | n) = q for each cell, shape (cells,)."""
@@ -134,7 +134,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
         eps: training error up to which a probe counts as a fit. If it is set, the numbers of missed
             samples and the times are ignored.
     """
-    return _posterior(evidence_of(history), n_limit, eps)
+    return _posterior(accepted_and_unfinished(history), n_limit, eps)
 
 
 @lru_cache(maxsize=64)

@@ -15,8 +15,8 @@ from flexhpc.search.history import TAILS, Bracket, EmcInterval, EndedBy, Estimat
 from flexhpc.search.next_n import (
     SearchState,
     ascending_ns,
+    majority_decision,
     max_probes_per_n,
-    quorum_decision,
     replay_growth,
 )
 from flexhpc.search.policy import Policy, Proposal, make_estimate
@@ -25,7 +25,9 @@ _CURVES = 200
 
 
 def _replay(search: Growth, n_limit: int, history: History) -> SearchState:
-    return replay_growth(quorum_decision(history, search.seeds_per_n), _ns_to_try(search, n_limit))
+    return replay_growth(
+        majority_decision(history, search.seeds_per_n), _ns_to_try(search, n_limit)
+    )
 
 
 def _ns_to_try(search: Growth, n_limit: int) -> list[int]:
@@ -76,7 +78,7 @@ def _prediction_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple
     ns = np.array(_ns_to_try(search, n_limit), dtype=np.float64)
     needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(ns) + 1)
-    for chance in curve.resample(_CURVES).chance(ns):
+    for chance in curve.resample(_CURVES).fit_probability(ns):
         passes = bdtrc(needed - 1, 2 * needed - 1, chance)
         survival = np.concatenate(([1.0], np.cumprod(passes)))
         total += survival - np.concatenate((survival[1:], [0.0]))

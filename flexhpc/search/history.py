@@ -86,7 +86,7 @@ def accepted_probes(history: History) -> list[ProbeResult]:
     return [r for r in finished if not r.rejected or rejected[r.n, r.arm] > MAX_REJECTED]
 
 
-def evidence_of(history: History) -> tuple[ProbeResult, ...]:
+def accepted_and_unfinished(history: History) -> tuple[ProbeResult, ...]:
     """Return the accepted and the unfinished probes, sorted by n and repeat."""
     probes = [*accepted_probes(history), *(r for r in history if r.unfinished)]
     return tuple(sorted(probes, key=lambda r: (r.n, r.repeat)))

@@ -38,7 +38,7 @@ class SearchState:
     next_n: int | None = None
 
 
-def quorum_decision(history: History, seeds_per_n: int) -> FitDecision:
+def majority_decision(history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether n fits, by majority of the accepted probes at n."""
     groups = group_by_n(accepted_probes(history))
     return lambda n: majority_fits(groups.get(n, []), seeds_per_n)

@@ -65,7 +65,7 @@ def load_policy(search: Search) -> Policy:
     return policy
 
 
-def round_size(search: Search) -> int:
+def probes_per_round(search: Search) -> int:
     """Return the number of probes that a search proposes per round (1 by default)."""
     return int(getattr(search, "at_once", 1))
 
@@ -103,7 +103,7 @@ def next_probes(
         coordinates: coordinates of the arms; by default a single arm, because no keys are tuned.
         doubling: when to stop doubling the budget; None if the budget is not doubled.
     """
-    size = round_size(search)
+    size = probes_per_round(search)
     completed = len(history) // size * size
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm, r.stage))
     stage = max((result.stage for result in rounds), default=0)
@@ -176,7 +176,7 @@ def _propose_at_stage(
 ) -> Proposal | EndedBy:
     """Propose the next probes without changing the budget, or return why the stage has ended."""
     proposal = load_policy(search).propose(search, n_limit, history, coordinates)
-    spent = CostModel.from_history(history).cost_in_full_runs(history)
+    spent = CostModel.from_history(history).cost_in_whole_runs(history)
     if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
         return proposal
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)

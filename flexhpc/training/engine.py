@@ -23,7 +23,7 @@ from flexhpc.training.group import Group, Partition
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop
 from flexhpc.training.memory_format import match_memory_format
-from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
+from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norm_layers
 
 _CHUNK = 512
 Outputs = list[tuple[Tensor, Tensor, Tensor]]
@@ -54,7 +54,7 @@ class AutogradEngine:
         self.model, self.inputs, self.labels = model, inputs, labels
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.precision, self.label_smoothing = precision, label_smoothing
-        in_chunks = full_batch and not batch_norms(model)
+        in_chunks = full_batch and not batch_norm_layers(model)
         self.chunk = chunk_size(inputs.shape[1:], _CHUNK) if in_chunks else None
         self.metrics, self.norm_group = metrics, norm_group
 
@@ -274,7 +274,7 @@ def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
 @contextlib.contextmanager
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     """Context manager in which BatchNorm does not update its running statistics."""
-    norms = batch_norms(model)
+    norms = batch_norm_layers(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -55,12 +55,12 @@ class Forgetting:
         """
         return self._events.cpu().numpy()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint."""
         return {"events": self._events, "correct": self._correct}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Restore a state that :meth:`state` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that :meth:`state_dict` returned."""
         self._events.copy_(state["events"])
         self._correct.copy_(state["correct"])
 
@@ -164,13 +164,13 @@ class EpochMetrics:
         ids, missed = self._last_evaluated
         return ids[missed.nonzero().flatten()[-MAX_SUSPECTS:]]
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint, which may be saved within an epoch."""
         pending = [list(rows) for rows in self._pending]
         return {"totals": self._totals, "count": self._count, "pending": pending}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Restore a state that :meth:`state` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that :meth:`state_dict` returned."""
         self._totals.copy_(state["totals"])
         self._count = state["count"]
         device = self._totals.device

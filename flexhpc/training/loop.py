@@ -37,15 +37,15 @@ from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
 from flexhpc.training.memory_format import use_channels_last
 from flexhpc.training.optimizers import (
+    budget_independent_updates,
     make_optimizer,
     perturb_weights,
     restore_weights,
     set_learning_rates,
-    stable_updates,
     update_weights,
 )
 from flexhpc.training.outcome import Callbacks, ModelFactory, Outcome, ProbeData, Verdict
-from flexhpc.training.sync_norm import batch_norms
+from flexhpc.training.sync_norm import batch_norm_layers
 
 SavedState = dict[str, Any]
 
@@ -152,7 +152,9 @@ def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling is None or previous == current:
             return True
-        stable = (stable_updates(training, max_steps) for max_steps in (previous, current))
+        stable = (
+            budget_independent_updates(training, max_steps) for max_steps in (previous, current)
+        )
         return bool(steps <= min(stable))
     except (KeyError, TypeError):
         return True  # TrainingRun.restore rejects it
@@ -163,7 +165,7 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
     training, callbacks, group, gates = run.training, run.callbacks, run.group, run.training.gates
     engine, evaluator, metrics = run.engine, run.evaluator, run.metrics
     n, sizes, initial_max_steps = len(data.labels), run.batch_sizes, run.initial_max_steps
-    stable_steps = stable_updates(training, initial_max_steps)
+    stable_steps = budget_independent_updates(training, initial_max_steps)
     start_time = last_save_time = time.monotonic()
     seconds_before = state.seconds
     verdict: Verdict | None = None
@@ -291,7 +293,7 @@ class TrainingRun:
         self.model = model.double() if training.precision == "fp64" else model
         if training.elementwise:
             use_channels_last(self.model, device)
-        if training.shards is not None and batch_norms(model):
+        if training.shards is not None and batch_norm_layers(model):
             raise PointError(
                 "training.shards: cannot be combined with BatchNorm, which normalises over the "
                 "whole batch; remove shards"
@@ -309,7 +311,7 @@ class TrainingRun:
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
         inputs = DeviceInputs(data, double=training.precision == "fp64")
-        norm_group = group if group.size > 1 and batch_norms(model) else None
+        norm_group = group if group.size > 1 and batch_norm_layers(model) else None
         options: dict[str, Any] = {
             "precision": precision, "label_smoothing": training.label_smoothing,
             "full_batch": training.full_batch, "metrics": self.metrics, "norm_group": norm_group,
@@ -369,9 +371,9 @@ class TrainingRun:
             "progress": asdict(state),
         }
         if self.metrics is not None:
-            saved["metrics"] = self.metrics.state()
+            saved["metrics"] = self.metrics.state_dict()
         if self.forgetting is not None:
-            saved["forgetting"] = self.forgetting.state()
+            saved["forgetting"] = self.forgetting.state_dict()
         try:
             checkpoint.save(path, callbacks.key, saved)
         except (OSError, RuntimeError) as error:  # such as a full disk
@@ -391,9 +393,9 @@ class TrainingRun:
             if saved_on == device.type != "cpu":
                 torch.get_device_module(device).set_rng_state(rng_state, device)
             if self.metrics is not None:
-                self.metrics.load(saved["metrics"])
+                self.metrics.load_state_dict(saved["metrics"])
             if self.forgetting is not None and "forgetting" in saved:
-                self.forgetting.load(saved["forgetting"])
+                self.forgetting.load_state_dict(saved["forgetting"])
             elif self.forgetting is not None:  # record.forgetting was set after saving
                 self.forgetting = None
                 if self.metrics is not None:

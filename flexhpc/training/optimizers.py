@@ -221,7 +221,7 @@ def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list
     ]  # fmt: skip
 
 
-def stable_updates(training: Training, max_steps: int | None) -> float:
+def budget_independent_updates(training: Training, max_steps: int | None) -> float:
     """Return the number of initial updates that would be the same with a larger budget.
 
     With ``schedule: wsd``, these are the updates before the learning rate decays. With a constant
@@ -253,7 +253,7 @@ def learning_rate(training: Training, step: int, max_steps: int | None) -> float
         return lr
     if training.schedule == "cosine":
         return lr * 0.5 * (1 + math.cos(math.pi * step / max_steps))
-    stable = stable_updates(training, max_steps)
+    stable = budget_independent_updates(training, max_steps)
     return lr if step < stable else lr * (max_steps - step) / (max_steps - stable)
 
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from flexhpc.training.group import Group
 
 
-def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def batch_norm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Return the BatchNorm layers of a model."""
     norms = nn.modules.batchnorm._BatchNorm
     return [module for module in model.modules() if isinstance(module, norms)]

@@ -17,10 +17,10 @@ from typing import Any, NoReturn, TextIO
 
 from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
-from flexhpc.measuring.point import assist, dismiss, measure
+from flexhpc.measuring.point import end_assistance, measure, train_with_rank_0
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
-from flexhpc.search import round_size
+from flexhpc.search import probes_per_round
 from flexhpc.store import (
     HEARTBEAT_TIMEOUT,
     Claim,
@@ -67,7 +67,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
         points = select_points(points_of(task.spec), task.selection)
         by_id = {point.id: point for point in points}
         if group.rank > 0:
-            assist(by_id, group, stop.is_set)
+            train_with_rank_0(by_id, group, stop.is_set)
             _destroy_group(group, 0)
             return 0
         ids = task.points_of_task(environment.index)
@@ -77,7 +77,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             worker.measure_points(assigned)
         finally:
             worker.close()
-        dismiss(group)
+        end_assistance(group)
         requeue = worker.must_requeue(assigned)
         _destroy_group(group, EXIT_REQUEUE if requeue else 0)
     except PeerLost as error:
@@ -346,7 +346,7 @@ class Worker:
 
     def _pool_for(self, point: Point) -> ProbePool | None:
         """Return the pool of probe processes; None if probes are trained one at a time."""
-        if self._probes_at_once == 1 or self.group.size > 1 or round_size(point.search) == 1:
+        if self._probes_at_once == 1 or self.group.size > 1 or probes_per_round(point.search) == 1:
             return None
         if self._pool is None:
             self._pool = ProbePool(

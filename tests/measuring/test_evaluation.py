@@ -20,7 +20,7 @@ from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.training import Adam, Gd, Sgd
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted, PointError
-from flexhpc.measuring.evaluation import calibration_error, evaluate, evaluation_procedure
+from flexhpc.measuring.evaluation import calibration_error, evaluate, evaluation_training
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
@@ -218,7 +218,7 @@ def test_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
     ],
 )
 def test_evaluation_budget_replaces_the_training_budget(training, budget) -> None:
-    changed = evaluation_procedure(Evaluate(n=9, **budget), training)
+    changed = evaluation_training(Evaluate(n=9, **budget), training)
     keys = ("steps", "epochs", "gradient_evaluations", "until")
     assert {k: getattr(changed, k) for k in keys if getattr(changed, k) is not None} == budget
     assert changed.unconverged == "report"
@@ -226,7 +226,7 @@ def test_evaluation_budget_replaces_the_training_budget(training, budget) -> Non
         assert getattr(changed, key) == getattr(training, key)
     assert changed.gates.plateau == training.gates.plateau
     assert (changed.gates.gradient.mode, changed.gates.curvature.mode) == ("off", "off")
-    default = evaluation_procedure(Evaluate(full=True), training)
+    default = evaluation_training(Evaluate(full=True), training)
     assert default.model_copy(update={"gates": training.gates}) == training
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Doubling
-from flexhpc.search import Estimate, Probe, ProbeResult, next_probes, round_size
+from flexhpc.search import Estimate, Probe, ProbeResult, next_probes, probes_per_round
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 
 Train = Callable[[Probe], ProbeResult]
@@ -61,7 +61,7 @@ def play(
     """
     results = list(history)
     while isinstance(step := next_probes(search, n_limit, results, coordinates, doubling), list):
-        assert history or len(step) == round_size(search)
+        assert history or len(step) == probes_per_round(search)
         assert not {Probe(r.n, r.repeat, r.arm, r.stage) for r in results} & set(step)
         assert not {(r.n, r.repeat, r.arm) for r in results if r.fit} & {p[:3] for p in step}
         assert all(1 <= probe.n <= n_limit for probe in step)

@@ -334,7 +334,7 @@ def test_max_cost_counts_fractions_of_budgets() -> None:
     assert estimate.ended_by == "max_cost"
     assert 55 <= len(history) <= 65, "without shares, probes count by their cost"
     shares = [replace(r, share=0.35 if r.fit else 1.0) for r in history]
-    assert CostModel.from_history(shares).cost_in_full_runs(shares) == pytest.approx(
+    assert CostModel.from_history(shares).cost_in_whole_runs(shares) == pytest.approx(
         sum(r.share for r in shares)
     )
     assert isinstance(next_probes(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), list)
@@ -345,5 +345,5 @@ def test_training_run_without_budget_counts_at_most_one() -> None:
     fitted = [(16, 272), (32, 6464), (64, 7616), (158, 307_626), (381, 1_630_299)]
     history = [result(n, cost=cost) for n, cost in [*fitted, (606, 107_469_858)]]
     history.append(result(111, 40, "unstable", cost=131_979))
-    assert 1 < CostModel.from_history(history).cost_in_full_runs(history) <= len(history)
+    assert 1 < CostModel.from_history(history).cost_in_whole_runs(history) <= len(history)
     assert isinstance(next_probes(Bayes(policy="bayes", max_cost=8.0), 1797, history), list)

@@ -196,7 +196,7 @@ def test_posterior_concentrates_at_the_true_curve() -> None:
     assert middle == pytest.approx(1000, rel=0.08)
     assert curve.weight.sum() == pytest.approx(1)
     assert curve.weight @ curve.width == pytest.approx(0.1, rel=0.35)
-    assert (np.diff(curve.mean_chance(np.geomspace(10, 1e5, 50))) <= 1e-12).all()
+    assert (np.diff(curve.mean_fit_probability(np.geomspace(10, 1e5, 50))) <= 1e-12).all()
 
 
 def test_no_search_costs_more_than_its_bound() -> None:

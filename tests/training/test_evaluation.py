@@ -144,7 +144,7 @@ def test_metrics_of_an_epoch_do_not_depend_on_an_interruption() -> None:
     for number, batch in enumerate(batches):
         whole.add(*batch)
         if number == 11:
-            second.load(first.state())
+            second.load_state_dict(first.state_dict())
         (first if number < 11 else second).add(*batch)
     logits, labels, _ = batches[0]
     expected = whole.read_and_reset(13 * 700)

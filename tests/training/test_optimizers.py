@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from flexhpc.config.sections.training import Muon, Sgd, Soap, Training
 from flexhpc.training.optimizers import (
+    budget_independent_updates,
     learning_rate,
     make_optimizer,
     perturb_weights,
-    stable_updates,
     update_weights,
 )
 from flexhpc.training.shampoo import Shampoo as FastShampoo
@@ -235,7 +235,7 @@ def test_learning_rates_follow_the_schedule() -> None:
     assert learning_rate(cosine, 0, 10) == 0.1
     assert learning_rate(cosine, 5, 10) == pytest.approx(0.05)
     assert learning_rate(cosine, 10, 10) == pytest.approx(0, abs=1e-12)
-    assert stable_updates(wsd, 20) == 18
+    assert budget_independent_updates(wsd, 20) == 18
     assert [learning_rate(wsd, step, 20) for step in (0, 17, 18, 19)] == [0.1, 0.1, 0.1, 0.05]
     larger_budget = [learning_rate(wsd, step, 40) for step in range(18)]
     assert larger_budget == [learning_rate(wsd, step, 20) for step in range(18)]
