@@ -34,7 +34,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate, next_probes
 from flexhpc.search.evidence import Floats
 from flexhpc.store import Header
-from flexhpc.store.record import PointRecord, ProbeSummary, history_of
+from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus
 
 RATIOS = (1.0, 1.05, 1.1, 1.25, 1.5, 2.0)
@@ -94,7 +94,7 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
         search = search.model_copy(update={"start": draw_start(emc, rng)})
         while True:
             clear_cache()
-            step = next_probes(search, n_limit, history_of(record.probes, point.training))
+            step = next_probes(search, n_limit, to_history(record.probes, point.training))
             if isinstance(step, Estimate):
                 break
             for probe in step:

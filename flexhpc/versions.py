@@ -29,7 +29,7 @@ def python_version() -> str:
 
 
 @lru_cache(maxsize=1)
-def packages() -> dict[str, str | None]:
+def package_versions() -> dict[str, str | None]:
     """Return the version of each package in ``PACKAGES``; None if it is not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -40,7 +40,7 @@ def packages() -> dict[str, str | None]:
     return versions
 
 
-def image() -> str | None:
+def image_name() -> str | None:
     """Return the name of the container image of this process; None outside a container."""
     return os.environ.get(IMAGE)
 

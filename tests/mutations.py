@@ -94,8 +94,8 @@ FAULTS = (
     ),
     Mutation(
         "checksum of a point file", "store/checksum.py",
-        "if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:", "if False:",
-        ("damaged point file",),
+        "if hashlib.sha256(memoryview(content)[USER_BLOCK_SIZE:]).digest() != content[_DIGEST]:",
+        "if False:", ("damaged point file",),
     ),
     Mutation(
         "checksums of a checkpoint", "training/checkpoint.py",

@@ -18,7 +18,7 @@ from flexhpc.store.point_file import JSON_ATTRIBUTE
 
 def results_of_point(point: Point, run: RunFolder) -> dict[str, Any]:
     """Return all results of a point, sorted by arm and n: concurrent probes end in any order."""
-    record, masks = read_point_file(run.point(point.id)), read_masks(run.point(point.id))
+    record, masks = read_point_file(run.point_file(point.id)), read_masks(run.point_file(point.id))
     assert record is not None
     keys = [(probe.arm, probe.n, probe.repeat, probe.stage) for probe in record.probes]
     order = sorted(range(len(keys)), key=keys.__getitem__)

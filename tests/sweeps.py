@@ -31,7 +31,7 @@ def results_by_point(run: Path) -> dict[str, object]:
     folder, _, points = open_run(run)
     results: dict[str, object] = {}
     for point in points:
-        path = folder.point(point.id)
+        path = folder.point_file(point.id)
         if point.optional and not path.exists():
             continue
         record, masks = read_point_file(path), read_masks(path)
@@ -131,7 +131,7 @@ def probes_in(run: Path) -> set[tuple]:
     The time shows whether a probe was repeated.
     """
     folder, _, points = open_run(run)
-    records = {point.id: read_point_file(folder.point(point.id)) for point in points}
+    records = {point.id: read_point_file(folder.point_file(point.id)) for point in points}
     return {
         (point_id, p.n, p.repeat, p.arm, p.finished)
         for point_id, record in records.items() if record

@@ -24,7 +24,7 @@ from flexhpc.analysis.comparison import compare_as_specified, requested_comparis
 from flexhpc.analysis.decision import cost_in_trainings
 from flexhpc.config.sections.compare import Decide
 from flexhpc.search import Estimate, next_probes
-from flexhpc.store.record import PointRecord, history_of
+from flexhpc.store.record import PointRecord, to_history
 from flexhpc.store.status import PointStatus
 
 COLUMNS = (
@@ -39,7 +39,7 @@ def add_coarse_estimate(status: PointStatus) -> PointRecord:
     record, point = status.record, status.point
     assert record is not None
     assert record.estimate is not None
-    history = history_of(record.probes, point.training)
+    history = to_history(record.probes, point.training)
     for count in range(1, len(history)):
         step = next_probes(
             point.search.with_coarse_tolerance(), record.header.n_limit, history[:count],

@@ -22,7 +22,7 @@ from flexhpc.config import Point, load_points
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, next_probes
-from flexhpc.store import history_of
+from flexhpc.store import to_history
 from flexhpc.training import Callbacks, Group
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def pilot_emc(point: Point, samples: Samples, group: Group, arm: int = 0) -> int
     while not isinstance(step := next_probes(point.search, samples.n_limit, history), Estimate):
         for n, repeat, *_ in step:
             probe = run_probe(point, samples, Probe(n, repeat, arm), None, group, Callbacks())
-            history += history_of([replace(probe, arm=0)], point.training)
+            history += to_history([replace(probe, arm=0)], point.training)
     return step.emc
 
 

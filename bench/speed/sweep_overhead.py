@@ -76,7 +76,8 @@ def run_sweep(points: int, workers: int, tracking: str) -> SweepTimes:
         run, _, run_points = open_run(Path(folder, "many"))
         by_worker: dict[str, list[ProbeSummary]] = defaultdict(list)
         for point in run_points:
-            record, claim = read_point_file(run.point(point.id)), read_claim(run.claim(point.id))
+            record = read_point_file(run.point_file(point.id))
+            claim = read_claim(run.claim_file(point.id))
             assert record is not None
             assert claim is not None
             by_worker[claim.log] += record.probes

@@ -30,7 +30,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.search import is_precise
 from flexhpc.search.design import CostModel
 from flexhpc.search.stages import results_at_stage
-from flexhpc.store import history_of
+from flexhpc.store import to_history
 from flexhpc.store.status import PointStatus
 
 _COARSE_INFORMATION = 0.3
@@ -376,7 +376,7 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
         return None
     search = point.precise().search
     search = search.with_coarse_tolerance() if coarse else search
-    history = history_of(record.probes, point.training)
+    history = to_history(record.probes, point.training)
     for count, estimate in record.estimates.items():
         if is_precise(
             search, record.header.n_limit, history[:count], point.coordinates, estimate,
@@ -390,6 +390,6 @@ def cost_in_trainings(status: PointStatus) -> float:
     """Return the cost of a point so far, in whole training runs with the point's last budget."""
     if status.record is None or not status.record.probes:
         return 0.0
-    history = history_of(status.record.probes, status.point.training)
+    history = to_history(status.record.probes, status.point.training)
     history = results_at_stage(history, max(result.stage for result in history))
     return CostModel.from_history(history).cost_in_whole_runs(history)

@@ -18,7 +18,7 @@ from flexhpc.errors import InputError
 from flexhpc.search.evidence import Floats
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks, RunFolder, read_masks
-from flexhpc.store.bits import unpack
+from flexhpc.store.bits import unpack_masks
 from flexhpc.store.status import PointStatus
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class SampleScores:
             included: for each probe, whether to count it.
         """
         for row in np.flatnonzero(included[: len(masks.n)]):
-            drawn = unpack(masks.subset[row], self.n_total)
-            fitted = unpack(masks.fit[row], self.n_total)
+            drawn = unpack_masks(masks.subset[row], self.n_total)
+            fitted = unpack_masks(masks.fit[row], self.n_total)
             missed = drawn & ~fitted
             count, n = int(missed.sum()), int(drawn.sum())
             share = count / max(n, 1)
@@ -122,8 +122,8 @@ class SampleScores:
             totals[0] += drawn
             totals[1] += fitted
             if masks.outside[row].any():
-                self.unseen += unpack(masks.outside[row], self.n_total)
-                self.unseen_correct += unpack(masks.outside_fit[row], self.n_total)
+                self.unseen += unpack_masks(masks.outside[row], self.n_total)
+                self.unseen_correct += unpack_masks(masks.outside_fit[row], self.n_total)
             events = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
             if events is not None:
                 learnt = events >= 0
@@ -241,7 +241,7 @@ def sample_scores(
             id(p) in last and p.verdict not in UNINFORMATIVE and not p.rejected
             for p in status.record.probes
         ]
-        groups[key].add(read_masks(run.point(status.point.id)), included)
+        groups[key].add(read_masks(run.point_file(status.point.id)), included)
     if not groups:
         raise InputError("no masks yet: no training run has finished")
     return list(groups.values())

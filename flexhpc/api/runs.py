@@ -157,7 +157,7 @@ class Measurement:
     @property
     def masks(self) -> Masks:
         """Masks of the samples that each probe drew and fitted, in the order of :attr:`probes`."""
-        return self.masks_in_memory or read_masks(self.run.point(self.status.point.id))
+        return self.masks_in_memory or read_masks(self.run.point_file(self.status.point.id))
 
     @property
     def fit_curve(self) -> FitCurve:

@@ -15,7 +15,7 @@ import typer
 
 from flexhpc.cli import options
 from flexhpc.errors import one_line
-from flexhpc.versions import image, packages
+from flexhpc.versions import image_name, package_versions
 
 Level = Literal["ok", "note", "bad"]
 """Level of a finding: ``ok``, ``note`` (a limitation) or ``bad`` (flexhpc cannot work)."""
@@ -52,7 +52,7 @@ def _check_python() -> Finding:
 
 def _check_packages() -> Finding:
     """Check all packages except torch, which has a separate check."""
-    others = {name: version for name, version in packages().items() if name != "torch"}
+    others = {name: version for name, version in package_versions().items() if name != "torch"}
     installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
     missing = [name for name, version in others.items() if version is None]
     if required := [name for name in missing if name not in ("timm", "torchvision")]:
@@ -108,7 +108,7 @@ def _check_slurm() -> Finding:
 
 
 def _check_containers() -> Finding:
-    if (container := image()) is not None:
+    if (container := image_name()) is not None:
         return "ok", f"inside {container}"
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
     if not tools:

@@ -35,13 +35,13 @@ def pack(
     ] = None,
 ) -> None:
     """Pack a run into one zip file, to archive or move it, or to save inodes."""
-    from flexhpc.store.archive import pack as write
+    from flexhpc.store.archive import pack_run
     from flexhpc.store.status import open_run
 
     folder, _, _ = open_run(run)
     archive = output or Path(f"{folder.name}.zip")
     try:
-        count = write(folder, archive)
+        count = pack_run(folder, archive)
     except OSError as error:
         path = error.filename or archive
         raise InputError(f"{path}: cannot be packed: {one_line(error)}") from None
@@ -53,10 +53,10 @@ def unpack(
     runs: options.RunsFolder = Path("runs"),
 ) -> None:
     """Restore a run folder from a packed run; an unfinished run can be resumed."""
-    from flexhpc.store.archive import unpack as read
+    from flexhpc.store.archive import unpack_run
 
     try:
-        typer.echo(read(archive, runs).path)
+        typer.echo(unpack_run(archive, runs).path)
     except OSError as error:
         raise InputError(f"{archive}: cannot be unpacked: {error.strerror or error}") from None
 

@@ -95,7 +95,7 @@ class ForkServer:
         """Request a worker from the server; if the server is dead, the worker counts as crashed."""
         self._workers[request.worker] = worker = ForkedWorker(self, request.processes)
         with contextlib.suppress(BrokenPipeError):
-            self._requests.write(request.line())
+            self._requests.write(request.to_json_line())
         return worker
 
     def poll(self) -> None:
@@ -106,7 +106,7 @@ class ForkServer:
                 event = ProcessEvent(**json.loads(line))
                 worker = self._workers[event.worker]
                 if event.status is None:
-                    worker.identities[event.pid] = ProcessIdentity.of(event.pid)
+                    worker.identities[event.pid] = ProcessIdentity.of_pid(event.pid)
                 else:
                     worker.exit_statuses[event.pid] = event.status
 

@@ -10,7 +10,7 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.fork_server import ForkedWorker, ForkServer
 from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
-from flexhpc.versions import image
+from flexhpc.versions import image_name
 from flexhpc.worker.fork_server import StartRequest
 from flexhpc.worker.task import PROBES_AT_ONCE, TASK_FILE, WORKER_GPU
 
@@ -31,7 +31,7 @@ class LocalBackend(Backend):
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
-        self.image = image()
+        self.image = image_name()
         self._workers: list[ForkedWorker] = []
         self._running: set[ForkedWorker] = set()
         self._started = 0

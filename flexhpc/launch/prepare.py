@@ -21,7 +21,7 @@ from flexhpc.config.loading import Spec
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
-from flexhpc.versions import packages
+from flexhpc.versions import package_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def _updated_metadata(prepared: PreparedRun, launch: str, image: str | None) -> 
         **metadata,
         "request": prepared.request_hash,
         "python": platform.python_version(),
-        "packages": packages(),
+        "packages": package_versions(),
         "git": _git_commit(),
         "launches": [*launches, new],
     }

@@ -141,7 +141,7 @@ def make_task(
         stop=str(folder / "stop"),
         python=python_version(),
         flexhpc=version("flexhpc"),
-        owner=None if detach or cluster else ProcessIdentity.of(os.getpid()),
+        owner=None if detach or cluster else ProcessIdentity.of_pid(os.getpid()),
         threads=profile.cpus_per_process,
         probes_at_once=profile.probes_at_once or 1,
         retries=profile.retries,

@@ -24,8 +24,8 @@ from flexhpc.store import (
     RunFolder,
     append_probe,
     create_point_file,
-    history_of,
     read_point_file,
+    to_history,
     write_estimate,
     write_evaluation,
 )
@@ -65,7 +65,7 @@ def measure(
     samples = _load_samples(point)
     if point.evaluate is not None:
         evaluation_size(point.evaluate, samples)  # raises now instead of after hours of search
-    path = run.point(point.id)
+    path = run.point_file(point.id)
     for part in run.temporary_files(point.id):
         part.unlink(missing_ok=True)
     header = _header(point, samples)
@@ -78,7 +78,7 @@ def measure(
     if record is not None and record.estimate is not None and has_precise_estimate(point, record):
         estimate = record.estimate
     else:
-        history = history_of(record.probes, point.training) if record else []
+        history = to_history(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, callbacks, pool)
     record = read_point_file(path)
     assert record is not None
@@ -108,7 +108,7 @@ def _search(
     callbacks: Callbacks, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search proposes, until it returns an estimate."""
-    path = run.point(point.id)
+    path = run.point_file(point.id)
     doubling = point.training.doubling
 
     def checkpoint_path(probe: Probe | ProbeRecord | ProbeResult) -> Path:
@@ -119,7 +119,7 @@ def _search(
         _check_claim(callbacks)
         append_probe(path, probe, is_permitted=callbacks.owns_claim)
         checkpoint_path(probe).unlink(missing_ok=True)
-        history.extend(history_of([probe], point.training))
+        history.extend(to_history([probe], point.training))
         if doubling is not None:
             so_far = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
             emc = probe.n if so_far is None else so_far.emc

@@ -31,7 +31,7 @@ from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
-from flexhpc.versions import image, packages, source_hash
+from flexhpc.versions import image_name, package_versions, source_hash
 
 _MAX_FLOAT_BYTES = 2**30
 """Maximum size of a probe's float32 inputs, in bytes; larger image inputs are kept as uint8."""
@@ -237,8 +237,8 @@ def machine_info(group: Group) -> dict[str, str]:
         "device": cpu_name() if device.type == "cpu" else device_name(device),
         "processes": str(group.size),
         "python": platform.python_version(),
-        **{name: version for name, version in packages().items() if version is not None},
+        **{name: version for name, version in package_versions().items() if version is not None},
         "torch": str(torch.__version__),
         "source": source_hash(),
-        **({"image": container} if (container := image()) is not None else {}),
+        **({"image": container} if (container := image_name()) is not None else {}),
     }

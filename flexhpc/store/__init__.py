@@ -12,7 +12,7 @@ from flexhpc.store.point_file import (
     write_estimate,
     write_evaluation,
 )
-from flexhpc.store.record import Header, PointRecord, ProbeRecord, history_of
+from flexhpc.store.record import Header, PointRecord, ProbeRecord, to_history
 from flexhpc.store.run_folder import RunFolder
 
 __all__ = [
@@ -27,10 +27,10 @@ __all__ = [
     "acquire_claim",
     "append_probe",
     "create_point_file",
-    "history_of",
     "read_claim",
     "read_masks",
     "read_point_file",
+    "to_history",
     "write_estimate",
     "write_evaluation",
 ]  # fmt: skip

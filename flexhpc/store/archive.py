@@ -23,7 +23,7 @@ _DAMAGE_ERRORS = (
 _USE_PACKED_RUN = "pass a file written by `flexhpc pack`"
 
 
-def pack(run: RunFolder, archive: Path) -> int:
+def pack_run(run: RunFolder, archive: Path) -> int:
     """Pack a run folder into a zip archive, verify the archive, and return the number of files.
 
     Files that can be recreated (the MLflow database, the report) and files that only running
@@ -46,7 +46,7 @@ def pack(run: RunFolder, archive: Path) -> int:
         )
     for path in run.path.glob("points/*/*.claim.json"):
         claim = read_claim(path)
-        if claim is not None and claim.is_live(path):
+        if claim is not None and claim.holder_is_alive(path):
             raise InputError(
                 f"{run.path}: a process on {claim.host.split(':')[0]} is measuring a point; wait "
                 "until the process has ended, or stop it"
@@ -66,7 +66,7 @@ def pack(run: RunFolder, archive: Path) -> int:
     return count
 
 
-def unpack(archive: Path, folder: Path) -> RunFolder:
+def unpack_run(archive: Path, folder: Path) -> RunFolder:
     """Unpack a run and verify the checksums of its files.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flexhpc.atomic import read_regular_file
 
-SIZE = 512
+USER_BLOCK_SIZE = 512
 MAX_BYTES = 2**30
 """Maximum size of a file that is read (bytes). A point with 1 million samples needs about 10 MB."""
 _NAME = b"flexhpc sealed point file\n"
@@ -25,9 +25,9 @@ class CorruptFile(ValueError):
 
 
 def add_checksum(content: bytes) -> bytes:
-    """Return ``content`` with the checksum of ``content[SIZE:]`` in its first ``SIZE`` bytes."""
-    payload = content[SIZE:]
-    return (_NAME + hashlib.sha256(payload).digest()).ljust(SIZE, b"\0") + payload
+    """Return ``content`` with the checksum of everything after the user block in the user block."""
+    payload = content[USER_BLOCK_SIZE:]
+    return (_NAME + hashlib.sha256(payload).digest()).ljust(USER_BLOCK_SIZE, b"\0") + payload
 
 
 def read_verified(path: Path) -> bytes:
@@ -40,6 +40,6 @@ def read_verified(path: Path) -> bytes:
     content = read_regular_file(path, MAX_BYTES)
     if not content.startswith(_NAME):
         raise CorruptFile("not a point file" if content else "empty file")
-    if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:
+    if hashlib.sha256(memoryview(content)[USER_BLOCK_SIZE:]).digest() != content[_DIGEST]:
         raise CorruptFile("checksum mismatch: the file is damaged, or another program changed it")
     return content

@@ -94,7 +94,7 @@ class ClaimRecord:
     log: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
 
-    def is_live(self, path: Path) -> bool:
+    def holder_is_alive(self, path: Path) -> bool:
         """Return whether the holder is alive, as far as this host can determine.
 
         Args:
@@ -206,7 +206,7 @@ def acquire_claim(
     with file_lock(lock):
         path.parent.mkdir(exist_ok=True)
         previous = read_claim(path)
-        if previous is not None and previous.is_live(path):
+        if previous is not None and previous.holder_is_alive(path):
             return None
         deaths = 0
         if previous is not None and previous.launch == launch:

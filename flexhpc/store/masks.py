@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.store.bits import Bits, unpack
+from flexhpc.store.bits import Bits, unpack_masks
 from flexhpc.store.point_file import open_point_file, probe_groups
 
 
@@ -40,21 +40,21 @@ class Masks:
     outside_fit: Bits
     forgotten: Sequence[NDArray[np.signedinteger[Any]] | None] = ()
 
-    def drawn(self) -> NDArray[np.bool_]:
+    def in_subset(self) -> NDArray[np.bool_]:
         """Unpack the subset masks to bool (probes, n_total)."""
-        return unpack(self.subset, self.n_total)
+        return unpack_masks(self.subset, self.n_total)
 
     def fitted(self) -> NDArray[np.bool_]:
         """Unpack the fit masks to bool (probes, n_total)."""
-        return unpack(self.fit, self.n_total)
+        return unpack_masks(self.fit, self.n_total)
 
     def unseen(self) -> NDArray[np.bool_]:
         """Unpack the masks of evaluated unseen samples to bool (probes, n_total)."""
-        return unpack(self.outside, self.n_total)
+        return unpack_masks(self.outside, self.n_total)
 
     def unseen_fitted(self) -> NDArray[np.bool_]:
         """Unpack the masks of correctly classified unseen samples to bool (probes, n_total)."""
-        return unpack(self.outside_fit, self.n_total)
+        return unpack_masks(self.outside_fit, self.n_total)
 
 
 def read_masks(path: Path) -> Masks:

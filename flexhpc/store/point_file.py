@@ -33,7 +33,7 @@ from flexhpc.atomic import atomic_replacement
 from flexhpc.errors import PointError, one_line
 from flexhpc.search import Estimate
 from flexhpc.store import checksum
-from flexhpc.store.bits import pack
+from flexhpc.store.bits import pack_mask
 from flexhpc.store.checksum import CorruptFile
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
 
@@ -85,14 +85,14 @@ def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lam
         _write_fields(group, {key: getattr(probe, key) for key in _SUMMARY})
         n_total = int(file.attrs["n_total"])
         arrays: dict[str, NDArray[Any]] = {
-            "subset": pack(probe.subset, n_total),
-            "fit": pack(probe.subset[probe.fitted], n_total),
+            "subset": pack_mask(probe.subset, n_total),
+            "fit": pack_mask(probe.subset[probe.fitted], n_total),
             "loss_curve": probe.loss_curve,
             "error_curve": probe.error_curve,
         }
         if probe.unseen is not None and probe.unseen_fitted is not None:
-            arrays["unseen"] = pack(probe.unseen, n_total)
-            arrays["unseen_fit"] = pack(probe.unseen[probe.unseen_fitted], n_total)
+            arrays["unseen"] = pack_mask(probe.unseen, n_total)
+            arrays["unseen_fit"] = pack_mask(probe.unseen[probe.unseen_fitted], n_total)
         if probe.forgotten is not None:
             smallest_dtype = np.min_scalar_type(-max(int(probe.forgotten.max()), 1) - 1)
             arrays["forgotten"] = probe.forgotten.astype(smallest_dtype)
@@ -280,7 +280,7 @@ def _open_replacement(
     try:
         content = BytesIO(_read_content(path) if copy else b"")
         _check_memory(content.seek(0, os.SEEK_END))
-        new = {} if copy else {"userblock_size": checksum.SIZE}
+        new = {} if copy else {"userblock_size": checksum.USER_BLOCK_SIZE}
         with h5py.File(content, "r+" if copy else "w", **new) as file:
             if copy:
                 _check_schema(file, path)

@@ -182,7 +182,7 @@ class PointRecord:
         return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 
-def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
+def to_history(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
     """Convert stored probes to a history, from which a search can be resumed by replay."""
     timed, doubles = training.extends_smaller_budgets, training.doubling is not None
     return [

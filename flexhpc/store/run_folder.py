@@ -55,11 +55,11 @@ class RunFolder:
         """Folder with the HTML report."""
         return self.path / "report"
 
-    def point(self, point_id: str) -> Path:
+    def point_file(self, point_id: str) -> Path:
         """Return the path of a point's HDF5 file."""
         return self._path(point_id, "h5")
 
-    def claim(self, point_id: str) -> Path:
+    def claim_file(self, point_id: str) -> Path:
         """Return the path of a point's claim file."""
         return self._path(point_id, "claim.json")
 

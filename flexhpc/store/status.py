@@ -11,7 +11,7 @@ from flexhpc.config import Point, Sweep, load_points
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
 from flexhpc.search.stages import results_at_stage
-from flexhpc.store import PointRecord, RunFolder, history_of, read_claim, read_point_file
+from flexhpc.store import PointRecord, RunFolder, read_claim, read_point_file, to_history
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
@@ -90,7 +90,7 @@ class PointStatus:
         probes = self.record.probes
         stage = max((probe.stage for probe in probes), default=0)
         stage = max(stage, self.estimate.stage if self.estimate else 0)
-        history = results_at_stage(history_of(probes, self.point.training), stage)
+        history = results_at_stage(to_history(probes, self.point.training), stage)
         best = None if self.estimate is None else self.estimate.arm
         return [result for result in history if best is None or result.arm == best]
 
@@ -144,13 +144,13 @@ class StatusReader:
 
     def _current_status(self, point: Point) -> PointStatus:
         stored = self._stored_status(point)
-        path = self.run.claim(point.id)
+        path = self.run.claim_file(point.id)
         final = stored.state == "done" and point.precise_search is None
         claim = None if final else read_claim(path)
         if claim is None:
             return stored
         state: PointState = stored.state
-        if claim.is_live(path):
+        if claim.holder_is_alive(path):
             state = "running"
         elif claim.state == "failed":
             state = "failed"
@@ -172,7 +172,7 @@ class StatusReader:
 
     def _stored_status(self, point: Point) -> PointStatus:
         """Return the status according to the point file; a claim does not change the state."""
-        path = self.run.point(point.id)
+        path = self.run.point_file(point.id)
         try:
             stat = path.stat()
         except OSError:
@@ -182,7 +182,7 @@ class StatusReader:
             return self._cache[point.id][1]
         previous = self._cache[point.id][1].record if point.id in self._cache else None
         status = _status_of_file(point, path, previous)
-        if status.state == "done" and (claim := read_claim(self.run.claim(point.id))):
+        if status.state == "done" and (claim := read_claim(self.run.claim_file(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
             )
@@ -200,7 +200,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
     return record.estimate is not None and is_precise(
         point.search,
         record.header.n_limit,
-        history_of(record.probes, point.training),
+        to_history(record.probes, point.training),
         point.coordinates,
         record.estimate,
         point.training.doubling,
@@ -215,7 +215,7 @@ def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> P
     if record is None:
         return PointStatus(point=point, state="waiting")
     record = record.without_outdated_evaluation(point.evaluation)
-    history = history_of(record.probes, point.training)
+    history = to_history(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
         state: PointState = "done" if is_done(point, record) else "stopped"

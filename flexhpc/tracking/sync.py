@@ -29,7 +29,7 @@ from flexhpc.config import load_points
 from flexhpc.search import estimate_so_far
 from flexhpc.search.stages import training_runs
 from flexhpc.store import RunFolder
-from flexhpc.store.record import PointRecord, ProbeSummary, history_of
+from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.description import decision_description, point_description
@@ -342,7 +342,7 @@ class Syncer:
 
         record, point = status.record, status.point
         assert record is not None
-        full_history = history_of(record.probes[: numbers[-1] + 1], point.training)
+        full_history = to_history(record.probes[: numbers[-1] + 1], point.training)
         metrics: list[Metric] = []
         for number in numbers:
             history = full_history[: number + 1]
@@ -391,7 +391,7 @@ class Syncer:
             figure = Path(folder) / "fit_curve.svg"
             fit_chart(status).save(figure)
             self.client.log_artifact(parent.run_id, str(figure))
-        self.client.log_artifact(parent.run_id, str(self.folder.point(status.point.id)))
+        self.client.log_artifact(parent.run_id, str(self.folder.point_file(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
         parent.is_finished = True
         parent.evaluation = _evaluation_settings(record)

@@ -57,7 +57,7 @@ class StartRequest:
     environment: Mapping[str, str]
     cwd: str
 
-    def line(self) -> bytes:
+    def to_json_line(self) -> bytes:
         """Format the request as one line of JSON, which the fork server reads."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
@@ -122,7 +122,7 @@ def _cache_expanded_spec(request: StartRequest) -> None:
     """
     worker = importlib.import_module(WORKER_MODULE)
     with contextlib.suppress(PointError, InputError, OSError):
-        worker.points_of(TaskFile.read(Path(request.task)).spec)
+        worker.cached_points(TaskFile.read(Path(request.task)).spec)
 
 
 @contextlib.contextmanager

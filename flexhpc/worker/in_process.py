@@ -56,7 +56,7 @@ def measure_in_process(
         raise PointError(f"{task.run}: the run folder was moved or removed")
     if stop.is_set():
         raise PointError(stop.reason)
-    claim = read_claim(RunFolder(Path(task.run)).claim(point.id))
+    claim = read_claim(RunFolder(Path(task.run)).claim_file(point.id))
     if claim is not None and claim.state == "failed":
         raise PointError(claim.message)
     if claim is not None and claim.state == "running":

@@ -35,7 +35,7 @@ class ProcessIdentity:
     birth: float
 
     @classmethod
-    def of(cls, pid: int) -> ProcessIdentity:
+    def of_pid(cls, pid: int) -> ProcessIdentity:
         """Return the identity of the process that has this id now."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 

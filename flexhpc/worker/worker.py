@@ -31,7 +31,7 @@ from flexhpc.store import (
 )
 from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
-from flexhpc.versions import SOURCE, image, python_version, source_hash
+from flexhpc.versions import SOURCE, image_name, python_version, source_hash
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
@@ -64,7 +64,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             host=environment.host,
             token=environment.token,
         )
-        points = select_points(points_of(task.spec), task.selection)
+        points = select_points(cached_points(task.spec), task.selection)
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             train_with_rank_0(by_id, group, stop.is_set)
@@ -94,7 +94,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
 
 
 @lru_cache(maxsize=1)
-def points_of(spec: str) -> list[Point]:
+def cached_points(spec: str) -> list[Point]:
     """Return the points of the frozen spec of a launch.
 
     The result is cached. The fork server calls this function before it forks, so that its workers
@@ -123,8 +123,8 @@ def _check_versions(task: TaskFile) -> None:
     expected = os.environ.get(SOURCE, source_hash())
     if expected != source_hash():
         print(
-            f"this job was submitted by flexhpc with source {expected}, but image {image()} has "
-            f"source {source_hash()}; build the image again (docs/containers.md)",
+            f"this job was submitted by flexhpc with source {expected}, but image {image_name()} "
+            f"has source {source_hash()}; build the image again (docs/containers.md)",
             file=sys.stderr,
         )
         raise SystemExit(_EXIT_WRONG_VERSION)
@@ -230,7 +230,7 @@ class Worker:
         """Return whether a point has been measured, or has failed in this launch."""
         if _is_measured(self.run, point):
             return True
-        claim = read_claim(self.run.claim(point.id))
+        claim = read_claim(self.run.claim_file(point.id))
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
     def _measure_unless_claimed(self, point: Point) -> bool:
@@ -285,7 +285,7 @@ class Worker:
         """
         try:
             return acquire_claim(
-                self.run.claim(point.id),
+                self.run.claim_file(point.id),
                 self.run.lock,
                 launch=self.task.launch,
                 job=self.environment.job,
@@ -303,7 +303,7 @@ class Worker:
         Such an end of a worker does not count as a death. Preemption and node failures also kill
         the batch script, so in these cases the script records no exit status.
         """
-        previous = read_claim(self.run.claim(point.id))
+        previous = read_claim(self.run.claim_file(point.id))
         if self.task.points is None or previous is None or previous.job != self.environment.job:
             return False
         return not self.environment.failures_file.exists()
@@ -314,7 +314,7 @@ class Worker:
         Return 0 if no progress was saved.
         """
         times = [0.0]
-        for path in (self.run.point(point.id), *self.run.checkpoints(point.id)):
+        for path in (self.run.point_file(point.id), *self.run.checkpoints(point.id)):
             with contextlib.suppress(OSError):
                 times.append(path.stat().st_mtime)
         return max(times)
@@ -388,7 +388,7 @@ def _is_measured(run: RunFolder, point: Point) -> bool:
     error.
     """
     try:
-        record = read_point_file(run.point(point.id))
+        record = read_point_file(run.point_file(point.id))
     except PointError:
         return False
     return record is not None and is_done(point, record)

@@ -14,7 +14,7 @@ import numpy as np
 from flexhpc.config import Point, load_points
 from flexhpc.search import estimate_so_far
 from flexhpc.store import Header
-from flexhpc.store.record import PointRecord, ProbeSummary, history_of
+from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus
 
 Outcome = tuple[int, int] | tuple[int, int, str]
@@ -99,7 +99,7 @@ def measured_point(
     record = PointRecord(
         header=Header(**{**values, **header}), probes=probes, estimate=None, evaluation=None
     )
-    estimate = estimate_so_far(point.search, n_limit, history_of(probes, point.training))
+    estimate = estimate_so_far(point.search, n_limit, to_history(probes, point.training))
     return PointStatus(point=point, state="done", record=record, estimate=estimate)
 
 

@@ -14,7 +14,7 @@ from flexhpc.analysis.effect import Effect
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far
-from flexhpc.store.record import history_of
+from flexhpc.store.record import to_history
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import measured_point, points_of, probe_summary
 from tests.search import test_stages as stages
@@ -53,7 +53,7 @@ def simulate_point(
         probes.append(probe_summary((int(n), missed), repeat, steps=steps))
     record = measured_point(point, [], n_limit=20_000, params=point.swept["model.width"]).record
     record.probes[:] = probes
-    history = history_of(probes, point.training)
+    history = to_history(probes, point.training)
     estimate = estimate_so_far(point.search, 20_000, history, ended_by="tolerance")
     return PointStatus(point=point, state="done", record=record, estimate=estimate)
 

@@ -17,7 +17,7 @@ from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.search import estimate_so_far
 from flexhpc.store import RunFolder
-from flexhpc.store.record import history_of
+from flexhpc.store.record import to_history
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import ACTIVATIONS, points_of, simulate_point
 
@@ -44,7 +44,7 @@ def measure(point: Point, ratio: float, *, precise: bool) -> PointStatus:
     probes = status.record.probes[::-1]
     estimates = {}
     for count, search in ((COARSE_PROBES, point.search), (len(probes), point.precise().search)):
-        history = history_of(probes[:count], point.training)
+        history = to_history(probes[:count], point.training)
         estimate = estimate_so_far(search, 60_000, history, ended_by="tolerance")
         assert estimate is not None
         estimates[count] = estimate

@@ -23,7 +23,7 @@ from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interva
 from flexhpc.cli.options import check_budgets
 from flexhpc.errors import InputError
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
-from flexhpc.store import history_of, read_point_file
+from flexhpc.store import read_point_file, to_history
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import measured_point, one_point, points_of, probe_summary
 from tests.conftest import Cli
@@ -50,7 +50,7 @@ def test_every_format_agrees_with_the_point_files(
     table = cli("results", small_run).stdout
     folder, _, points = open_run(small_run)
     for point, row in zip(points, rows, strict=True):
-        record = read_point_file(folder.point(point.id))
+        record = read_point_file(folder.point_file(point.id))
         assert (row["point_id"], row["status"]) == (point.id, "done")
         assert str(row["emc"]) in table
         assert row["emc_lo"] <= row["emc"] <= row["emc_hi"]
@@ -141,7 +141,7 @@ OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0),
 def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: Path) -> None:
     point = measured_point(one_point(tmp_path, f"{{policy: {policy}, start: 16}}"), OUTCOMES)
     row = row_of(with_eps_estimates([point], [0.1, 0.01])[0])
-    history = history_of(point.record.probes, point.point.training)
+    history = to_history(point.record.probes, point.point.training)
     for eps, name in ((0.01, "emc_eps_0.01"), (0.1, "emc_eps_0.1")):
         expected = estimate_at(eps, 1000, history)
         assert row[name] == expected.emc
@@ -211,7 +211,7 @@ def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
         "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
         f"  training: {training}\n",
     )
-    fit, fail = history_of([probe_summary((16, 0)), probe_summary((32, 3))], point.training)
+    fit, fail = to_history([probe_summary((16, 0)), probe_summary((32, 3))], point.training)
     assert (fit.time, fail.time) == (time, None)
     if time is None:
         with pytest.raises(InputError, match="--budget: the EMC at other budgets can be"):

@@ -68,7 +68,7 @@ def test_scores_equal_plain_counts(noisy_run: Path) -> None:
     slow = np.zeros((11, fast.n_total))
     for measurement in load(noisy_run):
         masks = measurement.masks
-        drawn, fitted = masks.drawn(), masks.fitted()
+        drawn, fitted = masks.in_subset(), masks.fitted()
         unseen, correct = masks.unseen(), masks.unseen_fitted()
         for i, verdict in enumerate(measurement.probes["verdict"]):
             if verdict in UNINFORMATIVE:

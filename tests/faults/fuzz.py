@@ -216,12 +216,12 @@ def point_files(run: Path) -> Fuzzer:
     """Damage a point file: it is read as it was written, or rejected."""
     folder, _, points = open_run(run)
     point: Point = points[0]
-    content = folder.point(point.id).read_bytes()
-    expected = read_point_file(folder.point(point.id))
+    content = folder.point_file(point.id).read_bytes()
+    expected = read_point_file(folder.point_file(point.id))
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         run = RunFolder(folder)
-        path = run.point(point.id)
+        path = run.point_file(point.id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(mutate_bytes(content, rng))
 
@@ -269,7 +269,7 @@ def claims() -> Fuzzer:
 
         def read_input() -> None:
             if (claim := read_claim(path)) is not None:
-                claim.is_live(path)
+                claim.holder_is_alive(path)
 
         return text, read_input
 

@@ -24,7 +24,7 @@ def run(small_run: Path, tmp_path: Path) -> Path:
 
 def files(run: Path) -> list[Path]:
     folder, _, points = open_run(run)
-    return [folder.point(point.id) for point in points]
+    return [folder.point_file(point.id) for point in points]
 
 
 def statuses(run: Path, *commands: list[Any]) -> list[dict[str, Any]]:

@@ -202,7 +202,7 @@ def test_logged_verdicts_are_not_older_than_the_report(
 ) -> None:
     """A point and the report are written after the sync has read the points."""
     folder = RunFolder(shutil.copytree(undisturbed_run, tmp_path / "small"))
-    point, aside = folder.point(statuses(folder.path)[0].point.id), tmp_path / "aside"
+    point, aside = folder.point_file(statuses(folder.path)[0].point.id), tmp_path / "aside"
     aside.mkdir()
     moved = {path: aside / path.name for path in (point, folder.report)}
     for path, place in moved.items():

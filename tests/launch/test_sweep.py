@@ -192,5 +192,5 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path, cli: C
         results.append(results_by_point(tmp_path / f"with-{processes}" / "small"))
     assert results[0] == results[1]
     folder, _, points = open_run(tmp_path / "with-2" / "small")
-    record = read_point_file(folder.point(points[0].id))
+    record = read_point_file(folder.point_file(points[0].id))
     assert {probe.machine["processes"] for probe in record.probes} == {"2"}

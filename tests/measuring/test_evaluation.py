@@ -129,7 +129,7 @@ def test_evaluation_has_a_separate_size_and_budget(tmp_path: Path) -> None:
     long = evaluated_point(tmp_path, "n: 300, steps: 2000")
     short = evaluated_point(tmp_path, "n: 300, epochs: 2")
     estimate = measure(long, run, CPU, Callbacks())
-    before = read_point_file(run.point(long.id))
+    before = read_point_file(run.point_file(long.id))
     evaluation = before.evaluation
     assert evaluation["asked"] == {"n": 300, "steps": 2000}
     assert [evaluation[key] for key in ("n", "verdict", "interpolated")] == [300, "fit", True]
@@ -138,7 +138,7 @@ def test_evaluation_has_a_separate_size_and_budget(tmp_path: Path) -> None:
     assert short.id == long.id
     assert not is_done(short, before), "a different budget is a different evaluation"
     assert measure(short, run, CPU, Callbacks()) == estimate
-    after = read_point_file(run.point(long.id))
+    after = read_point_file(run.point_file(long.id))
     assert [p.finished for p in after.probes] == [p.finished for p in before.probes]
     assert after.evaluation["asked"] == {"n": 300, "epochs": 2}
     assert (after.evaluation["epochs"], after.evaluation["interpolated"]) == (2, False)
@@ -183,10 +183,10 @@ def test_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
     point = evaluated_point(tmp_path, "n: 1000, steps: 400", cosine)
     undisturbed, stopped = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "stopped")
     estimate = measure(point, undisturbed, CPU, Callbacks())
-    updates = sum(probe.steps for probe in read_point_file(undisturbed.point(point.id)).probes)
+    updates = sum(probe.steps for probe in read_point_file(undisturbed.point_file(point.id)).probes)
     with pytest.raises(Interrupted):
         measure(point, stopped, CPU, stop_after(updates + 100))
-    record = read_point_file(stopped.point(point.id))
+    record = read_point_file(stopped.point_file(point.id))
     assert (record.estimate, record.evaluation) == (estimate, None)
     assert not record.has_evaluation({})
     assert stopped.checkpoints(point.id)
@@ -196,12 +196,12 @@ def test_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
         resumed = evaluated_point(tmp_path, keys, cosine)
         callbacks = Callbacks(on_progress=lambda state, to=epochs: to.append(state["epoch"]))
         assert measure(resumed, copy, CPU, callbacks) == estimate
-        evaluation = read_point_file(copy.point(point.id)).evaluation
+        evaluation = read_point_file(copy.point_file(point.id)).evaluation
         assert evaluation["asked"] == resumed.evaluation
         assert not copy.checkpoints(point.id)
         if resumed.evaluate == point.evaluate:
             assert epochs[0] == 100 // 16 + 1, "not resumed from the checkpoint"
-            expected = read_point_file(undisturbed.point(point.id)).evaluation
+            expected = read_point_file(undisturbed.point_file(point.id)).evaluation
             assert {**expected, "seconds": 0} == {**evaluation, "seconds": 0}
         else:
             assert epochs[0] == 1, f"{keys}: resumed from the checkpoint of {point.evaluation}"
@@ -238,7 +238,7 @@ def test_evaluation_on_too_many_samples_fails_before_the_search(tmp_path: Path) 
     run = RunFolder(tmp_path / "run")
     with pytest.raises(PointError, match=r"evaluate.n: 1439 is more than the 1438 training"):
         measure(point, run, CPU, Callbacks())
-    assert read_point_file(run.point(point.id)) is None
+    assert read_point_file(run.point_file(point.id)) is None
 
 
 def test_calibration_error_of_two_bins() -> None:
@@ -267,5 +267,5 @@ def test_diverged_training_run_is_evaluated(cli: Cli, tmp_path: Path, profile: P
     assert row["status"] == "done"
     assert row["calibration_error"] is None
     assert 0 <= row["test_accuracy"] < 0.5
-    record = read_point_file(RunFolder(tmp_path / "runs" / "diverged").point(row["point_id"]))
+    record = read_point_file(RunFolder(tmp_path / "runs" / "diverged").point_file(row["point_id"]))
     assert record.evaluation["n"] == 1_438, "n_max caps the search, not the full training set"

@@ -111,13 +111,13 @@ def test_stop_request_saves_all_probes_in_progress(
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
-        record = read_point_file(run.point(point.id))
+        record = read_point_file(run.point_file(point.id))
         assert record.estimate is None
         before = {(p.n, p.repeat): p.finished for p in record.probes}
         assert len(run.checkpoints(point.id)) + len(before) == 3
         measure(point, run, CPU, Callbacks(), pool)
     assert results_of_point(point, run) == expected
-    after = {(p.n, p.repeat): p.finished for p in read_point_file(run.point(point.id)).probes}
+    after = {(p.n, p.repeat): p.finished for p in read_point_file(run.point_file(point.id)).probes}
     assert before.items() <= after.items(), "a finished probe was trained again"
 
 
@@ -159,7 +159,7 @@ def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
         measure(point, run, CPU, Callbacks())
-    record = read_point_file(run.point(point.id))
+    record = read_point_file(run.point_file(point.id))
     assert record.estimate is None
     assert [p.verdict for p in record.probes] == ["fit", "fit"]
 
@@ -168,16 +168,16 @@ def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) ->
     run = RunFolder(tmp_path)
 
     def owns_claim() -> bool:
-        record = read_point_file(run.point(point.id))
+        record = read_point_file(run.point_file(point.id))
         return record is None or len(record.probes) < 3
 
     callbacks = Callbacks(should_stop=lambda: not owns_claim(), owns_claim=owns_claim)
     with pool_of(2) as pool:
         with pytest.raises(Interrupted):
             measure(point, run, CPU, callbacks, pool)
-        before = run.point(point.id).read_bytes()
+        before = run.point_file(point.id).read_bytes()
         assert not run.checkpoints(point.id)
-    assert run.point(point.id).read_bytes() == before
+    assert run.point_file(point.id).read_bytes() == before
 
 
 def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> No
     with pool_of(2) as pool:
         assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate
     assert estimate.censored == "left"
-    record = read_point_file(RunFolder(tmp_path / "pool").point(point.id))
+    record = read_point_file(RunFolder(tmp_path / "pool").point_file(point.id))
     assert min(probe.n for probe in record.probes) == 2
 
 
@@ -209,7 +209,7 @@ def test_sweep_with_killed_processes_equals_an_undisturbed_one(
     probes = barrier.wait(2, sweep)
     barrier.continue_slowly()
     wait_for(lambda: bool(run.checkpoints(point.id)), "a checkpoint")
-    worker = read_claim(run.claim(point.id)).pid
+    worker = read_claim(run.claim_file(point.id)).pid
     assert probes == processes(worker)
     if killed == "everything":
         kill_sweep(sweep)

@@ -36,7 +36,7 @@ def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     wide = load_point(tmp_path, SPEC)
     narrow = load_point(tmp_path, SPEC, "search.tolerance=0.2")
     assert wide.id == narrow.id
-    path = run.point(wide.id)
+    path = run.point_file(wide.id)
     assert measure(wide, run, CPU, Callbacks()).tolerance == 0.5
     before = read_point_file(path).probes
     assert (state(run, wide), state(run, narrow)) == ("done", "stopped")
@@ -49,7 +49,8 @@ def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     assert measure(wide, run, CPU, Callbacks()) == estimate
     assert [p.finished for p in read_point_file(path).probes] == [p.finished for p in after]
     assert measure(narrow, scratch, CPU, Callbacks()) == estimate
-    assert training_runs(read_point_file(scratch.point(narrow.id)).probes) == training_runs(after)
+    expected = read_point_file(scratch.point_file(narrow.id)).probes
+    assert training_runs(expected) == training_runs(after)
 
 
 def test_sweep_continues_to_a_smaller_tolerance(tmp_path: Path, cli: Cli, profile: Path) -> None:

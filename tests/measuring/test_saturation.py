@@ -65,7 +65,7 @@ def test_failed_training_runs_are_continued(
     point: Point, undisturbed: tuple[RunFolder, int]
 ) -> None:
     run, updates = undisturbed
-    record = read_point_file(run.point(point.id))
+    record = read_point_file(run.point_file(point.id))
     assert record.estimate.stage >= 2
     assert record.estimate.ended_by in ("saturation", "max_budget")
     entries = Counter((p.n, p.repeat) for p in record.probes)
@@ -210,7 +210,7 @@ def test_two_processes_equal_one_process(
     assert 0 < at_half[f"emc_budget_{budget // 2}"] <= row["emc"]
     run = RunFolder(tmp_path / "runs" / "saturated")
     assert row["cost"] == sum(
-        run.cost for run in read_point_file(run.point(point.id)).training_runs
+        run.cost for run in read_point_file(run.point_file(point.id)).training_runs
     )
     stages: dict[tuple[str, str], list[Any]] = {}
     _, children = logged(local_uri(run), "saturated")
@@ -231,11 +231,11 @@ def test_larger_budget_continues_a_measured_point(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     estimate = measure(small, run, CPU, Callbacks())
     assert (estimate.stage, estimate.ended_by, estimate.saturated) == (1, "max_budget", "no")
-    before = read_point_file(run.point(small.id)).probes
+    before = read_point_file(run.point_file(small.id)).probes
     (status,) = StatusReader(run, [large]).read()
     assert status.state == "stopped"
     assert measure(large, run, CPU, Callbacks()).stage > 1
-    after = read_point_file(run.point(small.id)).probes
+    after = read_point_file(run.point_file(small.id)).probes
     assert [p.finished for p in after[: len(before)]] == [p.finished for p in before]
     (status,) = StatusReader(run, [large]).read()
     assert status.state == "done"

@@ -44,7 +44,7 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
         cli("sweep", path, "--profile", profile)
         runs.append(flexhpc.load(path.parent / "runs" / path.stem)[0])
     masks = runs[0].masks
-    unseen, correct, drawn = masks.unseen(), masks.unseen_fitted(), masks.drawn()
+    unseen, correct, drawn = masks.unseen(), masks.unseen_fitted(), masks.in_subset()
     assert not (correct & ~unseen).any()
     evaluated = unseen.any(axis=0)
     assert evaluated.sum() <= 300

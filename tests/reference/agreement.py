@@ -20,7 +20,7 @@ from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Estimate, ProbeResult, next_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles
-from flexhpc.store import history_of
+from flexhpc.store import to_history
 from flexhpc.training import Callbacks, Group
 from tests.archives import unpack
 from tests.reference.data import CIFAR10, TABLES
@@ -61,7 +61,7 @@ def measure(recipe: Recipe) -> SearchResult:
         while not isinstance(step := next_probes(point.search, limit, history, arms), Estimate):
             for probe in step:
                 record = run_probe(point, samples, probe, None, group, Callbacks())
-                history += history_of([record], point.training)
+                history += to_history([record], point.training)
     return SearchResult(estimate=step, curve=posterior(history, limit), n_limit=limit)
 
 

@@ -95,7 +95,7 @@ class Progress:
         return results[-1]
 
     def _finished(self) -> set[tuple[int, int]]:
-        record = read_point_file(self._folder.point(self._point.id))
+        record = read_point_file(self._folder.point_file(self._point.id))
         return {(p.n, p.repeat) for p in record.probes} if record else set()
 
     def _steps(self) -> int:
@@ -109,7 +109,7 @@ class Progress:
 
     def claim(self) -> dict:
         try:
-            return json.loads(self._folder.claim(self._point.id).read_text())
+            return json.loads(self._folder.claim_file(self._point.id).read_text())
         except (OSError, ValueError):
             return {}
 
@@ -205,7 +205,7 @@ def test_a_continued_training_run_is_preempted(cluster: Cluster, tmp_path: Path)
     barrier = Barrier(tmp_path)
     expected = measure_locally(spec)
     folder, _, (point,) = open_run(tmp_path / "local" / "long")
-    probes = read_point_file(folder.point(point.id)).probes
+    probes = read_point_file(folder.point_file(point.id)).probes
     continued = next(i for i, probe in enumerate(probes) if probe.stage)
     assert (probes[continued].n, probes[continued].repeat) in {
         (probe.n, probe.repeat) for probe in probes[:continued]

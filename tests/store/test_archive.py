@@ -10,7 +10,7 @@ import pytest
 
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder, acquire_claim
-from flexhpc.store.archive import pack, unpack
+from flexhpc.store.archive import pack_run, unpack_run
 from tests.conftest import Cli
 from tests.sweeps import probes_in, results_by_point
 
@@ -18,7 +18,7 @@ from tests.sweeps import probes_in, results_by_point
 @pytest.fixture
 def packed(small_run: Path, tmp_path: Path) -> Path:
     archive = tmp_path / "small.zip"
-    assert pack(RunFolder(small_run), archive) >= 5
+    assert pack_run(RunFolder(small_run), archive) >= 5
     return archive
 
 
@@ -34,9 +34,9 @@ def test_unpack_restores_the_run(small_run: Path, packed: Path, tmp_path: Path, 
 def test_pack_rejects_a_run_with_a_running_worker(small_run: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(small_run, run.path)
-    assert acquire_claim(run.claim("ab" * 8), run.lock, launch="x")
+    assert acquire_claim(run.claim_file("ab" * 8), run.lock, launch="x")
     with pytest.raises(InputError, match="is measuring a point"):
-        pack(run, tmp_path / "x.zip")
+        pack_run(run, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
 
 
@@ -81,9 +81,9 @@ def test_an_unfinished_run_can_be_resumed_after_unpacking(
     next(run.glob("points/*/*.h5")).unlink()
     finished = probes_in(run)
     archive = tmp_path / "part.zip"
-    pack(RunFolder(run), archive)
+    pack_run(RunFolder(run), archive)
     shutil.rmtree(run)
-    unpack(archive, tmp_path / "runs")
+    unpack_run(archive, tmp_path / "runs")
     cli("sweep", small_run.parent.parent / "small.yaml", "--profile", profile)
     assert results_by_point(run) == results_by_point(small_run)
     assert finished <= probes_in(run), "a finished probe was repeated"

@@ -128,7 +128,7 @@ def test_a_wrong_clock_of_a_host_does_not_affect_liveness(
     write_json(paths[0], {**remote, "beat": time.time() + offset})
     assert acquire_claim(*paths, launch="b") is None
     set_age(paths[0], claims.HEARTBEAT_TIMEOUT + 1)
-    assert read_claim(paths[0]).is_live(paths[0]) is False
+    assert read_claim(paths[0]).holder_is_alive(paths[0]) is False
     write_json(paths[0], remote)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + offset)

@@ -27,7 +27,7 @@ from flexhpc.store import (
     write_estimate,
     write_evaluation,
 )
-from flexhpc.store.bits import pack, unpack
+from flexhpc.store.bits import pack_mask, unpack_masks
 from flexhpc.store.point_file import JSON_ATTRIBUTE
 from tests.conftest import FULL, REPOSITORY
 from tests.point_files import edited
@@ -72,7 +72,7 @@ def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
     assert read_point_file(path) is None
     create_point_file(path, HEADER)
     assert read_point_file(path).probes == []
-    assert read_masks(path).drawn().shape == (0, N_TOTAL)
+    assert read_masks(path).in_subset().shape == (0, N_TOTAL)
     probes = [probe(50), probe(80), probe(80, 1)]
     for written in probes:
         append_probe(path, written)
@@ -84,7 +84,7 @@ def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
                     "finished", "metrics", "machine", "epochs", "steps"):  # fmt: skip
             assert getattr(stored, key) == getattr(written, key), key
         np.testing.assert_array_equal(stored.loss_curve, written.loss_curve)
-    assert masks.n.tolist() == masks.drawn().sum(axis=1).tolist() == [50, 80, 80]
+    assert masks.n.tolist() == masks.in_subset().sum(axis=1).tolist() == [50, 80, 80]
     assert masks.fitted().sum(axis=1).tolist() == [p.fitted.sum() for p in probes]
     write_estimate(path, ESTIMATE)
     assert read_point_file(path).estimate == ESTIMATE
@@ -197,9 +197,9 @@ def test_the_layout_can_be_read_with_h5py_alone(path: Path) -> None:
 @given(st.sets(st.integers(0, 98)), st.integers(99, 120))
 def test_unpack_inverts_pack(ids: set[int], n_total: int) -> None:
     array = np.array(sorted(ids), dtype=np.int64)
-    bits = pack(array, n_total)
+    bits = pack_mask(array, n_total)
     assert len(bits) == -(-n_total // 8)
-    np.testing.assert_array_equal(np.flatnonzero(unpack(bits, n_total)), array)
+    np.testing.assert_array_equal(np.flatnonzero(unpack_masks(bits, n_total)), array)
     if 0 in ids:
         assert bits[0] & 0x80
 

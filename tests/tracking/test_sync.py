@@ -72,7 +72,7 @@ def check_logged(uri: str, run: Path) -> None:
     assert len(by_tag) == len(children)
     for parent in parents:
         point_id = parent.data.tags["flexhpc.point_id"]
-        record = read_point_file(folder.point(point_id))
+        record = read_point_file(folder.point_file(point_id))
         assert parent.info.status == "FINISHED"
         assert parent.data.metrics["emc"] == record.estimate.emc
         assert parent.data.metrics["emc_lo"] == record.estimate.emc_lo
@@ -111,7 +111,9 @@ def test_curves_brackets_artifacts_and_tags_are_logged(small_run: Path) -> None:
             values = client.get_metric_history(run_id, metric)
             return [value.value for value in sorted(values, key=lambda value: value.step)]
 
-        assert history("n") == [probe.n for probe in read_point_file(folder.point(point_id)).probes]
+        assert history("n") == [
+            probe.n for probe in read_point_file(folder.point_file(point_id)).probes
+        ]
         assert history("largest_fit") == sorted(history("largest_fit"))
         assert history("emc_hi")[-1] == parent.data.metrics["emc_hi"]
         assert tags["mlflow.source.name"] == "flexhpc sweep small"

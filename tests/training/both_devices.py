@@ -106,7 +106,7 @@ def measure_point(spec: str, folder: Path, device_type: str) -> Values:
     run.path.mkdir()
     with device_of_type(device_type) as device:
         estimate = measure(point, run, Group(device), Callbacks())
-    record, masks = read_point_file(run.point(point.id)), read_masks(run.point(point.id))
+    record, masks = read_point_file(run.point_file(point.id)), read_masks(run.point_file(point.id))
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
     return {
         "estimate": asdict(estimate),

@@ -111,7 +111,7 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
     cli("sweep", spec, "--profile", profile)
     (row,) = json.loads(cli("results", "runs/tokens", "--format", "json").stdout)
     (point,) = load_points(spec)[1]
-    record = read_point_file(RunFolder(spec.parent / "runs" / "tokens").point(point.id))
+    record = read_point_file(RunFolder(spec.parent / "runs" / "tokens").point_file(point.id))
     assert row["emc"] >= 4
     bits = [p.n * 6 * (3 - p.loss / math.log(2)) for p in record.probes]
     assert 0 < row["bits_per_param"] * row["params"] <= max(bits) + 1e-6
