@@ -86,7 +86,7 @@ def test_a_point_of_new_variants_is_measured(extended_copy: Path) -> None:
         run_copy(extended_copy, extended_copy, "results", "runs/extended", "--format", "json")
     )
     (row,) = rows
-    assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "data")
+    assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "complete")
     assert row["largest_fit"] >= 16
     assert row["emc_eps_0.1"] >= 4
     assert row["smallest_fail"] <= 256

@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
-EndedBy = Literal["tolerance", "max_cost", "data", "failure", "saturation", "max_budget"]
+EndedBy = Literal[
+    "tolerance", "max_cost", "data", "complete", "failure", "saturation", "max_budget"
+]  # fmt: skip
 """Why a search ended; see ``ended_by`` in docs/search.md."""
 Saturated = Literal["yes", "no", "unknown"]
 SATURATION = 1.1

@@ -167,6 +167,9 @@ class Evaluator:
     def norms(self) -> Norms:
         """Compute the mean loss over all samples, and the norms of gradient and parameters."""
         self._set_eval_mode()
+        for module in self.model.modules():
+            if isinstance(module, nn.RNNBase) and not module.dropout:
+                module.train()  # cuDNN computes no gradients of an RNN in eval mode
         parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.n_parts)
 
         def backward_part(part: int) -> Tensor:

@@ -199,15 +199,12 @@ def test_posterior_concentrates_at_the_true_curve() -> None:
     assert (np.diff(curve.mean_fit_probability(np.geomspace(10, 1e5, 50))) <= 1e-12).all()
 
 
-def test_no_search_costs_more_than_its_bound() -> None:
-    training = Adam(optimizer="adam", epochs=10)
-    rng = np.random.default_rng(0)
-    for search in (BISECTION, GROWTH, BISECTION.model_copy(update={"seeds_per_n": 3})):
-        bound = cost_bound(search, training, 5_000)
-        for _ in range(40):
-            threshold = int(rng.integers(0, 6_000))
-            estimate, _ = play(search, 5_000, fits(lambda n, _, t=threshold: n <= t))
-            assert estimate.cost <= bound
+@every_policy
+@given(st.data(), st.integers(0, 6_000))
+def test_no_search_costs_more_than_its_bound(policy: str, data, threshold: int) -> None:
+    search = data.draw(SEARCHES[policy])
+    estimate, _ = play(search, 5_000, fits(lambda n, _: n <= threshold))
+    assert estimate.cost <= cost_bound(search, Adam(optimizer="adam", epochs=10), 5_000)
 
 
 def test_reason_why_a_search_ended() -> None:

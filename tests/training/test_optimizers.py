@@ -195,13 +195,14 @@ def test_parameters_without_a_gradient_are_not_changed(name: str) -> None:
 
 
 @every_optimizer
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("finite", [0, 4])
-def test_non_finite_gradients_give_nan(name: str, finite: int) -> None:
+def test_non_finite_gradients_give_nan(name: str, finite: int, value: float) -> None:
     """The training run then diverges instead of ending with an error of linear algebra."""
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = make_optimizer(sections.optimizer(name, weight_decay=0.1), [weight])
     for step in range(24):
-        weight.grad = torch.full((3, 2), math.nan if step >= finite else 1.0)
+        weight.grad = torch.full((3, 2), value if step >= finite else 1.0)
         update_weights(optimizer)
     assert not weight.isfinite().any()
 
