@@ -298,6 +298,8 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
     """Print power laws as a table, one law per row.
 
     Args:
+        laws: the power laws.
+        console: where the table is printed.
         samples: if set, a column with the number of parameters required for this EMC (samples) is
             added.
     """

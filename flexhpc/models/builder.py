@@ -50,6 +50,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
 
 
 def _build_without_reparameterization(model: Network, shape: Shape, classes: int) -> nn.Module:
+    """Build a network; if ``model.scaling`` changes the image size, its first layer resizes."""
     size = scaled_shape(model, shape)
     inner = build_family(resolve_size(model, shape, classes), size, classes)
     return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)

@@ -296,6 +296,7 @@ def _import_timm() -> Any:
     except Exception as error:  # a torchvision built for another torch raises various exceptions
         raise PointError(
             "model.family: this family needs timm and torchvision, which cannot be imported "
-            f"({one_line(error)}); install versions that match torch, or use linear, mlp or cnn"
+            f"({one_line(error)}); install versions that match torch, or use linear, mlp, cnn or a "
+            "custom model"
         ) from None
     return timm

@@ -107,9 +107,9 @@ def _probes_of_arm(history: History, arm: int) -> list[ProbeResult]:
 def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
     """Return the smallest n that the policy may propose for an arm.
 
-    This is the smallest n tried so far, halved ``halvings`` times, but at least 2. Only if every
-    probe failed and the smallest n tried so far is below 4, n = 1 is allowed, because a network
-    with batch normalisation cannot be trained on one sample.
+    This is the smallest n tried for this arm (if there is none: for any arm), halved ``halvings``
+    times, but at least 2, because a network with batch normalisation cannot be trained on one
+    sample. n = 1 is allowed if the smallest n tried is below 4 and every probe failed.
     """
     results = _probes_of_arm(history, arm) or history
     smallest = min(result.n for result in results)

@@ -28,7 +28,7 @@ from flexhpc.training.losses import cross_entropy
 
 _CHUNK = 256
 _TOLERANCE = 1e-6
-"""Lanczos' method has converged if both residuals are <= this value * max(|Ritz value|)."""
+"""Lanczos' method has converged if both residuals are <= ``this value * max(|Ritz value|)``."""
 _INVARIANCE = 1e-13
 
 

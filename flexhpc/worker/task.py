@@ -126,8 +126,8 @@ class TaskFile:
 def current_selection(run: RunFolder) -> dict[str, bool]:
     """Return ``TaskFile.selection`` of the last launch of a run.
 
-    Return an empty dict if the selection is None, or if ``TaskFile.owner`` does not run on
-    this machine.
+    Return an empty dict if the selection is None, or if ``TaskFile.owner`` is set and does
+    not run on this machine.
     """
     try:
         paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)

@@ -318,7 +318,7 @@ def test_command_and_report_show_comparisons(cli: Cli, profile: Path, tmp_path: 
     error = cli("compare", run, "--by", "nosuch", check=2).stderr
     assert "no point has this key" in error
     slopes = cli("compare", run, "--slopes", "--by", "seed").stdout
-    assert "three or more sizes" in slopes
+    assert "three or more network sizes" in slopes
 
 
 def test_points_are_paired_within_their_run(tmp_path: Path) -> None:

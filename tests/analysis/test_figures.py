@@ -76,7 +76,7 @@ def test_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
 
 
 def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
-    """``random`` is a value of both labels and merge; a point without extra values is plain."""
+    """``random`` is a value of both labels and merge; one point has no other swept values."""
     zipped = points_of(
         tmp_path,
         "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
@@ -95,7 +95,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
     assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
     sentence = summarize(statuses)[0]
     assert sentence.startswith("original: largest EMC at merge random, classes 2: ")
-    assert "smallest EMC at plain original: " in sentence
+    assert "smallest EMC at the point without other swept values: " in sentence
 
 
 def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> None:

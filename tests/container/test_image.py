@@ -67,7 +67,7 @@ def test_files_belong_to_the_user_of_the_container(
 def test_commands_run_with_a_read_only_root_file_system(site: BuildSite, image: Image) -> None:
     container = ["podman", "run", "--rm", "--read-only", "--network", "none", "--no-healthcheck"]
     doctor = site.run(*container, image.name, "doctor")
-    assert "without torchvision and timm, only linear, mlp and cnn" in doctor.stdout
+    assert "without torchvision and timm, only linear, mlp, cnn and custom" in doctor.stdout
     assert not [line for line in doctor.stdout.splitlines() if line.startswith("bad")]
     touch = ["--entrypoint", "touch", image.name, "/opt/flexhpc/x"]
     assert "Read-only file system" in site.run(*container, *touch, check=False).stderr

@@ -194,8 +194,7 @@ def test_broken_trainers_fail_only_their_points(folder: Path, cli: Cli, profile:
     result = cli("sweep", folder / "custom.yaml", "--profile", profile, check=1)
     assert_failures(cli, BROKEN.values(), done=3)
     assert len(result.stdout) + len(result.stderr) < 20_000
-    children = psutil.Process().children(recursive=True)
-    assert not [c for c in children if "flexhpc.custom.trainer" in " ".join(c.cmdline())]
+    wait_for(lambda: not trainer_processes(folder), "the end of the trainer processes")
 
 
 def trainer_processes(folder: Path) -> list[int]:

@@ -199,7 +199,7 @@ CREDIT = as_csv(credit_rows(), CREDIT_HEADER)
 WITHOUT_IDS = "\n".join(line.partition(",")[2] for line in CREDIT.split("\n"))
 DAMAGED = [
     ("covtype.data", covtype(lambda rows: rows[:, 1:]), "covtype has 54 features"),
-    ("covtype.data", covtype(lambda rows: np.c_[rows[:, :-1], rows[:, -1] + 1]), "must be 1 to 7"),
+    ("covtype.data", covtype(lambda rows: np.c_[rows[:, :-1], rows[:, -1] + 1]), "be from 1 to 7"),
     (
         "covtype.data",
         covtype(lambda rows: rows.astype(object) * np.array([*"x" * 54, 1])),

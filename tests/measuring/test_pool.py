@@ -157,7 +157,7 @@ def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     bound."""
     point = load_point(tmp_path, PLAIN, "model.norm=batch", "search.start=1")
     run = RunFolder(tmp_path)
-    with pytest.raises(PointError, match="use a larger search"):
+    with pytest.raises(PointError, match=r"increase search\.start"):
         measure(point, run, CPU, Callbacks())
     record = read_point_file(run.point_file(point.id))
     assert record.estimate is None

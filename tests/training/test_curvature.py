@@ -201,7 +201,7 @@ class OnceLayer(nn.Module):
 
 def test_a_missing_second_derivative_raises() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), OnceLayer(), nn.Tanh(), nn.Linear(4, 3))
-    with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*turn the"):
+    with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*set its"):
         hessian_ritz(model, *samples(), UNDIVIDED, 20, seed=0)
 
 
