@@ -15,7 +15,7 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 _MAX_VALUES, _MAX_POINTS = 12, 1000
-"""A comparison is suggested only up to these numbers of compared values and of points."""
+"""Maximum numbers of compared values and of points for which a comparison is suggested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,8 @@ def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) 
     The suggested comparison (:func:`suggested_comparison`) is omitted if it has no pairs.
 
     Args:
-        statuses: all points; specs: the YAML text of each frozen spec.
+        statuses: all points of one or several runs.
+        specs: frozen specs of the runs, as YAML texts.
     """
     requested = {c.model_dump_json(): c for text in specs for c in requested_comparisons(text)}
     if requested:
@@ -87,7 +88,7 @@ def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) 
 
 
 def requested_comparisons(spec: str) -> list[Compare]:
-    """Parse the ``compare`` section of a frozen spec, which is given as YAML text."""
+    """Return the entries of the section ``compare`` of a frozen spec, which is a YAML text."""
     lines = spec.splitlines()
     if not any(line.startswith("compare:") for line in lines):
         return []  # most specs have no such section, and parsing a long spec takes a second
@@ -99,8 +100,9 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
 
     Candidates are the swept keys with 2 to ``_MAX_VALUES`` values, except the seed and the keys
     that set the network size. If exactly one candidate is not a data key, this candidate is
-    compared, unless figures use it as the x axis. If all candidates are data keys, one of which is
-    ``data.labels``, this key is compared. For more than ``_MAX_POINTS`` points, return None.
+    compared, unless figures use it as the x axis. If all candidates are data keys and
+    ``data.labels`` is a candidate, ``data.labels`` is compared. For more than ``_MAX_POINTS``
+    points, return None.
     """
     if len(statuses) > _MAX_POINTS:
         return None

@@ -13,12 +13,12 @@ from flexhpc.store import Header
 from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
-"""Groups of identical inputs. Each entry stands for all groups with the same label counts: the
-number of samples of each label in a group, and the number of such groups."""
+"""Groups of identical inputs. Each entry is a pair that describes all groups with the same label
+counts: the number of samples of each label in one such group, and the number of such groups."""
 _MIN_CHANCE = 1e-3
 _LENGTH = 30
-"""Length of the Fourier transform, in standard deviations of the size of the drawn subset. The
-probability that the size lies outside this range is negligible."""
+"""Length of the discrete Fourier transform, as a multiple of the standard deviation of the subset
+size. Larger deviations of the subset size have a negligible probability."""
 
 
 def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
@@ -73,7 +73,7 @@ def conflict_chance_at_emc(header: Header, estimate: Estimate) -> float | None:
 
 
 def conflict_notes(statuses: Sequence[PointStatus]) -> list[str]:
-    """Describe, for each data set with label conflicts, how many of its samples can be fitted."""
+    """Return one text per data set with label conflicts: how many of its samples can be fitted."""
     by_data: dict[str, list[PointStatus]] = {}
     for status in statuses:
         if status.record and status.record.header.conflicts:

@@ -1,12 +1,12 @@
 """Comparisons that decide when a sweep ends: their verdicts, and the points to measure next.
 
-Points are measured in rounds: first the listed seeds to a coarse tolerance, then the same seeds to
-the tolerance of the spec, then more seeds. Comparisons are evaluated after each round. This is a
-group-sequential test: each round spends a part of the error rate in proportion to the information
-that it adds (alpha spending, Lan and DeMets 1983), and Holm's correction covers the comparisons of
-a round (Ye, Li, Liu and Yao 2013). A comparison is not evaluated again if it has a verdict, or if a
-verdict is predicted to need many more pairs than ``max_seeds`` seeds give. The next round measures
-only the points of the remaining comparisons.
+Points are measured in rounds: first with the seeds listed in the spec, to a coarse tolerance; then
+with the same seeds, to the tolerance of the spec; then with more seeds. Comparisons are evaluated
+after each round. This is a group-sequential test: each round spends a part of the error rate in
+proportion to the information that it adds (alpha spending, Lan and DeMets 1983), and Holm's
+correction covers the comparisons of a round (Ye, Li, Liu and Yao 2013). A comparison is not
+evaluated again if it has a verdict, or if a verdict is predicted to need many more pairs than
+``max_seeds`` seeds give. The next round measures only the points of the remaining comparisons.
 
 In each round, a point contributes the training runs that it had when its search first reached the
 precision that the round requires. Verdicts are therefore a pure function of the point files: they
@@ -43,8 +43,8 @@ _SEEDS_PER_ADDED_SEED = 3
 """From the third round on, a round adds one seed for every three seeds of the previous round, but
 at least one."""
 _MAX_PAIRS_FACTOR = 5.0
-"""A comparison is not evaluated again if a verdict is predicted to need more than this multiple of
-the pairs that the comparison has with ``max_seeds`` seeds."""
+"""A comparison is not evaluated again if the predicted number of pairs for a verdict is larger than
+this multiple of the number of pairs that ``max_seeds`` seeds give."""
 _SUM_STEP, _LARGEST_SUM = 0.01, 8.0
 
 EndedBy = Literal["decided", "max_seeds", "max_cost"]
@@ -79,16 +79,16 @@ def rounds_of(listed_seeds: int, max_seeds: int) -> list[Round]:
 
 
 @lru_cache(maxsize=1000)
-def significance_levels(error: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
+def significance_levels(error_rate: float, rounds: tuple[Round, ...]) -> tuple[float, ...]:
     """Return the significance level of a one-sided test after each round.
 
     Under the null hypothesis, the score of a test is a Brownian motion S at time t, where t is the
-    information after a round, as a fraction of the information after the last round. The levels
-    are chosen such that the probability that S first crosses its boundary after a certain round is
-    ``error`` times the fraction of the information that this round adds.
+    information after a round, as a fraction of the information after the last round. If a round
+    adds a fraction f of the information, S first crosses its boundary after this round with the
+    probability ``error_rate * f``. The significance levels follow from these boundaries.
 
     Args:
-        error: error rate of the test over all rounds.
+        error_rate: error rate of the test over all rounds.
         rounds: all rounds.
     """
     sums = np.arange(-_LARGEST_SUM, _LARGEST_SUM, _SUM_STEP)
@@ -102,7 +102,7 @@ def significance_levels(error: float, rounds: tuple[Round, ...]) -> tuple[float,
             density, math.sqrt(added) / _SUM_STEP, mode="constant", truncate=8
         )
         above = np.cumsum(density[::-1])[::-1]
-        boundary = float(np.interp(-error * added, -above, sums))
+        boundary = float(np.interp(-error_rate * added, -above, sums))
         density[sums >= boundary] = 0.0
         levels.append(float(ndtr(-boundary / math.sqrt(time))))
     return tuple(levels)
@@ -114,14 +114,17 @@ class Decision:
 
     Attributes:
         effects: the comparisons with their verdicts, each as it was after its last round.
-        next_points: points of the next round that are not measured to its precision yet.
-        later_points: points of the round after next that are not measured to its precision and not
-            in ``next_points``. They are needed unless the next round decides all comparisons.
-            Empty if ``max_cost`` is set.
+        next_points: points that the next round needs and that do not have the precision of this
+            round yet.
+        later_points: points that the round after next needs in addition to ``next_points`` and that
+            do not have the precision of that round yet. They are measured unless the next round
+            decides all comparisons. Empty if ``max_cost`` is set.
         next_is_precise: whether the next round requires the tolerance of the spec instead of the
             coarse tolerance.
-        ended_by: why no further round follows; None if another round follows.
-        rounds: number of completed rounds; max_rounds: maximum number of rounds.
+        ended_by: ``decided`` if no comparison remains; ``max_seeds`` or ``max_cost`` if this limit
+            prevents a further round; None if another round follows.
+        rounds: number of completed rounds.
+        max_rounds: maximum number of rounds.
         seeds: number of seeds of each point in the next round, or in the last round if no round
             follows.
         total: number of comparisons, including those whose points failed.
@@ -170,8 +173,8 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     """Evaluate comparisons after each completed round, and choose the points of the next round.
 
     Args:
-        statuses: points of a run, including optional points that were not started, so that
-            points with further seeds can be chosen.
+        statuses: points of a run, including optional points that were not started, because later
+            rounds need their seeds.
         compare: an entry of ``compare`` with the key ``decide``.
 
     Raises:
@@ -191,7 +194,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
             break
         evaluated = {e.key: e for e in design.effects(needed, round_)}
         current = [evaluated[key] for key in undecided if key in evaluated]
-        test_level = partial(_level_at, rounds=tuple(rounds), index=completed)
+        test_level = partial(_level_after_round, rounds=tuple(rounds), index=completed)
         with_ratio = sum(effect.pairs > effect.bounds for effect in current)
         without_ratio = len(undecided) + abandoned - with_ratio
         abandoned += len(undecided) - len(current)  # all points of a value or baseline failed
@@ -249,9 +252,9 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     )  # fmt: skip
 
 
-def _level_at(error: float, *, rounds: tuple[Round, ...], index: int) -> float:
-    """Return the significance level of a one-sided test after the round with this index."""
-    return significance_levels(error, rounds)[index]
+def _level_after_round(error_rate: float, *, rounds: tuple[Round, ...], index: int) -> float:
+    """Return the significance level of a one-sided test after the round ``rounds[index]``."""
+    return significance_levels(error_rate, rounds)[index]
 
 
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:
@@ -280,9 +283,11 @@ class _Design:
     """Points that the comparisons need in each round.
 
     Attributes:
-        comparisons: dict from the ``Effect.key`` of each comparison to the keys of its points at
-            the compared value. The points at the baseline have the same keys, except for the value.
-        listed: points that are not optional; listed_seeds: number of their different seeds.
+        comparisons: dict from the ``Effect.key`` of each comparison to the ``_PointKey`` of each of
+            its points that are not at the baseline. The corresponding points at the baseline have
+            the same keys, except for the value.
+        listed: points that are not optional.
+        listed_seeds: number of different seeds of the listed points.
         seeds: seeds of the listed points, followed by all other seeds in ascending order.
     """
 
@@ -316,7 +321,7 @@ class _Design:
     def needed_points(
         self, round_: Round, comparisons: Sequence[EffectKey]
     ) -> tuple[list[PointStatus], int]:
-        """Return the points that these comparisons need in a round.
+        """Return the points that a round needs for ``comparisons``.
 
         The first round needs all listed points, including those that belong to no comparison.
 
@@ -337,7 +342,7 @@ class _Design:
         return self.listed if round_.coarse else known, unstarted
 
     def unmeasured(self, points: Sequence[PointStatus], round_: Round) -> list[PointStatus]:
-        """Return the points that have neither failed nor reached the precision of a round."""
+        """Return the points that have not failed and do not have the precision of a round yet."""
         return [
             status
             for status in points
@@ -346,13 +351,13 @@ class _Design:
         ]
 
     def effects(self, points: Sequence[PointStatus], round_: Round) -> list[Effect]:
-        """Compare the points as they were when they reached the precision of a round."""
+        """Compare the points as they were when they first had the precision of ``round_``."""
         states = [self.cached_at_precision(status, coarse=round_.coarse) for status in points]
         measured = [state for state in states if state is not None]
         return effects_of(measured, self._compare, pairing=self._pairing)
 
     def is_started(self, round_: Round, previous: Round, points: Sequence[PointStatus]) -> bool:
-        """Return whether any training run of a round exists.
+        """Return whether any training run for ``round_`` is recorded in the point files.
 
         The predicted cost is compared with ``max_cost`` only before a round starts.
         """

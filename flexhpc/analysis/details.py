@@ -18,7 +18,8 @@ from flexhpc.store.status import PointStatus
 Details = dict[str, Any]
 """Data that the report page shows after a click on a point; see :func:`point_details`."""
 MAX_POINTS = 1_000
-"""Maximum number of points with details on the report page, so that browsers can still open it."""
+"""Maximum number of points with details on the report page; more details would make the page too
+large for browsers."""
 _MAX_LOSS_CURVES = 10_000
 """Maximum number of loss curves on a page; with more probes, all loss curves are omitted."""
 _CURVE_VALUES, _LOSS_VALUES = 40, 24
@@ -47,7 +48,8 @@ def point_details(status: PointStatus, *, include_losses: bool = True) -> Detail
     The training runs are in the order of their first probes.
 
     Args:
-        status: a point that has a record; include_losses: whether to include the loss curves.
+        status: a point that has a record.
+        include_losses: whether to include the loss curves.
     """
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
@@ -90,7 +92,7 @@ def _probe_values(probe: ProbeSummary, best_arm: int, *, include_losses: bool) -
 
 
 def _subsample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
-    """Return evenly spaced epochs, from the first to the last, and the loss at each of them."""
+    """Return two lists: evenly spaced epochs, from the first to the last, and their losses."""
     last = len(curve) - 1
     epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})
     if last < 0:

@@ -37,11 +37,12 @@ ERROR_RATE = 0.05
 """Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
 half on verdicts that they are the same."""
 _MIN_DIFFERENCE = 0.02
-"""Minimum difference from 1 at which the ratio of a single size counts as above or below 1."""
+"""A ratio counts as above or below 1 only if it differs from 1 by more than this value."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
 """Multiples of the budget B at which comparisons are repeated, by display name."""
 Verdict = str
-"""One of ``larger``, ``smaller``, ``the same within 10 %`` (or another margin), ``not decided``."""
+"""``larger``, ``smaller``, ``not decided`` or ``the same within 10 %``, where 10 % is the margin of
+the comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +50,21 @@ class Effect(MeanRatio):
     """Ratio of the EMC at one value of a key to the EMC at the baseline value of this key.
 
     Attributes:
-        by: compared key; value, baseline: its two values; within: values of the grouping keys.
+        by: compared key.
+        value, baseline: the two values of the compared key.
+        within: dict from each grouping key to its value.
         pairs: number of pairs.
         bounds: number of uninformative pairs, in which both EMCs are lower bounds, or both are
             upper bounds.
         unpaired: number of points at ``value`` without a counterpart at the baseline.
         distinct_sizes: whether all sizes have different numbers of parameters.
         margin: largest relative difference at which two EMCs count as the same.
-        verdict: verdict, with a family-wise error rate of 5 % or ``decide.error`` for all
-            comparisons together (Holm 1979).
+        verdict: verdict of the comparison. The family-wise error rate of all comparisons is 5 % or
+            ``decide.error`` (Holm 1979).
         at_this_budget: whether the verdict applies to this budget only, because at least one of
             the compared points is not known to be saturated.
-        at_smaller_budgets: the comparison at a quarter (``B/4``) and at half (``B/2``) of the
-            budget of every point, by name. Budgets at which all EMCs are unknown are omitted.
+        at_smaller_budgets: dict from ``B/4`` and ``B/2`` to the comparison at a quarter and at half
+            of the budget of every point. Budgets at which all EMCs are unknown are omitted.
         more_pairs: estimated number of additional pairs needed for a verdict; None if there is a
             verdict, or if no estimate is possible.
     """
@@ -98,10 +101,11 @@ class Effect(MeanRatio):
 
     @property
     def verdict_text(self) -> str:
-        """The verdict in words, with the reason or the additional pairs needed if not decided.
+        """The verdict in words.
 
-        The words "at this budget" are added if a point may be unsaturated. A verdict at a smaller
-        budget is added if it differs from the verdict at the full budget.
+        Without a verdict, the text states the reason or the number of additional pairs needed. With
+        a verdict, "at this budget" is added if any point is not known to be saturated, and a
+        verdict at a smaller budget is added if it differs.
         """
         if self.verdict != "not decided":
             others = [
@@ -131,7 +135,7 @@ class Effect(MeanRatio):
 
     @property
     def ratio_text(self) -> str:
-        """The ratio with its interval: ``1.52 [1.31, 1.77]``; if it is a bound: ``>= 1.3``."""
+        """The ratio with its interval: ``1.52 [1.31, 1.77]``; for a bound: ``>= 1.3``."""
         if self.low is None:
             return "" if self.high is None else f"<= {self.high:.3g}"
         if self.high is None:
@@ -157,19 +161,19 @@ class Effect(MeanRatio):
 
     @property
     def min_ratio(self) -> float:
-        """The smallest ratio of a single size; nan if the ratio of any size is a bound."""
+        """The smallest ratio at a network size; nan if the ratio at any size is a bound."""
         return float(np.min(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
     def max_ratio(self) -> float:
-        """The largest ratio of a single size; nan if the ratio of any size is a bound."""
+        """The largest ratio at a network size; nan if the ratio at any size is a bound."""
         return float(np.max(self.size_ratios)) if self.size_ratios else math.nan
 
     @property
     def sizes_text(self) -> str:
-        """The smallest and the largest ratio of a single size: ``1.31 to 1.77``.
+        """The smallest and the largest ratio at a network size: ``1.31 to 1.77``.
 
-        Empty for fewer than two sizes, or if the ratio of any size is a bound.
+        Empty for fewer than two sizes, or if the ratio at any size is a bound.
         """
         if len(self.size_ratios) < 2 or math.isnan(self.min_ratio):
             return ""
@@ -177,14 +181,14 @@ class Effect(MeanRatio):
 
     @property
     def reversal_text(self) -> str:
-        """The ratios at different sizes, if some ratios are below 1 and some are above 1.
+        """The ratios at different network sizes, if some ratios are below 1 and some are above 1.
 
-        Empty otherwise, and if the ratio of any size is a bound.
+        Empty otherwise, and if the ratio at any size is a bound.
         """
-        if not _on_both_sides(self.min_ratio, self.max_ratio):
+        if not _lie_on_both_sides_of_one(self.min_ratio, self.max_ratio):
             return ""
         first, last = self.size_ratios[0], self.size_ratios[-1]
-        if self.distinct_sizes and _on_both_sides(*sorted((first, last))):
+        if self.distinct_sizes and _lie_on_both_sides_of_one(*sorted((first, last))):
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
         return f"{self.sizes_text} depending on the size"
 
@@ -211,7 +215,7 @@ class Effect(MeanRatio):
         return {key: None if value != value else value for key, value in row.items()}
 
 
-def _on_both_sides(low: float, high: float) -> bool:
+def _lie_on_both_sides_of_one(low: float, high: float) -> bool:
     """Return whether ``low`` is clearly below 1 and ``high`` clearly above 1; False for nan."""
     return low < 1 - _MIN_DIFFERENCE and high > 1 + _MIN_DIFFERENCE
 
@@ -232,13 +236,13 @@ def effects_of(
         compare: the compared key, its baseline (by default the value of the first point) and the
             grouping keys (by default the swept data keys). EMCs are compared separately for each
             combination of values of the grouping keys.
-        factor: multiple of the budget of each point at which EMCs are compared.
+        factor: EMCs are compared at this multiple of the budget of each point.
         pairing: rule that pairs the points; by default derived from ``statuses``.
 
     Returns:
-        One effect for each combination of grouping values and each value except the baseline.
-        Empty unless points at the baseline and at another value were measured. Points whose EMC at
-        this budget is unknown are omitted.
+        One effect for each combination of grouping values and each value except the baseline. An
+        empty list unless points at the baseline and at another value were measured. Points whose
+        EMC at this multiple of their budget is unknown are omitted.
 
     Raises:
         InputError: no point has the compared key, the baseline or a key of ``within``; or
@@ -277,7 +281,7 @@ def effects_of(
 
 
 class _MeasuredPoint(NamedTuple):
-    """A point, the likelihood of its log EMC, shape (cells,), and its number of parameters."""
+    """A point, the likelihood of its log EMC with shape (cells,), and its number of parameters."""
 
     status: PointStatus
     likelihood: Floats
@@ -290,8 +294,8 @@ def _compare_pairs(
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
-        points: for each point at ``value``, by its pair key: a dict from values of the compared key
-            to the point and its counterparts.
+        points: for each pair key, a dict from the value of the compared key to the point. Each of
+            these dicts contains a point at ``value``.
         value, baseline: the two values to compare.
         margin: largest relative difference at which two EMCs count as the same.
     """
@@ -331,8 +335,8 @@ def _depends_on_budget(status: PointStatus) -> bool:
 GroupKey = tuple[tuple[str, str], ...]
 """Pairs (grouping key, value), one for each grouping key."""
 PairKey = tuple[GroupKey, str, str]
-"""Values that the points of a pair have in common: values of the grouping keys, values of the other
-varying keys (as JSON; called size, because these keys mostly set the size) and the seed."""
+"""Tuple (group, size, seed) of the values that the points of a pair have in common. The size is a
+JSON list of the values of all other varying keys, which mostly set the network size."""
 
 
 class Pairing:
@@ -360,7 +364,9 @@ class Pairing:
         self._within = grouping_keys(statuses, compare)
         for key in self._within:
             if key == compare.by:
-                raise InputError(f"{key}: the compared key cannot be in within; remove it")
+                raise InputError(
+                    f"{key}: the compared key cannot be in within; remove it from within"
+                )
             if all(s.point.value_text(key) is None for s in statuses):
                 raise InputError(f"{key}: no point has this key; swept keys: {', '.join(swept)}")
         others = [key for key in swept if key not in (compare.by, *self._within)]
@@ -387,12 +393,12 @@ class Pairing:
         return self._value[id(status.point)]
 
     def effect_key(self, value: str, group: GroupKey) -> tuple[str, ...]:
-        """Return the key (``Effect.key``) for comparing a value with the baseline in a group."""
+        """Return the key (``Effect.key``) for comparing ``value`` with the baseline in a group."""
         names = self.names[value], self.names[self.baseline]
         return self._by, *names, str(self.margin), *chain(*group)
 
     def pair_key(self, status: PointStatus) -> PairKey:
-        """Return the values that a point has in common with its counterparts."""
+        """Return the values that a point has in common with the other points of its pair."""
         group = tuple((key, status.point.value_text(key) or "") for key in self._within)
         size = [texts[id(status.point)] for key, texts in self._texts.items() if key != "seed"]
         return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
@@ -422,7 +428,7 @@ def _float_or_none(text: str) -> float | None:
 
 
 def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
-    """Return the keys to group by: ``within``, or by default the swept data keys."""
+    """Return the keys to group by: ``within``, or by default the swept data keys except ``by``."""
     if compare.within is not None:
         return list(compare.within)
     keys = swept_keys(statuses)
@@ -430,70 +436,70 @@ def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str
 
 
 def with_verdicts(
-    effects: Sequence[Effect], error: float = ERROR_RATE,
-    test_level: Callable[[float], float] = lambda error: error, without_ratio: int = 0,
+    effects: Sequence[Effect], error_rate: float = ERROR_RATE,
+    test_level: Callable[[float], float] = lambda error_rate: error_rate, without_ratio: int = 0,
 ) -> list[Effect]:  # fmt: skip
     """Return the comparisons with verdicts, corrected for multiple comparisons (Holm 1979).
 
     Args:
         effects: the comparisons.
-        error: maximum probability that at least one verdict is wrong. Half of it is spent on
+        error_rate: maximum probability that at least one verdict is wrong. Half of it is spent on
             verdicts that two EMCs differ, half on verdicts that they are the same.
         test_level: function that takes the error rate of a one-sided test and returns its
-            significance level in this evaluation. The two differ if the comparisons are
-            evaluated several times.
-        without_ratio: number of further comparisons, which have no ratio but are included in the
-            correction.
+            significance level in this evaluation. The level is lower than the error rate if the
+            comparisons are evaluated several times.
+        without_ratio: number of comparisons without a ratio that the correction includes.
     """
     testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
-    tails = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
+    p_values = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
     tests = len(testable) + without_ratio
-    differ = _holm(tails, error / 4, test_level, tests)
-    same = _holm([1 - effects[i].chance_same for i in testable], error / 2, test_level, tests)
+    differ = _holm_rejections(p_values, error_rate / 4, test_level, tests)
+    p_values = [1 - effects[i].chance_same for i in testable]
+    same = _holm_rejections(p_values, error_rate / 2, test_level, tests)
     verdicts = dict.fromkeys(range(len(effects)), "not decided")
     for i, differs, is_same in zip(testable, differ, same, strict=True):
         if is_same:
             verdicts[i] = effects[i].same_text
         elif differs:
             verdicts[i] = "larger" if effects[i].chance_larger > 0.5 else "smaller"
-    error_per_test = error / max(1, tests)
-    levels = test_level(error_per_test / 4), test_level(error_per_test / 2)
+    rate_per_test = error_rate / max(1, tests)
+    levels = test_level(rate_per_test / 4), test_level(rate_per_test / 2)
     result = []
     for effect, verdict in zip(effects, verdicts.values(), strict=True):
-        more_pairs = _more_pairs(effect, *levels) if verdict == "not decided" else None
+        more_pairs = _estimate_more_pairs(effect, *levels) if verdict == "not decided" else None
         result.append(replace(effect, verdict=verdict, more_pairs=more_pairs))
     return result
 
 
-def _holm(
-    tails: Sequence[float], error: float, test_level: Callable[[float], float], tests: int
+def _holm_rejections(
+    p_values: Sequence[float], error_rate: float, test_level: Callable[[float], float], tests: int
 ) -> list[bool]:
     """Return for each hypothesis whether it is rejected at a family-wise error rate (Holm 1979).
 
     Args:
-        tails: one-sided p-value of each hypothesis.
-        error: family-wise error rate.
+        p_values: one-sided p-value of each hypothesis that can be tested.
+        error_rate: family-wise error rate.
         test_level: function that takes the error rate of a test and returns its significance level.
-        tests: number of hypotheses, including those of comparisons without a ratio.
+        tests: number of all hypotheses, including those of comparisons without a ratio.
     """
-    order = np.argsort(tails, kind="stable")
-    rejected = [False] * len(tails)
+    order = np.argsort(p_values, kind="stable")
+    rejected = [False] * len(p_values)
     for rank, index in enumerate(order):
-        if tails[index] > test_level(error / (tests - rank)):
+        if p_values[index] > test_level(error_rate / (tests - rank)):
             break
         rejected[index] = True
     return rejected
 
 
-def _more_pairs(effect: Effect, differ_level: float, same_level: float) -> int | None:
-    """Estimate how many more pairs a verdict needs; None if this is unknown.
+def _estimate_more_pairs(effect: Effect, differ_level: float, same_level: float) -> int | None:
+    """Estimate how many more pairs a verdict needs; return None if this is unknown.
 
     The estimate assumes that the width of intervals is proportional to 1 / sqrt(pairs).
 
     Args:
         effect: the comparison.
-        differ_level, same_level: significance levels of the tests that two EMCs differ, and that
-            they are the same.
+        differ_level: significance level of the test that two EMCs differ.
+        same_level: significance level of the test that two EMCs are the same.
     """
     pairs = effect.pairs - effect.bounds
     if effect.low is None or effect.high is None or not pairs:

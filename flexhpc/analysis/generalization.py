@@ -28,8 +28,7 @@ MIN_PAIRS = 4
 Bound = Literal["none", "lower", "upper", "unknown"]
 _NUMERATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
 _DENOMINATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Kind of bound that a ratio is, by the side on which its numerator, or its denominator, is
-censored."""
+"""For each side on which the numerator or the denominator is censored: which bound the ratio is."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -39,13 +38,15 @@ class Pair:
     """One model, measured with original and with random labels.
 
     Attributes:
-        name: swept values of the model as text; family: its model family; params: its number of
-            parameters.
-        emc_original, emc_random: EMC with original and with random labels (samples).
+        name: swept values of the model as text.
+        family: model family.
+        params: number of parameters.
+        emc_original: EMC with original labels (samples).
+        emc_random: EMC with random labels (samples).
         bound: ``none`` if no EMC is censored; ``lower`` or ``upper`` if ``log_ratio`` is a lower or
             an upper bound; ``unknown`` if the true log ratio may be smaller or larger.
-        test_accuracy, gap: test accuracy, and train minus test accuracy, of the training run that
-            interpolated the original labels.
+        test_accuracy: test accuracy of the training run that interpolated the original labels.
+        gap: train accuracy minus test accuracy of the same training run.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Pair:
 
     @property
     def log_ratio(self) -> float:
-        """The predictor: natural logarithm of EMC with original labels / EMC with random labels."""
+        """Natural logarithm of (EMC with original labels / EMC with random labels)."""
         return math.log(max(self.emc_original, 1) / max(self.emc_random, 1))
 
 
@@ -68,8 +69,9 @@ class Correlation:
     """A correlation with its bootstrap interval, at level ``LEVEL``.
 
     Attributes:
-        name: correlation coefficient, such as ``Pearson``; value: its value; lower, upper: its
-            bootstrap interval.
+        name: correlation coefficient, such as ``Pearson``.
+        value: value of the coefficient.
+        lower, upper: ends of the bootstrap interval.
         jackknife_min, jackknife_max: smallest and largest correlation with one model removed, which
             show whether a single model causes the correlation. None if there are only
             ``MIN_PAIRS`` models, or if the correlation is undefined without one of the models.
@@ -91,10 +93,10 @@ class Correlation:
 
 
 def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
-    """Pair the point with original labels and the point with random labels of each model.
+    """Return one pair for each model that was measured with original and with random labels.
 
-    A pair is omitted if the training run for evaluation did not interpolate the original labels.
-    The pairs of all seeds of a model are averaged, because seeds are not independent models.
+    A seed is omitted if its training run for evaluation did not interpolate the original labels.
+    The pairs of the seeds of a model are averaged, because seeds are not independent models.
     """
     by_labels: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
@@ -111,27 +113,27 @@ def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
             pair = _make_pair(points["original"], points["random"])
             if math.isfinite(pair.gap):
                 models.setdefault(json.dumps(model, sort_keys=True), []).append(pair)
-    return [_mean_pair(seeds) for seeds in models.values()]
+    return [_average_over_seeds(pairs) for pairs in models.values()]
 
 
-def _mean_pair(seeds: Sequence[Pair]) -> Pair:
-    """Average pairs over seeds: geometric means of EMCs, arithmetic means of accuracy and gap."""
+def _average_over_seeds(pairs: Sequence[Pair]) -> Pair:
+    """Return geometric means of the EMCs, and arithmetic means of test accuracy and gap."""
 
-    def geometric_mean(samples: Sequence[int]) -> int:
-        return round(math.exp(np.log(np.maximum(samples, 1)).mean()))
+    def geometric_mean(emcs: Sequence[int]) -> int:
+        return round(math.exp(np.log(np.maximum(emcs, 1)).mean()))
 
     return replace(
-        seeds[0],
-        emc_original=geometric_mean([pair.emc_original for pair in seeds]),
-        emc_random=geometric_mean([pair.emc_random for pair in seeds]),
-        bound=_joint_bound(*(pair.bound for pair in seeds)),
-        test_accuracy=fmean(pair.test_accuracy for pair in seeds),
-        gap=fmean(pair.gap for pair in seeds),
+        pairs[0],
+        emc_original=geometric_mean([pair.emc_original for pair in pairs]),
+        emc_random=geometric_mean([pair.emc_random for pair in pairs]),
+        bound=_joint_bound(*(pair.bound for pair in pairs)),
+        test_accuracy=fmean(pair.test_accuracy for pair in pairs),
+        gap=fmean(pair.gap for pair in pairs),
     )
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
-    """Return the evaluation of a point; None if there is none or training did not interpolate."""
+    """Return the evaluation of a point if its training run interpolated; otherwise None."""
     evaluation = status.record.evaluation if status.record else None
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
@@ -159,7 +161,7 @@ def _make_pair(original: PointStatus, random: PointStatus) -> Pair:
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
-    """Return the kind of bound that a ratio or a mean is, given the kinds of its terms."""
+    """Return the kind that all ``bounds`` other than ``none`` have; ``unknown`` if they differ."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
@@ -170,20 +172,20 @@ def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:
-    """Correlate ``log_ratio`` with an outcome across models.
+    """Correlate :attr:`Pair.log_ratio` with an outcome across models.
 
     Computes Pearson's r, Spearman's rho, Kendall's tau and the partial Pearson correlation given
-    the log number of parameters, which correlates the residuals of linear regressions of both
-    variables on it. Each correlation has a percentile bootstrap interval over models and a
-    jackknife range.
+    the log number of parameters. The partial correlation is the correlation of the residuals after
+    both variables were regressed linearly on the log number of parameters. Each correlation has a
+    percentile bootstrap interval over models and a jackknife range.
 
     Args:
         model_pairs: one pair per model; pairs with a censored EMC are ignored.
         outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
-        The correlations that are defined. Empty for fewer than ``MIN_PAIRS`` uncensored pairs, or
-        if ``log_ratio`` or the outcome does not vary.
+        The correlations that are defined. An empty list for fewer than ``MIN_PAIRS`` uncensored
+        pairs, or if ``log_ratio`` or the outcome does not vary.
     """
     exact_pairs = uncensored_pairs(model_pairs)
     if len(exact_pairs) < MIN_PAIRS:
@@ -230,7 +232,10 @@ def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 
 def interpolation_text(statuses: Sequence[PointStatus]) -> str:
-    """Describe how many of the training runs for evaluation interpolated; empty if none exist."""
+    """Return a text that states how many training runs for evaluation reached train accuracy 1.
+
+    The text is empty if no point was evaluated.
+    """
     evaluations = {
         (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
         for status in statuses

@@ -46,7 +46,7 @@ class StoredBits:
     high: float | None
 
     def divided_by(self, size: int) -> StoredBits:
-        """Divide the values by a size, such as the number of parameters."""
+        """Return the values divided by ``size``, such as the number of parameters."""
         low, high = (None if end is None else end / size for end in (self.low, self.high))
         return StoredBits(mean=self.mean / size, low=low, high=high)
 
@@ -56,18 +56,20 @@ def max_label_information(history: History, classes: int) -> StoredBits | None:
 
     The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The information at n is n
     times the mean number of bits per sample over all probes within a factor of ``_MAX_RATIO`` of n.
-    Probes are averaged because the maximum over single probes would be biased upwards, and over a
-    range of n because searches seldom probe an n twice.
+    Probes are averaged because the maximum over single probes would be biased upwards. The average
+    includes probes of similar n because a search seldom probes the same n twice.
 
     Args:
         history: finished probes, in any order; probes rejected by a convergence gate are ignored.
         classes: number of classes, at least 2.
 
     Returns:
-        None if no probe has finished or all were rejected.
+        The maximum; None if no probe has finished or all were rejected.
     """
     probes = accepted_probes(history)
-    return _max_bits([(p.n, label_information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
+    return _max_stored_bits(
+        [(p.n, label_information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes]
+    )
 
 
 def max_token_information(
@@ -82,10 +84,11 @@ def max_token_information(
 
     Args:
         probes: finished probes, with the loss per token (nats).
-        length: tokens per sequence; vocabulary: number of different tokens, V.
+        length: number of tokens per sequence.
+        vocabulary: number of different tokens, V.
 
     Returns:
-        None if no probe has finished with a finite loss.
+        The maximum; None if no probe has finished with a finite loss.
     """
     bits = math.log2(vocabulary)
     stored = [
@@ -93,18 +96,18 @@ def max_token_information(
         for p in probes
         if math.isfinite(p.loss)
     ]
-    return _max_bits(stored)
+    return _max_stored_bits(stored)
 
 
-def _max_bits(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
-    """Return the maximum over n of the stored bits, averaged over probes of similar n.
+def _max_stored_bits(n_and_bits: Sequence[tuple[int, float]]) -> StoredBits | None:
+    """Average the stored bits over probes of similar n, and return the maximum over n.
 
     Args:
-        stored: n of each probe, and the bits that its network stores.
+        n_and_bits: for each probe, n and the number of bits that the network stores.
     """
-    if not stored:
+    if not n_and_bits:
         return None
-    n, bits = np.array(stored, dtype=np.float64).T
+    n, bits = np.array(n_and_bits, dtype=np.float64).T
     near = np.abs(np.log(n[:, None] / n)) <= math.log(_MAX_RATIO) + 1e-12
     means = n * (near @ (bits / n)) / near.sum(axis=1)
     best = int(means.argmax())

@@ -28,17 +28,19 @@ _PRIOR_LOW, _PRIOR_HIGH = math.log(1 / 4), math.log(1.5)
 """Range of n in which training runs can bound the EMC: lower limit of log n, and upper limit of
 log(n / number of available samples)."""
 _OPEN_THRESHOLD = 0.2
-"""A likelihood is open at an end of its grid if it exceeds this fraction of its maximum there."""
+"""A likelihood is open at an end of its grid if its value at this end exceeds this fraction of its
+maximum."""
 _UNKNOWN_THRESHOLD = 0.005
-"""The ratio of two EMCs is unknown if the product of their likelihoods exceeds this value at
-either end of the grid."""
+"""The ratio of two EMCs is unknown if the product of their likelihoods exceeds this value at the
+lower or at the upper end of the grid."""
 QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Probabilities of the quantiles: lower end of an interval, median and upper end."""
+"""Probabilities of three quantiles: the lower end of an interval, the median and the upper end."""
 SAME_MARGIN = 0.1
 """Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
-"""Standard deviation of the log ratio between seeds: grid, and scale of its half-normal prior."""
+"""Standard deviation between seeds of the log ratio: grid of values, and scale of the half-normal
+prior."""
 _DRAWS = 20_000
 
 
@@ -63,7 +65,7 @@ def likelihood_of(status: PointStatus) -> Floats:
 def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     """Return the likelihood of log EMC at ``factor`` times the budget; see :func:`likelihood_of`.
 
-    None if the EMC at this budget is unknown; see :mod:`flexhpc.search.budget_curve`.
+    Return None if the EMC at this budget is unknown; see :mod:`flexhpc.search.budget_curve`.
     """
     if factor == 1:
         return likelihood_of(status)
@@ -78,19 +80,19 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     return _likelihood_from_draws(thresholds, draws.weight, n_limit)
 
 
-def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> Floats:
-    """Compute the likelihood of log EMC from weighted draws of the EMC from its posterior.
+def _likelihood_from_draws(emcs: Floats, weights: Floats, n_limit: int) -> Floats:
+    """Compute the likelihood of log EMC from weighted posterior draws of the EMC.
 
     Args:
-        thresholds: draws of the EMC (samples), (draws,).
-        weight: weight of each draw, (draws,).
+        emcs: posterior draws of the EMC (samples), (draws,).
+        weights: weight of each draw, (draws,).
         n_limit: largest available n (samples).
     """
-    log_thresholds = np.log(np.maximum(thresholds, math.exp(LOG_EMC[0])))
-    cell = np.clip((log_thresholds - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
+    log_emcs = np.log(np.maximum(emcs, math.exp(LOG_EMC[0])))
+    cell = np.clip((log_emcs - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
-    density = np.bincount(left, weight * (1 - part), len(LOG_EMC))
-    density += np.bincount(left + 1, weight * part, len(LOG_EMC))
+    density = np.bincount(left, weights * (1 - part), len(LOG_EMC))
+    density += np.bincount(left + 1, weights * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
     density = np.asarray(density / density.max())
     high = math.log(n_limit) + _PRIOR_HIGH
@@ -106,15 +108,18 @@ def _likelihood_from_draws(thresholds: Floats, weight: Floats, n_limit: int) -> 
 
 
 def open_ends(likelihood: Floats) -> tuple[bool, bool]:
-    """Return whether a likelihood does not decrease to 0 at its lower end, and at its upper end."""
+    """Return two booleans: whether a likelihood is open at its lower end, and at its upper end.
+
+    A likelihood is open at an end if it does not decrease to 0 there.
+    """
     return bool(likelihood[0] > _OPEN_THRESHOLD), bool(likelihood[-1] > _OPEN_THRESHOLD)
 
 
 def ratio_likelihood(numerator: Floats, denominator: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
-    None if both likelihoods are (nearly) open at the same end, because the ratio of the EMCs can
-    then have any value.
+    Return None if both likelihoods are (nearly) open at the same end, because the ratio of the EMCs
+    can then have any value.
 
     Args:
         numerator, denominator: likelihoods of log EMC on ``LOG_EMC``, (cells,).
@@ -148,16 +153,16 @@ def convolve_with_normal(likelihoods: Floats, deviation: float) -> Floats:
 
 
 def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
-    """Stack likelihoods into an array (likelihoods, cells); values below 1e-6 become 1e-6.
+    """Stack likelihoods into an array of shape (likelihoods, cells), with all values at least 1e-6.
 
-    This lower limit accounts for the uncertainty of the tails of a likelihood.
+    The lower limit is used because the tails of a likelihood are uncertain.
     """
     return np.maximum(np.array(likelihoods), 1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanRatio:
-    """Geometric mean of the ratio of two EMCs over the measured network sizes.
+    """Geometric mean, over the measured network sizes, of the ratio of two EMCs.
 
     Attributes:
         ratio: posterior median of the mean; nan if an end of its interval is open.
@@ -165,10 +170,10 @@ class MeanRatio:
         chance_larger: probability that the mean is above 1.
         chance_same: probability that the mean differs from 1 by at most the margin; 0 if an end of
             the interval is open.
-        scatter: posterior mean of the standard deviation of the log ratio between seeds, in
-            addition to the uncertainty of each EMC.
-        size_ratios: posterior median of the ratio of each size, in the order of the sizes; nan for
-            a ratio that is a bound.
+        scatter: posterior mean of the standard deviation between seeds of the log ratio. It does
+            not include the uncertainty of each EMC.
+        size_ratios: posterior median of the ratio at each network size, in the order of the sizes;
+            nan if this ratio is a bound.
     """
 
     ratio: float = math.nan
@@ -183,11 +188,11 @@ class MeanRatio:
 def mean_ratio(
     likelihoods_by_size: Sequence[Sequence[Floats]], margin: float = SAME_MARGIN
 ) -> MeanRatio:
-    """Estimate the geometric mean of the ratio of two EMCs over network sizes and seeds.
+    """Estimate the geometric mean, over network sizes and seeds, of the ratio of two EMCs.
 
-    Sizes are a fixed effect, so differences between the ratios of sizes do not widen the interval;
-    seeds are a random effect. If all ratios of a size are bounds, a bound is drawn for this size
-    instead of a ratio, so that the mean is a bound as well.
+    Seeds are a random effect. Sizes are a fixed effect, so differences between the ratios at
+    different sizes do not widen the interval. If all ratios at a size are bounds, a bound is drawn
+    for this size instead of a ratio, so that the mean is a bound as well.
 
     Args:
         likelihoods_by_size: for each size and seed, the likelihood of the log ratio on
@@ -230,9 +235,9 @@ def mean_ratio(
 
 
 def _probability(count: int) -> float:
-    """Estimate the probability of an event from the number of draws in which it occurs.
+    """Estimate the probability of an event that occurs in ``count`` of the ``_DRAWS`` draws.
 
-    The result is never exactly 0 or 1.
+    The estimate is never exactly 0 or 1.
     """
     return (count + 0.5) / (_DRAWS + 1)
 
@@ -240,16 +245,16 @@ def _probability(count: int) -> float:
 def _draw_log_ratios(
     likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Floats
 ) -> Floats:
-    """Draw the log ratio of each size from its posterior.
+    """Draw from the posterior of the log ratio at each network size.
 
     Args:
         likelihoods: likelihood of the log ratio for each value of ``_SCATTERS`` and each size,
             (scatters, sizes, cells).
-        ends: for each size, :func:`open_ends` of its likelihood.
+        ends: result of :func:`open_ends` for the likelihood of each size.
         weights: posterior probability of each value of ``_SCATTERS``, (scatters,).
 
     Returns:
-        Draws of shape (sizes, draws).
+        Log ratios of shape (sizes, draws).
     """
     random = np.random.default_rng(0)
     counts = random.multinomial(_DRAWS, weights)
@@ -264,20 +269,21 @@ def _draw_log_ratios(
     return np.asarray(drawn + random.uniform(-STEP / 2, STEP / 2, drawn.shape))
 
 
-def _cell_chances(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
-    """Return the probability that the log ratio of a size is in each cell of ``LOG_RATIO``.
+def _cell_chances(likelihood: Floats, is_open: tuple[bool, bool]) -> Floats:
+    """Return, for each cell of ``LOG_RATIO``, the probability that it contains the log ratio.
 
-    If the likelihood is open at one end, return the probability that the bound of the log ratio is
-    in each cell. This probability is proportional to the slope of the likelihood towards this end.
+    If the likelihood is open at one end, the log ratio is only known to be above or below a bound.
+    Then return the probability that a cell contains this bound. The probability is proportional to
+    the slope of the likelihood towards the open end.
 
     Args:
-        likelihood: likelihood of the log ratio, (cells,).
-        end: :func:`open_ends` of the likelihood.
+        likelihood: likelihood of the log ratio at one network size, (cells,).
+        is_open: result of :func:`open_ends` for the likelihood.
 
     Returns:
         The probabilities, (cells,).
     """
-    open_below, open_above = end
+    open_below, open_above = is_open
     if open_above and not open_below:
         likelihood = np.maximum(np.diff(likelihood, prepend=0.0), 0.0)
     elif open_below and not open_above:

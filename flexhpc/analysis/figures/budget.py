@@ -1,6 +1,7 @@
 """Figure of EMC against the training budget.
 
-EMCs at other budgets are estimated from the times at which training runs fitted their samples.
+EMCs at budgets other than the budget of a point are estimated from the times at which training runs
+fitted their samples.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         statuses: all points.
 
     Returns:
-        None if the EMC at other budgets is unknown for all points, if the points have budgets in
-        different units, or if there are more than 200 points.
+        The Vega-Lite spec. None if no point has an EMC at a budget other than its own, if more than
+        200 points have one, or if the points have budgets in different units.
     """
     known = [s for s in statuses if s.estimate and s.estimate.doubling]
     units = {s.point.training.budget[0] for s in known if s.point.training.budget}
@@ -111,7 +112,7 @@ def _line_label(status: PointStatus, layout: Layout) -> str:
 def _line_data(
     key: tuple[str, str, str, int], points: Sequence[PointStatus]
 ) -> list[dict[str, Any]]:
-    """Return one row for each budget of a line.
+    """Return one row for each budget at which the EMCs of all points of a line are known.
 
     A row contains the medians over seeds of the EMC and of both ends of its interval.
 

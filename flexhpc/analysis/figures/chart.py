@@ -64,11 +64,15 @@ def chart(
     layers: Sequence[Spec], *, width: int, height: int,
     data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (),
 ) -> Spec:  # fmt: skip
-    """Return a chart of superimposed layers, which is repeated for each facet with shared axes.
+    """Return the Vega-Lite spec of a chart of superimposed layers.
+
+    The chart is repeated for each facet, with shared axes.
 
     Args:
-        layers: layers of the chart; width, height: size of each facet (pixels).
-        data: data of all layers that do not specify their own data.
+        layers: Vega-Lite specs of the layers.
+        width: width of each facet (pixels).
+        height: height of each facet (pixels).
+        data: data rows for all layers that do not specify their own data.
         facets: values of the field ``facet`` of the data, in the order of display. The chart has
             facets only if there are at least two values.
     """
@@ -123,7 +127,10 @@ def tooltip(*fields: str) -> list[Spec]:
 
 
 def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
-    """Return a layer of a chart that shows the data for which the expression ``where`` is true."""
+    """Return a chart layer that shows the data rows for which the expression ``where`` is true.
+
+    An empty ``where`` selects all rows.
+    """
     return {
         "transform": [{"filter": where}] if where else [], "mark": mark, "encoding": encoding,
     }  # fmt: skip
@@ -151,7 +158,7 @@ class Chart:
         """Write the chart to a file.
 
         Args:
-            path: path of the file, which ends in ``.svg``, ``.png`` or ``.pdf``.
+            path: path that ends in ``.svg``, ``.png`` or ``.pdf``, which sets the file format.
 
         Raises:
             ValueError: the path has another extension.
@@ -187,7 +194,8 @@ class ReportFigure:
     """A figure of the report.
 
     Attributes:
-        name: file name without its extension; title, caption: text on the page.
+        name: file name without its extension.
+        title, caption: texts on the report page.
         draw: function that takes all points and returns a Vega-Lite spec, or None if there is
             nothing to show.
     """
@@ -228,7 +236,8 @@ def log_domain(values: Iterable[float], *, label_space: float = 0.0) -> list[flo
 
     Args:
         values: values to show; those that are not positive or not finite are ignored.
-        label_space: space for labels at the upper end, as a fraction of the length of the axis.
+        label_space: additional space for labels at the upper end, as a fraction of the length of
+            the axis without this space.
     """
     shown = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
@@ -254,7 +263,7 @@ def spread_labels(
     """Move labels on a logarithmic axis apart until they do not overlap.
 
     Args:
-        values: dict from the name of each label to the value that it belongs to.
+        values: dict from the name of each label to the value that the label belongs to.
         domain: both ends of the axis.
         height: height of the axis (pixels).
 

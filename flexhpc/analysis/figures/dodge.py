@@ -16,10 +16,10 @@ _SAME_POSITION = 12.0
 
 
 class Dodge:
-    """Horizontal offsets with which curves and their seeds are drawn side by side at each x.
+    """Horizontal offsets that draw the points of all curves and seeds side by side at each x.
 
     Args:
-        rows: points with ``id``, ``facet``, ``series`` and ``x``.
+        rows: one dict per point, with the keys ``id``, ``facet``, ``series`` and ``x``.
         series: names of all curves, from left to right.
         domain: both ends of the x axis.
         width: width of the axis (pixels).
@@ -38,7 +38,7 @@ class Dodge:
     ) -> None:  # fmt: skip
         self._logarithmic, self._series = logarithmic, list(series)
         pixel = (self._to_axis(domain[1]) - self._to_axis(domain[0])) / width
-        self._positions = self._cluster_positions(
+        self._positions = self._group_close_values(
             {row["x"] for row in rows}, _SAME_POSITION * pixel
         )
         curves: dict[tuple[str, float, str], list[int]] = {}
@@ -57,16 +57,22 @@ class Dodge:
         self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
 
     def x(self, x: float, series: str, offset: float = 0.0) -> float:
-        """Return the x at which to draw a point, ``offset`` steps from the centre of its curve."""
+        """Return the position at which to draw a point.
+
+        Args:
+            x: data value of the point.
+            series: name of the curve.
+            offset: distance (steps) from the centre of the points of this curve at ``x``.
+        """
         middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
         return self._shift(x, middle + offset)
 
     def left_end(self, x: float) -> float:
-        """Return the x one step to the left of the leftmost point drawn for ``x``."""
+        """Return the position one step to the left of all points with the value ``x``."""
         return self._shift(x, -self._half_width - 1)
 
     def right_end(self, x: float) -> float:
-        """Return the x of the rightmost point drawn for ``x``."""
+        """Return the position of the rightmost point with the value ``x``."""
         return self._shift(x, self._half_width)
 
     @property
@@ -75,25 +81,25 @@ class Dodge:
         return (len(self._series) * self._per_curve - 1) / 2
 
     def _shift(self, x: float, steps: float) -> float:
-        """Return the x that is this number of steps to the right of the position of ``x``."""
+        """Return the position ``steps`` steps to the right of where the value ``x`` is drawn."""
         if not self.step:
             return x
         position = self._positions.get(x, self._to_axis(x)) + steps * self.step
         return math.exp(position) if self._logarithmic else position
 
     def _to_axis(self, x: float) -> float:
-        """Convert x to the units of the axis: its logarithm if the axis is logarithmic."""
+        """Return ``x`` in units of the axis: log(x) if the axis is logarithmic, otherwise x."""
         return math.log(x) if self._logarithmic else x
 
-    def _cluster_positions(self, values: Iterable[float], distance: float) -> dict[float, float]:
-        """Group x values into clusters that are narrower than ``distance``.
+    def _group_close_values(self, values: Iterable[float], max_width: float) -> dict[float, float]:
+        """Group x values into clusters that are narrower than ``max_width`` (units of the axis).
 
         Returns:
-            The position of each value, in units of the axis: the mean of its cluster.
+            A dict from each value to its position: the mean of its cluster, in units of the axis.
         """
         clusters: list[list[float]] = []
         for value in sorted(values):
-            if clusters and self._to_axis(value) - self._to_axis(clusters[-1][0]) < distance:
+            if clusters and self._to_axis(value) - self._to_axis(clusters[-1][0]) < max_width:
                 clusters[-1].append(value)
             else:
                 clusters.append([value])

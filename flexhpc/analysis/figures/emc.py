@@ -1,4 +1,4 @@
-"""Figures of EMC, against the number of parameters or a numeric key, or with named rows."""
+"""Figures of EMC: against the number of parameters, against a numeric key, or in named rows."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ Row = dict[str, Any]
 
 
 def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) -> Spec | None:
-    """Plot EMC with intervals, and bounds as arrows; return None if no point has an estimate.
+    """Plot EMC with intervals, and bounds as arrows; return None if there is no point to plot.
 
     Args:
-        statuses: all points.
-        per_parameter: whether to plot EMC divided by the number of parameters; points without
+        statuses: all points; those without an estimate are omitted.
+        per_parameter: whether to plot EMC divided by the number of parameters; points with 0
             parameters are then omitted.
     """
     measured = [
@@ -104,14 +104,14 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_paramet
     }
 
 
-def _plotted_value(samples: float, divisor: int) -> float:
-    return max(samples, VALUE_FOR_ZERO) / divisor
+def _plotted_value(emc: float, divisor: int) -> float:
+    return max(emc, VALUE_FOR_ZERO) / divisor
 
 
 def _plot_curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
-    """Plot EMCs, and curves of their medians over seeds, against parameters or a numeric key."""
+    """Plot EMCs and their medians over seeds against the number of parameters or a numeric key."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
     facets = list(dict.fromkeys(row["facet"] for row in rows))
@@ -237,7 +237,7 @@ def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
 
 
 def _kind_filter(kind: str) -> str:
-    """Return the Vega expression that selects the data of a kind, such as ``label``."""
+    """Return the Vega expression that selects the data rows of a kind, such as ``label``."""
     return f"datum.kind === '{kind}'"
 
 
@@ -257,7 +257,10 @@ def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> li
 def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
-    """Return the data of lines through medians over seeds, with gaps at unknown medians."""
+    """Return the data rows of lines through the median EMCs over seeds.
+
+    A line has a gap where the median is unknown.
+    """
     curves = group_by(points, lambda status: (layout.facet(status), layout.series(status)))
     lines: list[Row] = []
     for (facet, name), curve in curves.items():
@@ -277,12 +280,13 @@ def _median_lines(
 def medians_of(
     curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
 ) -> Iterator[tuple[float, float | None, int]]:
-    """Yield (x, median EMC, number of parameters) for each x of a curve, in ascending order.
+    """Yield (x, median EMC, number of parameters) for each x of a curve, in ascending order of x.
 
     The median is None if it depends on the unknown value of a censored EMC.
 
     Args:
-        curve: points of the curve; x_of: function that returns the x of a point.
+        curve: points of the curve.
+        x_of: function that returns the x of a point.
     """
     for x, seeds in sorted(group_by(curve, x_of).items()):
         low, high = np.median([_possible_range(s.estimate) for s in seeds if s.estimate], axis=0)
@@ -291,7 +295,7 @@ def medians_of(
 
 
 def _possible_range(estimate: Estimate) -> tuple[float, float]:
-    """Return the smallest and the largest possible EMC; they are equal without censoring."""
+    """Return the smallest and the largest possible EMC, which are equal for an uncensored EMC."""
     emc = float(emc_or_bound(estimate))
     return 0.0 if estimate.censored == "left" else emc, (
         math.inf if estimate.censored == "right" else emc

@@ -1,4 +1,4 @@
-"""Figure of test accuracy against the ratio of the EMCs with original and with random labels."""
+"""Figure of test accuracy against the ratio EMC (original labels) / EMC (random labels)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flexhpc.store.status import PointStatus
 
 
 def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot one point for each pair that :func:`label_pairs` returns; None if there are no pairs."""
+    """Plot one point for each pair from :func:`label_pairs`; return None if there are no pairs."""
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,

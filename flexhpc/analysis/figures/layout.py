@@ -67,10 +67,11 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 
 
 def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
-    """Return a layout for a sweep of whole sections, for example with one curve per model family.
+    """Return a layout for a sweep over whole sections of the spec.
 
-    Return None if no whole section is swept, or if such a layout is unsuitable, for example because
-    two networks of the same size would be on the same curve.
+    The layout has, for example, one curve per model family. Return None if no whole section is
+    swept, or if such a layout is unsuitable, for example because two networks of the same size
+    would be on the same curve.
     """
     expanded = [_flattened_values(status) for status in statuses]
     swept = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
@@ -120,7 +121,7 @@ def _keys_with_values(statuses: Sequence[PointStatus], *, min_values: int = 2) -
 def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
     """Return the swept keys, except the seed, in which points differ.
 
-    If all points are equal in these keys, return all swept keys except the seed.
+    If points differ in no such key, return all swept keys except the seed.
     """
     return _keys_with_values(statuses) or _keys_with_values(statuses, min_values=1)
 
@@ -195,7 +196,7 @@ def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
 
 
 def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the key by which rows are grouped, as a tuple of one key.
+    """Return a tuple with the key by which rows are grouped.
 
     The tuple is empty for fewer than two keys, because each row then stands for a single value.
     """

@@ -1,4 +1,4 @@
-"""Figure of the ratios of EMCs at two values of a key, one row per comparison."""
+"""Figure of the ratios between the EMCs at two values of a key, with one row per comparison."""
 
 from __future__ import annotations
 
