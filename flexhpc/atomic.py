@@ -109,7 +109,7 @@ class FolderWatch:
         self.folder, self.missing_count = folder, 0
 
     def check_removed(self) -> bool:
-        """Check the folder; return whether it was missing in the last three checks."""
+        """Check the folder; return True if it was missing in three or more consecutive checks."""
         try:
             self.folder.stat()
             self.missing_count = 0

@@ -15,7 +15,7 @@ REASONS = {
     "all fitted": "every probe that used all available samples fitted",
     "limit reached": "some probes failed, but the estimate reached the number of available samples",
     "none failed": "no probe failed, but no probe used all available samples",
-    "too few fitted": "some probes fitted, but at no n did the majority fit",
+    "too few fitted": "some probes fitted, but at no n did the majority of the probes fit",
     "none fitted": "no probe fitted",
 }
 """Reasons why an EMC is censored: short key -> full text. The first three apply to right-censored
@@ -30,15 +30,15 @@ AT_EDGE = (
 )
 NOT_SATURATED = (
     "not saturated: a larger budget would raise the EMC (see the column 2x budget), so the EMC "
-    "applies to this budget only"
+    "applies only to the budget of the point"
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Points with the same error message are reported in one line if there are at least this many. Only
-points without a finished probe are combined."""
+"""Minimum number of points with the same error message that are reported in one line. Points with
+a finished probe are always reported separately."""
 
 Failures = dict[str, list[PointStatus]]
-"""Failed points by error message."""
+"""Error message -> points that failed with this message."""
 
 
 def censoring_reason(status: PointStatus) -> str:
@@ -87,8 +87,8 @@ def ending_text(status: PointStatus) -> str:
     """Return the reason why a search ended, such as ``tolerance`` or ``bracket (wide)``.
 
     ``bracket`` replaces ``tolerance`` for a bisection, which ends when its bracket is narrow
-    enough. ``(wide)`` is appended if the interval is wider than the tolerance. Empty before the
-    search has ended.
+    enough. ``(wide)`` is appended if the interval is wider than the tolerance. The text is empty
+    before the search has ended.
     """
     estimate = status.estimate
     if estimate is None or estimate.ended_by is None:
@@ -131,10 +131,10 @@ def has_tuned_keys(statuses: Sequence[PointStatus]) -> bool:
 
 
 def best_text(status: PointStatus) -> str:
-    """Format the best values of the tuned keys, and the probability that these are the best.
+    """Format the best values of the tuned keys, and the probability that they are the best.
 
-    Examples: ``lr=0.031, 88%``; with a value at an end of its range, ``lr=0.3 (edge), 62%``. Empty
-    if no key is tuned, or before the first estimate.
+    Example: ``lr=0.031, 88%``. A value at an end of its range is marked: ``lr=0.3 (edge), 62%``.
+    The text is empty if no key is tuned, or before the first estimate.
     """
     estimate = status.estimate
     if estimate is None or estimate.best_chance is None:
@@ -165,9 +165,9 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
     """Separate the points that failed with a common error message from all other points.
 
     Returns:
-        The points with a common error message, by message, and all other points, in order. A
-        message is common if at least ``_MIN_GROUP`` points failed with it before any of their
-        probes finished.
+        A dict of each common error message -> its points, and a list of all other points in their
+        original order. A message is common if at least ``_MIN_GROUP`` points failed with it before
+        any of their probes finished.
     """
     by_message = failures_by_message([status for status in statuses if not status.probes])
     common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}

@@ -125,8 +125,8 @@ def write_report(
         folder: output folder.
         eps: training errors at which EMC is additionally estimated from the stored probes.
         provenance: name, folder, command and metadata of each run.
-        points: points with their run folders. Their fit masks give the scores of samples; for more
-            than 500 points, masks are not read.
+        points: each point with its run folder. The scores of samples are computed from the fit
+            masks of the points. If there are more than 500 points, masks are not read.
     """
     statuses = results.with_eps_estimates(statuses, eps)
     rows = [results.row_of(status) for status in statuses]
@@ -213,7 +213,7 @@ def write_report(
 
 
 def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
-    """Return the comparisons for the report; none if no point has a requested key or baseline."""
+    """Return the requested comparisons; empty if no point has a requested key or baseline."""
     try:
         return compare_as_specified(statuses, specs)
     except InputError:
@@ -234,7 +234,7 @@ def _estimand_text(statuses: Sequence[PointStatus]) -> str:
 def _fit_power_laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
     """Fit a power law to each curve of EMC as a function of the number of parameters.
 
-    Return [] if the points do not form such curves, or for more than ``_MAX_POINTS`` points.
+    Return [] if there are no such curves, or if there are more than ``_MAX_POINTS`` points.
     """
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MAX_POINTS:
@@ -247,7 +247,7 @@ def _fit_power_laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
 def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
     """Return the hardest and easiest samples of each group of points.
 
-    Return [] if the masks cannot be read, or for more than ``_MAX_POINTS`` points.
+    Return [] if masks cannot be read, or if there are more than ``_MAX_POINTS`` points.
     """
     if not any(status.probes for _, status in points) or len(points) > _MAX_POINTS:
         return []
@@ -259,7 +259,7 @@ def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[Sampl
 
 
 def _write_figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
-    """Write a figure as SVG, PNG and PDF; return its variables for the page template."""
+    """Write a figure as SVG, PNG and PDF; return its variables for the template of the page."""
     html = Chart(spec).svg()
     png = svg_to_png(html)
     for ending, content in ((".svg", html), (".png", png), (".pdf", svg_to_pdf(html))):
@@ -293,7 +293,7 @@ def _further_columns(rows: Sequence[results.Row]) -> list[str]:
 
 
 def _format_cell(status: PointStatus, row: results.Row, key: str) -> str:
-    """Format a cell of the second table; a value that is a bound gets a prefix such as ``>=``."""
+    """Format a cell of the second table of results; a bound gets a prefix such as ``>=``."""
     if key == "emc_per_bit":
         return text.ratio_text(status.estimate, row["bits"] or 0)
     bound = ">= " if row.get(f"{key}_censored") == "right" else ""

@@ -34,11 +34,15 @@ COLUMNS = (
     "saturated",
     "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
-"""Columns after ``point_id`` and the swept keys. They are followed by the best value of each tuned
-key (``best.training.lr``), by the EMC at each requested training error (``emc_eps_0.1``, also with
-the suffixes ``_lo``, ``_hi`` and ``_censored``), by the EMC at each requested budget
-(``emc_budget_500``, also with these suffixes and with ``_predicted``, which is true for a budget
-above the budget of the point), and by :data:`EVALUATION`."""
+"""Columns after ``point_id`` and the swept keys. They are followed by:
+
+- the best value of each tuned key (``best.training.lr``),
+- the EMC at each requested training error (``emc_eps_0.1``; ends of the interval and censoring have
+  the suffixes ``_lo``, ``_hi`` and ``_censored``),
+- the EMC at each requested budget (``emc_budget_500``, with the same suffixes; the column with the
+  suffix ``_predicted`` is true if this budget is larger than the budget of the point),
+- the columns in :data:`EVALUATION`.
+"""
 EVALUATION = (
     "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
 )  # fmt: skip
@@ -98,11 +102,11 @@ def _interval_columns(name: str, interval: EmcInterval) -> Row:
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
-    """Return the maximum over n of the information that a network stores (bits per parameter).
+    """Return the bits per parameter that a network stores about random labels or random tokens.
 
-    The information is about random labels or random tokens. Return None for other labels, because a
-    network can predict these from the inputs. Return None also for a trainer without a network, and
-    before the first probe.
+    This is the maximum over n. Return None for labels that are not random, because a network can
+    predict them from the inputs. Return None also for a trainer without a network, and before the
+    first probe has finished.
     """
     data = status.point.data
     if not record.header.params:
@@ -117,9 +121,9 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
 
 
 def _count_detections(record: PointRecord, gate: str) -> int | None:
-    """Count the failed training runs that had not converged, according to a convergence gate.
+    """Count the failed training runs that had not converged according to the gate ``gate``.
 
-    Return None if the gate did not check any training run.
+    Return None if this gate did not check any training run.
     """
     values = [run.metrics.get(f"touched_{gate}") for run in record.finished_runs]
     known = [value for value in values if value is not None]
@@ -127,7 +131,7 @@ def _count_detections(record: PointRecord, gate: str) -> int | None:
 
 
 def numeric_columns(row: Row) -> dict[str, float]:
-    """Return the finite numbers in the measured columns, which follow the swept keys.
+    """Return a dict of all finite numbers in a row, except the values of the swept keys.
 
     Booleans become 1 or 0.
     """
@@ -167,7 +171,7 @@ def as_json(rows: Sequence[Row]) -> str:
 
 
 def as_parquet(rows: Sequence[Row]) -> bytes:
-    """Format rows as a Parquet file; columns of mixed types and nested values become JSON text."""
+    """Format rows as a Parquet file; columns with mixed types or nested values become JSON text."""
     import pandas
 
     columns: dict[str, list[Any]] = {}
@@ -183,10 +187,11 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
 def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
     """Add the EMC at each training error in ``eps`` to the estimates of the points.
 
-    EMCs at training errors that the spec requested are not changed.
+    If an estimate already contains the EMC at a training error, this EMC is not changed.
 
     Args:
-        statuses: points, with any search policy; eps: training errors, between 0 and 1.
+        statuses: status of each point; any search policy is allowed.
+        eps: training errors, between 0 and 1.
     """
     extended = []
     for status in statuses:
@@ -202,7 +207,7 @@ def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) ->
 
 
 def budget_value(status: PointStatus) -> int:
-    """Return the budget of a point, for example in steps; 0 without a budget.
+    """Return the budget of a point in its unit (such as steps); 0 if the point has no budget.
 
     With ``until: saturation``, this is the largest budget so far.
     """
@@ -213,10 +218,10 @@ def budget_value(status: PointStatus) -> int:
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
     """Estimate the EMC at another budget, from the times at which training runs fitted all samples.
 
-    For a budget above the budget of the point, the result is a prediction.
+    If ``budget`` is larger than the budget of the point, the result is a prediction.
 
     Args:
-        status: a point, with any search policy.
+        status: status of the point; any search policy is allowed.
         budget: the other budget, in the unit of the point's budget.
 
     Returns:
@@ -240,7 +245,7 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
 def with_budget_estimates(
     statuses: Sequence[PointStatus], budgets: Sequence[float]
 ) -> list[PointStatus]:
-    """Add the EMC at each of the budgets (:func:`emc_at_budget`) to the estimates of points."""
+    """Add the EMC at each budget (see :func:`emc_at_budget`) to the estimate of each point."""
     extended = []
     for status in statuses:
         if status.estimate is not None:

@@ -23,7 +23,7 @@ _PICTURES = 10
 _PICTURE_HEIGHT = 56
 """Approximate height of a picture on the page (pixels); images are enlarged by integer factors."""
 _MAX_BYTES = 3e8
-"""Maximum size (bytes) of a training set that is read for pictures."""
+"""Maximum size (bytes) of a training set that is read to show pictures of its samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,13 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleView:
-    """Pictures of samples and misses of each class for a group of points, as shown in a report.
+    """Part of a report on the samples of a group of points: pictures, and misses of each class.
 
     Attributes:
         title: description of the data set, labels and training runs.
         hardest, easiest: pictures of the hardest and of the easiest samples.
-        classes: name of each class of the data set, and how often its samples were drawn, were
-            missed and were expected to be missed.
+        classes: for each class of the data set: its name, and how often its samples were drawn,
+            were missed and were expected to be missed.
     """
 
     title: str
@@ -67,9 +67,9 @@ class SampleView:
 def sample_view_of(scores: SampleScores) -> SampleView | None:
     """Create the view of a group of points, without downloading data or running user code.
 
-    Return None if no sample was missed, if the data are not images, are not stored as uint8, are
-    larger than ``_MAX_BYTES`` or are not available on this machine, or if their number of samples
-    differs from the number of scores.
+    Return None if no sample was missed, or if the pictures cannot be shown: the data are not
+    images of type uint8, are larger than ``_MAX_BYTES``, are not available on this machine, or
+    do not have as many samples as ``scores``.
     """
     point = scores.point
     if point is None or not isinstance(point.data, Images) or not scores.missed.any():

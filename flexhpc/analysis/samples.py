@@ -37,7 +37,7 @@ class Agreement:
 
     Attributes:
         first, second: names of the two groups.
-        samples: number of samples whose hardness is known in each half of each group.
+        samples: number of samples whose hardness is known in both halves of both groups.
         correlation: correlation of hardness between the groups, over these samples.
         reliability: split-half reliability of the hardness in each group: the correlation between
             two halves of the training runs, extrapolated to all training runs (Spearman-Brown).
@@ -56,18 +56,20 @@ class Agreement:
 class SampleScores:
     """Counts and scores of each sample of a data set, over the training runs of several points.
 
-    A training run draws a subset, and misses those of its samples that it does not fit. The
-    number of misses of a sample depends on the n of the training runs that drew it, so it is
-    compared with ``expected``: the expected number of misses if each training run had missed the
-    same number of samples, chosen at random from its subset.
+    A training run draws a subset of the samples. The drawn samples that it does not fit are its
+    misses. How often a sample is missed depends on the n of the training runs that drew it.
+    Therefore its number of misses is compared with ``expected``: the expected number if each
+    training run had chosen its misses (the same number of samples) at random from its subset.
 
     Attributes:
-        group: data set, labels and the values of the keys by which points are grouped.
-        n_total: number of samples in the training set; trainings: number of training runs.
+        group: names of the data set and the labels, and the values of the grouping keys.
+        n_total: number of samples in the training set.
+        trainings: number of training runs.
         point: the first point of the group.
         drawn: number of training runs that drew the sample, (n_total,).
-        blocks: share in failures: a training run that missed m samples adds 1 / m to each of them,
-            so the sum over samples is the number of training runs that did not fit, (n_total,).
+        blocks: share of the sample in failures, (n_total,). If a training run missed m samples,
+            1 / m is added for each missed sample, so the sum over all samples is the number of
+            training runs that did not fit.
         unseen: number of training runs that evaluated the sample without having drawn it
             (``record.unseen``), (n_total,).
         unseen_correct: number of ``unseen`` training runs that classified the sample correctly,
@@ -76,15 +78,17 @@ class SampleScores:
             (``record.forgetting``), (n_total,).
         never_correct: number of ``watched`` training runs that never classified the sample
             correctly, (n_total,).
-        forgotten: number of forgetting events in the other ``watched`` training runs, (n_total,).
-        forgotten_expected: expected value of ``forgotten`` if, in each training run, all learnt
-            samples had the same number of forgetting events, (n_total,).
-        by_n: for each n, rounded down to a power of two: number of draws and number of fits,
-            (2, n_total).
-        half_missed: number of misses in even-numbered and in odd-numbered training runs,
-            (2, n_total). The two halves give the reliability of a score.
+        forgotten: number of forgetting events in ``watched`` training runs that classified the
+            sample correctly at least once, (n_total,).
+        forgotten_expected: expected value of ``forgotten`` if, within each training run, all
+            samples that were ever classified correctly had the same number of forgetting events,
+            (n_total,).
+        by_n: dict of n (rounded down to a power of two) -> array (2, n_total) with the number of
+            training runs that drew the sample and the number that fitted it.
+        half_missed: ``missed`` of the training runs with even index and of those with odd index,
+            (2, n_total). The reliability of a score is computed from these two halves.
         half_expected, half_variance: expected value and variance of ``half_missed`` if each
-            training run had missed samples at random, (2, n_total).
+            training run had chosen its misses at random from its subset, (2, n_total).
     """
 
     def __init__(self, group: dict[str, str], n_total: int, point: Point | None = None) -> None:
@@ -140,12 +144,12 @@ class SampleScores:
 
     @property
     def expected(self) -> Floats:
-        """Expected number of misses if each training run missed samples at random, (n_total,)."""
+        """Expected ``missed`` if each training run chose its misses at random, (n_total,)."""
         return np.asarray(self.half_expected.sum(axis=0))
 
     @property
     def hardness(self) -> Floats:
-        """Misses minus expected misses, in standard deviations, (n_total,); nan if never drawn."""
+        """``missed`` minus ``expected``, in standard deviations, (n_total,); nan if never drawn."""
         variance = self.half_variance.sum(axis=0)
         score = _ratio(self.missed - self.expected, np.sqrt(variance))
         score[(variance == 0) & (self.drawn > 0)] = 0.0
@@ -153,10 +157,10 @@ class SampleScores:
 
     @property
     def consistency(self) -> Floats:
-        """P(correct | not drawn), (n_total,); nan for samples without ``unseen`` training runs.
+        """P(correct | not drawn), (n_total,); nan for samples whose ``unseen`` is 0.
 
-        This is the C-score of Jiang et al. 2021 (arXiv 2002.03206), over the subset sizes of the
-        search.
+        This is the C-score of Jiang et al. 2021 (arXiv 2002.03206), averaged over training
+        runs with subsets of different sizes.
         """
         return _ratio(self.unseen_correct, self.unseen)
 
@@ -164,17 +168,17 @@ class SampleScores:
     def memorization(self) -> Floats:
         """P(correct | drawn) - P(correct | not drawn), (n_total,); nan if either is unknown.
 
-        This is the memorization score of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset
-        sizes of the search.
+        This is the memorization score of Feldman and Zhang 2020 (arXiv 2008.03703), averaged over
+        training runs with subsets of different sizes.
         """
         return np.asarray(1 - _ratio(self.missed, self.drawn) - self.consistency)
 
     @property
     def forgetting(self) -> Floats:
-        """Forgetting events per expected forgetting event, (n_total,); nan if none are expected.
+        """``forgotten`` / ``forgotten_expected``, (n_total,); nan if no event is expected.
 
-        Toneva et al. 2019 (arXiv 1812.05159) count forgetting events. Here they are divided by the
-        expected number because the training runs of a search differ in subset size and duration.
+        Toneva et al. 2019 (arXiv 1812.05159) count forgetting events. Here the number is divided by
+        its expected value, because training runs of a search differ in subset size and duration.
         Training runs that never classified the sample correctly are counted in ``never_correct``.
         """
         return _ratio(self.forgotten, self.forgotten_expected)
@@ -186,12 +190,15 @@ class SampleScores:
         return candidates[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
-        """Return up to ``count`` ids of samples never missed, most expected misses first."""
+        """Return the ids of up to ``count`` drawn samples that were never missed.
+
+        Samples with the most expected misses come first.
+        """
         candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 
     def data_frame(self) -> pd.DataFrame:
-        """Return one row per drawn or evaluated sample, with its global id and all scores."""
+        """Return one row per sample that was drawn or evaluated: its global id and all scores."""
         import pandas as pd
 
         columns: dict[str, Any] = dict(self.group)
@@ -216,7 +223,7 @@ def sample_scores(
 
     Args:
         points: points with their run folders; those without a finished training run are ignored.
-        by: keys of the spec, such as ``model.family``; points are grouped by their values.
+        by: grouping keys, such as ``model.family``. Points are grouped by the values of these keys.
 
     Raises:
         InputError: a key of ``by`` occurs in no point, or no training run has finished.
@@ -248,7 +255,7 @@ def sample_scores(
 
 
 def agreements(groups: Sequence[SampleScores]) -> list[Agreement]:
-    """Return the agreement of each pair of groups with the same data set and labels."""
+    """Return the agreement between every two groups that have the same data set and labels."""
     return [
         _agreement(first, second)
         for first, second in itertools.combinations(groups, 2)
@@ -296,7 +303,10 @@ def data_frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
 
 
 def _data_and_labels(point: Point) -> dict[str, str]:
-    """Return the names of a point's data set (including swept data keys) and of its labels."""
+    """Return a dict with the names of a point's data set and labels.
+
+    The name of the data set includes the values of the swept data keys except ``_NAMED_KEYS``.
+    """
     data = point.data.model_dump(mode="json")
     labels = str(data.get("labels", ""))
     if labels == "corrupted":
@@ -317,7 +327,7 @@ def group_title(scores: SampleScores) -> str:
 
 
 def group_name(scores: SampleScores) -> str:
-    """Format the values of the grouping keys of a group."""
+    """Return the values of the grouping keys as text, such as ``family mlp, width 8``."""
     return ", ".join(
         f"{key.split('.')[-1]} {value}"
         for key, value in scores.group.items()

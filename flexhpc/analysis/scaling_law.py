@@ -25,7 +25,7 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 MIN_SIZES = 3
-"""Minimum number of different network sizes to which a power law is fitted."""
+"""Minimum number of different network sizes that are needed to fit a power law."""
 _SCATTERS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 0.9])
 _USUAL_SCATTER = 0.25
 _SLOPES = np.linspace(-1.0, 3.0, 161)
@@ -38,12 +38,13 @@ class PowerLaw:
 
     Attributes:
         within: values of the grouping keys.
-        points: number of points; bounds: number of these whose EMC is censored.
+        points: number of points.
+        bounds: number of points whose EMC is censored.
         slope: posterior median of the exponent.
         low, high: ends of the interval of the exponent; None for an open end.
         scatter: posterior mean of the standard deviation of log EMC around the law, in addition to
             the uncertainty of each EMC.
-        draws: draws of (log EMC at ``centre``, slope) from the posterior, (draws, 2).
+        draws: posterior draws of (log EMC at ``centre``, slope), (number of draws, 2).
         centre: middle of the range of log P.
     """
 
@@ -59,7 +60,10 @@ class PowerLaw:
 
     @property
     def slope_text(self) -> str:
-        """The exponent with its interval; ``?`` for an open end, ``not known`` if both are open."""
+        """The exponent and its interval as text.
+
+        An open end is ``?``. If both ends are open, the text is ``not known``.
+        """
         if self.low is None and self.high is None:
             return "not known"
         low = "?" if self.low is None else f"{self.low:.2f}"
@@ -67,10 +71,10 @@ class PowerLaw:
         return f"{self.slope:.2f} [{low}, {high}]"
 
     def parameters_for(self, n: float) -> tuple[float, float, float] | None:
-        """Return lower end, median and upper end of the number of parameters at which EMC = n.
+        """Return the number of parameters at which EMC = n: lower end, median and upper end.
 
-        Outside the measured sizes, these are extrapolations. None if the interval of the exponent
-        has an open end or includes values at or below 0.
+        Outside the range of the measured network sizes, the numbers are extrapolations. Return None
+        if the interval of the exponent has an open end or includes values at or below 0.
         """
         if self.low is None or self.high is None or self.low <= 0:
             return None
@@ -80,10 +84,10 @@ class PowerLaw:
         return low, middle, high
 
     def as_row(self, samples: float | None = None) -> dict[str, Any]:
-        """Return a dict of the grouping values, the exponent with its interval, and point counts.
+        """Return a dict of the grouping keys, the exponent, its interval and the number of points.
 
         Args:
-            samples: if set, the number of parameters required for this EMC (samples) is added.
+            samples: EMC (samples). If set, the number of parameters that it requires is added.
         """
         row: dict[str, Any] = {
             **self.within, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
@@ -97,14 +101,14 @@ class PowerLaw:
 
 
 def power_laws(statuses: Sequence[PointStatus], within: Sequence[str]) -> list[PowerLaw]:
-    """Fit a power law to each group of points; a group has the same values of the grouping keys.
+    """Fit a power law to each group of points with the same values of the grouping keys.
 
     Args:
-        statuses: points; those without an estimate or without parameters are ignored.
+        statuses: points; those that have no estimate or no network parameters are ignored.
         within: grouping keys, such as ``model.family`` and ``data.labels``.
 
     Returns:
-        One law per group with at least ``MIN_SIZES`` different sizes.
+        One law per group with at least ``MIN_SIZES`` different network sizes.
     """
     measured = [s for s in statuses if s.estimate and s.record and s.record.header.params]
     groups = group_by(measured, lambda s: tuple(s.point.value_text(key) or "" for key in within))

@@ -46,7 +46,7 @@ def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[st
             for x, label in ends.items()
         ]
         start = f"{name}: " if name else ""
-        sentences.append(f"{start}EMC {', '.join(parts)}{_per_parameter(curve)}.")
+        sentences.append(f"{start}EMC {', '.join(parts)}{_samples_per_parameter(curve)}.")
     if len(curves) > _MAX_CURVES:
         sentences.append(f"{len(curves) - _MAX_CURVES} more curves are in the figure.")
     return sentences
@@ -61,7 +61,7 @@ def _emc_range(points: Sequence[PointStatus]) -> str:
     return f"{ends[0]} to {ends[1]} ({len(points)} points)"
 
 
-def _per_parameter(curve: Sequence[PointStatus]) -> str:
+def _samples_per_parameter(curve: Sequence[PointStatus]) -> str:
     """Format the range of EMC per parameter; empty if an EMC is censored or a size is unknown."""
     ratios = [
         s.estimate.emc / s.record.header.params
@@ -85,7 +85,7 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
     for name, group in groups.items():
         ordered = sorted(group, key=_emc_or_zero)
         smallest, largest = ordered[0], ordered[-1]
-        unset = f"the point without {'other ' if name else ''}swept values"
+        unset = f"the point whose {'other ' if name else ''}swept keys have no value"
         names = [swept_values_text(s, others) or unset for s in (largest, smallest)]
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
@@ -102,7 +102,7 @@ def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
         ordered: at least two points, sorted by ascending EMC.
     """
     smallest, *between, largest = ordered
-    if not _is_above(largest.estimate, smallest.estimate):
+    if not _is_interval_above(largest.estimate, smallest.estimate):
         return "their intervals overlap, so it is not decided which EMC is larger"
     if not (count := sum(map(is_censored, between))):
         return "their intervals do not overlap"
@@ -114,7 +114,7 @@ def _emc_or_zero(status: PointStatus) -> int:
     return status.estimate.emc if status.estimate else 0
 
 
-def _is_above(a: Estimate | None, b: Estimate | None) -> bool:
+def _is_interval_above(a: Estimate | None, b: Estimate | None) -> bool:
     """Return whether the interval of ``a`` is entirely above the interval of ``b``."""
     if a is None or b is None or b.censored == "right":
         return False
@@ -168,11 +168,12 @@ def _describe_saturation(statuses: Sequence[PointStatus]) -> str:
         return f"{raised}: all points are saturated."
     names = {"yes": "saturated", "no": "not saturated", "unknown": "unknown"}
     known = ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key])
-    limit = "The EMC of a point that is not saturated applies to this budget only"
+    limit = "The EMC of a point that is not saturated applies only to the budget of this point"
     return f"{raised} (points: {known}). {limit}."
 
 
 def _emc_subject(count: int) -> str:
+    """Return the start of a sentence about the EMC of ``count`` points, up to its verb."""
     return f"The EMC of {count} {'point' if count == 1 else 'points'} is"
 
 

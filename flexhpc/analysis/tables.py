@@ -44,19 +44,19 @@ _DEFAULT_WIDTH = 200
 _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
-"""Maximum number of cells of a column that are compared to choose where its cells are cut."""
+"""Number of cells (from the top of a column) that are compared to choose where cells are cut."""
 _BAR_LENGTH = 10
 """Length (characters) of the progress bar of a comparison that is not decided."""
 _MIN_NAME = 16
 _MIN_KEY_WIDTH, _MAX_KEY_WIDTH = 5, 16
-"""Limits (characters) of the minimum width of a swept key's column. Between these limits, it is the
-width of the longest cell."""
+"""Limits (characters) of ``min_width`` of the column of a swept key. Between these limits,
+``min_width`` is the length of the longest cell."""
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
 }  # fmt: skip
-"""Style of each state of a point. If not all points fit on the screen, points in the states listed
-first are shown."""
+"""State of a point -> style. If not all points fit on the screen, those whose states come first in
+this dict are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,8 @@ class Column:
     """One column of a table.
 
     Attributes:
-        name: header; cells: text of each row, in order.
+        name: header.
+        cells: text in each row, in order.
         align_right: whether the column is right-aligned.
         priority: if not all columns fit, the columns of lowest priority are removed first; a column
             with priority None is never removed.
@@ -84,7 +85,7 @@ class Column:
 
     @property
     def required_width(self) -> int:
-        """Smallest width (characters) that ``min_width`` permits."""
+        """Smallest width (characters) to which the column can be cut."""
         return self.width if self.min_width is None else min(self.width, self.min_width)
 
 
@@ -146,7 +147,8 @@ def shorten_name(name: str, width: int, head: int | None = None) -> str:
     """Cut a long name in its middle, because names of points often differ at their ends.
 
     Args:
-        name: name of a point; width: maximum width (characters).
+        name: name of a point.
+        width: maximum width (characters).
         head: number of characters before the cut; by default a third of ``width``.
     """
     head = width // 3 if head is None else head
@@ -170,7 +172,8 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
     """Return the results as a table of swept keys, parameters, EMC, cost and status.
 
     Args:
-        statuses: status of each point; width: width of the terminal (characters).
+        statuses: status of each point.
+        width: width of the terminal (characters).
     """
     columns = []
     for key in swept_keys(statuses):
@@ -216,10 +219,10 @@ def print_results(
     """Print the results table, followed by failures, warnings and comparisons.
 
     Args:
-        statuses: status of each point; points that failed for a common reason before any probe
-            finished have no row.
+        statuses: status of each point. A point has no row if it failed before any probe finished,
+            with an error message that several such points have in common.
         compare: comparisons requested by the spec.
-        show_reasons: whether to print the reasons of these failures.
+        show_reasons: whether to print the error messages of the points without a row.
     """
     console = make_console()
     short = without_shared_entries(statuses)
@@ -282,10 +285,10 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
 
 
 def _verdict_or_bar(effect: Effect) -> str:
-    """Return the verdict, or a progress bar if there is none yet.
+    """Return the verdict, or a progress bar if there is no verdict yet.
 
-    The bar shows the number of pairs so far as a fraction of the number that a verdict is
-    predicted to need.
+    The full bar represents the number of pairs of points that a verdict is predicted to need. Its
+    filled part represents the pairs so far.
     """
     if effect.verdict != "not decided":
         return effect.verdict
@@ -300,8 +303,7 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
     Args:
         laws: the power laws.
         console: where the table is printed.
-        samples: if set, a column with the number of parameters required for this EMC (samples) is
-            added.
+        samples: EMC (samples). If set, a column shows the number of parameters that it requires.
     """
     keys = dict.fromkeys(key for law in laws for key in law.within)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
@@ -327,7 +329,8 @@ def status_view(
     """Return the status table, followed by one line per common error message.
 
     Args:
-        statuses: status of each point; width: width of the terminal (characters).
+        statuses: status of each point.
+        width: width of the terminal (characters).
         rows: maximum number of lines; None for no limit.
         show_reasons: whether to add the lines with common error messages.
     """
@@ -377,7 +380,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
 
 
 def _progress_cells(status: PointStatus) -> dict[str, str]:
-    """Return the cells that describe the current probe; empty cells without a current probe."""
+    """Return the cells that describe the current probe; they are empty if no probe is running."""
     if not (progress := status.progress):
         return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
     epoch, epochs = progress["epoch"], progress["epochs"]

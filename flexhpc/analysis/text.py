@@ -12,7 +12,7 @@ from flexhpc.search.history import Censored
 from flexhpc.store.status import PointStatus
 
 BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
-"""Prefix that marks a bound, by the side on which the EMC is censored."""
+"""Value of ``censored`` -> prefix that marks the EMC as a bound."""
 
 
 def emc_text(estimate: Estimate | None) -> str:
@@ -29,7 +29,7 @@ def estimate_text(status: PointStatus) -> str:
 
 
 def interval_text(estimate: Estimate | EmcInterval | None) -> str:
-    """Format an EMC at a training error or budget: ``412 [350, 480]``.
+    """Format an EMC and its interval: ``412 [350, 480]``.
 
     If it is right-censored: ``>= 1797``; if it is left-censored: ``[0, 12]``.
     """
@@ -86,7 +86,7 @@ def number_text(value: object) -> str:
 def bracket_text(bracket: Bracket) -> str:
     """Format a bracket: ``256 - 512``, with a dot for an end that is not known.
 
-    If the smallest n that failed is not above the largest n that fitted: ``300 ~ 420``.
+    If the smallest n that failed is at most the largest n that fitted: ``300 ~ 420``.
     """
     low, high = bracket.largest_fit, bracket.smallest_fail
     if low is None and high is None:
@@ -123,7 +123,7 @@ def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]
 
 
 def _without_entries(status: PointStatus, common: dict[str, dict[str, Any]]) -> PointStatus:
-    """Remove the ``common`` entries of each swept key from the swept mappings of a point."""
+    """Remove the entries in ``common`` (swept key -> entries) from the mappings of a point."""
     swept = dict(status.point.swept)
     for key in common.keys() & swept.keys():
         rest = {k: v for k, v in swept[key].items() if k not in common[key]}

@@ -99,7 +99,7 @@ def measure(
     if model is not None:
         fixed["model"] = _model_section(model, version, folder)
     if callable(trainer := fixed["training"].get("trainer")):
-        fixed["training"]["trainer"] = _register("trainer", trainer, version, folder)
+        fixed["training"]["trainer"] = _register_callable("trainer", trainer, version, folder)
     if labels is not None:
         fixed["data"]["labels"] = labels
     if tolerance is not None:
@@ -144,13 +144,13 @@ def _model_section(
             "model: must be a function that returns an untrained network, such as lambda: Net(), "
             "not a network object"
         )
-    return {"family": _register("model", model, version, folder)}
+    return {"family": _register_callable("model", model, version, folder)}
 
 
-def _register(
+def _register_callable(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
-    """Register a function so that a spec can refer to it; return the name to use in the spec."""
+    """Register a model or trainer for use in a spec; return the name that the spec uses."""
     identity = str(version) if version is not None else object_hash(code)
     if identity is None:
         if folder is not None:

@@ -89,7 +89,7 @@ class Measurement:
         return self.estimate.doubling
 
     def at_budget(self, budget: float) -> EmcInterval:
-        """Estimate the EMC at another budget, from the times at which the training runs fitted.
+        """Estimate the EMC at another budget from the times at which training runs fitted.
 
         Args:
             budget: the other budget, in the unit of the spec's budget. If it is larger than the
@@ -169,7 +169,7 @@ class Measurement:
         """Draw values of the EMC (in samples) from its posterior, float64 (size,).
 
         If the EMC is censored, draws beyond the bound are determined by the prior. If the estimand
-        is ``last_fit``, the draws are of ``n50``.
+        is ``last_fit``, values of ``n50`` are drawn.
         """
         import numpy as np
 
@@ -245,7 +245,7 @@ class Run:
             by: swept key whose values are compared, for example ``training.optimizer``.
             baseline: the value to compare with; by default the first value of the key.
             within: grouping keys; a separate comparison is made for each combination of their
-                values. The default is the swept keys of ``data``.
+                values. By default, the swept data keys are used.
             decide: whether to apply the rule of ``compare.decide`` with default settings. If the
                 spec sets ``decide`` for this key, the settings of the spec are always applied.
 
@@ -254,7 +254,8 @@ class Run:
             and the verdict.
 
         Raises:
-            InputError: a key occurs in no point, or the baseline value occurs in no point.
+            InputError: a key or the baseline value occurs in no point, or ``within`` is not a list
+                of keys or contains ``by``.
         """
         import pandas as pd
 
@@ -277,7 +278,7 @@ class Run:
         docs/comparing.md describes the columns.
 
         Args:
-            by: keys of the spec. Samples are scored separately for each combination of values.
+            by: grouping keys. Samples are scored separately for each combination of their values.
 
         Raises:
             InputError: no training run has finished yet, or a key of ``by`` occurs in no point.
