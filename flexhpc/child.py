@@ -80,7 +80,7 @@ class Child:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Block stop signals while a child starts, because it does not ignore them from the start."""
+    """Block stop signals while a child starts, because it ignores them only once its code runs."""
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -88,25 +88,25 @@ def _blocked_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
-def _die_with_parent(parent: int) -> None:
+def _die_with_parent(parent_pid: int) -> None:
     """Wait until the parent process has died; then kill this process and its children."""
-    while os.getppid() == parent:
+    while os.getppid() == parent_pid:
         time.sleep(_CHECK_EVERY)
     os.killpg(0, signal.SIGKILL)
 
 
-def main(function: str, descriptor: int, parent: int) -> None:
+def main(function: str, descriptor: int, parent_pid: int) -> None:
     """Call a function with a connection to the parent process.
 
     Args:
         function: import path of the function, ``module:function``.
         descriptor: file descriptor of the connection.
-        parent: process id of the parent, which may have died already.
+        parent_pid: process id of the parent, which may have died already.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(parent_pid,), daemon=True).start()
     module, name = function.split(":")
     with imports_without_gc():
         call = getattr(import_module(module), name)

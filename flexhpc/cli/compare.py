@@ -22,8 +22,8 @@ def compare(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="Key whose values are compared, or `run` to compare runs. The default is the "
-            "comparisons of the spec or, if it has none, a suggested comparison.",
+            help="Key whose values are compared, or `run` to compare runs. By default, the "
+            "comparisons in the spec are shown. If the spec has none, a comparison is suggested.",
         ),
     ] = None,
     baseline: Annotated[
@@ -39,7 +39,7 @@ def compare(
             "--within",
             metavar="KEY",
             help="Compare separately for each value of this key. Repeat the option for several "
-            "keys. By default, these are the swept data keys.",
+            "keys. The default is all swept data keys.",
         ),
     ] = None,
     slopes: Annotated[
@@ -67,10 +67,10 @@ def compare(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Compare the EMCs at the values of a key: show ratios, intervals and verdicts.
+    """Compare the EMCs for the values of a key: show ratios, intervals and verdicts.
 
-    Two points that differ only in this key form a pair. The ratio is averaged over the pairs of all
-    seeds and network sizes.
+    Two points that differ only in this key form a pair. The ratio of their EMCs is averaged over
+    all pairs, such as one pair for each seed and network size.
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
     from flexhpc.analysis.effect import grouping_keys
@@ -82,10 +82,10 @@ def compare(
 
     read = read_runs(runs)
     statuses = [status for _, _, points in read for status in points]
-    in_specs = [compare for _, sweep, _ in read for compare in sweep.compare]
+    spec_comparisons = [compare for _, sweep, _ in read for compare in sweep.compare]
     with_slopes = slopes or samples is not None
     comparisons = _choose_comparisons(
-        by, baseline, within, statuses, in_specs, required=not with_slopes
+        by, baseline, within, statuses, spec_comparisons, required=not with_slopes
     )
     if with_slopes:
         keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
@@ -108,12 +108,15 @@ def compare(
         for decision in compared.decisions:
             typer.echo(decision.text)
     else:
-        typer.echo("nothing to compare yet: the baseline, or every other value, has no EMC")
+        typer.echo(
+            "nothing to compare yet: this needs an EMC for the baseline and for at least one other "
+            "value"
+        )
 
 
 def _choose_comparisons(
     by: str | None, baseline: str | None, within: list[str] | None,
-    statuses: list[PointStatus], in_specs: list[Compare], *, required: bool,
+    statuses: list[PointStatus], spec_comparisons: list[Compare], *, required: bool,
 ) -> list[Compare]:  # fmt: skip
     """Return the comparisons that the options request.
 
@@ -128,10 +131,10 @@ def _choose_comparisons(
     from flexhpc.config.sections.compare import Compare
 
     changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
-    default = None if by is not None or in_specs else suggested_comparison(statuses)
-    settings = next((compare.decide for compare in in_specs if compare.by == by), None)
+    default = None if by is not None or spec_comparisons else suggested_comparison(statuses)
+    settings = next((compare.decide for compare in spec_comparisons if compare.by == by), None)
     by_key = [Compare(by=by, decide=settings)] if by is not None else None
-    comparisons = by_key or ([default] if default else in_specs)
+    comparisons = by_key or ([default] if default else spec_comparisons)
     if not comparisons and required:
         keys = ", ".join(swept_keys(statuses)) or "none"
         raise InputError(f"--by KEY: is required; swept keys: {keys}")

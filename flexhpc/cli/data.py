@@ -89,7 +89,7 @@ def _convert_point_errors() -> Iterator[None]:
 
 
 class _Progress:
-    """Progress bars on stderr, if it is a terminal."""
+    """Progress bars on stderr, shown only if stderr is a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -27,7 +27,7 @@ _FILES = {
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
 }
-"""Data set -> pattern of a file path. A folder contains the data set if it has a matching file."""
+"""Data set -> glob pattern. A folder contains the data set if a file in it matches the pattern."""
 
 
 def doctor() -> None:
@@ -112,7 +112,7 @@ def _check_containers() -> Finding:
         return "ok", f"inside {container}"
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
     if not tools:
-        return "note", "no apptainer, podman or docker; one is needed only for container images"
+        return "note", "no apptainer, podman or docker; needed only to run container images"
     errors = {
         name: _run_command([name, "version" if name == "apptainer" else "info"], timeout=20)[1]
         for name in tools

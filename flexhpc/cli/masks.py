@@ -38,10 +38,10 @@ def masks(
     output_format: options.TableFormat = options.Format.table,
     output: options.Output = None,
 ) -> None:
-    """Show how often each sample was drawn and missed, and its hardness.
+    """Show how often each sample was drawn for training and missed, and its hardness.
 
-    The table contains the hardest samples; csv, json and parquet contain all samples that were
-    drawn or evaluated, in the order of their global ids.
+    The table contains only the hardest samples. The formats csv, json and parquet contain all
+    samples that were drawn or evaluated, in the order of their global ids.
     """
     from flexhpc.analysis.samples import agreements, data_frame_of, sample_scores
     from flexhpc.store.status import read_runs
@@ -75,7 +75,7 @@ def _encode(frame: pd.DataFrame, output_format: options.Format) -> bytes:
 
 
 def _print_hardest(scores: SampleScores, top: int) -> None:
-    """Print the hardest samples of one group as a table."""
+    """Print a table of the ``top`` hardest samples in one group of points."""
     from flexhpc.analysis.samples import group_title
     from flexhpc.analysis.tables import make_console
 

@@ -32,7 +32,7 @@ Spec = Annotated[
 def find_run_folder(text: str) -> Path:
     """Find a run folder by its path, or by its name in the folder ``runs``.
 
-    This is called while options are parsed, so that a wrong name is reported before slow imports.
+    Called while options are parsed, so that a wrong name is reported before slow imports.
 
     Raises:
         InputError: the run folder does not exist.
@@ -101,18 +101,24 @@ def validated_training_errors(eps: list[float] | None) -> list[float]:
     return list(eps or ())
 
 
-def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
+def check_budgets(budgets: list[float], procedures: Sequence[Procedure]) -> None:
     """Validate the values of ``--budget``.
 
+    Each value must be above 0 and at most twice the largest budget of the points whose EMC can be
+    estimated at other budgets.
+
+    Args:
+        budgets: the values of ``--budget``.
+        procedures: the ``training`` section of each point.
+
     Raises:
-        InputError: no point has a known EMC at other budgets, or a value is not above 0 and at most
-            twice the largest budget of the points whose EMC at other budgets is known.
+        InputError: a value is out of range, or no EMC can be estimated at other budgets.
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 
     known = [
         (t.budget[0], t.budget[1] << (t.doubling.max_doublings if t.doubling else 0))
-        for t in trainings
+        for t in procedures
         if t.determines_other_budgets and t.budget
     ]
     if budgets and not known:

@@ -29,7 +29,7 @@ def probe(
         typer.Option(
             "--repeat",
             min=0,
-            help="Index of the training run among the training runs with this n and arm.",
+            help="Index (from 0) of the training run among those with the same n and arm.",
         ),
     ] = 0,
     arm: Annotated[
@@ -65,7 +65,7 @@ def probe(
     for key, value in selected.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
-    with _progress(n) as update:
+    with _show_progress(n) as update:
         callbacks = Callbacks(on_progress=update)
         outcome = run_probe(
             selected, samples, Probe(n, repeat, arm), None, Group(device), callbacks
@@ -83,7 +83,7 @@ def probe(
 
 
 @contextmanager
-def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _show_progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a callback that shows the progress of training on ``n`` samples.
 
     The callback prints a line whenever the number of missed samples changes and, in a terminal,

@@ -29,8 +29,8 @@ def requested_spec(sweep: Sweep) -> dict[str, Any]:
 def request_hash(sweep: Sweep) -> str:
     """Return a hash of the user's spec and code.
 
-    A run reuses its frozen spec if this hash has not changed. Iterate over
-    ``sweep.points()`` before this call; otherwise, the hash does not cover the user code.
+    A run reuses its frozen spec if this hash has not changed. Iterate over ``sweep.points()``
+    before calling this function, because the iteration collects the hashes of user code.
     """
     code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
     return digest(canonical_json(requested_spec(sweep) | code))

@@ -52,5 +52,5 @@ def sweep_schema() -> dict[str, Any]:
 
 
 def _swept_values_schema(value_schemas: list[Any]) -> dict[str, Any]:
-    """Return the schema of a list of swept values. The value null omits the key from a point."""
+    """Return the schema of a list of swept values. With the value null, a point omits the key."""
     return {"type": "array", "minItems": 1, "items": {"anyOf": [*value_schemas, {"type": "null"}]}}

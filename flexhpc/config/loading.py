@@ -41,7 +41,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         InputError: the file or an override is invalid; the exception has one line per error.
     """
-    document = read(spec) if isinstance(spec, Path) else _parse_values(spec)
+    document = read(spec) if isinstance(spec, Path) else _parse_mapping(spec)
     errors: list[str] = []
     for override in overrides:
         try:
@@ -84,8 +84,8 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
     return sweep, points
 
 
-def _parse_values(spec: Mapping[str, Any]) -> Document:
-    """Parse a spec given as a mapping, as if it had been read from a file."""
+def _parse_mapping(spec: Mapping[str, Any]) -> Document:
+    """Convert a mapping to YAML and parse it, so that errors are reported as for a file."""
     try:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
@@ -94,7 +94,7 @@ def _parse_values(spec: Mapping[str, Any]) -> Document:
 
 
 def _build_sweep(document: Document) -> Sweep:
-    """Build a sweep from a parsed file; add errors to the problems of the document."""
+    """Build a sweep from a parsed spec; add errors to ``document.problems``."""
     top = {
         key: without_none(value) if key in EXTRA_SECTIONS and isinstance(value, dict) else value
         for key, value in document.value.items()
@@ -144,7 +144,7 @@ def _build_sweep(document: Document) -> Sweep:
 
 
 def _add_problem(document: Document, path: KeyPath, problem: str) -> None:
-    """Add a problem at ``path`` to a document; its message names the key without list indices."""
+    """Add a problem at ``path`` to a document. The message names the key without list indices."""
     if path[0] == "frozen":
         path, problem = path[:1], "is written by flexhpc and must not be edited; remove it"
     keys = [key for key in path if isinstance(key, str)]
@@ -209,8 +209,10 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
 def _check_overlaps(
     axes: list[Axis], tuned: list[Keys], fixed: Mapping[str, Any], document: Document
 ) -> None:
-    """Report keys that are set by two entries, and fixed keys of a section that is swept as a
-    whole."""
+    """Report keys that are set by two entries of ``grid``, ``zip`` or ``tune``.
+
+    Also report fixed keys of a section that is swept as a whole.
+    """
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
         for k, keys in enumerate(axis.keys):
@@ -248,15 +250,16 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
             location = next(
                 axis.path(axis.keys.index(path), 0) for axis in sweep.axes if path in axis.keys
             )
-            problem = "points that differ only in this key are the same point (equal ids)"
+            fix = "keep only one value"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
-                problem += "; give data.name to distinguish the data sets"
+                fix = "give data.name to distinguish the data sets"
+            problem = f"points that differ only in this key have the same id; {fix}"
             sweep.document.add_problem_at(location, problem, keys[0])
             return
 
 
 def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
-    """Yield (key, problem) for the keys of a comparison that do not match the swept keys or their
+    """Yield (key, problem) for each key of ``compare`` that contradicts the swept keys or their
     values."""
     swept = {
         ".".join(keys): list(dict.fromkeys(plain_text(value[k]) for value in axis.values))
@@ -286,18 +289,20 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         yield "by", f"{compare.by} has only one value, so there is nothing to compare"
     if baseline not in values:
         yield "baseline", f"{baseline} is not one of {', '.join(values)}"
-    elif len(values) > 1 and (unmatched := ", ".join(_unmatched_keys(compare, baseline, sweep))):
+    elif len(values) > 1 and (
+        unmatched := ", ".join(_keys_preventing_pairs(compare, baseline, sweep))
+    ):
         problem = f"no other value has the same {unmatched} as {baseline}"
         fix = f"move {unmatched} from zip to grid"
         yield "by", f"{compare.by} gives no pairs, because {problem}; {fix}"
 
 
-def _unmatched_keys(compare: Compare, baseline: str, sweep: Sweep) -> list[str]:
-    """Return the keys because of which a comparison has no pairs; an empty list if it has pairs.
+def _keys_preventing_pairs(compare: Compare, baseline: str, sweep: Sweep) -> list[str]:
+    """Return the keys that prevent a comparison from having pairs; an empty list if it has pairs.
 
     The two points of a pair must have equal values of these keys (see
-    :class:`flexhpc.analysis.effect.Pairing`). Only keys in the ``zip`` entry of ``by`` can prevent
-    pairs, because all other keys are combined with each value of ``by``.
+    :class:`flexhpc.analysis.effect.Pairing`). Only keys in the same ``zip`` entry as ``by`` can
+    prevent pairs, because all keys outside this entry are combined with each value of ``by``.
     """
     axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
     columns = {

@@ -1,4 +1,4 @@
-"""Read and change values in nested mappings, as parsed from YAML, by paths of keys."""
+"""Read and set values in nested mappings, such as parsed YAML. A path of keys locates a value."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     A scalar value fixes the key, which is then no longer swept or tuned. A list sweeps the key.
 
     Args:
-        top: the values of the spec.
+        top: the parsed spec, a nested dict.
         text: the override, ``key=value``.
         top_keys: keys at the top level that cannot be swept.
 
@@ -43,7 +43,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     for axes in (grid, top.get("tune")):
         if isinstance(axes, dict):
             axes.pop(key, None)
-    if _replace_in_zip(top, key, value):
+    if _override_in_zip(top, key, value):
         return
     if isinstance(value, list):
         if not isinstance(grid, dict):
@@ -57,10 +57,11 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
         _set_value(top["fixed"], key, value)
 
 
-def _replace_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Replace the values of a key in a ``zip`` entry; return whether they were replaced.
+def _override_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
+    """Override a key that a ``zip`` entry sweeps; return whether its values were replaced.
 
-    If ``value`` is not a list, the key is removed from the entry instead, and the result is False.
+    A list replaces the values of the key. Any other value removes the key from the entry, because
+    the key is no longer swept; the result is then False. It is also False if no entry has the key.
     """
     entries = top.get("zip")
     if not isinstance(entries, list):

@@ -24,15 +24,15 @@ class Point:
         index: position in the sweep, from 0.
         id: hash of everything that can change the result.
         canonical: the canonical JSON text whose hash is ``id``.
-        model, training: the sections; with tuning, the sections of the first arm.
+        model, training: the sections; if keys are tuned, the sections of the first arm.
         arms: combinations of the tuned values; a single arm without values if nothing is tuned.
         evaluate: settings of the evaluation of generalization; None for no evaluation.
         record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
-        precise_search: None without ``compare.decide``. With it, the search with the tolerance of
-            the spec, which runs only if the coarse ``search`` does not decide all comparisons.
-        optional: whether the spec does not list the seed of the point. Such a point is measured
-            only if a comparison needs it.
+        precise_search: the search with the tolerance of the spec, which runs only if the coarse
+            ``search`` does not decide all comparisons; None without ``compare.decide``.
+        optional: whether the point is measured only if a comparison needs it, because the spec does
+            not list its seed.
     """
 
     index: int
@@ -58,7 +58,7 @@ class Point:
 
     @property
     def coordinates(self) -> tuple[tuple[float, ...], ...]:
-        """Logarithms of the tuned values of each arm, in units of log(``WIDEST_STEP``)."""
+        """For each arm, the logarithms of its tuned values in units of log(``WIDEST_STEP``)."""
         step = math.log(WIDEST_STEP)
         return tuple(
             tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
@@ -73,8 +73,8 @@ class Point:
     def label(self) -> str:
         """The swept values in short form, such as ``random width=48``, for tables and run names.
 
-        The keys of text values are omitted, because the MLflow UI truncates names after about 15
-        characters.
+        A key is omitted if its value is a string, because the MLflow UI truncates names after about
+        15 characters.
         """
         return " ".join(short_text(key, value) for key, value in self.swept.items())
 
@@ -95,12 +95,16 @@ class Point:
 
     @property
     def evaluation(self) -> dict[str, int] | None:
-        """Settings of the evaluation, see :attr:`Evaluate.settings`; None for no evaluation."""
+        """Settings of the evaluation (see :attr:`Evaluate.settings`); None without evaluation."""
         return None if self.evaluate is None else self.evaluate.settings
 
 
 def short_text(key: str, value: Any) -> str:
-    """Return a swept value in short form: a string unchanged, any other value as ``key=value``."""
+    """Return a swept value in short form, such as ``random``, ``width=48`` or ``mlp width=16``.
+
+    A string is returned unchanged. A mapping, such as a whole section, becomes the short forms of
+    its items. Any other value is preceded by the last part of the dotted key.
+    """
     if is_tuning_request(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
@@ -127,7 +131,7 @@ _OMITTED_KEYS = {
 def value_phrase(key: str, value: object) -> str:
     """Return a swept value as a phrase in a sentence: ``random``, ``width 8``, ``inputs permuted``.
 
-    The key is omitted for labels, activations and similar names, and for whole sections.
+    The key is omitted if the value is clear without it, such as an optimizer or a whole section.
     """
     text, last = plain_text(value), key.split(".")[-1]
     section = "." not in key and not text[:1].isdigit()

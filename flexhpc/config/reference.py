@@ -50,7 +50,7 @@ def _section_lines(section: str) -> Iterator[str]:
             users.setdefault(row, []).append(names[cls][0])
     chosen = f"default {default}" if default else "required"
     yield from ("", f"## {section}", "", f"`{key}` selects the variant ({chosen}).")
-    yield from ("", f"### {section}: keys of several variants", "")
+    yield from ("", f"### {section}: keys shared by several variants", "")
     yield from ("| key | default | meaning | variants |", "|---|---|---|---|")
     for row, used_by in users.items():
         if len(used_by) > 1:
@@ -68,7 +68,7 @@ def _section_lines(section: str) -> Iterator[str]:
 
 
 def _table_rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
-    """Yield one table row for each key except ``skip``; put ``prefix`` before the names of keys."""
+    """Yield a Markdown table row for each key except ``skip``; put ``prefix`` before each key."""
     for name, field in cls.model_fields.items():
         if name == skip or INTERNAL in field.metadata:
             continue

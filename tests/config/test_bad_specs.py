@@ -169,7 +169,7 @@ BAD = {
     "key in grid and zip": (spec("grid: {model.width: [1]}\nzip:\n  - {model.width: [2]}\n"), "is already set by model.width on line"),
     "section and its key in grid": (spec("grid:\n  model.width: [1]\n  model: [{family: linear}]\n"), "is already set by model.width on line"),
     "two consecutive dots": (spec("grid:\n  model..width: [1]\n"), "must be a dotted path"),
-    "duplicate id": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), ":8: data.root: points that differ only in this key are the same point"),
+    "duplicate id": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), ":8: data.root: points that differ only in this key have the same id"),
     "fixed key of a swept section": (spec("grid:\n  model: [{family: linear}]\n"), ":4: model.width: has no effect"),
     "swept section is text": (spec("grid:\n  search: [growth]\n").replace("  search: {policy: bisection}\n", ""), "must be a mapping of keys"),
     "patience of a disabled gate": (spec(training="{optimizer: adam, gates: {plateau: {mode: off, patience: 5}}}"), "has no effect with plateau: off"),

@@ -11,11 +11,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 LOCATION = "location"
-"""Marks a key that locates samples or code. Such a key does not change results and is not part of a
-point's id."""
+"""Marks a key with the location of samples or code, such as ``path``. The location does not change
+results and is not part of a point's id."""
 LIMIT = "limit"
-"""Marks a key that limits a measurement and may end it, but does not change results. Such a key is
-not part of a point's id."""
+"""Marks a key that limits the time or memory of a measurement. The limit does not change the
+results of completed measurements and is not part of a point's id."""
 PRECISION = "precision"
 """Marks a key that changes only the precision of an estimate. Such a key is not part of a point's
 id, so that the stored training runs are reused if the precision changes."""
@@ -54,7 +54,7 @@ NonNegativeNumber = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """Base class of all sections: immutable, strictly validated, without unknown keys."""
+    """Base class of all sections, which are immutable. Wrong types and unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
@@ -65,7 +65,7 @@ class Section(BaseModel):
     """Import path of the variant's implementation, ``module:name``. The docstring of the section's
     base class describes what an implementation takes and returns."""
     discriminator: ClassVar[str] = ""
-    """The key that selects this variant; empty for the default key of the section."""
+    """Name of the key that selects this variant; empty if it is the default key of the section."""
 
     @classmethod
     def fields_with_mark(cls, mark: str) -> list[str]:
@@ -75,8 +75,8 @@ class Section(BaseModel):
     def combination_problems(self) -> Problems:
         """Yield (dotted key, problem) for keys that cannot be combined.
 
-        This is also called if some keys are invalid, so that all errors are reported at once. The
-        section then contains only the valid keys, and None for missing required keys.
+        The method is also called if some keys are invalid, so that all errors are reported at once.
+        The section then contains only the valid keys, and None for missing required keys.
         """
         yield from ()
 

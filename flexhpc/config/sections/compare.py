@@ -10,9 +10,9 @@ from flexhpc.config.sections.base import Section
 
 
 class Decide(Section):
-    """Decides a comparison with as few measurements as possible. The sweep first coarsely
-    measures all points that the spec lists, then measures the points of undecided comparisons to
-    `search.tolerance`, and finally measures points with additional seeds."""
+    """Decides a comparison with as few measurements as possible. The sweep first makes a coarse
+    measurement of each point that the spec lists. It then measures the points of undecided
+    comparisons until `search.tolerance` is reached, and finally points with additional seeds."""
 
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Two EMCs count as equal if their ratio lies between 1 / (1 + margin) and 1 + margin."""
@@ -32,7 +32,8 @@ class Compare(Section):
     comparisons. Comparisons do not change EMCs and are not part of a point's id.
 
     Two points form a pair if they have equal values of all swept keys except `by`. The ratio of
-    their EMCs is averaged over all pairs, separately for each combination of values of `within`.
+    their EMCs is averaged over all pairs, separately for each combination of values of the keys in
+    `within`.
     """
 
     by: str
@@ -43,5 +44,5 @@ class Compare(Section):
     """Swept keys; a separate comparison is made for each combination of their values. By default,
     these are the swept keys of `data`, such as `data.labels`."""
     decide: Decide | None = None
-    """Ends the sweep when all verdicts are known. Without this key, every point is measured to
-    `search.tolerance`."""
+    """Ends the sweep when all verdicts are known. Without this key, every point is measured until
+    `search.tolerance` is reached."""

@@ -1,4 +1,4 @@
-"""Variants that are implemented by user code, which the spec names as ``module:name``."""
+"""Section variants implemented by user code, which the spec names as ``module:name``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CustomCode(Section):
     aliases: ClassVar[tuple[str, ...]] = (CUSTOM,)
 
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments for the class or function."""
+    """Keyword arguments with which the user's class or function is called."""
     version: Annotated[int, Field(ge=0)] | str | None = None
     """Version of the code. If it is set, it replaces the hash of the source in a point's id, so
     that an edit of the code does not cause new measurements."""
@@ -51,9 +51,10 @@ class CustomModel(CustomCode, Network):
     images_only: ClassVar[bool] = False
 
     family: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
-    """Import path, such as `my_nets:Net`; the module is in the folder of the spec or on Python's
-    path. The class or function is called with `kwargs`. If it has parameters named `shape` and
-    `classes`, it also receives the shape of a sample and the number of classes."""
+    """Import path of the network, such as `my_nets:Net`. The module must be in the folder of the
+    spec or on Python's path. The class or function is called with `kwargs`. If it has parameters
+    named `shape` and `classes`, it also receives the shape of a sample and the number of
+    classes."""
 
 
 class CustomData(CustomCode, Data):
@@ -64,10 +65,10 @@ class CustomData(CustomCode, Data):
     has_test_set: ClassVar[bool] = True
 
     source: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
-    """Import path, such as `my_data:load`; the module is in the folder of the spec or on Python's
-    path. The function is called with `kwargs`. Inputs are images (uint8, (n, channels, height,
-    width) or (n, height, width)) or vectors (float32, (n, features)). Labels are integers from 0,
-    or any values that can be sorted."""
+    """Import path of the function, such as `my_data:load`. The module must be in the folder of the
+    spec or on Python's path. The function is called with `kwargs`. Inputs are images (uint8, shape
+    (n, channels, height, width) or (n, height, width)) or vectors (float32, shape (n, features)).
+    Labels are integers from 0, or any values that can be sorted."""
 
     @classmethod
     def location_key(cls) -> None:
@@ -81,10 +82,11 @@ class CustomTrainer(CustomCode, Procedure):
     discriminator: ClassVar[str] = "trainer"
 
     trainer: Annotated[str, Field(pattern=IMPORT_PATH_PATTERN)]
-    """Import path, such as `my_train:fit`; the module is in the folder of the spec or on Python's
-    path."""
+    """Import path of the trainer, such as `my_train:fit`. The module must be in the folder of the
+    spec or on Python's path."""
     epochs: Count | None = None
-    """Budget in passes over the subset. It is passed to the trainer, which must enforce it."""
+    """Budget in passes over the subset of a probe. It is passed to the trainer, which must enforce
+    it."""
 
     @property
     def custom_trainer(self) -> Trainer:

@@ -42,7 +42,7 @@ class Data(Section):
 
     ``import_path`` names a function that takes the section and returns a
     flexhpc.data.dataset.Source. A variant adds the keys that are needed to read its samples. The
-    key that locates the samples is marked ``LOCATION``.
+    key with the location of the samples, such as ``path``, is marked ``LOCATION``.
     """
 
     has_vectors: ClassVar[bool] = False
@@ -64,17 +64,18 @@ class Data(Section):
     """Fraction of the training samples whose label is replaced by a wrong label, drawn uniformly
     from the other classes."""
     classes: Classes | None = None
-    """Number of classes of random labels; or, with `merge: random`, the number of classes into
-    which the original classes are merged."""
+    """With `labels: random`, the number of classes of the random labels. With `merge: random`, the
+    number of classes into which the original classes are merged."""
     merge: Literal["random", "coarse"] | None = None
-    """Merges classes. `random`: into `classes` groups with near-equal numbers of original classes,
-    drawn once per seed. `coarse`: into the super-classes of the data set."""
+    """Merges classes. `random`: once per seed, the original classes are divided at random into
+    `classes` groups with nearly equal numbers of classes. `coarse`: each class is replaced by its
+    super-class."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
     """List with the new class of each original class, to merge classes in a way that `merge` does
     not support. The new classes are 0, 1, 2, ... without gaps."""
     inputs: Literal["original", "gaussian", "permuted", "permuted_each"] = "original"
-    """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
-    training set. `permuted`: one permutation of the pixels (or features) for all samples.
+    """`gaussian`: each sample is replaced by normal noise with the mean and standard deviation of
+    the training set. `permuted`: one permutation of the pixels (or features) for all samples.
     `permuted_each`: a different permutation for each sample. Noise and permutations are drawn once
     per seed."""
     standardise: Literal["channel", "pixel", "set", "none"] = "channel"
@@ -113,7 +114,7 @@ class Data(Section):
 
     @classmethod
     def location_key(cls) -> str | None:
-        """Return the key that locates the samples; None if the variant has no such key."""
+        """Return the name of the key with the location of the samples; None if there is none."""
         return next(iter(cls.fields_with_mark(LOCATION)), None)
 
     @classmethod
@@ -121,7 +122,7 @@ class Data(Section):
         """Return the keys that determine the samples before preprocessing.
 
         These are ``source``, the keys that the variant adds and, if ``seeded`` is True,
-        ``classes``. Keys marked as a location, a limit or a name are excluded.
+        ``classes``. Keys marked ``LOCATION``, ``LIMIT`` or ``DATA_SET_NAME`` are excluded.
         """
         marked = (
             name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.fields_with_mark(mark)
@@ -306,7 +307,7 @@ class Gaussian(Data):
 
 
 class RandomTokens(Data):
-    """Sequences of uniformly random tokens, each of which is predicted from the previous tokens. A
+    """Sequences of uniformly random tokens. Each token is predicted from the previous tokens. A
     sequence is fitted if every token after its prompt has the highest predicted probability."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
