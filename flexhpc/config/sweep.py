@@ -67,7 +67,7 @@ EXTRA_SECTIONS = {
     for name, field in SweepSpec.model_fields.items()
     if (section := inner_section(field)) is not None
 }
-"""Name -> class of each section at the top level of a spec, next to ``fixed``."""
+"""Sections at the top level of a spec, next to ``fixed``: name -> class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class Axis:
     listed: int
 
     def path(self, key_index: int, position: int) -> KeyPath:
-        """Return the document path of the value of ``keys[key_index]`` at ``position``."""
+        """Return the document path of the value that ``keys[key_index]`` has at ``position``."""
         return (*self.document_path, ".".join(self.keys[key_index]), position)
 
 
@@ -102,7 +102,7 @@ class Sweep:
         fixed: section -> key -> value, including the tuned keys.
         axes: the axes in the order of the file; the last one varies fastest.
         check_combinations: whether invalid combinations of keys are errors. False for an unmodified
-            frozen spec, because a later version may reject more combinations.
+            frozen spec, because the flexhpc release that wrote it accepted all its combinations.
         folder: folder of the spec, which is searched for user code.
         code: import path of user code -> its location and version; filled by ``points()``.
     """
@@ -213,11 +213,13 @@ class Sweep:
             build_section(section, values, report_in_fixed, folder=self.folder)
 
     def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
-        """Return the unvalidated values of a section; add its default variant if none is set.
+        """Return the unvalidated values of a section of one point.
+
+        If they select no variant, the default variant is added.
 
         Args:
             section: name of the section.
-            positions: one position on each axis.
+            positions: the position of the point on each axis.
         """
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
         for axis, i in zip(self.axes, positions, strict=True):
@@ -239,7 +241,7 @@ class Sweep:
 
         Args:
             name: name of the section, or ``seed``.
-            positions: one position on each axis.
+            positions: the position of the point on each axis.
         """
         if name == "seed":
             return self._build_seed(positions)
@@ -286,12 +288,13 @@ class Sweep:
         return not problems
 
     def _add_problem(self, keys: KeyPath, problem: str, positions: tuple[int, ...]) -> None:
-        """Add a problem with a key to the document, at the line that sets the value of the key.
+        """Add a problem to the document, at the line that sets the invalid value.
 
         Args:
-            keys: path of the key, starting with its section.
+            keys: path of the key with this value, starting with its section.
             problem: the text of the problem.
-            positions: one position on each axis, which determine the value of a swept key.
+            positions: the position of the point on each axis, which selects the value of a swept
+                key.
         """
         location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):

@@ -18,7 +18,7 @@ from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import Procedure
 
 WIDEST_STEP = 3.2
-"""Maximum factor between neighbouring values of a range, before the values are rounded."""
+"""Maximum ratio of neighbouring values to try in a range, before the values are rounded."""
 MAX_ARMS = 64
 
 
@@ -63,7 +63,7 @@ def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, A
 
 
 def values_to_try(request: Mapping[str, Any], only_integers: bool) -> list[float] | str:
-    """Return the values to try in ascending order, or an error message.
+    """Return a sorted list of the values to try, or an error message if the request is invalid.
 
     Args:
         request: the unvalidated request, ``{"tune": [...]}``.

@@ -29,7 +29,7 @@ class FrozenDefaults(BaseModel):
     """The defaults that are stored in a frozen spec.
 
     Attributes:
-        version: ``HASH_VERSION`` of the flexhpc that wrote the spec.
+        version: ``HASH_VERSION`` of the flexhpc release that wrote the spec.
         variants: section -> default variant.
         defaults: section -> variant -> key -> default value.
         code: import path of user code -> its location and version.
@@ -45,14 +45,15 @@ class FrozenDefaults(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class TunedSection:
-    """A section of a point and its tuned keys.
+    """A section of a point, built for every combination of the values to try.
 
     Attributes:
         section: the section with the first value of every tuned key.
         canonical: canonical JSON of the section, in which each tuned key has all its values to try.
             The id of the point is a hash that includes this text.
         candidates: dotted path of a tuned key -> the values to try.
-        arms: (values by dotted path, section with these values) for each combination.
+        arms: for each combination of values to try, a pair: the values by dotted path, and the
+            section with these values.
     """
 
     section: Section
@@ -70,13 +71,13 @@ def build_section(
     check_combinations: bool = True,
     folder: Path | None = None,
 ) -> TunedSection | None:
-    """Build a section from unvalidated values; report problems and return None if there are any.
+    """Build a section from unvalidated values; if there are problems, report them and return None.
 
     Args:
         name: name of the section.
         values: key -> value, including the key that selects the variant.
         report: called with the key path and the text of each problem.
-        frozen: the defaults of a frozen spec; None for the defaults of this version.
+        frozen: the defaults of a frozen spec; None for the defaults of this flexhpc release.
         check_combinations: whether to report keys that cannot be combined.
         folder: folder to search for user code.
     """
@@ -160,7 +161,7 @@ def _with_defaults(
 def _find_candidates(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return a dict: path of each tuned key -> values to try; None if a problem was reported."""
+    """Return a dict (path of a tuned key -> values to try), or report problems and return None."""
     tunable, candidates = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:

@@ -21,7 +21,7 @@ from flexhpc.custom.code import IMPORT_PATH_PATTERN, entry_point_targets
 S = TypeVar("S", bound=Section)
 
 Report = Callable[[KeyPath, str], None]
-"""Callback that takes the path of a key in the section, and the problem."""
+"""Function called for an invalid key, with the path of the key in its section and the problem."""
 
 _TYPES = {
     "int_type": "a whole number",
@@ -53,7 +53,7 @@ _SYNONYMS = {"learning_rate": "lr"}
 def validate(
     kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
 ) -> S | None:
-    """Validate values and return the section; report all problems and return None if there are any.
+    """Validate values and return the section; if there are problems, report all and return None.
 
     Args:
         kind: the class of a section, or the union of the variants of a section.
@@ -114,7 +114,10 @@ def _combination_problems(section: Section) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _partial_section(cls: type[S], values: Any, invalid: list[KeyPath]) -> S:
-    """Return a section without the values at the paths in ``invalid``."""
+    """Build a section from the values that are not at a path in ``invalid``.
+
+    Missing required keys are set to None.
+    """
     optional: type[S] = _with_optional_keys(cls)
     rest = values if isinstance(values, Mapping) else {}
     for path in invalid:
@@ -139,7 +142,7 @@ def _without_value(values: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
 
 @cache
 def _with_optional_keys(cls: type[S]) -> type[S]:
-    """Return a copy of a class whose required keys default to None."""
+    """Return a subclass of ``cls`` in which the required keys default to None."""
     required = {
         name: (field.annotation, None)
         for name, field in cls.model_fields.items()
@@ -175,9 +178,9 @@ def _report_unknown_variant(
 
 
 def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:
-    """Return the key path of an error, without its first ``skip`` parts.
+    """Return the key path of a pydantic error; omit the first ``skip`` parts of its location.
 
-    The names of types, which pydantic adds to the path in unions, are omitted too.
+    The names of types, which pydantic adds to the location in unions, are omitted too.
     """
     types = ("int", "float", "str", "bool")
     return tuple(
@@ -194,7 +197,10 @@ def _problem_text(
     path: KeyPath,
     details: list[ErrorDetails],
 ) -> str:
-    """Return the problem, and its fix if known, for the errors that pydantic found at one key."""
+    """Return one message for all errors that pydantic found at a key.
+
+    The message names the problem and, if known, the fix.
+    """
     detail = details[0]
     error, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if all(each["type"] in _TYPES for each in details):
@@ -230,7 +236,7 @@ def _problem_text(
 def _unknown_key_problem(
     kind: type[Section] | VariantUnion[Any], cls: type[Section], values: Any, path: KeyPath
 ) -> str:
-    """Return the problem with a key that does not exist or has no effect with the variant."""
+    """Return the message for a key that does not exist, or that the selected variant lacks."""
     key, inner = path[-1], cls
     if len(path) == 1 and isinstance(kind, VariantUnion):
         users = [name for name, other in kind.classes.items() if key in other.model_fields]

@@ -42,7 +42,8 @@ BASES: dict[str, type[Section]] = {
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
 """Section -> key that selects its variant, except for variants that define a ``discriminator``."""
 ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
-"""Discriminator key -> entry-point group in which packages register more variants."""
+"""Discriminator key -> last part of the entry-point group, such as ``flexhpc.models``, in which
+packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Section -> variant that is used if the spec selects none."""
 
@@ -69,7 +70,7 @@ class VariantUnion(Generic[S]):
 
     @cached_property
     def adapter(self) -> TypeAdapter[S]:
-        """The validator of the union."""
+        """The pydantic adapter that validates values and returns the selected variant."""
         return TypeAdapter(self.union)
 
     @cached_property
@@ -94,7 +95,7 @@ class VariantUnion(Generic[S]):
         return key, values.get(key)
 
     def selected_name(self, values: Any) -> str | None:
-        """Return the name in ``classes`` that the values select; None if they select no variant."""
+        """Return the key of ``classes`` that the values select; None if they select no variant."""
         if not isinstance(values, Mapping):
             return None
         key, variant = self.key_and_variant(values)
@@ -102,9 +103,9 @@ class VariantUnion(Generic[S]):
         return name if name and (self.classes[name].discriminator or self.key) == key else None
 
     def class_name(self, variant: object) -> str | None:
-        """Return the name in ``classes`` for a variant; None if the variant is unknown.
+        """Return the key of ``classes`` that matches a variant; None if the variant is unknown.
 
-        For example, the name for ``timm:resnet18`` is ``timm:NAME``.
+        For example, ``timm:NAME`` matches the variant ``timm:resnet18``.
         """
         if not isinstance(variant, str):
             return None

@@ -27,7 +27,7 @@ _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
     (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
 ]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-_MAX_DIGITS = 300
+_MAX_NUMBER_LENGTH = 300
 """Maximum length of a number in characters. Longer scalars are read as text, because a longer
 integer can exceed the range of float64."""
 _MAX_FILE_BYTES = 4_000_000  # bytes
@@ -97,7 +97,7 @@ def parse_scalar(text: str) -> Any:
         return None
     if text in _BOOL:
         return _BOOL[text]
-    numbers = _NUMBERS if len(text) <= _MAX_DIGITS else []
+    numbers = _NUMBERS if len(text) <= _MAX_NUMBER_LENGTH else []
     return next((convert(text) for form, convert in numbers if re.fullmatch(form, text)), text)
 
 
@@ -186,7 +186,7 @@ class _NodeConverter:
         for key_node, value_node in node.value:
             key = str(key_node.value)
             if not isinstance(key_node, yaml.ScalarNode):
-                problem = "a key must be plain text"
+                problem = "a key must be plain text, not a list or a mapping"
             elif _CONTROL.search(key):
                 problem = "a key contains a control character; remove the character"
             elif key == "<<":

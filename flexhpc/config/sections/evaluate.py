@@ -33,7 +33,7 @@ class Evaluate(Section):
 
     @property
     def size_key(self) -> str:
-        """The key that sets the number of training samples of the evaluation."""
+        """The key that sets the number of training samples: ``full`` or ``n``."""
         return "full" if self.n is None else "n"
 
     @property

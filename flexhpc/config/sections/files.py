@@ -16,13 +16,13 @@ class FileFormat(Images):
     path: Annotated[str, LOCATION]
     """Path of the samples, or of a file written by `flexhpc data prepare`."""
     name: Annotated[str | None, DATA_SET_NAME] = None
-    """Name of the data set, which is part of a point's id. The name distinguishes two data sets of
-    this format in one sweep, because `path` is not part of the id."""
+    """Name of the data set. It distinguishes two data sets of this format in one sweep, because the
+    name is part of a point's id and `path` is not."""
 
 
 class Arrays(FileFormat):
-    """NumPy arrays: a .npz file, or one .npy file per array, which is memory-mapped. Inputs are
-    images (n, channels, height, width) or (n, height, width), or vectors (n, features)."""
+    """NumPy arrays: a .npz file, or one memory-mapped .npy file per array. Inputs are images
+    (n, channels, height, width) or (n, height, width), or vectors (n, features)."""
 
     import_path: ClassVar[str] = "flexhpc.data.arrays:open_arrays"
 
@@ -76,7 +76,7 @@ class HuggingFace(FileFormat):
     path: Annotated[str, LOCATION]
     """The folder of the data set, or a file written by `flexhpc data prepare`."""
     column: str = "image"
-    """Column of the inputs: images or lists of numbers."""
+    """Column with the inputs, which are images or lists of numbers."""
     target: str = "label"
     """Column of the classes."""
     split: str = "train"
@@ -86,7 +86,8 @@ class HuggingFace(FileFormat):
 
 
 class WebDataset(FileFormat):
-    """Tar files in the WebDataset format: a sample is an image `KEY.jpg` and a class `KEY.cls`."""
+    """Tar files in the WebDataset format: each sample consists of an image file `KEY.jpg` and a
+    file `KEY.cls` with its class."""
 
     import_path: ClassVar[str] = "flexhpc.data.webdataset:open_webdataset"
     has_test_set: ClassVar[bool] = False
@@ -96,7 +97,7 @@ class WebDataset(FileFormat):
     """A .tar file or a folder of such files, read in the order of their names; or a file written by
     `flexhpc data prepare`."""
     column: str | None = None
-    """File extension of the images, such as `jpg`; by default files with any image extension are
+    """Extension of the image files, such as `jpg`; by default files with any image extension are
     read."""
     target: str = "cls"
-    """File extension of the classes, each of which is a number or a word."""
+    """Extension of the class files, each of which contains a number or a word."""

@@ -36,8 +36,8 @@ class PlateauGate(Gate):
     """A gate that checks whether training has stopped improving; it may end a probe early."""
 
     mode: Mode = "report"
-    """`report`: record the number of epochs since the last improvement. Training stops at a plateau
-    unless `until` is `saturation` or the schedule is not `constant`. `reject`: in addition, reject
+    """`report`: record the number of epochs since the last improvement. With a constant schedule,
+    training also stops at a plateau, except with `until: saturation`. `reject`: in addition, reject
     failing probes that were still improving at the end of the budget. `off`: train to the end of
     the budget."""
     patience: Count | None = None
@@ -45,10 +45,10 @@ class PlateauGate(Gate):
     number is computed from `updates` and `share`."""
     updates: Count = 1000
     """Number of updates without improvement after which training is at a plateau, limited to half
-    of the budget. If the fraction `share` of the budget is a larger number, that number is used."""
+    of the budget. If the fraction `share` of the budget is longer, that fraction applies."""
     share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of the budget without improvement after which training is at a plateau. If `updates`
-    (limited to half of the budget) is a larger number of updates, that number is used."""
+    (limited to half of the budget) is longer, `updates` applies."""
     tolerance: Tolerance = 1e-3
     """Minimum relative decrease of the training loss that counts as an improvement. A new minimum
     of the number of misclassified samples also counts as an improvement."""
@@ -59,8 +59,8 @@ class GradientGate(Gate):
 
     mode: Mode = "report"
     """`report`: record the gradient norm at the end of each probe. `reject`: in addition, reject
-    failing probes whose norm is above `tolerance`. `off`: do not compute the
-    gradient on the whole subset."""
+    failing probes whose gradient norm at the end is above `tolerance` times the norm at
+    initialisation. `off`: do not compute the gradient on the whole subset."""
     tolerance: Tolerance = 0.1
     """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
@@ -86,25 +86,27 @@ class StabilityGate(Gate):
 
     mode: Mode = "report"
     """`report`: a failing probe whose loss rises well above its minimum gets the verdict
-    `unstable`, because the cause is the training recipe, not lack of capacity. `reject`: in
+    `unstable`, because the training recipe caused the failure, not lack of capacity. `reject`: in
     addition, the probe is rejected. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
-    """A probe is unstable if its final loss exceeds its lowest loss by more than this fraction of
-    the decrease from initialisation to the lowest loss. A probe is also unstable if, after the
-    lowest loss, the loss exceeds both the initial loss and three times the lowest loss."""
+    """A failing probe is unstable if its final loss exceeds the minimum by more than this fraction
+    of the decrease from the initial loss to the minimum. The final loss is the lowest loss of the
+    last five epochs. A failing probe is also unstable if the loss of any epoch after the minimum
+    exceeds both the initial loss and three times the minimum."""
 
 
 class Gates(Section):
     """Convergence gates. `plateau: off` is short for `plateau: {mode: off}`."""
 
     plateau: PlateauGate = PlateauGate()
-    """Plateau of the training loss."""
+    """Gate that checks for a plateau of the training loss."""
     gradient: GradientGate = GradientGate()
-    """Norm of the gradient."""
+    """Gate that checks the norm of the gradient."""
     curvature: CurvatureGate = CurvatureGate()
-    """Smallest eigenvalue of the Hessian, by the Lanczos method in float64 and eval mode."""
+    """Gate that checks the smallest eigenvalue of the Hessian, estimated by the Lanczos method in
+    float64 and eval mode."""
     stability: StabilityGate = StabilityGate()
-    """Increase of the loss after its minimum."""
+    """Gate that checks whether the loss rises after its minimum."""
 
     def combination_problems(self) -> Problems:
         for name in type(self).model_fields:

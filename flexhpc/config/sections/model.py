@@ -27,8 +27,8 @@ class Subspace(Section):
     weights and P is a fixed random matrix. Only z is trained."""
 
     dims: Count
-    """Dimension of the random subspace: the length of z in the weights theta0 + P z. It is also the
-    number of parameters of the point. Training starts at z = 0."""
+    """Dimension of the random subspace: the length of z in the weights theta0 + P z, and therefore
+    the number of trained parameters. Training starts at z = 0."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
     """Type of the fixed random matrix P in theta0 + P z. The columns of P have unit length (exactly
     for `dense`, on average for the other types)."""
@@ -107,9 +107,9 @@ class Initialised(Network):
     other values, linear layers and convolutions have zero biases, and their weights are random.
     `he`: from N(0, gain^2 / fan_in). `lecun`: the same distribution, with a default gain of 1.
     `orthogonal`: random orthogonal matrices times gain. The last layer always has a gain of 1.
-    `mup` (only for mlp and cnn with sgd, gd, adam or adamw): maximal update parametrisation of `he`
-    (Yang et al. 2022, arXiv 2203.03466, table 3), which scales the learning rate of each layer by
-    its width relative to `base_width`."""
+    `mup` (only for mlp and cnn with sgd, gd, adam or adamw): as `he`, but in the maximal update
+    parametrisation (Yang et al. 2022, arXiv 2203.03466, table 3), which adapts the last layer and
+    the learning rate of each layer to the ratio of the width to `base_width`."""
 
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
@@ -192,8 +192,8 @@ class _MlpOrCnn(Sized):
     """Keys that mlp and cnn share."""
 
     width: Count | None = None
-    """Units of every hidden layer (mlp) or channels of the first layer (cnn); required unless
-    `match_params` is set."""
+    """Number of units of each hidden layer (mlp) or number of channels of the first layer (cnn);
+    required unless `match_params` is set."""
     activation: Activation = "relu"
     """Activation function."""
     bias: bool = True
@@ -278,8 +278,8 @@ class Resnet(Sized):
 
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
-    """Channels of the first stage (even); each further stage has twice the channels of the previous
-    one. Required unless `match_params` is set."""
+    """Number of channels of the first stage, which must be even. Each further stage has twice the
+    channels of the previous one. Required unless `match_params` is set."""
     depth: Annotated[int, Field(ge=2, le=1000)] = 8
     """Number of residual blocks, distributed evenly over the stages."""
     activation: Activation = "relu"
@@ -301,8 +301,8 @@ class Efficientnet(Sized):
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
-    """Channels of the stem (EfficientNet-B0: 32), a multiple of 8. The channels of all other layers
-    are proportional to this number. Required unless `match_params` is set."""
+    """Number of channels of the stem (32 in EfficientNet-B0), a multiple of 8. The number of
+    channels of every other layer is proportional to it. Required unless `match_params` is set."""
     depth: Depth = 16
     """Number of blocks before rounding (EfficientNet-B0: 16): the number of blocks in each stage of
     B0 is multiplied by `depth` / 16 and rounded up."""
@@ -354,7 +354,10 @@ class Gpt(_Transformer):
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
         if self.scaling == "compound":
-            yield "scaling", "compound resizes images; use width, depth or both"
+            yield (
+                "scaling",
+                "compound resizes images, but gpt reads tokens; use width, depth or both",
+            )
 
 
 class Timm(Network):

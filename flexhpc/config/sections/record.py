@@ -10,8 +10,8 @@ class Record(Section):
     part of a point's id. Existing probes that lack these measurements are not repeated."""
 
     unseen: Count | None = None
-    """Number of samples in a random set, which is fixed for each seed. Every probe also stores
-    which samples of this set it classifies correctly, except the samples in its own subset.
+    """Number of samples in a random set, which is fixed for each seed. For every sample of this set
+    outside its own subset, a probe also stores whether it classifies the sample correctly.
     Memorization scores (Feldman and Zhang 2020, arXiv 2008.03703) are computed from these
     results."""
     forgetting: bool = False

@@ -10,8 +10,8 @@ from flexhpc.config.sections.base import PRECISION, Count, Problems, Section
 
 Cap = Annotated[float, Field(ge=1, le=1e6)]
 COARSE_TOLERANCE = 0.5
-"""Tolerance of the first estimate of a point, if comparisons decide whether a more precise estimate
-is needed."""
+"""Minimum tolerance of an estimate that is made more precise only if needed: the first estimate of
+a point with ``compare.decide``, and the estimate at a budget that may be doubled further."""
 
 
 def format_eps(eps: object) -> str:
@@ -29,9 +29,9 @@ class Search(Section):
     """Whether the policy supports tuned keys."""
 
     def with_coarse_tolerance(self) -> Search:
-        """Return the search with a tolerance of at least ``COARSE_TOLERANCE``.
+        """Return a copy in which a ``tolerance`` below ``COARSE_TOLERANCE`` is raised to it.
 
-        A search without a tolerance is returned unchanged.
+        Without such a tolerance, the section itself is returned.
         """
         tolerance = getattr(self, "tolerance", COARSE_TOLERANCE)
         if tolerance >= COARSE_TOLERANCE:
@@ -44,15 +44,15 @@ class Search(Section):
     policy: str
     """Rule that chooses the next n."""
     start: Annotated[Count, PRECISION] = 64
-    """First number n of samples that the search tries."""
+    """First n (number of samples) that the search tries."""
     max_cost: Annotated[Cap | None, PRECISION] = None
-    """Maximum cost of the point, in training runs with the full budget; a probe that uses half of
-    its budget counts as half a run. With `bisection`, the maximum is multiplied by one plus the
-    number of training errors in `eps`."""
+    """Maximum cost of the point in whole training runs; a probe that uses half of its budget counts
+    as half a run. With `bisection`, the maximum is multiplied by one plus the number of training
+    errors in `eps`."""
 
 
 class QuantileSearch(Search):
-    """Keys of all searches that estimate a quantile: the n at which a given fraction of the
+    """Keys of all searches that estimate a quantile: the n at which a chosen fraction of the
     training runs fit."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
@@ -70,7 +70,7 @@ class QuantileSearch(Search):
 
     def combination_problems(self) -> Problems:
         if self.eps is not None and len({format_eps(eps) for eps in self.eps}) < len(self.eps):
-            yield "eps", "contains a value twice (rounded to 6 digits); remove one of them"
+            yield "eps", "contains two values that are equal when rounded to 6 digits; remove one"
 
 
 class Bayes(QuantileSearch):
@@ -85,13 +85,13 @@ class Bayes(QuantileSearch):
     """The search ends when both ends of the 90 % interval are within a factor of 1 + `tolerance` of
     its geometric mean."""
     max_cost: Annotated[Cap | None, PRECISION] = 60.0
-    """Maximum cost of the point, in training runs with the full budget; a probe that uses half of
-    its budget counts as half a run. If the search ends at this maximum, the interval is wider than
-    `tolerance`. The maximum is multiplied by one plus the number of training errors in `eps`, and
+    """Maximum cost of the point in whole training runs; a probe that uses half of its budget counts
+    as half a run. If the search ends at this maximum, the interval is wider than `tolerance`
+    requires. The maximum is multiplied by one plus the number of training errors in `eps`, and
     doubled if keys are tuned."""
     at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
-    """Number of probes that are chosen together. They run concurrently if workers, cores or GPUs
-    are free (profile: `probes_at_once`). `max_cost` is checked when all of them have ended."""
+    """Number of probes that are chosen together. The profile key `probes_at_once` limits how many
+    of them run concurrently. `max_cost` is checked when all of them have ended."""
 
 
 class MajoritySearch(Search):
@@ -120,8 +120,8 @@ class Growth(MajoritySearch):
 
     policy: Literal["growth"]
     start: Count = 64
-    """First number n of samples that the search tries. The EMC depends on `start`, because it is
-    one of the n that the search tries."""
+    """First n (number of samples) that the search tries. The EMC depends on `start`, because only
+    an n that the search tries can be the EMC."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None

@@ -46,8 +46,8 @@ class Doubling:
 
 class Sam(Section):
     """Sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): the gradient is taken at
-    the point of the highest loss in a neighbourhood of the weights. Each update needs two gradients
-    and costs twice as much as without SAM."""
+    the weights with the highest loss in a neighbourhood of the current weights. Each update needs
+    two gradients, so it costs twice as much as without SAM."""
 
     rho: Annotated[PositiveNumber, NUISANCE] = 0.05
     """Radius of the neighbourhood of the weights in which sharpness-aware minimization searches for
@@ -61,8 +61,8 @@ class Procedure(Section):
     supports_mup: ClassVar[bool] = False
     """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
     matrices_only: ClassVar[bool] = False
-    """Whether the update rule applies to matrices only, and all other parameters use a different
-    rule."""
+    """Whether the optimizer's update rule is for matrices only; all other parameters then use a
+    different rule."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         epochs: Count | None
@@ -81,14 +81,13 @@ class Procedure(Section):
     @property
     def budget(self) -> tuple[str, int] | None:
         """Key and value of the budget, such as ``("steps", 1000)``; None without a budget. With
-        ``until: saturation``, this is the first budget."""
+        ``until: saturation``, these are the key and value of the first budget."""
         values = {key: getattr(self, key) for key in BUDGETS[:-1]}
         return next(((key, value) for key, value in values.items() if value is not None), None)
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether a training run with a smaller budget is a prefix of a training run with this
-        budget."""
+        """Whether a training run begins with the same updates as a run with any smaller budget."""
         return False
 
     @property
@@ -121,7 +120,7 @@ class Training(Procedure):
     """Gradient-based training of a network.
 
     ``import_path`` names a function that takes the section and the list of parameters, and returns
-    a torch.optim.Optimizer. Before every update, the learning rate of each group in its
+    a torch.optim.Optimizer. Before every update, the learning rate of each group in the optimizer's
     ``param_groups`` is set to the learning rate of the schedule times the group's ``lr_factor`` (by
     default 1).
     """
@@ -129,7 +128,8 @@ class Training(Procedure):
     full_batch: ClassVar[bool] = False
     """Whether an update uses the gradient of the whole subset."""
     elementwise: ClassVar[bool] = False
-    """Whether an update treats every weight independently, so that any memory format works."""
+    """Whether an update treats every weight independently, and therefore works with any memory
+    format."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         lr: PositiveNumber
@@ -144,9 +144,10 @@ class Training(Procedure):
         )
     )
     """`saturation` (the default if no budget is set): the search doubles the budget and continues
-    its failing training runs until a doubling hardly raises the EMC. `steps`, `epochs` or
+    failed training runs until a doubling hardly raises the EMC. `steps`, `epochs` or
     `gradient_evaluations` sets the first budget; by default it is 1,000 updates. `convergence`:
-    training has no budget and ends when the plateau gate detects that it has stopped improving."""
+    training has no budget and ends when the plateau gate detects that training has stopped
+    improving."""
     saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
     """With `until: saturation`, doubling ends when the last doubling of the budget raised the EMC
     by at most this factor, according to the upper end of a 90 % interval."""
@@ -154,9 +155,9 @@ class Training(Procedure):
     """With `until: saturation`, the largest budget, in the unit of the first budget; by default 64
     times the first budget."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
-    """With `until: saturation`, the maximum number of failed training runs of a point whose final
-    states (weights and optimizer) are kept, so that these runs can be continued. The states of a
-    point take at most 4 GiB. Runs without a state are retrained if needed."""
+    """With `until: saturation`, the maximum number of failed training runs per point whose final
+    state (weights and optimizer) is kept. The kept states of a point take at most 4 GiB. A training
+    run is continued from its state; without a state, it is repeated if needed."""
     unconverged: Literal["report", "extend"] = "report"
     """Treatment of a failing probe that is still improving when its budget ends. `report`: the
     probe gets the verdict `unconverged`. `extend`: the budget of the probe is doubled repeatedly,
@@ -174,9 +175,11 @@ class Training(Procedure):
     """Precision of the forward and backward pass. With bf16, torch.autocast is used and the weights
     remain fp32."""
     weight_decay: Annotated[NonNegativeNumber, NUISANCE] = 0.0
-    """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
+    """Weight decay: the factor of an L2 penalty (sgd, gd, adam, shampoo) or of decoupled weight
+    decay (adamw, soap, muon)."""
     label_smoothing: Annotated[Fraction, NUISANCE] = 0.0
-    """Fraction of each label that is distributed over all classes, in the training loss only."""
+    """Label smoothing: the fraction of a label's probability that the training loss distributes
+    evenly over all classes."""
     clip_norm: Annotated[PositiveNumber | None, NUISANCE] = None
     """Maximum norm of the gradient; a larger gradient is scaled down to this norm."""
     sam: Sam | None = None
@@ -184,12 +187,12 @@ class Training(Procedure):
     gates: Gates = Gates()
     """Convergence checks."""
     curves: Literal["batches", "evaluation"] = "batches"
-    """Source of the loss and training error of an epoch, which determine plateaus and stability.
-    `batches`: the batches of the epoch, each evaluated before its update, as in most training
-    loops. `evaluation`: the whole subset, evaluated in eval mode after the epoch, which is slower.
-    In both cases, training checks after every epoch whether all samples are fitted. With `batches`,
-    it first checks a few samples that were misclassified recently, and checks the whole subset only
-    if these samples are fitted."""
+    """How the loss and training error of an epoch are computed for the plateau and stability gates.
+    `batches`: on each batch before its update, as in most training loops. `evaluation`: on the
+    whole subset in eval mode after the epoch, which is slower. In both cases, training checks after
+    every epoch whether all samples are fitted. With `batches`, this check starts with a few samples
+    that were misclassified recently, and continues with the whole subset only if they are
+    fitted."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of parts into which each batch is split. The gradients of the parts are computed
     separately and added in a fixed order, so that results are bitwise identical on any number of
@@ -198,7 +201,8 @@ class Training(Procedure):
 
     @property
     def budget(self) -> tuple[str, int] | None:
-        """Key and value of the budget; with ``until: saturation``, of the first budget."""
+        """Key and value of the budget (with ``until: saturation``, of the first budget); None
+        without a budget."""
         default = ("steps", FIRST_STEPS) if self.until == "saturation" else None
         return super().budget or default
 
@@ -243,8 +247,7 @@ class Training(Procedure):
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether a training run with a smaller budget is a prefix of a training run with this
-        budget.
+        """Whether a training run begins with the same updates as a run with any smaller budget.
 
         True if there is a budget, it is never extended, and it does not affect the learning rate.
         """
@@ -265,7 +268,7 @@ class Training(Procedure):
                 problem = f"{value} cannot be combined with schedule: {self.schedule}"
                 yield key, f"{problem}; remove one of them"
         if self.until == "saturation":
-            yield from self._check_saturation()
+            yield from self._saturation_problems()
         else:
             for key in self.model_fields_set & {"saturation", "max_budget", "keep_states"}:
                 yield key, "has no effect without until: saturation; remove it"
@@ -273,7 +276,8 @@ class Training(Procedure):
             if self.unconverged == "extend":
                 yield "unconverged", "has no effect with until: convergence; remove it"
             if plateau.mode == "reject":
-                problem = "reject has no effect with until: convergence, which ends at a plateau"
+                reason = "because training then ends at a plateau"
+                problem = f"reject has no effect with until: convergence, {reason}"
                 yield "gates.plateau", f"{problem}; remove it"
         if "extend_to" in self.model_fields_set and self.unconverged != "extend":
             yield "extend_to", "has no effect without unconverged: extend; remove it"
@@ -281,7 +285,7 @@ class Training(Procedure):
         if self.warmup is not None and key == "steps" and self.warmup >= budget:
             yield "warmup", f"must be below steps ({budget}), not {self.warmup}"
 
-    def _check_saturation(self) -> Problems:
+    def _saturation_problems(self) -> Problems:
         if self.schedule == "cosine":
             yield self.saturation_conflict(
                 "schedule: cosine", "use wsd or constant, or set a budget"
