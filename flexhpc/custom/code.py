@@ -38,9 +38,9 @@ from flexhpc.errors import PointError, one_line
 IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
 IN_PROCESS = "python"
-"""Used instead of a module name for objects of :func:`register_object`, as in ``python:NAME``."""
+"""Replaces the module in names of objects from :func:`register_object`, as in ``python:NAME``."""
 FLEXHPC_FOLDER = Path(__file__).parent.parent
-"""Absolute path of the package flexhpc, because other folders can also be named ``flexhpc``."""
+"""Path of the package flexhpc; absolute because other folders can also be named ``flexhpc``."""
 INSTALL_FOLDERS = ("site-packages", "dist-packages")
 """Names of the folders on Python's path that contain installed packages."""
 _registered_objects: dict[tuple[str, str], Any] = {}
@@ -96,7 +96,7 @@ def find_code(name: str, folder: Path | None) -> Code:
 
 @cache
 def entry_point_targets(kind: str) -> dict[str, str]:
-    """Return a dict of the entry points of installed packages: name -> ``module:name``.
+    """Return a dict of the entry points of installed packages: entry point -> ``module:name``.
 
     Args:
         kind: ``models``, ``data`` or ``trainers``; the entry-point group is ``flexhpc.KIND``.
@@ -293,7 +293,7 @@ def _imported_files(module: str, root: Path) -> dict[str, Path]:
         root: folder in which modules are searched; modules in other folders are omitted.
 
     Returns:
-        Module name -> file.
+        Dict of module name -> file.
     """
     files: dict[str, Path] = {}
     pending = [module]
@@ -308,7 +308,7 @@ def _imported_files(module: str, root: Path) -> dict[str, Path]:
 
 
 def _imported_modules(module: str, file: Path) -> Iterator[str]:
-    """Yield the names in the import statements of a file that can be names of modules.
+    """Yield the names of the modules that the import statements of a file may import.
 
     ``from a import b`` yields ``a`` and ``a.b``, because ``b`` can be a module. Yield no names if
     the file is not valid Python.
@@ -331,7 +331,10 @@ def _imported_modules(module: str, file: Path) -> Iterator[str]:
 
 
 def _installed_version(module: str) -> str:
-    """Return the name and version of a module's distribution, or else its top-level package."""
+    """Return the name and version of the distribution that contains a module.
+
+    If no distribution is found, return the name of the module's top-level package.
+    """
     top = module.split(".")[0]
     try:
         return f"{top} {distribution(top).version}"

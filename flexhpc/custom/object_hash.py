@@ -30,7 +30,7 @@ def object_hash(value: Any) -> str | None:
 def _collect_sources(value: Any, texts: dict[str, bytes]) -> bool:
     """Add to ``texts`` the sources of an object and of the objects that it uses.
 
-    Return False if one of these objects cannot be hashed.
+    Return whether all these objects can be hashed.
     """
     value = inspect.unwrap(value) if callable(value) else value
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
@@ -49,9 +49,10 @@ def _collect_sources(value: Any, texts: dict[str, bytes]) -> bool:
 
 
 def _add_reference(value: Any, name: str, texts: dict[str, bytes]) -> bool:
-    """Add the source or value of an object to ``texts``; return False if it cannot be hashed.
+    """Add the source or value of an object to ``texts``; return whether the object can be hashed.
 
-    Modules, and functions and classes of installed packages, are not added.
+    For a module, and for a function or class of an installed package, nothing is added and True is
+    returned.
 
     Args:
         value: object to add.

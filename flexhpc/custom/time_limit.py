@@ -71,7 +71,7 @@ class TimeLimit:
                 spent = time.monotonic() - self._entered_at
                 signal.setitimer(signal.ITIMER_REAL, max(self._previous_remaining - spent, 1e-3))
 
-    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+    def _on_alarm(self, signal_number: int, frame: FrameType | None) -> None:
         self.deactivate()
         raise TimeLimitExceeded(f"{self.label} exceeded its time limit of {self.seconds:g} s")
 

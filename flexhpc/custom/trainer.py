@@ -29,7 +29,7 @@ _COUNTS = ("epochs", "steps", "cost")
 class Budget:
     """Training budget that the ``training`` section specifies; passed to custom trainers.
 
-    Budgets that the section does not specify are None.
+    Attributes that the section does not specify are None.
 
     Attributes:
         epochs: number of passes over the samples.
@@ -67,7 +67,7 @@ class Trainer:
         """Import and return the trainer; check that it can be called with its ``kwargs``.
 
         Raises:
-            PointError: the trainer cannot be imported or called.
+            PointError: the trainer cannot be imported or does not accept its arguments.
         """
         trainer = import_object(self.name, self.code, pinned=self.pinned, key="training.trainer")
         if not callable(trainer):
@@ -183,7 +183,7 @@ def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
     Args:
         name: name of the trainer in error messages.
         returned: the return value.
-        call: the arguments of the call.
+        call: the call that returned this value.
 
     Raises:
         PointError: the value has none of these forms.
@@ -211,7 +211,9 @@ def parse_result(name: str, returned: Any, call: TrainerCall) -> TrainerResult:
     for key in _COUNTS:
         value = numbers.pop(key, 0.0)
         if not (0 <= value < 2**63) or value != int(value):
-            raise PointError(f"{name} returned {value:g} as {key}; must be a non-negative integer")
+            raise PointError(
+                f"{name} returned {value:g} as {key}; {key} must be a non-negative integer"
+            )
         counts[key] = int(value)
     loss = numbers.pop("loss", float("nan"))
     return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)
@@ -224,7 +226,7 @@ def _fit_mask(name: str, key: str, returned: Any, call: TrainerCall) -> NDArray[
         name: name of the trainer in error messages.
         key: key of the array if the trainer returned a mapping, else empty.
         returned: the array that the trainer returned.
-        call: the arguments of the call.
+        call: the call that returned this value.
     """
     array, n = to_array(name, returned), len(call.labels)
     dtype_kinds = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")

@@ -36,7 +36,8 @@ def open_arrays(data: Arrays) -> Source:
             raise PointError("data.column: has no effect with an .npy file; remove it")
         if data.target is None:
             raise PointError(
-                "data.target: is required with an .npy file; give the .npy file of the labels"
+                "data.target: is required with an .npy file; give the name of the .npy file with "
+                "the labels"
             )
         if (data.test_column is None) != (data.test_target is None):
             raise PointError("data.test_column, data.test_target: give both keys or neither")

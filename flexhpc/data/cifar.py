@@ -1,4 +1,4 @@
-"""Read CIFAR-10 and CIFAR-100 from the published pickles or from files in the binary format."""
+"""Read CIFAR-10 and CIFAR-100 from the published pickles or from CIFAR's binary files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def open_cifar(source: str, root: str | None) -> Source:
 
 
 def _candidate_paths(source: str, files: dict[str, list[str]]) -> list[list[str]]:
-    """Return the possible paths of each file, relative to a root folder."""
+    """Return, for each file of ``source``, its possible paths relative to a root folder."""
     pickles, binaries = _FOLDERS[source]
     return [
         [f"{pickles}/{name}", name, f"{binaries}/{name}.bin", f"{name}.bin"]
@@ -73,7 +73,7 @@ def _candidate_paths(source: str, files: dict[str, list[str]]) -> list[list[str]
 
 
 def _read_batches(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
-    """Return the samples of all files, and the super-class of each sample (None for CIFAR-10)."""
+    """Return the samples of all files ``paths``, and their super-classes (None for CIFAR-10)."""
     batches = [(_read_binary if path.suffix else _read_pickle)(path, classes) for path in paths]
     images = [images.reshape(-1, *_SHAPE) for images, *_ in batches]
     labels = np.concatenate([fine for _, fine, _ in batches]).astype(np.int64)
@@ -85,11 +85,11 @@ def _read_batches(paths: list[Path], classes: int) -> tuple[Split, Ints | None]:
 
 
 def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
-    """Return the pixels, classes and super-classes of the images in a binary file.
+    """Return the pixels, classes and super-classes of the images in a binary CIFAR file.
 
     An image of CIFAR-10 starts with one label byte: the class. An image of CIFAR-100 starts with
-    two label bytes: the super-class and the class. The super-classes that are returned for CIFAR-10
-    have no meaning.
+    two label bytes: the super-class and the class. For CIFAR-10, the returned super-classes have no
+    meaning.
     """
     labels = 2 if classes == 100 else 1
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
@@ -105,14 +105,17 @@ def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
 
 
 def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
-    """Return the pixels, classes and super-classes of the images in a published pickle."""
+    """Return the pixels, classes and super-classes of the images in a published CIFAR pickle.
+
+    CIFAR-10 has no super-classes; the array returned for them then contains only None.
+    """
     batch = _load_published_pickle(path)
     fine = batch["fine_labels" if classes == 100 else "labels"]
     return batch["data"], np.array(fine), np.array(batch.get("coarse_labels"))
 
 
 def _load_published_pickle(path: Path) -> Any:
-    """Load a published pickle; reject any other file, because loading it could run code."""
+    """Load a published CIFAR pickle; reject other files, because loading them could run code."""
     with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         content = file.read(MAX_BYTES)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED_MD5[path.name]:

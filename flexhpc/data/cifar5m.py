@@ -23,14 +23,14 @@ _KIND = "an .npz file with images X, uint8 (n, 32, 32, 3), and classes Y (n,), e
 
 
 def open_cifar5m(source: str, root: str | None) -> Source:
-    """Open all parts of CIFAR-5m in numerical order as training images, uint8 (n, 3, 32, 32).
+    """Open all part files of CIFAR-5m, in numerical order: uint8 training images (n, 3, 32, 32).
 
-    Images are read in blocks, so a part need not fit into memory. There is no test set.
+    Images are read in blocks, so a part file need not fit into memory. There is no test set.
 
     Raises:
-        PointError: there are no parts, a part is missing, or a part is damaged.
+        PointError: no part file is found, or a part file is missing or damaged.
     """
-    paths = _find_parts(source, root)
+    paths = _find_part_files(source, root)
     train = Split(
         labels=np.concatenate([_read_labels(path) for path in paths]),
         shape=(3, 32, 32),
@@ -41,8 +41,8 @@ def open_cifar5m(source: str, root: str | None) -> Source:
     return Source(name=source, classes=len(names), train=train, class_names=names)
 
 
-def _find_parts(source: str, root: str | None) -> list[Path]:
-    """Return the paths of all parts, in numerical order."""
+def _find_part_files(source: str, root: str | None) -> list[Path]:
+    """Return the paths of all part files of CIFAR-5m, in numerical order."""
     roots = folders_to_search(source, root)
     for folder in [path / inner for path in roots for inner in ("", "cifar5m")]:
         parts = {
@@ -57,7 +57,7 @@ def _find_parts(source: str, root: str | None) -> list[Path]:
 
 
 def _read_labels(path: Path) -> Ints:
-    """Read the labels of a part; check the shape and dtype of the images in this part."""
+    """Read the labels in a part file; check the shape and dtype of the images in the file."""
     with convert_read_errors(path, _KIND), open_regular_file(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")

@@ -93,8 +93,8 @@ class Source:
         name: name of the source, for messages.
         classes: number of classes.
         train: the training samples, including samples that a point holds out as a test set.
-        open_test: function that returns the samples of the source's test files, or None if the
-            source has no test files (the default).
+        open_test: function that returns the samples of the source's test files. It returns None
+            if the source has no test files. The default function returns None.
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
         is_standardised: mask of the features that are standardised, bool (features,); None if all

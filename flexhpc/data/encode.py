@@ -24,9 +24,9 @@ _MAX_VALUES = 2**31
 """Maximum number of values of an encoded table; as float32, they take 8 GiB."""
 _MAX_TEXT_FRACTION = 0.05
 _MIN_DISTINCT_NUMBERS = 20
-"""A text column with more than ``_MIN_DISTINCT_NUMBERS`` distinct numbers is rejected if at most a
-fraction ``_MAX_TEXT_FRACTION`` of its cells is not numeric, because these cells are probably typing
-errors."""
+"""A text column is rejected if it contains more than ``_MIN_DISTINCT_NUMBERS`` distinct numbers and
+at most a fraction ``_MAX_TEXT_FRACTION`` of its cells are not numbers, because these cells are
+probably typing errors."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -61,7 +61,7 @@ class Encoding:
 
     @property
     def is_standardised(self) -> Mask:
-        """Mask (features,) of the features to standardise: the numbers of numeric columns."""
+        """Mask of the features to standardise, bool (features,): the values of numeric columns."""
         parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
         return np.concatenate(parts)
 
@@ -129,7 +129,7 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
             if len(categories) > _MAX_CATEGORIES:
-                problem = f"has {len(categories)} categories, maximum {_MAX_CATEGORIES}"
+                problem = f"has {len(categories)} categories (maximum {_MAX_CATEGORIES})"
                 raise _column_error(series, path, problem)
         missing = bool(series.isna().any())
         columns.append(
@@ -145,7 +145,7 @@ def _column_error(series: pd.Series[Any], path: Path, problem: str) -> PointErro
 
 
 def _check_not_mostly_numeric(series: pd.Series[Any], path: Path) -> None:
-    """Raise PointError for a text column in which almost all cells are numbers."""
+    """Raise PointError if almost all cells of a text column are numbers."""
     import pandas as pd
 
     cells = series.dropna()
@@ -188,9 +188,9 @@ def _too_large_error(series: pd.Series[Any], path: Path) -> PointError:
 def _choose_offset(values: Array) -> float:
     """Return the offset of a numeric column; see :class:`Column`.
 
-    Large numbers that are close to each other, such as timestamps, can become equal when they are
-    rounded to float32. The offset is the median if subtracting it avoids more than half of these
-    collisions, and 0 otherwise.
+    Large numbers that are close to each other, such as timestamps, can collide: they become equal
+    when they are rounded to float32. The offset is the median if subtracting it avoids more than
+    half of the collisions, and 0 otherwise.
     """
     distinct = np.unique(values[~np.isnan(values)])
     collisions = len(distinct) - len(np.unique(distinct.astype(np.float32)))

@@ -22,11 +22,13 @@ _KIND = "a data set written by save_to_disk"
 
 
 def open_hugging_face(data: HuggingFace) -> Source:
-    """Open a data set written by ``save_to_disk``: uint8 images (n, 3, height, width) or arrays.
+    """Open a Hugging Face data set written by ``save_to_disk``.
+
+    Images are converted to uint8 (n, 3, height, width); other inputs are read as arrays.
 
     Raises:
-        PointError: the library is not installed; the folder, a split or a column does not exist; or
-            the samples or labels are invalid.
+        PointError: the package ``datasets`` is not installed; the folder, a split or a column does
+            not exist; or the samples or labels are invalid.
     """
     try:
         import datasets

@@ -31,7 +31,7 @@ def read_idx(path: Path) -> Array:
     Raises:
         PointError: the file is unreadable, truncated or not an IDX file.
     """
-    with convert_read_errors(path, "an IDX file of bytes"), open_decompressed(path) as file:
+    with convert_read_errors(path, "an IDX file"), open_decompressed(path) as file:
         content = file.read(MAX_BYTES)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):

@@ -58,8 +58,8 @@ def _labelled_images(files: list[Path], data: ImageTable) -> LabelledImages:
                 image = cell.get("bytes") if isinstance(cell, dict) else cell
                 if not isinstance(image, bytes):
                     raise PointError(
-                        f"{file}, row {row}: {data.column} has type {type(image).__name__}, but "
-                        "must be the bytes of an image"
+                        f"{file}, row {row}: column {data.column} contains a value of type "
+                        f"{type(image).__name__}, not the bytes of an image"
                     )
                 yield f"{file}, row {row}", image
 
@@ -80,6 +80,6 @@ def _read_column(path: Path, column: str) -> Iterator[Any]:
             columns = ", ".join(file.schema_arrow.names)
             raise PointError(f"{path}: has no column {column}; it has {columns}")
         if (rows := file.metadata.num_rows) > _MAX_ROWS:
-            raise PointError(f"{path}: has {rows:,} rows, maximum {_MAX_ROWS:,}; split the file")
+            raise PointError(f"{path}: has {rows:,} rows (maximum {_MAX_ROWS:,}); split the file")
         for batch in file.iter_batches(_ROWS_PER_BATCH, columns=[column]):
             yield from batch.column(0).to_pylist()

@@ -153,7 +153,7 @@ def _format_size(shape: tuple[int, ...]) -> str:
 
 
 def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
-    """Scale the shorter side of an image to ``side`` pixels, then crop its centre to a square."""
+    """Scale an image so that its shorter side has ``side`` pixels; crop the central square."""
     width, height = image.size
     if (width, height) == (side, side):
         return image
@@ -165,10 +165,10 @@ def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
 
 
 def with_size_and_colour(split: Split, side: int | None, colour: str | None) -> Split:
-    """Return a split with images that are resized, then converted to grey or RGB.
+    """Return a copy of ``split`` whose images are resized, then converted to grey or RGB.
 
-    If ``side`` or ``colour`` is None, images keep their size or colour. Return ``split`` itself if
-    its images already have this size and colour.
+    If ``side`` is None, images keep their size; if ``colour`` is None, they keep their colour.
+    Return ``split`` itself if its images already have the requested size and colour.
     """
     channels = {None: split.shape[0], "grey": 1, "rgb": 3}[colour]
     shape = (channels, side or split.shape[1], side or split.shape[2])

@@ -19,7 +19,7 @@ class Inputs:
 
     Attributes:
         rows: the unstandardised inputs, (n, ...).
-        mean, deviation: statistics used for standardisation.
+        mean, deviation: an input is standardised to (input - ``mean``) / ``deviation``.
         centre, spread: mean and standard deviation of the Gaussian noise that replaces inputs if
             ``kind`` is ``gaussian``. They equal the mean and standard deviation of the training set
             after standardisation: by default 0 and 1 (0 and 0 for a constant feature).
@@ -48,7 +48,7 @@ class Inputs:
         if self.kind == "gaussian":
             noise = np.empty((len(ids), *shape), np.float32)
             for row, sample_id in zip(noise, ids, strict=True):
-                self._rng(sample_id).standard_normal(dtype=np.float32, out=row)
+                self._sample_rng(sample_id).standard_normal(dtype=np.float32, out=row)
             return noise * self.spread + self.centre
         values = self.rows[ids].astype(np.float32)
         values -= self.mean
@@ -62,21 +62,22 @@ class Inputs:
             order = np.random.default_rng(self.seed).permutation(flat.shape[-1])
             return flat[..., order].reshape(values.shape)
         for row, sample_id in zip(flat, ids, strict=True):
-            row[...] = row[..., self._rng(sample_id).permutation(flat.shape[-1])]
+            row[...] = row[..., self._sample_rng(sample_id).permutation(flat.shape[-1])]
         return flat.reshape(values.shape)
 
     def select_unstandardised(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the unstandardised uint8 inputs of the samples ``ids``, for standardisation later.
+        """Return the uint8 inputs of the samples ``ids`` so that the caller can standardise them.
 
         Returns:
-            The inputs, uint8 (len(ids), ...), and the mean and standard deviation for standardising
-            them, float32. None if the inputs are not uint8, or are permuted or replaced by noise.
+            The unstandardised inputs, uint8 (len(ids), ...), and the mean and standard deviation
+            with which to standardise them, float32. None if the inputs are not uint8, or are
+            permuted or replaced by noise.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None
         return self.rows[ids], self.mean, self.deviation
 
-    def _rng(self, sample_id: np.int64) -> np.random.Generator:
+    def _sample_rng(self, sample_id: np.int64) -> np.random.Generator:
         """Create the random generator of a sample; this is fast because Philox is counter-based."""
         key = np.array([self.seed, sample_id], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.split]))

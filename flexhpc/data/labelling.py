@@ -17,7 +17,7 @@ _HELD_OUT_SEED = 1_402
 
 
 def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the merged class of each original class, int64 (classes,); None without merging.
+    """Return the merged class of each class, int64 (classes,); None if classes are not merged.
 
     Raises:
         PointError: the classes of the data set cannot be merged as requested.
@@ -74,7 +74,7 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
     Args:
         data: the ``data`` section.
         source: the samples and their original labels.
-        train: ids of the samples that are not held out; only their labels are corrupted.
+        train: ids of the samples that are not held out; only these samples can be corrupted.
         seed: seed of the point.
 
     Returns:
@@ -116,8 +116,9 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
 
     Returns:
         The number of groups of identical inputs with different labels; and the ids of the samples
-        in these groups whose label is not the majority label of the group (the smallest label if
-        several are most frequent). Without these samples, identical inputs have the same label.
+        in these groups whose label is not the majority label of their group. If several labels are
+        most frequent, the majority label is the smallest of them. If the samples with these ids are
+        dropped, identical inputs have the same label.
     """
     ids, group, pairs, counts = _count_labels(summary, labels, pool)
     if not len(ids):
@@ -153,11 +154,17 @@ def count_conflict_groups(
 
 
 def _count_labels(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Count the labels in each group of identical samples; ignore samples outside a pool.
+    """Count the samples of each label in each group of identical samples.
+
+    Only the samples in ``pool`` are counted.
 
     Returns:
-        The ids of the samples that are in a group, (m,); the group of each of them, (m,); all
-        distinct pairs of a group and a label, (2, k); and the number of samples of each pair, (k,).
+        Four int64 arrays:
+
+        - the ids of the samples that belong to a group, (m,);
+        - the group of each of these samples, (m,);
+        - all distinct pairs (group, label) among these samples, (2, k);
+        - the number of samples for each pair, (k,).
     """
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]

@@ -1,4 +1,4 @@
-"""Load the samples of a point from its ``data`` section."""
+"""Load the samples that the ``data`` section of a point specifies."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Samples:
         conflicts: number of groups of identical inputs with different labels, counted without
             held-out samples and before ``data.conflicts`` drops samples.
         unfittable: number of samples whose label is not the majority label of the samples with the
-            same input, counted like ``conflicts``. At least this many samples cannot be fitted; see
-            :func:`flexhpc.data.labelling.find_conflicts`.
+            same input, counted among the same samples as ``conflicts``. At least this many samples
+            cannot be fitted; see :func:`flexhpc.data.labelling.find_conflicts`.
         conflict_groups: number of groups of identical inputs with different labels in the pool, for
             each composition; see :func:`flexhpc.data.labelling.count_conflict_groups`.
         fingerprint: hash of the content of the data set.
@@ -83,7 +83,7 @@ class TestSet:
         labels: original labels, merged as in the training set, int64 (m,).
         classes: number of classes of the labels.
         inputs: inputs, standardised with the statistics of the training set.
-        rows: row of each test sample in ``inputs``, int64 (m,).
+        rows: index of each test sample in ``inputs.rows``, int64 (m,).
     """
 
     name: str
@@ -106,7 +106,11 @@ class TestSet:
 
 @dataclass(frozen=True, kw_only=True)
 class _LoadedSource:
-    """A loaded source; mask, mean and standard deviation of the samples that are not held out."""
+    """A loaded source, and statistics of its samples.
+
+    ``is_train`` selects the samples that are not held out as a test set. ``mean`` and ``deviation``
+    are the mean and standard deviation of the selected samples.
+    """
 
     source: Source
     summary: Summary
@@ -115,7 +119,10 @@ class _LoadedSource:
     is_train: Mask
 
     def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
-        """Create :class:`Inputs` of unstandardised samples ``rows``; ``split`` is TRAIN or TEST."""
+        """Create :class:`Inputs` from ``rows``, an array of unstandardised samples.
+
+        ``split`` is TRAIN or TEST.
+        """
         mean, deviation = self._standardising_moments(data)
         return Inputs(
             rows=rows,
@@ -129,7 +136,10 @@ class _LoadedSource:
         )
 
     def _standardising_moments(self, data: Data) -> tuple[Array, Array]:
-        """Return the mean and standard deviation to standardise with; see ``data.standardise``."""
+        """Return the mean and standard deviation with which to standardise the inputs.
+
+        They depend on the key ``data.standardise``. A standard deviation of 0 is replaced by 1.
+        """
         mean, deviation = self.mean, self.deviation
         image = self.source.train.dtype == np.uint8
         if data.standardise == "pixel":

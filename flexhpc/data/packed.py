@@ -32,8 +32,8 @@ _LOCAL_HEADER = 30
 _ALIGNMENT = 64
 _BYTES_PER_READ = 2**22
 Progress = Callable[[str, int, int], None]
-"""Function that reports progress. Its arguments are the name of the current step, the number of
-processed samples and the total number of samples, or of bytes when checksums are verified."""
+"""Function that reports progress. Its arguments are the name of the current step, the amount done
+and the total amount. Amounts are numbers of samples, or of bytes if checksums are verified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def is_packed(path: Path) -> bool:
 
 
 def reject_unpacked_file(root: str | None) -> None:
-    """Raise PointError if ``root`` is a file; the caller must have excluded packed files."""
+    """Raise PointError if ``root`` is a file. Call this only if ``root`` is not a packed file."""
     if root is not None and Path(root).expanduser().is_file():
         raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
 
@@ -180,23 +180,23 @@ def write_packed(
 
 
 def _write_split(
-    archive: zipfile.ZipFile, prefix: str, split: Split, step: str, progress: Progress
+    archive: zipfile.ZipFile, prefix: str, split: Split, step_name: str, progress: Progress
 ) -> None:
     _write_array(archive, f"{prefix}labels", split.labels)
     shape = (len(split), *split.shape)
-    blocks = _iterate_with_progress(split.blocks(), step, len(split), progress)
+    blocks = _iterate_with_progress(split.blocks(), step_name, len(split), progress)
     _write_blocks(archive, f"{prefix}inputs", split.dtype, shape, blocks)
 
 
 def _iterate_with_progress(
-    blocks: Iterable[Array], step: str, total: int, progress: Progress
+    blocks: Iterable[Array], step_name: str, total: int, progress: Progress
 ) -> Iterator[Array]:
     """Yield the blocks; call ``progress`` after each block."""
     done = 0
     for block in blocks:
         yield block
         done += len(block)
-        progress(step, done, total)
+        progress(step_name, done, total)
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
@@ -207,7 +207,7 @@ def _write_blocks(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...],
     blocks: Iterable[Array],
 ) -> None:  # fmt: skip
-    """Append an array, passed as blocks of rows; align its values for memory-mapping."""
+    """Append the array in ``blocks`` to the archive; align its values for memory-mapping."""
     little = dtype.newbyteorder("<")
     member = zipfile.ZipInfo(f"{name}.npy")
     assert archive.fp is not None
@@ -245,7 +245,7 @@ def _check_labels(labels: Array, count: int, classes: int) -> None:
 
 
 def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
-    def test_split() -> Split | None:
+    def open_test_split() -> Split | None:
         if "test_inputs" not in arrays:
             return None
         return Split.from_arrays(arrays["test_inputs"], arrays["test_labels"])
@@ -255,7 +255,7 @@ def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Sourc
         name=f"{header.name} ({path})",
         classes=header.classes,
         train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
-        open_test=test_split,
+        open_test=open_test_split,
         coarse=arrays.get("coarse"),
         is_standardised=arrays.get("scaled"),
         class_names=header.class_names,

@@ -182,7 +182,7 @@ INVALID = {
     "infinite": ("source: arrays, path: infinite.npy, target: y.npy", "infinite numbers"),
     "floats": ("source: arrays, path: floats.npy, target: y.npy, side: 4", "float32 images"),
     "no column": ("source: image_table, path: parquet, target: t", "no column t; it has image"),
-    "no bytes": ("source: image_table, path: parquet, column: n", "row 0: n has type int, but"),
+    "no bytes": ("source: image_table, path: parquet, column: n", "column n contains a value of"),
     "no split": ("source: image_table, path: parquet, split: dev", r"a folder of dev\*\.parquet"),
     "split of a file": ("source: image_table, path: damaged.parquet, split: train",
                         "data.split, data.test_split: have no effect"),
