@@ -26,13 +26,13 @@ def pack_data_set(
     out: Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> PackedFile:
-    """Pack a data set into one file.
+    """Pack a data set into one file and return the file.
 
     Args:
         source: value of ``data.source``.
         keys: keys of the ``data`` section; keys with the value None are omitted.
         overrides: keys to add or replace, each as ``data.KEY=VALUE``.
-        out: the output file; None for data/NAME.packed (see :func:`_default_name`).
+        out: the output file; None for data/NAME.packed (see :func:`_default_packed_name`).
         progress: see :data:`flexhpc.data.packed.Progress`.
 
     Raises:
@@ -48,7 +48,7 @@ def pack_data_set(
             f"data.{data.location_key()}: {data.location} is already packed; use it as it is"
         )
     packed_keys = reading_options(data)
-    target = out or Path("data") / f"{_default_name(data)}.packed"
+    target = out or Path("data") / f"{_default_packed_name(data)}.packed"
     try:
         _check_overwrite(target, None if out is not None else packed_keys)
         return write_packed(open_original_files(data, 0), packed_keys, target, progress)
@@ -58,11 +58,11 @@ def pack_data_set(
         ) from None
 
 
-def _default_name(data: Data) -> str:
-    """Return the default name of the packed file, without its extension.
+def _default_packed_name(data: Data) -> str:
+    """Return the default name of the packed file, without ``.packed``.
 
-    For a source that requires a location, this is the name of the file or folder at the location;
-    for other sources, the name of the source.
+    If the source requires a location, this is the name of the file or folder there, without
+    suffixes such as ``.csv.gz``. Otherwise, this is the name of the source.
     """
     key = data.location_key()
     if key is None or data.location is None or not type(data).model_fields[key].is_required():
@@ -77,7 +77,7 @@ def _check_overwrite(out: Path, keys: dict[str, Any] | None) -> None:
     """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
     ``keys`` are the keys of the new file; if they are None, the keys of the existing file are not
-    compared. A damaged packed file may be replaced.
+    compared. A damaged packed file raises no error, so that it is replaced.
     """
     if not out.exists():
         return
@@ -123,7 +123,7 @@ def _build_data_section(source: str, keys: Mapping[str, Any], overrides: Sequenc
         if not equals or name[0] not in allowed:
             problems.append(
                 f"--set {text}: must be data.KEY=VALUE with KEY one of {', '.join(allowed)}; "
-                "set all other keys of data in the spec, because they do not affect a packed file"
+                "other keys of data belong in the spec, because they do not affect a packed file"
             )
         problems += [str(problem) for problem in parsed.problems]
         values = with_value(values, name, parsed.value.get("value"))

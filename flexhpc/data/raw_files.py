@@ -27,7 +27,7 @@ _TAR, _USTAR = slice(257, 262), b"ustar"
 
 @contextlib.contextmanager
 def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
-    """Convert any exception in the ``with`` block to a PointError with a one-line message.
+    """Convert exceptions in the ``with`` block to a PointError with a one-line message.
 
     Libraries raise exceptions of many types if a file is damaged.
 

@@ -75,7 +75,7 @@ def _open_packed(data: Data) -> Source | None:
 
 
 def _describe_mismatch(packed_keys: dict[str, Any], data: Data) -> str | None:
-    """Describe the first difference between packed keys and a section; None if they match."""
+    """Describe the first difference between ``packed_keys`` and ``data``; None if they match."""
     required = reading_options(data)
     if "colour" not in packed_keys:
         required.pop("colour", None)
@@ -101,9 +101,9 @@ def _apply_size_and_colour(source: Source, data: Data) -> Source:
     train = with_size_and_colour(source.train, side, colour)
     original_test = source.open_test  # capturing ``source`` could keep all samples in memory
 
-    def test_split() -> Split | None:
+    def open_test_split() -> Split | None:
         split = original_test()
         return with_size_and_colour(split, side, colour) if split is not None else None
 
     summary = source.summary if train is source.train else None
-    return replace(source, train=train, open_test=test_split, summary=summary)
+    return replace(source, train=train, open_test=open_test_split, summary=summary)

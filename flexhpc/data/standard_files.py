@@ -1,4 +1,4 @@
-"""Find the files of standard data sets; download missing sets with torchvision."""
+"""Find the files of standard data sets; download missing image data sets with torchvision."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
 def default_folder_settings() -> tuple[str | None, ...]:
     """Return the settings that determine the default folders to search for data.
 
-    These are the working directory (None if it was removed) and the values of two environment
-    variables (None if not set).
+    These are the working directory (None if it was removed) and the values of the environment
+    variables FLEXHPC_DATA and SCIKIT_LEARN_DATA (None if not set).
     """
     try:
         working_directory = os.getcwd()
@@ -71,7 +71,7 @@ def default_folder_settings() -> tuple[str | None, ...]:
 def find_or_download(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path]:
-    """Return the paths of an image data set's files; download a missing set with torchvision.
+    """Return the paths of an image data set's files; download missing files with torchvision.
 
     Args:
         source: value of ``data.source``.
@@ -79,7 +79,7 @@ def find_or_download(
         candidates: for each file, its possible paths relative to a root folder.
 
     Raises:
-        PointError: the set is not found; the message lists the folders searched and says how to get
+        PointError: a file is not found; the message lists the folders searched and says how to get
             the data.
     """
     if files := find_files(source, root, candidates):

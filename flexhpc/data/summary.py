@@ -108,7 +108,10 @@ def moments_per_pixel(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Pool the mean and standard deviation over all channels or features; keep the shapes."""
+    """Return the mean and standard deviation pooled over all channels or features.
+
+    The shapes do not change; all values of a returned array are equal.
+    """
     common_mean = mean.astype(np.float64).mean()
     variance = (deviation.astype(np.float64) ** 2 + (mean - common_mean) ** 2).mean()
     return np.full_like(mean, common_mean), np.full_like(deviation, np.sqrt(variance))

@@ -13,7 +13,7 @@ from flexhpc.seeds import derive_seed
 
 
 def open_digits(data: Digits) -> Source:
-    """Open the digits that scikit-learn contains: uint8 (1797, 1, 8, 8), values from 0 to 16.
+    """Open scikit-learn's digits, whose images are uint8 (1797, 1, 8, 8) with values from 0 to 16.
 
     scikit-learn is not imported, because every worker would need nearly as long for this import as
     for the import of torch.

@@ -29,11 +29,11 @@ _MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table. As float64, they take 8 GB, three times as much
 as the data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns. pandas takes up to 2 ms per text column, a minute in total."""
+"""Maximum number of columns. pandas takes up to 2 ms per text column, so at most about a minute."""
 
 
 def open_table(data: Table) -> Source:
-    """Open a CSV or Parquet table: float32 (n, features).
+    """Open a CSV or Parquet table, which becomes samples of shape (n, features) and dtype float32.
 
     Classes are the sorted distinct values of the target column.
 

@@ -32,8 +32,8 @@ def read_csv(
         max_columns: maximum number of columns; checked before the file is parsed.
         max_bytes: maximum size in bytes after decompression; None for
             :data:`flexhpc.data.raw_files.MAX_BYTES`.
-        header: ``first row``: the first row is the header; ``detect``: it is the header unless its
-            first cell is a number or missing; None: the table has no header.
+        header: ``first row`` if the table has a header; None if it has no header; ``detect`` if the
+            first row is the header unless its first cell is a number or missing.
         **options: further arguments of ``pandas.read_csv``.
 
     Raises:
@@ -48,7 +48,7 @@ def read_csv(
 
 
 def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
-    """Parse a CSV file with ``pandas.read_csv``; a row longer than the header is an error."""
+    """Parse a CSV file with ``pandas.read_csv``; raise if a row has more cells than the header."""
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -60,12 +60,12 @@ def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
     return frame
 
 
-def check_columns(path: Path, columns: int, max_columns: int) -> None:
+def check_columns(path: Path, column_count: int, max_columns: int) -> None:
     """Raise PointError if a table has more than ``max_columns`` columns."""
-    if columns > max_columns:
+    if column_count > max_columns:
         raise PointError(
-            f"{path}: has {columns:,} columns, but the maximum is {max_columns:,}; remove columns, "
-            "or save the table as .npy (data.source: arrays)"
+            f"{path}: has {column_count:,} columns, but the maximum is {max_columns:,}; remove "
+            "columns, or save the table as .npy (data.source: arrays)"
         )
 
 
@@ -104,8 +104,8 @@ def normalise_column(series: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column with values that do not depend on the file format.
 
     Surrounding blanks are removed from text; text that is empty or a marker of missing values
-    becomes missing. Booleans become 0.0 and 1.0. Categorical columns become columns of their
-    values.
+    becomes missing. Booleans become 0.0 and 1.0. A column of the pandas dtype ``category`` becomes
+    an ordinary column with the same values.
     """
     import pandas as pd
 

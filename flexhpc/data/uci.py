@@ -51,7 +51,7 @@ _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
 
 
 def open_known_table(data: KnownTable) -> Source:
-    """Open ``covtype``, ``adult`` or ``credit``: float32 (n, features).
+    """Open ``covtype``, ``adult`` or ``credit``; the samples are float32 (n, features).
 
     Raises:
         PointError: the file is missing or unreadable, or has an unexpected shape or class.
@@ -73,7 +73,7 @@ def _open_covtype(root: str | None) -> Source:
         inputs, labels = np.ascontiguousarray(values[:, :-1]), values[:, -1]
     if inputs.shape[1] != _COVTYPE_FEATURES:
         raise PointError(
-            f"{path}: has {inputs.shape[1]} features; each row of covtype has "
+            f"{path}: has {inputs.shape[1]} features, but each row of covtype has "
             f"{_COVTYPE_FEATURES} features, followed by the label"
         )
     classes = np.arange(1, _COVTYPE_CLASSES + 1)
@@ -138,7 +138,7 @@ def _open_adult(root: str | None) -> Source:
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), path)
 
-    def test_split() -> Split | None:
+    def open_test_split() -> Split | None:
         for file in path.parent.glob("*"):
             if file.name.lower() == "adult.test":
                 frame, labels = _read_adult(file)
@@ -149,7 +149,7 @@ def _open_adult(root: str | None) -> Source:
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
         train=Split.from_arrays(encoding.encode(frame, path), labels),
-        open_test=test_split,
+        open_test=open_test_split,
         is_standardised=encoding.is_standardised,
     )
 
@@ -217,11 +217,11 @@ def _read_excel(path: Path) -> pd.DataFrame:
 
     with convert_read_errors(path, "an Excel file"):
         if zipfile.is_zipfile(path):
-            _check_sheets(path)
+            _check_excel_size(path)
         return pd.read_excel(path, header=None, dtype=str, engine="calamine")
 
 
-def _check_sheets(path: Path) -> None:
+def _check_excel_size(path: Path) -> None:
     """Raise ValueError if an .xlsx file is too large or a sheet has too many cells.
 
     This is checked because the Excel reader allocates memory for all cells up to the last one, and

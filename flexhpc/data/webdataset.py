@@ -20,7 +20,7 @@ not match, all labels are treated as text."""
 
 
 def open_webdataset(data: WebDataset) -> Source:
-    """Open the images in a tar file or a folder of tar files: uint8 (n, 3, height, width).
+    """Open the images in a tar file or a folder of tar files, as uint8 (n, 3, height, width).
 
     The tar files of a folder are read in the order of their names.
 
@@ -45,7 +45,7 @@ def open_webdataset(data: WebDataset) -> Source:
                 texts.append(content.decode(errors="replace").strip())
     if not texts:
         raise PointError(
-            f"{files[0]}: contains no label files KEY{target}; set data.target to the "
+            f"{files[0]}: contains no label files *{target}; set data.target to the "
             "extension of the label files"
         )
     if unpaired := set(keys["class"]) ^ set(keys["image"]):
@@ -54,7 +54,7 @@ def open_webdataset(data: WebDataset) -> Source:
         raise PointError(f"{key}: has no {missing}")
     if keys["class"] != keys["image"]:
         raise PointError(
-            f"{files[0]}: a key has several images, or the order of images and classes differs; "
+            f"{files[0]}: a sample has several images, or images and classes differ in order; "
             "set data.column to the extension of the images"
         )
 

@@ -14,7 +14,8 @@ class Backend(ABC):
         workers_share_points: whether every worker is allowed to claim any free point. If so,
             progress on one point resets the number of assignments of all points.
         stops_with_sweep: whether the workers stop when the sweep is interrupted.
-        max_assignments: maximum number of times that a point is assigned without making progress.
+        max_assignments: maximum number of times that a point is assigned to a worker without making
+            progress.
         image: container image of the workers; None without a container.
     """
 
@@ -41,10 +42,14 @@ class Backend(ABC):
 
     @abstractmethod
     def start(self, points: Sequence[str]) -> bool:
-        """Start workers for these points; return False if the caller should retry later."""
+        """Start workers for these points.
+
+        Returns:
+            True if all points are assigned; False if the caller should retry later.
+        """
 
     def queued_points(self) -> Mapping[str, str]:
-        """Return a mapping from the id of each queued point to its reason for waiting."""
+        """Return a dict from the id of each queued point to the reason why it waits."""
         return {}
 
     @abstractmethod

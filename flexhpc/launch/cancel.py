@@ -70,7 +70,7 @@ class _ArrayJobs:
     def cancel(self, measured: set[str], *, pending_only: bool) -> int:
         """Cancel the tasks of all arrays; return the number of tasks that may still be running.
 
-        Each call reads the array records again, because a sweep may submit more arrays meanwhile.
+        Each call reads the array records again, because a sweep can submit more arrays meanwhile.
         An array is skipped if all its points are measured, because its cluster may no longer exist.
 
         Args:
@@ -95,7 +95,7 @@ class _ArrayJobs:
     def _cancel_on_cluster(
         self, slurm: Slurm, records: list[ArrayRecord], pending_only: bool
     ) -> int:
-        """Cancel the tasks of the arrays; return the number of tasks that were not pending."""
+        """Cancel tasks of the arrays; return how many tasks in the queue were not pending."""
         queue = slurm.query_queue()
         records = [record.with_job_id_from(queue) for record in records]
         tasks_by_job = {

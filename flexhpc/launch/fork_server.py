@@ -23,8 +23,8 @@ class ForkedWorker:
     Attributes:
         server: the server that forks the worker.
         processes: number of processes of the worker.
-        identities: maps the id of each started process to its process id and start time.
-        exit_statuses: maps the id of each process that has ended to its exit status.
+        identities: maps the pid of each started process to its identity (pid and start time).
+        exit_statuses: maps the pid of each process that has ended to its exit status.
     """
 
     def __init__(self, server: ForkServer, processes: int) -> None:
@@ -35,8 +35,8 @@ class ForkedWorker:
     def is_running(self) -> bool:
         """Return whether any process of the worker is running or about to be started.
 
-        A server that has died reports no further exits. In this case, the processes are checked
-        directly.
+        If the fork server has died, it starts no further processes and reports no exits. The
+        processes already started are then checked directly.
         """
         if self.server.is_alive():
             return len(self.exit_statuses) < self.processes
@@ -92,7 +92,10 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, request: StartRequest) -> ForkedWorker:
-        """Request a worker from the server; if the server is dead, the worker counts as crashed."""
+        """Request a worker from the server, and return its state.
+
+        If the server is dead, the worker counts as crashed.
+        """
         self._workers[request.worker] = worker = ForkedWorker(self, request.processes)
         with contextlib.suppress(BrokenPipeError):
             self._requests.write(request.to_json_line())

@@ -19,7 +19,7 @@ class LocalBackend(Backend):
     """Local workers of one launch; each worker can claim any free point of the run.
 
     Args:
-        folder: folder of the launch, which contains the logs and the task file.
+        folder: launch folder, which contains the logs and the task file.
         profile: determines the number of workers and the number of processes per worker.
     """
 
@@ -39,15 +39,16 @@ class LocalBackend(Backend):
     def poll(self) -> None:
         """Update the state of the workers.
 
-        The state does not change between two calls. Otherwise, if a worker finished its point after
-        the statuses were read, the worker would count as ended, but the point as unfinished.
+        Only this method and :meth:`start` change the state. Otherwise, if a worker finished its
+        point after the points' status was read, the worker would count as ended, but the point as
+        unfinished.
         """
         for server in {worker.server for worker in self._workers}:
             server.poll()
         self._running = {worker for worker in self._workers if worker.is_running()}
 
     def has_worker_for(self, point_id: str) -> bool:
-        """Return whether any worker is running; every worker can claim any free point."""
+        """Return whether any worker is running, because every worker can claim any free point."""
         return self.has_workers()
 
     def has_workers(self) -> bool:
@@ -88,9 +89,9 @@ class LocalBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the folder of all logs, because any worker can measure the point."""
+        """Return the path of the folder of all logs, because any worker can measure the point."""
         return str(self.folder)
 
     def summary(self) -> str:
-        """Return a text with the number of workers that were started last."""
+        """Return a text with the number of workers that the last call of :meth:`start` started."""
         return f"{len(self._workers)} workers started"

@@ -1,6 +1,6 @@
 """Plan of a sweep: its points, its workers or array jobs, and an upper bound on its cost.
 
-Imports torch only for ``--params``.
+torch is imported only if parameters are counted (option ``--params``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def make_plan(
 ) -> dict[str, Any]:
     """Return the plan of a sweep as a JSON-serializable dict; nothing is started or written.
 
-    With ``count_params``, the trainable parameters of each point are counted.
+    If ``count_params`` is True, the plan contains the number of trainable parameters of each point.
 
     Raises:
         InputError: the spec or the profile is invalid.
@@ -46,7 +46,7 @@ def make_plan(
         point = status.point.precise()
         key = (id(point.search), id(point.training), id(point.data))
         if key not in bounds:
-            bounds[key] = _cost_bound(point), _cost_bound(point, doublings=0)
+            bounds[key] = _max_cost_bound(point), _max_cost_bound(point, doublings=0)
         row = {
             "index": point.index,
             "id": point.id,
@@ -60,7 +60,7 @@ def make_plan(
             row["params"] = _parameter_count(point)
         rows.append(row)
     listed = {status.point.id for status in statuses}
-    further = [_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
+    further = [_max_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _worker_layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max(
@@ -109,7 +109,7 @@ def _time_bound(
 
 
 def _worker_layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
-    """Return a dict of the number and size of the workers or array jobs of a sweep."""
+    """Return a dict that describes the workers (local) or the array jobs (SLURM) of a sweep."""
     each = {
         "cluster": profile.cluster,
         "processes_per_node": profile.processes_per_node,
@@ -190,7 +190,10 @@ def _layout_text(layout: dict[str, Any]) -> str:
 
 
 def _concurrency_text(layout: dict[str, Any]) -> str:
-    """Format how many probes a search plans at once, and how many of them run concurrently."""
+    """Return a text that says how many probes a search plans at once, and how many can run.
+
+    The text is empty if the search plans one probe at a time.
+    """
     planned, concurrent = layout["planned_at_once"], layout["probes_at_once"]
     if planned == 1:
         return ""
@@ -206,7 +209,7 @@ def count_text(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def _cost_bound(point: Point, doublings: int | None = None) -> int | None:
+def _max_cost_bound(point: Point, doublings: int | None = None) -> int | None:
     """Return the largest cost bound of a point's arms; None if any arm has no known bound.
 
     ``doublings`` is as in :func:`cost_bound`.

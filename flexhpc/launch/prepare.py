@@ -32,7 +32,7 @@ class PreparedRun:
         run: the run folder.
         points: all points of the sweep, read from the existing frozen spec if ``is_unchanged``.
         frozen_spec: text of the frozen spec, with all defaults filled in.
-        request_hash: hash of the spec without defaults and of the custom code.
+        request_hash: hash of the custom code and of the spec with overrides, but without defaults.
         is_unchanged: whether the last launch of this run had the same ``request_hash``.
         compare: the comparisons that the spec requests.
         edited_code: import paths of custom code that has changed since the last launch of the run.
@@ -85,7 +85,7 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
 
 
 def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
-    """Return the import paths of custom code that has a different hash in the frozen spec."""
+    """Return the import paths of custom code whose hash differs from that in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
     previous = load_sweep(run.spec).frozen
@@ -94,7 +94,7 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
 
 
 def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:
-    """Create the run folder, write the frozen spec and record this launch.
+    """Create the run folder, write the frozen spec if it changed, and add the launch to run.json.
 
     Raises:
         InputError: the folder cannot be written.
@@ -118,7 +118,7 @@ def remove_partial_claims(run: RunFolder) -> None:
 
 
 def _updated_metadata(prepared: PreparedRun, launch: str, image: str | None) -> dict[str, Any]:
-    """Return the content of run.json with this launch added."""
+    """Return the content of run.json, with ``launch`` added to its list of launches."""
     run = prepared.run
     metadata = read_json(run.metadata) or {"name": run.name}
     previous = metadata.get("launches")

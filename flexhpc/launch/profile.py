@@ -75,8 +75,8 @@ class Profile(Section):
     probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
     """Maximum number of probes of one point that train concurrently, if the search plans several
     probes at once (`search.at_once`). Each probe uses `cpus_per_process` threads and one GPU,
-    assigned round-robin. The default is 1; with `cluster: local`, it is higher if there are at
-    least twice as many possible workers as points."""
+    assigned round-robin. The default is 1; with `cluster: local`, it is higher if at least two
+    workers could run for each point."""
     tracking_uri: str | None = None
     """URI of the MLflow server; the default is a database in the run folder. With `none`, results
     are logged only by `flexhpc sync`."""
@@ -125,7 +125,7 @@ class Container(Section):
     image: Annotated[str, Field(pattern=r"^[^\s,]+$")]
     """Path of a SIF file for apptainer; name of an image for podman and docker."""
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
-    """Folders to bind in addition to the run folder and the data: `/scratch`, or
+    """Folders to bind in addition to the run folder and the data, each in the form `/scratch` or
     `/host/folder:/inside[:ro]`."""
     flags: list[Annotated[str, AfterValidator(_check_quotes)]] = Field(default_factory=list)
     """Additional options for `apptainer exec`, `podman run` or `docker run`."""

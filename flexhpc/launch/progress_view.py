@@ -48,7 +48,7 @@ class ProgressView:
     def update(
         self, statuses: Sequence[PointStatus], note: str = "", decisions: Sequence[Decision] = ()
     ) -> None:
-        """Show the status of all points, a note, and the comparisons with the key ``decide``."""
+        """Show all points, a note, and the comparisons that have the key ``decide``."""
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
@@ -92,7 +92,7 @@ class ProgressView:
     def _print_changes(self, statuses: Sequence[PointStatus], last_states: dict[str, str]) -> None:
         """Print a line for each newly measured point, and for each group of newly failed points.
 
-        Points that failed with the same message are a group. ``last_states`` is updated.
+        Points that failed with the same message form a group. ``last_states`` is updated.
         """
         count = f"[{_finished_count(statuses)}/{len(statuses)}]"
         changed = [s for s in statuses if s.state != last_states.get(s.point.id)]

@@ -48,7 +48,7 @@ def estimate_remaining_seconds(statuses: Sequence[PointStatus]) -> tuple[float, 
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
-    """Return the seconds per sample pass of each point, float64 (points,).
+    """Return the training time per sample pass (seconds) of each point, float64 (points,).
 
     Points without training runs get the median of the points with training runs. The result is
     None if no point has training runs.

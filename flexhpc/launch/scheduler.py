@@ -28,17 +28,18 @@ class Scheduler:
         """Start workers for the points that no existing worker is allowed to measure.
 
         Returns:
-            False if no point has a worker and no worker can be started, so that there is nothing
+            True if a point has a worker or can still be assigned to one; False if there is nothing
             to wait for.
         """
         free = self.points_without_worker(todo)
         common_mark = tuple(map(_progress_mark, todo)) if self.backend.workers_share_points else ()
         marks = {s.point.id: (_progress_mark(s), common_mark) for s in free}
         limit = 1 if self.backend.has_crashed_worker() else self.backend.max_assignments
-        assignable = [point_id for point_id in marks if self._assignments(point_id, marks) < limit]
+        assignable = [key for key in marks if self._assignment_count(key, marks) < limit]
         if assignable and self.backend.start(assignable):
             for point_id in assignable:
-                self._assigned[point_id] = (marks[point_id], self._assignments(point_id, marks) + 1)
+                count = self._assignment_count(point_id, marks) + 1
+                self._assigned[point_id] = (marks[point_id], count)
         return bool(assignable) or len(free) < len(todo)
 
     def points_without_worker(self, todo: Sequence[PointStatus]) -> list[PointStatus]:
@@ -50,8 +51,8 @@ class Scheduler:
             if status.state != "running" and not self.backend.has_worker_for(status.point.id)
         ]
 
-    def _assignments(self, point_id: str, marks: Mapping[str, ProgressMark]) -> int:
-        """Return how many times the point was assigned since its last progress."""
+    def _assignment_count(self, point_id: str, marks: Mapping[str, ProgressMark]) -> int:
+        """Return how many times a point was assigned to a worker since its last progress."""
         mark, count = self._assigned.get(point_id, ((), 0))
         return count if mark == marks[point_id] else 0
 

@@ -53,17 +53,17 @@ class ArrayRecord:
         return record
 
     def with_job_id_from(self, queue: Queue) -> ArrayRecord:
-        """Look up a missing job id by the job name in the queue, and write it to the record.
+        """Return the record with its job id; if necessary, look up the job id by the job name.
 
-        Returns:
-            The record; its job id is still None if the job name is not in the queue.
+        A job id found in the queue is stored. If the job name is not in the queue, the job id stays
+        None.
         """
         if self.job is not None or self.name not in queue.jobs:
             return self
         return self.store_job_id(queue.jobs[self.name])
 
     def points_by_task(self) -> list[list[str]]:
-        """Return one list of point ids per task; empty lists if the task file cannot be read."""
+        """Return a list of point ids per task; all are empty if the task file cannot be read."""
         return _points_by_task(self.folder / TASK_FILE, self.tasks)
 
     def log_path(self, index: int) -> Path:
@@ -82,7 +82,7 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
 
 
 def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[ArrayRecord]]:
-    """Group records by the slurm.conf of their clusters."""
+    """Return a dict from the slurm.conf path of a cluster (or None) to the cluster's records."""
     groups: dict[str | None, list[ArrayRecord]] = {}
     for record in records:
         groups.setdefault(record.slurm_conf, []).append(record)
@@ -90,7 +90,7 @@ def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[
 
 
 def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, QueuedTask]]:
-    """Yield (index, task) for each task of an array that is queued or running."""
+    """Yield (index, task) for each queued or running task of an array."""
     for index in range(record.tasks):
         task = queue.tasks.get((record.job, index)) if record.job is not None else None
         if task is not None and task.name == record.name:
@@ -98,7 +98,7 @@ def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Que
 
 
 def queued_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
-    """Return a dict from the id of each point in the queue to the reason for its waiting."""
+    """Return a dict from the id of each point in the queue to the reason why it waits."""
     reasons: dict[str, str] = {}
     for record in records:
         tasks = list(tasks_in_queue(record, queue))

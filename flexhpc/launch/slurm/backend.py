@@ -34,8 +34,8 @@ _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 class SlurmBackend(Backend):
     """Submits array jobs and monitors all array jobs of a run, including jobs of earlier launches.
 
-    Results and job records are read from the run folder. The queue is used only to find the points
-    that are queued or running. While the controller does not respond, the last known
+    Results and job records are read from the run folder. SLURM's queue is used only to find the
+    points that are queued or running. While the SLURM controller does not respond, the last known
     state of the queue is used.
 
     Args:
@@ -87,12 +87,12 @@ class SlurmBackend(Backend):
         if time.monotonic() - self._polled >= pause:
             self._polled = time.monotonic()
             try:
-                self._process_queue(self.slurm.query_queue())
+                self._update_from_queue(self.slurm.query_queue())
                 self.unavailable = ""
             except SlurmUnavailable as error:
                 self.unavailable = f"SLURM does not respond: {error}"
 
-    def _process_queue(self, queue: Queue) -> None:
+    def _update_from_queue(self, queue: Queue) -> None:
         self._queue = queue
         self.records = [record.with_job_id_from(queue) for record in array_records(self.run)]
         self._release_held_tasks(queue)
@@ -124,7 +124,7 @@ class SlurmBackend(Backend):
         return self._queue is None or bool(self._queued)
 
     def queued_points(self) -> Mapping[str, str]:
-        """Return a dict from the id of each point in the queue to the reason for its waiting."""
+        """Return a dict from the id of each point in the queue to the reason why it waits."""
         return self._queued
 
     def warning(self) -> str:
@@ -141,7 +141,7 @@ class SlurmBackend(Backend):
     def start(self, points: Sequence[str]) -> bool:
         """Submit array jobs that measure points, at most once every 10 s.
 
-        The number of tasks that run concurrently is limited by ``throttle`` of the profile. A lock
+        The profile key ``throttle`` limits the number of tasks that run concurrently. A lock
         in the run folder lets only one sweep submit at a time. The queue is read again while the
         lock is held, so that points submitted by another sweep are skipped.
 
@@ -149,7 +149,7 @@ class SlurmBackend(Backend):
             points: ids of the points.
 
         Returns:
-            True if all points were submitted; False if the caller should retry later.
+            True if all points are now in the queue; False if the caller should retry later.
 
         Raises:
             InputError: SLURM rejects the job, and no other job of the run is in the queue.
@@ -158,7 +158,7 @@ class SlurmBackend(Backend):
             return False
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
-                self._process_queue(self.slurm.query_queue())
+                self._update_from_queue(self.slurm.query_queue())
                 return self._submit([point for point in points if point not in self._queued])
         except SlurmUnavailable as error:
             self.unavailable = f"SLURM does not respond: {error}"
@@ -177,7 +177,10 @@ class SlurmBackend(Backend):
             self._submitted, self._polled = time.monotonic(), -1e9
 
     def _submit(self, points: Sequence[str]) -> bool:
-        """Submit arrays; return False if the throttle is reached or a stop was requested."""
+        """Submit array jobs for all points; return whether all were submitted.
+
+        Points are left over if the throttle is reached or a stop was requested.
+        """
         throttle, queue = self.profile.throttle, self._queue
         if throttle is not None and queue is not None:
             throttle -= sum(r.throttle for r in self.records if any(tasks_in_queue(r, queue)))
