@@ -112,6 +112,7 @@ def write_launch(
     """Create the run folder; write the frozen spec and the task file of a launch.
 
     Args:
+        image: container image of the workers, ``NAME@DIGEST``; None without a container.
         detach: whether the workers outlive this process.
         selection: see :class:`TaskFile`.
 
@@ -122,16 +123,16 @@ def write_launch(
         InputError: the run folder cannot be written.
     """
     write_run_folder(prepared, launch, image)
-    task = replace(make_task(prepared, profile, launch, detach=detach), selection=selection)
+    task = replace(task_file_content(prepared, profile, launch, detach=detach), selection=selection)
     write_atomic(Path(task.spec), prepared.frozen_spec)
     task.write(prepared.run.jobs / launch / TASK_FILE)
     return task
 
 
-def make_task(
+def task_file_content(
     prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
-    """Return the content of a launch's task file, which configures the workers; write no file."""
+    """Return the content of a launch's task file, which configures the workers."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
     return TaskFile(
@@ -173,13 +174,13 @@ def make_backend(
 
 
 def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
-    """Return the batch scripts of the remaining points; nothing is written or submitted."""
+    """Return the batch scripts that a launch would submit now; nothing is written or submitted."""
     launch = new_launch_id()
     statuses = QueueStatus(prepared.run).add_queue_state(
         StatusReader(prepared.run, prepared.points).read()
     )
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
-    task = make_task(prepared, profile, launch, detach=True)
+    task = task_file_content(prepared, profile, launch, detach=True)
     return preview_scripts(
         planned_arrays(profile, todo),
         prepared.run.jobs / launch,
@@ -218,7 +219,7 @@ def run_sweep(
     profile: LocalProfile | SlurmProfile,
     console: Console,
     report: Callable[[list[PointStatus]], None] = lambda _: None,
-    meanwhile: Iterable[None] = (),
+    background_steps: Iterable[None] = (),
 ) -> SweepResult:
     """Measure every point that is not measured yet, and show the progress.
 
@@ -226,8 +227,9 @@ def run_sweep(
         report: called to write the report when the sweep ends without an interruption. Tracking is
             still active, so that the report is also logged to MLflow. During this call, SIGINT and
             SIGTERM raise KeyboardInterrupt, which ``report`` must handle.
-        meanwhile: iterable that runs one short step of background work for each item taken from
-            it. One item is taken after each poll of the backend if a core of this machine is idle.
+        background_steps: iterable that does one short step of background work whenever an item is
+            taken from it. While a core of this machine is idle, an item is taken after each poll of
+            the backend.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -254,7 +256,7 @@ def run_sweep(
             with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 has_started, folder = False, FolderWatch(stop_file.parent)
-                background, more_steps = iter(meanwhile), True
+                background, more_steps = iter(background_steps), True
                 finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.check_removed():
@@ -309,12 +311,15 @@ def run_sweep(
 def _select_points(
     reader: StatusReader, prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str
 ) -> tuple[list[Decision], dict[str, bool] | None]:
-    """Return the state of the comparisons that set ``decide``, and the points to measure next.
+    """Select the points to measure next, if an entry of ``compare`` sets ``decide``.
 
-    The points have the format of ``TaskFile.selection``; they are None if no comparison sets
-    ``decide``. If the next round needs fewer points than the throttle of the profile, points of the
-    following round are added until the throttle is reached. The points are also selected in
+    If the next round needs fewer points than the throttle of the profile, points of the following
+    round are added until their number reaches the throttle. The points are also selected in
     ``reader``.
+
+    Returns:
+        The state of each such entry of ``compare``, and the selected points in the format of
+        ``TaskFile.selection``; None instead of the points if no entry sets ``decide``.
     """
     requests = [c for c in prepared.compare if c.decide]
     if not requests:
@@ -342,7 +347,7 @@ def _select_points(
 
 
 def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
-    """Return an upper bound on the number of cores of this machine that training uses now."""
+    """Return an upper bound on the number of CPU cores in use for training on this machine."""
     if isinstance(profile, SlurmProfile):
         return 0
     _, at_once = profile.workers_and_probes(
@@ -371,7 +376,7 @@ def _stop_workers(
 
 
 def _add_log_path(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
-    """Add the path of the log of this launch to the status, unless the point is measured."""
+    """Return the status with the log path of this launch; unchanged if the point is measured."""
     if status.state == "done" or (status.log and status.launch == launch):
         return status
     return replace(status, log=backend.log_path(status.point.id) or status.log)

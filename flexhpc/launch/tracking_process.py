@@ -19,7 +19,7 @@ _SYNC_TIMEOUT = 15.0  # seconds
 def tracking_process(
     task: TaskFile, uri: str | None, interruptions: Callable[[], int]
 ) -> Iterator[None]:
-    """Run a process that logs to MLflow during a ``with`` block; wait for its exit after the block.
+    """Log to MLflow in a child process during a ``with`` block; then wait until the process exits.
 
     During this wait, the process is killed if the user requests a stop (for example with Ctrl-C),
     if the server still does not respond after 15 s, or if the run folder was moved or removed.

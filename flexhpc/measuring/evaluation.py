@@ -46,10 +46,10 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 def evaluation_training(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from the settings of the probes.
 
-    If ``evaluate`` sets a budget, this budget replaces the budget of the probes, even if their
-    units differ. It is not extended, and a cosine schedule spans all of it. With a constant
-    learning rate, training may stop earlier, at a plateau. The gradient and curvature gates are
-    off, because their metrics would not be used.
+    If ``evaluate`` sets a budget, it replaces the budget of the probes, even if one budget is in
+    epochs and the other in steps. It is not extended, and a cosine schedule spans all of it. With a
+    constant learning rate, training may stop before the end of the budget, at a plateau. The
+    gradient and curvature gates are off, because their metrics would not be used.
     """
     gates_off = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=gates_off)}
@@ -126,7 +126,7 @@ def evaluate(
 def metrics_on_test_set(
     network: nn.Module, test: TestSet, device: torch.device
 ) -> dict[str, float]:
-    """Return accuracy, loss and calibration error of a network on a test set.
+    """Return a dict with ``test_accuracy``, ``test_loss`` and ``calibration_error``.
 
     The network is set to eval mode. If any logit of a sample is not finite, the sample counts as
     misclassified.

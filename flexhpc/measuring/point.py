@@ -46,11 +46,11 @@ def measure(
 
     Args:
         point: the point to measure.
-        run: run folder that contains the file of the point.
+        run: run folder, which contains the point file.
         group: process group; all its ranks train each probe together.
         callbacks: see :class:`Callbacks`.
-        pool: processes that train the probes of a round concurrently; None to train these probes
-            one after the other.
+        pool: processes that train the probes concurrently if the search proposes several probes at
+            once; None to train the probes one after the other.
 
     Returns:
         The final estimate.
@@ -174,8 +174,8 @@ def _store_estimate(estimate: Estimate, path: Path, callbacks: Callbacks) -> Est
 
 
 _NextTraining = tuple[str, tuple[int, ...] | None, int, int]
-"""Message by which rank 0 announces the next training run: point id, fields of the probe, arm and
-stage. The fields are None for an evaluation; arm and stage are used only for an evaluation."""
+"""Message by which rank 0 announces the next training run: (point id, probe as a tuple, arm,
+stage). The probe is None for an evaluation; arm and stage are used only for an evaluation."""
 
 
 def train_with_rank_0(
@@ -246,7 +246,7 @@ def _network_bits(point: Point, samples: Samples) -> int:
 
 
 def _check_header(path: Path, stored: Header, current: Header) -> None:
-    """Raise PointError if the stored probes used other data, or a network of another size."""
+    """Raise PointError if the data or the parameter count has changed since the first probe."""
     if stored.data_fingerprint != current.data_fingerprint:
         raise PointError(
             f"{path}: was measured on data with fingerprint {stored.data_fingerprint}, but the "

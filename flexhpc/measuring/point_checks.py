@@ -36,10 +36,10 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     checked: set[tuple[object, ...]] = set()
     shapes: dict[str, _ShapeAndClasses | None] = {}
 
-    def check_once(key: tuple[object, ...], call: Callable[[], object]) -> None:
+    def check_once(key: tuple[object, ...], check: Callable[[], object]) -> None:
         if key not in checked:
             checked.add(key)
-            if message := _error_message(call):
+            if message := _run_check(check):
                 problems[message] = True
 
     for training in (point.training for point in points):
@@ -69,11 +69,11 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
     return problems
 
 
-def _error_message(call: Callable[[], object]) -> str | None:
+def _run_check(check: Callable[[], object]) -> str | None:
     """Call a function; return the message of its PointError, or None if it succeeds."""
     try:
         with _no_tracebacks():
-            call()
+            check()
     except PointError as error:
         return str(error)
     return None

@@ -58,7 +58,6 @@ class ProbePool:
 
         Args:
             point: point to which the probes belong.
-            probes: the probes to train.
             checkpoint_path: function that returns the path of the checkpoint of a probe.
             callbacks: see :class:`Callbacks`.
             on_record: called in this process with the record of each probe that has finished.
@@ -67,7 +66,8 @@ class ProbePool:
             PeerLost: a process died; the checkpoint of its probe is kept for the next attempt.
             Interrupted: a stop was requested (all running probes have saved their state), or
                 another process took over the claim.
-            BatchOfOne: a probe requires a batch of one sample; all other probes have finished.
+            BatchOfOne: a probe failed because BatchNorm cannot be trained on a batch of one sample;
+                all other probes have finished.
             Exception: the first error of a probe or of ``on_record``; running probes are stopped.
         """
         queue = list(probes)
@@ -121,11 +121,11 @@ class ProbePool:
         self._children = []
 
     def _idle_children(self, busy: Collection[Child], count: int) -> list[Child]:
-        """Return at most ``count`` idle children; start new children if necessary.
+        """Return at most ``count`` idle child processes; start new processes if necessary.
 
         Args:
-            busy: the children that train a probe.
-            count: number of probes that wait for a child.
+            busy: the processes that train a probe.
+            count: number of probes that wait for a process.
         """
         while (number := len(self._children)) < min(len(busy) + count, self._size):
             child = Child(f"{__name__}:serve_probes")
@@ -143,7 +143,7 @@ def _report_progress(progress: dict[Child, dict[str, Any]], callbacks: Callbacks
 def _error_priority(error: Exception) -> int:
     """Return the priority of an error; 0 is the highest.
 
-    Of several errors, the first error with the highest priority is raised.
+    If several probes fail, the first error with the highest priority is raised.
     """
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 

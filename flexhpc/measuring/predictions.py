@@ -19,7 +19,7 @@ _BATCH_SIZE = 512
 def logits_of(
     network: nn.Module, samples: Samples | TestSet, ids: Ints, device: torch.device
 ) -> Tensor:
-    """Return the logits of a network for the samples ``ids``, float64 (len(ids), classes).
+    """Return a network's logits for the samples with the ids ``ids``, float64 (len(ids), classes).
 
     The logits are on the CPU. The network is set to eval mode.
     """
@@ -55,7 +55,7 @@ class UnseenPredictions:
         self._correct = np.zeros(count, dtype=np.bool_)
 
     def record_predictions(self, network: nn.Module) -> dict[str, float]:
-        """Record which samples of the set a network predicts correctly.
+        """Record which samples of the random set a network predicts correctly.
 
         This method is an ``on_train_end`` callback. It returns an empty dict because it computes no
         metrics.
@@ -66,11 +66,14 @@ class UnseenPredictions:
         return {}
 
     def predictions_outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return which samples of the set that are not in ``subset`` were predicted correctly.
+        """Return the recorded predictions, except those for the samples in ``subset``.
+
+        Args:
+            subset: global ids of the samples in the training subset, int64 (n,).
 
         Returns:
-            The sorted sample ids, int64 (k,), and whether each sample was predicted correctly,
-            bool (k,).
+            The sorted ids of the k remaining samples, int64 (k,), and whether each of these samples
+            was predicted correctly, bool (k,).
         """
         outside = ~np.isin(self._ids, subset)
         return self._ids[outside], self._correct[outside]

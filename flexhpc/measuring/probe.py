@@ -101,7 +101,7 @@ def run_training(
             return run_trainer(call, training_callbacks, group), subset, seeds
         assert isinstance(training, Training)
         assert make_model is not None
-        inputs, moments = _inputs_on_device(samples, subset, group.device)
+        inputs, moments = _load_inputs(samples, subset, group.device)
         data = ProbeData(
             inputs=inputs,
             moments=moments,
@@ -113,15 +113,15 @@ def run_training(
         return train(training, make_model, data, training_callbacks, group), subset, seeds
 
 
-def _inputs_on_device(
+def _load_inputs(
     samples: Samples, subset: Ints, device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Load the inputs of a subset, (n, *shape), to the device.
 
     Returns:
-        Standardised float32 inputs and None. For uint8 images that would exceed
-        ``_MAX_FLOAT_BYTES`` as float32, the uint8 inputs and a tuple of the mean and the standard
-        deviation with which to standardise them.
+        The standardised float32 inputs, and None. For uint8 images that would exceed
+        ``_MAX_FLOAT_BYTES`` as float32, the unstandardised uint8 inputs, and the tuple (mean,
+        standard deviation) for standardising them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MAX_FLOAT_BYTES:
         pixels = samples.inputs.select_unstandardised(subset)
@@ -175,7 +175,7 @@ def run_probe(
 
 
 def final_state_path(checkpoint: Path) -> Path:
-    """Return the path of the final state that belongs to a checkpoint.
+    """Return the path of the final state of a training run, next to its checkpoint.
 
     Training with a larger budget continues from the final state.
     """
@@ -183,7 +183,7 @@ def final_state_path(checkpoint: Path) -> Path:
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:
-    """Choose an accelerator if one is available, else the CPU, and configure torch for it.
+    """Configure torch; return the device to train on: an accelerator if available, else the CPU.
 
     Call this function before any computation with torch, because it sets CUBLAS_WORKSPACE_CONFIG
     and the number of threads.
@@ -204,7 +204,7 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
 
 
 def available_accelerator() -> torch.device | None:
-    """Return the accelerator to train on, as a device without index; None if there is none."""
+    """Return the accelerator to train on, as a device without index; None to train on the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     # MPS does not support float64, in which losses are summed.
     return None if accelerator is None or accelerator.type == "mps" else accelerator

@@ -1,4 +1,4 @@
-"""Probes with a custom trainer, which runs in a child process that can be killed at any time."""
+"""Run probes with a custom trainer, usually in a child process that can be killed at any time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
     called in a child process, which is reused for the next probe because imports take time.
 
     Args:
-        call: arguments of the trainer.
+        call: the trainer and its arguments.
         callbacks: see :class:`Callbacks`. If ``should_stop`` returns True, the child process is
             killed.
         group: process group; must consist of this process only.
@@ -80,7 +80,7 @@ _children: list[Child] = []
 """Contains the child process that calls trainers; empty until that process is started."""
 
 
-def _trainer_process() -> Child:
+def _ensure_trainer_process() -> Child:
     """Return the child process that calls trainers; start it if none is running."""
     if not _children or _children[0].owner != os.getpid() or not _children[0].is_alive():
         _children[:] = [Child("flexhpc.custom.trainer:serve_trainer_calls")]
@@ -91,13 +91,13 @@ def _call_in_child(call: TrainerCall, on_wait: Callable[[], None]) -> TrainerRes
     """Call a trainer in the child process and return its result.
 
     Args:
-        call: arguments of the trainer.
+        call: the trainer and its arguments.
         on_wait: called repeatedly while waiting; if it raises an exception, the child is killed.
 
     Raises:
         PointError: the trainer failed, died or exceeded its time limit.
     """
-    child, name, started = _trainer_process(), call.trainer.label, time.monotonic()
+    child, name, started = _ensure_trainer_process(), call.trainer.label, time.monotonic()
     try:
         child.connection.send(call)
         while not child.connection.poll(_POLL_EVERY):

@@ -32,25 +32,25 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
 
     Args:
         model: the ``model`` section.
-        shape: shape of one sample: (channels, height, width), or (features,).
+        shape: shape of one sample: (channels, height, width), (features,), or (length,) for tokens.
         classes: number of outputs.
 
     Raises:
         PointError: the network does not accept samples of this shape, or cannot be scaled or
             reparameterized as requested.
     """
-    plain = _build_without_reparameterization(model, shape, classes)
+    network = _build_without_reparameterization(model, shape, classes)
     if model.subspace is not None:
-        return Subspace(plain, model.subspace.dims, model.subspace.projection)
+        return Subspace(network, model.subspace.dims, model.subspace.projection)
     if model.low_rank is not None:
-        return LowRank(plain, model.low_rank.rank)
+        return LowRank(network, model.low_rank.rank)
     if model.quantised is not None:
-        return Quantised(plain, model.quantised.bits)
-    return plain
+        return Quantised(network, model.quantised.bits)
+    return network
 
 
 def _build_without_reparameterization(model: Network, shape: Shape, classes: int) -> nn.Module:
-    """Build a network; if ``model.scaling`` changes the image size, its first layer resizes."""
+    """Build a network; its first layer resizes images if ``model.scaling`` changes their size."""
     size = scaled_shape(model, shape)
     inner = build_family(resolve_size(model, shape, classes), size, classes)
     return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
@@ -68,32 +68,32 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
         model: the ``model`` section.
         shape: shape of one sample.
         classes: number of outputs.
-        device: device on which the network runs; always "cpu" for a custom network. "meta"
-            allocates no weights, but makes torch import its compiler, which takes as long as
-            importing torch; use "cpu" for a network that is about to be trained.
+        device: device on which the network runs; ignored for a custom network, which runs on the
+            CPU. "meta" allocates no weights, but torch then imports its compiler, which takes as
+            long as importing torch. Use "cpu" for a network that is about to be trained.
 
     Raises:
-        PointError: the network does not accept samples of this shape, or cannot be scaled or
-            reparameterized as requested.
+        PointError: the network does not accept samples of this shape, does not return ``classes``
+            logits for each sample, or cannot be scaled or reparameterized as requested.
     """
     device = _counting_device(model, device)
-    plain = _build_for_count(model, shape, classes, device)
+    network = _build_for_count(model, shape, classes, device)
     with torch.device(device), torch.no_grad(), _errors_as_point_error(model, shape):
-        logits = plain(torch.zeros(2, *shape))
+        logits = network(torch.zeros(2, *shape))
     if logits.shape[:2] != (2, classes):
         raise PointError(
             f"model: {model.family} returns outputs of shape {tuple(logits.shape[1:])}, "
             f"not {classes} logits per sample"
         )
-    return _count_trained_parameters(model, plain)
+    return _count_trained_parameters(model, network)
 
 
 def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
     """Return the number of bits of the trained parameters.
 
     A parameter has 64 bits if ``precision`` is fp64, and 32 bits otherwise, because training in
-    bf16 keeps the weights in fp32. With ``quantised``, each matrix entry has ``quantised.bits``
-    bits; vectors are not quantised.
+    bf16 keeps the weights in fp32. With ``quantised``, each entry of a trained matrix has
+    ``quantised.bits`` bits; vectors are not quantised.
 
     Args:
         model: the ``model`` section.
@@ -102,13 +102,14 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
         precision: ``training.precision``.
 
     Raises:
-        PointError: as for :func:`count_parameters`.
+        PointError: the network cannot be built for samples of this shape, or cannot be scaled or
+            reparameterized as requested.
     """
-    plain = _build_for_count(model, shape, classes, _counting_device(model, "meta"))
-    trained, bits = _count_trained_parameters(model, plain), 64 if precision == "fp64" else 32
+    network = _build_for_count(model, shape, classes, _counting_device(model, "meta"))
+    trained, bits = _count_trained_parameters(model, network), 64 if precision == "fp64" else 32
     if model.quantised is None:
         return trained * bits
-    rounded = sum(outputs * inputs for outputs, inputs in matrix_shapes(plain).values())
+    rounded = sum(outputs * inputs for outputs, inputs in matrix_shapes(network).values())
     return rounded * model.quantised.bits + (trained - rounded) * bits
 
 
@@ -117,14 +118,14 @@ def _counting_device(model: Network, device: str) -> str:
     return "cpu" if isinstance(model, CustomModel) else device
 
 
-def _count_trained_parameters(model: Network, plain: nn.Module) -> int:
-    """Count the trained parameters; ``plain`` is the network without its reparameterization."""
-    count = sum(p.numel() for p in plain.parameters() if p.requires_grad)
+def _count_trained_parameters(model: Network, network: nn.Module) -> int:
+    """Count the trained parameters; ``network`` is built without its reparameterization."""
+    count = sum(p.numel() for p in network.parameters() if p.requires_grad)
     if model.subspace is not None:
         check_subspace_dims(model.subspace.dims, count)
         return model.subspace.dims
     if model.low_rank is not None:
-        return count_low_rank_parameters(plain, model.low_rank.rank)
+        return count_low_rank_parameters(network, model.low_rank.rank)
     return count
 
 

@@ -60,7 +60,7 @@ def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
 
     Raises:
         PointError: the family does not accept samples of this shape or the settings of the
-            section, or timm is required but cannot be imported.
+            ``model`` section, or timm is required but cannot be imported.
     """
     if len(shape) != 3 and model.images_only:
         raise PointError(
@@ -131,7 +131,9 @@ def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
     """Build timm's VisionTransformer with ``depth`` blocks and embeddings of size ``width``."""
     timm = _import_timm()
     sizes = {"depth": model.depth, "num_heads": model.heads, "mlp_ratio": model.mlp_ratio}
-    result = timm.models.VisionTransformer(**_patch_options(timm, model, shape, classes), **sizes)
+    result = timm.models.VisionTransformer(
+        **_vit_and_mixer_kwargs(timm, model, shape, classes), **sizes
+    )
     return initialise_network(result, model)
 
 
@@ -147,11 +149,13 @@ def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
             f"model.width: {model.width} is too small, because token-mixing MLPs have width / 2 "
             f"hidden units; use at least {model.min_width}"
         )
-    options = _patch_options(timm, model, shape, classes)
+    options = _vit_and_mixer_kwargs(timm, model, shape, classes)
     return initialise_network(timm.models.MlpMixer(**options, num_blocks=model.depth), model)
 
 
-def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) -> dict[str, Any]:
+def _vit_and_mixer_kwargs(
+    timm: Any, model: Vit | Mixer, shape: Shape, classes: int
+) -> dict[str, Any]:
     """Return the keyword arguments that timm's VisionTransformer and MlpMixer share."""
     if any(side % model.patch for side in shape[1:]):
         raise PointError(
@@ -285,7 +289,7 @@ def build_timm(model: Timm, shape: Shape, classes: int) -> nn.Module:
 
 
 def _width(model: Sized) -> int:
-    assert model.width is not None, "match_params is resolved before a network is built"
+    assert model.width is not None, "match_params must be resolved before a network is built"
     return model.width
 
 

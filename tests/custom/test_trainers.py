@@ -154,15 +154,15 @@ def test_process_is_reused_until_it_ends_and_then_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(make_call(folder, "fits_first")).n_errors == 0
-    first = runner._trainer_process().pid
+    first = runner._ensure_trainer_process().pid
     assert run(make_call(folder, "forks")).verdict == "fit"
     with pytest.raises(PointError, match="raised ValueError: no idea"):
         run(make_call(folder, "raises"))
-    assert runner._trainer_process().pid == first
+    assert runner._ensure_trainer_process().pid == first
     with pytest.raises(PointError, match="SIGSEGV"):
         run(make_call(folder, "crashes"))
     assert run(make_call(folder, "fits_first")).n_errors == 0
-    second = runner._trainer_process().pid
+    second = runner._ensure_trainer_process().pid
     monkeypatch.setattr(runner, "_GRACE", 0.5)
     with pytest.raises(PointError, match="exceeded its time limit"):
         run(make_call(folder, "blocks_alarm", seconds=0.5))

@@ -37,7 +37,7 @@ def divide_into_arrays(
     Args:
         points: point ids.
         per_task: number of points per task.
-        max_array: maximum number of tasks of an array; at most MaxArraySize.
+        max_array: maximum number of tasks in one array; at most MaxArraySize.
         throttle: maximum number of tasks that run concurrently; None for no limit.
     """
     size = max_array * per_task

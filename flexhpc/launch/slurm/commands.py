@@ -17,7 +17,7 @@ from flexhpc.versions import python_version, source_hash
 
 _TIMEOUT = 30.0  # seconds
 _START_TIMEOUT = 600.0
-"""Timeout in seconds for starting a container; long, because images may have to be unpacked."""
+"""Timeout in seconds for starting a container, whose image may first have to be unpacked."""
 DEFAULT_MAX_ARRAY_SIZE = 1_001
 """SLURM's default value of MaxArraySize."""
 _JOB_ID = re.compile(r"\bjob (\d+)")
@@ -79,7 +79,7 @@ class Slurm:
 
     @classmethod
     def with_conf(cls, conf: str | None) -> Slurm:
-        """Return access to the cluster that a profile selects.
+        """Return a :class:`Slurm` for the cluster that a profile selects.
 
         Args:
             conf: value of the profile key ``slurm_conf``; the environment variable SLURM_CONF takes
@@ -114,13 +114,13 @@ class Slurm:
 
         Args:
             command: shell command that starts Python in a task.
-            setting: part of the profile that error messages name, such as ``python``.
-            advice: how to make the versions equal; the end of the error message.
-            must_start: whether a failure to start on this machine is an error. If False, such a
-                failure is ignored, because Python may be installed only on the compute nodes.
+            setting: profile setting to name in error messages, such as ``python``.
+            advice: how to make the versions equal, for the end of the error message.
+            must_start: whether it is an error if Python does not start on this machine. If False,
+                such a failure is ignored, because Python may be installed only on compute nodes.
 
         Raises:
-            InputError: the version of Python or flexhpc differs, or ``must_start`` is set and
+            InputError: the version of Python or flexhpc differs, or ``must_start`` is True and
                 Python does not start.
         """
         try:
@@ -145,7 +145,7 @@ class Slurm:
             )
 
     def max_array_size(self) -> int:
-        """Return the maximum number of tasks of an array that the cluster allows.
+        """Return the maximum number of tasks that the cluster allows in one array.
 
         This is the smaller of MaxArraySize and max_array_tasks in the SLURM configuration.
 
@@ -205,22 +205,22 @@ class Slurm:
         raise SubmissionRejected(message)
 
     def release(self, task: str) -> None:
-        """Release a task that SLURM holds.
+        """Release a task that SLURM holds; ``task`` is ``JOBID_INDEX``.
 
         Raises:
             SlurmUnavailable: the controller does not respond, or does not permit the release.
         """
         self._run_checked(["scontrol", "release", task])
 
-    def cancel(self, arrays: Sequence[str], *, pending_only: bool) -> None:
-        """Cancel array jobs, or only their pending tasks.
+    def cancel(self, job_ids: Sequence[str], *, pending_only: bool) -> None:
+        """Cancel array jobs; with ``pending_only``, cancel only their pending tasks.
 
         Raises:
             SlurmUnavailable: the controller does not respond.
         """
-        for start in range(0, len(arrays), 500):
+        for start in range(0, len(job_ids), 500):
             states = ["--state=PENDING"] if pending_only else []
-            result = self._run(["scancel", *states, *arrays[start : start + 500]])
+            result = self._run(["scancel", *states, *job_ids[start : start + 500]])
             if result.returncode and "Invalid job id" not in result.stderr:
                 raise SlurmUnavailable(" ".join(result.stderr.split()))
 
@@ -270,4 +270,4 @@ _TRANSIENT_ERRORS = (
     "timed out", "nable to contact", "onnect failure", "onnection refused", "onnection reset",
     "tandby", "Zero Bytes", "uthentication", "munge", "try again", "Transport endpoint",
 )  # fmt: skip
-"""Substrings of sbatch errors that mean that the controller was unreachable or timed out."""
+"""Substrings of sbatch error messages that indicate a temporary failure, such as a timeout."""

@@ -1,4 +1,4 @@
-"""Container in which tasks run: its image, its bind mounts and the script that enters it.
+"""Container in which tasks run: its image, its bind mounts and the script that starts it.
 
 The script (container.sh in the folder of each array) runs once per process of a task, on the node
 of the process. It gives the container access to the GPUs of the process, passes selected
@@ -31,7 +31,7 @@ _BODY = Path(__file__).with_suffix(".sh")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class ContainerImage:
     """A container image. Each task checks that the image has not changed since the submission.
 
     Attributes:
@@ -71,12 +71,12 @@ class TaskContainer:
 
     container: Container
     python: str
-    image: Image
+    image: ContainerImage
     workdir: Path
     binds: Sequence[str]
 
     def write_script(self, folder: Path) -> None:
-        """Write the script that enters the container; ``folder`` is the folder of an array."""
+        """Write the script that starts the container; ``folder`` is the folder of an array."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _SCRIPT).write_text(self.script_text())
 
@@ -84,7 +84,7 @@ class TaskContainer:
         """Return the shell command that starts Python inside the container.
 
         Args:
-            folder: folder that contains the script, see :meth:`write_script`.
+            folder: folder to which :meth:`write_script` has written the script.
         """
         return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
 
@@ -108,7 +108,7 @@ class TaskContainer:
             )
 
     def script_text(self) -> str:
-        """Return the text of the script that enters the container."""
+        """Return the text of the script that starts the container."""
         values = {
             "image": self.image.name,
             "digest": self.image.digest,
@@ -137,11 +137,11 @@ def task_container(
 ) -> TaskContainer | None:
     """Return the container in which a profile's tasks run; None without a ``container`` section.
 
-    The run folder is bound writable. The folders and files with the data and custom code of
-    ``points`` are bound read-only. The binds of the profile are added.
+    The run folder is mounted read-write. The data and custom code of ``points`` are mounted
+    read-only. The bind mounts of the profile are added.
 
     Raises:
-        InputError: the image is not found, or a path cannot be bound.
+        InputError: the image is not found, the runtime cannot be used, or a path cannot be mounted.
     """
     container = profile.container
     if container is None:
@@ -175,9 +175,11 @@ def task_container(
     )
 
 
-def _find_image(container: Container) -> Image:
+def _find_image(container: Container) -> ContainerImage:
     if container.runtime != "apptainer":
-        return Image(name=container.image, digest=_image_id(container.runtime, container.image))
+        return ContainerImage(
+            name=container.image, digest=_image_id(container.runtime, container.image)
+        )
     path = Path(container.image).expanduser().absolute()
     try:
         stat = path.stat()
@@ -191,7 +193,9 @@ def _find_image(container: Container) -> Image:
             f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
         )
     file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
-    return Image(name=str(path), digest=_file_hash(path, file_stamp), file_stamp=file_stamp)
+    return ContainerImage(
+        name=str(path), digest=_file_hash(path, file_stamp), file_stamp=file_stamp
+    )
 
 
 @lru_cache

@@ -15,7 +15,7 @@ _QUERY_EVERY = 5.0
 
 
 def mark_queued(statuses: Sequence[PointStatus], queued: Mapping[str, str]) -> list[PointStatus]:
-    """Return the statuses; waiting and stopped points in the queue get the state ``queued``.
+    """Return the statuses, with state ``queued`` for waiting and stopped points in the queue.
 
     Args:
         statuses: status of each point.
@@ -35,7 +35,7 @@ class QueueStatus:
     If the run was not submitted to any cluster, no SLURM command is called.
 
     Attributes:
-        unavailable: why a cluster could not be queried; empty if all clusters responded.
+        unavailable: error message if a cluster did not respond, otherwise an empty string.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -45,7 +45,7 @@ class QueueStatus:
         self._polled = -1e9
 
     def add_queue_state(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
-        """Return the statuses, with the state ``queued`` for points in the queue of a cluster.
+        """Return the statuses, with state ``queued`` for waiting and stopped points in any queue.
 
         The clusters are queried at most once every 5 s.
         """

@@ -1,8 +1,8 @@
 """Generate the batch script of an array job with submitit's SLURM executor.
 
-submitit writes the sbatch options, the srun line, the log paths and the pickle that starts a task.
-This module adds commands that requeue a single task. These commands run on the host, so scontrol is
-not needed inside a container.
+submitit writes the sbatch options, the srun line, the log paths and the pickle from which a task
+starts. This module adds commands that requeue one task of the array. These commands run outside the
+container, so scontrol is not needed inside it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Executor(submitit.SlurmExecutor):
 def batch_script(
     record: ArrayRecord,
     profile: SlurmProfile,
-    stop: Path,
+    stop_file: Path,
     previous_job: str | None,
     container: TaskContainer | None,
 ) -> str:
@@ -56,8 +56,9 @@ def batch_script(
     the profile or, if the profile sets none, the Python of this process.
 
     Args:
-        record: record of the array; its folder will contain submitit's files, the pickle and logs.
-        stop: path of the stop file; tasks are not requeued once it exists.
+        record: record of the array; ``record.folder`` contains submitit's files, the pickle and the
+            logs.
+        stop_file: path of the stop file; tasks are not requeued once this file exists.
         previous_job: id of the job that must end before the array starts, or None.
     """
     python = profile.python or shlex.quote(sys.executable)
@@ -82,7 +83,7 @@ def batch_script(
         "dependency": None if previous_job is None else f"afterany:{previous_job}",
         "wckey": None,
         "setup": [*profile.setup, *_lines_before_srun(record.folder, profile)],
-        "teardown": _lines_after_srun(profile, stop),
+        "teardown": _lines_after_srun(profile, stop_file),
         # Without --kill-on-bad-exit, the other processes would wait for a killed process.
         # Since SLURM 22.05, srun does not inherit --cpus-per-task from the job.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
@@ -108,7 +109,7 @@ def write_task_pickle(folder: Path, task_file: Path) -> None:
 
 
 def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
-    """Return the lines of the batch script before srun: set the deadline, and copy the pickle.
+    """Return the lines before srun in the batch script, which set the deadline and copy the pickle.
 
     submitit expects the pickle at a path that contains the job id. The task itself copies it there,
     because the launcher could be interrupted between sbatch and the copy. Partial results of a
@@ -127,15 +128,13 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     ]
 
 
-def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
-    """Return the lines of the batch script after srun, which may requeue the task.
+def _lines_after_srun(profile: SlurmProfile, stop_file: Path) -> list[str]:
+    """Return the lines after srun in the batch script, which requeue the task if necessary.
 
     The task is requeued if it has points left, was killed, or lost the connection between its
-    processes.
-
-    Each exit status that leads to a requeue is appended to a file, and the task removes the file
-    when it claims a point. The task is not requeued if the file has too many lines, so that a task
-    that never claims a point is not requeued forever.
+    processes. In these cases, its exit status is appended to a file, which the task removes when it
+    claims a point. If the file has too many lines, the task is not requeued, because a task that
+    never claims a point would otherwise be requeued forever.
     """
     return [
         "status=$?",
@@ -148,7 +147,7 @@ def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
         '  [ "$(wc -l < "$log_prefix".failures)" -gt $max_failures ] || requeue=yes',
         f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.restarts} ] || requeue=no',
         "fi",
-        f"if [ $requeue = yes ] && [ ! -e {shlex.quote(str(stop))} ]; then",
+        f"if [ $requeue = yes ] && [ ! -e {shlex.quote(str(stop_file))} ]; then",
         '  echo "flexhpc: task $array_task exited with status $status; requeueing it"',
         "  for pause in 1 2 4 8 15 30 60 60 60 60; do",
         '    scontrol requeue "$array_task" && sleep 60',

@@ -73,7 +73,12 @@ def write_array(
 def submit_array(
     slurm: Slurm, record: ArrayRecord, script: str, interrupted: Callable[[], bool] = lambda: False
 ) -> ArrayRecord:
-    """Submit an array; retry for one minute while the controller does not respond.
+    """Submit an array; while the controller does not respond, retry for about one minute.
+
+    Args:
+        script: text of the batch script.
+        interrupted: function that returns whether the user has requested a stop; if so, the
+            submission is not retried.
 
     Returns:
         The record with the job id.
@@ -105,7 +110,7 @@ def submit_array(
 
 def preview_scripts(
     chunks: Sequence[Chunk],
-    launch: Path,
+    launch_folder: Path,
     profile: SlurmProfile,
     task: TaskFile,
     run_name: str,
@@ -113,12 +118,12 @@ def preview_scripts(
 ) -> list[str]:
     """Return the batch scripts that would be submitted; nothing is written.
 
-    With a container, the first item is the script that enters the container. The job names, and the
-    ids of jobs that an array depends on, are placeholders.
+    With a container, the first item is the script that starts the container. The names of the jobs,
+    and the ids of the jobs on which an array depends, are placeholders.
     """
     scripts = [] if container is None else [container.script_text()]
     for number, chunk in enumerate(chunks):
-        folder = launch / f"array-{number:03d}"
+        folder = launch_folder / f"array-{number:03d}"
         record = new_record(folder, chunk, run_name, profile.slurm_conf)
         after = None if chunk.predecessor is None else f"JOB_OF_ARRAY_{chunk.predecessor:03d}"
         scripts.append(batch_script(record, profile, Path(task.stop), after, container))
