@@ -30,7 +30,8 @@ def layer_initialiser(model: Initialised) -> LayerInitialiser:
     """Return the function that initialises layers according to ``model.init``.
 
     With ``init: torch``, the existing weights of a layer are multiplied by ``model.gain``, and its
-    biases are kept. With other values, biases are set to zero. The last layer has a gain of 1.
+    biases are kept. With any other ``init``, its biases are set to zero. The gain of the last layer
+    is always 1.
     """
     gain = getattr(model, "gain", None)
     if gain is None:

@@ -1,8 +1,8 @@
 """Random projections P (rows x columns), implemented as modules that compute P z.
 
-Columns have unit length: exactly in ``Dense``, on average in the other classes. Random numbers are
-drawn from torch's global generator when a projection is created, and stored in non-persistent
-buffers, which are not part of the state_dict.
+Columns have unit length: exactly in ``DenseProjection``, on average in the other classes. Random
+numbers are drawn from torch's global generator when a projection is created, and stored in
+non-persistent buffers, which are not part of the state_dict.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Dense(nn.Module):
+class DenseProjection(nn.Module):
     """Dense projection: Gaussian entries, with columns scaled to unit length.
 
     See Li et al. 2018, arXiv 1804.08838.
@@ -29,12 +29,12 @@ class Dense(nn.Module):
         self.register_buffer("matrix", matrix.div_(matrix.norm(dim=0)), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z, shape (rows,)."""
+        """Return the projection P z, shape (rows,), of ``z``, shape (columns,)."""
         return self.matrix.mv(z)
 
 
-class Sparse(nn.Module):
-    """Sparse projection: a fraction 1 / sqrt(rows) of its entries is +-rows^(-1/4), the rest 0.
+class SparseProjection(nn.Module):
+    """Sparse projection: a fraction 1 / sqrt(rows) of the entries is +-rows^(-1/4), the others 0.
 
     This is a very sparse random projection (Li, Hastie & Church 2006, section 2) with s =
     sqrt(rows), scaled so that the columns have unit length on average.
@@ -54,14 +54,14 @@ class Sparse(nn.Module):
         self.register_buffer("value", sign * rows**-0.25, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z, shape (rows,)."""
+        """Return the projection P z, shape (rows,), of ``z``, shape (columns,)."""
         # index_add and index_select are the backward operations of each other, and torch has
         # deterministic kernels for both, but not for the product with a sparse tensor.
         terms = self.value * z.index_select(0, self.column)
         return terms.new_zeros(self.rows).index_add(0, self.row, terms)
 
 
-class Kronecker(nn.Module):
+class KroneckerProjection(nn.Module):
     """Kronecker projection: the Kronecker product of two Gaussian matrices, scaled and truncated.
 
     P is the Kronecker product of Q1 and Q2, divided by sqrt(rows) and truncated to rows x columns.
@@ -81,24 +81,25 @@ class Kronecker(nn.Module):
         self.register_buffer("right", torch.randn(height, width) * scale, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z, shape (rows,), computed as Q1 Z Q2^T / sqrt(rows).
+        """Return the projection P z, shape (rows,), of ``z``, shape (columns,).
 
-        Z is z, padded with zeros and reshaped to a square matrix in row-major order.
+        It is computed as Q1 Z Q2^T / sqrt(rows), flattened and truncated. Z is ``z``, padded
+        with zeros and reshaped to a square matrix in row-major order.
         """
         width = self.left.shape[1]
         square = functional.pad(z, (0, width * width - len(z))).view(width, width)
         return (self.left @ square @ self.right.T).flatten()[: self.rows]
 
 
-class Fastfood(nn.Module):
+class FastfoodProjection(nn.Module):
     """Fastfood projection: stacked blocks S H G Pi H B, scaled and truncated.
 
     See Le, Sarlos & Smola 2013, section 3. A block is n x n, where n is the number of columns
     rounded up to a power of two. H is the Walsh-Hadamard matrix and Pi a permutation. B, G and S
     are diagonal: B contains random signs and G contains Gaussian numbers. S contains random numbers
-    with the distribution chi(n), divided by the norm of G, so that rows vary in length like the
-    rows of a Gaussian matrix. The scale is 1 / sqrt(n * rows), so that columns have unit length on
-    average.
+    with the distribution chi(n), divided by the norm of the diagonal of G, so that rows vary in
+    length like the rows of a Gaussian matrix. The scale is 1 / sqrt(n * rows), so that columns have
+    unit length on average.
     """
 
     sign: Tensor
@@ -122,17 +123,17 @@ class Fastfood(nn.Module):
         self.register_buffer("length", length, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z, shape (rows,)."""
+        """Return the projection P z, shape (rows,), of ``z``, shape (columns,)."""
         mixed = walsh_hadamard(self.sign * functional.pad(z, (0, self.sign.shape[1] - len(z))))
         shuffled = mixed.flatten().index_select(0, self.order).view_as(mixed)
         return (self.length * walsh_hadamard(self.gauss * shuffled)).flatten()[: self.rows]
 
 
 PROJECTIONS: dict[str, Callable[[int, int], nn.Module]] = {
-    "dense": Dense,
-    "sparse": Sparse,
-    "kronecker": Kronecker,
-    "fastfood": Fastfood,
+    "dense": DenseProjection,
+    "sparse": SparseProjection,
+    "kronecker": KroneckerProjection,
+    "fastfood": FastfoodProjection,
 }
 
 

@@ -30,7 +30,7 @@ class Reparameterization(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """Return the computed weights: name of the network's parameter -> tensor."""
+        """Return the computed weights, as a dict from the network's parameter name to a tensor."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs of the network with the weights from :meth:`weights`."""
@@ -42,13 +42,13 @@ class Reparameterization(nn.Module, ABC):
 
 
 class Subspace(Reparameterization):
-    """A network with parameters theta = theta0 + P z, of which only z (dims,) is trained.
+    """A network with parameters theta = theta0 + P z; only the vector z (dims,) is trained.
 
     This is training in a random subspace: Li et al. 2018, arXiv 1804.08838.
 
     theta is the vector of all trainable parameters of the network, and theta0 its initial value. z
-    starts at zero. P is drawn from torch's global generator and not saved, because the same seed
-    reproduces it.
+    starts at zero. The random projection P is drawn from torch's global generator and not saved,
+    because the same seed reproduces it.
 
     Args:
         network: network on the CPU; its parameters are frozen in place.
@@ -75,7 +75,7 @@ class Subspace(Reparameterization):
             ) from None
 
     def weights(self) -> dict[str, Tensor]:
-        """Return theta0 + P z, split into the parameters of the network."""
+        """Return theta0 + P z as a dict from the network's parameter name to a tensor."""
         pieces = self.projection(self.z).split(list(self.sizes.values()))
         frozen = {name: self.network.get_parameter(name) for name in self.sizes}
         return {
@@ -119,7 +119,7 @@ class LowRank(Reparameterization):
             self.inner.append(nn.Parameter(torch.randn(size, inputs) / math.sqrt(inputs)))
 
     def weights(self) -> dict[str, Tensor]:
-        """Return W + B A for every matrix W: parameter name -> tensor."""
+        """Return a dict from the parameter name of every matrix W to the tensor W + B A."""
         frozen = [self.network.get_parameter(name) for name in self.shapes]
         return {
             name: weight + (b @ a).view_as(weight)
@@ -140,10 +140,10 @@ class Quantised(Reparameterization):
     """A network in which every matrix entry is rounded to the nearest of 2^bits values (k + 1/2) s.
 
     Vectors are not rounded. k ranges from -2^(bits-1) to 2^(bits-1) - 1, so no value is zero.
-    The step s of each matrix is fixed when the network is created: a trained step would store
-    information that is not included in the number of bits. The unrounded weights are trained with
-    the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the gradient of the
-    rounding is replaced by 1, also outside the range of values.
+    The step s of each matrix is fixed when the network is created, because a trained step would
+    store information that is not included in the number of bits. The unrounded weights are
+    trained with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the gradient
+    of the rounding is replaced by 1, also for weights outside the range of the 2^bits values.
 
     Args:
         network: an initialised network; its parameters are trained.
@@ -164,7 +164,10 @@ class Quantised(Reparameterization):
         self.register_buffer("steps", torch.tensor(steps), persistent=False)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the rounded matrices; their gradient passes to the unrounded weights unchanged."""
+        """Return a dict from the parameter name of each matrix to the rounded matrix.
+
+        Gradients pass unchanged from the rounded to the unrounded matrices.
+        """
         half = 2 ** (self.bits - 1)
         result = {}
         for name, step in zip(self.names, self.steps.unbind(), strict=True):
@@ -178,9 +181,9 @@ class Quantised(Reparameterization):
 def _quantisation_step(weight: Tensor, inputs: int, bits: int) -> float:
     """Return the step s = 2 r / 2^bits, where r is (1.3 + bits / 3) times the rms of the weights.
 
-    For 1 to 8 bits, r differs by at most 3 % from the value with the least squared error for
-    Gaussian weights (Max 1960, table II). If the initial weights are zero or close to zero, as in
-    the head of a mixer, 1 / sqrt(inputs) is used instead of their rms.
+    For 1 to 8 bits, r differs by at most 3 % from the value with the least squared rounding error
+    for Gaussian weights (Max 1960, table II). If the initial weights are zero or close to zero,
+    as in the head of a mixer, 1 / sqrt(inputs) is used instead of their rms.
     """
     rms = float(weight.detach().double().square().mean().sqrt())
     if rms < _NEAR_ZERO:
@@ -189,7 +192,7 @@ def _quantisation_step(weight: Tensor, inputs: int, bits: int) -> float:
 
 
 def matrix_shapes(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return the shape of every trainable matrix: parameter name -> (outputs, inputs).
+    """Return a dict from the parameter name of every trainable matrix to (outputs, inputs).
 
     Parameters with more than two dimensions are reshaped to matrices: a kernel (out, in, height,
     width) becomes (out, in x height x width). Leading dimensions of size 1 are first removed, so

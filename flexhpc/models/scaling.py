@@ -1,4 +1,4 @@
-"""Compute a network's width and depth from a scaling rule or a number of parameters to match."""
+"""Compute a network's width and depth from a scaling rule, or its width from ``match_params``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_WIDTH = 10**6
 
 
 def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
-    """Resolve ``scaling`` and ``match_params`` to an explicit width and depth.
+    """Return the ``model`` section with ``scaling`` or ``match_params`` replaced by explicit sizes.
 
     Widths are rounded to the nearest positive multiple of a number that depends on the family: the
     number of heads for vit and gpt, 2 for resnet, 8 for efficientnet, 1 for other families. Depths
@@ -36,11 +36,11 @@ def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     Args:
         model: the ``model`` section.
         shape: shape of one sample.
-        classes: number of outputs.
+        classes: number of outputs of the network.
 
     Raises:
-        PointError: the rule results in sizes that the family does not support, or no width results
-            in a number of parameters close to ``match_params``.
+        PointError: the scaling rule results in sizes that the family does not support, or no width
+            results in a number of parameters close to ``match_params``.
     """
     if not isinstance(model, Sized):
         return model
@@ -59,7 +59,7 @@ def scaled_shape(model: Network, shape: Shape) -> Shape:
     scaling, ``shape`` is returned unchanged.
 
     Raises:
-        PointError: samples are not images.
+        PointError: ``scaling`` is ``compound``, but the samples are not images.
     """
     if not isinstance(model, Sized) or model.scaling != "compound" or model.scale is None:
         return shape
@@ -81,7 +81,7 @@ class Resize(nn.Module):
         self.sides = sides
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the resized images."""
+        """Return ``images`` resized to height and width ``sides``."""
         return nn.functional.interpolate(images, self.sides, mode="bilinear", align_corners=False)
 
 
@@ -113,9 +113,10 @@ def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
-    """Set the width for which the number of parameters is closest to ``target``.
+    """Return ``model`` with the width for which the number of parameters is closest to ``target``.
 
-    Bisection is valid because the number of parameters never decreases with the width.
+    The width is found by bisection, because the number of parameters never decreases as the width
+    grows.
     """
 
     def with_width(width: int) -> Sized:
@@ -153,7 +154,7 @@ def _count_parameters(model: Sized, shape: Shape, classes: int) -> int:
 
 
 def _round_to_multiple(value: float, multiple: int) -> int:
-    """Round to the nearest positive multiple; halves are rounded up."""
+    """Round ``value`` to the nearest positive multiple of ``multiple``; halves are rounded up."""
     return max(1, math.floor(value / multiple + 0.5)) * multiple
 
 
@@ -161,7 +162,7 @@ def _capped_power(base: float, exponent: float) -> float:
     return math.pow(base, min(exponent, 1_000.0))  # exceeds any network, but is finite
 
 
-def _mlp_ratio(units: int, width: int) -> float:
-    """Return a float ``ratio`` for which ``int(width * ratio)`` is ``units``."""
-    ratio = units / width
-    return ratio if int(width * ratio) == units else math.nextafter(ratio, math.inf)
+def _mlp_ratio(hidden_units: int, width: int) -> float:
+    """Return a float ``ratio`` for which ``int(width * ratio)`` is ``hidden_units``."""
+    ratio = hidden_units / width
+    return ratio if int(width * ratio) == hidden_units else math.nextafter(ratio, math.inf)

@@ -36,9 +36,9 @@ _LENGTH_SCALE = 2.5
 _GAUSSIAN_FRACTION = 0.9
 """Prior probability that the threshold of an arm follows the Gaussian process."""
 _OUTLIER_DENSITY = 1 / 12
-"""Uniform density (per unit of log n) of a threshold that does not follow the Gaussian process."""
+"""Prior density (per unit of log n) of a threshold that does not follow the Gaussian process."""
 _WIDTH_SD = 0.35
-"""Standard deviation of an arm's log width around the log width shared by all arms."""
+"""Standard deviation of log(fit curve width) of an arm around the value common to all arms."""
 _DRAWS = 960
 """Number of joint posterior draws."""
 
@@ -52,8 +52,8 @@ class ArmPosteriors:
             affect the prior of its width.
         pooled_curves: posterior of each arm's fit curve given the probes of all arms. Each curve
             has one cell per joint draw; the cells with index i of all arms form joint draw i.
-        log_emc: log EMC, clipped to [0, log n_limit], shape (draws, arms).
-        probed: whether each arm has probes, one value per arm.
+        log_emc: log EMC in each joint draw, clipped to [0, log n_limit], shape (draws, arms).
+        probed: for each arm, whether it has probes.
     """
 
     separate_curves: Sequence[FitCurve]
@@ -63,7 +63,7 @@ class ArmPosteriors:
 
     @property
     def best_arm(self) -> int:
-        """Index of the arm with probes that has the largest posterior mean of log EMC."""
+        """Index of the arm with the largest posterior mean of log EMC, among arms with probes."""
         mean = np.where(self.probed, self.log_emc.mean(axis=0), -math.inf)
         return int(np.argmax(mean))
 
@@ -96,7 +96,7 @@ def arm_posteriors(
     for arm, curve in enumerate(separate):
         prediction = _predict_threshold(separate, probed, coordinates, arm)
         if prediction is not None:
-            curve = curve.reweight(_log_prior(curve.threshold, *prediction))
+            curve = curve.reweight(_threshold_log_prior(curve.threshold, *prediction))
         order = np.random.default_rng(arm).permutation(_DRAWS)
         pooled.append(curve.resample(_DRAWS).take(order))
     log_emc = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
@@ -108,9 +108,9 @@ def arm_posteriors(
 
 
 def _share_width_prior(curves: Sequence[FitCurve]) -> list[FitCurve]:
-    """Replace the prior of each arm's width with a prior that depends on the other arms.
+    """Return the fit curve of each arm with a prior of its width that depends on the other arms.
 
-    Hierarchical model: the log widths of arms are normally distributed around a common log width.
+    The model is hierarchical: log(width) of the arms is normally distributed around a common value.
     All widths are on the grid ``WIDTHS``.
     """
     log_widths = np.log(WIDTHS)
@@ -164,8 +164,8 @@ def _threshold_moments(curve: FitCurve) -> tuple[float, float]:
     return mean, math.sqrt(float(curve.weight @ (curve.threshold - mean) ** 2))
 
 
-def _log_prior(threshold: Floats, mean: float, deviation: float) -> Floats:
-    """Return the log prior density of thresholds, given their predicted mean and deviation."""
+def _threshold_log_prior(threshold: Floats, mean: float, deviation: float) -> Floats:
+    """Return the log prior density of each threshold, given the prediction from the other arms."""
     z = (threshold - mean) / deviation
     normal = np.exp(-0.5 * z * z) / (deviation * math.sqrt(2 * math.pi))
     outlier = (1 - _GAUSSIAN_FRACTION) * _OUTLIER_DENSITY

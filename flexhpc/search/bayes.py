@@ -1,6 +1,6 @@
 """Bayesian policy: choose the probes with the most information per cost.
 
-The search ends when the interval of the EMC is narrow enough, or at ``max_cost``.
+The search ends when the interval of the EMC is narrow enough or the cost reaches ``max_cost``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from flexhpc.search.history import (
 from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
 _EPS_LEVEL = 0.5
-"""The EMC at a training error ``eps`` is the n at which this fraction of training runs has an error
-of at most ``eps``."""
+"""The EMC at a training error ``eps`` is the n at which this fraction of training runs ends with a
+training error of at most ``eps``."""
 _BRACKET_SLACK = 1.05
-"""A search may end if the largest fitted n is at most this factor below the interval, and the
-smallest failed n is at most this factor above the interval."""
+"""A search is allowed to end only if the largest n that fitted is at most this factor below the
+interval, and the smallest n that failed is at most this factor above the interval."""
 _MAX_REGRET = 0.25
 """The comparison of arms stops if the expected regret of the best arm is at most this fraction of
 the tolerance."""
@@ -39,10 +39,10 @@ the tolerance."""
 def propose(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next ``at_once`` probes, or return the reason why the search has ended."""
+    """Return the next ``at_once`` probes as pairs (arm, n), or why the search has ended."""
     if not history:
         return _propose_first_round(search, n_limit, len(coordinates))
-    arms, arm, results = _best_arm(search, n_limit, history, coordinates)
+    arms, arm, results = _find_best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _MAX_REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
     spent = costs.cost_in_whole_runs(history)
@@ -86,12 +86,12 @@ def propose(
     return ended_by
 
 
-def _best_arm(
+def _find_best_arm(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> tuple[ArmPosteriors | None, int, list[ProbeResult]]:
-    """Return the posteriors of the arms, the index of the best arm, and the probes of this arm.
+    """Return the joint posterior of all arms, the index of the best arm, and its probes.
 
-    The posteriors are None if there is only one arm.
+    The joint posterior is None if there is only one arm.
     """
     arms = None
     if len(coordinates) > 1:
@@ -105,11 +105,12 @@ def _probes_of_arm(history: History, arm: int) -> list[ProbeResult]:
 
 
 def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
-    """Return the smallest n that the policy may propose for an arm.
+    """Return the smallest n that the policy is allowed to propose for an arm.
 
-    This is the smallest n tried for this arm (if there is none: for any arm), halved ``halvings``
-    times, but at least 2, because a network with batch normalisation cannot be trained on one
-    sample. n = 1 is allowed if the smallest n tried is below 4 and every probe failed.
+    This is the smallest n tried for this arm, or for any arm if this arm has no probes, halved
+    ``halvings`` times. It is at least 2, because a network with batch normalisation cannot be
+    trained on one sample. n = 1 is allowed only if it was tried before, or if the probes of all
+    arms failed and the smallest n tried is below 4.
     """
     results = _probes_of_arm(history, arm) or history
     smallest = min(result.n for result in results)
@@ -117,26 +118,26 @@ def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
     return min(smallest, max(smallest >> halvings, 1 if last else 2))
 
 
-def _propose_first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
-    """Propose the first ``at_once`` probes.
+def _propose_first_round(search: Bayes, n_limit: int, arm_count: int) -> Proposal:
+    """Return the first ``at_once`` probes as pairs (arm, n).
 
-    With one arm, n is ``start`` times 1, 2, 4, ..., capped at ``n_limit``. If this gives fewer than
-    ``at_once`` distinct n, ``start`` times 1/2, 1/4, ... follow. With several arms, every n is
-    ``start``; the middle arm comes first, and the outermost arms come last.
+    With one arm, the values of n are ``start`` times 1, 2, 4, ..., capped at ``n_limit``. If fewer
+    than ``at_once`` of them are distinct, ``start`` times 1/2, 1/4, ... follow. With several arms,
+    n is ``start`` in every probe; the middle arm comes first, and the outermost arms come last.
     """
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
     halves = (first // 2**i for i in range(1, search.at_once))
     multiples = [*doubles, *(n for n in halves if n > 1)]
-    order = sorted(range(arms), key=lambda arm: abs(arm - (arms - 1) // 2))
-    if arms > 1:
+    order = sorted(range(arm_count), key=lambda arm: abs(arm - (arm_count - 1) // 2))
+    if arm_count > 1:
         return [(arm, first) for arm in islice(cycle(order), search.at_once)]
     return [(0, n) for n in islice(cycle(multiples), search.at_once)]
 
 
 def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
-    """Estimate the EMC of the best arm for a perfect fit and for each error in ``search.eps``."""
-    arms, arm, results = _best_arm(search, n_limit, history, coordinates)
+    """Estimate the EMC of the best arm: for a perfect fit, and at each error in ``search.eps``."""
+    arms, arm, results = _find_best_arm(search, n_limit, history, coordinates)
     curve = arms.separate_curves[arm] if arms else posterior(results, n_limit)
     by_eps = {
         format_eps(eps): _emc_interval(
@@ -155,7 +156,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
 
 
 def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | None:
-    """Estimate the EMC at a training error from the probes of any policy.
+    """Estimate the EMC at training error ``eps`` from the probes of a search with any policy.
 
     This EMC is the n at which half of the training runs end with at most ``eps * n`` missed
     samples, as for ``search.eps`` of the Bayesian policy. The probes were not chosen for this
@@ -167,7 +168,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
         history: finished probes, in any order.
 
     Returns:
-        The estimate; None if there are no accepted probes.
+        The EMC and its interval; None if there are no accepted probes.
     """
     if not accepted_probes(history):
         return None
@@ -183,14 +184,14 @@ def _training_errors(search: Bayes) -> list[float | None]:
 
 
 def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
-    """Return the P(fit) that defines the EMC at training error ``eps`` (None: perfect fit)."""
+    """Return the P(fit) that defines the EMC at training error ``eps`` (perfect fit if None)."""
     return search.quantile if eps is None else _EPS_LEVEL
 
 
 def _clipped_interval(
     curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
 ) -> tuple[float, float]:
-    """Return both ends of the estimand's interval in samples, clipped to [1, n_limit]."""
+    """Return both ends of the interval of the EMC (samples), clipped to [1, n_limit]."""
     ends = curve.quantiles(curve.level_set(_estimand_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return lower, upper
@@ -199,12 +200,13 @@ def _clipped_interval(
 def _unconfirmed_n(
     history: History, lower: float, upper: float, n_limit: int, eps: float | None
 ) -> int | None:
-    """Return an n that must be probed before the search is allowed to end with this interval.
+    """Return an n that must be probed before the search is allowed to end; None if there is none.
 
-    Return None if no such probe is needed. The posterior alone is not sufficient, because it also
-    depends on the numbers of missed samples. Therefore a fit must confirm the lower end of the
-    interval, and a failure must confirm the upper end. If no probe fitted, a failure at n = 1 is
-    required. If no probe failed, a fit at ``n_limit`` is required.
+    ``lower`` and ``upper`` are the ends of the interval of the EMC (samples). The posterior
+    alone is not sufficient, because it also depends on the numbers of missed samples. Therefore a
+    fit must confirm the lower end of the interval, and a failure must confirm the upper end. If no
+    probe fitted, a failure at n = 1 is required. If no probe failed, a fit at ``n_limit`` is
+    required.
     """
     fits, fails = _fitted_and_failed_n(history, eps)
     if not fails:
@@ -218,9 +220,9 @@ def _unconfirmed_n(
 
 
 def _emc_interval(
-    curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
+    curve: FitCurve, q: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
-    ends = curve.quantiles(curve.level_set(level), TAILS)
+    ends = curve.quantiles(curve.level_set(q), TAILS)
     fits, fails = _fitted_and_failed_n(history, eps)
     return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 

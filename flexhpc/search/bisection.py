@@ -32,8 +32,8 @@ from flexhpc.search.policy import Policy, Proposal, make_estimate
 def propose(
     search: Bisection, n_limit: int, history: History, _: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next probe, or return the reason why the search has ended."""
-    states = list(_replay(search, n_limit, history))
+    """Return the next probe as a list with one pair (arm, n), or why the search has ended."""
+    states = list(_replay_bisections(search, n_limit, history))
     if states[-1].next_n is not None:
         return [(0, states[-1].next_n)]
     return "tolerance" if states[0].bracket.censored == "none" else "data"
@@ -42,9 +42,9 @@ def propose(
 def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the EMC for a perfect fit and for each training error in ``search.eps``.
 
-    Return None if no n has enough probes yet.
+    Return None if no n has enough probes for a decision yet.
     """
-    states = _replay(search, n_limit, history)
+    states = _replay_bisections(search, n_limit, history)
     first = next(states)
     if first.bracket == Bracket():
         return None
@@ -53,12 +53,12 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
     for eps, state in zip(sorted(search.eps or ()), states, strict=False):
         if state.bracket != Bracket():
             by_eps[format_eps(eps)] = _eps_estimate(eps, state.bracket, n_limit, history)
-    fit = _fit_estimate(search, n_limit, curve, first.bracket)
+    fit = _perfect_fit_estimate(search, n_limit, curve, first.bracket)
     return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
 def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
-    """Return an upper bound on the probes of a search, as pairs of n and number of probes."""
+    """Return an upper bound on the probes of a search, as pairs (n, number of probes)."""
     larger = ascending_ns(search.start, 2.0, n_limit)
     smaller = ascending_ns(1, 2.0, min(search.start, n_limit))
     ratio = min(2.0, n_limit)
@@ -70,7 +70,7 @@ def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple
     return [(n, count) for n in ns]
 
 
-def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
+def _replay_bisections(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
     """Yield the state of the bisection for a perfect fit, then for each eps in ascending order.
 
     All bisections use the same probes. Each starts at the largest n that fitted in the previous
@@ -79,7 +79,8 @@ def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[Searc
     """
     decisions = [majority_decision(history, search.seeds_per_n)]
     decisions += [
-        _error_decision(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())
+        _training_error_decision(eps, history, search.seeds_per_n)
+        for eps in sorted(search.eps or ())
     ]
     start = search.start
     for decide in decisions:
@@ -90,12 +91,12 @@ def _replay(search: Bisection, n_limit: int, history: History) -> Iterator[Searc
         start = state.bracket.largest_fit or 1
 
 
-def _error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecision:
+def _training_error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecision:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
-    This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is over all
-    accepted probes at n. The function returns None if at most ``seeds_per_n`` / 2 probes at n are
-    accepted.
+    This rule follows definition 1 (EMC) of Nakkiran et al. 2019 (arXiv 1912.02292). The mean is
+    over all accepted probes at n. The returned function returns None if at most
+    ``seeds_per_n`` / 2 probes at n are accepted.
     """
     groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
 
@@ -108,10 +109,10 @@ def _error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecisi
     return decide
 
 
-def _fit_estimate(
+def _perfect_fit_estimate(
     search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket
 ) -> EmcInterval:
-    """Return the EMC and its interval for a perfect fit and for the estimand of ``search``."""
+    """Return the EMC for a perfect fit, as defined by ``search.estimand``, and its interval."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
     lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
     if low is None:
@@ -126,11 +127,11 @@ def _fit_estimate(
 
 
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
-    """Return the EMC at a training error and its interval.
+    """Return the EMC at training error ``eps``, and the interval of this EMC.
 
-    Unless it is censored, the EMC is the geometric mean of both ends of the bracket. The bracket is
-    computed from the mean error at each n, and the interval from the median error. Mean and
-    median agree if the errors at one n vary little.
+    Unless the EMC is censored, it is the geometric mean of both ends of the bracket. The bracket is
+    computed from the mean training error at each n, and the interval from the median training
+    error. Mean and median agree if the training errors at one n vary little.
     """
     curve = posterior(history, n_limit, eps)
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)

@@ -6,9 +6,9 @@ times, and sorted by the threshold of the curve. Then the curves are replaced, i
 with curves drawn from :func:`flexhpc.search.fit_curve.posterior` and sorted by threshold. The EMC
 is estimated from this posterior, in which the influence of the times is limited.
 
-Growth laws are not exact. Therefore the change of each draw between two budgets has a random error.
-At a smaller budget, the draws are then weighted by the verdicts of the training runs at this
-budget.
+Growth laws are not exact. Therefore the change of log EMC from one budget to another is multiplied
+by a random factor in each draw. If the other budget is smaller, each draw is also weighted by the
+likelihood of the verdicts that the training runs had at this budget.
 """
 
 from __future__ import annotations
@@ -40,20 +40,22 @@ NO_OTHER_BUDGET = (
     "and a constant learning rate"
 )
 LAW_ERROR = 0.35
-"""Standard deviation of log(actual change / change by the growth law) of log EMC between two
-budgets."""
+"""Standard deviation of log(actual / predicted). Both are changes of log EMC between two budgets; a
+growth law gives the predicted change."""
 _DRAWS = 960
-_ERRORS = np.exp(LAW_ERROR * ndtri((np.random.default_rng(0).permutation(_DRAWS) + 0.5) / _DRAWS))
-"""Actual change divided by the change by the growth law, for each draw; shape (draws,)."""
+_LAW_ERROR_FACTORS = np.exp(
+    LAW_ERROR * ndtri((np.random.default_rng(0).permutation(_DRAWS) + 0.5) / _DRAWS)
+)
+"""For each posterior draw, the actual change of log EMC divided by the predicted change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetCurve:
-    """Posterior of the fit curve at every budget, as draws.
+    """Posterior draws of the fit curve at every budget.
 
     Attributes:
-        curve: fit curves at the budget of the search; all weights are equal.
-        law: index of the growth law of each draw, shape (draws,).
+        curve: one fit curve per draw, at the budget of the search; all weights are equal.
+        law: for each draw, the index of its growth law, shape (draws,).
         history: probes from which the posterior was computed.
         n_limit: largest available n (samples).
     """
@@ -64,9 +66,9 @@ class BudgetCurve:
     n_limit: int
 
     def at(self, factor: float) -> FitCurve:
-        """Return the fit curve of each draw with ``factor`` times the budget, shape (draws,)."""
+        """Return, for each posterior draw, the fit curve at ``factor`` times the budget."""
         log_factor, curve = math.log(factor), self.curve
-        change = shift(log_factor, self.law) * _ERRORS
+        change = shift(log_factor, self.law) * _LAW_ERROR_FACTORS
         moved = replace(curve, threshold=curve.threshold + change)
         if factor >= 1:
             return moved
@@ -77,10 +79,10 @@ class BudgetCurve:
 
     @property
     def smallest_factor(self) -> float:
-        """Smallest multiple of the budget for which EMC can be estimated.
+        """Smallest multiple of the current budget at which the EMC can be estimated.
 
-        This is 0 if the exact times of the fits are known; otherwise it is the budget of the first
-        stage divided by the budget of the search.
+        This is 0 if the exact times of all fits are known. Otherwise, it is the budget of the first
+        stage divided by the current budget.
         """
         if all(result.failed_after is None for result in self.history):
             return 0.0
@@ -96,11 +98,11 @@ class BudgetCurve:
         return curve.quantiles(curve.level_set(q) / self.curve.level_set(q), TAILS)
 
     def emc(self, q: float, factor: float) -> EmcInterval:
-        """Return the EMC with ``factor`` times the budget.
+        """Return the EMC and its interval at ``factor`` times the budget.
 
         Args:
-            q: P(fit) that defines the EMC: 0.5 for ``n50``.
-            factor: multiple of the budget; above 1 the result is a prediction.
+            q: P(fit) that defines the EMC, such as 0.5 for ``n50``.
+            factor: multiple of the budget; if it is above 1, the result is a prediction.
         """
         curve = self.at(factor)
         ends = curve.quantiles(curve.level_set(q), TAILS)

@@ -15,8 +15,8 @@ def cost_bound(
 ) -> int | None:  # fmt: skip
     """Return an upper bound on the cost of a point.
 
-    The bound assumes that every probe uses its whole budget. If the budget is doubled, it assumes
-    that every probe uses the largest budget.
+    The bound assumes that every probe uses its whole budget, including extensions. If the budget is
+    doubled, it assumes that every probe uses the largest budget.
 
     Args:
         search: policy and its settings.
@@ -27,8 +27,8 @@ def cost_bound(
             ``training`` permits.
 
     Returns:
-        Sample passes, or None if there is no bound because training runs until convergence, the
-        search has no cap, or a custom trainer determines its own budget.
+        Upper bound in sample passes. None if training runs until convergence, the number of probes
+        is not limited, or a custom trainer determines its own budget.
     """
     if not isinstance(training, Training) or training.until == "convergence":
         return None

@@ -21,7 +21,7 @@ _BINS_PER_ARM = 6
 """Number of groups of draws for each arm, if there are several arms."""
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
-"""Prior guesses of the fractions of the budget that a fitting and a failing probe use."""
+"""Prior guess of the fraction of its budget that a probe uses: if it fits, and if it fails."""
 _MIN_SHARE = 0.05
 """Smallest expected cost of continuing a training run, as a fraction of a whole training run."""
 _PRIOR_WEIGHT = 3
@@ -53,9 +53,9 @@ class CostModel:
         """
         known = [r for r in history if r.share and r.cost > 0 and not r.unfinished]
 
-        def mean_share(prior: float, *, fit: bool) -> float:
+        def mean_share(prior_guess: float, *, fit: bool) -> float:
             shares = [r.share for r in known if r.fit == fit and r.share is not None]
-            return (prior * _PRIOR_WEIGHT + sum(shares)) / (_PRIOR_WEIGHT + len(shares))
+            return (prior_guess * _PRIOR_WEIGHT + sum(shares)) / (_PRIOR_WEIGHT + len(shares))
 
         fit_share = mean_share(_FIT_FRACTION, fit=True)
         fail_share = mean_share(_FAIL_FRACTION, fit=False)
@@ -109,7 +109,7 @@ class Draws:
     The target quantity is the EMC or, with several arms, the best arm and its EMC.
 
     Attributes:
-        curves: fit curves of each arm, each of shape (draws,).
+        curves: for each arm, the fit curve of every draw.
         starts: index of the first draw of each group, shape (groups,).
     """
 
@@ -118,13 +118,13 @@ class Draws:
 
     @classmethod
     def from_curve(cls, curve: FitCurve, q: float) -> Draws:
-        """Group draws by the n at which P(fit) = q, in bins of equal probability."""
+        """Group draws of one arm by the n at which P(fit) = q, in groups of equal size."""
         resampled = curve.resample(_CELLS, curve.level_set(q))
         return cls(curves=[resampled], starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
     def from_arms(cls, arms: ArmPosteriors) -> Draws:
-        """Group draws by their best arm and by quantiles of the EMC of that arm."""
+        """Group the joint draws of all arms by their best arm and by quantiles of its EMC."""
         best, top = arms.log_emc.argmax(axis=1), arms.log_emc.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_PER_ARM + 1)[1:-1])
         group = best * _BINS_PER_ARM + np.searchsorted(ends, top)
@@ -137,11 +137,11 @@ def choose_probes(
     draws: Draws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
     required: Sequence[tuple[int, int]] = (), unfinished: Sequence[tuple[int, int, float]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip
-    """Choose the arm and n of the next probes, which can run in parallel.
+    """Return the next probes, which can run in parallel, as pairs (arm, n).
 
-    Greedy selection: each probe maximises the information per expected cost. The information is the
-    mutual information between the probe's verdict and the target quantity, conditional on the
-    verdicts of the probes already chosen.
+    The selection is greedy: each probe maximises the information per expected cost. The information
+    is the mutual information between the probe's verdict and the target quantity, conditional on
+    the verdicts of the probes already chosen.
 
     Args:
         draws: posterior draws, grouped by the target quantity (see :class:`Draws`).
@@ -182,7 +182,7 @@ def choose_probes(
 
 
 def _extend_outcomes(outcomes: Floats, chance: Floats) -> Floats:
-    """Add one probe to the joint distribution of the verdicts of the chosen probes.
+    """Extend the joint distribution of the verdicts of the chosen probes by one more probe.
 
     Args:
         outcomes: probability of each combination of verdicts, shape (draws, m).
@@ -196,10 +196,10 @@ def _extend_outcomes(outcomes: Floats, chance: Floats) -> Floats:
 
 
 def _mutual_information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
-    """Return the mutual information (nats) between the outcome and the group of a draw.
+    """Return the mutual information (nats) between the verdicts and the group of the draws.
 
     Args:
-        outcomes: probability of each outcome, shape (draws, m, ...).
+        outcomes: probability of each combination of verdicts, shape (draws, m, ...).
         starts: index of the first draw of each group.
 
     Returns:
@@ -213,6 +213,6 @@ def _mutual_information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
     return np.asarray(_entropy(outcomes.mean(axis=0)) - within)
 
 
-def _entropy(chance: Floats) -> Floats:
+def _entropy(probabilities: Floats) -> Floats:
     """Return the entropy (nats) of probabilities that sum to 1 along the first axis."""
-    return np.asarray(-xlogy(chance, chance).sum(axis=0))
+    return np.asarray(-xlogy(probabilities, probabilities).sum(axis=0))

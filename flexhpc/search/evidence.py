@@ -1,14 +1,14 @@
 """Likelihood of finished probes, evaluated on grids of fit curves.
 
 The latent difficulty of a probe is u = (log n - threshold) / width + noise with logistic noise; the
-probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
-is used: log(missed) = onset + spread * u, where ``missed`` is then rounded to an integer. Onset and
-spread depend on the network and are marginalised. The onset is the log of a few samples or, for
-networks that fail abruptly, of a fraction of all samples. With a spread near 0, as for an exact
-solver, the number of missed samples is uninformative.
+probe fits if u < 0. If it fails, the number of missed samples is used in addition to the verdict:
+log(missed) = onset + spread * u, and ``missed`` is rounded to an integer. Onset and spread depend
+on the network and are marginalised. The onset is the log of a few samples or, for networks that
+fail abruptly, of a fraction of all samples. With a spread near 0, as for an exact solver, the
+number of missed samples is uninformative.
 
-A lapse is a failure that can occur at any n. In a lapse, either only a few samples are missed, or
-any number of samples.
+A lapse is a failure that can occur at any n. The number of samples missed in a lapse is small in
+some cases, and has any value in the others.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Ints = NDArray[np.intp]
 SPREADS = np.array([0.02, 0.02, 0.5, 0.5, 1.2, 1.2, 0.5, 1.2])
 ONSETS = np.log([0.5, 3.0, 0.5, 3.0, 0.5, 3.0, 0.05, 0.05])
 RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
-"""1 where the onset is a fraction of all samples, 0 where the onset is a number of samples."""
+"""Per (spread, onset) pair: 1 if the onset is a fraction of all samples, 0 if a sample count."""
 PAIR_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Fraction of failures whose number of missed samples follows no (spread, onset) pair."""
+"""Fraction of failures whose number of missed samples does not follow any (spread, onset) pair."""
 FEW_MISSED = 0.2
 """Fraction of lapses in which only a few samples are missed. In these lapses, m samples are missed
 with probability 1 / (m (m + 1))."""
@@ -41,8 +41,8 @@ MAX_COUNT_FACTOR = 50.0
 between two fit curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
-"""Number of probabilities that are multiplied before a logarithm is taken, because logarithms
-dominate the run time."""
+"""Number of probabilities that are multiplied before the logarithm of their product is taken. This
+saves logarithms, which dominate the run time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Evidence:
         fail_n: log n of each failure.
         missed_lo, missed_hi: log(m - 1/2) and log(m + 1/2) of each failure, where m is the number
             of missed samples; -inf and inf if m is unknown. If m = n, missed_hi is inf.
-        broad: probability of m under the log-uniform distribution, for each failure.
-        lapsed: probability of m if the failure is a lapse, for each failure.
+        broad: for each failure, the probability of m under a log-uniform distribution.
+        lapsed: for each failure, the probability of m if the failure is a lapse.
     """
 
     fit_n: Floats
@@ -99,7 +99,8 @@ class Evidence:
 
         Args:
             threshold, width, lapse: parameters of the fit curves, as in
-                :class:`flexhpc.search.fit_curve.FitCurve`; their shapes must be broadcastable.
+                :class:`flexhpc.search.fit_curve.FitCurve`; their shapes must be broadcastable. The
+                result has the broadcast shape.
         """
         rate, cells = lapse[..., None], threshold[..., None]
         z = (cells - self.fit_n) / width[..., None]
@@ -118,9 +119,10 @@ class Evidence:
         changes the odds between two curves by a factor of at most ``MAX_COUNT_FACTOR``.
 
         Args:
-            threshold, width: parameters of each distinct curve (log n), shape (curves,).
-            curve_index: for each cell of the grid, the index of its curve, shape (cells,).
-            lapse: lapse rate of each cell, shape (cells,).
+            threshold, width: parameters (log n) of each distinct curve, without its lapse rate;
+                shape (curves,).
+            curve_index: for each cell of the posterior, the index of its curve, shape (cells,).
+            lapse: for each cell, the lapse rate, shape (cells,).
 
         Returns:
             Log-likelihood for each cell, up to a constant, shape (cells,).
@@ -156,7 +158,7 @@ class Evidence:
 def _failure_columns(
     result: ProbeResult, *, use_missed: bool
 ) -> tuple[float, float, float, float, float]:
-    """Return fail_n, missed_lo, missed_hi, broad and lapsed of one failure; see :class:`Evidence`.
+    """Return (fail_n, missed_lo, missed_hi, broad, lapsed) of one failure; see :class:`Evidence`.
 
     If ``use_missed`` is False, the number of missed samples is treated as unknown.
     """

@@ -22,14 +22,14 @@ from flexhpc.search.history import History, ProbeResult, Quantiles, accepted_and
 from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
-"""Grid of widths (log n). Measured widths: 0.05 (linear classifiers) to 0.35 (narrow MLPs)."""
+"""Grid of fit curve widths (log n). Measured: 0.05 (linear classifiers) to 0.35 (narrow MLPs)."""
 WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.6
-"""Median of the log-normal prior of the width, and standard deviation of log(width)."""
+"""Log-normal prior of the fit curve's width: median, and standard deviation of log(width)."""
 WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
 LAPSE_PRIOR = np.log([0.52, 0.2, 0.14, 0.08, 0.035, 0.018, 0.007])
 _COARSE_SIZE, _MIDDLE_SIZE, _FINE_SIZE = 121, 61, 81
-"""Number of thresholds in the initial grid, and in the grid after each refinement."""
+"""Number of thresholds in the grid: initially, after the first and after the second refinement."""
 _LOWEST, _HIGHEST = 1 / 8, 4.0
 """Range of the threshold: from 1/8 sample to four times the available samples."""
 _GRID_CUTOFF = 1e-5
@@ -66,16 +66,16 @@ class FitCurve:
         return np.asarray(self.weight @ self.fit_probability(n))
 
     def level_set(self, q: float) -> Floats:
-        """Return the n (samples) at which P(fit | n) = q for each cell, shape (cells,)."""
+        """Return, for each cell, the n (samples) at which P(fit | n) = q, shape (cells,)."""
         inner = np.clip(q / (1 - self.lapse), 1e-9, 1 - 1e-9)
         return np.exp(self.threshold - self.width * logit(inner))
 
     def quantiles(self, values: Floats, levels: Quantiles) -> Quantiles:
-        """Return posterior quantiles of a per-cell quantity, interpolated between cells.
+        """Return three posterior quantiles of a quantity, interpolated between cells.
 
         Args:
-            values: value of the quantity for each cell, shape (cells,).
-            levels: three probabilities in [0, 1].
+            values: for each cell, the value of the quantity, shape (cells,).
+            levels: probabilities of the three quantiles, in [0, 1] and ascending.
         """
         order = np.argsort(values, kind="stable")
         weight = self.weight[order]
@@ -87,15 +87,15 @@ class FitCurve:
         """Return a copy whose weights are multiplied by exp(log_weight) and normalised.
 
         Args:
-            log_weight: log of the factor for each cell, up to a constant, shape (cells,).
+            log_weight: for each cell, the log of the factor, up to a constant, shape (cells,).
         """
         weight = self.weight * np.exp(log_weight - log_weight.max())
         return replace(self, weight=weight / weight.sum())
 
     def resample(self, size: int, values: Floats | None = None) -> FitCurve:
-        """Draw ``size`` equally weighted cells by systematic resampling.
+        """Return a fit curve of ``size`` equally weighted cells, drawn by systematic resampling.
 
-        If ``values`` (one per cell) is set, the draws are sorted by these values.
+        If ``values`` (one per cell) is set, the drawn cells are sorted by these values.
         """
         count = len(self.weight)
         order = np.arange(count) if values is None else np.argsort(values, kind="stable")
@@ -103,7 +103,7 @@ class FitCurve:
         return self.take(order[np.minimum(index, count - 1)])
 
     def take(self, index: NDArray[np.intp]) -> FitCurve:
-        """Return the cells at ``index`` with equal weights."""
+        """Return a fit curve that consists of the cells at ``index``, with equal weights."""
         return FitCurve(
             threshold=self.threshold[index],
             width=self.width[index],
@@ -124,9 +124,9 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
 
     The prior of the threshold is uniform in log n from below one sample to above ``n_limit``. The
     prior of the width is log-normal with median 0.18; one standard deviation is a factor of 1.8.
-    The prior of the lapse rate is mostly below 0.07. If all probes fitted or all failed, they do
-    not rule out any threshold above the largest n or below the smallest n, respectively. The
-    estimate must then be reported as censored.
+    The prior of the lapse rate is mostly below 0.07. If all probes fitted, no threshold above the
+    largest n is ruled out; if all failed, no threshold below the smallest n. In both cases, the
+    caller must report the estimate as censored.
 
     Args:
         history: finished probes, in any order.
@@ -142,8 +142,8 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     """Compute the posterior on a threshold grid that is refined around the posterior mass.
 
     Cells that are negligible given the verdicts are dropped. They would stay negligible, because
-    the numbers of missed samples change the odds of two cells by a bounded factor. Therefore these
-    numbers are evaluated only on the remaining cells.
+    the numbers of missed samples and the times change the odds of two cells by bounded factors.
+    Therefore these numbers and times are evaluated only on the remaining cells.
     """
     evidence = Evidence.from_history([r for r in history if not r.unfinished], eps)
     grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE_SIZE)
@@ -168,7 +168,7 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
 
 
 def _verdict_posterior(evidence: Evidence, threshold: Floats) -> Floats:
-    """Return the posterior given the verdicts only, shape (thresholds, widths, lapses)."""
+    """Return the posterior given only the verdicts, shape (thresholds, widths, lapses)."""
     spacing = np.log(np.gradient(threshold))[:, None, None]
     log_likelihood = evidence.verdict_log_likelihood(
         threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None]

@@ -24,7 +24,7 @@ from flexhpc.search.policy import Policy, Proposal, make_estimate
 _CURVES = 200
 
 
-def _replay(search: Growth, n_limit: int, history: History) -> SearchState:
+def _replay_search(search: Growth, n_limit: int, history: History) -> SearchState:
     return replay_growth(
         majority_decision(history, search.seeds_per_n), _ns_to_try(search, n_limit)
     )
@@ -35,8 +35,8 @@ def _ns_to_try(search: Growth, n_limit: int) -> list[int]:
 
 
 def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
-    """Propose the next probe, or return the reason why the search has ended."""
-    state = _replay(search, n_limit, history)
+    """Return the next probe as a list with one pair (arm, n), or why the search has ended."""
+    state = _replay_search(search, n_limit, history)
     if state.next_n is not None:
         return [(0, state.next_n)]
     return "failure" if state.bracket.censored == "none" else "data"
@@ -45,9 +45,9 @@ def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> P
 def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the EMC: the last n before the first failure.
 
-    Return None if no n has enough probes yet.
+    Return None if no n has enough probes for a decision yet.
     """
-    bracket = _replay(search, n_limit, history).bracket
+    bracket = _replay_search(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
@@ -57,7 +57,7 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
 
 
 def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
-    """Return an upper bound on the probes of a search, as pairs of n and number of probes."""
+    """Return an upper bound on the probes of a search, as pairs (n, number of probes)."""
     count = max_probes_per_n(search, rejects)
     return [(n, count) for n in _ns_to_try(search, n_limit)]
 
@@ -67,8 +67,7 @@ def _prediction_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple
 
     The EMC of this policy, the last n before the first failure, is random. For a known fit curve,
     its distribution is P(EMC = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that
-    a majority of the probes at n_i fits. This distribution is averaged over the posterior of the
-    fit curve.
+    most probes at n_i fit. This distribution is averaged over the posterior of the fit curve.
 
     Args:
         curve: posterior of the fit curve.

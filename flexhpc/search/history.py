@@ -47,7 +47,7 @@ class ProbeResult:
         failed_after: set only if the exact time is unknown, because the budget is doubled and the
             learning rate depends on the budget. Then ``time`` is the fraction of the budget with
             which the training run fitted, and ``failed_after`` is the largest fraction with which
-            it failed.
+            this training run failed.
         arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget was doubled before this probe; see
             :mod:`flexhpc.search.stages`.
@@ -101,7 +101,7 @@ class Probe(NamedTuple):
         n: number of samples in the subset.
         repeat: index among the training runs at this n and arm; see :class:`ProbeResult`.
         arm: index of the combination of values of the tuned keys.
-        stage: number of times that the budget is doubled.
+        stage: number of times that the budget is doubled before this probe.
     """
 
     n: int
@@ -206,15 +206,16 @@ class Estimate:
         rejected: number of probes that are ignored because a convergence gate rejected them.
         width, lapse: width (log n) and lapse rate of the fit curve, each as the lower end, median
             and upper end of its interval.
-        by_eps: estimate at each training error in ``search.eps``; the keys are training errors as
-            strings, such as ``0.1``.
-        by_budget: estimate at each additional budget that the user requested; the keys are budgets
-            as strings, such as ``500``.
-        doubling: predicted factor by which doubling the budget raises EMC: lower end, median and
-            upper end of the interval. None while the search is running, if the EMC is censored, or
-            if the ``time`` of every fit is unknown.
-        gain: with ``until: saturation``, the measured factor by which the last doubling raised EMC:
-            lower end, median and upper end of the interval.
+        by_eps: EMC and interval at each training error in ``search.eps``; the keys are training
+            errors as strings, such as ``0.1``.
+        by_budget: EMC and interval at each additional budget that the user requested; the keys are
+            budgets as strings, such as ``500``.
+        doubling: lower end, median and upper end of the interval of the predicted factor by which
+            doubling the budget would raise the EMC. None while the search is running, if the EMC is
+            censored, or if the ``time`` of every fit is unknown.
+        gain: lower end, median and upper end of the interval of the measured factor by which the
+            last doubling of the budget raised the EMC. None if ``doubling`` is None or the budget
+            was not doubled.
         ended_by: why the search ended; None while the search is running.
         arm: index of the best arm.
         stage: number of times that the budget was doubled.
@@ -269,7 +270,7 @@ class Estimate:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Estimate:
-        """Create an estimate from the dict that a point file stores."""
+        """Create an estimate from a dict of its fields, as read from a point file."""
         by_eps = {eps: EmcInterval(**values) for eps, values in stored["by_eps"].items()}
         keys = ("width", "lapse", "doubling", "gain")
         quantiles = {key: tuple(stored[key]) for key in keys if stored.get(key)}
@@ -288,11 +289,10 @@ def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
 
 
 def majority_fits(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Decide by the majority of ``seeds_per_n`` probes whether an n fits.
+    """Return whether most of ``seeds_per_n`` probes at one n fit; None if more probes are needed.
 
-    Return None if more probes are needed. If ``seeds_per_n`` is even, one more probe breaks a tie.
-    Counting a tie as a fit would bias the estimate towards n at which fewer than half of the
-    training runs fit.
+    If ``seeds_per_n`` is even, one more probe breaks a tie. Counting a tie as a fit would bias the
+    estimate towards n at which fewer than half of the training runs fit.
     """
     fits = sum(result.fit for result in results)
     needed = seeds_per_n // 2 + 1
@@ -302,7 +302,7 @@ def majority_fits(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | No
 
 
 def group_by_n(history: History) -> dict[int, list[ProbeResult]]:
-    """Group a history by n; sort each group by ``repeat``."""
+    """Return a dict from each n to the finished probes at this n, sorted by ``repeat``."""
     groups: dict[int, list[ProbeResult]] = {}
     for result in sorted(history, key=lambda r: (r.n, r.repeat)):
         groups.setdefault(result.n, []).append(result)

@@ -20,8 +20,8 @@ from flexhpc.search.history import (
 )
 
 FitDecision = Callable[[int], bool | None]
-"""Function that takes n and decides whether n samples can be fitted; it returns None if more probes
-are needed."""
+"""Function that takes n and returns whether n samples can be fitted; None if this needs more probes
+at n."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class SearchState:
 
 
 def majority_decision(history: History, seeds_per_n: int) -> FitDecision:
-    """Return a function that decides whether n fits, by majority of the accepted probes at n."""
+    """Return a function that decides by the majority of accepted probes at n whether n fits."""
     groups = group_by_n(accepted_probes(history))
     return lambda n: majority_fits(groups.get(n, []), seeds_per_n)
 
@@ -57,14 +57,16 @@ def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
 def replay_bisection(
     decide: FitDecision, *, start: int, tolerance: float, n_limit: int
 ) -> SearchState:
-    """Replay a bisection in log n, which starts once one n has fitted and one n has failed.
+    """Return the state of a bisection in log n after replaying its history.
 
-    Until then, n is doubled from ``start`` while it fits, or halved while it fails.
+    First, n is doubled from ``start`` while it fits, or halved while it fails. The bisection starts
+    once one n has fitted and one n has failed.
 
     Args:
-        decide: see ``FitDecision``.
-        start: first n (samples); values above ``n_limit`` are reduced to it.
-        tolerance: bisection ends when smallest_fail <= largest_fit * (1 + tolerance).
+        decide: function that returns whether n fits; see ``FitDecision``.
+        start: first n (samples); values above ``n_limit`` are reduced to ``n_limit``.
+        tolerance: the bisection ends when smallest_fail <= largest_fit * (1 + tolerance), or when
+            no integer is left between largest_fit and smallest_fail.
         n_limit: largest available n (samples).
     """
     low: int | None = None
@@ -98,7 +100,7 @@ def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = Non
         start: first n (samples).
         growth: factor between successive n.
         n_limit: last n (samples).
-        step: difference between successive n (samples), used instead of ``growth``.
+        step: difference between successive n (samples); if it is set, ``growth`` is ignored.
     """
     ns = [min(start, n_limit)]
     while ns[-1] < n_limit:
@@ -109,12 +111,13 @@ def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = Non
 
 
 def replay_growth(decide: FitDecision, ns: Sequence[int]) -> SearchState:
-    """Replay the growth policy: raise n until the first failure (arXiv 2406.11463, section "EMC").
+    """Return the state of a search that raises n until the first failure, after replaying it.
 
-    The bracket is left-censored if the first n fails, and right-censored if the last n fits.
+    This is the growth policy (arXiv 2406.11463, section "EMC"). The bracket is left-censored
+    if the first n fails, and right-censored if the last n fits.
 
     Args:
-        decide: see ``FitDecision``.
+        decide: function that returns whether n fits; see ``FitDecision``.
         ns: the n to try, in ascending order.
     """
     low: int | None = None

@@ -8,10 +8,10 @@ from scipy.linalg import hadamard
 
 from flexhpc.models.projections import (
     PROJECTIONS,
-    Dense,
-    Fastfood,
-    Kronecker,
-    Sparse,
+    DenseProjection,
+    FastfoodProjection,
+    KroneckerProjection,
+    SparseProjection,
 )
 
 SIZES = [(2, 1), (7, 7), (50, 1), (50, 6), (100, 33), (300, 17)]
@@ -25,7 +25,7 @@ def columns(projection: torch.nn.Module, number: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_dense_columns_have_unit_length_and_are_independent(size: tuple[int, int]) -> None:
-    matrix = columns(Dense(*size).double(), size[1])
+    matrix = columns(DenseProjection(*size).double(), size[1])
     assert matrix.shape == size
     assert int(torch.linalg.matrix_rank(matrix)) == size[1]
     torch.testing.assert_close(matrix.norm(dim=0), torch.ones(size[1]).double(), rtol=1e-6, atol=0)
@@ -34,7 +34,7 @@ def test_dense_columns_have_unit_length_and_are_independent(size: tuple[int, int
 @pytest.mark.parametrize("size", SIZES)
 def test_sparse_equals_its_matrix(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
-    projection = Sparse(*size).double()
+    projection = SparseProjection(*size).double()
     matrix = torch.zeros(size, dtype=torch.float64)
     matrix[projection.row, projection.column] = projection.value
     assert int((matrix != 0).sum()) == len(projection.value)  # no entry twice
@@ -43,7 +43,7 @@ def test_sparse_equals_its_matrix(size: tuple[int, int]) -> None:
 
 def test_density_and_size_of_sparse_entries() -> None:
     torch.manual_seed(2)
-    projection = Sparse(10_000, 100)
+    projection = SparseProjection(10_000, 100)
     expected = 10_000 * 100 / math.sqrt(10_000)
     assert len(projection.value) == pytest.approx(expected, abs=5 * math.sqrt(expected))
     assert projection.value.abs().unique().tolist() == pytest.approx([0.1])
@@ -52,7 +52,7 @@ def test_density_and_size_of_sparse_entries() -> None:
 
 def test_sparse_gradient_is_deterministic_and_equals_the_dense_gradient() -> None:
     torch.manual_seed(4)
-    projection = Sparse(5_000, 40)
+    projection = SparseProjection(5_000, 40)
     matrix = columns(projection.double(), 40).float()
     projection.float()
     direction = torch.randn(5_000)
@@ -67,14 +67,14 @@ def test_sparse_gradient_is_deterministic_and_equals_the_dense_gradient() -> Non
 
 @pytest.mark.parametrize("size", SIZES)
 def test_kronecker_equals_its_matrix(size: tuple[int, int]) -> None:
-    projection = Kronecker(*size).double()
+    projection = KroneckerProjection(*size).double()
     product = torch.kron(projection.left, projection.right)
     torch.testing.assert_close(columns(projection, size[1]), product[: size[0], : size[1]])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_fastfood_equals_its_matrix(size: tuple[int, int]) -> None:
-    projection = Fastfood(*size).double()
+    projection = FastfoodProjection(*size).double()
     blocks, n = projection.sign.shape
     h = torch.from_numpy(hadamard(n)).double()
     matrices = []
