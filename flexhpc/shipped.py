@@ -24,13 +24,13 @@ def shipped_folder(kind: Kind) -> Path:
 
 
 def shipped_names(kind: Kind) -> list[str]:
-    """Return the sorted names of the shipped files without suffix, such as ``mini/optimizers``."""
+    """Return the sorted names of the shipped specs or profiles, such as ``mini/optimizers``."""
     top = shipped_folder(kind)
     return sorted(str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.yaml"))
 
 
 def resolve_path(kind: Kind, path: Path) -> Path:
-    """Return the path of a spec or profile that is given as a path or as a shipped name.
+    """Return the path of a spec or profile; ``path`` is a path or the name of a shipped file.
 
     An existing file takes precedence over a shipped name. A path with a suffix is returned
     unchanged, even if the file does not exist.

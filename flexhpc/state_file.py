@@ -28,12 +28,12 @@ def read_state(cls: type[T], path: Path, **extra_fields: Any) -> T | None:
     if value is None:
         return None
     try:
-        state: T = _adapter(cast(Hashable, cls)).validate_python({**value, **extra_fields})
+        state: T = _type_adapter(cast(Hashable, cls)).validate_python({**value, **extra_fields})
     except ValidationError:
         return None
     return state
 
 
 @lru_cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
+def _type_adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)

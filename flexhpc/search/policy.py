@@ -49,9 +49,10 @@ class Policy:
             the search has ended.
         estimate: ``(section, n_limit, history, coordinates)`` -> the current estimate, created with
             :func:`make_estimate`, or None if the history is not sufficient.
-        probe_bound: ``(section, n_limit, *, rejects)`` -> upper bound on the proposed probes, as
-            pairs (n, number of probes). ``max_cost`` is ignored; the number of probes is inf if no
-            other setting limits it. ``rejects`` says whether a convergence gate can reject probes.
+        probe_bound: ``(section, n_limit, *, rejects)`` -> pairs (n, number of probes), whose total
+            cost is an upper bound on the cost of a search. ``max_cost`` is ignored; the number of
+            probes is inf if no other setting limits it. ``rejects`` says whether a convergence gate
+            can reject probes.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -90,11 +91,11 @@ def next_probes(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     doubling: Doubling | None = None,
 ) -> list[Probe] | Estimate:  # fmt: skip
-    """Return the next probes, which can run in parallel, or the final estimate of the search.
+    """Return the next probes, or the final estimate if the search has ended.
 
-    A search proposes ``at_once`` probes per round (1 by default), based only on the completed
-    rounds. The proposal therefore does not depend on which probe of a round ends first, and after
-    an interruption only the missing probes run.
+    The probes can run in parallel. A search proposes ``at_once`` probes per round (1 by default),
+    based only on the completed rounds. The proposal therefore does not depend on which probe of a
+    round ends first, and after an interruption only the missing probes run.
 
     Args:
         search: policy and its settings.
@@ -125,9 +126,9 @@ def _propose_or_double(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
     doubling: Doubling | None, stage: int,
 ) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
-    """Propose the next probes of a stage, or return why the search has ended.
+    """Return the next probes of a stage, the reason why the search has ended, or ``"doubling"``.
 
-    Return ``"doubling"`` if the stage has ended and the search continues with twice the budget.
+    ``"doubling"`` means that the stage has ended and the search continues with twice the budget.
     """
     if doubling is None:
         return _propose_at_stage(search, n_limit, history, coordinates)
@@ -162,7 +163,7 @@ def gain_of_last_doubling(history: History, n_limit: int, search: Search) -> Qua
     """Return the factor by which the last doubling of the budget raised the EMC.
 
     Returns:
-        Lower end, median and upper end of the factor. All are inf if the factor is unknown.
+        Lower end, median and upper end of its interval. All are inf if the factor is unknown.
     """
     curve = budget_curve(history, n_limit)
     if curve is None:
@@ -174,7 +175,7 @@ def gain_of_last_doubling(history: History, n_limit: int, search: Search) -> Qua
 def _propose_at_stage(
     search: Search, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next probes without changing the budget, or return why the stage has ended."""
+    """Return the next probes at the current budget, or the reason why the stage has ended."""
     proposal = load_policy(search).propose(search, n_limit, history, coordinates)
     spent = CostModel.from_history(history).cost_in_whole_runs(history)
     if isinstance(proposal, str) or spent < cost_cap(search, len(coordinates)):
@@ -184,10 +185,10 @@ def _propose_at_stage(
 
 
 def _assign_repeats(proposal: Proposal, history: History, stage: int) -> Iterator[Probe]:
-    """Give each proposed probe the smallest ``repeat`` that is unused at its n, arm and stage.
+    """Yield each proposed probe with the smallest ``repeat`` not yet used at its n, arm and stage.
 
-    The ``repeat`` values of finished probes have gaps if ``at_once`` was changed in the middle of a
-    round.
+    The number of finished probes cannot serve as ``repeat``, because the values of ``repeat`` have
+    gaps if ``at_once`` was changed in the middle of a round.
     """
     known = {(result.n, result.repeat, result.arm) for result in history if not result.unfinished}
     for arm, n in proposal:
@@ -241,9 +242,9 @@ def make_estimate(
 
     Args:
         search: policy and its settings, including the estimand.
-        history: finished probes of all arms.
+        history: results of the training runs of all arms.
         curve: posterior of the best arm's fit curve.
-        fit: EMC for a perfect fit and its interval.
+        fit: EMC at training error 0 (all samples are fitted), with its interval.
         bracket, by_eps, arm, best_chance: see :class:`Estimate`.
     """
     finished = [result for result in history if not result.unfinished]
@@ -267,8 +268,8 @@ def is_precise(
 
     The result is False if the budget must be doubled further. Otherwise, it is True in two cases:
 
-    - The estimate was made with at most the tolerance of ``search``, and its search was not ended
-      by a ``max_cost`` smaller than that of ``search``.
+    - The tolerance of the estimate is at most the tolerance of ``search``, and the estimate was not
+      made because a ``max_cost`` smaller than that of ``search`` was reached.
     - If the search were continued with these settings, it would end without another probe.
 
     Args:

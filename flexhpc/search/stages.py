@@ -32,9 +32,9 @@ def results_at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeRe
 def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
     """Return the last history entry of each training run.
 
-    If ``failed_after`` is set and the training run has several entries, ``failed_after`` becomes
-    the budget of the second-to-last entry divided by the budget of the last entry. The training
-    runs are in the order in which they first appear in the history.
+    If ``failed_after`` of the last entry is set and the training run has an earlier entry,
+    ``failed_after`` is replaced by the budget of the previous entry divided by the budget of the
+    last entry. The training runs are in the order in which they first appear in the history.
     """
     runs: dict[tuple[int, int, int], ProbeResult] = {}
     for entry in history:
@@ -48,8 +48,8 @@ def training_runs(history: Iterable[ProbeResult]) -> list[ProbeResult]:
 def runs_without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> list[ProbeResult]:
     """Return the training runs whose final states (weights and optimizer) are not kept.
 
-    A state is kept only if the training run can be continued and is one of the ``keep`` such runs
-    whose n is nearest to the EMC in log n. All other training runs are returned.
+    Among the training runs that can be continued, the states of the ``keep`` runs whose n is
+    nearest to the EMC in log n are kept. All other training runs are returned.
     """
     runs = training_runs(history)
     ended = [r for r in runs if r.fit or r.verdict == FINAL_FAILURE]

@@ -46,7 +46,8 @@ BROAD = 1 / 8
 NO_LAW = 0.1
 """Prior odds that no growth law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
-"""Largest factor by which all times of a point together can change the odds of two fit curves."""
+"""Largest factor by which the times of a point, taken together, can change the odds of one fit
+curve against another."""
 WIDENING = 0.75
 """Relative increase of a fit curve's width per unit of log n below the threshold. The width is
 increased because far below the threshold, the times of training runs vary more and follow the
@@ -54,7 +55,8 @@ growth laws less exactly."""
 LAPSE_RATE = 0.05
 """Lapse rate that is assumed for unfinished training runs."""
 SHORTEST = math.exp(-1 / BROAD)
-"""Smallest assumed time of a fit (fraction of the budget) if only an upper bound is known."""
+"""Assumed lower bound on the time of a fit (fraction of the budget) if only an upper bound is
+known."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of densities that are multiplied before a logarithm is taken."""
@@ -64,7 +66,7 @@ def slope(log_factor: float) -> Floats:
     """Return d log EMC / d log budget of each law, shape (laws,).
 
     Args:
-        log_factor: logarithm of the multiple of the budget at which the slope is computed.
+        log_factor: log(budget at which the slope is computed / budget of the search).
     """
     return np.asarray(EARLY * expit(RATE * (SATURATES - log_factor)))
 
@@ -91,7 +93,7 @@ class Times:
         log_n, log_time: log n and log time of the fits whose exact time is known, shape (fits,).
         interval_censored: for each fit whose exact time is unknown: log n, log time of the last
             failure, and log time of the fit, shape (3, fits).
-        unfinished: log n and log training time of unfinished training runs, shape (2, unfinished).
+        unfinished: log n and log time of unfinished training runs, shape (2, unfinished).
     """
 
     log_n: Floats
@@ -169,12 +171,12 @@ class Times:
     ) -> Floats:
         """Return the log-likelihood of the verdicts at a smaller budget, shape (curves,).
 
-        The likelihood is conditional on the verdicts at the budget: a training run that fitted has
-        either fitted within the smaller budget, or not yet.
+        The likelihood is conditional on the verdicts at the full budget. A training run that fitted
+        with the full budget either fitted within the smaller budget, or had not fitted by then.
 
         Args:
-            log_factor: log(smaller budget / budget).
-            threshold, width: threshold and width of each curve at the budget (log n), shape
+            log_factor: log(smaller budget / full budget).
+            threshold, width: threshold and width of each curve at the full budget (log n), shape
                 (curves,).
             change: threshold at the smaller budget minus ``threshold``, shape (curves,).
         """
@@ -194,9 +196,9 @@ class Times:
         """Return log(likelihood summed over all growth laws + floor) + constant, shape (curves,).
 
         The floor is at least the largest likelihood divided by ``MAX_TIME_FACTOR``. It limits the
-        factor by which the times change the odds of two curves, so that a misspecified law cannot
-        outweigh the verdicts. If no curve explains the times better than a broad distribution, the
-        floor is so large that the times have hardly any effect.
+        factor by which the times change the odds of one curve against another, so that an incorrect
+        growth law cannot outweigh the verdicts. If no curve explains the times better than a broad
+        distribution, the floor is so large that the times have hardly any effect.
 
         Args:
             by_law: result of :meth:`log_likelihood_by_law`.

@@ -67,7 +67,7 @@ def pack_run(run: RunFolder, archive: Path) -> int:
 
 
 def unpack_run(archive: Path, folder: Path) -> RunFolder:
-    """Unpack a run and verify the checksums of its files.
+    """Unpack a run, verify the checksums of its files, and return its run folder.
 
     Args:
         folder: parent folder in which the run folder is created under its original name.

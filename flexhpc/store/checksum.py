@@ -15,7 +15,8 @@ from flexhpc.atomic import read_regular_file
 
 USER_BLOCK_SIZE = 512
 MAX_BYTES = 2**30
-"""Maximum size of a file that is read (bytes). A point with 1 million samples needs about 10 MB."""
+"""Maximum size of a file that is read (bytes). A point file for a training set of 1 million samples
+takes about 10 MB."""
 _NAME = b"flexhpc sealed point file\n"
 _DIGEST = slice(len(_NAME), len(_NAME) + 32)
 
@@ -25,7 +26,7 @@ class CorruptFile(ValueError):
 
 
 def add_checksum(content: bytes) -> bytes:
-    """Return ``content`` with the checksum of everything after the user block in the user block."""
+    """Return ``content`` with a user block that contains the checksum of everything after it."""
     payload = content[USER_BLOCK_SIZE:]
     return (_NAME + hashlib.sha256(payload).digest()).ljust(USER_BLOCK_SIZE, b"\0") + payload
 

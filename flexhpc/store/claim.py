@@ -4,7 +4,7 @@ A claim is a small JSON file next to the point file. A process (the holder) acqu
 a lock and renews it with heartbeats. Another process takes the claim over when the holder is dead.
 On the same host and in the same PID namespace, the holder is checked by its process id. Otherwise
 the holder counts as dead ``HEARTBEAT_TIMEOUT`` seconds after its last heartbeat. The age of a
-heartbeat is measured with the file system's clock only, because the clocks of hosts may differ.
+heartbeat is measured with the file system's clock, because the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class ClaimRecord:
         beat: time of the last heartbeat (seconds since the epoch), by the holder's clock.
         taken: time at which the claim was acquired (seconds since the epoch), by the file system's
             clock, so that it can be compared with modification times of saved files.
-        deaths: number of holders of the same launch that died on this point without saved progress
-            between the deaths.
-        attempts: number of times that the point was claimed, including earlier launches.
+        deaths: number of consecutive deaths of holders of this launch on the point, with no
+            progress saved between the deaths.
+        attempts: number of times that the point was claimed, including by earlier launches.
         job: job id of the holder, such as ``123_4``.
         message: why the point failed.
         log: path of the holder's log.
@@ -114,7 +114,10 @@ _CLOCK_INTERVAL = 10.0
 
 
 def _heartbeat_age(path: Path) -> float:
-    """Return the time since a file was last written (seconds), by its file system's clock."""
+    """Return the time since a claim file was last written (seconds), by its file system's clock.
+
+    If the file cannot be accessed, return ``HEARTBEAT_TIMEOUT``, so that the holder counts as dead.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -123,7 +126,7 @@ def _heartbeat_age(path: Path) -> float:
 
 
 def _extrapolated_time(folder: Path, device_id: int) -> float:
-    """Return the current time of a folder's file system, extrapolated from the last reading."""
+    """Return the time by the clock of a file system, extrapolated from the last reading."""
     now = time.monotonic()
     reading, read_at = _CLOCKS.get(device_id, (0.0, -_CLOCK_INTERVAL))
     if now - read_at >= _CLOCK_INTERVAL:
@@ -133,7 +136,10 @@ def _extrapolated_time(folder: Path, device_id: int) -> float:
 
 
 def _file_system_time(folder: Path) -> float:
-    """Return the current time of a folder's file system: the modification time of a new file."""
+    """Return the time by the clock of a file system: the modification time of a new file.
+
+    If no file can be created in the folder, return the time by the local clock.
+    """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
@@ -164,17 +170,21 @@ class Claim:
         Raises:
             OSError: the claim cannot be written.
         """
-        return self._write(state="running", progress=progress)
+        return self._write_if_held(state="running", progress=progress)
 
     def release(self, state: State, message: str = "") -> None:
-        """Release the claim with a final state and, if the point failed, the reason.
+        """Release the claim, unless another process took it over.
+
+        Args:
+            state: final state, which is written to the claim file.
+            message: why the point failed; empty if it did not fail.
 
         Raises:
             OSError: the claim cannot be written.
         """
-        self._write(state=state, message=message)
+        self._write_if_held(state=state, message=message)
 
-    def _write(self, **changes: Any) -> bool:
+    def _write_if_held(self, **changes: Any) -> bool:
         with file_lock(self._lock):
             if not self.is_held():
                 return False

@@ -27,9 +27,9 @@ class Masks:
             all bits are 0 for probes recorded without ``record.unseen``.
         outside_fit: whether each sample was outside the subset, evaluated and classified correctly,
             same shape as ``subset``.
-        forgotten: for each probe, how often each sample of the subset was forgotten
-            (``record.forgetting``), sorted by sample id, integers (n,); -1 for samples that were
-            never classified correctly. None for probes recorded without ``record.forgetting``.
+        forgotten: for each probe, how often each sample of the subset was forgotten, in ascending
+            order of the sample ids, integers (n,); -1 for samples that were never classified
+            correctly. None for probes recorded without ``record.forgetting``.
     """
 
     n_total: int

@@ -3,13 +3,13 @@
 Every change is made on a copy that then atomically replaces the file. A crash, a full disk or a
 concurrent reader therefore never results in a corrupt file; at most the newest probe is missing.
 The copy takes milliseconds, which is negligible compared with a training run, because files are
-small: a probe needs two bits per sample of the training set, or four bits with ``record.unseen``,
-and usually one byte per sample of its subset with ``record.forgetting``.
+small: the masks of a probe need two bits per sample of the training set, or four bits with
+``record.unseen``. With ``record.forgetting``, a probe usually needs one more byte per sample of its
+subset.
 
 A file whose checksum (:mod:`flexhpc.store.checksum`) matches was written by this module, so its
-content is not validated again. Each group stores the fields of a dataclass of
-:mod:`flexhpc.store.record` twice: as JSON, which this module reads, and as attributes for other
-programs.
+content is not validated again. Each group stores its fields twice: as JSON, which this module
+reads, and as attributes for other programs.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _replace_group(file: h5py.File, name: str, values: Mapping[str, Any]) -> Non
 
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Write values as JSON and as attributes; a value of None gets no attribute."""
+    """Write ``values`` to a group as JSON and as attributes; a value of None gets no attribute."""
     group.attrs[JSON_ATTRIBUTE] = json.dumps(values, default=_numpy_to_python, sort_keys=True)
     for key, value in _flat_items(values):
         group.attrs[key] = value
@@ -160,10 +160,12 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
     """Read a point file; return None if it does not exist.
 
     Args:
-        previous: result of an earlier read, whose probes are not read again.
+        previous: result of an earlier read. If the file still starts with its probes, they are not
+            read again.
 
     Raises:
-        PointError: the file is corrupt, or was written by another version of flexhpc.
+        PointError: the file cannot be read or is corrupt, belongs to another point, or was written
+            by another version of flexhpc.
     """
     if not path.exists():
         return None
@@ -294,14 +296,14 @@ def _open_replacement(
         ) from None
 
 
-def _check_memory(size: int) -> None:
-    """Raise MemoryError if there is not enough memory to change a file of ``size`` bytes.
+def _check_memory(file_size: int) -> None:
+    """Raise MemoryError if there is not enough memory to change a file of ``file_size`` bytes.
 
     Without this check, HDF5 may crash the process when an allocation fails. The memory limit of a
     control group (cgroup) is not checked; the kernel kills a process that exceeds this limit.
     """
     try:
-        size = _FIXED_MEMORY + _MEMORY_COPIES * size
+        size = _FIXED_MEMORY + _MEMORY_COPIES * file_size
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # reserves address space only
     except OSError:
         raise MemoryError from None

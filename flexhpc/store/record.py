@@ -67,9 +67,9 @@ class ProbeSummary:
         seconds: wall time (seconds).
         finished: time at which the probe ended (seconds since the epoch).
         metrics: convergence metrics by name.
-        machine: host, device and versions.
+        machine: host, device and software versions.
         rejected: whether a convergence gate attributes the failure to training, not to capacity.
-        arm: index of the combination of tuned values.
+        arm: index of the combination of values of the tuned keys.
         stage: number of times that the budget had been doubled. A training run that is continued
             with a larger budget has one probe per stage; epochs, steps, cost and seconds of each
             probe are totals since the first update.
@@ -150,13 +150,13 @@ class PointRecord:
 
     @property
     def finished_runs(self) -> list[ProbeSummary]:
-        """The training runs that fitted all samples, or used the largest budget so far."""
+        """Last probe of each training run that fitted or has used the largest budget so far."""
         last = max((probe.stage for probe in self.probes), default=0)
         return [run for run in self.training_runs if run.verdict == "fit" or run.stage == last]
 
     @property
     def training_runs(self) -> list[ProbeSummary]:
-        """The last probe of each training run. A continued training run has several probes."""
+        """Last probe of each training run. A continued training run has several probes."""
         return list({(p.n, p.repeat, p.arm): p for p in self.probes}.values())
 
     def has_evaluation(self, requested: Mapping[str, int] | None) -> bool:
@@ -178,7 +178,7 @@ class PointRecord:
         return bool(stored["arm"] == estimate.arm and same_budget)
 
     def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
-        """Return the record; its evaluation is None unless it is the requested evaluation."""
+        """Return the record; ``evaluation`` is None if the requested evaluation is not stored."""
         return self if self.has_evaluation(requested) else replace(self, evaluation=None)
 
 

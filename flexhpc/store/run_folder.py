@@ -27,12 +27,12 @@ class RunFolder:
 
     @property
     def metadata(self) -> Path:
-        """JSON file with the launches of the run and the versions of the software."""
+        """JSON file with the launches of the run and the software versions."""
         return self.path / "run.json"
 
     @property
     def jobs(self) -> Path:
-        """Folder with the task files, the logs and the folders of submitit."""
+        """Folder with the task files, the logs and the folders that submitit creates."""
         return self.path / "jobs"
 
     @property
@@ -57,16 +57,17 @@ class RunFolder:
 
     def point_file(self, point_id: str) -> Path:
         """Return the path of a point's HDF5 file."""
-        return self._path(point_id, "h5")
+        return self._point_path(point_id, "h5")
 
     def claim_file(self, point_id: str) -> Path:
         """Return the path of a point's claim file."""
-        return self._path(point_id, "claim.json")
+        return self._point_path(point_id, "claim.json")
 
     def started_points(self) -> set[str]:
         """Return the ids of all points that have a point file, a claim or a checkpoint.
 
-        Each folder is listed once, which is faster than two ``stat`` calls per point.
+        This lists each folder of point files once, which is faster than two ``stat`` calls per
+        point.
         """
         started: set[str] = set()
         with contextlib.suppress(OSError):
@@ -76,16 +77,17 @@ class RunFolder:
         return started
 
     def checkpoint(self, point_id: str, training: str) -> Path:
-        """Return the path of the checkpoint of one of a point's training runs.
+        """Return the path of the checkpoint of a training run.
 
         Args:
+            point_id: id of the point to which the training run belongs.
             training: name of the training run, unique within the point.
         """
-        return self._path(point_id, f"{training}.ckpt")
+        return self._point_path(point_id, f"{training}.ckpt")
 
     def checkpoints(self, point_id: str) -> list[Path]:
         """Return the existing checkpoints of a point, sorted by path."""
-        return sorted(self._path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
+        return sorted(self._point_path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
     def temporary_files(self, point_id: str) -> list[Path]:
         """Return the partly written HDF5 files and checkpoints that killed processes left behind.
@@ -93,7 +95,7 @@ class RunFolder:
         Temporary files of claims are excluded, because another process that holds the run's lock
         might be writing one; see :meth:`temporary_claim_files`.
         """
-        parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
+        parts = self._point_path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def temporary_claim_files(self) -> Iterator[Path]:
@@ -103,5 +105,5 @@ class RunFolder:
         """
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
-    def _path(self, point_id: str, ending: str) -> Path:
-        return self.path / "points" / point_id[:2] / f"{point_id}.{ending}"
+    def _point_path(self, point_id: str, suffix: str) -> Path:
+        return self.path / "points" / point_id[:2] / f"{point_id}.{suffix}"

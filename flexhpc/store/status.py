@@ -32,8 +32,8 @@ class PointStatus:
         launch: id of the launch of the last claim.
         token: token of the last claim.
         attempts: number of times the point was started or resumed.
-        deaths: number of workers of ``launch`` that died on the point without progress between the
-            deaths.
+        deaths: number of consecutive deaths of workers of ``launch`` on the point, with no progress
+            saved between the deaths.
         job: job id of the last claim.
         message: why the point failed, or why its job is pending.
         log: path of the log of the last claim.
@@ -104,7 +104,7 @@ class StatusReader:
     """Reads the status of a run's points; a repeated read skips unchanged point files.
 
     Attributes:
-        selection: last argument of :meth:`select`; empty before the first call.
+        selection: argument of the last call of :meth:`select`; empty before the first call.
     """
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
@@ -113,9 +113,9 @@ class StatusReader:
         self._cache: dict[str, tuple[tuple[int, int], PointStatus]] = {}
 
     def read(self) -> list[PointStatus]:
-        """Read the status of every point, in the order of the sweep.
+        """Read the status of every point except the optional points that were not started.
 
-        Optional points that were not started are omitted.
+        The statuses are in the order of the points in the sweep.
         """
         return [s for s in self.read_all() if s.state != "waiting" or not s.point.optional]
 
@@ -134,7 +134,7 @@ class StatusReader:
 
         Args:
             selection: id of a selected point -> whether the point is measured to the tolerance of
-                the spec; False permits a coarser estimate. Selected points are not optional.
+                the spec; False permits a coarser estimate. Selected points are no longer optional.
         """
         points = [
             replace(p, optional=p.optional and p.id not in selection) for p in self._unselected
@@ -181,7 +181,7 @@ class StatusReader:
         if point.id in self._cache and self._cache[point.id][0] == key:
             return self._cache[point.id][1]
         previous = self._cache[point.id][1].record if point.id in self._cache else None
-        status = _status_of_file(point, path, previous)
+        status = _status_from_file(point, path, previous)
         if status.state == "done" and (claim := read_claim(self.run.claim_file(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
@@ -191,7 +191,7 @@ class StatusReader:
 
 
 def is_done(point: Point, record: PointRecord) -> bool:
-    """Return whether a record has a precise enough estimate and the requested evaluation."""
+    """Return whether a record has the evaluation and the precise estimate that a point requests."""
     return has_precise_estimate(point, record) and record.has_evaluation(point.evaluation)
 
 
@@ -207,7 +207,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
     )
 
 
-def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> PointStatus:
+def _status_from_file(point: Point, path: Path, previous: PointRecord | None) -> PointStatus:
     try:
         record = read_point_file(path, previous)
     except PointError as error:
@@ -229,13 +229,13 @@ def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> P
 
 
 def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointStatus]]]:
-    """Read the status of all points of one or more runs.
+    """Read the statuses of the points of one or more runs; see :meth:`StatusReader.read`.
 
-    With several runs, the name of the run is added to the swept keys of each point, as the key
-    ``run``.
+    With several runs, each point gets the additional swept key ``run``. Its value is the name of
+    the run, or the path of the run folder if several runs have the same name.
 
     Returns:
-        Run folder, sweep and statuses of the points, for each path.
+        For each path: run folder, sweep and statuses of the points.
 
     Raises:
         InputError: a path is not a run folder, or its frozen spec is invalid.
@@ -253,7 +253,7 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
 
 
 def with_run_name(status: PointStatus, name: str) -> PointStatus:
-    """Add the name of the run to the swept keys of a point, as the key ``run``."""
+    """Return the status with an additional swept key ``run``, whose value is ``name``."""
     point = replace(status.point, swept={"run": name, **status.point.swept})
     return replace(status, point=point)
 

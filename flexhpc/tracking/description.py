@@ -12,7 +12,7 @@ from flexhpc.store.status import PointStatus
 
 
 def point_description(status: PointStatus) -> str:
-    """Describe a finished point in Markdown: estimate, interval and warnings."""
+    """Return a Markdown description of a finished point: estimate, interval and warnings."""
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
@@ -24,14 +24,15 @@ def point_description(status: PointStatus) -> str:
     return (
         f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
         f"level {estimate.level}), {_parameters_text(record.header.params, estimate)}"
-        f"{'twice the budget: ' + doubling + ', ' if doubling else ''}{estimate.probes} probes, "
-        f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
-        f"{', ended by: ' + ended if ended else ''}{warning_text}"
+        f"{'EMC with twice the budget: ' + doubling + ', ' if doubling else ''}"
+        f"{estimate.probes} probes, {estimate.cost:,} sample passes"
+        f"{', best at ' + best if best else ''}{', ended by: ' + ended if ended else ''}"
+        f"{warning_text}"
     )
 
 
 def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> str:
-    """Describe the verdicts of a comparison that sets ``decide``, in Markdown."""
+    """Return the verdicts of a comparison as Markdown text; the comparison must set ``decide``."""
     from flexhpc.analysis.decision import decide  # takes a tenth of a second
 
     decision = decide(statuses, compare)

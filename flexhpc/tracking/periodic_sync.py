@@ -19,7 +19,8 @@ from flexhpc.tracking.sync import Syncer
 _SYNC_EVERY = 2.0  # seconds
 _RETRY_AFTER = 20.0  # seconds
 _NICE = 10
-"""Niceness: training runs have priority, but MLflow is still updated on a busy machine."""
+"""Niceness of this process. Training runs get more CPU time, but MLflow is still updated on a busy
+machine."""
 
 
 def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:

@@ -44,17 +44,20 @@ def has_password(uri: object) -> bool:
 
 
 def local_uri(run: RunFolder) -> str:
-    """Return the tracking URI of the database in the run folder."""
+    """Return the tracking URI of the MLflow database in the run folder."""
     return f"sqlite:///{run.database}"
 
 
 def sync_state_path(run: RunFolder) -> Path:
-    """Return the path of the file with the state of the last sync."""
+    """Return the path of the file with the state of the last sync to MLflow."""
     return run.path / ".tracked.json"
 
 
 def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
-    """Return the state to store after the points with these statuses were synced to ``uri``."""
+    """Return a dict with ``uri`` and the numbers of probes and of done points.
+
+    The dict is stored after a sync; :func:`is_synced` compares it with the current state.
+    """
     return {
         "uri": uri,
         "probes": sum(status.probes for status in statuses),
@@ -63,9 +66,9 @@ def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
 
 
 def is_synced(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus]) -> bool:
-    """Return whether all results have already been synced; mlflow is not imported.
+    """Return whether all results have already been synced to ``uri``; mlflow is not imported.
 
     Args:
-        uri: tracking URI; None for the database in the run folder.
+        uri: tracking URI; None for the MLflow database in the run folder.
     """
     return read_json(sync_state_path(run)) == sync_state(uri or local_uri(run), statuses)

@@ -79,7 +79,7 @@ class _ParentRun:
 
 @dataclass
 class Syncer:
-    """Logger of the results of a run folder to MLflow; caches the parent runs between syncs.
+    """Logs the results of a run folder to MLflow; caches the parent runs between syncs.
 
     Attributes:
         folder: run folder whose results are logged.
@@ -100,7 +100,7 @@ class Syncer:
         self.client: Any = None
         self.report_mtime = 0.0
         self.source_tags = self._source_tags()
-        self.experiment = ""
+        self.experiment_id = ""
 
     def connect(self) -> None:
         """Connect to the server or create the database; load the experiment and its parent runs.
@@ -108,7 +108,7 @@ class Syncer:
         Raises:
             Exception: any exception of MLflow, for example if the server is unreachable.
         """
-        with self._lock():
+        with self._tracking_lock():
             local = self.uri == local_uri(self.folder)
             if local:
                 if was_moved(self.folder, self.name):
@@ -120,17 +120,17 @@ class Syncer:
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
                 location = self.folder.artifacts.as_uri() if local else None
-                self.experiment = client.create_experiment(self.name, artifact_location=location)
+                self.experiment_id = client.create_experiment(self.name, artifact_location=location)
             else:
-                self.experiment = experiment.experiment_id
+                self.experiment_id = experiment.experiment_id
                 if experiment.lifecycle_stage == "deleted":
-                    client.restore_experiment(self.experiment)
-            self._set_description(client)
-            for parent in _search_runs(client, self.experiment, f"tags.`{KIND}` = 'point'"):
+                    client.restore_experiment(self.experiment_id)
+            self._set_experiment_tags(client)
+            for parent in _search_runs(client, self.experiment_id, f"tags.`{KIND}` = 'point'"):
                 self.parents[parent.data.tags[POINT]] = _ParentRun.from_mlflow_run(parent)
             self.client = client
 
-    def _set_description(
+    def _set_experiment_tags(
         self, client: Any, report_run_id: str = "", statuses: Sequence[PointStatus] = ()
     ) -> None:
         """Set the description of the experiment and the view of its runs table.
@@ -148,7 +148,8 @@ class Syncer:
         )
         if report_run_id:
             page = (
-                f"#/experiments/{self.experiment}/runs/{report_run_id}/artifacts/report/index.html"
+                f"#/experiments/{self.experiment_id}/runs/{report_run_id}"
+                "/artifacts/report/index.html"
             )
             note += f" ([report at the last sync]({page}))"
         note += "."
@@ -159,7 +160,7 @@ class Syncer:
             ("mlflow.note.content", note[:_MAX_NOTE_LENGTH]),
             ("mlflow.experimentKind", "custom_model_development"),
         ):
-            client.set_experiment_tag(self.experiment, key, value)
+            client.set_experiment_tag(self.experiment_id, key, value)
 
     def _source_tags(self) -> dict[str, str]:
         """Return MLflow's source tags (user, command, Git commit) from run.json."""
@@ -176,11 +177,11 @@ class Syncer:
         return {key: str(value) for key, value in tags.items() if value}
 
     def sync(self) -> int:
-        """Log all new results; return the number of probes that were logged."""
+        """Log all new results to MLflow; return the number of probes that were logged."""
         if self.client is None:
             self.connect()
         count = 0
-        with self._lock():
+        with self._tracking_lock():
             statuses = self.reader.read()
             for status in statuses:
                 if status.record is not None:
@@ -192,7 +193,10 @@ class Syncer:
         return count
 
     def _log_report(self) -> None:
-        """Log the report to the run of the first point; an experiment cannot have artifacts."""
+        """Log the report as an artifact of the parent run of the first point that has one.
+
+        The report belongs to the experiment, but an experiment cannot have artifacts.
+        """
         page = self.folder.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
         mtime = page.stat().st_mtime if page.is_file() else 0.0
@@ -205,9 +209,9 @@ class Syncer:
             self.client.log_artifact(run_id, str(page), "report")
             self.client.set_tag(run_id, REPORT, content)
         # Read after the report, so that the verdicts are not older than the report.
-        self._set_description(self.client, run_id, self.reader.read())
+        self._set_experiment_tags(self.client, run_id, self.reader.read())
 
-    def _lock(self) -> FileLock:
+    def _tracking_lock(self) -> FileLock:
         return file_lock(self.folder.path / ".tracking.lock")
 
     def _sync_point(self, status: PointStatus) -> int:
@@ -218,7 +222,7 @@ class Syncer:
         done = is_done(status.point, status.record)
         expected = (len(probes), done, _evaluation_settings(status.record))
         if parent is None:
-            parent = self._create_parent(status)
+            parent = self._find_or_create_parent(status)
         elif (parent.probes_logged, parent.is_finished, parent.evaluation) == expected:
             return 0
         else:
@@ -229,10 +233,10 @@ class Syncer:
         if unlogged > 0:
             self._delete_uncounted_children(parent, status.point.id)
         for start in range(parent.probes_logged, len(probes), _PROBES_PER_BATCH):
-            numbers = range(len(probes))[start : start + _PROBES_PER_BATCH]
-            for number in numbers:
-                self._log_probe(parent, status, number)
-            self._log_progress(parent, status, numbers)
+            indices = range(len(probes))[start : start + _PROBES_PER_BATCH]
+            for index in indices:
+                self._log_probe(parent, status, index)
+            self._log_progress(parent, status, indices)
         if done:
             self._log_estimate(parent, status)
         elif parent.is_finished:  # a higher precision was requested since
@@ -240,18 +244,18 @@ class Syncer:
             parent.is_finished = False
         return max(unlogged, 0)
 
-    def _create_parent(self, status: PointStatus) -> _ParentRun:
-        """Create the parent run of a point, or return the one that another process created."""
+    def _find_or_create_parent(self, status: PointStatus) -> _ParentRun:
+        """Return the parent run of a point; create it unless another process has created it."""
         point, record = status.point, status.record
         assert record is not None
         # Another process may have created the parent run after this one connected.
         query = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
-        for existing_run in _search_runs(self.client, self.experiment, query):
+        for existing_run in _search_runs(self.client, self.experiment_id, query):
             parent = self.parents[point.id] = _ParentRun.from_mlflow_run(existing_run)
             return parent
         start = min((_start_ms(record, i) for i in range(len(record.probes))), default=None)
         run = self.client.create_run(
-            self.experiment,
+            self.experiment_id,
             start_time=start,
             run_name=point.label or point.id,
             tags={KIND: "point", POINT: point.id, LOGGED: "0", **self.source_tags},
@@ -270,31 +274,31 @@ class Syncer:
     def _delete_uncounted_children(self, parent: _ParentRun, point_id: str) -> None:
         """Delete the child runs that ``parent.probes_logged`` does not count.
 
-        A process that was killed during a sync leaves such child runs. They are created in the
-        order of the probes, so the search stops at the first probe without a child run.
+        A process that was killed during a sync leaves such child runs. Child runs are created in
+        the order of the probes, so no probe after the first probe without a child run has one.
         """
-        number = parent.probes_logged
+        index = parent.probes_logged
         query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
         while children := list(
-            _search_runs(self.client, self.experiment, f"{query}'{point_id}/{number:04d}'")
+            _search_runs(self.client, self.experiment_id, f"{query}'{point_id}/{index:04d}'")
         ):
             for child in children:
                 self.client.delete_run(child.info.run_id)
-            number += 1
+            index += 1
 
-    def _log_probe(self, parent: _ParentRun, status: PointStatus, number: int) -> None:
+    def _log_probe(self, parent: _ParentRun, status: PointStatus, index: int) -> None:
         assert status.record is not None
-        probe = status.record.probes[number]
+        probe = status.record.probes[index]
         end = int(probe.finished * 1000)
         training = status.point.training
         budget = training.at_stage(probe.stage).budget if training.doubling else None
         run = self.client.create_run(
-            self.experiment,
-            start_time=_start_ms(status.record, number),
-            run_name=_probe_run_name(number, probe, budget),
+            self.experiment_id,
+            start_time=_start_ms(status.record, index),
+            run_name=_probe_run_name(index, probe, budget),
             tags={
                 KIND: "probe",
-                PROBE: f"{status.point.id}/{number:04d}",
+                PROBE: f"{status.point.id}/{index:04d}",
                 POINT: status.point.id,
                 "mlflow.parentRunId": parent.run_id,
                 "verdict": probe.verdict,
@@ -331,21 +335,21 @@ class Syncer:
         self.client.set_terminated(run.info.run_id, status=run_status, end_time=end)
 
     def _log_progress(
-        self, parent: _ParentRun, status: PointStatus, numbers: Sequence[int]
+        self, parent: _ParentRun, status: PointStatus, indices: Sequence[int]
     ) -> None:
-        """Log the bracket and the estimate after each new probe as metrics of the parent run.
+        """For each new probe, log metrics of the parent run: the bracket and the estimate so far.
 
         Args:
-            numbers: indices of the new probes, which are consecutive.
+            indices: indices of the new probes, which are consecutive.
         """
         from mlflow.entities import Metric, RunTag
 
         record, point = status.record, status.point
         assert record is not None
-        full_history = to_history(record.probes[: numbers[-1] + 1], point.training)
+        full_history = to_history(record.probes[: indices[-1] + 1], point.training)
         metrics: list[Metric] = []
-        for number in numbers:
-            history = full_history[: number + 1]
+        for index in indices:
+            history = full_history[: index + 1]
             so_far = estimate_so_far(
                 point.search, record.header.n_limit, history, point.coordinates
             )
@@ -356,13 +360,11 @@ class Syncer:
                 values |= {"lo": so_far.emc_lo, "hi": so_far.emc_hi}
                 values |= {"largest_fit": so_far.largest_fit}
                 values |= {"smallest_fail": so_far.smallest_fail}
-            end = int(record.probes[number].finished * 1000)
-            metrics += [
-                Metric(k, float(v), end, number) for k, v in values.items() if v is not None
-            ]
-        tags = [RunTag(LOGGED, str(numbers[-1] + 1))]
+            end = int(record.probes[index].finished * 1000)
+            metrics += [Metric(k, float(v), end, index) for k, v in values.items() if v is not None]
+        tags = [RunTag(LOGGED, str(indices[-1] + 1))]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
-        parent.probes_logged = numbers[-1] + 1
+        parent.probes_logged = indices[-1] + 1
 
     def _log_estimate(self, parent: _ParentRun, status: PointStatus) -> None:
         """Log the final estimate, the fit-curve figure and the point file; end the parent run."""
@@ -397,35 +399,37 @@ class Syncer:
         parent.evaluation = _evaluation_settings(record)
 
 
-def _probe_run_name(number: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
+def _probe_run_name(index: int, probe: ProbeSummary, budget: tuple[str, int] | None) -> str:
     """Return the name of the MLflow run of a probe, such as ``07 n=185 not_fit``.
 
-    The name contains the index of the probe, n and the verdict. It also contains the number of the
-    repeat, such as ``#1``, except for the first training run with this n; the budget, such as
-    ``steps=2000``, if the search doubles the budget; and ``rejected`` if a gate rejected the probe.
+    The name contains the index of the probe, n and the verdict. It may also contain:
+
+    - ``repeat``, such as ``#1``, if it is not 0
+    - the budget, such as ``steps=2000``, if the search doubles the budget
+    - ``rejected``, if a gate rejected the probe
     """
     details = f" #{probe.repeat}" if probe.repeat else ""
     details += "" if budget is None else f" {budget[0]}={budget[1]}"
     rejected = ", rejected" if probe.rejected else ""
-    return f"{number:02d} n={probe.n}{details} {probe.verdict}{rejected}"
+    return f"{index:02d} n={probe.n}{details} {probe.verdict}{rejected}"
 
 
 def _evaluation_settings(record: PointRecord) -> str:
-    """Return the settings and the stage of the stored evaluation as JSON; empty if none."""
+    """Return the settings and the stage of the stored evaluation as JSON; empty without one."""
     if record.evaluation is None:
         return ""
     return json.dumps([record.evaluation["asked"], record.evaluation.get("stage", 0)])
 
 
-def _start_ms(record: PointRecord, number: int) -> int:
+def _start_ms(record: PointRecord, index: int) -> int:
     """Return the start time of a probe (milliseconds since the epoch).
 
     If a probe continued an earlier training run with a larger budget, its ``seconds`` include the
     time of the earlier stages, which is subtracted here.
     """
-    probe = record.probes[number]
+    probe = record.probes[index]
     run = probe.n, probe.repeat, probe.arm
-    earlier = [p for p in record.probes[:number] if (p.n, p.repeat, p.arm) == run]
+    earlier = [p for p in record.probes[:index] if (p.n, p.repeat, p.arm) == run]
     start = probe.finished - probe.seconds
     if earlier and start < earlier[-1].finished:
         start = probe.finished - max(0.0, probe.seconds - earlier[-1].seconds)
@@ -440,10 +444,10 @@ def _thinned_curve(curve: Any) -> Iterator[tuple[int, float]]:
         yield i + 1, float(curve[i])
 
 
-def _search_runs(client: Any, experiment: str, query: str) -> Iterator[Any]:
+def _search_runs(client: Any, experiment_id: str, query: str) -> Iterator[Any]:
     token = None
     while True:
-        page = client.search_runs([experiment], query, max_results=1000, page_token=token)
+        page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
         yield from page
         token = page.token
         if not token:
