@@ -1,4 +1,4 @@
-"""Start the MLflow UI on a run's database."""
+"""Start the MLflow UI for the database of a run folder."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ UI_ENVIRONMENT = {
 
 
 def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[str]:
-    """Return the command that serves the MLflow UI of a run.
+    """Return the command that serves the MLflow UI of a run folder.
 
     Args:
-        socket: path of a Unix socket on which the UI is served instead of the port.
+        socket: path of a Unix socket on which the UI is served instead of on ``port``.
     """
     socket_options = ["--uvicorn-opts", f"--uds {shlex.quote(str(socket))}"] if socket else []
     return [

@@ -1,4 +1,4 @@
-"""View of a sweep in the MLflow UI: columns and rows of the runs table, address of its page."""
+"""View of a sweep in the MLflow UI: settings of the runs table, and URL path of its page."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param", "doubling")
 
 
 def runs_table_view(points: Sequence[Point]) -> str:
-    """Return the state of the runs table as JSON, in the format of MLflow's "share view" button.
+    """Return the settings of MLflow's runs table as JSON, in the format of its "share view" button.
 
     The table has one row per point. The columns are the swept keys, the number of parameters, the
-    EMC and its interval, the EMC per parameter, the factor by which twice the budget raises the
-    EMC, and the reason why the search ended.
+    EMC and its interval, the EMC per parameter, the factor by which doubling the budget raises
+    the EMC, and the reason why the search ended.
     """
     swept = dict.fromkeys(key for point in points for key, _ in flatten("", point.swept))
     columns = [
@@ -61,7 +61,7 @@ def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def experiment_of(database: Path, name: str) -> tuple[str, str] | None:
-    """Return (id, artifact location) of an experiment, or None if the experiment does not exist.
+    """Return (id, artifact location) of the MLflow experiment ``name``; None if it does not exist.
 
     The database is read with sqlite3, because importing mlflow takes seconds.
 
@@ -83,10 +83,10 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
     function to change them.
 
     Args:
-        name: name of the sweep, which is also the name of its experiment.
+        name: name of the sweep, which is also the name of its MLflow experiment.
 
     Returns:
-        None if the database does not exist or does not contain the experiment.
+        True or False; None if the database does not exist or does not contain the experiment.
 
     Raises:
         sqlite3.Error: the database cannot be read.

@@ -35,7 +35,7 @@ def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[i
 
 
 def epoch_batch_sizes(training: Training, n: int) -> list[int]:
-    """Return the batch sizes of one epoch of a training run with ``n`` samples."""
+    """Return the sizes of the batches of one epoch, for training on ``n`` samples."""
     tail = getattr(training, "batches", "near_equal") == "tail"
     return batch_sizes(n, getattr(training, "batch_size", None), tail=tail)
 
@@ -71,7 +71,7 @@ def extended_budget(training: Training, max_steps: int, initial_max_steps: int) 
 
     Args:
         training: training procedure, which sets ``unconverged`` and ``extend_to``.
-        max_steps: current budget, which is used up, in updates.
+        max_steps: current budget in updates, which is used up.
         initial_max_steps: budget before the first extension, in updates.
     """
     cap = int(initial_max_steps * training.extend_to)

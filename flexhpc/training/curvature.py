@@ -34,10 +34,10 @@ _INVARIANCE = 1e-13
 
 @dataclass(frozen=True, kw_only=True)
 class Ritz:
-    """Result of Lanczos' method.
+    """Extreme Ritz values of a symmetric operator, found with Lanczos' method.
 
     Attributes:
-        products: number of matrix-vector products.
+        products: number of matrix-vector products that were computed.
         min: smallest Ritz value; except for rounding, it is not below the smallest eigenvalue.
         max: largest Ritz value; except for rounding, it is not above the largest eigenvalue.
         residual_min: ``|Av - min v|``, where A is the operator and v the unit Ritz vector of
@@ -58,20 +58,21 @@ class Ritz:
         return self.min < -tolerance * self.max
 
 
-def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, products: int) -> Ritz:
+def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, max_products: int) -> Ritz:
     """Find the extreme Ritz values of a symmetric operator.
 
     This is Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The
-    Symmetric Eigenvalue Problem, sections 6.9 and 13.8). It keeps up to ``products`` vectors in
-    memory. It stops when both residuals are small, or when the vectors span an invariant subspace.
+    Symmetric Eigenvalue Problem, sections 6.9 and 13.8). It keeps up to ``max_products``
+    vectors in memory. It stops early if the residuals of both Ritz values are small, if the vectors
+    span an invariant subspace, or if a product is not finite.
 
     Args:
         multiply: the operator, float64 (n,) -> (n,).
         start: start vector, float64 (n,), not zero. It should be random, so that it has a component
             along every eigenvector.
-        products: maximum number of calls of ``multiply``.
+        max_products: maximum number of calls of ``multiply``.
     """
-    limit = min(products, len(start))
+    limit = min(max_products, len(start))
     basis = start.new_empty((limit, len(start)))
     vector = start / start.norm()
     diagonal: list[float] = []
@@ -126,7 +127,7 @@ def multiply_hessian(
     chunks: Sequence[Tensor],
     vector: Tensor,
 ) -> Tensor:
-    """Multiply the Hessian of the loss, summed over all chunks, by a vector.
+    """Return the Hessian-vector product of the loss summed over all chunks, 1-D.
 
     The product is computed with double backward. Only the autograd graph of one chunk is in memory
     at a time.
@@ -163,22 +164,22 @@ def hessian_ritz(
     inputs: Tensor | DeviceInputs,
     labels: Tensor,
     partition: Partition,
-    products: int,
+    max_products: int,
     seed: int,
 ) -> Ritz:
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
     The computation is in float64 and eval mode on a copy of the model. A Hessian-vector product
-    takes about as long as two gradients over all samples. Up to ``products`` float64 vectors, each
-    with one element per parameter, are kept in memory.
+    takes about as long as two gradients over all samples. Up to ``max_products`` float64 vectors,
+    each with one element per parameter, are kept in memory.
 
     Args:
         model: trained model; its frozen parameters are treated as constants.
         inputs: inputs of all samples, (n, ...).
         labels: int64 (n,), or (n, length) for sequences.
         partition: division of the samples into parts.
-        products: maximum number of Hessian-vector products.
-        seed: seed of the start vector.
+        max_products: maximum number of Hessian-vector products.
+        seed: seed of the random start vector.
 
     Raises:
         PointError: an operation of the model cannot be differentiated twice.
@@ -194,17 +195,17 @@ def hessian_ritz(
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
-    def part_product(part: int, vector: Tensor) -> Tensor:
+    def part_hessian_product(part: int, vector: Tensor) -> Tensor:
         chunks = parts[part].split(chunk) if len(parts[part]) else ()
         return multiply_hessian(loss_of, parameters, chunks, vector)
 
-    def multiply(vector: Tensor) -> Tensor:
-        terms = [part_product(part, vector) for part in partition.local_parts]
+    def hessian_product(vector: Tensor) -> Tensor:
+        terms = [part_hessian_product(part, vector) for part in partition.local_parts]
         return partition.sum(terms, zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
     with _twice_differentiable_kernels():
-        return lanczos(multiply, torch.from_numpy(start).to(labels.device), products)
+        return lanczos(hessian_product, torch.from_numpy(start).to(labels.device), max_products)
 
 
 @contextmanager

@@ -42,8 +42,8 @@ class AutogradEngine:
             accumulated in chunks, unless the model has BatchNorm, which needs the statistics of the
             whole batch.
         metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
-        norm_group: processes over which BatchNorm computes its statistics; None if they are
-            computed in this process only.
+        norm_group: processes over which BatchNorm computes its statistics; None for this process
+            only.
     """
 
     def __init__(
@@ -79,17 +79,18 @@ class AutogradEngine:
                 self.metrics.add(logits, labels, rows)
 
     def accumulate_gradients(
-        self, ids: Tensor, batch_length: int, max_part: int | None = None
+        self, ids: Tensor, batch_length: int, max_part_length: int | None = None
     ) -> Outputs:
-        """Add the gradient of the summed loss of some samples / ``batch_length`` to ``.grad``.
+        """Add the gradient of ``(sum of losses) / batch_length`` to ``.grad``.
 
         Args:
             ids: indices of the samples, int64 (m,); m can be 0.
             batch_length: number of samples in the whole batch.
-            max_part: number of samples in the largest part of the batch, by default ``len(ids)``.
-                It determines the number of chunks, which must be the same in all processes.
+            max_part_length: number of samples in the largest part of the batch, by default
+                ``len(ids)``. It determines the number of chunks, which must be the same in all
+                processes.
         """
-        chunks = 1 if self.chunk is None else -(-(max_part or len(ids)) // self.chunk)
+        chunks = 1 if self.chunk is None else -(-(max_part_length or len(ids)) // self.chunk)
         outputs: Outputs = []
         for rows in ids.tensor_split(chunks) if chunks > 1 else (ids,):
             inputs, labels = self.inputs.batch(rows), self.labels[rows]
@@ -180,13 +181,13 @@ class ShardedEngine:
             0 if forgetting is None else len(part_engine.labels), device=group.device
         )
 
-        def backward_part(part: int) -> Tensor:
+        def compute_part_gradient(part: int) -> Tensor:
             seed = np.random.SeedSequence((self.seed, step, part))
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=group.device)
             if len(parts[part]) or part_engine.norm_group is not None:
                 outputs = part_engine.accumulate_gradients(
-                    parts[part], len(ids), max_part=len(parts[0])
+                    parts[part], len(ids), max_part_length=len(parts[0])
                 )
                 if metrics is not None:
                     for logits, labels, rows in outputs:
@@ -201,7 +202,7 @@ class ShardedEngine:
             if second_gradient
             else contextlib.nullcontext()
         ):
-            sums = self._gradient_sum(backward_part)
+            sums = self._gradient_sum(compute_part_gradient)
         if metrics is not None:
             metrics.add_sums(sums, len(ids))
         if forgetting is not None:
@@ -221,24 +222,24 @@ class GradientSum:
         self._length = sum(p.numel() for p in parameters) + 2 + len(parameters)
         self._has_gradient: list[bool] | None = None
 
-    def __call__(self, backward_part: Callable[[int], Tensor]) -> Tensor:
-        """Set the gradient of every parameter to the sum over all parts (collective call).
+    def __call__(self, compute_part_gradient: Callable[[int], Tensor]) -> Tensor:
+        """Set the gradient of every parameter to its sum over all parts (collective call).
 
         Args:
-            backward_part: called with the index of each part of this process. It sets the gradient
-                of every parameter to the gradient of that part. It returns two numbers that are
-                summed as well, float64 (2,), for example the loss of the part.
+            compute_part_gradient: called with the index of each part of this process. It sets the
+                gradient of every parameter to the gradient of that part. It returns two numbers to
+                be summed over all parts, such as the loss of the part, float64 (2,).
 
         Returns:
-            The sums of these two numbers over all parts, (2,).
+            The sums of the two numbers, (2,).
         """
         if self.partition.n_parts == 1 and not self.partition.ordered:
             zero_grad(self.parameters)
-            return backward_part(0)
+            return compute_part_gradient(0)
         vectors = []
         for part in self.partition.local_parts:
             zero_grad(self.parameters)
-            vectors.append(self._concatenate(backward_part(part)))
+            vectors.append(self._concatenate(compute_part_gradient(part)))
         zero_grad(self.parameters)
         first = self.parameters[0].detach()
         total = self.partition.sum(vectors, zero=first.new_zeros(self._length))
@@ -252,7 +253,7 @@ class GradientSum:
         return total[start : start + 2]
 
     def _concatenate(self, sums: Tensor) -> Tensor:
-        """Concatenate all gradients, ``sums``, and 1 or 0 per parameter (has a gradient or not)."""
+        """Concatenate all gradients, ``sums``, and 1 (has a gradient) or 0 for each parameter."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)

@@ -76,7 +76,7 @@ class EpochMetrics:
     Args:
         device: device of the sums.
         loss: function that computes the loss from logits (or log-probabilities) and labels.
-        prompt: number of tokens at the start of a sequence that need not be correct.
+        prompt: number of initial tokens of a sequence that need not be predicted correctly.
         forgetting: counter of forgetting events, which every batch updates; None if not needed.
     """
 
@@ -116,11 +116,11 @@ class EpochMetrics:
 
     @torch.no_grad()
     def sums_and_missed(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the loss and the missed samples of m samples; the metrics are not changed.
+        """Evaluate m samples without adding the results to the metrics.
 
         Returns:
-            Sum of losses and number of missed samples, float64 (2,); whether each sample is missed,
-            bool (m,).
+            Two tensors: the sum of losses and the number of missed samples, float64 (2,); and
+            whether each sample is missed, bool (m,).
         """
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
@@ -139,11 +139,11 @@ class EpochMetrics:
         self._pending, self._pending_values = [], 0
 
     def read_and_reset(self, n: int) -> tuple[float, int]:
-        """Return mean loss and number of missed samples since the last call, and reset both.
+        """Return the mean loss and the number of missed samples since the last call; reset both.
 
-        If the budget ended within the epoch, the number of missed samples is scaled up to all ``n``
-        samples, because otherwise a shorter epoch would appear to be an improvement. This call
-        synchronizes with the device.
+        If the budget ended within the epoch, the number of missed samples is extrapolated to a
+        whole epoch (``n`` samples), because otherwise the shorter epoch would appear to be an
+        improvement. This call synchronizes with the device.
         """
         self._evaluate_pending()
         loss, n_missed = self._totals.tolist()

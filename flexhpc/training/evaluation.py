@@ -109,10 +109,10 @@ class Evaluator:
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
     def evaluate_unless_missed(self, metrics: EpochMetrics | None) -> Evaluation | None:
-        """Evaluate all samples, unless one of a few suspects is still missed; return None then.
+        """Return the evaluation of all samples, or None if a suspect is still missed.
 
-        Suspects are samples that were missed late in the epoch or in the last evaluation. They are
-        evaluated first, except if n is small.
+        Suspects are a few samples that were missed late in the epoch or in the last evaluation.
+        They are evaluated before the other samples, except if n is small.
 
         Args:
             metrics: metrics of the epoch; None if they are not computed during training.
@@ -143,7 +143,7 @@ class Evaluator:
         """Return the summed loss of some samples, and whether each sample is fitted, bool (m,).
 
         Args:
-            rows: a slice, because indexing with a tensor would copy the inputs.
+            rows: slice of the samples; indexing with a tensor would copy the inputs.
         """
         with self.precision:
             logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
@@ -158,10 +158,10 @@ class Evaluator:
             return forward(inputs)
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
-    def ritz(self, products: int) -> Ritz:
-        """Return extreme Ritz values of the Hessian after at most ``products`` Lanczos steps."""
+    def ritz(self, max_products: int) -> Ritz:
+        """Return extreme Ritz values of the Hessian after up to ``max_products`` Lanczos steps."""
         return hessian_ritz(
-            self.model, self.inputs, self.labels, self.partition, products, self.seed
+            self.model, self.inputs, self.labels, self.partition, max_products, self.seed
         )
 
     def norms(self) -> Norms:
@@ -172,7 +172,7 @@ class Evaluator:
                 module.train()  # cuDNN computes no gradients of an RNN in eval mode
         parts = torch.arange(self.n, device=self.group.device).tensor_split(self.partition.n_parts)
 
-        def backward_part(part: int) -> Tensor:
+        def compute_part_gradient(part: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
             for ids in parts[part].split(self._backward_chunk):
                 if len(ids):
@@ -183,7 +183,7 @@ class Evaluator:
             return sums
 
         gradient_sum = GradientSum(self.partition, self.parameters)
-        loss_sum = float(gradient_sum(backward_part)[0])
+        loss_sum = float(gradient_sum(compute_part_gradient)[0])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return Norms(
             gradient=_joint_norm(gradients),

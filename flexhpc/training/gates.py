@@ -27,7 +27,7 @@ class Plateau:
 
     Attributes:
         tolerance: minimum relative decrease of the loss that counts as an improvement.
-        best_loss: loss of the last epoch with such a decrease.
+        best_loss: loss of the last epoch whose loss decreased by more than ``tolerance``.
         best_errors: smallest number of samples missed in an epoch so far.
         epochs: number of epochs since the last improvement.
         updates: number of updates since the last improvement.
@@ -69,7 +69,7 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, updates_per_ep
     return max(gate.share * max_steps, min(gate.updates, max_steps / 2))
 
 
-def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
+def is_unstable(gate: StabilityGate, initial_loss: float, losses: Sequence[float]) -> bool:
     """Return whether the loss increased again, or exploded, after its minimum.
 
     The loss increased again if the final loss exceeds the minimum by more than a fraction
@@ -81,23 +81,23 @@ def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float])
 
     Args:
         gate: settings of the gate.
-        loss_start: loss at initialisation.
+        initial_loss: loss at initialisation.
         losses: loss of every epoch.
     """
     end, best = min(losses[-_LAST_EPOCHS:]), min(losses)
     highest = max(losses[losses.index(best) :])
-    if highest > max(loss_start, _EXPLOSION * best):
+    if highest > max(initial_loss, _EXPLOSION * best):
         return True
-    return end > best + gate.given_back * max(loss_start - best, 0.0)
+    return end > best + gate.given_back * max(initial_loss - best, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """Verdict and metrics of a training run after the convergence gates.
+    """Verdict and metrics of a training run to which the convergence gates were applied.
 
     Attributes:
         verdict: final verdict, which a gate may have changed.
-        rejected: whether a gate rejected the training run, which is then no evidence of capacity.
+        rejected: whether a gate attributes the failure to training, not to capacity.
         metrics: values of the metrics that the gates record; the keys are their names.
     """
 
@@ -108,7 +108,7 @@ class GateResult:
 
 def apply_gates(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
-    gradient_start: float, loss_start: float, losses: Sequence[float],
+    initial_gradient_norm: float, initial_loss: float, losses: Sequence[float],
 ) -> GateResult:  # fmt: skip
     """Compute the final verdict of a finished training run, and the metrics of its gates.
 
@@ -121,8 +121,8 @@ def apply_gates(
         verdict: verdict at the end of the training loop.
         evaluator: evaluator of the trained model.
         plateau: state of the plateau detection after the last epoch.
-        gradient_start: norm of the gradient at initialisation.
-        loss_start: loss at initialisation.
+        initial_gradient_norm: norm of the gradient at initialisation.
+        initial_loss: loss at initialisation.
         losses: loss of every epoch.
     """
     metrics: dict[str, float] = {}
@@ -132,16 +132,16 @@ def apply_gates(
         metrics["plateau_epochs"] = float(plateau.epochs)
         flags["plateau"] = verdict == "unconverged"
     if gates.stability.mode != "off" and failed:
-        metrics |= {"loss_start": loss_start, "loss_best": min(losses)}
-        flags["stability"] = is_unstable(gates.stability, loss_start, losses)
+        metrics |= {"loss_start": initial_loss, "loss_best": min(losses)}
+        flags["stability"] = is_unstable(gates.stability, initial_loss, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
         norms = evaluator.norms()
         metrics |= {
             "gradient_norm": norms.gradient,
-            "gradient_norm_start": gradient_start,
+            "gradient_norm_start": initial_gradient_norm,
             "parameter_norm": norms.parameters,
         }
-        flags["gradient"] = norms.gradient > gates.gradient.tolerance * gradient_start
+        flags["gradient"] = norms.gradient > gates.gradient.tolerance * initial_gradient_norm
     if gates.curvature.mode != "off" and failed:
         ritz = _ritz_or_nan(gates, evaluator)
         metrics |= {

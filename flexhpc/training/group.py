@@ -55,7 +55,7 @@ class Group:
     ) -> Group:
         """Connect the processes of a group through a TCPStore, which rank 0 runs.
 
-        The port of the store is derived from the token. Another job may use the same port, and any
+        The port of the store is derived from the token. Another job can use the same port, and any
         user can read and write the store. The token is therefore never sent; after connecting, the
         processes prove to each other that they know the token. If a process fails to connect, start
         all processes again with another token.
@@ -168,7 +168,7 @@ class Group:
     def all_gather(
         self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
     ) -> list[Tensor]:
-        """Return the tensors of all processes, which must have the same shape (collective call)."""
+        """Return the equally shaped tensors of all processes in rank order (collective call)."""
         if self.size == 1:
             return [tensor]
         result = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -219,9 +219,9 @@ class Partition:
 
     Args:
         group: processes that train together.
-        shards: number of parts. They are summed in order, so that sums are bit-identical for any
-            number of processes. If None, each process has one part, and the order of summation is
-            not fixed.
+        shards: number of parts. The results of the parts are summed in order, so that sums are
+            bit-identical for any number of processes. If ``shards`` is None, each process has one
+            part, and the order of summation is not fixed.
 
     Attributes:
         n_parts: number of parts.
@@ -239,8 +239,10 @@ class Partition:
         """Return the sum of the vectors of all parts (collective call).
 
         Args:
-            vectors: vectors of the parts of this process, in order; they may be overwritten.
-            zero: vector of zeros, used as padding by processes that have fewer parts than others.
+            vectors: one vector for each part of this process, in the order of the parts. This call
+                may overwrite them.
+            zero: vector of zeros of the same length. Processes that have fewer parts than others
+                use it as padding.
         """
         if not self.ordered:
             return self.group.all_reduce(vectors[0])
@@ -275,7 +277,10 @@ def _device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _errors_as_peer_lost() -> Iterator[None]:
-    """Raise PeerLost instead of the RuntimeError of a collective operation with a lost process."""
+    """Context manager that raises PeerLost instead of any RuntimeError.
+
+    A collective operation raises RuntimeError if another process is lost.
+    """
     try:
         yield
     except RuntimeError as error:

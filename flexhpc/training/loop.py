@@ -54,8 +54,8 @@ SavedState = dict[str, Any]
 class TrainState:
     """Counters and curves of a training run.
 
-    A checkpoint contains them in addition to the states of model, optimizer, metrics and random
-    generators.
+    A checkpoint contains this object and the states of the model, the optimizer, the metrics and
+    the random generators.
 
     Attributes:
         plateau: state of the plateau detection.
@@ -63,10 +63,11 @@ class TrainState:
         gradient_norm_start: norm of the gradient at initialisation; nan if no gate needs it.
         loss_start: loss at initialisation; infinite if no gate needs it.
         epoch: number of finished epochs.
-        batch: number of updates in the current epoch.
-        steps: number of updates in total.
-        cost: number of sample passes (forward and backward passes of one sample).
-        seconds: training time.
+        batch: number of updates made so far in the current epoch.
+        steps: number of updates made so far in all epochs.
+        cost: number of sample passes: sum of the batch sizes of all updates (with SAM, twice this
+            sum).
+        seconds: training time, including the time before an interruption.
         losses: mean loss of every epoch.
         errors: number of missed samples of every epoch.
     """
@@ -97,8 +98,9 @@ def train(
 ) -> Outcome:
     """Train one probe.
 
-    Training resumes from the checkpoint of the probe, or else from the final state that was saved
-    with a smaller budget. If neither exists, it starts from scratch.
+    Training resumes from ``callbacks.checkpoint``. If it does not exist, training resumes from
+    ``callbacks.final_state``, which training with a smaller budget saved. If neither file exists or
+    can be used, training starts from scratch.
 
     Args:
         training: training procedure.
@@ -144,8 +146,8 @@ def train(
 def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
     """Return whether training with the current budget can continue from a saved state.
 
-    If the state was saved with another budget, training can continue only if all updates so far
-    would have been the same with the current budget.
+    If ``training.doubling`` is set and the state was saved with another budget, training can
+    continue only if all updates so far would have been the same with the current budget.
     """
     current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
     try:
@@ -253,7 +255,7 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
     metrics_at_end = callbacks.on_train_end(run.model.eval())
     gate_result = apply_gates(
         gates, verdict, evaluator, state.plateau, losses=state.losses,
-        gradient_start=state.gradient_norm_start, loss_start=state.loss_start,
+        initial_gradient_norm=state.gradient_norm_start, initial_loss=state.loss_start,
     )  # fmt: skip
     if state.max_steps != initial_max_steps:
         metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
@@ -337,7 +339,7 @@ class TrainingRun:
     def initial_state(self) -> TrainState:
         """Return the state before the first update.
 
-        It contains the initial gradient norm and loss if gates need them.
+        It contains the initial gradient norm and the initial loss if a gate needs them.
         """
         gates = self.training.gates
         state = TrainState(

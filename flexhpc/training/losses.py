@@ -27,7 +27,8 @@ def cross_entropy(
 def missed_samples(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
     """Return whether each sample is misclassified, bool (m,).
 
-    A sequence is misclassified if any token after its first ``prompt`` tokens is wrong.
+    A sequence is misclassified if the prediction of any token after its first ``prompt`` tokens is
+    wrong.
     """
     wrong = logits.argmax(dim=1) != labels
     return wrong[:, prompt:].any(dim=1) if wrong.ndim > 1 else wrong

@@ -22,7 +22,7 @@ class ManualBackprop:
     Args:
         layers: result of :func:`mlp_layers`.
         label_smoothing: label smoothing of the loss. If it is not 0, the gradient differs from the
-            gradient of autograd by rounding.
+            gradient of autograd by rounding errors.
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
@@ -39,11 +39,11 @@ class ManualBackprop:
     def backward(
         self, inputs: Tensor, labels: Tensor, batch_length: int, *, is_first_chunk: bool
     ) -> Tensor:
-        """Compute the gradient of the summed loss divided by ``batch_length``.
+        """Compute the gradient of ``(sum of losses) / batch_length``; store it in ``.grad``.
 
         Args:
-            inputs: (m, ...).
-            labels: int64 (m,).
+            inputs: inputs of the chunk, (m, ...).
+            labels: labels of the chunk, int64 (m,).
             batch_length: number of samples in the whole batch.
             is_first_chunk: whether this is the first chunk of the batch, or of the current part if
                 the batch is split into parts. If so, the previous gradient is overwritten; else the
@@ -86,10 +86,10 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     weights are trained, no weight is shared or reparameterized, and no hooks are registered.
 
     Args:
-        model: model, which need not be an MLP.
+        model: any model.
         dims: number of dimensions of a batch of inputs, including the batch dimension.
     """
-    if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
+    if type(model) is not nn.Sequential or _has_hooks_or_own_forward(model) or _has_global_hooks():
         return None
     layers = list(_flat_layers(model))
     if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_supported_layer, layers)):
@@ -111,9 +111,9 @@ class _Linear:
     """Forward and backward pass of a linear layer.
 
     ``forward`` returns the outputs, and a tensor that must be passed to ``backward`` as ``stored``.
-    ``backward`` overwrites the gradients of the weights if ``is_first_chunk``, else adds to them.
-    It returns the gradient of the inputs; if ``needs_input_grad`` is False, the returned tensor has
-    no meaning.
+    ``backward`` overwrites the gradients of weight and bias if ``is_first_chunk``, else adds to
+    them. It returns the gradient of the inputs; if ``needs_input_grad`` is False, the returned
+    tensor has no meaning.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -151,7 +151,7 @@ class _Activation:
     Attributes:
         function: inputs -> outputs. It can overwrite the inputs if ``uses_output``.
         derivative: (gradient of the outputs, ``stored``) -> gradient of the inputs.
-        uses_output: whether ``derivative`` needs the outputs as ``stored``; if not, the inputs.
+        uses_output: whether ``stored`` is the outputs; if not, ``stored`` is the inputs.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -199,7 +199,7 @@ def _manual_layer(layer: nn.Module) -> _Linear | _Activation | _Flatten:
 
 def _flat_layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of a model; the layers of a nested nn.Sequential are yielded one by one."""
-    if type(model) is nn.Sequential and not _has_hooks(model):
+    if type(model) is nn.Sequential and not _has_hooks_or_own_forward(model):
         for layer in model:
             yield from _flat_layers(layer)
     else:
@@ -211,7 +211,7 @@ def _is_plain_weight(weight: Tensor) -> bool:
     return type(weight) is nn.Parameter and weight.requires_grad and not hooked
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def _has_hooks_or_own_forward(module: nn.Module) -> bool:
     """Return whether calling the module does more than the ``forward`` method of its class.
 
     Hooks with the attribute ``changes_nothing`` are ignored; manual backprop does not call them.
@@ -235,7 +235,9 @@ def _has_global_hooks() -> bool:
 
 
 def _is_supported_layer(layer: nn.Module) -> bool:
-    if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS} or _has_hooks(layer):
+    if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS}:
+        return False
+    if _has_hooks_or_own_forward(layer):
         return False
     if isinstance(layer, nn.LeakyReLU):
         return layer.negative_slope == _LEAK

@@ -49,13 +49,14 @@ def _fused_class(
     """Return a subclass of a torch optimizer whose ``step`` only calls the fused kernel.
 
     Arithmetic and state are the same as in torch. The ``step`` method of torch also selects an
-    implementation, calls hooks and supports torch.compile and profilers. This costs 100 us per
-    step, and it imports torch._dynamo, which takes about as long as importing torch.
+    implementation, calls hooks and supports torch.compile and profilers. This extra work takes
+    100 us per step, and imports torch._dynamo, which takes about as long as importing torch.
 
     Args:
         cls: class of the optimizer.
-        fused_step: function that makes a step, or returns False if the optimizer has no state yet.
-            In that case, the ``step`` method of torch makes the step and creates the state.
+        fused_step: function that makes a step and returns True. If the optimizer has no state yet,
+            the function only returns False; then the ``step`` method of torch makes the step and
+            creates the state.
     """
     torch_step = inspect.unwrap(cls.step)
 
@@ -177,14 +178,14 @@ def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer
 
 
 def soap(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return SOAP of pytorch-optimizer."""
+    """Return the optimizer SOAP of the package pytorch-optimizer."""
     from pytorch_optimizer import SOAP
 
     return SOAP(parameters, lr=training.lr, weight_decay=training.weight_decay)
 
 
 def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return Muon of pytorch-optimizer."""
+    """Return the optimizer Muon of the package pytorch-optimizer."""
     from pytorch_optimizer import Muon
 
     return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
@@ -195,8 +196,8 @@ def lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]
 
     Args:
         parameters: all parameters; the factor of parameters without ``lr_factors`` is 1.
-        factor_index: index of the factor in ``lr_factors``: 0 if a step is proportional to the
-            gradient, 1 if it is normalised as in Adam.
+        factor_index: index of the factor in ``lr_factors``: 0 for optimizers whose step is
+            proportional to the gradient, 1 for optimizers that normalise the step, such as Adam.
     """
     groups: dict[float, Parameters] = {}
     for parameter in parameters:
@@ -206,7 +207,10 @@ def lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]
 
 
 def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Return two parameter groups: matrices and convolution kernels, and all other parameters."""
+    """Return one group of matrices and convolution kernels, and one of all other parameters.
+
+    A group without parameters is omitted.
+    """
     matrices = [p for p in parameters if p.dim() >= 2]
     vectors = [p for p in parameters if p.dim() < 2]
     return [

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "unstable", "diverged"]
 
 ModelFactory = Callable[[], nn.Module]
-"""Function that builds an untrained model with torch's global random generator."""
+"""Function that builds an untrained model. Random weights come from torch's global generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class ProbeData:
         labels: int64 (n,), or (n, length) for sequences; on the device of ``inputs``.
         init_seed: seed of the initialisation and of all random operations of the model.
         order_seed: seed of the order of samples in every epoch.
-        prompt: number of tokens at the start of a sequence that need not be correct.
+        prompt: number of initial tokens of a sequence that need not be predicted correctly.
         moments: mean and standard deviation, float32, that standardise uint8 inputs; None if the
             inputs are float32.
     """
@@ -47,19 +47,20 @@ class Outcome:
     Attributes:
         verdict: how the training run ended; docs/concepts.md explains the values.
         n_errors: number of samples missed at the end, in eval mode.
-        loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
+        loss: mean cross-entropy over all samples at the end, in eval mode, without regularisers.
         epochs: number of epochs; an incomplete last epoch counts as a whole epoch.
         steps: number of updates.
-        cost: number of sample passes.
+        cost: number of sample passes: sum of the batch sizes of all updates (with SAM, twice this
+            sum).
         seconds: wall time, including the time before an interruption.
-        fitted: whether each sample of the subset is classified correctly at the end, bool (n,).
-        metrics: metrics of the gates and of ``on_train_end``, by name.
+        fitted: whether each sample is classified correctly at the end, bool (n,).
+        metrics: metrics from the gates and from ``on_train_end``; the keys are their names.
         rejected: whether a convergence gate rejected the training run.
         loss_curve: mean loss in every epoch, float32 (epochs,). The key ``training.curves``
             determines how it is computed.
         error_curve: number of missed samples in every epoch, int32 (epochs,).
-        forgotten: number of forgetting events of each sample of the subset, int32 (n,); -1 for
-            samples that were never correct. None if forgetting events were not counted.
+        forgotten: number of forgetting events of each sample, int32 (n,); -1 for samples that were
+            never correct. None if forgetting events were not counted.
     """
 
     verdict: Verdict
