@@ -19,8 +19,8 @@ IMAGE = "FLEXHPC_IMAGE"
 ``unknown``. It is not set outside a container."""
 
 SOURCE = "FLEXHPC_SOURCE"
-"""Environment variable that contains the :func:`source_hash` of the submitting machine. A container
-with another hash does not run tasks."""
+"""Environment variable that contains the :func:`source_hash` of flexhpc on the submitting machine.
+In a container whose source hash differs, workers do not run tasks."""
 
 
 def python_version() -> str:
@@ -30,7 +30,7 @@ def python_version() -> str:
 
 @lru_cache(maxsize=1)
 def package_versions() -> dict[str, str | None]:
-    """Return the version of each package in ``PACKAGES``; None if it is not installed."""
+    """Return a dict from each of ``PACKAGES`` to its version (None if it is not installed)."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -49,8 +49,8 @@ def image_name() -> str | None:
 def source_hash() -> str:
     """Return a hash of flexhpc's source code, which may change without a new version number.
 
-    Specs and profiles are excluded, because a wheel contains them in the package and a checkout
-    does not.
+    Specs and profiles are excluded, because they are inside the package in a wheel, but outside of
+    it in a checkout.
     """
     digest = hashlib.sha256()
     package = Path(__file__).parent

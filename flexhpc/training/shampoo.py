@@ -3,8 +3,8 @@
 Shampoo of the package pytorch-optimizer is not used. With momentum, it deviates from the paper,
 because the momentum buffer, which contains preconditioned gradients, enters the statistics. At
 every update it computes a singular value decomposition for every axis, even for long axes.
-ScalableShampoo of this package (Anil et al. 2020) is not used, because it decays old statistics,
-and because its state cannot be loaded with ``weights_only``.
+ScalableShampoo of pytorch-optimizer (Anil et al. 2020) is not used, because it decays old
+statistics, and because its state cannot be loaded with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Shampoo(torch.optim.Optimizer):
     """Shampoo (Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 2).
 
     Let G be the gradient of a tensor of order k. The update is G, multiplied along each axis i by
-    H_i^(-1/2k). H_i is epsilon I plus the sum over all updates so far of G_(i) G_(i)^T, where the
+    H_i^(-1/(2k)). H_i is epsilon I plus the sum of G_(i) G_(i)^T over all updates so far, where the
     rows of G_(i) are the slices of G along axis i. For an axis longer than
     ``max_preconditioner_dim``, only the diagonal of H_i is kept, as in the experiments of the
     paper.
@@ -30,7 +30,7 @@ class Shampoo(torch.optim.Optimizer):
     Args:
         parameters: parameters to train; a scalar is treated as a vector of length 1.
         lr: learning rate.
-        weight_decay: L2 penalty.
+        weight_decay: coefficient of the L2 penalty.
         max_preconditioner_dim: maximum length of an axis for which the full matrix H_i is kept.
     """
 
@@ -46,7 +46,7 @@ class Shampoo(torch.optim.Optimizer):
         """Make one update with the current gradients; ``closure`` is ignored.
 
         Raises:
-            LinAlgError: a gradient is not finite, and the full matrix of one of its axes is kept.
+            LinAlgError: a gradient is not finite and has an axis for which a full matrix is kept.
         """
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -26,7 +26,9 @@ def batch_norm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """Context manager in which BatchNorm in train mode uses mean and variance of the whole batch.
+    """Context manager in which BatchNorm in train mode uses the statistics of the whole batch.
+
+    The whole batch consists of the batches of all processes of the group.
 
     Raises:
         ValueError: in a forward pass, if the whole batch has only one value per channel.

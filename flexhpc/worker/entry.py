@@ -1,4 +1,4 @@
-"""Entry points of a worker process: a function, and a callable that submitit pickles."""
+"""Entry points of workers: a function for local workers, and a callable that submitit pickles."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from flexhpc.worker.task import TaskFile
 
 
 def run_worker(path: Path, environment: Environment, stop: StopRequest) -> int:
-    """Measure points until none is left; return the number of points that failed.
+    """Measure points until none is left or a stop is requested.
 
     Args:
         path: path of the task file.
         environment: distributed environment of this process.
         stop: stop request. Its signal handlers must be installed before the call, because this
-            function imports torch, which takes seconds, and no signal may be lost meanwhile.
+            function imports torch, which takes seconds, and must not miss a signal meanwhile.
+
+    Returns:
+        The number of points that failed; 0 on all ranks except rank 0.
 
     Raises:
-        SystemExit: with status 1 if the task file is missing or invalid;
-            :func:`flexhpc.worker.worker.run_task` lists further causes.
+        SystemExit: with status 1 if the task file is missing or invalid, or in the cases that
+            :func:`flexhpc.worker.worker.run_task` lists.
     """
     try:
         task = TaskFile.read(path)

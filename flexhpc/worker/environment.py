@@ -57,7 +57,7 @@ class Environment:
 
     @classmethod
     def from_slurm(cls) -> Environment:
-        """Read the environment variables of SLURM and submitit.
+        """Create the environment of this process from the variables of SLURM and submitit.
 
         scontrol is not called, because it is not available in a container.
         """
@@ -81,7 +81,7 @@ class Environment:
 
     @property
     def failures_file(self) -> Path:
-        """File to which the batch script appends the exit status whenever this task fails.
+        """File to which the batch script appends each exit status that calls for a requeue.
 
         The worker removes the file when it claims a point.
         """

@@ -62,7 +62,7 @@ class StartRequest:
         return json.dumps(asdict(self)).encode() + b"\n"
 
     def log_path(self, rank: int, stream: str) -> Path:
-        """Return the path of the log of a process; its suffix is that of submitit's logs.
+        """Return the path of the log file of a process; the suffix is the same as in submitit.
 
         Args:
             rank: rank of the process.
@@ -94,7 +94,7 @@ class _Server:
         self._running: dict[int, str] = {}
 
     def serve(self) -> None:
-        """Fork the processes of a worker for each line of stdin, until stdin is closed."""
+        """Fork one worker for each request that is read from stdin, until stdin is closed."""
         signal.signal(signal.SIGCHLD, self._report_exits)
         for line in sys.stdin:
             request, token = StartRequest(**json.loads(line)), secrets.token_hex(16)
@@ -106,7 +106,7 @@ class _Server:
                     _send_event(ProcessEvent(worker=request.worker, pid=pid))
 
     def _report_exits(self, *_: object) -> None:
-        """Report all children that have ended; one SIGCHLD may stand for several of them."""
+        """Report all children that have ended; several exits may cause only one SIGCHLD."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
@@ -127,7 +127,7 @@ def _cache_expanded_spec(request: StartRequest) -> None:
 
 @contextlib.contextmanager
 def _blocked_sigchld() -> Iterator[None]:
-    """Block SIGCHLD, so that the end of a child is handled only after its start is recorded."""
+    """Block SIGCHLD, so that the exit of a child is handled only after its start is recorded."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
         yield
@@ -157,7 +157,7 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     status = 1
     try:
         _become_worker(request, rank)
-        environment = _worker_environment(request, rank, token)
+        environment = _distributed_environment(request, rank, token)
         run_worker(Path(request.task), environment, StopRequest.set_by_signals())
         status = 0
     except SystemExit as error:
@@ -165,7 +165,7 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
-        _exit(status)
+        _exit_worker(status)
 
 
 def _become_worker(request: StartRequest, rank: int) -> None:
@@ -190,7 +190,7 @@ def _become_worker(request: StartRequest, rank: int) -> None:
         os.close(source)
 
 
-def _worker_environment(request: StartRequest, rank: int, token: str) -> Environment:
+def _distributed_environment(request: StartRequest, rank: int, token: str) -> Environment:
     return Environment(
         rank=rank,
         world_size=request.processes,
@@ -204,8 +204,8 @@ def _worker_environment(request: StartRequest, rank: int, token: str) -> Environ
     )
 
 
-def _exit(status: int) -> NoReturn:
-    """Exit a worker without running the exit handlers inherited from the server."""
+def _exit_worker(status: int) -> NoReturn:
+    """Exit this worker process; skip the exit handlers that were inherited from the server."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -22,15 +22,16 @@ higher than the statuses of container runtimes (125 to 127; podman returns them 
 status of a process) and the statuses of processes that a signal has killed (129 to 192).
 """
 EXIT_PEER_LOST = 200
-"""Exit status of a process that lost the connection to its peers, or never connected to them."""
+"""Exit status of a process that could not connect to its peers, lost the connection to them, or
+exits early because they might wait for it forever."""
 
 
 class StopRequest:
     """Request to stop a worker, set by a signal handler, the watchdog or the caller.
 
-    The training loop polls the request. Its state is an attribute and not a threading.Event,
-    because the code that a signal interrupts may hold the lock of the Event. A signal handler that
-    sets the Event would then deadlock.
+    The training loop polls the request. The request is stored in an attribute and not in a
+    threading.Event, because the code that a signal interrupts may hold the lock of the Event. A
+    signal handler that sets the Event would then deadlock.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class StopRequest:
         return stop
 
     def set(self, reason: str) -> None:
-        """Request a stop; if a stop was already requested, its reason is kept."""
+        """Request a stop; the reason of an earlier request is kept."""
         self.reason = self.reason or reason
 
     def is_set(self) -> bool:

@@ -18,7 +18,7 @@ WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable that lists the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
 TASK_FILE = "task.json"
 PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
-"""Environment variable: number of probes of one point that a worker trains concurrently."""
+"""Environment variable that sets how many probes of one point a worker trains concurrently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,9 @@ class TaskFile:
             progress.
         checkpoint_every: time between checkpoints (seconds).
         heartbeat_every: time between heartbeats (seconds).
-        points: ids of the points of an array, ``per_task`` consecutive ids for each task. None if
-            the workers claim any free point of the run.
-        per_task: number of points per task of the array.
+        points: ids of the points of a job array, ``per_task`` consecutive ids for each task. None
+            if the workers claim any free point of the run.
+        per_task: number of points per task of the job array.
         selection: dict whose keys are the ids of the points to measure. A value is True if the
             point is measured to the tolerance of the spec, and False if a coarse estimate is
             sufficient. None if all points are measured with the search of the spec.
@@ -94,7 +94,7 @@ class TaskFile:
     stop_before: float = 0.0
 
     def points_of_task(self, index: int) -> list[str] | None:
-        """Return the ids of the points of an array task; None if there is no array.
+        """Return the ids of the points of an array task; None if the workers are not in an array.
 
         Args:
             index: index of the array task.
@@ -126,8 +126,8 @@ class TaskFile:
 def current_selection(run: RunFolder) -> dict[str, bool]:
     """Return ``TaskFile.selection`` of the last launch of a run.
 
-    Return an empty dict if the selection is None, or if ``TaskFile.owner`` is set and does
-    not run on this machine.
+    Return an empty dict if the selection is None, if there is no valid task file, or if
+    ``TaskFile.owner`` is set and is not running on this machine.
     """
     try:
         paths = sorted(run.jobs.glob(f"*/{TASK_FILE}"), key=lambda path: path.stat().st_mtime)

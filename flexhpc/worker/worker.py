@@ -42,15 +42,19 @@ _RETRY_EVERY = 2.0
 
 
 def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int:
-    """Measure points until none is left; return the number of points that failed.
+    """Measure points until none is left or a stop is requested.
 
     A failed point is recorded with one message and skipped. In a job with several processes, rank 0
     claims points, and the other ranks only take part in training.
 
+    Returns:
+        The number of points that failed; 0 on all ranks except rank 0.
+
     Raises:
-        SystemExit: with status ``EXIT_REQUEUE`` if the worker was stopped and points are left; with
-            another status if the run folder cannot be written, or if the Python version or the
-            version or source code of flexhpc is not that of the submitting process.
+        SystemExit: with status ``EXIT_REQUEUE`` if the task must be requeued
+            (:meth:`Worker.must_requeue`); with another status if the run folder cannot be written,
+            or if the version of Python, or the version or source code of flexhpc, differs from that
+            of the submitting process.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
@@ -107,10 +111,10 @@ def cached_points(spec: str) -> list[Point]:
 
 
 def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
-    """Return the points that ``selection`` contains, each with the precision that it requests.
+    """Return the points that ``selection`` contains, with the precision that it requests for each.
 
-    If ``selection`` is None, all points are returned. ``TaskFile`` describes the format of
-    ``selection``.
+    If ``selection`` is None, return all points unchanged. The format of ``selection`` is described
+    in ``TaskFile``.
     """
     if selection is None:
         return points
@@ -123,8 +127,9 @@ def _check_versions(task: TaskFile) -> None:
     expected = os.environ.get(SOURCE, source_hash())
     if expected != source_hash():
         print(
-            f"this job was submitted by flexhpc with source {expected}, but image {image_name()} "
-            f"has source {source_hash()}; build the image again (docs/containers.md)",
+            f"this job was submitted by flexhpc with source hash {expected}, but image "
+            f"{image_name()} has source hash {source_hash()}; build the image again "
+            "(docs/containers.md)",
             file=sys.stderr,
         )
         raise SystemExit(_EXIT_WRONG_VERSION)
@@ -138,11 +143,12 @@ def _check_versions(task: TaskFile) -> None:
 
 
 def _destroy_group(group: Group, exit_status: int) -> None:
-    """Destroy the process group; skip interpreter shutdown when this process exits.
+    """Destroy the process group; if it has several processes, skip interpreter shutdown at exit.
 
-    This is a collective call. Threads of torch's process group may outlive the group for a moment.
-    If such a thread woke up during interpreter shutdown, the process would abort ("terminate called
-    without an active exception") after all work is done, and its task would be requeued.
+    All processes of the group must call this function. Threads of torch's process group may
+    outlive the group for a moment. If such a thread woke up during interpreter shutdown, the
+    process would abort ("terminate called without an active exception") after all work is done,
+    and its task would be requeued.
     """
     group.destroy()
 
@@ -167,12 +173,12 @@ def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
 
 
 class Worker:
-    """Claims and measures points. In a job of several processes, only rank 0 has a ``Worker``.
+    """Claims and measures points. In a job with several processes, only rank 0 has a ``Worker``.
 
     Args:
         task: content of the task file.
         environment: distributed environment of this process.
-        stop: stop request.
+        stop: request that stops the worker before all points are measured.
         group: process group whose processes train each probe together.
         on_progress: called with the progress of a training run after every epoch; see
             :class:`Callbacks`.
@@ -217,7 +223,7 @@ class Worker:
     def must_requeue(self, points: list[Point]) -> bool:
         """Return whether this is an array task that was stopped before its points were finished.
 
-        A cancelled task is not requeued.
+        Return False if the task was cancelled.
         """
         return (
             self.task.points is not None
@@ -234,9 +240,12 @@ class Worker:
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
     def _measure_unless_claimed(self, point: Point) -> bool:
-        """Measure a point if it is not finished; return False if another process holds its claim.
+        """Measure a point, unless it is finished or claimed, or a stop was requested.
 
         Failures are recorded in the claim.
+
+        Returns:
+            False if the point was skipped because another process holds its claim; True otherwise.
         """
         if self.stop.is_set() or self._is_finished(point):
             return True
@@ -263,12 +272,12 @@ class Worker:
             if isinstance(error, NoData):
                 self._data_errors.setdefault(_data_key(point), str(error))
             self._print(f"{point.id} {point.label}: {error}", sys.stderr)
-            self._fail(claim, str(error))
+            self._record_failure(claim, str(error))
         except PeerLost:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
-            self._fail(claim, f"{type(error).__name__}: {one_line(error)}")
+            self._record_failure(claim, f"{type(error).__name__}: {one_line(error)}")
             if self.group.size > 1:
                 _exit_immediately(
                     "exiting, because other processes of this job might wait for this one forever"
@@ -298,7 +307,7 @@ class Worker:
             raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_preempted(self, point: Point) -> bool:
-        """Return whether this task was preempted, or its node failed, while it held the claim.
+        """Return whether this task was preempted, or lost its node, while it held a point's claim.
 
         Such an end of a worker does not count as a death. Preemption and node failures also kill
         the batch script, so in these cases the script records no exit status.
@@ -319,7 +328,7 @@ class Worker:
                 times.append(path.stat().st_mtime)
         return max(times)
 
-    def _fail(self, claim: Claim, message: str) -> None:
+    def _record_failure(self, claim: Claim, message: str) -> None:
         self.failed_count += 1
         self._release(claim, "failed", message)
 
@@ -334,7 +343,7 @@ class Worker:
             checkpoint_every=self.task.checkpoint_every,
         )
         estimate = measure(point, self.run, self.group, callbacks, self._pool_for(point))
-        self._print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
+        self._print(f"{point.id} {point.label}: emc {estimate.emc}, censored: {estimate.censored}")
 
     def _print(self, text: str, stream: TextIO | None = None) -> None:
         if self.verbose:
