@@ -138,7 +138,7 @@ def test_the_table_marks_changes_and_omits_unfinished_points(tmp_path: Path) -> 
     head, rule, none, slow, fast, _, totals = markdown(result).splitlines()
     assert head == "| choice | MLP, digits |"
     assert rule == "|---|---|"
-    assert none == f"| none: EMC of the base | {emc_text(measured.estimate)} |"
+    assert none == f"| none: EMC of the base recipe | {emc_text(measured.estimate)} |"
     assert slow.startswith("| learning rate / 3 | **2.0")
     assert slow.endswith("]** |")
     assert fast == "| learning rate x 3 |  |"

@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trainings", type=int, default=60)
     count = parser.parse_args().trainings
-    print(markdown_head(["trained by", "n", *FREQUENCIES]))
+    print(markdown_head(["optimizer", "n", *FREQUENCIES]))
     with ProcessPoolExecutor(2) as pool:
         for procedure, sizes in SIZES.items():
             for n in sizes:

@@ -87,7 +87,10 @@ def markdown(results: Study) -> str:
         emc_text(base.estimate) if base.status.state == "done" else ""
         for base in results.bases.values()
     ]
-    lines = [markdown_head(["choice", *networks]), markdown_row(["none: EMC of the base", *emcs])]
+    lines = [
+        markdown_head(["choice", *networks]),
+        markdown_row(["none: EMC of the base recipe", *emcs]),
+    ]
     for label, ratios in results.ratios.items():
         cells = [_cell(ratios[key]) if key in ratios else "" for key in results.bases]
         lines.append(markdown_row([label, *cells]))

@@ -97,8 +97,8 @@ def main() -> None:
         torch.set_num_threads(1)
         print(by_hand(options.by_hand))
         return
-    columns = ["network", "flexhpc, s", "hand-written, s", "EMC by flexhpc", "EMC by hand"]
-    print(markdown_head(columns))
+    columns = ["time of flexhpc, s", "time of bisection, s", "EMC by flexhpc", "EMC by bisection"]
+    print(markdown_head(["network", *columns]))
     for model in options.models.split(","):
         seconds: tuple[list[float], list[float]] = ([], [])
         emcs: tuple[list[str], list[str]] = ([], [])

@@ -15,7 +15,8 @@ from tests.reference.data import missing_path
 from tests.reference.recipes import Count, Recipe, counts_of, recipes
 
 TABLE_HEAD = (
-    "| recipe | fits at n, plain loop | n50 of these counts | flexhpc | probes | p |\n"
+    "| recipe | plain loop: fits at each n | plain loop: n50 "
+    "| flexhpc: EMC | flexhpc: probes | p |\n"
     "|---|---|---|---|---|---|"
 )
 
