@@ -207,7 +207,8 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         searches = list(pool.map(search_once, range(arguments.draws), chunksize=8))
         columns = [
-            "true width of the curve", "searches", "coverage", "RMSE", "probes", "ended at the cap",
+            "true width of the curve", "searches", "coverage", "RMSE", "probes",
+            "ended by `max_cost`",
         ]  # fmt: skip
         print(markdown_head(columns))
         print(coverage_row("all", searches))
@@ -215,8 +216,9 @@ def main() -> None:
             if of_width := [s for s in searches if low <= s["width"] < high]:
                 print(coverage_row(f"{low:g} to {high:g}", of_width))
         print(f"\n{summary(searches)['ms']:.0f} ms of CPU time per decision\n", flush=True)
-        kinds = ["lapses that miss few samples", "lapses that miss any number"]
-        print(markdown_head(["lapses added to", "lapse rate", *kinds]))
+        kinds = ["few samples", "any number of samples"]
+        columns = [f"coverage, lapses miss {kind}" for kind in kinds]
+        print(markdown_head(["lapses added to", "lapse rate", *columns]))
         for name, rate in itertools.product(LAPSING_MODELS, (0.1, 0.2)):
             cells = []
             for few in (True, False):
