@@ -94,11 +94,11 @@ def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
     assert f"({gradients.min_ratio:.2f} to {gradients.max_ratio:.2f})" in PROSE
     failed = failures(statuses)
     assert f"Of the {failed.total()} training runs that failed" in PROSE
-    assert f"best rate, {failed['unconverged']} were still improving" in PROSE
+    assert f"best learning rate, {failed['unconverged']} were still improving" in PROSE
     assert f"{failed['unstable']} had become unstable" in PROSE
     assert f"only {failed['not_fit']} had converged" in PROSE
     edges = [s for s in statuses if best_value_at_edge(s)]
-    assert f"{len(edges)} of the 15 points of SGD at an equal number of gradients" in PROSE
+    assert f"{len(edges)} of the 15 points of SGD with a budget of 200,000 per-sample" in PROSE
     for status in edges:
         assert status.point.swept["training.optimizer"] == "sgd"
         assert status.point.swept["training.gradient_evaluations"]
@@ -125,7 +125,7 @@ def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
     assert f"{gd:.0f} instead of 371, SGD {sgd:.0f} instead of 307" in PROSE
     ratios = [emc_per_parameter(s) for s in statuses]
     assert f"is {max(ratios):.2f} samples per parameter" in PROSE
-    assert f"fit {min(ratios):.2f} to {max(ratios):.2f} (finding 3" in PROSE
+    assert f"fit {min(ratios):.2f} to {max(ratios):.2f} samples per parameter (finding 3" in PROSE
     lowest = []
     for s in statuses:
         rates = [arm.values["training.lr"] for arm in s.point.arms]
@@ -135,8 +135,9 @@ def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
     assert f"the best in {len(lowest)} of {len(statuses)} points ({parts})" in PROSE
     failed = failures(statuses)
     assert (
-        f"Of the {failed.total()} training runs that failed at the best rate, {failed['not_fit']} "
-        f"had converged without fitting all samples and {failed['unstable']} had become" in PROSE
+        f"Of the {failed.total()} training runs that failed at the best learning rate, "
+        f"{failed['not_fit']} had converged without fitting all samples and "
+        f"{failed['unstable']} had become" in PROSE
     )
     longest = max(p.epochs for s in statuses for p in s.record.probes)
     assert f"{longest:,} epochs" in PROSE
@@ -186,7 +187,7 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
     failed = failures(statuses)
     assert f"Of the {failed.total()} training runs that failed" in PROSE
-    assert f"best rate, {failed['unconverged']} were still improving" in PROSE
+    assert f"best learning rate, {failed['unconverged']} were still improving" in PROSE
     assert "not_fit" not in failed
 
 
