@@ -90,7 +90,7 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
     )  # fmt: skip
     record = PointRecord(header=header, probes=[], estimate=None, evaluation=None)
     likelihoods = {}
-    for search in (point.search, point.precise().search):
+    for search in (point.search, point.with_precise_search().search):
         search = search.model_copy(update={"start": draw_start(emc, rng)})
         while True:
             clear_cache()

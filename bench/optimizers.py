@@ -37,7 +37,7 @@ CURVATURE_MODEL = Mlp(family="mlp", width=200, depth=2)
 
 def random_digits() -> ProbeData:
     digits = load_samples(Digits(source="digits", labels="random"), seed=0)
-    seeds = ProbeSeeds.of(0, SIZE, 0, nested=False)
+    seeds = ProbeSeeds.derive(0, SIZE, 0, nested=False)
     ids = draw_subset(digits.pool, SIZE, seeds.subset)
     return ProbeData(
         inputs=torch.from_numpy(digits.select_inputs(ids)),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 _MAX_LENGTH = 300
 
 
-def one_line(error: BaseException) -> str:
+def one_line_message(error: BaseException) -> str:
     """Return the message of an exception as one line of at most 300 characters.
 
     If the message is empty, return the name of the exception's type.

@@ -43,7 +43,7 @@ class ProbeSeeds:
     order: int
 
     @classmethod
-    def of(cls, seed: int, n: int, repeat: int, *, nested: bool) -> ProbeSeeds:
+    def derive(cls, seed: int, n: int, repeat: int, *, nested: bool) -> ProbeSeeds:
         """Derive the seeds of one probe.
 
         Args:

@@ -19,7 +19,7 @@ from flexhpc.analysis.generalization import Pair, correlations, label_pairs, pai
 from flexhpc.analysis.results import with_eps_estimates
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.atomic import write_atomic
-from flexhpc.config.point import plain_text
+from flexhpc.config.point import swept_value_text
 from flexhpc.store.status import PointStatus
 
 RECORDS = Path(__file__).parent / "records"
@@ -152,7 +152,9 @@ def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Eff
         estimate = status.estimate
         if estimate is None or estimate.censored != "none":
             continue
-        group = factors.setdefault(tuple(plain_text(status.point.swept[key]) for key in keys), {})
+        group = factors.setdefault(
+            tuple(swept_value_text(status.point.swept[key]) for key in keys), {}
+        )
         for eps, with_errors in estimate.by_eps.items():
             exact = with_errors.censored == "none"
             factor = with_errors.emc / estimate.emc if exact else math.inf

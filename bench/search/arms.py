@@ -44,7 +44,7 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
     best = max(emcs, key=lambda arm: emcs[arm])
     rng = np.random.default_rng(seed)
     search = Bayes(policy="bayes", start=draw_start(emcs[best], rng))
-    coordinates = [point.coordinates[arm] for arm in arms]
+    coordinates = [point.arm_coordinates[arm] for arm in arms]
     if len(arms) == 1:
         coordinates = [()]
     history: list[ProbeResult] = []

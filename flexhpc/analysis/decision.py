@@ -379,12 +379,12 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
     record, point = status.record, status.point
     if record is None:
         return None
-    search = point.precise().search
+    search = point.with_precise_search().search
     search = search.with_coarse_tolerance() if coarse else search
     history = to_history(record.probes, point.training)
     for count, estimate in record.estimates.items():
         if is_precise(
-            search, record.header.n_limit, history[:count], point.coordinates, estimate,
+            search, record.header.n_limit, history[:count], point.arm_coordinates, estimate,
             point.training.doubling,
         ):  # fmt: skip
             return replace(status, record=record.at_probe_count(count), estimate=estimate)

@@ -26,7 +26,7 @@ from flexhpc.analysis.likelihood import (
     ratio_likelihood,
 )
 from flexhpc.analysis.text import without_shared_entries
-from flexhpc.config.point import plain_text, value_phrase
+from flexhpc.config.point import swept_value_text, value_phrase
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.evidence import Floats
@@ -412,7 +412,7 @@ def _baseline_value(names: Mapping[str, str], compare: Compare) -> str:
     """
     if compare.baseline is None:
         return next(iter(names), "")
-    text = plain_text(compare.baseline)
+    text = swept_value_text(compare.baseline)
     for value, name in names.items():
         if text in (value, name) or _float_or_none(text) == _float_or_none(value) is not None:
             return value

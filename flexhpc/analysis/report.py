@@ -35,7 +35,7 @@ from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.summary import summarize
 from flexhpc.atomic import read_json, write_atomic
-from flexhpc.config.point import plain_text
+from flexhpc.config.point import swept_value_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search.fit_curve import estimand_level
 from flexhpc.search.history import LEVEL
@@ -189,7 +189,7 @@ def write_report(
         further_columns=_further_columns(rows),
         has_tuned_keys=reasons.has_tuned_keys(statuses),
         has_doubling=any(row["doubling"] for row in rows),
-        plain_text=plain_text,
+        swept_value_text=swept_value_text,
         format_cell=_format_cell,
         warnings=reasons.emc_warnings(statuses),
         censored=reasons.group_censored_by_reason(statuses),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.config import Point
-from flexhpc.config.point import short_text
+from flexhpc.config.point import swept_value_label
 from flexhpc.errors import InputError
 from flexhpc.search.evidence import Floats
 from flexhpc.search.history import UNINFORMATIVE
@@ -314,7 +314,7 @@ def _data_and_labels(point: Point) -> dict[str, str]:
     if labels and labels != "original":
         labels += f", seed {point.seed}"  # labels depend on the seed, so seeds are separate groups
     swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _NAMED_KEYS}
-    names = [short_text(key, value) for key, value in swept.items() if value is not None]
+    names = [swept_value_label(key, value) for key, value in swept.items() if value is not None]
     return {"data": ", ".join((data["source"], *names)), "labels": labels}
 
 

@@ -30,7 +30,7 @@ from flexhpc.analysis.text import (
     ratio_text,
     without_shared_entries,
 )
-from flexhpc.config.point import plain_text
+from flexhpc.config.point import swept_value_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
@@ -177,7 +177,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
     """
     columns = []
     for key in swept_keys(statuses):
-        cells = [plain_text(status.point.swept.get(key)) for status in statuses]
+        cells = [swept_value_text(status.point.swept.get(key)) for status in statuses]
         min_width = max(_MIN_KEY_WIDTH, min(_MAX_KEY_WIDTH, max(map(len, cells))))
         columns.append(Column(name=key, cells=cells, min_width=min_width))
     if not columns:

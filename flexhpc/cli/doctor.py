@@ -14,7 +14,7 @@ from typing import Literal
 import typer
 
 from flexhpc.cli import options
-from flexhpc.errors import one_line
+from flexhpc.errors import one_line_message
 from flexhpc.versions import image_name, package_versions
 
 Level = Literal["ok", "note", "bad"]
@@ -138,7 +138,7 @@ def _run_command(command: list[str], *, timeout: float) -> tuple[list[str], list
             command, capture_output=True, text=True, timeout=timeout, check=False
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        return [], [one_line(error)]
+        return [], [one_line_message(error)]
     output, errors = (
         [line.strip() for line in text.splitlines() if line.strip()]
         for text in (result.stdout, result.stderr)

@@ -39,7 +39,7 @@ def status(
 
     def read_statuses() -> list[PointStatus]:
         if (selection := current_selection(folder)) != reader.selection:
-            reader.select(selection)
+            reader.select_points(selection)
         return queue.add_queue_state(reader.read())
 
     statuses = read_statuses()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flexhpc.cli import options
-from flexhpc.errors import InputError, one_line
+from flexhpc.errors import InputError, one_line_message
 
 
 def cancel(run: options.Run) -> None:
@@ -44,7 +44,7 @@ def pack(
         count = pack_run(folder, archive)
     except OSError as error:
         path = error.filename or archive
-        raise InputError(f"{path}: cannot be packed: {one_line(error)}") from None
+        raise InputError(f"{path}: cannot be packed: {one_line_message(error)}") from None
     typer.echo(f"{archive}: {count} files, {archive.stat().st_size / 1e6:,.1f} MB")
 
 
@@ -82,7 +82,7 @@ def sync(
     try:
         count = Syncer(folder, target).sync()
     except Exception as error:
-        typer.echo(f"cannot log to MLflow at {target}: {one_line(error)}", err=True)
+        typer.echo(f"cannot log to MLflow at {target}: {one_line_message(error)}", err=True)
         raise typer.Exit(options.FAILED) from None
     typer.echo(f"{count} probes logged to {target}")
 

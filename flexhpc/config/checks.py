@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from flexhpc.config.sections.base import Problems
 from flexhpc.config.sections.custom import CustomModel
-from flexhpc.config.sections.data import Data, Images, StaticInfo
+from flexhpc.config.sections.data import Data, DataSetInfo, Images
 from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.model import Model, NoModel, Sized
 from flexhpc.config.sections.record import Record
@@ -16,7 +16,7 @@ from flexhpc.config.tuned_section import TunedSection
 from flexhpc.config.variants import variant_union, variants
 
 
-def preprocessed_info(data: Data) -> StaticInfo | None:
+def preprocessed_info(data: Data) -> DataSetInfo | None:
     """Return the shape, number of classes and training set size of the preprocessed data.
 
     Preprocessing resizes images, merges classes and holds out a test set. The result is None if
@@ -36,7 +36,7 @@ def preprocessed_info(data: Data) -> StaticInfo | None:
     else:
         classes = data.classes or classes
     size = info.size - round(info.size * data.test_fraction)
-    return StaticInfo(shape=shape, classes=classes, size=size)
+    return DataSetInfo(shape=shape, classes=classes, size=size)
 
 
 def can_generalize(data: Data) -> bool:

@@ -12,13 +12,20 @@ import yaml
 from flexhpc.config.identity import HASH_VERSION
 from flexhpc.config.nested import Keys, with_value, without_none
 from flexhpc.config.override import apply_override
-from flexhpc.config.point import Point, plain_text
+from flexhpc.config.point import Point, swept_value_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
 from flexhpc.config.validation import format_value, suggestion, validate_keeping_valid_values
 from flexhpc.config.variants import KEYS
-from flexhpc.config.yaml_reader import Document, Dumper, KeyPath, parse, raise_if_problems, read
-from flexhpc.errors import InputError, one_line
+from flexhpc.config.yaml_reader import (
+    Document,
+    Dumper,
+    KeyPath,
+    parse_yaml,
+    raise_if_problems,
+    read_yaml,
+)
+from flexhpc.errors import InputError, one_line_message
 
 _MAX_POINTS = 100_000
 """Maximum number of points of a sweep, limited because monitoring reads one file per point."""
@@ -41,7 +48,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         InputError: the file or an override is invalid; the exception has one line per error.
     """
-    document = read(spec) if isinstance(spec, Path) else _parse_mapping(spec)
+    document = read_yaml(spec) if isinstance(spec, Path) else _parse_mapping(spec)
     errors: list[str] = []
     for override in overrides:
         try:
@@ -89,8 +96,8 @@ def _parse_mapping(spec: Mapping[str, Any]) -> Document:
     try:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
-        raise InputError(f"the spec cannot be written as YAML: {one_line(error)}") from None
-    return parse(text, MAPPING_NAME)
+        raise InputError(f"the spec cannot be written as YAML: {one_line_message(error)}") from None
+    return parse_yaml(text, MAPPING_NAME)
 
 
 def _build_sweep(document: Document) -> Sweep:
@@ -262,7 +269,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     """Yield (key, problem) for each key of ``compare`` that contradicts the swept keys or their
     values."""
     swept = {
-        ".".join(keys): list(dict.fromkeys(plain_text(value[k]) for value in axis.values))
+        ".".join(keys): list(dict.fromkeys(swept_value_text(value[k]) for value in axis.values))
         for axis in sweep.axes
         for k, keys in enumerate(axis.keys)
     }
@@ -284,7 +291,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
             yield "decide.max_seeds", problem
     if (values := swept.get(compare.by)) is None:
         return
-    baseline = values[0] if compare.baseline is None else plain_text(compare.baseline)
+    baseline = values[0] if compare.baseline is None else swept_value_text(compare.baseline)
     if len(values) < 2:
         yield "by", f"{compare.by} has only one value, so there is nothing to compare"
     if baseline not in values:
@@ -306,7 +313,7 @@ def _keys_preventing_pairs(compare: Compare, baseline: str, sweep: Sweep) -> lis
     """
     axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
     columns = {
-        ".".join(keys): [plain_text(value[k]) for value in axis.values]
+        ".".join(keys): [swept_value_text(value[k]) for value in axis.values]
         for k, keys in enumerate(axis.keys)
     }
     compared = columns.pop(compare.by)

@@ -11,11 +11,11 @@ Keys = tuple[str, ...]
 def with_value(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
     """Return a copy of nested mappings with ``value`` set at ``path``.
 
-    A parent of ``path`` that is not a mapping is converted by :func:`as_mapping`.
+    A parent of ``path`` that is not a mapping is converted by :func:`expand_short_form`.
     """
     if len(path) == 1:
         return {**values, path[0]: value}
-    return {**values, path[0]: with_value(as_mapping(values.get(path[0])), path[1:], value)}
+    return {**values, path[0]: with_value(expand_short_form(values.get(path[0])), path[1:], value)}
 
 
 def value_at(values: Mapping[str, Any], path: Keys) -> Any:
@@ -26,7 +26,7 @@ def value_at(values: Mapping[str, Any], path: Keys) -> Any:
     return inner
 
 
-def as_mapping(value: Any) -> dict[str, Any]:
+def expand_short_form(value: Any) -> dict[str, Any]:
     """Return an unvalidated value as a mapping.
 
     A string becomes ``{"mode": string}``, because it is the short form of a convergence gate. Every
@@ -42,7 +42,7 @@ def merge_defaults(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> di
     merged = {**defaults, **values}
     for key, default in defaults.items():
         if isinstance(default, dict) and isinstance(values.get(key), dict | str):
-            merged[key] = merge_defaults(default, as_mapping(values[key]))
+            merged[key] = merge_defaults(default, expand_short_form(values[key]))
     return merged
 
 

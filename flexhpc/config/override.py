@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from flexhpc.config.nested import as_mapping
+from flexhpc.config.nested import expand_short_form
 from flexhpc.config.validation import format_value
-from flexhpc.config.yaml_reader import parse, raise_if_problems
+from flexhpc.config.yaml_reader import parse_yaml, raise_if_problems
 from flexhpc.errors import InputError
 
 
@@ -31,7 +31,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
         raise InputError(f"--set {text}: must have the form key=value, such as model.width=64")
     if len(text.splitlines()) > 1:
         raise InputError(f"--set {format_value(text)}: must be one line")
-    parsed = parse("value: " + value_text, f"--set {text}")
+    parsed = parse_yaml("value: " + value_text, f"--set {text}")
     raise_if_problems(parsed.problems)
     value = parsed.value.get("value")
     if (section := key.split(".")[0]) in top_keys:
@@ -82,6 +82,6 @@ def _set_value(target: dict[str, Any], key: str, value: Any) -> None:
     """Set the value of a dotted key in nested mappings, in place."""
     *parents, last = key.split(".")
     for part in parents:
-        target[part] = as_mapping(target.get(part))
+        target[part] = expand_short_form(target.get(part))
         target = target[part]
     target[last] = value

@@ -50,14 +50,14 @@ class Point:
     precise_search: Search | None = None
     optional: bool = False
 
-    def precise(self) -> Point:
+    def with_precise_search(self) -> Point:
         """Return a copy whose search is ``precise_search``; the point itself if that is None."""
         if self.precise_search is None:
             return self
         return replace(self, search=self.precise_search, precise_search=None)
 
     @property
-    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+    def arm_coordinates(self) -> tuple[tuple[float, ...], ...]:
         """For each arm, the logarithms of its tuned values in units of log(``WIDEST_STEP``)."""
         step = math.log(WIDEST_STEP)
         return tuple(
@@ -76,7 +76,7 @@ class Point:
         A key is omitted if its value is a string, because the MLflow UI truncates names after about
         15 characters.
         """
-        return " ".join(short_text(key, value) for key, value in self.swept.items())
+        return " ".join(swept_value_label(key, value) for key, value in self.swept.items())
 
     def value_text(self, key: str) -> str | None:
         """Return the value of a swept or fixed key as text; None for an unknown key.
@@ -85,13 +85,13 @@ class Point:
         run.
         """
         if key in self.swept:
-            return plain_text(self.swept[key])
+            return swept_value_text(self.swept[key])
         value: Any = json.loads(self.canonical)
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
                 return None
             value = value[part]
-        return plain_text(value)
+        return swept_value_text(value)
 
     @property
     def evaluation(self) -> dict[str, int] | None:
@@ -99,7 +99,7 @@ class Point:
         return None if self.evaluate is None else self.evaluate.settings
 
 
-def short_text(key: str, value: Any) -> str:
+def swept_value_label(key: str, value: Any) -> str:
     """Return a swept value in short form, such as ``random``, ``width=48`` or ``mlp width=16``.
 
     A string is returned unchanged. A mapping, such as a whole section, becomes the short forms of
@@ -109,17 +109,19 @@ def short_text(key: str, value: Any) -> str:
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
         return " ".join(
-            f"{inner}={v}" if "." in key and isinstance(v, str) else short_text(f"{key}.{inner}", v)
+            f"{inner}={v}"
+            if "." in key and isinstance(v, str)
+            else swept_value_label(f"{key}.{inner}", v)
             for inner, v in value.items()
         )
     return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
 
 
-def plain_text(value: object) -> str:
+def swept_value_text(value: object) -> str:
     """Return a swept value as the text of a table cell: ``48``, ``random``, ``mlp width=16``."""
     if value is None:
         return ""
-    return short_text("", value) if isinstance(value, dict) else str(value)
+    return swept_value_label("", value) if isinstance(value, dict) else str(value)
 
 
 _OMITTED_KEYS = {
@@ -133,6 +135,6 @@ def value_phrase(key: str, value: object) -> str:
 
     The key is omitted if the value is clear without it, such as an optimizer or a whole section.
     """
-    text, last = plain_text(value), key.split(".")[-1]
+    text, last = swept_value_text(value), key.split(".")[-1]
     section = "." not in key and not text[:1].isdigit()
     return text if last in _OMITTED_KEYS or section else f"{last} {text}"

@@ -22,7 +22,7 @@ from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values
 from flexhpc.config.validation import Report, format_value, validate
 from flexhpc.config.variants import variant_union
 from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code, find_code
-from flexhpc.errors import one_line
+from flexhpc.errors import one_line_message
 
 
 class FrozenDefaults(BaseModel):
@@ -83,7 +83,7 @@ def build_section(
     """
     union = variant_union(name)
     untuned, requests = split_tuned(values)
-    cls = union.select(untuned)
+    cls = union.selected_class(untuned)
     if cls is None:
         validate(union, untuned, report)
         return None
@@ -109,7 +109,7 @@ def build_section(
             pinned = untuned.get("version") is not None
             internal = {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
-            report_invalid((key,), f"{variant}: {one_line(error)}")
+            report_invalid((key,), f"{variant}: {one_line_message(error)}")
     arms = []
     for combination in itertools.product(*candidates.values()):
         arm_values = untuned

@@ -84,7 +84,7 @@ def validate_keeping_valid_values(
         else:
             section = kind.model_validate(values)
     except ValidationError as error:
-        cls = kind.select(values) if isinstance(kind, VariantUnion) else kind
+        cls = kind.selected_class(values) if isinstance(kind, VariantUnion) else kind
         if cls is None:
             assert isinstance(kind, VariantUnion)
             _report_unknown_variant(kind, values, report)

@@ -113,7 +113,7 @@ class VariantUnion(Generic[S]):
         name = variant if ":" not in variant else prefix if prefix in self.classes else CUSTOM
         return name if name in self.classes else None
 
-    def select(self, values: Mapping[str, Any]) -> type[S] | None:
+    def selected_class(self, values: Mapping[str, Any]) -> type[S] | None:
         """Return the class that unvalidated values select; None if they select no variant."""
         name = self.selected_name(values)
         return None if name is None else self.classes[name]

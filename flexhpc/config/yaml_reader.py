@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from flexhpc.atomic import read_regular_file
-from flexhpc.errors import InputError, one_line
+from flexhpc.errors import InputError, one_line_message
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -101,7 +101,7 @@ def parse_scalar(text: str) -> Any:
     return next((convert(text) for form, convert in numbers if re.fullmatch(form, text)), text)
 
 
-def parse(text: str, file: str) -> Document:
+def parse_yaml(text: str, file: str) -> Document:
     """Parse YAML text; ``file`` is the file name in errors.
 
     Raises:
@@ -115,7 +115,7 @@ def parse(text: str, file: str) -> Document:
         problem = " ".join(str(error.problem or error.context).split())
         raise InputError(f"{file}:{line}: not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{file}:1: not valid YAML: {one_line(error)}") from None
+        raise InputError(f"{file}:1: not valid YAML: {one_line_message(error)}") from None
     except RecursionError:
         raise InputError(f"{file}:1: not valid YAML: nested too deeply") from None
     if node is None:
@@ -127,7 +127,7 @@ def parse(text: str, file: str) -> Document:
     return replace(document, value=value)
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> Document:
     """Read and parse a file.
 
     Raises:
@@ -139,7 +139,7 @@ def read(path: Path) -> Document:
         raise InputError(f"{path}:1: not a text file in UTF-8") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return parse(text, str(path))
+    return parse_yaml(text, str(path))
 
 
 class _NodeConverter:

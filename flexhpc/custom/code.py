@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 
 IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
@@ -179,7 +179,7 @@ def call_custom_code(label: str, call: Callable[[], Any], seconds: float | None 
         traceback.print_exception(type(error), error, error.__traceback__)
         position = f" ({user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
         name = type(error).__name__
-        raise PointError(f"{label} raised {name}: {one_line(error)}{position}") from None
+        raise PointError(f"{label} raised {name}: {one_line_message(error)}{position}") from None
     finally:
         if os.getpid() != process:
             os._exit(0)
@@ -193,7 +193,7 @@ def time_limit_as_point_error() -> Iterator[None]:
             yield
     except TimeLimitExceeded as error:
         traceback.print_exception(error)
-        raise PointError(one_line(error)) from None
+        raise PointError(one_line_message(error)) from None
 
 
 def to_array(name: str, value: Any) -> NDArray[Any]:
@@ -211,7 +211,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
             value = value.detach().cpu()
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise PointError(f"{name}: {one_line(error)}") from None
+        raise PointError(f"{name}: {one_line_message(error)}") from None
     if array.dtype.kind not in "biufUS":
         label = "an array of objects" if array.ndim else f"an object of type {type(value).__name__}"
         raise PointError(f"{name} returned {label}, not an array of numbers")
@@ -253,7 +253,7 @@ def _check_source(name: str, code: Code, key: str) -> None:
     try:
         current = find_code(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
-        raise PointError(f"{key}: {name}: {one_line(error)}") from None
+        raise PointError(f"{key}: {name}: {one_line_message(error)}") from None
     if current.hash != code.hash:
         raise PointError(
             f"{key}: the source of {name} has changed since the sweep was started; run the "

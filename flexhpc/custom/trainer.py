@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.custom.code import Code, accepted_arguments, call_custom_code, import_object, to_array
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 from flexhpc.seeds import ProbeSeeds
 
 _OPTIONAL_ARGUMENTS = ("seeds", "seed", "n", "classes", "shape", "budget", "model")
@@ -82,7 +82,7 @@ class Trainer:
             signature.bind(None, None, **{**available, **self.kwargs})
         except TypeError as error:
             raise PointError(
-                f"{self.label}{signature} cannot be called: {one_line(error)}"
+                f"{self.label}{signature} cannot be called: {one_line_message(error)}"
             ) from None
         return fit
 

@@ -13,7 +13,12 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Source, Split
-from flexhpc.data.raw_files import check_memory, convert_read_errors, open_array, read_array_blocks
+from flexhpc.data.raw_files import (
+    check_memory,
+    convert_read_errors,
+    open_array,
+    read_array_blocks,
+)
 from flexhpc.data.standard_files import folders_to_search, not_found_error
 from flexhpc.errors import PointError
 

@@ -52,7 +52,8 @@ def image_source(
 ) -> Source:
     """Create a source from encoded images and labels.
 
-    ``test`` returns the test set, or None if there is none. ``side`` is as in :func:`image_split`.
+    ``test`` returns the test set, or None if there is none. ``side`` is as in
+    :func:`image_split`.
 
     Raises:
         PointError: a label is invalid, or the first image cannot be read.

@@ -11,7 +11,7 @@ from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
 from flexhpc.config.tuned_section import build_section
 from flexhpc.config.variants import variants, with_default_variant
-from flexhpc.config.yaml_reader import parse
+from flexhpc.config.yaml_reader import parse_yaml
 from flexhpc.data.packed import PackedFile, Progress, is_packed, open_packed, write_packed
 from flexhpc.data.sources import open_original_files, reading_options
 from flexhpc.errors import InputError, PointError
@@ -119,7 +119,7 @@ def _build_data_section(source: str, keys: Mapping[str, Any], overrides: Sequenc
     for text in overrides:
         key, equals, value = text.partition("=")
         name = tuple(key.strip().removeprefix("data.").split("."))
-        parsed = parse("value: " + value, f"--set {text}")
+        parsed = parse_yaml("value: " + value, f"--set {text}")
         if not equals or name[0] not in allowed:
             problems.append(
                 f"--set {text}: must be data.KEY=VALUE with KEY one of {', '.join(allowed)}; "

@@ -18,7 +18,7 @@ import psutil
 
 from flexhpc.atomic import open_regular_file
 from flexhpc.data.dataset import Array, rows_per_block
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 
 MAX_BYTES = 2**30
 """Maximum size in bytes of a file that is read into memory at once, after any decompression."""
@@ -45,7 +45,8 @@ def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise PointError(
-            f"{file}: cannot be read as {kind} ({reason or one_line(error)}); check or replace it"
+            f"{file}: cannot be read as {kind} ({reason or one_line_message(error)}); check or "
+            "replace it"
         ) from None
 
 

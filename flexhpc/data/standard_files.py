@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 
 _SYSTEM = {
     "fashion_mnist": Path("/usr/share/datasets/fashion-mnist"),
@@ -167,7 +167,7 @@ def _download(source: str, root: Path) -> str:
             socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
             getattr(torchvision.datasets, _CLASSES[source])(str(root), download=True)
     except Exception as error:
-        return one_line(error)
+        return one_line_message(error)
     finally:
         socket.setdefaulttimeout(timeout)
     return ""

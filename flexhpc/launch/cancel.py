@@ -30,7 +30,7 @@ def cancel_run(path: Path) -> tuple[str, bool]:
         A one-line summary, and whether all workers have stopped.
     """
     run, _, points = open_run(path)
-    reader = StatusReader(run, [point.precise() for point in points])
+    reader = StatusReader(run, [point.with_precise_search() for point in points])
     count = sum(status.state == "running" for status in reader.read())
     for folder in run.jobs.glob("*/"):
         (folder / "stop").touch()

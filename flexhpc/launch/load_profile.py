@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flexhpc.config.validation import validate
 from flexhpc.config.variants import VariantUnion
-from flexhpc.config.yaml_reader import raise_if_problems, read
+from flexhpc.config.yaml_reader import raise_if_problems, read_yaml
 from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
 
 _PROFILES: VariantUnion[Profile] = VariantUnion(
@@ -22,7 +22,7 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
     """
     if path is None:
         return LocalProfile()
-    document = read(path)
+    document = read_yaml(path)
     profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.add_problem_at)
     raise_if_problems(document.problems)
     assert isinstance(profile, LocalProfile | SlurmProfile)

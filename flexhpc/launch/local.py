@@ -39,9 +39,9 @@ class LocalBackend(Backend):
     def poll(self) -> None:
         """Update the state of the workers.
 
-        Only this method and :meth:`start` change the state. Otherwise, if a worker finished its
-        point after the points' status was read, the worker would count as ended, but the point as
-        unfinished.
+        Only this method and :meth:`start` change the state. Otherwise, if a worker finished
+        its point after the points' status was read, the worker would count as ended, but the point
+        as unfinished.
         """
         for server in {worker.server for worker in self._workers}:
             server.poll()
@@ -93,5 +93,6 @@ class LocalBackend(Backend):
         return str(self.folder)
 
     def summary(self) -> str:
-        """Return a text with the number of workers that the last call of :meth:`start` started."""
+        """Return the number of workers that the last call of :meth:`start` started, as
+        text."""
         return f"{len(self._workers)} workers started"

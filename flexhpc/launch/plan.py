@@ -43,7 +43,7 @@ def make_plan(
     rows: list[dict[str, Any]] = []
     statuses = StatusReader(prepared.run, prepared.points).read()
     for status in statuses:
-        point = status.point.precise()
+        point = status.point.with_precise_search()
         key = (id(point.search), id(point.training), id(point.data))
         if key not in bounds:
             bounds[key] = _max_cost_bound(point), _max_cost_bound(point, doublings=0)
@@ -60,7 +60,9 @@ def make_plan(
             row["params"] = _parameter_count(point)
         rows.append(row)
     listed = {status.point.id for status in statuses}
-    further = [_max_cost_bound(p.precise()) for p in prepared.points if p.id not in listed]
+    further = [
+        _max_cost_bound(p.with_precise_search()) for p in prepared.points if p.id not in listed
+    ]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _worker_layout(settings, [row["id"] for row in open_rows])
     layout["planned_at_once"] = max(
@@ -118,14 +120,14 @@ def _worker_layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> d
     if isinstance(profile, LocalProfile):
         workers, probes_at_once = profile.workers_and_probes(max(1, len(points)))
         return {**each, "workers": workers, "probes_at_once": probes_at_once}
-    chunks = planned_arrays(profile, points)
+    arrays = planned_arrays(profile, points)
     return {
         **each,
         "probes_at_once": profile.probes_at_once or 1,
         "nodes": profile.nodes,
         "points_per_task": profile.points_per_task,
         "throttle": profile.throttle,
-        "arrays": [{"tasks": chunk.tasks, "throttle": chunk.throttle} for chunk in chunks],
+        "arrays": [{"tasks": array.tasks, "throttle": array.throttle} for array in arrays],
     }
 
 

@@ -327,7 +327,7 @@ def _select_points(
     from flexhpc.analysis.decision import decide  # takes a tenth of a second
 
     slots = (profile.throttle or 0) if isinstance(profile, SlurmProfile) else 0
-    reader.select({})
+    reader.select_points({})
     statuses = [_reset_earlier_failure(status, launch) for status in reader.read_all()]
     decisions = [decide(statuses, compare) for compare in requests]
     selection: dict[str, bool] = {}
@@ -342,7 +342,7 @@ def _select_points(
     for status in (status for decision in decisions for status in decision.later_points):
         if len(selection) < slots:
             selection.setdefault(status.point.id, True)
-    reader.select(selection)
+    reader.select_points(selection)
     return decisions, selection
 
 

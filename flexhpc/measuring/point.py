@@ -121,7 +121,7 @@ def _search(
         checkpoint_path(probe).unlink(missing_ok=True)
         history.extend(to_history([probe], point.training))
         if doubling is not None:
-            so_far = estimate_so_far(point.search, samples.n_limit, history, point.coordinates)
+            so_far = estimate_so_far(point.search, samples.n_limit, history, point.arm_coordinates)
             emc = probe.n if so_far is None else so_far.emc
             keep = doubling.keep_states
             with contextlib.suppress(OSError):  # no state was saved
@@ -143,7 +143,9 @@ def _search(
             raise batch_of_one
 
     while True:
-        proposal = next_probes(point.search, samples.n_limit, history, point.coordinates, doubling)
+        proposal = next_probes(
+            point.search, samples.n_limit, history, point.arm_coordinates, doubling
+        )
         if isinstance(proposal, Estimate):
             return _store_estimate(proposal, path, callbacks)
         try:
@@ -155,7 +157,7 @@ def _search(
             # BatchNorm cannot be trained on a batch of one sample. If no probe has fitted, the
             # search has reached its lower end, and its current estimate is final.
             final = estimate_so_far(
-                point.search, samples.n_limit, history, point.coordinates, "data"
+                point.search, samples.n_limit, history, point.arm_coordinates, "data"
             )
             if final is None or final.largest_fit or all(probe.n > 1 for probe in proposal):
                 raise
@@ -181,7 +183,7 @@ stage). The probe is None for an evaluation; arm and stage are used only for an 
 def train_with_rank_0(
     points: Mapping[str, Point], group: Group, should_stop: Callable[[], bool]
 ) -> None:
-    """Take part in the training runs that rank 0 starts, until rank 0 calls :func:`end_assistance`.
+    """Take part in the training runs of rank 0 until rank 0 calls :func:`end_assistance`.
 
     Args:
         points: mapping from point id to point.

@@ -16,7 +16,7 @@ from typing import Any
 from flexhpc.child import Child
 from flexhpc.config import Point
 from flexhpc.data import Samples, load_samples
-from flexhpc.errors import BatchOfOne, Interrupted, PeerLost, PointError, one_line
+from flexhpc.errors import BatchOfOne, Interrupted, PeerLost, PointError, one_line_message
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Probe
 from flexhpc.store import ProbeRecord
@@ -204,4 +204,4 @@ def serve_probes(connection: Connection) -> None:
             connection.send(error)
         except (Exception, SystemExit) as error:  # raised by user code; may not be picklable
             traceback.print_exc()
-            connection.send(PointError(f"{type(error).__name__}: {one_line(error)}"))
+            connection.send(PointError(f"{type(error).__name__}: {one_line_message(error)}"))

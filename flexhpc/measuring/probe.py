@@ -59,7 +59,7 @@ def run_training(
         and the seeds.
     """
     n, repeat = probe.n, probe.repeat
-    seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
+    seeds = ProbeSeeds.derive(point.seed, n, repeat, nested=point.data.subset == "nested")
     if subset_seed is not None:
         seeds = replace(seeds, subset=subset_seed)
     subset = draw_subset(samples.pool, n, seeds.subset)

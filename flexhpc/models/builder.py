@@ -11,7 +11,7 @@ from torch import nn
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
 from flexhpc.custom.code import time_limit_as_point_error
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 from flexhpc.models.families import Shape, build_family
 from flexhpc.models.reparameterizations import (
     LowRank,
@@ -148,5 +148,6 @@ def _errors_as_point_error(model: Network, shape: Shape) -> Iterator[None]:
         raise
     except Exception as error:
         raise PointError(
-            f"model: {model.family} does not accept samples of shape {shape}: {one_line(error)}"
+            f"model: {model.family} does not accept samples of shape {shape}: "
+            f"{one_line_message(error)}"
         ) from None

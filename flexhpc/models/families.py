@@ -24,7 +24,7 @@ from flexhpc.config.sections.model import (
     Vit,
 )
 from flexhpc.config.variants import load_implementation
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 from flexhpc.imports import imports_without_gc
 from flexhpc.models.initialisation import (
     BASE_WIDTH,
@@ -300,7 +300,7 @@ def _import_timm() -> Any:
     except Exception as error:  # a torchvision built for another torch raises various exceptions
         raise PointError(
             "model.family: this family needs timm and torchvision, which cannot be imported "
-            f"({one_line(error)}); install versions that match torch, or use linear, mlp, cnn or a "
-            "custom model"
+            f"({one_line_message(error)}); install versions that match torch, or use linear, mlp, "
+            "cnn or a custom model"
         ) from None
     return timm

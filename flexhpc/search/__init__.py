@@ -17,5 +17,6 @@ from flexhpc.search.policy import estimate_so_far, is_precise, next_probes, prob
 
 __all__ = [
     "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "cost_bound",
-    "estimate_at", "estimate_so_far", "is_precise", "next_probes", "probes_per_round",
+    "estimate_at", "estimate_so_far", "is_precise", "next_probes",
+    "probes_per_round",
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def this_host() -> str:
     return f"{socket.gethostname()}:{pid_namespace()}"
 
 
-def process_birth(pid: int) -> float | None:
+def process_start_time(pid: int) -> float | None:
     """Return the start time of a process (seconds since the epoch); None if it is dead."""
     try:
         process = psutil.Process(pid)
@@ -52,7 +52,7 @@ def process_is_alive(pid: int, birth: float) -> bool:
 
     The start time distinguishes this process from a later process with the same id.
     """
-    actual_birth = process_birth(pid)
+    actual_birth = process_start_time(pid)
     return actual_birth is not None and abs(actual_birth - birth) < 2.0
 
 
@@ -230,7 +230,7 @@ def acquire_claim(
             launch=launch,
             host=this_host(),
             pid=pid,
-            birth=process_birth(pid) or time.time(),
+            birth=process_start_time(pid) or time.time(),
             beat=time.time(),
             taken=_extrapolated_time(path.parent, path.parent.stat().st_dev),
             deaths=deaths,

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.atomic import atomic_replacement
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 from flexhpc.search import Estimate
 from flexhpc.store import checksum
 from flexhpc.store.bits import pack_mask
@@ -234,8 +234,8 @@ def open_point_file(path: Path) -> Iterator[h5py.File]:
         raise PointError(f"{path}: cannot be read: out of memory") from None
     except (KeyError, TypeError) as error:  # another version with the same schema
         raise PointError(
-            f"{path}: unknown content ({one_line(error)}); use the version of flexhpc that wrote "
-            "the file"
+            f"{path}: unknown content ({one_line_message(error)}); use the version of flexhpc that "
+            "wrote the file"
         ) from None
 
 
@@ -290,7 +290,7 @@ def _open_replacement(
         with atomic_replacement(path, is_permitted=is_permitted) as part:
             part.write_bytes(checksum.add_checksum(content.getvalue()))
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        problem = "out of memory" if isinstance(error, MemoryError) else one_line(error)
+        problem = "out of memory" if isinstance(error, MemoryError) else one_line_message(error)
         raise PointError(
             f"{path}: cannot be written ({problem}); its content is unchanged"
         ) from None

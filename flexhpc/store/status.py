@@ -104,7 +104,7 @@ class StatusReader:
     """Reads the status of a run's points; a repeated read skips unchanged point files.
 
     Attributes:
-        selection: argument of the last call of :meth:`select`; empty before the first call.
+        selection: argument of the last call of :meth:`select_points`; empty before the first call.
     """
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
@@ -129,7 +129,7 @@ class StatusReader:
             for point in self.points
         ]
 
-    def select(self, selection: Mapping[str, bool]) -> None:
+    def select_points(self, selection: Mapping[str, bool]) -> None:
         """Choose the points that comparisons need now; any previous selection is replaced.
 
         Args:
@@ -139,7 +139,9 @@ class StatusReader:
         points = [
             replace(p, optional=p.optional and p.id not in selection) for p in self._unselected
         ]
-        self.points = [point.precise() if selection.get(point.id) else point for point in points]
+        self.points = [
+            point.with_precise_search() if selection.get(point.id) else point for point in points
+        ]
         self.selection, self._cache = selection, {}
 
     def _current_status(self, point: Point) -> PointStatus:
@@ -201,7 +203,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
         point.search,
         record.header.n_limit,
         to_history(record.probes, point.training),
-        point.coordinates,
+        point.arm_coordinates,
         record.estimate,
         point.training.doubling,
     )
@@ -224,7 +226,7 @@ def _status_from_file(point: Point, path: Path, previous: PointRecord | None) ->
         point=point,
         state="stopped" if history else "waiting",
         record=record,
-        estimate=estimate_so_far(point.search, n_limit, history, point.coordinates),
+        estimate=estimate_so_far(point.search, n_limit, history, point.arm_coordinates),
     )
 
 
@@ -247,12 +249,12 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
         statuses = StatusReader(folder, points).read()
         if len(opened) > 1:
             name = folder.name if names.count(folder.name) == 1 else str(folder.path)
-            statuses = [with_run_name(status, name) for status in statuses]
+            statuses = [status_with_run_name(status, name) for status in statuses]
         runs.append((folder, sweep, statuses))
     return runs
 
 
-def with_run_name(status: PointStatus, name: str) -> PointStatus:
+def status_with_run_name(status: PointStatus, name: str) -> PointStatus:
     """Return the status with an additional swept key ``run``, whose value is ``name``."""
     point = replace(status.point, swept={"run": name, **status.point.swept})
     return replace(status, point=point)

@@ -11,7 +11,7 @@ import select
 import sys
 from pathlib import Path
 
-from flexhpc.errors import one_line
+from flexhpc.errors import one_line_message
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
 from flexhpc.tracking.sync import Syncer
@@ -34,7 +34,7 @@ def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:
             syncer.sync()
         except Exception as error:
             wait = _RETRY_AFTER
-            message = one_line(error)
+            message = one_line_message(error)
             if closed or not warned:
                 print(
                     f"warning: MLflow at {uri} cannot be updated ({message}); no results are lost; "

@@ -351,7 +351,7 @@ class Syncer:
         for index in indices:
             history = full_history[: index + 1]
             so_far = estimate_so_far(
-                point.search, record.header.n_limit, history, point.coordinates
+                point.search, record.header.n_limit, history, point.arm_coordinates
             )
             values: dict[str, float | None] = {"n": history[-1].n}
             values["cost"] = sum(result.cost for result in training_runs(history))

@@ -21,7 +21,7 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flexhpc.errors import PointError, one_line
+from flexhpc.errors import PointError, one_line_message
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy
@@ -220,7 +220,7 @@ def _twice_differentiable_kernels() -> Iterator[None]:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     except RuntimeError as error:
-        message = one_line(error)
+        message = one_line_message(error)
         if "derivative for" not in message and "differentiate twice" not in message:
             raise
         raise PointError(

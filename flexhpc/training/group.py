@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # not in __all__
 
-from flexhpc.errors import PeerLost, one_line
+from flexhpc.errors import PeerLost, one_line_message
 
 _COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 _CONNECT_TIMEOUT = datetime.timedelta(minutes=3)
@@ -284,4 +284,4 @@ def _errors_as_peer_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(one_line(error)) from None
+        raise PeerLost(one_line_message(error)) from None

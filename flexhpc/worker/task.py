@@ -12,7 +12,7 @@ from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
 from flexhpc.state_file import read_state
 from flexhpc.store import RunFolder
-from flexhpc.store.claim import process_birth, process_is_alive
+from flexhpc.store.claim import process_is_alive, process_start_time
 
 WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable that lists the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
@@ -37,7 +37,7 @@ class ProcessIdentity:
     @classmethod
     def of_pid(cls, pid: int) -> ProcessIdentity:
         """Return the identity of the process that has this id now."""
-        return cls(pid=pid, birth=process_birth(pid) or 0.0)
+        return cls(pid=pid, birth=process_start_time(pid) or 0.0)
 
     def is_alive(self) -> bool:
         """Return whether the process is still running."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from flexhpc.config import Point, load_points
-from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
+from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line_message
 from flexhpc.measuring.point import end_assistance, measure, train_with_rank_0
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
@@ -119,7 +119,7 @@ def select_points(points: list[Point], selection: dict[str, bool] | None) -> lis
     if selection is None:
         return points
     selected = [point for point in points if point.id in selection]
-    return [point.precise() if selection[point.id] else point for point in selected]
+    return [point.with_precise_search() if selection[point.id] else point for point in selected]
 
 
 def _check_versions(task: TaskFile) -> None:
@@ -277,7 +277,7 @@ class Worker:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
-            self._record_failure(claim, f"{type(error).__name__}: {one_line(error)}")
+            self._record_failure(claim, f"{type(error).__name__}: {one_line_message(error)}")
             if self.group.size > 1:
                 _exit_immediately(
                     "exiting, because other processes of this job might wait for this one forever"

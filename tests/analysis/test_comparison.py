@@ -24,7 +24,7 @@ from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
-from flexhpc.store.status import PointStatus, with_run_name
+from flexhpc.store.status import PointStatus, status_with_run_name
 from tests.analysis.builders import (
     activation_points,
     measured_point,
@@ -327,7 +327,7 @@ def test_points_are_paired_within_their_run(tmp_path: Path) -> None:
     points = activation_points(tmp_path, 1)
     low, high = (
         [
-            with_run_name(s, name)
+            status_with_run_name(s, name)
             for s in simulate_sweep(points, emc_of_activation(1.0, per_width), rng, scatter=0)
         ]
         for name, per_width in (("low", 25.0), ("high", 75.0))

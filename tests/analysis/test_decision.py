@@ -43,7 +43,10 @@ def measure(point: Point, ratio: float, *, precise: bool) -> PointStatus:
     assert status.record is not None
     probes = status.record.probes[::-1]
     estimates = {}
-    for count, search in ((COARSE_PROBES, point.search), (len(probes), point.precise().search)):
+    for count, search in (
+        (COARSE_PROBES, point.search),
+        (len(probes), point.with_precise_search().search),
+    ):
         history = to_history(probes[:count], point.training)
         estimate = estimate_so_far(search, 60_000, history, ended_by="tolerance")
         assert estimate is not None

@@ -8,7 +8,7 @@ from jsonschema.protocols import Validator
 
 from flexhpc.config.json_schema import sweep_schema
 from flexhpc.config.reference import render_reference
-from flexhpc.config.yaml_reader import parse, read
+from flexhpc.config.yaml_reader import parse_yaml, read_yaml
 from tests.conftest import REPOSITORY
 
 
@@ -25,7 +25,7 @@ def validator() -> Validator:
     "path", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_included_specs_follow_the_schema(path: Path, validator: Validator) -> None:
-    validator.validate(read(path).value)
+    validator.validate(read_yaml(path).value)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_included_specs_follow_the_schema(path: Path, validator: Validator) -> N
 )
 def test_schema_rejects_invalid_specs(text: str, validator: Validator) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        validator.validate(parse(text, "f").value)
+        validator.validate(parse_yaml(text, "f").value)
 
 
 def test_reference_of_keys_is_up_to_date() -> None:

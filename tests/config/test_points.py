@@ -147,7 +147,7 @@ def test_tuned_values_are_arms_of_one_point(tmp_path: Path) -> None:
     (listed,) = points(tmp_path, BASE, "training.lr={tune: [1e-3, 2e-3, 5e-2]}")
     assert [a.values["training.lr"] for a in listed.arms] == [1e-3, 2e-3, 5e-2]
     assert [a.edges for a in listed.arms] == [("training.lr",), (), ("training.lr",)]
-    distances = [b[0] - a[0] for a, b in itertools.pairwise(point.coordinates[0:5])]
+    distances = [b[0] - a[0] for a, b in itertools.pairwise(point.arm_coordinates[0:5])]
     assert max(distances) < 1.1
 
 

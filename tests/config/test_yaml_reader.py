@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.config.yaml_reader import parse, parse_scalar
+from flexhpc.config.yaml_reader import parse_scalar, parse_yaml
 from flexhpc.errors import InputError
 
 
@@ -31,18 +31,18 @@ def test_numbers_are_read_as_written(number: float) -> None:
 
 
 def test_quoted_scalars_are_text() -> None:
-    assert parse("a: '1'\nb: \"no\"\n", "f").value == {"a": "1", "b": "no"}
+    assert parse_yaml("a: '1'\nb: \"no\"\n", "f").value == {"a": "1", "b": "no"}
 
 
 def test_line_numbers_of_nested_values() -> None:
-    document = parse("a:\n  b: 1\n  c: [1,\n     2]\n", "f")
+    document = parse_yaml("a:\n  b: 1\n  c: [1,\n     2]\n", "f")
     assert document.lines["a", "b"] == 2
     assert document.lines["a", "c", 1] == 4
     assert document.line_number(("a", "nowhere")) == 1
 
 
 def test_duplicate_keys_are_reported_with_both_lines() -> None:
-    document = parse("a: 1\nb: 2\na: 3\n", "f")
+    document = parse_yaml("a: 1\nb: 2\na: 3\n", "f")
     assert [str(p) for p in document.problems] == [
         "f:3: a: duplicate key (first defined on line 1)"
     ]
@@ -52,13 +52,13 @@ def test_duplicate_keys_are_reported_with_both_lines() -> None:
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: [1\n", "a: b: c\n", "\t- x", "a: *x\n", "'"])
 def test_text_that_is_not_a_mapping_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(InputError) as caught:
-        parse(text, "f.yaml")
+        parse_yaml(text, "f.yaml")
     assert len(caught.value.lines) == 1
     assert caught.value.lines[0].startswith("f.yaml:")
 
 
 def test_recursive_aliases_and_merge_keys_are_reported() -> None:
-    document = parse("a: &x\n  b: *x\nc: !!python/name:os.system x\n<<: {d: 1}\n", "f")
+    document = parse_yaml("a: &x\n  b: *x\nc: !!python/name:os.system x\n<<: {d: 1}\n", "f")
     problems = " ".join(str(p) for p in document.problems)
     assert "contains itself" in problems
     assert "f:4: (top): merge keys" in problems
@@ -69,4 +69,4 @@ def test_alias_bombs_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
     with pytest.raises(InputError, match="contains more than 1000 values"):
-        parse("\n".join(lines), "f")
+        parse_yaml("\n".join(lines), "f")

@@ -84,7 +84,7 @@ def make_call(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
     return TrainerCall(
         trainer=Trainer(name=f"trainers:{name}", code=code, pinned=False, kwargs={}),
         inputs=np.zeros((5, 1, 8, 8), np.float32), labels=LABELS, classes=10,
-        seeds=ProbeSeeds.of(0, 5, 0, nested=False), seconds=seconds,
+        seeds=ProbeSeeds.derive(0, 5, 0, nested=False), seconds=seconds,
         budget=Budget(epochs=3, steps=None, gradient_evaluations=None),
     )  # fmt: skip
 
@@ -142,7 +142,7 @@ def test_invalid_results_are_rejected(result: object, message: str, folder: Path
 def test_trainer_gets_requested_arguments_and_seeded_random_states(folder: Path) -> None:
     result = train(make_call(folder, "fits_first"))
     assert result.fitted.all()
-    assert result.metrics["order"] == ProbeSeeds.of(0, 5, 0, nested=False).order % 7
+    assert result.metrics["order"] == ProbeSeeds.derive(0, 5, 0, nested=False).order % 7
     draws = []
     for _ in range(2):
         train(make_call(folder, "fits_first"))

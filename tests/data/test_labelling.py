@@ -173,12 +173,12 @@ def test_subsets_are_distinct_sorted_and_nested(n: int, seed: int) -> None:
 
 
 def test_probe_seeds_are_independent_streams() -> None:
-    base = ProbeSeeds.of(0, 100, 0, nested=False)
+    base = ProbeSeeds.derive(0, 100, 0, nested=False)
     values = [base.init, base.subset, base.labels, base.order]
     assert len(set(values)) == 4
-    other_n = ProbeSeeds.of(0, 101, 0, nested=False)
+    other_n = ProbeSeeds.derive(0, 101, 0, nested=False)
     assert other_n.labels == base.labels
     assert {other_n.init, other_n.subset, other_n.order}.isdisjoint(values)
-    nested = [ProbeSeeds.of(0, n, 1, nested=True).subset for n in (10, 20)]
+    nested = [ProbeSeeds.derive(0, n, 1, nested=True).subset for n in (10, 20)]
     assert nested[0] == nested[1]
     assert all(0 <= value < 2**63 for value in values)

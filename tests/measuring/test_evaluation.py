@@ -172,7 +172,7 @@ def test_evaluation_subsets_are_nested_and_independent_of_probes(
     assert small < large, "a smaller subset is part of a larger one"
     assert len(large & other_seed) < 30, "about 7 are shared by chance"
     for repeat in range(3):
-        seeds = ProbeSeeds.of(0, 64, repeat, nested=nested)
+        seeds = ProbeSeeds.derive(0, 64, repeat, nested=nested)
         assert len(small & set(draw_subset(samples.pool, 64, seeds.subset))) < 30
 
 

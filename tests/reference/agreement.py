@@ -57,7 +57,7 @@ def measure(recipe: Recipe) -> SearchResult:
         samples = load_samples(point.data, point.seed)
         group = Group(torch.device("cpu"))
         history: list[ProbeResult] = []
-        limit, arms = samples.n_limit, point.coordinates
+        limit, arms = samples.n_limit, point.arm_coordinates
         while not isinstance(step := next_probes(point.search, limit, history, arms), Estimate):
             for probe in step:
                 record = run_probe(point, samples, probe, None, group, Callbacks())

@@ -14,7 +14,13 @@ from scipy.special import expit, logit
 from flexhpc.config.sections.gates import Gates, PlateauGate
 from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam, Sam
-from flexhpc.search import Probe, ProbeResult, cost_bound, estimate_at, estimate_so_far
+from flexhpc.search import (
+    Probe,
+    ProbeResult,
+    cost_bound,
+    estimate_at,
+    estimate_so_far,
+)
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import MAX_REJECTED, accepted_probes
 from tests.search.helpers import Train, misses, play, result

@@ -26,7 +26,7 @@ SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
 
 def probe_data(n: int, repeat: int = 0, labels: str = "random") -> ProbeData:
     samples = load_samples(Digits(source="digits", labels=labels), seed=0)
-    seeds = ProbeSeeds.of(0, n, repeat, nested=False)
+    seeds = ProbeSeeds.derive(0, n, repeat, nested=False)
     ids = draw_subset(samples.pool, n, seeds.subset)
     return ProbeData(
         inputs=torch.from_numpy(samples.select_inputs(ids)),

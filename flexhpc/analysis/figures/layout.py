@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flexhpc.config.point import plain_text, value_phrase
+from flexhpc.config.point import swept_value_text, value_phrase
 from flexhpc.store.status import PointStatus
 
 _SIZE_KEYS = ("width", "depth", "scale", "match_params", "dims", "seed")
@@ -59,7 +59,7 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
         return by_section
     for key in keys:
         values = [status.point.swept.get(key) for status in statuses]
-        if len(set(map(plain_text, values))) >= _MIN_NUMBERS and all(map(is_number, values)):
+        if len(set(map(swept_value_text, values))) >= _MIN_NUMBERS and all(map(is_number, values)):
             layout = _faceted_layout("number", key, [k for k in varied if k != key], statuses)
             if layout.x_axis == "number":
                 return layout
@@ -75,7 +75,7 @@ def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
     """
     expanded = [_flattened_values(status) for status in statuses]
     swept = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
-    varied = [key for key in swept if len({plain_text(v.get(key)) for v in expanded}) > 1]
+    varied = [key for key in swept if len({swept_value_text(v.get(key)) for v in expanded}) > 1]
     if not any(key not in status.point.swept for status in statuses for key in varied):
         return None
     keys = without_sizes(independent_keys(statuses, varied))
@@ -114,7 +114,7 @@ def _keys_with_values(statuses: Sequence[PointStatus], *, min_values: int = 2) -
     values: dict[str, set[str]] = {}
     for status in statuses:
         for key, value in status.point.swept.items():
-            values.setdefault(key, set()).add(plain_text(value))
+            values.setdefault(key, set()).add(swept_value_text(value))
     return [key for key in values if len(values[key]) >= min_values and _last_part(key) != "seed"]
 
 
@@ -138,7 +138,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
     both; if it sets ``steps`` at some points and ``epochs`` at the others, neither determines the
     other. A key with a different value at every point does not determine other keys.
     """
-    texts = {key: [plain_text(_swept_value(s, key)) for s in statuses] for key in keys}
+    texts = {key: [swept_value_text(_swept_value(s, key)) for s in statuses] for key in keys}
     known = {key: [_swept_value(s, key) is not None for s in statuses] for key in keys}
 
     def priority(key: str) -> tuple[bool, ...]:  # the key with the larger priority is kept

@@ -21,7 +21,7 @@ Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StaticInfo:
+class DataSetInfo:
     """Properties of a data set that are known without reading its files.
 
     Attributes:
@@ -96,7 +96,7 @@ class Data(Section):
     held-out samples are the same for every seed and are never used for training."""
 
     @property
-    def static_info(self) -> StaticInfo | None:
+    def static_info(self) -> DataSetInfo | None:
         """Properties that are known without reading files, such as shape and classes; None if files
         must be read."""
         return None
@@ -180,8 +180,8 @@ class Digits(Images):
     source: Literal["digits"]
 
     @property
-    def static_info(self) -> StaticInfo:
-        return StaticInfo(shape=(1, 8, 8), classes=10, size=1_797)
+    def static_info(self) -> DataSetInfo:
+        return DataSetInfo(shape=(1, 8, 8), classes=10, size=1_797)
 
 
 class ImageSet(Images):
@@ -195,12 +195,12 @@ class ImageSet(Images):
     $FLEXHPC_DATA, ./data and the system's data folders are searched."""
 
     @property
-    def static_info(self) -> StaticInfo | None:
+    def static_info(self) -> DataSetInfo | None:
         return {
-            "mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
-            "fashion_mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
-            "cifar10": StaticInfo(shape=(3, 32, 32), classes=10, size=50_000),
-            "cifar100": StaticInfo(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
+            "mnist": DataSetInfo(shape=(1, 28, 28), classes=10, size=60_000),
+            "fashion_mnist": DataSetInfo(shape=(1, 28, 28), classes=10, size=60_000),
+            "cifar10": DataSetInfo(shape=(3, 32, 32), classes=10, size=50_000),
+            "cifar100": DataSetInfo(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
         }.get(self.source)
 
     @property
@@ -293,8 +293,8 @@ class Gaussian(Data):
     """Number of samples in the training set."""
 
     @property
-    def static_info(self) -> StaticInfo:
-        return StaticInfo(shape=(self.dims,), classes=self.classes, size=self.size)
+    def static_info(self) -> DataSetInfo:
+        return DataSetInfo(shape=(self.dims,), classes=self.classes, size=self.size)
 
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
@@ -327,8 +327,8 @@ class RandomTokens(Data):
     """Number of sequences in the training set."""
 
     @property
-    def static_info(self) -> StaticInfo:
-        return StaticInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
+    def static_info(self) -> DataSetInfo:
+        return DataSetInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
     def combination_problems(self) -> Problems:
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",

@@ -188,7 +188,7 @@ class SlurmBackend(Backend):
                 return False
         task = TaskFile.read(self.launch / TASK_FILE)
         stop = Path(task.stop)
-        chunks = divide_into_arrays(
+        arrays = divide_into_arrays(
             points,
             per_task=self.profile.points_per_task,
             max_array=max_array_size(self.slurm, self.profile),
@@ -196,14 +196,14 @@ class SlurmBackend(Backend):
         )
         number = len(list(self.launch.glob("array-*")))
         jobs: list[str | None] = []
-        for offset, chunk in enumerate(chunks):
+        for offset, array in enumerate(arrays):
             if stop.exists() or self.interrupted():
                 return False
             folder = self.launch / f"array-{number + offset:03d}"
             record = write_array(
-                folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.container
+                folder, array, self.profile, task, self.run.name, self.slurm.conf, self.container
             )
-            after = None if chunk.predecessor is None else jobs[chunk.predecessor]
+            after = None if array.predecessor is None else jobs[array.predecessor]
             script = batch_script(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
@@ -212,7 +212,7 @@ class SlurmBackend(Backend):
                 raise
             self.records.append(record)
             jobs.append(record.job)
-            self._queued |= dict.fromkeys(chunk.points, "submitted")
+            self._queued |= dict.fromkeys(array.points, "submitted")
         return True
 
     def log_path(self, point_id: str) -> str:
