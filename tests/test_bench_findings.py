@@ -20,7 +20,7 @@ from flexhpc.analysis.comparison import compare_as_specified
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.generalization import correlations, label_pairs
 from flexhpc.analysis.reasons import best_value_at_edge
-from flexhpc.analysis.results import row_of
+from flexhpc.analysis.results import results_row
 from flexhpc.analysis.summary import summarize
 from flexhpc.api.runs import load
 from flexhpc.store.status import PointStatus
@@ -197,7 +197,7 @@ def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: P
     assert spec == (small_run / "sweep.yaml").read_text()
     for original, status in zip(load(small_run), restored, strict=True):
         original_row, row = (
-            {k: v for k, v in row_of(s).items() if not k.startswith("touched_")}
+            {k: v for k, v in results_row(s).items() if not k.startswith("touched_")}
             for s in (original.status, status)
         )
         assert row == original_row

@@ -13,7 +13,7 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, estimate_so_far, next_probes
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.next_n import SearchState, ascending_ns, replay_bisection, replay_growth
+from flexhpc.search.next_n import SearchState, ascending_n_values, replay_bisection, replay_growth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def replay_single_runs(
                 verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit
             )
         else:
-            state = replay_growth(verdicts.get, ascending_ns(start, growth, world.n_limit))
+            state = replay_growth(verdicts.get, ascending_n_values(start, growth, world.n_limit))
         if state.next_n is None:
             break
         run = world.draw(state.next_n, rng)

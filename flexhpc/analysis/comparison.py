@@ -10,7 +10,7 @@ import yaml
 
 from flexhpc.analysis.decision import Decision, decide
 from flexhpc.analysis.effect import SMALLER_BUDGETS, Effect, effects_of, with_verdicts
-from flexhpc.analysis.figures.layout import is_number, varied_keys, without_sizes
+from flexhpc.analysis.figures.layout import is_number, varied_keys, without_size_and_seed_keys
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
@@ -108,7 +108,7 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
         return None
     keys = [
         key
-        for key in without_sizes(varied_keys(statuses))
+        for key in without_size_and_seed_keys(varied_keys(statuses))
         if 1 < len({status.point.value_text(key) for status in statuses}) <= _MAX_VALUES
     ]
     data_keys = [key for key in keys if key.startswith("data.")]

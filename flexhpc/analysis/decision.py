@@ -295,7 +295,7 @@ class _Design:
         self._compare, self._pairing = compare, Pairing(statuses, compare)
         self._points: dict[_PointKey, PointStatus] = {}
         for status in statuses:
-            value = self._pairing.value(status)
+            value = self._pairing.compared_value(status)
             if value is not None:
                 group, size, _ = self._pairing.pair_key(status)
                 self._points[_PointKey(status.point.seed, value, size, group)] = status

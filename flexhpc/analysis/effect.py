@@ -252,7 +252,7 @@ def effects_of(
     margin = pairing.margin
     points: dict[PairKey, dict[str, _MeasuredPoint]] = {}  # by pair, then by compared value
     for status in statuses:
-        value = pairing.value(status)
+        value = pairing.compared_value(status)
         if value is not None and status.estimate is not None and status.record is not None:
             likelihood = likelihood_at_budget(status, factor)
             if likelihood is not None:
@@ -353,7 +353,7 @@ class Pairing:
         self.names = {
             value: short.point.value_text(compare.by) or value
             for status, short in zip(statuses, without_shared_entries(statuses), strict=True)
-            if (value := self.value(status)) is not None
+            if (value := self.compared_value(status)) is not None
         }
         swept = swept_keys(statuses)
         if statuses and not self.names:
@@ -388,7 +388,7 @@ class Pairing:
         first: dict[str | None, str] = {}
         return any(first.setdefault(self._value[s], text) != text for s, text in texts.items())
 
-    def value(self, status: PointStatus) -> str | None:
+    def compared_value(self, status: PointStatus) -> str | None:
         """Return a point's value of the compared key; None if the point does not have this key."""
         return self._value[id(status.point)]
 

@@ -58,7 +58,7 @@ def likelihood_of(status: PointStatus) -> Floats:
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
-    thresholds = curve.level_set(estimand_level(status.estimate.estimand))
+    thresholds = curve.n_at_fit_probability(estimand_level(status.estimate.estimand))
     return _likelihood_from_draws(thresholds, curve.weight, n_limit)
 
 
@@ -75,8 +75,8 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     curve = budget_curve(status.history, n_limit)
     if curve is None or factor < curve.smallest_factor:
         return None
-    draws = curve.at(factor)
-    thresholds = draws.level_set(estimand_level(status.estimate.estimand))
+    draws = curve.fit_curve_at(factor)
+    thresholds = draws.n_at_fit_probability(estimand_level(status.estimate.estimand))
     return _likelihood_from_draws(thresholds, draws.weight, n_limit)
 
 

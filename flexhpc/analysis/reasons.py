@@ -130,7 +130,7 @@ def has_tuned_keys(statuses: Sequence[PointStatus]) -> bool:
     return any(len(status.point.arms) > 1 for status in statuses)
 
 
-def best_text(status: PointStatus) -> str:
+def best_values_text(status: PointStatus) -> str:
     """Format the best values of the tuned keys, and the probability that they are the best.
 
     Example: ``lr=0.031, 88%``. A value at an end of its range is marked: ``lr=0.3 (edge), 62%``.

@@ -129,7 +129,7 @@ def write_report(
             masks of the points. If there are more than 500 points, masks are not read.
     """
     statuses = results.with_eps_estimates(statuses, eps)
-    rows = [results.row_of(status) for status in statuses]
+    rows = [results.results_row(status) for status in statuses]
     comparisons = _comparisons(statuses, specs)
     statuses = text.without_shared_entries(statuses)
     done = [status for status in statuses if status.state == "done"]

@@ -16,7 +16,7 @@ from flexhpc.analysis.reasons import best_value_at_edge, censoring_reason, excee
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.config.sections.data import RandomTokens
 from flexhpc.config.sections.search import format_eps
-from flexhpc.search import EmcInterval, estimate_at
+from flexhpc.search import EmcInterval, estimate_at_training_error
 from flexhpc.search.budget_curve import MAX_FACTOR, budget_curve
 from flexhpc.search.fit_curve import estimand_level
 from flexhpc.store import PointRecord
@@ -49,7 +49,7 @@ EVALUATION = (
 GATES = ("plateau", "gradient", "curvature", "stability")
 
 
-def row_of(status: PointStatus) -> Row:
+def results_row(status: PointStatus) -> Row:
     """Return the row of a point in the table of results; unknown values are None."""
     record, estimate = status.record, status.estimate
     row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
@@ -197,7 +197,10 @@ def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) ->
     for status in statuses:
         if status.estimate is not None and status.record is not None:
             history, n_limit = status.history, status.record.header.n_limit
-            at_eps = {format_eps(error): estimate_at(error, n_limit, history) for error in eps}
+            at_eps = {
+                format_eps(error): estimate_at_training_error(error, n_limit, history)
+                for error in eps
+            }
             known = {name: value for name, value in at_eps.items() if value is not None}
             merged = {**known, **status.estimate.by_eps}
             by_eps = {name: merged[name] for name in sorted(merged, key=float)}

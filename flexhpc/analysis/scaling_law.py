@@ -70,8 +70,8 @@ class PowerLaw:
         high = "?" if self.high is None else f"{self.high:.2f}"
         return f"{self.slope:.2f} [{low}, {high}]"
 
-    def parameters_for(self, n: float) -> tuple[float, float, float] | None:
-        """Return the number of parameters at which EMC = n: lower end, median and upper end.
+    def parameters_for(self, emc: float) -> tuple[float, float, float] | None:
+        """Return the number of parameters with this EMC: lower end, median and upper end.
 
         Outside the range of the measured network sizes, the numbers are extrapolations. Return None
         if the interval of the exponent has an open end or includes values at or below 0.
@@ -79,23 +79,23 @@ class PowerLaw:
         if self.low is None or self.high is None or self.low <= 0:
             return None
         rising = self.draws[self.draws[:, 1] > 0.01]
-        logs = self.centre + (math.log(n) - rising[:, 0]) / rising[:, 1]
+        logs = self.centre + (math.log(emc) - rising[:, 0]) / rising[:, 1]
         low, middle, high = np.exp(np.quantile(np.minimum(logs, 690), QUANTILES)).tolist()
         return low, middle, high
 
-    def as_row(self, samples: float | None = None) -> dict[str, Any]:
+    def as_row(self, emc: float | None = None) -> dict[str, Any]:
         """Return a dict of the grouping keys, the exponent, its interval and the number of points.
 
         Args:
-            samples: EMC (samples). If set, the number of parameters that it requires is added.
+            emc: EMC (samples). If set, the number of parameters that it requires is added.
         """
         row: dict[str, Any] = {
             **self.within, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
             "level": LEVEL, "points": self.points, "bounds": self.bounds,
             "scatter": self.scatter,
         }  # fmt: skip
-        if samples:
-            low, middle, high = self.parameters_for(samples) or (None, None, None)
+        if emc:
+            low, middle, high = self.parameters_for(emc) or (None, None, None)
             row |= {"parameters": middle, "parameters_lo": low, "parameters_hi": high}
         return row
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.reasons import (
-    best_text,
+    best_values_text,
     common_failure_lines,
     common_failures,
     ending_text,
@@ -89,7 +89,7 @@ class Column:
         return self.width if self.min_width is None else min(self.width, self.min_width)
 
 
-def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
+def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
     """Return a table; cut cells and remove columns so that it fits the terminal.
 
     While the table is too wide, the column with the lowest ``priority`` is removed. Cells that are
@@ -205,12 +205,14 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
         columns.append(_numeric_column(name, cells, 9))
     if has_tuned_keys(statuses):
-        columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], priority=6))
+        columns.append(
+            Column(name="best at", cells=[best_values_text(s) for s in statuses], priority=6)
+        )
     columns += [
         Column(name="status", cells=[status.state for status in statuses], priority=3),
         Column(name="ended by", cells=[ending_text(status) for status in statuses], priority=7),
     ]
-    return table_of(columns, width)
+    return fitted_table(columns, width)
 
 
 def print_results(
@@ -267,7 +269,7 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             _numeric_column("pairs", [e.pairs_text for e in shown], 0),
             Column(name="verdict", cells=[e.verdict_text for e in shown], min_width=14),
         ]
-        console.print(table_of(columns, console.width))
+        console.print(fitted_table(columns, console.width))
 
 
 def decision_view(decision: Decision, width: int) -> RenderableType:
@@ -281,7 +283,7 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
         _numeric_column("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
         Column(name="verdict", cells=[_verdict_or_bar(e) for e in effects], min_width=14),
     ]
-    return Group(Text(decision.text, style="bold"), table_of(columns, width))
+    return Group(Text(decision.text, style="bold"), fitted_table(columns, width))
 
 
 def _verdict_or_bar(effect: Effect) -> str:
@@ -297,13 +299,13 @@ def _verdict_or_bar(effect: Effect) -> str:
     return "#" * length + "." * (_BAR_LENGTH - length)
 
 
-def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:
+def print_laws(laws: Sequence[PowerLaw], console: Console, emc: float | None = None) -> None:
     """Print power laws as a table, one law per row.
 
     Args:
         laws: the power laws.
         console: where the table is printed.
-        samples: EMC (samples). If set, a column shows the number of parameters that it requires.
+        emc: EMC (samples). If set, a column shows the number of parameters that it requires.
     """
     keys = dict.fromkeys(key for law in laws for key in law.within)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
@@ -312,11 +314,11 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None
         _numeric_column("EMC ~ parameters ^", [law.slope_text for law in laws]),
         _numeric_column("points", points, 0),
     ]
-    if samples:
-        needed = [law.parameters_for(samples) for law in laws]
+    if emc:
+        needed = [law.parameters_for(emc) for law in laws]
         texts = [f"{n[1]:,.0f} [{n[0]:,.0f}, {n[2]:,.0f}]" if n else "not known" for n in needed]
-        columns.append(_numeric_column(f"parameters for {samples:g}", texts))
-    console.print(table_of(columns, console.width))
+        columns.append(_numeric_column(f"parameters for {emc:g}", texts))
+    console.print(fitted_table(columns, console.width))
 
 
 def status_view(
@@ -373,7 +375,7 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
         Column(name="host", cells=[s.host for s in statuses], priority=1),
         Column(name="ended by", cells=[ending_text(s) for s in statuses], priority=6),
     ]
-    table = table_of(columns, width, [_STATES[s.state] for s in statuses])
+    table = fitted_table(columns, width, [_STATES[s.state] for s in statuses])
     if omitted:
         table.add_row(f"... {omitted} more", style="dim")
     return table

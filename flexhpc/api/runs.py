@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexhpc.analysis.results import budget_value, emc_at_budget, row_of
+from flexhpc.analysis.results import budget_value, emc_at_budget, results_row
 from flexhpc.analysis.text import doubling_text, emc_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import EmcInterval, Estimate
@@ -175,7 +175,7 @@ class Measurement:
 
         curve = self.fit_curve
         cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
-        return curve.level_set(estimand_level(self.estimate.estimand))[cells]
+        return curve.n_at_fit_probability(estimand_level(self.estimate.estimand))[cells]
 
     def plot(self) -> Chart:
         """Plot every training run and the fit curve.
@@ -231,7 +231,7 @@ class Run:
         """The results table, one row per point; see docs/reading.md and docs/concepts.md."""
         import pandas as pd
 
-        return pd.DataFrame([row_of(m.status) for m in self.measurements])
+        return pd.DataFrame([results_row(m.status) for m in self.measurements])
 
     def compare(
         self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None,

@@ -74,7 +74,7 @@ def compare(
     """  # fmt: skip
     from flexhpc.analysis.comparison import compare_points
     from flexhpc.analysis.effect import grouping_keys
-    from flexhpc.analysis.figures.layout import without_sizes
+    from flexhpc.analysis.figures.layout import without_size_and_seed_keys
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console, print_effects, print_laws
     from flexhpc.config.sections.compare import Decide
@@ -89,7 +89,7 @@ def compare(
     )
     if with_slopes:
         keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
-        laws = power_laws(statuses, without_sizes(list(keys)))
+        laws = power_laws(statuses, without_size_and_seed_keys(list(keys)))
         if as_json:
             typer.echo(json.dumps([law.as_row(samples) for law in laws], indent=1))
         elif laws:

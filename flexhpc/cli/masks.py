@@ -123,9 +123,9 @@ def _print_agreements(pairs: list[Agreement]) -> None:
 
 def _table(columns: dict[str, list[str]], width: int) -> Table:
     """Return a table; in a narrow terminal, names are truncated, but numbers are not."""
-    from flexhpc.analysis.tables import Column, table_of
+    from flexhpc.analysis.tables import Column, fitted_table
 
-    return table_of(
+    return fitted_table(
         [
             Column(name=name, cells=cells, min_width=12)
             if name in ("first", "second")

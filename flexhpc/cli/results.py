@@ -82,7 +82,7 @@ def results(
         as_csv,
         as_json,
         as_parquet,
-        row_of,
+        results_row,
         with_budget_estimates,
         with_eps_estimates,
     )
@@ -98,7 +98,7 @@ def results(
         print_results(statuses, sweep.compare, show_reasons=False)
         _exit_if_failed(statuses)
         return
-    rows = [row_of(status) for status in statuses]
+    rows = [results_row(status) for status in statuses]
     if output_format is options.Format.parquet:
         content = as_parquet(rows)
     else:

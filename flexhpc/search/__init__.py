@@ -3,7 +3,7 @@
 This package does not import torch.
 """
 
-from flexhpc.search.bayes import estimate_at
+from flexhpc.search.bayes import estimate_at_training_error
 from flexhpc.search.cost import cost_bound
 from flexhpc.search.history import (
     Bracket,
@@ -17,6 +17,6 @@ from flexhpc.search.policy import estimate_so_far, is_precise, next_probes, prob
 
 __all__ = [
     "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "cost_bound",
-    "estimate_at", "estimate_so_far", "is_precise", "next_probes",
+    "estimate_at_training_error", "estimate_so_far", "is_precise", "next_probes",
     "probes_per_round",
 ]  # fmt: skip

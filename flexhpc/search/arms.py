@@ -98,8 +98,8 @@ def arm_posteriors(
         if prediction is not None:
             curve = curve.reweight(_threshold_log_prior(curve.threshold, *prediction))
         order = np.random.default_rng(arm).permutation(_DRAWS)
-        pooled.append(curve.resample(_DRAWS).take(order))
-    log_emc = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
+        pooled.append(curve.resample(_DRAWS).select_cells(order))
+    log_emc = np.stack([np.log(curve.n_at_fit_probability(q)) for curve in pooled], axis=1)
     # Posterior mass outside of [1, n_limit] must not make one arm appear better than another.
     log_emc = np.clip(log_emc, 0.0, math.log(n_limit))
     return ArmPosteriors(

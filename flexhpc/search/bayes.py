@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 from flexhpc.config.sections.search import Bayes, QuantileSearch, format_eps
 from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
-from flexhpc.search.design import CostModel, Draws, choose_probes
+from flexhpc.search.design import CostModel, GroupedDraws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
@@ -62,9 +62,9 @@ def propose(
             ended_by = "max_cost"
             continue
         if compared is None:
-            candidates, draws = [arm], Draws.from_curve(curve, _estimand_level(search, eps))
+            candidates, draws = [arm], GroupedDraws.from_curve(curve, _estimand_level(search, eps))
         else:
-            candidates, draws = list(range(len(coordinates))), Draws.from_arms(compared)
+            candidates, draws = list(range(len(coordinates))), GroupedDraws.from_arms(compared)
         lowest = [
             _smallest_allowed_n(history, candidate, halvings=search.at_once)
             for candidate in candidates
@@ -155,7 +155,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
     )
 
 
-def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | None:
+def estimate_at_training_error(eps: float, n_limit: int, history: History) -> EmcInterval | None:
     """Estimate the EMC at training error ``eps`` from the probes of a search with any policy.
 
     This EMC is the n at which half of the training runs end with at most ``eps * n`` missed
@@ -192,7 +192,7 @@ def _clipped_interval(
     curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
 ) -> tuple[float, float]:
     """Return both ends of the interval of the EMC (samples), clipped to [1, n_limit]."""
-    ends = curve.quantiles(curve.level_set(_estimand_level(search, eps)), TAILS)
+    ends = curve.quantiles(curve.n_at_fit_probability(_estimand_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return lower, upper
 
@@ -222,7 +222,7 @@ def _unconfirmed_n(
 def _emc_interval(
     curve: FitCurve, q: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
-    ends = curve.quantiles(curve.level_set(q), TAILS)
+    ends = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
     fits, fails = _fitted_and_failed_n(history, eps)
     return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 
@@ -237,7 +237,7 @@ def _fitted_and_failed_n(history: History, eps: float | None) -> tuple[list[int]
     return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
 
 
-def probe_bound(search: Bayes, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
+def probe_bound(search: Bayes, n_limit: int, *, can_reject: bool) -> list[tuple[int, float]]:
     """Return an infinite bound, because only ``max_cost`` limits the number of probes."""
     return [(n_limit, math.inf)]
 

@@ -21,7 +21,7 @@ from flexhpc.search.history import (
 from flexhpc.search.next_n import (
     FitDecision,
     SearchState,
-    ascending_ns,
+    ascending_n_values,
     majority_decision,
     max_probes_per_n,
     replay_bisection,
@@ -57,16 +57,16 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
     return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
-def probe_bound(search: Bisection, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
+def probe_bound(search: Bisection, n_limit: int, *, can_reject: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes of a search, as pairs (n, number of probes)."""
-    larger = ascending_ns(search.start, 2.0, n_limit)
-    smaller = ascending_ns(1, 2.0, min(search.start, n_limit))
+    larger = ascending_n_values(search.start, 2.0, n_limit)
+    smaller = ascending_n_values(1, 2.0, min(search.start, n_limit))
     ratio = min(2.0, n_limit)
     narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
     doubled = [*larger, *smaller]
     bisections = 1 + len(search.eps or ())
     ns = doubled + [n_limit] * ((narrowing + 2) * bisections + (bisections - 1) * len(doubled))
-    count = max_probes_per_n(search, rejects)
+    count = max_probes_per_n(search, can_reject)
     return [(n, count) for n in ns]
 
 
@@ -114,7 +114,7 @@ def _perfect_fit_estimate(
 ) -> EmcInterval:
     """Return the EMC for a perfect fit, as defined by ``search.estimand``, and its interval."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
-    lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
+    lower, middle, upper = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
     if low is None:
         emc = 0
     elif high is None:  # a majority of fits at `low` does not show that 90 % fit there
@@ -134,7 +134,7 @@ def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) 
     error. Mean and median agree if the training errors at one n vary little.
     """
     curve = posterior(history, n_limit, eps)
-    lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)
+    lower, _, upper = curve.quantiles(curve.n_at_fit_probability(0.5), TAILS)
     low, high = bracket.largest_fit, bracket.smallest_fail
     emc = low or 0 if low is None or high is None else math.isqrt(low * high)
     return EmcInterval.from_ends(emc, lower, upper, bracket.censored)

@@ -30,7 +30,7 @@ from flexhpc.search.history import (
     Quantiles,
     accepted_and_unfinished,
 )
-from flexhpc.search.times import Times, shift
+from flexhpc.search.times import Times, log_emc_shift
 
 MAX_FACTOR = 2.0
 """Largest multiple of the budget for which the EMC is predicted. It is not larger, because the
@@ -65,10 +65,10 @@ class BudgetCurve:
     history: tuple[ProbeResult, ...]
     n_limit: int
 
-    def at(self, factor: float) -> FitCurve:
+    def fit_curve_at(self, factor: float) -> FitCurve:
         """Return, for each posterior draw, the fit curve at ``factor`` times the budget."""
         log_factor, curve = math.log(factor), self.curve
-        change = shift(log_factor, self.law) * _LAW_ERROR_FACTORS
+        change = log_emc_shift(log_factor, self.law) * _LAW_ERROR_FACTORS
         moved = replace(curve, threshold=curve.threshold + change)
         if factor >= 1:
             return moved
@@ -94,8 +94,10 @@ class BudgetCurve:
         Returns:
             Lower end, median and upper end of the interval of this ratio.
         """
-        curve = self.at(factor)
-        return curve.quantiles(curve.level_set(q) / self.curve.level_set(q), TAILS)
+        curve = self.fit_curve_at(factor)
+        return curve.quantiles(
+            curve.n_at_fit_probability(q) / self.curve.n_at_fit_probability(q), TAILS
+        )
 
     def emc(self, q: float, factor: float) -> EmcInterval:
         """Return the EMC and its interval at ``factor`` times the budget.
@@ -104,8 +106,8 @@ class BudgetCurve:
             q: P(fit) that defines the EMC, such as 0.5 for ``n50``.
             factor: multiple of the budget; if it is above 1, the result is a prediction.
         """
-        curve = self.at(factor)
-        ends = curve.quantiles(curve.level_set(q), TAILS)
+        curve = self.fit_curve_at(factor)
+        ends = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
         fits = [r.n for r in self.history if r.fit and (r.time is None or r.time <= factor)]
         any_failed = len(fits) < len(self.history)
         return EmcInterval.from_quantiles(ends, fits, self.n_limit, any_failed=any_failed)

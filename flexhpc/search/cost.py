@@ -36,7 +36,7 @@ def cost_bound(
         training = training.at_stage(
             training.doubling.max_doublings if doublings is None else doublings
         )
-    probes = load_policy(search).probe_bound(search, n_limit, rejects=training.can_reject)
+    probes = load_policy(search).probe_bound(search, n_limit, can_reject=training.can_reject)
     # A round of `at_once` probes starts below the cap and may end above it.
     cap = cost_cap(search, 2 if tuned else 1) + probes_per_round(search) - 1
     bound = min(

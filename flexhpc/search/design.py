@@ -103,7 +103,7 @@ class CostModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class GroupedDraws:
     """Equally weighted posterior draws, sorted and grouped by the target quantity.
 
     The target quantity is the EMC or, with several arms, the best arm and its EMC.
@@ -117,24 +117,26 @@ class Draws:
     starts: NDArray[np.intp]
 
     @classmethod
-    def from_curve(cls, curve: FitCurve, q: float) -> Draws:
+    def from_curve(cls, curve: FitCurve, q: float) -> GroupedDraws:
         """Group draws of one arm by the n at which P(fit) = q, in groups of equal size."""
-        resampled = curve.resample(_CELLS, curve.level_set(q))
+        resampled = curve.resample(_CELLS, curve.n_at_fit_probability(q))
         return cls(curves=[resampled], starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
-    def from_arms(cls, arms: ArmPosteriors) -> Draws:
+    def from_arms(cls, arms: ArmPosteriors) -> GroupedDraws:
         """Group the joint draws of all arms by their best arm and by quantiles of its EMC."""
         best, top = arms.log_emc.argmax(axis=1), arms.log_emc.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_PER_ARM + 1)[1:-1])
         group = best * _BINS_PER_ARM + np.searchsorted(ends, top)
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        return cls(curves=[curve.take(order) for curve in arms.pooled_curves], starts=starts)
+        return cls(
+            curves=[curve.select_cells(order) for curve in arms.pooled_curves], starts=starts
+        )
 
 
 def choose_probes(
-    draws: Draws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
+    draws: GroupedDraws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
     required: Sequence[tuple[int, int]] = (), unfinished: Sequence[tuple[int, int, float]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Return the next probes, which can run in parallel, as pairs (arm, n).
@@ -144,7 +146,7 @@ def choose_probes(
     the verdicts of the probes already chosen.
 
     Args:
-        draws: posterior draws, grouped by the target quantity (see :class:`Draws`).
+        draws: posterior draws, grouped by the target quantity (see :class:`GroupedDraws`).
         costs: model of the expected cost of each probe.
         ranges: for each arm, the smallest and largest allowed n (samples).
         count: number of probes to return.

@@ -90,7 +90,7 @@ class Evidence:
         )
 
     @property
-    def has_counts(self) -> bool:
+    def has_missed_counts(self) -> bool:
         """Whether at least one failure has a known number of missed samples that is below n."""
         return bool(np.isfinite(self.missed_hi).any())
 

@@ -65,7 +65,7 @@ class FitCurve:
         """Return the posterior mean of P(fit | n), shape (len(n),)."""
         return np.asarray(self.weight @ self.fit_probability(n))
 
-    def level_set(self, q: float) -> Floats:
+    def n_at_fit_probability(self, q: float) -> Floats:
         """Return, for each cell, the n (samples) at which P(fit | n) = q, shape (cells,)."""
         inner = np.clip(q / (1 - self.lapse), 1e-9, 1 - 1e-9)
         return np.exp(self.threshold - self.width * logit(inner))
@@ -100,9 +100,9 @@ class FitCurve:
         count = len(self.weight)
         order = np.arange(count) if values is None else np.argsort(values, kind="stable")
         index = np.searchsorted(np.cumsum(self.weight[order]), (np.arange(size) + 0.5) / size)
-        return self.take(order[np.minimum(index, count - 1)])
+        return self.select_cells(order[np.minimum(index, count - 1)])
 
-    def take(self, index: NDArray[np.intp]) -> FitCurve:
+    def select_cells(self, index: NDArray[np.intp]) -> FitCurve:
         """Return a fit curve that consists of the cells at ``index``, with equal weights."""
         return FitCurve(
             threshold=self.threshold[index],
@@ -157,7 +157,7 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     curve_index = np.cumsum(new) - 1
     threshold, width, lapse = grid[i], WIDTHS[j], LAPSES[k]
     weight = weights[cells]
-    if evidence.has_counts:
+    if evidence.has_missed_counts:
         missed = evidence.missed_log_likelihood(threshold[new], width[new], curve_index, lapse)
         weight = weight * np.exp(missed)
     times = Times.from_history(history if eps is None else ())

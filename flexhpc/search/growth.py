@@ -14,7 +14,7 @@ from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Bracket, EmcInterval, EndedBy, Estimate, History
 from flexhpc.search.next_n import (
     SearchState,
-    ascending_ns,
+    ascending_n_values,
     majority_decision,
     max_probes_per_n,
     replay_growth,
@@ -31,7 +31,7 @@ def _replay_search(search: Growth, n_limit: int, history: History) -> SearchStat
 
 
 def _ns_to_try(search: Growth, n_limit: int) -> list[int]:
-    return ascending_ns(search.start, search.growth, n_limit, search.step)
+    return ascending_n_values(search.start, search.growth, n_limit, search.step)
 
 
 def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
@@ -56,9 +56,9 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
     return make_estimate(search, history, curve, fit, bracket)
 
 
-def probe_bound(search: Growth, n_limit: int, *, rejects: bool) -> list[tuple[int, float]]:
+def probe_bound(search: Growth, n_limit: int, *, can_reject: bool) -> list[tuple[int, float]]:
     """Return an upper bound on the probes of a search, as pairs (n, number of probes)."""
-    count = max_probes_per_n(search, rejects)
+    count = max_probes_per_n(search, can_reject)
     return [(n, count) for n in _ns_to_try(search, n_limit)]
 
 

@@ -44,14 +44,14 @@ def majority_decision(history: History, seeds_per_n: int) -> FitDecision:
     return lambda n: majority_fits(groups.get(n, []), seeds_per_n)
 
 
-def max_probes_per_n(search: MajoritySearch, rejects: bool) -> int:
+def max_probes_per_n(search: MajoritySearch, can_reject: bool) -> int:
     """Return the maximum number of probes at one n, including a tie-break and rejected probes.
 
     Args:
         search: policy and its settings.
-        rejects: whether a convergence gate can reject probes.
+        can_reject: whether a convergence gate can reject probes.
     """
-    return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if rejects else 0)
+    return 2 * (search.seeds_per_n // 2) + 1 + (MAX_REJECTED if can_reject else 0)
 
 
 def replay_bisection(
@@ -93,7 +93,9 @@ def replay_bisection(
             n = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
 
-def ascending_ns(start: int, growth: float, n_limit: int, step: int | None = None) -> list[int]:
+def ascending_n_values(
+    start: int, growth: float, n_limit: int, step: int | None = None
+) -> list[int]:
     """Return an increasing sequence of n from ``start`` to ``n_limit``.
 
     Args:

@@ -49,9 +49,9 @@ class Policy:
             the search has ended.
         estimate: ``(section, n_limit, history, coordinates)`` -> the current estimate, created with
             :func:`make_estimate`, or None if the history is not sufficient.
-        probe_bound: ``(section, n_limit, *, rejects)`` -> pairs (n, number of probes), whose
+        probe_bound: ``(section, n_limit, *, can_reject)`` -> pairs (n, number of probes), whose
             total cost is an upper bound on the cost of a search. ``max_cost`` is ignored; the
-            number of probes is inf if no other setting limits it. ``rejects`` says whether a
+            number of probes is inf if no other setting limits it. ``can_reject`` says whether a
             convergence gate can reject probes.
     """
 

@@ -1,6 +1,7 @@
 """Likelihood of the times at which training runs fitted, on grids of fit curves.
 
-With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n::
+With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n (see
+:func:`log_emc_shift`)::
 
     P(fit within exp(u) times the budget | n)
         = (1 - lapse) / (1 + exp((log n - threshold - shift(u)) / width))
@@ -71,7 +72,7 @@ def slope(log_factor: float) -> Floats:
     return np.asarray(EARLY * expit(RATE * (SATURATES - log_factor)))
 
 
-def shift(log_factor: float, laws: Index = slice(None)) -> Floats:
+def log_emc_shift(log_factor: float, laws: Index = slice(None)) -> Floats:
     """Return the change of log EMC if the budget is multiplied by a factor, shape (laws,).
 
     Args:
@@ -140,7 +141,7 @@ class Times:
                 distance = threshold - log_n
                 scale = width * (1 + WIDENING * np.maximum(distance, 0))
                 fits = scale * expit(distance / scale) + _TINY
-                shifted = shift(log_time).astype(np.float32)
+                shifted = log_emc_shift(log_time).astype(np.float32)
                 z = np.abs(distance.astype(np.float32)[:, None] + shifted)
                 z *= (-1 / scale).astype(np.float32)[:, None]
                 tail = np.exp(z, out=z)
@@ -154,7 +155,7 @@ class Times:
             distance = threshold - log_n
             scale = width * (1 + WIDENING * np.maximum(distance, 0))
             before, after = (
-                expit((distance[:, None] + shift(log_time)) / scale[:, None])
+                expit((distance[:, None] + log_emc_shift(log_time)) / scale[:, None])
                 for log_time in (failed, fitted)
             )
             chance = (after - before) / (expit(distance / scale) + _TINY)[:, None]
@@ -162,7 +163,7 @@ class Times:
             total += np.log((1 - UNEXPLAINED) * chance + broad)
         for log_n, log_time in self.unfinished.T:
             scale = width * (1 + WIDENING * np.maximum(threshold - log_n, 0))
-            late = threshold[:, None] + shift(log_time) - log_n
+            late = threshold[:, None] + log_emc_shift(log_time) - log_n
             total += np.log1p((LAPSE_RATE - 1) * expit(late / scale[:, None]))
         return total
 

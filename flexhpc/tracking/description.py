@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.analysis.reasons import best_text, censoring_reason, emc_warnings, ending_text
+from flexhpc.analysis.reasons import best_values_text, censoring_reason, emc_warnings, ending_text
 from flexhpc.analysis.text import doubling_text, emc_text, ratio_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate
@@ -16,7 +16,7 @@ def point_description(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
-    reason, ended, best = censoring_reason(status), ending_text(status), best_text(status)
+    reason, ended, best = censoring_reason(status), ending_text(status), best_values_text(status)
     doubling = doubling_text(estimate, with_interval=True)
     warning_text = "".join(
         f"\n\n{text[0].upper()}{text[1:]}." for text, _ in emc_warnings([status])

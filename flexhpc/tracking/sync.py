@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.analysis.results import numeric_columns, row_of
+from flexhpc.analysis.results import numeric_columns, results_row
 from flexhpc.atomic import file_lock, read_json, write_json
 from flexhpc.config import load_points
 from flexhpc.search import estimate_so_far
@@ -377,7 +377,7 @@ class Syncer:
         last = len(record.probes)
         # MLflow shows the larger of two values with the same timestamp, not the later one.
         now = int(time.time() * 1000) if parent.is_finished else end
-        values = numeric_columns(row_of(status))
+        values = numeric_columns(results_row(status))
         if estimate.emc_hi is None:  # replaces upper ends logged during the search
             values |= dict.fromkeys(("emc_hi", "hi"), math.nan)
         metrics = [Metric(k, v, now, last) for k, v in values.items()]

@@ -173,7 +173,9 @@ def test_ratio_likelihood_agrees_with_posterior_draws(tmp_path: Path) -> None:
     draws = []
     for point in (a, b):
         curve = posterior(point.history, point.record.header.n_limit)
-        draws.append(curve.level_set(0.5)[rng.choice(len(curve.weight), 40_000, p=curve.weight)])
+        draws.append(
+            curve.n_at_fit_probability(0.5)[rng.choice(len(curve.weight), 40_000, p=curve.weight)]
+        )
     quantiles = np.log(np.quantile(draws[0] / draws[1], [0.05, 0.5, 0.95]))
     cumulative = np.cumsum(ratio) / ratio.sum()
     np.testing.assert_allclose(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexhpc.analysis.conflicts import chance_of_conflict, conflict_notes
-from flexhpc.analysis.results import row_of
+from flexhpc.analysis.results import results_row
 from flexhpc.config.sections.data import Table
 from flexhpc.data import load_samples
 from flexhpc.data.labelling import draw_subset
@@ -92,12 +92,12 @@ def test_results_and_notes_contain_the_chance_at_the_emc(tmp_path: Path) -> None
     point = one_point(tmp_path)
     header = {"n_pool": 1000, "conflict_groups": PAIRS, "conflicts": 20, "unfittable": 20}
     with_conflicts = measured_point(point, OUTCOMES, **header)
-    row = row_of(with_conflicts)
+    row = results_row(with_conflicts)
     assert row["conflict_chance"] == chance_of_conflict([((1, 1), 20)], 1000, row["emc"])
     without = measured_point(point, OUTCOMES, n_pool=1000, conflict_groups="[]")
-    assert row_of(without)["conflict_chance"] == 0
+    assert results_row(without)["conflict_chance"] == 0
     left_censored = measured_point(point, [(16, 1), (8, 1)], n_pool=1000, conflict_groups=PAIRS)
-    assert row_of(left_censored)["conflict_chance"] is None
+    assert results_row(left_censored)["conflict_chance"] is None
     (note,) = conflict_notes([with_conflicts, with_conflicts])
     assert "20 groups of identical inputs" in note
     assert f"probability of up to {100 * row['conflict_chance']:.2g} %" in note

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flexhpc.analysis.information import label_information, max_label_information
-from flexhpc.analysis.results import row_of
+from flexhpc.analysis.results import results_row
 from flexhpc.search import ProbeResult
 from tests.analysis.builders import measured_point, one_point
 
@@ -83,8 +83,8 @@ def test_information_interval_is_students_t_over_similar_n() -> None:
 def test_bits_per_parameter_are_for_random_labels_only(labels: str, tmp_path: Path) -> None:
     data = f"labels: {labels}" + (", corruption: 0.5" if labels == "corrupted" else "")
     point = one_point(tmp_path, data=data)
-    row = row_of(measured_point(point, [(16, 0), (32, 0)], params=50, classes=10))
+    row = results_row(measured_point(point, [(16, 0), (32, 0)], params=50, classes=10))
     expected = pytest.approx(32 * math.log2(10) / 50) if labels == "random" else None
     assert row["bits_per_param"] == expected
     unknown_classes = measured_point(point, [(16, 0)], classes=0)
-    assert row_of(unknown_classes)["bits_per_param"] is None
+    assert results_row(unknown_classes)["bits_per_param"] is None

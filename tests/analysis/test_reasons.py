@@ -14,15 +14,15 @@ import pandas
 import pytest
 from rich.console import Console
 
-from flexhpc.analysis.figures.emc import emc_figure, medians_of
+from flexhpc.analysis.figures.emc import emc_figure, median_emcs
 from flexhpc.analysis.figures.point import VERDICTS, fit_chart
 from flexhpc.analysis.reasons import (
     AT_EDGE,
     ONE_TRAINING,
     REASONS,
     WIDER,
-    best_text,
     best_value_at_edge,
+    best_values_text,
     censoring_reason,
     emc_warnings,
     ending_text,
@@ -36,7 +36,7 @@ from flexhpc.analysis.results import (
     as_json,
     as_parquet,
     numeric_columns,
-    row_of,
+    results_row,
     with_eps_estimates,
 )
 from flexhpc.analysis.tables import results_table
@@ -74,7 +74,7 @@ def points(tmp_path: Path) -> list[PointStatus]:
 def test_bounds_are_marked_in_every_results_format(
     points: list[PointStatus], tmp_path: Path
 ) -> None:
-    rows = [row_of(s) for s in points]
+    rows = [results_row(s) for s in points]
     assert [row["censored"] for row in rows] == ["right", "left", "none"]
     assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
     assert numeric_columns(rows[0])["emc_per_param"] == 10
@@ -143,7 +143,7 @@ def test_median_over_seeds_may_be_exact_if_one_seed_is_censored(tmp_path: Path) 
     point = one_point(tmp_path)
     seeds = [measured_point(point, outcomes) for outcomes in (UNCENSORED, UNCENSORED, ALL_FIT)]
     for curve, exact in ((seeds, True), (seeds[1:], False)):
-        ((_, median, _),) = medians_of(curve, lambda _: 100.0)
+        ((_, median, _),) = median_emcs(curve, lambda _: 100.0)
         assert (median is not None) == exact
 
 
@@ -173,7 +173,7 @@ def test_every_bound_has_a_reason(
 ) -> None:
     point = measured_point(one_point(tmp_path, search), outcomes)
     assert (point.estimate.censored == "none") == (reason == "")
-    assert censoring_reason(point) == row_of(point)["censored_because"] == reason
+    assert censoring_reason(point) == results_row(point)["censored_because"] == reason
     if reason in ("all fitted", "limit reached"):
         assert point.estimate.emc == 1000
     assert group_censored_by_reason([point]) == ([(REASONS[reason], [point])] if reason else [])
@@ -183,7 +183,7 @@ def test_every_bound_has_a_reason(
 
 def test_waiting_point_has_no_reason(tmp_path: Path) -> None:
     waiting = PointStatus(point=one_point(tmp_path), state="waiting")
-    row = row_of(waiting)
+    row = results_row(waiting)
     assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
     assert censoring_reason(waiting) == ""
 
@@ -230,7 +230,7 @@ fixed:
 def tuned_point(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
     untuned = measured_point(one_point(folder), UNCENSORED[:3])
-    assert (has_tuned_keys([untuned]), best_text(untuned)) == (False, "")
+    assert (has_tuned_keys([untuned]), best_values_text(untuned)) == (False, "")
     assert best_value_at_edge(untuned) is False
     estimate = replace(untuned.estimate, arm=arm, best_chance=0.62)
     return replace(untuned, point=point, estimate=estimate)
@@ -247,7 +247,7 @@ def tuned_point(folder: Path, arm: int) -> PointStatus:
 def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
     point = tuned_point(tmp_path, arm)
     assert has_tuned_keys([point])
-    assert best_text(point) == text
+    assert best_values_text(point) == text
     assert best_value_at_edge(point) is edge
     assert (AT_EDGE in dict(emc_warnings([point]))) is edge
 
@@ -269,7 +269,7 @@ def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
     assert censoring_reason(point) == "all fitted"
     (with_eps,) = with_eps_estimates([point], [0.1])
     assert with_eps.estimate.by_eps["0.1"].censored == "right"
-    assert row_of(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
+    assert results_row(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
     spec = fit_chart(point).spec
     drawn = [(row["shown"], row["n"]) for row in spec["datasets"]["trainings"]]
     others = [("other tuned values", n) for n in (32, 64) for _ in range(4)]

@@ -18,11 +18,11 @@ from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.report import write_report
-from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_eps_estimates
+from flexhpc.analysis.results import COLUMNS, as_parquet, results_row, with_eps_estimates
 from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interval_text
 from flexhpc.cli.options import check_budgets
 from flexhpc.errors import InputError
-from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
+from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at_training_error
 from flexhpc.store import read_point_file, to_history
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import measured_point, one_point, points_of, probe_summary
@@ -140,15 +140,15 @@ OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0),
 @pytest.mark.parametrize("policy", ["bayes", "bisection", "growth"])
 def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: Path) -> None:
     point = measured_point(one_point(tmp_path, f"{{policy: {policy}, start: 16}}"), OUTCOMES)
-    row = row_of(with_eps_estimates([point], [0.1, 0.01])[0])
+    row = results_row(with_eps_estimates([point], [0.1, 0.01])[0])
     history = to_history(point.record.probes, point.point.training)
     for eps, name in ((0.01, "emc_eps_0.01"), (0.1, "emc_eps_0.1")):
-        expected = estimate_at(eps, 1000, history)
+        expected = estimate_at_training_error(eps, 1000, history)
         assert row[name] == expected.emc
         assert (row[f"{name}_lo"], row[f"{name}_hi"]) == (expected.emc_lo, expected.emc_hi)
         assert row[f"{name}_censored"] == expected.censored == "none"
     assert row["emc_eps_0.1_hi"] >= 160, "a probe of 160 samples had an error of 2.5 %"
-    assert row["emc"] == row_of(point)["emc"]
+    assert row["emc"] == results_row(point)["emc"]
     assert list(row)[-8] == "emc_eps_0.01"
 
 

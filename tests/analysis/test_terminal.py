@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
-from flexhpc.analysis.tables import Column, results_table, shorten_name, status_view, table_of
+from flexhpc.analysis.tables import Column, fitted_table, results_table, shorten_name, status_view
 from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import BAYES, measured_point, points_of, two_points
@@ -81,7 +81,7 @@ def test_columns_that_do_not_fit_are_omitted(points: list[PointStatus], width: i
 def test_cut_names_remain_distinct() -> None:
     kinds = ("linear", "mlp depth=1", "mlp depth=3", "cnn depth=1", "cnn depth=2")
     names = [f"original {kind} width={width}" for kind in kinds for width in (8, 16)]
-    lines = render(table_of([Column(name="point", cells=names, min_width=22)], 22), 80)
+    lines = render(fitted_table([Column(name="point", cells=names, min_width=22)], 22), 80)
     assert all(len(line) <= 22 for line in lines)
     assert len(set(lines[1:])) == len(names), lines
     assert len({shorten_name(name, 22) for name in names}) < len(names), (

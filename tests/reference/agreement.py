@@ -98,7 +98,7 @@ def fit_curve_of(counts: Sequence[Count], n_limit: int) -> FitCurve:
 
 def n50(curve: FitCurve) -> Quantiles:
     """Return the lower bound, median and upper bound of the interval of n50 (samples)."""
-    return curve.quantiles(curve.level_set(0.5), TAILS)
+    return curve.quantiles(curve.n_at_fit_probability(0.5), TAILS)
 
 
 def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:

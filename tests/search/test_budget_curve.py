@@ -83,7 +83,7 @@ def test_times_that_no_growth_law_describes_are_ignored() -> None:
         history.append(result(n, missed=0 if fits else n // 10, repeat=repeat))
     timed = [replace(r, time=0.02) if r.fit else r for r in history]
     without_times, with_times = (
-        curve.quantiles(curve.level_set(0.5), (0.05, 0.5, 0.95))
+        curve.quantiles(curve.n_at_fit_probability(0.5), (0.05, 0.5, 0.95))
         for curve in (posterior(h, N_LIMIT) for h in (history, timed))
     )
     assert with_times == pytest.approx(without_times, rel=0.1)

@@ -18,7 +18,7 @@ from flexhpc.search import (
     Probe,
     ProbeResult,
     cost_bound,
-    estimate_at,
+    estimate_at_training_error,
     estimate_so_far,
 )
 from flexhpc.search.fit_curve import posterior
@@ -59,7 +59,7 @@ def test_estimate_at_equals_the_estimate_of_a_bayesian_search(capacity: int, eps
     search = Bayes(policy="bayes", start=32)
     train = fits_up_to(capacity)
     before, history = play(search.model_copy(update={"eps": [eps]}), 100_000, train)
-    assert estimate_at(eps, 100_000, history) == before.by_eps[f"{eps:g}"]
+    assert estimate_at_training_error(eps, 100_000, history) == before.by_eps[f"{eps:g}"]
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def test_estimate_at_equals_the_estimate_of_a_bayesian_search(capacity: int, eps
 )
 def test_estimate_at_for_every_policy(search: Search) -> None:
     _, history = play(search, 100_000, fits_up_to(700))
-    at_eps = estimate_at(0.05, 100_000, history)
+    at_eps = estimate_at_training_error(0.05, 100_000, history)
     assert at_eps.emc_lo <= 1.05 * 700 / 0.95
     assert (at_eps.emc_hi or math.inf) >= 700 / 0.95
-    assert estimate_at(0.9, 100_000, history).censored == "right"
-    ends = [estimate_at(eps, 100_000, history).emc_lo for eps in (0.01, 0.05, 0.1)]
+    assert estimate_at_training_error(0.9, 100_000, history).censored == "right"
+    ends = [estimate_at_training_error(eps, 100_000, history).emc_lo for eps in (0.01, 0.05, 0.1)]
     assert ends == sorted(ends)
 
 
@@ -79,13 +79,13 @@ def test_estimate_at_uses_the_missed_samples_of_failed_probes() -> None:
     fits = [result(n) for n in (100, 120, 140)]
     many = [result(n, n // 2) for n in (200, 210, 220)]
     few = [result(n, n // 50) for n in (200, 210, 220)]
-    assert estimate_at(0.1, 1_000, [*fits, *many]).emc_hi < 240
-    assert estimate_at(0.1, 1_000, [*fits, *few]).censored == "right"
+    assert estimate_at_training_error(0.1, 1_000, [*fits, *many]).emc_hi < 240
+    assert estimate_at_training_error(0.1, 1_000, [*fits, *few]).censored == "right"
 
 
 def test_estimate_at_is_none_without_accepted_probes() -> None:
-    assert estimate_at(0.1, 1_000, []) is None
-    assert estimate_at(0.1, 1_000, [result(50, 3, "saddle", rejected=True)]) is None
+    assert estimate_at_training_error(0.1, 1_000, []) is None
+    assert estimate_at_training_error(0.1, 1_000, [result(50, 3, "saddle", rejected=True)]) is None
 
 
 def test_eps_is_censored_if_all_samples_pass() -> None:

@@ -15,7 +15,7 @@ from flexhpc.config.variants import variants
 from flexhpc.search import Bracket, Probe, cost_bound, estimate_so_far, next_probes
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import majority_fits
-from flexhpc.search.next_n import ascending_ns
+from flexhpc.search.next_n import ascending_n_values
 from tests.search.helpers import Train, fits, fits_with, play, result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
@@ -63,7 +63,7 @@ def test_search_finds_a_sharp_threshold(search: Search, n_limit: int, threshold:
     elif threshold < min(search.start, n_limit):
         assert (estimate.censored, low) == ("left", None)
     else:
-        ns = ascending_ns(search.start, search.growth, n_limit, search.step)
+        ns = ascending_n_values(search.start, search.growth, n_limit, search.step)
         assert estimate.emc == max(n for n in ns if n <= threshold)
     assert estimate.probes == len(history)
     assert estimate.cost == sum(r.cost for r in history)
@@ -124,11 +124,11 @@ def test_lapse_does_not_change_the_decision_of_a_majority() -> None:
 
 
 def test_ascending_ns_end_at_the_number_of_samples() -> None:
-    assert ascending_ns(64, 2.0, 600) == [64, 128, 256, 512, 600]
-    assert ascending_ns(64, 2, 600) == ascending_ns(64, 2.0, 600)
-    assert ascending_ns(10, 2.0, 30, step=5) == [10, 15, 20, 25, 30]
-    assert ascending_ns(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
-    assert ascending_ns(100, 2.0, 50) == [50]
+    assert ascending_n_values(64, 2.0, 600) == [64, 128, 256, 512, 600]
+    assert ascending_n_values(64, 2, 600) == ascending_n_values(64, 2.0, 600)
+    assert ascending_n_values(10, 2.0, 30, step=5) == [10, 15, 20, 25, 30]
+    assert ascending_n_values(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
+    assert ascending_n_values(100, 2.0, 50) == [50]
 
 
 def test_max_cost_ends_the_search() -> None:
@@ -190,7 +190,7 @@ def test_posterior_concentrates_at_the_true_curve() -> None:
     train = logistic(0.1)
     ns = [200, 400, 700, 900, 1100, 1400, 2000, 4000] * 25
     curve = posterior([train(Probe(n, i)) for i, n in enumerate(ns)], 60_000)
-    low, middle, high = curve.quantiles(curve.level_set(0.5), (0.05, 0.5, 0.95))
+    low, middle, high = curve.quantiles(curve.n_at_fit_probability(0.5), (0.05, 0.5, 0.95))
     assert low < 1000 < high
     assert high / low < 1.15
     assert middle == pytest.approx(1000, rel=0.08)

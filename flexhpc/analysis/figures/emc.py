@@ -265,7 +265,7 @@ def _median_lines(
     lines: list[Row] = []
     for (facet, name), curve in curves.items():
         piece = 0
-        for x, median, params in medians_of(curve, layout.x):
+        for x, median, params in median_emcs(curve, layout.x):
             if median is None:
                 piece += 1
             else:
@@ -277,7 +277,7 @@ def _median_lines(
     return lines
 
 
-def medians_of(
+def median_emcs(
     curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
 ) -> Iterator[tuple[float, float | None, int]]:
     """Yield (x, median EMC, number of parameters) for each x of a curve, in ascending order of x.

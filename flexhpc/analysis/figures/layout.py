@@ -52,7 +52,7 @@ class Layout:
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     """Choose the layout for the measured points of one or several sweeps."""
     varied = independent_keys(statuses, _keys_with_values(statuses))
-    keys = without_sizes(varied)
+    keys = without_size_and_seed_keys(varied)
     if _size_varies(statuses, keys):
         return _faceted_layout("size", "", keys, statuses)
     if (by_section := _section_layout(statuses)) is not None:
@@ -78,7 +78,7 @@ def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
     varied = [key for key in swept if len({swept_value_text(v.get(key)) for v in expanded}) > 1]
     if not any(key not in status.point.swept for status in statuses for key in varied):
         return None
-    keys = without_sizes(independent_keys(statuses, varied))
+    keys = without_size_and_seed_keys(independent_keys(statuses, varied))
     if set(keys) != set(_preferred_keys(keys)) or not _size_varies(statuses, keys):
         return None
     layout = _faceted_layout("size", "", keys, statuses)
@@ -126,7 +126,7 @@ def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
     return _keys_with_values(statuses) or _keys_with_values(statuses, min_values=1)
 
 
-def without_sizes(keys: Sequence[str]) -> list[str]:
+def without_size_and_seed_keys(keys: Sequence[str]) -> list[str]:
     """Return all keys except the seed and the keys that set the size of a network."""
     return [key for key in keys if _last_part(key) not in _SIZE_KEYS]
 
