@@ -13,7 +13,7 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import class_names_of, encode_labels
 from flexhpc.data.dataset import Array, Ints, Source, Split, iterate_blocks
-from flexhpc.data.raw_files import check_memory, convert_read_errors
+from flexhpc.data.raw_files import check_fits_in_memory, convert_read_errors
 from flexhpc.errors import PointError
 
 _INPUTS = ("x_train", "X_train", "x", "X", "inputs", "images", "data")
@@ -76,7 +76,7 @@ def _read_member(
             f"data.{key}: {path} has no array {' or '.join(names)}; it has "
             f"{', '.join(archive.files)}"
         )
-    check_memory(path, archive.zip, name)
+    check_fits_in_memory(path, archive.zip, name)
     with convert_read_errors(f"{path}: {name}", "an array"):
         array: Array = archive[name]
         return array

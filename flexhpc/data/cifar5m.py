@@ -14,7 +14,7 @@ from flexhpc.atomic import open_regular_file
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Source, Split
 from flexhpc.data.raw_files import (
-    check_memory,
+    check_fits_in_memory,
     convert_read_errors,
     open_array,
     read_array_blocks,
@@ -65,7 +65,7 @@ def _read_labels(path: Path) -> Ints:
     """Read the labels in a part file; check the shape and dtype of the images in the file."""
     with convert_read_errors(path, _KIND), open_regular_file(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
-        check_memory(path, arrays.zip, "Y")
+        check_fits_in_memory(path, arrays.zip, "Y")
         labels = arrays["Y"]
         _, shape, dtype = open_array(arrays.zip, "X")
         if labels.dtype.kind not in "iu" or not 0 <= labels.min() <= labels.max() < 10:

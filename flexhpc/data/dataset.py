@@ -97,7 +97,7 @@ class Source:
             if the source has no test files. The default function returns None.
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
-        is_standardised: mask of the features that are standardised, bool (features,); None if all
+        standardised_mask: mask of the features that are standardised, bool (features,); None if all
             features are.
         summary: statistics of the training samples; None if they must be computed.
         class_names: names of the classes, in order; None if the classes have no names.
@@ -108,7 +108,7 @@ class Source:
     train: Split
     open_test: Callable[[], Split | None] = lambda: None
     coarse: Ints | None = None
-    is_standardised: Mask | None = None
+    standardised_mask: Mask | None = None
     summary: Summary | None = None
     class_names: Sequence[str] | None = None
 

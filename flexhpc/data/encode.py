@@ -60,7 +60,7 @@ class Encoding:
     columns: list[Column]
 
     @property
-    def is_standardised(self) -> Mask:
+    def standardised_mask(self) -> Mask:
         """Mask of the features to standardise, bool (features,): the values of numeric columns."""
         parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
         return np.concatenate(parts)

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexhpc.config.sections.data import ImageFolder
 from flexhpc.data.dataset import Source, Split
-from flexhpc.data.images import SUFFIXES, image_split
+from flexhpc.data.images import SUFFIXES, make_image_split
 from flexhpc.data.packed import reject_unpacked_file
 from flexhpc.errors import PointError
 
@@ -72,7 +72,7 @@ def _find_images(folder: Path) -> list[str]:
 def _open_split(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
 ) -> Split:
-    """Open the images in the folders of all classes; see :func:`image_split` for ``shape``."""
+    """Open the images in the folders of all classes; see :func:`make_image_split` for ``shape``."""
     paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
     for name in _class_folders(folder):
@@ -92,6 +92,6 @@ def _open_split(
         raise PointError(
             f"{folder}: contains no folders; it must contain one folder of images per class"
         )
-    return image_split(
+    return make_image_split(
         lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), side, shape
     )

@@ -53,19 +53,19 @@ def image_source(
     """Create a source from encoded images and labels.
 
     ``test`` returns the test set, or None if there is none. ``side`` is as in
-    :func:`image_split`.
+    :func:`make_image_split`.
 
     Raises:
         PointError: a label is invalid, or the first image cannot be read.
     """
     codes, sorted_labels = encode_labels(train.name, train.labels)
-    split = image_split(train.images, codes, side)
+    split = make_image_split(train.images, codes, side)
 
     def open_test_split() -> Split | None:
         if (labelled := test()) is None:
             return None
         codes, _ = encode_labels(labelled.name, labelled.labels, sorted_labels)
-        return image_split(labelled.images, codes, side, split.shape)
+        return make_image_split(labelled.images, codes, side, split.shape)
 
     return Source(
         name=name, classes=len(sorted_labels), train=split, open_test=open_test_split,
@@ -73,7 +73,7 @@ def image_source(
     )  # fmt: skip
 
 
-def image_split(
+def make_image_split(
     images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> Split:  # fmt: skip
@@ -107,7 +107,7 @@ def image_split(
 def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
     """Decode one image to uint8 (3, height, width); scale a 16-bit grey image to 8 bits.
 
-    ``side`` and ``shape`` are as in :func:`image_split`.
+    ``side`` and ``shape`` are as in :func:`make_image_split`.
 
     Raises:
         PointError: the image cannot be read, or its shape is not ``shape``.

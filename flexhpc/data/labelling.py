@@ -16,7 +16,7 @@ _MERGE = 1
 _HELD_OUT_SEED = 1_402
 
 
-def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
+def merged_class_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
     """Return the merged class of each class, int64 (classes,); None if classes are not merged.
 
     Raises:
@@ -49,7 +49,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
 
 
 def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
-    """Map original labels to merged classes; ``mapping`` is the result of :func:`merge_map`.
+    """Map original labels to merged classes; ``mapping`` is the result of :func:`merged_class_map`.
 
     Raises:
         PointError: the super-class of a label is unknown.
@@ -90,7 +90,7 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
         classes = data.classes or source.classes
         labels = rng.integers(0, classes, len(source.train), dtype=np.int64)
         return labels, classes, classes == source.classes
-    mapping = merge_map(data, source.classes, source.coarse, seed)
+    mapping = merged_class_map(data, source.classes, source.coarse, seed)
     classes = source.classes if mapping is None else int(mapping.max()) + 1
     labels = merge_labels(source.train.labels, mapping)
     if data.labels == "corrupted" and data.corruption is not None:

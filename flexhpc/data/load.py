@@ -17,7 +17,7 @@ from flexhpc.data.labelling import (
     draw_labels,
     find_conflicts,
     merge_labels,
-    merge_map,
+    merged_class_map,
     training_mask,
 )
 from flexhpc.data.sources import open_source
@@ -150,10 +150,10 @@ class _LoadedSource:
             mean = np.zeros_like(mean)
             deviation = np.full_like(deviation, 255 if image else 1)
         deviation = np.where(deviation == 0, np.float32(1), deviation)
-        is_standardised = self.source.is_standardised
-        if is_standardised is not None:
-            mean = np.where(is_standardised, mean, np.float32(0))
-            deviation = np.where(is_standardised, deviation, np.float32(1))
+        standardised_mask = self.source.standardised_mask
+        if standardised_mask is not None:
+            mean = np.where(standardised_mask, mean, np.float32(0))
+            deviation = np.where(standardised_mask, deviation, np.float32(1))
         return mean, deviation
 
 
@@ -204,7 +204,7 @@ def load_test_set(data: Data, seed: int) -> TestSet:
     """
     loaded = _load_source(data, seed)
     source, train = loaded.source, loaded.source.train
-    mapping = merge_map(data, source.classes, source.coarse, seed)
+    mapping = merged_class_map(data, source.classes, source.coarse, seed)
     if not loaded.is_train.all():
         rows = np.flatnonzero(~loaded.is_train)
         labels = train.labels[rows]

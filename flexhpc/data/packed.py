@@ -168,7 +168,7 @@ def write_packed(
         with zipfile.ZipFile(unfinished, "a") as archive:
             for name in ("mean", "deviation", "twins", "groups"):
                 _write_array(archive, name, getattr(summary, name))
-            for name, array in (("coarse", source.coarse), ("scaled", source.is_standardised)):
+            for name, array in (("coarse", source.coarse), ("scaled", source.standardised_mask)):
                 if array is not None:
                     _write_array(archive, name, array)
             header = {
@@ -257,7 +257,7 @@ def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Sourc
         train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
         open_test=open_test_split,
         coarse=arrays.get("coarse"),
-        is_standardised=arrays.get("scaled"),
+        standardised_mask=arrays.get("scaled"),
         class_names=header.class_names,
         summary=Summary(fingerprint=header.fingerprint, **statistics),
     )

@@ -100,7 +100,7 @@ _OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes] | gzip.GzipFile]] = {
 }
 
 
-def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+def check_fits_in_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Check that an array of an .npz file fits into memory.
 
     The array can be 1,000 times larger than the file, because the file can be compressed.

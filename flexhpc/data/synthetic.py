@@ -42,7 +42,7 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
         name=f"gaussian ({data.size} x {data.dims})",
         classes=data.classes,
         train=Split.from_arrays(inputs, (inputs @ teacher).argmax(axis=1)),
-        is_standardised=np.zeros(data.dims, dtype=np.bool_),
+        standardised_mask=np.zeros(data.dims, dtype=np.bool_),
     )
 
 
@@ -57,5 +57,5 @@ def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
         name=f"random_tokens ({data.size} x {data.length}, vocabulary {data.vocabulary})",
         classes=data.vocabulary,
         train=Split.from_arrays(tokens, np.zeros(data.size, np.int64)),
-        is_standardised=np.zeros(data.length, dtype=np.bool_),
+        standardised_mask=np.zeros(data.length, dtype=np.bool_),
     )

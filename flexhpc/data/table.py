@@ -67,7 +67,7 @@ def open_table(data: Table) -> Source:
         name=f"table {path}",
         classes=classes,
         train=Split.from_arrays(encoding.encode(features, path), labels),
-        is_standardised=encoding.is_standardised,
+        standardised_mask=encoding.standardised_mask,
     )
 
 

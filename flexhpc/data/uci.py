@@ -86,7 +86,7 @@ def _open_covtype(root: str | None) -> Source:
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
         train=Split.from_arrays(inputs, labels.astype(np.int64) - 1),
-        is_standardised=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
+        standardised_mask=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
     )
 
 
@@ -150,7 +150,7 @@ def _open_adult(root: str | None) -> Source:
         classes=len(_ADULT_CLASSES),
         train=Split.from_arrays(encoding.encode(frame, path), labels),
         open_test=open_test_split,
-        is_standardised=encoding.is_standardised,
+        standardised_mask=encoding.standardised_mask,
     )
 
 
@@ -200,7 +200,7 @@ def _open_credit(root: str | None) -> Source:
         name=f"credit {path}",
         classes=2,
         train=Split.from_arrays(encoding.encode(table, path), labels),
-        is_standardised=encoding.is_standardised,
+        standardised_mask=encoding.standardised_mask,
     )
 
 

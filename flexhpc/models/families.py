@@ -31,7 +31,7 @@ from flexhpc.models.initialisation import (
     apply_mup,
     initialise_network,
     layer_initialiser,
-    layers_of,
+    linear_and_conv_layers,
 )
 
 Shape = tuple[int, ...]
@@ -69,7 +69,7 @@ def build_family(model: Network, shape: Shape, classes: int) -> nn.Module:
         )
     result: nn.Module = load_implementation(model)(model, shape, classes)
     if isinstance(model, Sized) and model.init == "mup":
-        apply_mup(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
+        apply_mup(linear_and_conv_layers(result), _width(model) / (model.base_width or BASE_WIDTH))
     if model.any_memory_format:
         vars(result)["flexhpc_any_memory_format"] = True
     return result

@@ -60,13 +60,13 @@ def initialise_network(network: Any, model: Initialised) -> nn.Module:
     The method ``network.get_classifier()`` must return the last layer, as it does in timm's models.
     """
     initialise, head = layer_initialiser(model), network.get_classifier()
-    for layer in layers_of(network):
+    for layer in linear_and_conv_layers(network):
         initialise(layer, layer is head)
     result: nn.Module = network
     return result
 
 
-def layers_of(network: nn.Module) -> list[Layer]:
+def linear_and_conv_layers(network: nn.Module) -> list[Layer]:
     """Return the linear layers and convolutions of a network, in the order of ``modules()``."""
     return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 

@@ -33,7 +33,7 @@ _INVARIANCE = 1e-13
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ritz:
+class RitzValues:
     """Extreme Ritz values of a symmetric operator, found with Lanczos' method.
 
     Attributes:
@@ -58,7 +58,7 @@ class Ritz:
         return self.min < -tolerance * self.max
 
 
-def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, max_products: int) -> Ritz:
+def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, max_products: int) -> RitzValues:
     """Find the extreme Ritz values of a symmetric operator.
 
     This is Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The
@@ -87,7 +87,7 @@ def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, max_products: i
             image = image - basis[: count + 1].T @ (basis[: count + 1] @ image)
         count, norm = count + 1, float(image.norm())
         if not math.isfinite(diagonal[-1] + norm):
-            return Ritz(products=count)
+            return RitzValues(products=count)
         scale = max(*map(abs, diagonal), *off_diagonal, norm)
         is_last = count == limit or norm <= _INVARIANCE * scale
         if is_last or count == next_check:
@@ -102,7 +102,7 @@ def lanczos(multiply: Callable[[Tensor], Tensor], start: Tensor, max_products: i
 
 def _extreme_ritz(
     diagonal: Sequence[float], off_diagonal: Sequence[float], next_off_diagonal: float
-) -> Ritz:
+) -> RitzValues:
     """Return the extreme eigenvalues of Lanczos' tridiagonal matrix, and their residuals.
 
     Args:
@@ -118,7 +118,7 @@ def _extreme_ritz(
         )
         values[name] = float(eigenvalues[0])
         values[f"residual_{name}"] = next_off_diagonal * abs(float(vectors[-1, 0]))
-    return Ritz(products=count, **values)
+    return RitzValues(products=count, **values)
 
 
 def multiply_hessian(
@@ -166,7 +166,7 @@ def hessian_ritz(
     partition: Partition,
     max_products: int,
     seed: int,
-) -> Ritz:
+) -> RitzValues:
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
     The computation is in float64 and eval mode on a copy of the model. A Hessian-vector product
@@ -201,7 +201,7 @@ def hessian_ritz(
 
     def hessian_product(vector: Tensor) -> Tensor:
         terms = [part_hessian_product(part, vector) for part in partition.local_parts]
-        return partition.sum(terms, zero=torch.zeros_like(vector))
+        return partition.sum_parts(terms, zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
     with _twice_differentiable_kernels():

@@ -23,7 +23,7 @@ from flexhpc.training.group import Group, Partition
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop
 from flexhpc.training.memory_format import match_memory_format
-from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norm_layers
+from flexhpc.training.sync_norm import batch_norm_layers, synced_batch_norm
 
 _CHUNK = 512
 Outputs = list[tuple[Tensor, Tensor, Tensor]]
@@ -122,7 +122,7 @@ class AutogradEngine:
     def _forward(self, inputs: Tensor) -> Tensor:
         group = self.norm_group
         try:
-            with contextlib.nullcontext() if group is None else SyncedBatchNorm(group):
+            with contextlib.nullcontext() if group is None else synced_batch_norm(group):
                 logits: Tensor = self.model(inputs)
         except ValueError as error:
             if len(inputs) > 1:
@@ -242,7 +242,7 @@ class GradientSum:
             vectors.append(self._concatenate(compute_part_gradient(part)))
         zero_grad(self.parameters)
         first = self.parameters[0].detach()
-        total = self.partition.sum(vectors, zero=first.new_zeros(self._length))
+        total = self.partition.sum_parts(vectors, zero=first.new_zeros(self._length))
         if self._has_gradient is None:
             self._has_gradient = (total[-len(self.parameters) :] > 0).tolist()
         start = 0

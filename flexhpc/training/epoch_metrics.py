@@ -21,7 +21,7 @@ _MAX_PENDING = 2**16
 Loss = Callable[..., Tensor]
 
 
-class Forgetting:
+class ForgettingCounter:
     """Counter of forgetting events (Toneva et al. 2019, arXiv 1812.05159).
 
     A sample is forgotten if it is missed although it was correct in its previous evaluation.
@@ -82,7 +82,7 @@ class EpochMetrics:
 
     def __init__(
         self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0,
-        forgetting: Forgetting | None = None,
+        forgetting: ForgettingCounter | None = None,
     ) -> None:  # fmt: skip
         self._loss, self._prompt, self.forgetting = loss, prompt, forgetting
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)

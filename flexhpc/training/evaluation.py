@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexhpc.training.curvature import Ritz, hessian_ritz
+from flexhpc.training.curvature import RitzValues, hessian_ritz
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.engine import GradientSum
 from flexhpc.training.epoch_metrics import MAX_SUSPECTS, EpochMetrics
@@ -158,7 +158,7 @@ class Evaluator:
             return forward(inputs)
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
-    def ritz(self, max_products: int) -> Ritz:
+    def hessian_ritz_values(self, max_products: int) -> RitzValues:
         """Return extreme Ritz values of the Hessian after up to ``max_products`` Lanczos steps."""
         return hessian_ritz(
             self.model, self.inputs, self.labels, self.partition, max_products, self.seed

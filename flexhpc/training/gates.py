@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flexhpc.config.sections.gates import Gates, PlateauGate, StabilityGate
 from flexhpc.errors import PointError
-from flexhpc.training.curvature import Ritz
+from flexhpc.training.curvature import RitzValues
 from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
@@ -166,15 +166,15 @@ def apply_gates(
     return GateResult(verdict=verdict, rejected=bool(rejecting), metrics=metrics)
 
 
-def _ritz_or_nan(gates: Gates, evaluator: Evaluator) -> Ritz:
+def _ritz_or_nan(gates: Gates, evaluator: Evaluator) -> RitzValues:
     """Return the Ritz values of the Hessian; nan if the network cannot be differentiated twice.
 
     Raises:
         PointError: the network cannot be differentiated twice, and the gate is in mode ``reject``.
     """
     try:
-        return evaluator.ritz(gates.curvature.products)
+        return evaluator.hessian_ritz_values(gates.curvature.products)
     except PointError:
         if gates.curvature.mode == "reject":
             raise
-    return Ritz(products=0)
+    return RitzValues(products=0)

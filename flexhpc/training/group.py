@@ -235,7 +235,7 @@ class Partition:
         self.owners = [part * group.size // self.n_parts for part in range(self.n_parts)]
         self.local_parts = [part for part, rank in enumerate(self.owners) if rank == group.rank]
 
-    def sum(self, vectors: Sequence[Tensor], zero: Tensor) -> Tensor:
+    def sum_parts(self, vectors: Sequence[Tensor], zero: Tensor) -> Tensor:
         """Return the sum of the vectors of all parts (collective call).
 
         Args:

@@ -29,7 +29,7 @@ from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.device_inputs import DeviceInputs
 from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
-from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
+from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
 from flexhpc.training.group import Group, Partition
@@ -306,7 +306,7 @@ class TrainingRun:
         layers = None if training.precision == "bf16" else mlp_layers(model, data.inputs.dim())
         backprop = None if layers is None else ManualBackprop(layers, training.label_smoothing)
 
-        self.forgetting = Forgetting(len(labels), device) if callbacks.forgetting else None
+        self.forgetting = ForgettingCounter(len(labels), device) if callbacks.forgetting else None
         self.metrics: EpochMetrics | None = None
         if training.curves == "batches":
             loss = cross_entropy if backprop is None else functional.nll_loss

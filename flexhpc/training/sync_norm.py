@@ -25,7 +25,7 @@ def batch_norm_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]
     return [module for module in model.modules() if isinstance(module, norms)]
 
 
-class SyncedBatchNorm(TorchFunctionMode):
+class synced_batch_norm(TorchFunctionMode):
     """Context manager in which BatchNorm in train mode uses the statistics of the whole batch.
 
     The whole batch consists of the batches of all processes of the group.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flexhpc.data import draw_subset
 from flexhpc.data.dataset import Split
-from flexhpc.data.labelling import find_conflicts, merge_map
+from flexhpc.data.labelling import find_conflicts, merged_class_map
 from flexhpc.data.summary import compute_summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
@@ -132,7 +132,7 @@ def test_class_map_replaces_classes() -> None:
     with pytest.raises(PointError, match=r"data\.class_map: has 3 entries, but .* 10 classes"):
         load("digits", class_map=[0, 1, 1])
     with pytest.raises(PointError, match=r"data\.classes: 11 is more than the 10"):
-        merge_map(section(source="digits", merge="random", classes=11), 10, None, 0)
+        merged_class_map(section(source="digits", merge="random", classes=11), 10, None, 0)
 
 
 def test_coarse_labels_of_cifar100(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -
     path = tmp_path / "t"
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
     samples = load_table(path)
-    assert samples.source.is_standardised is not None
-    assert samples.source.is_standardised[0]
+    assert samples.source.standardised_mask is not None
+    assert samples.source.standardised_mask[0]
     expected = [np.nan if value is None else float(value) for value in values]
     np.testing.assert_array_equal(samples.inputs.rows[:, 0], expected)
     assert samples.shape == (1 + (None in values),)

@@ -250,7 +250,7 @@ def test_published_tables(
     dropped = load(source, root=SHARED / "data" / name, conflicts="drop")
     assert dropped.n_limit == sum(counts) - unfittable
     inputs = samples.select_inputs(np.arange(sum(counts)))
-    scaled = samples.source.is_standardised
+    scaled = samples.source.standardised_mask
     np.testing.assert_allclose(inputs[:, scaled].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(inputs[:, scaled].std(axis=0), 1, atol=1e-3)
 

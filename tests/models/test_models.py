@@ -19,7 +19,7 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam, Sgd
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
-from flexhpc.models.initialisation import GAINS, layers_of
+from flexhpc.models.initialisation import GAINS, linear_and_conv_layers
 from flexhpc.training.optimizers import make_optimizer
 from tests.sections import FAMILIES, choices, small_network
 
@@ -199,19 +199,21 @@ def test_distribution_of_each_initialisation(family: str) -> None:
     for weight, default in zip(plain.parameters(), networks["torch"].parameters(), strict=True):
         assert torch.equal(weight, default)
     if family in ("mlp", "cnn"):
-        for layer in layers_of(plain):
+        for layer in linear_and_conv_layers(plain):
             bound = layer.weight[0].numel() ** -0.5
             assert 0.8 * bound < float(layer.weight.detach().abs().max()) <= bound
             assert float(layer.bias.detach().abs().max()) > 0
     for init in ("he", "lecun", "orthogonal"):
-        for layer in layers_of(networks[init]):
+        for layer in linear_and_conv_layers(networks[init]):
             assert layer.bias is None or not layer.bias.any()
-    hidden_layers = layers_of(networks["he"])[:-1]
+    hidden_layers = linear_and_conv_layers(networks["he"])[:-1]
     if not hidden_layers:
         return
     widest = max(hidden_layers, key=lambda layer: layer.weight.numel())
-    index = layers_of(networks["he"]).index(widest)
-    he, lecun = (layers_of(networks[init])[index].weight.detach() for init in ("he", "lecun"))
+    index = linear_and_conv_layers(networks["he"]).index(widest)
+    he, lecun = (
+        linear_and_conv_layers(networks[init])[index].weight.detach() for init in ("he", "lecun")
+    )
     fan_in = he[0].numel()
     assert float(lecun.std()) == pytest.approx(fan_in**-0.5, rel=0.1)
     gain = GAINS[getattr(small_network(family), "activation", "relu")]
@@ -220,7 +222,7 @@ def test_distribution_of_each_initialisation(family: str) -> None:
 
 def test_orthogonal_weights_are_orthogonal() -> None:
     network = build(Mlp(family="mlp", width=20, depth=2, init="orthogonal", gain=1.5), DIGIT, 10)
-    for layer, gain in zip(layers_of(network), (1.5, 1.5, 1.0), strict=True):
+    for layer, gain in zip(linear_and_conv_layers(network), (1.5, 1.5, 1.0), strict=True):
         weight = layer.weight.detach()
         torch.testing.assert_close(weight @ weight.T, gain**2 * torch.eye(len(weight)))
 
@@ -236,9 +238,9 @@ def test_mup_scales_relative_to_its_base_width() -> None:
         assert base_weight.lr_factors == (1.0, 1.0)
     torch.manual_seed(0)
     wide = build(Mlp(family="mlp", width=32, init="mup", base_width=8), DIGIT, 10)
-    first, hidden, last = layers_of(wide)
-    torch.testing.assert_close(last.weight, layers_of(plain)[-1].weight / 2)
-    assert torch.equal(first.weight, layers_of(plain)[0].weight)
+    first, hidden, last = linear_and_conv_layers(wide)
+    torch.testing.assert_close(last.weight, linear_and_conv_layers(plain)[-1].weight / 2)
+    assert torch.equal(first.weight, linear_and_conv_layers(plain)[0].weight)
     assert [layer.weight.lr_factors for layer in (first, hidden, last)] == [
         (4.0, 1.0), (1.0, 0.25), (0.25, 0.25),
     ]  # fmt: skip

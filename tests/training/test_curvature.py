@@ -20,7 +20,7 @@ from flexhpc.config.sections.model import Vit
 from flexhpc.errors import PointError
 from flexhpc.models import build
 from flexhpc.training import Group
-from flexhpc.training.curvature import Ritz, hessian_ritz, lanczos, multiply_hessian
+from flexhpc.training.curvature import RitzValues, hessian_ritz, lanczos, multiply_hessian
 from flexhpc.training.group import Partition
 
 GROUP = Group(torch.device("cpu"))
@@ -159,7 +159,7 @@ def test_lanczos_stops_when_both_ends_have_converged() -> None:
 def test_lanczos_of_a_zero_operator_makes_one_product() -> None:
     start = torch.ones(5, dtype=torch.float64)
     result = lanczos(torch.zeros_like, start, 5)
-    assert result == Ritz(min=0.0, max=0.0, products=1, residual_min=0.0, residual_max=0.0)
+    assert result == RitzValues(min=0.0, max=0.0, products=1, residual_min=0.0, residual_max=0.0)
     assert not result.has_negative_min(0.1)
 
 

@@ -15,7 +15,7 @@ from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.models import build
 from flexhpc.training import Callbacks
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
-from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
+from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.optimizers import perturb_weights, restore_weights
 from tests.training.helpers import (
     SMALL,
@@ -167,7 +167,7 @@ def test_divergence_in_the_last_update_is_detected() -> None:
 
 
 def test_a_sequence_is_missed_if_any_token_is_wrong() -> None:
-    forgetting = Forgetting(2, CPU)
+    forgetting = ForgettingCounter(2, CPU)
     metrics = EpochMetrics(CPU, prompt=1, forgetting=forgetting)
     labels = torch.tensor([[5, 1, 2], [5, 1, 2]])
     for tokens in ([[0, 1, 2], [5, 1, 0]], [[5, 1, 1], [0, 1, 2]]):
