@@ -105,15 +105,15 @@ def ui(
 ) -> None:
     """Serve the MLflow UI for a run on the loopback interface, or on a Unix socket."""
     from flexhpc.store.status import open_run
-    from flexhpc.tracking.ui import newest_run, private_socket, serve, ui_page
+    from flexhpc.tracking.ui import exec_ui_server, make_private_socket_path, newest_run, ui_page
 
     folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
     page = ui_page(folder, sweep.name)
-    address = private_socket() if socket else None
+    address = make_private_socket_path() if socket else None
     if address is not None:
         typer.echo(
             "Run this command on your own machine, then open the address in a browser there:"
         )
         typer.echo(f"ssh -N -L {port}:{shlex.quote(str(address))} {platform.node()}")
     typer.echo(f"http://127.0.0.1:{port}{page}")
-    serve(folder, port, address)
+    exec_ui_server(folder, port, address)

@@ -63,7 +63,7 @@ def sweep(
             "the next points; run the sweep in tmux or screen instead"
         )
     if detach:
-        summary = launch.start_detached(prepared, settings)
+        summary = launch.start_detached_workers(prepared, settings)
         typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` shows the status")
         uri = settings.tracking_uri
         option = "" if uri in (None, "none") else f" --uri {uri}"

@@ -41,14 +41,14 @@ class Backend(ABC):
         return False
 
     @abstractmethod
-    def start(self, points: Sequence[str]) -> bool:
+    def start_workers(self, points: Sequence[str]) -> bool:
         """Start workers for these points.
 
         Returns:
             True if all points are assigned; False if the caller should retry later.
         """
 
-    def queued_points(self) -> Mapping[str, str]:
+    def reasons_for_waiting(self) -> Mapping[str, str]:
         """Return a dict from the id of each queued point to the reason why it waits."""
         return {}
 

@@ -91,7 +91,7 @@ class ForkServer:
         """Return whether the server is running."""
         return self._process.poll() is None
 
-    def start(self, request: StartRequest) -> ForkedWorker:
+    def start_worker(self, request: StartRequest) -> ForkedWorker:
         """Request a worker from the server, and return its state.
 
         If the server is dead, the worker counts as crashed.

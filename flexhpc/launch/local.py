@@ -39,7 +39,7 @@ class LocalBackend(Backend):
     def poll(self) -> None:
         """Update the state of the workers.
 
-        Only this method and :meth:`start` change the state. Otherwise, if a worker finished
+        Only this method and :meth:`start_workers` change the state. Otherwise, if a worker finished
         its point after the points' status was read, the worker would count as ended, but the point
         as unfinished.
         """
@@ -56,10 +56,10 @@ class LocalBackend(Backend):
         return bool(self._running)
 
     def has_crashed_worker(self) -> bool:
-        """Return whether any worker from the last call of :meth:`start` has failed."""
+        """Return whether any worker from the last call of :meth:`start_workers` has failed."""
         return any(not worker.succeeded() for worker in set(self._workers) - self._running)
 
-    def start(self, points: Sequence[str]) -> bool:
+    def start_workers(self, points: Sequence[str]) -> bool:
         """Start workers for these points; return True, because local workers start immediately."""
         count, at_once = self.profile.workers_and_probes(len(points))
         processes = self.profile.processes_per_node
@@ -84,7 +84,7 @@ class LocalBackend(Backend):
                 environment={**os.environ, **variables},
                 cwd=str(Path.cwd()),
             )
-            self._workers.append(server.start(request))
+            self._workers.append(server.start_worker(request))
         self._running = set(self._workers)
         return True
 
@@ -93,6 +93,6 @@ class LocalBackend(Backend):
         return str(self.folder)
 
     def summary(self) -> str:
-        """Return the number of workers that the last call of :meth:`start` started, as
+        """Return the number of workers that the last call of :meth:`start_workers` started, as
         text."""
         return f"{len(self._workers)} workers started"

@@ -18,7 +18,7 @@ from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.backend import max_array_size
-from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
+from flexhpc.launch.slurm.chunks import PlannedArray, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
 from flexhpc.search import cost_bound, probes_per_round
 from flexhpc.store.status import PointStatus, StatusReader
@@ -131,7 +131,7 @@ def _worker_layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> d
     }
 
 
-def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
+def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[PlannedArray]:
     """Return the array jobs for these points.
 
     If the SLURM controller does not respond, SLURM's default limit on the array size is assumed.

@@ -110,7 +110,7 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
 
 
-def remove_partial_claims(run: RunFolder) -> None:
+def remove_temporary_claim_files(run: RunFolder) -> None:
     """Remove temporary claim files that killed processes left behind; ignore OSError."""
     with contextlib.suppress(OSError), FileLock(run.lock):
         for path in run.temporary_claim_files():

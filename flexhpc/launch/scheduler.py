@@ -36,7 +36,7 @@ class Scheduler:
         marks = {s.point.id: (_progress_mark(s), common_mark) for s in free}
         limit = 1 if self.backend.has_crashed_worker() else self.backend.max_assignments
         assignable = [key for key in marks if self._assignment_count(key, marks) < limit]
-        if assignable and self.backend.start(assignable):
+        if assignable and self.backend.start_workers(assignable):
             for point_id in assignable:
                 count = self._assignment_count(point_id, marks) + 1
                 self._assigned[point_id] = (marks[point_id], count)

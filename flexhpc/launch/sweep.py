@@ -21,7 +21,7 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import PreparedRun, remove_partial_claims, write_run_folder
+from flexhpc.launch.prepare import PreparedRun, remove_temporary_claim_files, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
@@ -191,7 +191,7 @@ def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     )
 
 
-def start_detached(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) -> str:
+def start_detached_workers(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) -> str:
     """Start workers that outlive this process; return a one-line description of them.
 
     Raises:
@@ -236,7 +236,7 @@ def run_sweep(
     """
     run, launch = prepared.run, new_launch_id()
     if run.path.exists():
-        remove_partial_claims(run)
+        remove_temporary_claim_files(run)
     reader = StatusReader(run, prepared.points)
     decisions, selection = _select_points(reader, prepared, profile, launch)
     statuses = reader.read()
@@ -270,7 +270,7 @@ def run_sweep(
                         continue
                     round_started = time.monotonic()
                     backend.poll()
-                    statuses = mark_queued(reader.read(), backend.queued_points())
+                    statuses = mark_queued(reader.read(), backend.reasons_for_waiting())
                     has_started |= any(s.state == "running" or s.launch == launch for s in statuses)
                     note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
                     if backend.stops_with_sweep and not has_started:

@@ -183,7 +183,7 @@ stage). The probe is None for an evaluation; arm and stage are used only for an 
 def train_with_rank_0(
     points: Mapping[str, Point], group: Group, should_stop: Callable[[], bool]
 ) -> None:
-    """Take part in the training runs of rank 0 until rank 0 calls :func:`end_assistance`.
+    """Take part in the training runs of rank 0 until rank 0 calls :func:`stop_other_ranks`.
 
     Args:
         points: mapping from point id to point.
@@ -211,7 +211,7 @@ def train_with_rank_0(
                 run_probe(point, samples, Probe(*probe), None, group, callbacks)
 
 
-def end_assistance(group: Group) -> None:
+def stop_other_ranks(group: Group) -> None:
     """Make :func:`train_with_rank_0` return on the other ranks; called by rank 0."""
     group.broadcast_object(None)
 

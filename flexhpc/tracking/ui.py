@@ -34,7 +34,7 @@ def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[st
     ]  # fmt: skip
 
 
-def private_socket() -> Path:
+def make_private_socket_path() -> Path:
     """Create a folder that only this user can access; return a path in it for a Unix socket.
 
     The folder restricts access, because uvicorn makes the socket itself accessible to all users.
@@ -68,7 +68,7 @@ def ui_page(run: RunFolder, name: str) -> str:
     return page_path(experiment[0])
 
 
-def serve(run: RunFolder, port: int, socket: Path | None = None) -> None:
+def exec_ui_server(run: RunFolder, port: int, socket: Path | None = None) -> None:
     """Replace this process with the UI server; for the arguments see :func:`ui_command`."""
     command = ui_command(run, port, socket)
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})

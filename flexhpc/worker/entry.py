@@ -55,5 +55,5 @@ class ArrayTask:
 
         The signal handlers of submitit, which would requeue or cancel the job, are replaced first.
         """
-        stop = StopRequest.set_by_signals()
+        stop = StopRequest.for_signals()
         return run_worker(Path(self.path), Environment.from_slurm(), stop)

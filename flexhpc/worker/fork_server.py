@@ -158,7 +158,7 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     try:
         _become_worker(request, rank)
         environment = _distributed_environment(request, rank, token)
-        run_worker(Path(request.task), environment, StopRequest.set_by_signals())
+        run_worker(Path(request.task), environment, StopRequest.for_signals())
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1

@@ -38,7 +38,7 @@ class StopRequest:
         self.reason = ""
 
     @classmethod
-    def set_by_signals(cls) -> StopRequest:
+    def for_signals(cls) -> StopRequest:
         """Create a stop request that SIGTERM and SIGUSR2 set."""
         stop = cls()
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TextIO
 
 from flexhpc.config import Point, load_points
 from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line_message
-from flexhpc.measuring.point import end_assistance, measure, train_with_rank_0
+from flexhpc.measuring.point import measure, stop_other_ranks, train_with_rank_0
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
 from flexhpc.search import probes_per_round
@@ -81,7 +81,7 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             worker.measure_points(assigned)
         finally:
             worker.close()
-        end_assistance(group)
+        stop_other_ranks(group)
         requeue = worker.must_requeue(assigned)
         _destroy_group(group, EXIT_REQUEUE if requeue else 0)
     except PeerLost as error:

@@ -241,7 +241,7 @@ def test_the_state_of_local_workers_changes_only_at_a_poll(
     write_launch(prepared, profile, "a", None, detach=False)
     backend = LocalBackend(prepared.run.jobs / "a", profile)
     barrier.hold(PASSES)
-    backend.start([point.id for point in prepared.points])
+    backend.start_workers([point.id for point in prepared.points])
     (pid,) = barrier.wait()
     server = psutil.Process(psutil.Process(pid).ppid())
     server.kill()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.profile import LocalProfile, SlurmProfile, time_limit_minutes
-from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
+from flexhpc.launch.slurm.chunks import PlannedArray, divide_into_arrays
 from tests.conftest import REPOSITORY
 
 CONTAINER = "cluster: slurm\ncontainer: {runtime: docker, image: x,"
@@ -83,17 +83,17 @@ def test_stop_before_is_90_s_or_a_quarter_of_the_time_limit(
     assert SlurmProfile(cluster="slurm", time=time).stop_before_or_default == expected
 
 
-def max_running(chunks: list[Chunk]) -> int:
+def max_running(arrays: list[PlannedArray]) -> int:
     """Return the largest number of tasks that can run at once.
 
-    Chunks that wait for others form sequences, of which one chunk runs at a time.
+    Arrays that wait for others form sequences, of which one runs at a time.
     """
     first_of: list[int] = []
     running: Counter[int] = Counter()
-    for number, chunk in enumerate(chunks):
-        first = number if chunk.predecessor is None else first_of[chunk.predecessor]
+    for number, array in enumerate(arrays):
+        first = number if array.predecessor is None else first_of[array.predecessor]
         first_of.append(first)
-        running[first] = max(running[first], chunk.throttle)
+        running[first] = max(running[first], array.throttle)
     return running.total()
 
 
@@ -107,15 +107,15 @@ def test_arrays_contain_every_point_once_within_the_limits(
     count: int, per_task: int, max_array: int, throttle: int | None
 ) -> None:
     points = [str(i) for i in range(count)]
-    chunks = divide_into_arrays(points, per_task=per_task, max_array=max_array, throttle=throttle)
-    assert [point for chunk in chunks for point in chunk.points] == points
-    for number, chunk in enumerate(chunks):
-        assert 1 <= chunk.tasks <= max_array
-        assert (chunk.tasks - 1) * per_task < len(chunk.points) <= chunk.tasks * per_task
-        assert 1 <= chunk.throttle <= chunk.tasks
-        assert chunk.predecessor is None or 0 <= chunk.predecessor < number
+    arrays = divide_into_arrays(points, per_task=per_task, max_array=max_array, throttle=throttle)
+    assert [point for array in arrays for point in array.points] == points
+    for number, array in enumerate(arrays):
+        assert 1 <= array.tasks <= max_array
+        assert (array.tasks - 1) * per_task < len(array.points) <= array.tasks * per_task
+        assert 1 <= array.throttle <= array.tasks
+        assert array.predecessor is None or 0 <= array.predecessor < number
     if throttle is not None:
-        assert max_running(chunks) <= throttle
+        assert max_running(arrays) <= throttle
 
 
 @pytest.mark.parametrize("key", SlurmProfile.model_fields)

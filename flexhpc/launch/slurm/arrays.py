@@ -97,7 +97,7 @@ def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Que
             yield index, task
 
 
-def queued_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
+def reasons_for_waiting(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
     """Return a dict from the id of each point in the queue to the reason why it waits."""
     reasons: dict[str, str] = {}
     for record in records:

@@ -14,7 +14,7 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
     array_records,
-    queued_points,
+    reasons_for_waiting,
     tasks_in_queue,
 )
 from flexhpc.launch.slurm.chunks import divide_into_arrays
@@ -96,7 +96,7 @@ class SlurmBackend(Backend):
         self._queue = queue
         self.records = [record.with_job_id_from(queue) for record in array_records(self.run)]
         self._release_held_tasks(queue)
-        self._queued = queued_points(self.records, queue)
+        self._queued = reasons_for_waiting(self.records, queue)
 
     def _release_held_tasks(self, queue: Queue) -> None:
         """Release tasks that SLURM holds because they could not be launched on a node.
@@ -123,7 +123,7 @@ class SlurmBackend(Backend):
         """Return whether any task is queued or running; True before the first query."""
         return self._queue is None or bool(self._queued)
 
-    def queued_points(self) -> Mapping[str, str]:
+    def reasons_for_waiting(self) -> Mapping[str, str]:
         """Return a dict from the id of each point in the queue to the reason why it waits."""
         return self._queued
 
@@ -138,7 +138,7 @@ class SlurmBackend(Backend):
         jobs = ", ".join(str(record.job) for record in submitted)
         return f"{tasks} tasks submitted as job {jobs}" if submitted else "nothing to submit"
 
-    def start(self, points: Sequence[str]) -> bool:
+    def start_workers(self, points: Sequence[str]) -> bool:
         """Submit array jobs that measure points, at most once every 10 s.
 
         The profile key ``throttle`` limits the number of tasks that run concurrently. A lock

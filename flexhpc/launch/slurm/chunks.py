@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class PlannedArray:
     """The points of one array job.
 
     Attributes:
         points: point ids, in the order of the tasks.
         tasks: number of tasks; their indices start at 0.
         throttle: maximum number of tasks running concurrently.
-        predecessor: index of the chunk whose job must end before the job of this chunk starts; None
+        predecessor: index of the array whose job must end before the job of this array starts; None
             if the job need not wait.
     """
 
@@ -26,7 +26,7 @@ class Chunk:
 
 def divide_into_arrays(
     points: Sequence[str], *, per_task: int, max_array: int, throttle: int | None
-) -> list[Chunk]:
+) -> list[PlannedArray]:
     """Divide points into array jobs.
 
     SLURM allows task indices up to MaxArraySize - 1, so an array has at most MaxArraySize tasks.
@@ -42,7 +42,7 @@ def divide_into_arrays(
     """
     size = max_array * per_task
     parts = [list(points[start : start + size]) for start in range(0, len(points), size)]
-    chunks = []
+    arrays = []
     for number, part in enumerate(parts):
         tasks = -(-len(part) // per_task)
         if throttle is None:
@@ -52,7 +52,9 @@ def divide_into_arrays(
             predecessor = None
         else:
             limit, predecessor = 1, number - throttle if number >= throttle else None
-        chunks.append(
-            Chunk(points=part, tasks=tasks, throttle=min(limit, tasks), predecessor=predecessor)
+        arrays.append(
+            PlannedArray(
+                points=part, tasks=tasks, throttle=min(limit, tasks), predecessor=predecessor
+            )
         )
-    return chunks
+    return arrays

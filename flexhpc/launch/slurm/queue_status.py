@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flexhpc.launch.slurm.arrays import array_records, queued_points, records_by_cluster
+from flexhpc.launch.slurm.arrays import array_records, reasons_for_waiting, records_by_cluster
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
@@ -64,4 +64,4 @@ class QueueStatus:
                 self.unavailable = f"SLURM does not respond: {error}"
                 continue
             records = [record.with_job_id_from(queue) for record in records]
-            self._queued |= queued_points(records, queue)
+            self._queued |= reasons_for_waiting(records, queue)

@@ -16,7 +16,7 @@ from pathlib import Path
 from flexhpc.atomic import write_atomic
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import ArrayRecord
-from flexhpc.launch.slurm.chunks import Chunk
+from flexhpc.launch.slurm.chunks import PlannedArray
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.script import batch_script, write_task_pickle
@@ -27,7 +27,7 @@ SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)
 
 
-def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> ArrayRecord:
+def new_record(folder: Path, array: PlannedArray, run_name: str, conf: str | None) -> ArrayRecord:
     """Create the record of an array that is not submitted yet, with a unique job name.
 
     Args:
@@ -36,8 +36,8 @@ def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> A
     return ArrayRecord(
         folder=folder,
         name=f"flexhpc-{run_name[:40]}-{uuid.uuid4().hex[:10]}",
-        tasks=chunk.tasks,
-        throttle=chunk.throttle,
+        tasks=array.tasks,
+        throttle=array.throttle,
         job=None,
         slurm_conf=conf,
     )
@@ -45,7 +45,7 @@ def new_record(folder: Path, chunk: Chunk, run_name: str, conf: str | None) -> A
 
 def write_array(
     folder: Path,
-    chunk: Chunk,
+    array: PlannedArray,
     profile: SlurmProfile,
     task: TaskFile,
     run_name: str,
@@ -60,12 +60,12 @@ def write_array(
         task: task file of the launch; the array gets a copy that contains the points of the array.
         conf: path of the cluster's slurm.conf; None for the system default.
     """
-    replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
+    replace(task, points=array.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_task_pickle(folder, folder / TASK_FILE)
     write_secret(folder)
     if container is not None:
         container.write_script(folder)
-    record = new_record(folder, chunk, run_name, conf)
+    record = new_record(folder, array, run_name, conf)
     record.write()
     return record
 
@@ -109,7 +109,7 @@ def submit_array(
 
 
 def preview_scripts(
-    chunks: Sequence[Chunk],
+    arrays: Sequence[PlannedArray],
     launch_folder: Path,
     profile: SlurmProfile,
     task: TaskFile,
@@ -122,9 +122,9 @@ def preview_scripts(
     and the ids of the jobs on which an array depends, are placeholders.
     """
     scripts = [] if container is None else [container.script_text()]
-    for number, chunk in enumerate(chunks):
+    for number, array in enumerate(arrays):
         folder = launch_folder / f"array-{number:03d}"
-        record = new_record(folder, chunk, run_name, profile.slurm_conf)
-        after = None if chunk.predecessor is None else f"JOB_OF_ARRAY_{chunk.predecessor:03d}"
+        record = new_record(folder, array, run_name, profile.slurm_conf)
+        after = None if array.predecessor is None else f"JOB_OF_ARRAY_{array.predecessor:03d}"
         scripts.append(batch_script(record, profile, Path(task.stop), after, container))
     return scripts
