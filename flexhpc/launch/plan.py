@@ -18,8 +18,8 @@ from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.backend import max_array_size
-from flexhpc.launch.slurm.chunks import PlannedArray, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
+from flexhpc.launch.slurm.planned_arrays import PlannedArray, divide_into_arrays
 from flexhpc.search import cost_bound, probes_per_round
 from flexhpc.store.status import PointStatus, StatusReader
 

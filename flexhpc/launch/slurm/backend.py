@@ -17,9 +17,9 @@ from flexhpc.launch.slurm.arrays import (
     reasons_for_waiting,
     tasks_in_queue,
 )
-from flexhpc.launch.slurm.chunks import divide_into_arrays
 from flexhpc.launch.slurm.commands import Queue, Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
+from flexhpc.launch.slurm.planned_arrays import divide_into_arrays
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.launch.slurm.submit import submit_array, write_array
 from flexhpc.store import RunFolder

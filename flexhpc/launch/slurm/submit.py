@@ -16,9 +16,9 @@ from pathlib import Path
 from flexhpc.atomic import write_atomic
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import ArrayRecord
-from flexhpc.launch.slurm.chunks import PlannedArray
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
+from flexhpc.launch.slurm.planned_arrays import PlannedArray
 from flexhpc.launch.slurm.script import batch_script, write_task_pickle
 from flexhpc.worker.environment import write_secret
 from flexhpc.worker.task import TASK_FILE, TaskFile
