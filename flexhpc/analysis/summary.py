@@ -85,7 +85,7 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
     for name, group in groups.items():
         ordered = sorted(group, key=_emc_or_zero)
         smallest, largest = ordered[0], ordered[-1]
-        unset = f"the point whose {'other ' if name else ''}swept keys have no value"
+        unset = f"the point without values of the {'other ' if name else ''}swept keys"
         names = [swept_values_text(s, others) or unset for s in (largest, smallest)]
         start = f"{name}: largest" if name else "Largest"
         sentences.append(

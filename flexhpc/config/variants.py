@@ -42,8 +42,8 @@ BASES: dict[str, type[Section]] = {
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
 """Section -> key that selects its variant, except for variants that define a ``discriminator``."""
 ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
-"""Discriminator key -> last part of the entry-point group, such as ``flexhpc.models``, in which
-packages register more variants."""
+"""Discriminator key -> last part of the entry-point group (``models`` of ``flexhpc.models``) in
+which packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Section -> variant that is used if the spec selects none."""
 

@@ -24,7 +24,7 @@ def point_description(status: PointStatus) -> str:
     return (
         f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
         f"level {estimate.level}), {_parameters_text(record.header.params, estimate)}"
-        f"{'EMC with twice the budget: ' + doubling + ', ' if doubling else ''}"
+        f"{'twice the budget raises the EMC by ' + doubling + ', ' if doubling else ''}"
         f"{estimate.probes} probes, {estimate.cost:,} sample passes"
         f"{', best at ' + best if best else ''}{', ended by: ' + ended if ended else ''}"
         f"{warning_text}"

@@ -97,7 +97,8 @@ class GateResult:
 
     Attributes:
         verdict: final verdict, which a gate may have changed.
-        rejected: whether a gate attributes the failure to training, not to capacity.
+        rejected: whether a gate with the mode ``reject`` rejected the training run, so that it is
+            no evidence of capacity.
         metrics: values of the metrics that the gates record; the keys are their names.
     """
 

@@ -98,9 +98,9 @@ def train(
 ) -> Outcome:
     """Train one probe.
 
-    Training resumes from ``callbacks.checkpoint``. If it does not exist, training resumes from
-    ``callbacks.final_state``, which training with a smaller budget saved. If neither file exists or
-    can be used, training starts from scratch.
+    Training resumes from ``callbacks.checkpoint``. If it does not exist or cannot be used, training
+    resumes from ``callbacks.final_state``, which training with a smaller budget saved. If neither
+    file exists or can be used, training starts from scratch.
 
     Args:
         training: training procedure.

@@ -95,7 +95,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
     assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
     sentence = summarize(statuses)[0]
     assert sentence.startswith("original: largest EMC at merge random, classes 2: ")
-    assert "smallest EMC at the point whose other swept keys have no value: " in sentence
+    assert "smallest EMC at the point without values of the other swept keys: " in sentence
 
 
 def test_failed_and_unfinished_points_are_counted_separately(tmp_path: Path) -> None:

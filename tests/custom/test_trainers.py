@@ -268,7 +268,7 @@ def test_model_is_optional_only_with_a_trainer(folder: Path) -> None:
     (folder / "custom.yaml").write_text(text)
     with pytest.raises(InputError, match="family: is required"):
         load_points(folder / "custom.yaml")
-    with pytest.raises(InputError, match=r"family none requires training\.trainer"):
+    with pytest.raises(InputError, match=r"family `none` requires training\.trainer"):
         load_points(folder / "custom.yaml", ["model.family=none"])
 
 
