@@ -23,7 +23,7 @@ from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of fit curve widths (log n). Measured: 0.05 (linear classifiers) to 0.35 (narrow MLPs)."""
-WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.6
+WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.9
 """Log-normal prior of the fit curve's width: median, and standard deviation of log(width)."""
 WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
@@ -123,7 +123,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     Unfinished training runs contribute only the fraction of the budget within which they failed.
 
     The prior of the threshold is uniform in log n from below one sample to above ``n_limit``. The
-    prior of the width is log-normal with median 0.18; one standard deviation is a factor of 1.8.
+    prior of the width is log-normal with median 0.18; one standard deviation is a factor of 2.5.
     The prior of the lapse rate is mostly below 0.07. If all probes fitted, no threshold above the
     largest n is ruled out; if all failed, no threshold below the smallest n. In both cases, the
     caller must report the estimate as censored.
