@@ -43,7 +43,7 @@ def add_coarse_estimate(status: PointStatus) -> PointRecord:
     for count in range(1, len(history)):
         step = next_probes(
             point.search.with_coarse_tolerance(), record.header.n_limit, history[:count],
-            point.arm_coordinates, point.training.doubling,
+            point.arm_coordinates, point.training.doubling_settings,
         )  # fmt: skip
         if isinstance(step, Estimate):
             return replace(record, estimates={count: step, len(history): record.estimate})

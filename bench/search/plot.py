@@ -1,4 +1,4 @@
-"""Plot the results of bench.search: RMSE against cost, with a panel for each world."""
+"""Plot the RMSE of log EMC as a function of the cost, one panel per world of bench.search."""
 
 from __future__ import annotations
 

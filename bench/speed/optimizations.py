@@ -61,8 +61,8 @@ OPTIMIZATIONS: dict[str, tuple[Disable, str, tuple[str, ...]]] = {
         ("CNN 8", "CNN 32", "ResNet 4", "ResNet 8", "EfficientNet 8"),
     ),
     "new memory not filled": (
-        lambda: patch.object(loop, "_deterministic_algorithms", deterministic_with_fill), BATCHES,
-        ("MLP 8", "CNN 8"),
+        lambda: patch.object(loop, "_use_deterministic_algorithms", deterministic_with_fill),
+        BATCHES, ("MLP 8", "CNN 8"),
     ),
 }  # fmt: skip
 """For each optimization: how to disable it, the loop and the networks to measure."""

@@ -385,14 +385,15 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
     for count, estimate in record.estimates.items():
         if is_precise(
             search, record.header.n_limit, history[:count], point.arm_coordinates, estimate,
-            point.training.doubling,
+            point.training.doubling_settings,
         ):  # fmt: skip
             return replace(status, record=record.at_probe_count(count), estimate=estimate)
     return None
 
 
 def cost_in_trainings(status: PointStatus) -> float:
-    """Return the cost of a point so far, in whole training runs with the point's last budget."""
+    """Return the cost of a point so far, expressed as a number of whole training runs with the
+    point's last budget."""
     if status.record is None or not status.record.probes:
         return 0.0
     history = to_history(status.record.probes, status.point.training)

@@ -428,7 +428,8 @@ def _float_or_none(text: str) -> float | None:
 
 
 def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
-    """Return the keys to group by: ``within``, or by default the swept data keys except ``by``."""
+    """Return the grouping keys: ``compare.within`` if it is set; otherwise all swept data keys
+    except the key ``compare.by``."""
     if compare.within is not None:
         return list(compare.within)
     keys = swept_keys(statuses)

@@ -17,7 +17,7 @@ from flexhpc.analysis import generalization, reasons, results, text
 from flexhpc.analysis.comparison import Comparisons, compare_as_specified
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
-from flexhpc.analysis.figures import report_figures
+from flexhpc.analysis.figures import figures_of_report
 from flexhpc.analysis.figures.chart import (
     Chart,
     ReportFigure,
@@ -143,7 +143,7 @@ def write_report(
         caption=RATIO_CAPTION,
         draw=lambda _: ratio_figure(comparisons.effects),
     )
-    first, *others = report_figures()
+    first, *others = figures_of_report()
     figures = [
         _write_figure(figure, spec, folder)
         for figure in (first, ratios, *others)

@@ -157,7 +157,8 @@ def _describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def _describe_saturation(statuses: Sequence[PointStatus]) -> str:
-    """Describe how much twice the budget would raise EMCs, and how many points are saturated."""
+    """Describe how much the EMCs would increase if the budget were doubled, and how many points are
+    saturated."""
     estimates = [s.estimate for s in statuses if s.estimate and s.estimate.doubling]
     gains = [f"{e.doubling[1]:.2g}" for e in estimates if e.doubling]
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}

@@ -42,7 +42,9 @@ def interval_text(estimate: Estimate | EmcInterval | None) -> str:
 
 
 def doubling_text(estimate: Estimate | None, *, with_interval: bool = False) -> str:
-    """Format the factor by which twice the budget would raise EMC: ``x1.34 [1.21, 1.50]``.
+    """Format the factor by which the EMC would increase if the budget were doubled.
+
+    An example of the text is ``x1.34 [1.21, 1.50]``.
 
     Args:
         estimate: EMC estimate; the text is empty if its ``doubling`` is unknown.

@@ -31,7 +31,8 @@ def masks(
         bool,
         typer.Option(
             "--agreement",
-            help="With --by: correlate the hardness of samples between the values of the key.",
+            help="With --by KEY: for each pair of values of KEY, print the correlation of the "
+            "samples' hardness under the two values.",
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,

@@ -117,7 +117,10 @@ def check_budgets(budgets: list[float], procedures: Sequence[Procedure]) -> None
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 
     known = [
-        (t.budget[0], t.budget[1] << (t.doubling.max_doublings if t.doubling else 0))
+        (
+            t.budget[0],
+            t.budget[1] << (t.doubling_settings.max_doublings if t.doubling_settings else 0),
+        )
         for t in procedures
         if t.determines_other_budgets and t.budget
     ]

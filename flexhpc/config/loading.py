@@ -141,7 +141,7 @@ def _build_sweep(document: Document) -> Sweep:
         path = tuple(key.split("."))
         if len(path) < 2 or path[0] not in KEYS or "" in path:
             document.add_problem_at(
-                ("tune", key), "must be a dotted path into fixed, such as training.lr"
+                ("tune", key), "must be the dotted path of a key in fixed, such as training.lr"
             )
         else:
             all_fixed = with_value(all_fixed, path, {"tune": request})
@@ -190,7 +190,7 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
     for key, values in entry.items():
         section = key.split(".")[0]
         if "" in key.split("."):
-            problem = "must be a dotted path into fixed, such as model.width"
+            problem = "must be the dotted path of a key in fixed, such as model.width"
         elif section not in KEYS and key != "seed":
             problem = f"is not a key of fixed: {_unknown_section_problem(section)}"
         elif len(entry) == 1 and len({repr(value) for value in values}) < len(values):

@@ -161,7 +161,11 @@ class Sweep:
             for name in (*KEYS, "seed"):
                 key = (name, *(positions[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = self._build_section_or_seed(name, positions)
+                    sections[key] = (
+                        self._build_seed_at(positions)
+                        if name == "seed"
+                        else self._build_section_at(name, positions)
+                    )
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
@@ -234,17 +238,13 @@ class Sweep:
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
         return with_default_variant(section, without_none(values), defaults.get(section))
 
-    def _build_section_or_seed(
-        self, name: str, positions: tuple[int, ...]
-    ) -> TunedSection | Seed | None:
-        """Build a section or the seed; return None if it is invalid.
+    def _build_section_at(self, name: str, positions: tuple[int, ...]) -> TunedSection | None:
+        """Build the section ``name`` of one point; return None if the section is invalid.
 
         Args:
-            name: name of the section, or ``seed``.
+            name: name of the section.
             positions: the position of the point on each axis.
         """
-        if name == "seed":
-            return self._build_seed(positions)
         values = self._values_at(name, positions)
         result = build_section(
             name,
@@ -260,7 +260,8 @@ class Sweep:
                 self.code[variant] = code  # a section with a version has no hash
         return result
 
-    def _build_seed(self, positions: tuple[int, ...]) -> Seed | None:
+    def _build_seed_at(self, positions: tuple[int, ...]) -> Seed | None:
+        """Build the seed of one point; return None if the seed is invalid."""
         values = {"seed": self.spec.seed}
         for axis, i in zip(self.axes, positions, strict=True):
             values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)

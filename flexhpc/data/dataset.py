@@ -97,8 +97,8 @@ class Source:
             if the source has no test files. The default function returns None.
         coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
             super-classes.
-        standardised_mask: mask of the features that are standardised, bool (features,); None if all
-            features are.
+        standardised_mask: bool mask of shape (features,): True for each feature to standardise;
+            None if all features are standardised.
         summary: statistics of the training samples; None if they must be computed.
         class_names: names of the classes, in order; None if the classes have no names.
     """

@@ -61,7 +61,8 @@ class Encoding:
 
     @property
     def standardised_mask(self) -> Mask:
-        """Mask of the features to standardise, bool (features,): the values of numeric columns."""
+        """Bool mask of shape (features,): True for the features to standardise, which contain the
+        values of numeric columns."""
         parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
         return np.concatenate(parts)
 

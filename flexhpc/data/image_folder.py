@@ -70,9 +70,12 @@ def _find_images(folder: Path) -> list[str]:
 
 
 def _open_split(
-    folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
+    folder: Path, classes: list[str], image_side: int | None, shape: tuple[int, ...] | None
 ) -> Split:
-    """Open the images in the folders of all classes; see :func:`make_image_split` for ``shape``."""
+    """Open the images in the folders of all classes.
+
+    ``image_side`` and ``shape`` are as in :func:`make_image_split`.
+    """
     paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
     for name in _class_folders(folder):
@@ -93,5 +96,5 @@ def _open_split(
             f"{folder}: contains no folders; it must contain one folder of images per class"
         )
     return make_image_split(
-        lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), side, shape
+        lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), image_side, shape
     )

@@ -48,24 +48,27 @@ class LabelledImages:
 
 
 def image_source(
-    name: str, train: LabelledImages, test: Callable[[], LabelledImages | None], side: int | None
+    name: str,
+    train: LabelledImages,
+    test: Callable[[], LabelledImages | None],
+    image_side: int | None,
 ) -> Source:
     """Create a source from encoded images and labels.
 
-    ``test`` returns the test set, or None if there is none. ``side`` is as in
+    ``test`` returns the test set, or None if there is none. ``image_side`` is as in
     :func:`make_image_split`.
 
     Raises:
         PointError: a label is invalid, or the first image cannot be read.
     """
     codes, sorted_labels = encode_labels(train.name, train.labels)
-    split = make_image_split(train.images, codes, side)
+    split = make_image_split(train.images, codes, image_side)
 
     def open_test_split() -> Split | None:
         if (labelled := test()) is None:
             return None
         codes, _ = encode_labels(labelled.name, labelled.labels, sorted_labels)
-        return make_image_split(labelled.images, codes, side, split.shape)
+        return make_image_split(labelled.images, codes, image_side, split.shape)
 
     return Source(
         name=name, classes=len(sorted_labels), train=split, open_test=open_test_split,
@@ -74,7 +77,7 @@ def image_source(
 
 
 def make_image_split(
-    images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
+    images: Callable[[], Iterable[NamedImage]], labels: Ints, image_side: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> Split:  # fmt: skip
     """Create a split that decodes images when its blocks are read: uint8 (n, 3, height, width).
@@ -82,8 +85,8 @@ def make_image_split(
     Args:
         images: see :class:`LabelledImages`.
         labels: class of each image, int64 (n,).
-        side: side length in pixels of the square to which images are resized and cropped; None to
-            keep the size of the images, which must be the same for all.
+        image_side: side length in pixels of the square to which images are resized and cropped;
+            None to keep the size of the images, which must be the same for all.
         shape: required shape of every image, for example the shape of the training images; None
             for the shape of the first image.
 
@@ -92,8 +95,8 @@ def make_image_split(
             different size, reading the blocks of the split raises the error.
     """
     if shape is None:
-        shape = decode_image(next(iter(images())), side, None).shape
-    decode = partial(decode_image, side=side, shape=shape)
+        shape = decode_image(next(iter(images())), image_side, None).shape
+    decode = partial(decode_image, image_side=image_side, shape=shape)
 
     def blocks() -> Iterator[Array]:
         image_iterator = iter(images())
@@ -104,10 +107,10 @@ def make_image_split(
     return Split(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
 
 
-def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
+def decode_image(image: NamedImage, image_side: int | None, shape: tuple[int, ...] | None) -> Array:
     """Decode one image to uint8 (3, height, width); scale a 16-bit grey image to 8 bits.
 
-    ``side`` and ``shape`` are as in :func:`make_image_split`.
+    ``image_side`` and ``shape`` are as in :func:`make_image_split`.
 
     Raises:
         PointError: the image cannot be read, or its shape is not ``shape``.
@@ -123,7 +126,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
             content = stack.enter_context(opened)
         colour = _to_eight_bits(content).convert("RGB")
         pixels = np.asarray(
-            colour if side is None else resize_and_crop(colour, side), dtype=np.uint8
+            colour if image_side is None else resize_and_crop(colour, image_side), dtype=np.uint8
         )
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:

@@ -97,7 +97,7 @@ def _read_covtype_cache(path: Path) -> tuple[Array, Array]:
     (samples_py3 or samples), and the labels from targets_py3 or targets in the same folder.
     """
     content = _read_joblib(path)
-    # The values follow a pickle of dtype and shape, which is shorter than a row.
+    # The raw values are stored after a pickle of dtype and shape, which is shorter than a row.
     count = (len(content) - 1) // (8 * _COVTYPE_FEATURES)
     inputs = _parse_joblib_array(path, content, np.dtype("<f8"), (count, _COVTYPE_FEATURES))
     targets = path.with_name(path.name.replace("samples", "targets"))
@@ -118,9 +118,9 @@ def _parse_joblib_array(
 ) -> Array:
     """Extract the array from the content of a joblib file.
 
-    The content consists of a pickle of dtype and shape, the values and one byte, in this order. The
-    pickle is not loaded, because loading could run code. It is only searched for the expected dtype
-    and shape.
+    The content consists of a pickle of dtype and shape, the raw values and one byte, in this order.
+    The pickle is not loaded, because loading could run code. It is only searched for the bytes that
+    encode the expected dtype and shape.
     """
     kind = f"scikit-learn's cache of covtype, an array of dtype {dtype} and shape {shape}"
     with convert_read_errors(path, kind):

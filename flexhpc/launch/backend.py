@@ -14,8 +14,8 @@ class Backend(ABC):
         workers_share_points: whether every worker is allowed to claim any free point. If so,
             progress on one point resets the number of assignments of all points.
         stops_with_sweep: whether the workers stop when the sweep is interrupted.
-        max_assignments: maximum number of times that a point is assigned to a worker without making
-            progress.
+        max_assignments: maximum number of times in a row that a point is assigned to a worker while
+            no progress is made.
         image: container image of the workers; None without a container.
     """
 

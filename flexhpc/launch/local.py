@@ -89,7 +89,10 @@ class LocalBackend(Backend):
         return True
 
     def log_path(self, point_id: str) -> str:
-        """Return the path of the folder of all logs, because any worker can measure the point."""
+        """Return the path of the folder of all logs.
+
+        The log of a single point is not known in advance, because any worker can measure the point.
+        """
         return str(self.folder)
 
     def summary(self) -> str:

@@ -12,12 +12,13 @@ ProgressMark = tuple[object, ...]
 
 
 class Scheduler:
-    """Starts workers for the points that no existing worker measures or is allowed to measure.
+    """Starts workers for each point that no worker is measuring and that no running or queued
+    worker is allowed to measure.
 
-    If a worker exits before it claims its point, the point is assigned again. Without progress, a
-    point is assigned at most ``backend.max_assignments`` times, or only once if a local worker has
-    crashed. If a worker dies after it has claimed its point, its death is counted in the claim,
-    and the profile key ``retries`` limits the number of deaths.
+    If a worker exits before it claims its point, the point is assigned again. While no progress is
+    made, a point is assigned at most ``backend.max_assignments`` times in a row, or only once if a
+    local worker has crashed. If a worker dies after it has claimed its point, its death is counted
+    in the claim, and the profile key ``retries`` limits the number of deaths.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -25,7 +26,9 @@ class Scheduler:
         self._assigned: dict[str, tuple[ProgressMark, int]] = {}
 
     def assign_points(self, todo: Sequence[PointStatus]) -> bool:
-        """Start workers for the points that no existing worker is allowed to measure.
+        """Start workers for the points that :meth:`points_without_worker` returns.
+
+        Points that have reached the maximum number of assignments without progress are omitted.
 
         Returns:
             True if a point has a worker or can still be assigned to one; False if there is nothing
@@ -43,8 +46,8 @@ class Scheduler:
         return bool(assignable) or len(free) < len(todo)
 
     def points_without_worker(self, todo: Sequence[PointStatus]) -> list[PointStatus]:
-        """Return the points that are not being measured and that no existing worker is allowed to
-        measure."""
+        """Return each point that no worker is measuring and that no running or queued worker is
+        allowed to measure."""
         return [
             status
             for status in todo

@@ -109,7 +109,7 @@ def _search(
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search proposes, until it returns an estimate."""
     path = run.point_file(point.id)
-    doubling = point.training.doubling
+    doubling_settings = point.training.doubling_settings
 
     def checkpoint_path(probe: Probe | ProbeRecord | ProbeResult) -> Path:
         arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
@@ -120,10 +120,10 @@ def _search(
         append_probe(path, probe, is_permitted=callbacks.owns_claim)
         checkpoint_path(probe).unlink(missing_ok=True)
         history.extend(to_history([probe], point.training))
-        if doubling is not None:
+        if doubling_settings is not None:
             so_far = estimate_so_far(point.search, samples.n_limit, history, point.arm_coordinates)
             emc = probe.n if so_far is None else so_far.emc
-            keep = doubling.keep_states
+            keep = doubling_settings.keep_states
             with contextlib.suppress(OSError):  # no state was saved
                 size = final_state_path(checkpoint_path(probe)).stat().st_size
                 keep = min(keep, _MAX_STATE_BYTES // max(size, 1))
@@ -144,7 +144,7 @@ def _search(
 
     while True:
         proposal = next_probes(
-            point.search, samples.n_limit, history, point.arm_coordinates, doubling
+            point.search, samples.n_limit, history, point.arm_coordinates, doubling_settings
         )
         if isinstance(proposal, Estimate):
             return _store_estimate(proposal, path, callbacks)
@@ -161,7 +161,10 @@ def _search(
             )
             if final is None or final.largest_fit or all(probe.n > 1 for probe in proposal):
                 raise
-            if doubling is not None and proposal[0].stage < doubling.max_doublings:
+            if (
+                doubling_settings is not None
+                and proposal[0].stage < doubling_settings.max_doublings
+            ):
                 raise PointError(
                     "no training run fitted even two samples within the budget, and a network with "
                     "BatchNorm cannot be trained on one sample; use a larger first budget"

@@ -144,7 +144,7 @@ def run_probe(
         checkpoint: path of the training checkpoint; None for no checkpoint.
     """
     n, repeat, arm, stage = probe
-    doubles = point.training.doubling is not None
+    doubles = point.training.doubling_settings is not None
     unseen = UnseenPredictions(point, samples, group.device)
     callbacks = replace(
         callbacks, on_train_end=unseen.record_predictions, checkpoint=checkpoint,

@@ -50,8 +50,9 @@ class ArmPosteriors:
     Attributes:
         separate_curves: posterior of each arm's fit curve given its own probes; the other arms only
             affect the prior of its width.
-        pooled_curves: posterior of each arm's fit curve given the probes of all arms. Each curve
-            has one cell per joint draw; the cells with index i of all arms form joint draw i.
+        pooled_curves: posterior of each arm's fit curve given the probes of all arms. Each
+            posterior has one cell (one candidate curve) per joint draw; the i-th cells of all arms
+            form joint draw i.
         log_emc: log EMC in each joint draw, clipped to [0, log n_limit], shape (draws, arms).
         probed: for each arm, whether it has probes.
     """

@@ -32,9 +32,9 @@ def cost_bound(
     """
     if not isinstance(training, Training) or training.until == "convergence":
         return None
-    if training.doubling is not None:
+    if training.doubling_settings is not None:
         training = training.at_stage(
-            training.doubling.max_doublings if doublings is None else doublings
+            training.doubling_settings.max_doublings if doublings is None else doublings
         )
     probes = load_policy(search).probe_bound(search, n_limit, can_reject=training.can_reject)
     # A round of `at_once` probes starts below the cap and may end above it.

@@ -37,8 +37,8 @@ FEW_MISSED = 0.2
 """Fraction of lapses in which only a few samples are missed. In these lapses, m samples are missed
 with probability 1 / (m (m + 1))."""
 MAX_COUNT_FACTOR = 50.0
-"""Largest factor by which the numbers of missed samples of all probes together can change the odds
-between two fit curves."""
+"""Largest factor by which the numbers of missed samples of a point, over all its probes, can change
+the odds between two fit curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of probabilities that are multiplied before the logarithm of their product is taken. This

@@ -93,7 +93,7 @@ class FitCurve:
         return replace(self, weight=weight / weight.sum())
 
     def resample(self, size: int, values: Floats | None = None) -> FitCurve:
-        """Return a fit curve of ``size`` equally weighted cells, drawn by systematic resampling.
+        """Return a posterior of ``size`` equally weighted cells, drawn by systematic resampling.
 
         If ``values`` (one per cell) is set, the drawn cells are sorted by these values.
         """
@@ -103,7 +103,7 @@ class FitCurve:
         return self.select_cells(order[np.minimum(index, count - 1)])
 
     def select_cells(self, index: NDArray[np.intp]) -> FitCurve:
-        """Return a fit curve that consists of the cells at ``index``, with equal weights."""
+        """Return the posterior that consists of the cells at ``index``, with equal weights."""
         return FitCurve(
             threshold=self.threshold[index],
             width=self.width[index],

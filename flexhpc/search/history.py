@@ -211,8 +211,8 @@ class Estimate:
         by_budget: EMC and interval at each additional budget that the user requested; the keys are
             budgets as strings, such as ``500``.
         doubling: lower end, median and upper end of the interval of the predicted factor by which
-            doubling the budget would raise the EMC. None while the search is running, if the EMC is
-            censored, or if the ``time`` of every fit is unknown.
+            the EMC would increase if the budget were doubled. None while the search is running, if
+            the EMC is censored, or if the ``time`` of every fit is unknown.
         gain: lower end, median and upper end of the interval of the measured factor by which the
             last doubling of the budget raised the EMC. None if ``doubling`` is None or the budget
             was not doubled.

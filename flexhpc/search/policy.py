@@ -89,7 +89,7 @@ def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
 
 def next_probes(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
-    doubling: Doubling | None = None,
+    doubling_settings: Doubling | None = None,
 ) -> list[Probe] | Estimate:  # fmt: skip
     """Return the next probes, or the final estimate if the search has ended.
 
@@ -102,7 +102,7 @@ def next_probes(
         n_limit: largest available n (samples).
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms; by default a single arm, because no keys are tuned.
-        doubling: when to stop doubling the budget; None if the budget is not doubled.
+        doubling_settings: when to stop doubling the budget; None if the budget is not doubled.
     """
     size = probes_per_round(search)
     completed = len(history) // size * size
@@ -110,7 +110,9 @@ def next_probes(
     stage = max((result.stage for result in rounds), default=0)
     while True:
         results = results_at_stage(rounds, stage)
-        proposal = _propose_or_double(search, n_limit, results, coordinates, doubling, stage)
+        proposal = _propose_or_double(
+            search, n_limit, results, coordinates, doubling_settings, stage
+        )
         if proposal != "doubling":
             break
         stage += 1
@@ -124,16 +126,16 @@ def next_probes(
 
 def _propose_or_double(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
-    doubling: Doubling | None, stage: int,
+    doubling_settings: Doubling | None, stage: int,
 ) -> Proposal | EndedBy | Literal["doubling"]:  # fmt: skip
     """Return the next probes of a stage, the reason why the search has ended, or ``"doubling"``.
 
     ``"doubling"`` means that the stage has ended and the search continues with twice the budget.
     """
-    if doubling is None:
+    if doubling_settings is None:
         return _propose_at_stage(search, n_limit, history, coordinates)
     assert isinstance(search, Bayes), "checked with the spec"
-    last = stage >= doubling.max_doublings
+    last = stage >= doubling_settings.max_doublings
     proposal = _propose_at_stage(
         search if last else search.with_coarse_tolerance(), n_limit, history, coordinates
     )
@@ -144,8 +146,8 @@ def _propose_or_double(
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
     low, _, high = gain_of_last_doubling([r for r in history if r.arm == arm], n_limit, search)
-    saturated = stage > 0 and high <= doubling.saturation
-    undecided = stage > 0 and low <= doubling.saturation
+    saturated = stage > 0 and high <= doubling_settings.saturation
+    undecided = stage > 0 and low <= doubling_settings.saturation
     if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
         proposal = _propose_at_stage(search, n_limit, history, coordinates)
         if isinstance(proposal, list):
@@ -204,8 +206,8 @@ def estimate_so_far(
     """Return the current estimate of a running search, or the final estimate of an ended search.
 
     Return None if the history is not sufficient for an estimate, for example if a running search
-    has no accepted probe. If every probe of an ended search was rejected, all probes count as
-    failures.
+    has no accepted probe. Exception: if an ended search has only rejected probes, they count as
+    failures, so that there is an estimate.
 
     Args:
         search, n_limit, history, coordinates: as in :func:`next_probes`.
@@ -262,7 +264,7 @@ def make_estimate(
 
 def is_precise(
     search: Search, n_limit: int, history: History, coordinates: Coordinates,
-    estimate: Estimate, doubling: Doubling | None = None,
+    estimate: Estimate, doubling_settings: Doubling | None = None,
 ) -> bool:  # fmt: skip
     """Return whether a final estimate is as precise as the ``search`` section requires.
 
@@ -278,10 +280,10 @@ def is_precise(
         history: probes from which the estimate was made.
         coordinates: coordinates of the arms.
         estimate: final estimate.
-        doubling: see :func:`next_probes`.
+        doubling_settings: see :func:`next_probes`.
     """
     tolerance: float | None = getattr(search, "tolerance", None)
-    if doubling is not None and not _ends_doubling(estimate, doubling):
+    if doubling_settings is not None and not _ends_doubling(estimate, doubling_settings):
         return False
     if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
         cap, previous_cap = search.max_cost, estimate.max_cost
@@ -289,11 +291,13 @@ def is_precise(
             return True
         if cap is not None and previous_cap is not None and cap <= previous_cap:
             return True
-    return isinstance(next_probes(search, n_limit, history, coordinates, doubling), Estimate)
+    return isinstance(
+        next_probes(search, n_limit, history, coordinates, doubling_settings), Estimate
+    )
 
 
-def _ends_doubling(estimate: Estimate, doubling: Doubling) -> bool:
+def _ends_doubling(estimate: Estimate, doubling_settings: Doubling) -> bool:
     """Return whether a final estimate ends the doubling of the budget."""
-    if estimate.gain is not None and estimate.gain[2] <= doubling.saturation:
+    if estimate.gain is not None and estimate.gain[2] <= doubling_settings.saturation:
         return True
-    return estimate.stage >= doubling.max_doublings or estimate.censored == "right"
+    return estimate.stage >= doubling_settings.max_doublings or estimate.censored == "right"

@@ -47,8 +47,8 @@ BROAD = 1 / 8
 NO_LAW = 0.1
 """Prior odds that no growth law describes the times of a point."""
 MAX_TIME_FACTOR = 50.0
-"""Largest factor by which the times of a point, taken together, can change the odds of one fit
-curve against another."""
+"""Largest factor by which the times of a point, over all its probes, can change the odds between
+two fit curves."""
 WIDENING = 0.75
 """Relative increase of a fit curve's width per unit of log n below the threshold. The width is
 increased because far below the threshold, the times of training runs vary more and follow the

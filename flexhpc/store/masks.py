@@ -48,12 +48,15 @@ class Masks:
         """Unpack the fit masks to bool (probes, n_total)."""
         return unpack_masks(self.fit, self.n_total)
 
-    def unseen(self) -> NDArray[np.bool_]:
-        """Unpack the masks of evaluated unseen samples to bool (probes, n_total)."""
+    def evaluated_outside_subset(self) -> NDArray[np.bool_]:
+        """Unpack the masks of evaluated samples outside the subset to bool (probes, n_total)."""
         return unpack_masks(self.outside, self.n_total)
 
-    def unseen_fitted(self) -> NDArray[np.bool_]:
-        """Unpack the masks of correctly classified unseen samples to bool (probes, n_total)."""
+    def correct_outside_subset(self) -> NDArray[np.bool_]:
+        """Unpack the masks of correctly classified samples outside the subset.
+
+        The result is bool (probes, n_total).
+        """
         return unpack_masks(self.outside_fit, self.n_total)
 
 

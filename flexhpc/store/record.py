@@ -150,7 +150,11 @@ class PointRecord:
 
     @property
     def finished_runs(self) -> list[ProbeSummary]:
-        """Last probe of each training run that fitted or has used the largest budget so far."""
+        """Last probe of each finished training run.
+
+        A training run is finished if it fitted all its samples, or if its last probe had the
+        largest budget of all probes of the point so far.
+        """
         last = max((probe.stage for probe in self.probes), default=0)
         return [run for run in self.training_runs if run.verdict == "fit" or run.stage == last]
 
@@ -184,7 +188,7 @@ class PointRecord:
 
 def to_history(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
     """Convert stored probes to a history, from which a search can be resumed by replay."""
-    timed, doubles = training.extends_smaller_budgets, training.doubling is not None
+    timed, doubles = training.extends_smaller_budgets, training.doubling_settings is not None
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,

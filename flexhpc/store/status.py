@@ -205,7 +205,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
         to_history(record.probes, point.training),
         point.arm_coordinates,
         record.estimate,
-        point.training.doubling,
+        point.training.doubling_settings,
     )
 
 

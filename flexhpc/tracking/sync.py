@@ -291,7 +291,7 @@ class Syncer:
         probe = status.record.probes[index]
         end = int(probe.finished * 1000)
         training = status.point.training
-        budget = training.at_stage(probe.stage).budget if training.doubling else None
+        budget = training.at_stage(probe.stage).budget if training.doubling_settings else None
         run = self.client.create_run(
             self.experiment_id,
             start_time=_start_ms(status.record, index),

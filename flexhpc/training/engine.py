@@ -106,8 +106,9 @@ class AutogradEngine:
         Args:
             inputs, labels: the samples of the chunk.
             batch_length: number of samples in the whole batch.
-            is_first_chunk: whether this is the first chunk of the batch, or of the current part if
-                the batch is split into parts.
+            is_first_chunk: whether no gradient has been added since the gradients were set to None:
+                True for the first chunk of a batch or, if :class:`ShardedEngine` splits the batch
+                into parts, for the first chunk of each part.
         """
         with self.precision:
             logits = self._forward(inputs)

@@ -124,7 +124,10 @@ def train(
                 saved = None
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
-    with torch.random.fork_rng(devices, device_type=group.device.type), _deterministic_algorithms():
+    with (
+        torch.random.fork_rng(devices, device_type=group.device.type),
+        _use_deterministic_algorithms(),
+    ):
         run = TrainingRun(training, make_model, data, callbacks, group)
         state = None
         if saved is not None:
@@ -146,13 +149,13 @@ def train(
 def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
     """Return whether training with the current budget can continue from a saved state.
 
-    If ``training.doubling`` is set and the state was saved with another budget, training can
-    continue only if all updates so far would have been the same with the current budget.
+    If ``training.doubling_settings`` is set and the state was saved with another budget, training
+    can continue only if all updates so far would have been the same with the current budget.
     """
     current = budget.budget_in_updates(training, epoch_batch_sizes(training, n))
     try:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
-        if training.doubling is None or previous == current:
+        if training.doubling_settings is None or previous == current:
             return True
         stable = (
             budget_independent_updates(training, max_steps) for max_steps in (previous, current)
@@ -411,7 +414,7 @@ class TrainingRun:
 
 
 @contextlib.contextmanager
-def _deterministic_algorithms() -> Iterator[None]:
+def _use_deterministic_algorithms() -> Iterator[None]:
     """Context manager in which operations use deterministic algorithms.
 
     Operations without a deterministic algorithm print a warning. This function does not call

@@ -45,9 +45,10 @@ class ManualBackprop:
             inputs: inputs of the chunk, (m, ...).
             labels: labels of the chunk, int64 (m,).
             batch_length: number of samples in the whole batch.
-            is_first_chunk: whether this is the first chunk of the batch, or of the current part if
-                the batch is split into parts. If so, the previous gradient is overwritten; else the
-                new gradient is added to it.
+            is_first_chunk: if True, the gradient in ``.grad`` is overwritten; else the gradient of
+                the chunk is added to it. True for the first chunk of a batch or, if
+                :class:`~flexhpc.training.engine.ShardedEngine` splits the batch into parts, for the
+                first chunk of each part.
 
         Returns:
             Log-probabilities (m, classes).

@@ -43,8 +43,9 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     return optimizer
 
 
-def _fused_class(
-    cls: type[torch.optim.Optimizer], fused_step: Callable[[torch.optim.Optimizer], bool]
+def _make_fused_class(
+    optimizer_class: type[torch.optim.Optimizer],
+    fused_step: Callable[[torch.optim.Optimizer], bool],
 ) -> Callable[..., torch.optim.Optimizer]:
     """Return a subclass of a torch optimizer whose ``step`` only calls the fused kernel.
 
@@ -53,12 +54,12 @@ def _fused_class(
     100 us per step, and imports torch._dynamo, which takes about as long as importing torch.
 
     Args:
-        cls: class of the optimizer.
+        optimizer_class: class of the optimizer in torch.
         fused_step: function that makes a step and returns True. If the optimizer has no state yet,
             the function only returns False; then the ``step`` method of torch makes the step and
             creates the state.
     """
-    torch_step = inspect.unwrap(cls.step)
+    torch_step = inspect.unwrap(optimizer_class.step)
 
     def step(self: torch.optim.Optimizer) -> None:
         if not fused_step(self):
@@ -66,7 +67,7 @@ def _fused_class(
             _share_step_counters(self)
 
     step.hooked = True  # type: ignore[attr-defined]  # or torch would wrap it again
-    torch_load = inspect.unwrap(cls.load_state_dict)
+    torch_load = inspect.unwrap(optimizer_class.load_state_dict)
 
     def load_state_dict(self: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
         torch_load(self, state_dict)
@@ -78,9 +79,9 @@ def _fused_class(
                 if isinstance(value, Tensor) and value.dim():
                     state[name] = match_memory_format(value, parameter)
 
-    methods = {name: inspect.unwrap(getattr(cls, name)) for name in _UNWRAPPED_METHODS}
+    methods = {name: inspect.unwrap(getattr(optimizer_class, name)) for name in _UNWRAPPED_METHODS}
     methods |= {"step": step, "load_state_dict": load_state_dict}
-    return type(cls.__name__, (cls,), methods)
+    return type(optimizer_class.__name__, (optimizer_class,), methods)
 
 
 def _groups_with_gradients(
@@ -144,9 +145,9 @@ def _fused_sgd_step(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-_SGD = _fused_class(torch.optim.SGD, _fused_sgd_step)
+_SGD = _make_fused_class(torch.optim.SGD, _fused_sgd_step)
 _ADAM, _ADAMW = (
-    _fused_class(cls, _fused_adam_step) for cls in (torch.optim.Adam, torch.optim.AdamW)
+    _make_fused_class(cls, _fused_adam_step) for cls in (torch.optim.Adam, torch.optim.AdamW)
 )
 
 

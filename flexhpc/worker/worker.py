@@ -354,7 +354,7 @@ class Worker:
         self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
-        """Return the pool of probe processes; None if probes are trained one at a time."""
+        """Return the pool of probe processes; None if probes run one at a time."""
         if self._probes_at_once == 1 or self.group.size > 1 or probes_per_round(point.search) == 1:
             return None
         if self._pool is None:

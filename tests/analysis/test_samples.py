@@ -69,7 +69,7 @@ def test_scores_equal_plain_counts(noisy_run: Path) -> None:
     for measurement in load(noisy_run):
         masks = measurement.masks
         drawn, fitted = masks.in_subset(), masks.fitted()
-        unseen, correct = masks.unseen(), masks.unseen_fitted()
+        unseen, correct = masks.evaluated_outside_subset(), masks.correct_outside_subset()
         for i, verdict in enumerate(measurement.probes["verdict"]):
             if verdict in UNINFORMATIVE:
                 continue

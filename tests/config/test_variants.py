@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from flexhpc.analysis.figures import report_figures
+from flexhpc.analysis.figures import figures_of_report
 from flexhpc.config.variants import KEYS, variants
 
 
@@ -19,6 +19,6 @@ def test_every_implementation_exists(section: str) -> None:
 
 
 def test_every_figure_has_files_of_its_own() -> None:
-    names = ["ratios", *(figure.name for figure in report_figures())]
+    names = ["ratios", *(figure.name for figure in figures_of_report())]
     assert len(set(names)) == len(names)
     assert not any("." in name for name in names)

@@ -44,7 +44,8 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
         cli("sweep", path, "--profile", profile)
         runs.append(flexhpc.load(path.parent / "runs" / path.stem)[0])
     masks = runs[0].masks
-    unseen, correct, drawn = masks.unseen(), masks.unseen_fitted(), masks.in_subset()
+    unseen, correct = masks.evaluated_outside_subset(), masks.correct_outside_subset()
+    drawn = masks.in_subset()
     assert not (correct & ~unseen).any()
     evaluated = unseen.any(axis=0)
     assert evaluated.sum() <= 300
@@ -52,7 +53,7 @@ def test_every_probe_is_evaluated_on_the_same_unseen_samples(
     probes = unseen.any(axis=1)  # without probes of all samples
     assert probes.any()
     assert (correct.sum(axis=1)[probes] > 0.5 * unseen.sum(axis=1)[probes]).all()
-    assert not runs[1].masks.unseen().any()
+    assert not runs[1].masks.evaluated_outside_subset().any()
     recorded, without = (
         (run.emc, run.probes.n_errors.tolist(), run.masks.fit.tobytes()) for run in runs
     )

@@ -52,7 +52,7 @@ def play(
     n_limit: int,
     train: Train,
     coordinates: Coordinates = SINGLE_ARM,
-    doubling: Doubling | None = None,
+    doubling_settings: Doubling | None = None,
     history: Sequence[ProbeResult] = (),
 ) -> tuple[Estimate, list[ProbeResult]]:
     """Run a search to its end, by default from its start; check all proposed probes.
@@ -60,7 +60,9 @@ def play(
     The probes of a round end in the reverse order.
     """
     results = list(history)
-    while isinstance(step := next_probes(search, n_limit, results, coordinates, doubling), list):
+    while isinstance(
+        step := next_probes(search, n_limit, results, coordinates, doubling_settings), list
+    ):
         assert history or len(step) == probes_per_round(search)
         assert not {Probe(r.n, r.repeat, r.arm, r.stage) for r in results} & set(step)
         assert not {(r.n, r.repeat, r.arm) for r in results if r.fit} & {p[:3] for p in step}

@@ -63,10 +63,12 @@ def simulated(seed: int, saturates: float, *, exact: bool = True, emc: float = E
 
 
 def play_doubling(
-    train: Train, doubling: Doubling = DOUBLING, n_limit: int = N_LIMIT, **changes: object
+    train: Train, doubling_settings: Doubling = DOUBLING, n_limit: int = N_LIMIT, **changes: object
 ) -> tuple[Estimate, list[ProbeResult]]:
     """Run a search with changed settings that doubles the budget."""
-    return play(SEARCH.model_copy(update=changes), n_limit, train, doubling=doubling)
+    return play(
+        SEARCH.model_copy(update=changes), n_limit, train, doubling_settings=doubling_settings
+    )
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["times known", "budgets known"])
@@ -97,18 +99,19 @@ def test_search_ends_at_the_largest_budget() -> None:
 
 
 def test_search_is_resumed_after_any_probe_of_a_round() -> None:
-    train, doubling = simulated(1, saturates=0.0), Doubling(saturation=1.1, max_doublings=2)
-    estimate, history = play_doubling(train, doubling, at_once=3)
+    train = simulated(1, saturates=0.0)
+    doubling_settings = Doubling(saturation=1.1, max_doublings=2)
+    estimate, history = play_doubling(train, doubling_settings, at_once=3)
     policy = SEARCH.model_copy(update={"at_once": 3})
     for end in range(0, len(history), 5):
-        missing = next_probes(policy, N_LIMIT, history[:end], doubling=doubling)
+        missing = next_probes(policy, N_LIMIT, history[:end], doubling_settings=doubling_settings)
         done = end // 3 * 3
         expected = {(r.n, r.repeat, r.arm, r.stage) for r in history[end : done + 3]}
         assert set(missing) == expected
-    assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling)
+    assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling_settings)
     larger = Doubling(saturation=1.0001, max_doublings=4)
     assert not is_precise(policy, N_LIMIT, history, ((),), estimate, larger)
-    assert is_precise(SEARCH, N_LIMIT, history, ((),), estimate, doubling)
+    assert is_precise(SEARCH, N_LIMIT, history, ((),), estimate, doubling_settings)
 
 
 def test_search_with_too_few_samples_is_as_precise_as_requested() -> None:

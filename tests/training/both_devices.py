@@ -115,7 +115,7 @@ def measure_point(spec: str, folder: Path, device_type: str) -> Values:
         "metrics": [dict(probe.metrics) for probe in record.probes],
         "evaluation": evaluation,
         "fitted": masks.fitted(),
-        "unseen": masks.unseen_fitted(),
+        "unseen": masks.correct_outside_subset(),
         "forgotten": masks.forgotten,
     }
 

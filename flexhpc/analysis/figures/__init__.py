@@ -15,6 +15,6 @@ MODULES = [
 module."""
 
 
-def report_figures() -> list[ReportFigure]:
+def figures_of_report() -> list[ReportFigure]:
     """Return the figures of the report, in page order."""
     return [figure for name in MODULES for figure in import_module(name).FIGURES]

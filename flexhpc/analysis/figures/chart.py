@@ -207,7 +207,8 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Initialise the renderer with an empty chart; this takes as long as rendering ten charts."""
+    """Initialise the renderer by rendering an empty chart, which takes about as long as rendering
+    ten charts with the initialised renderer."""
     Chart(chart([], width=1, height=1)).svg()
 
 

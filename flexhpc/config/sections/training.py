@@ -91,19 +91,19 @@ class Procedure(Section):
         return False
 
     @property
-    def doubling(self) -> Doubling | None:
+    def doubling_settings(self) -> Doubling | None:
         """Settings for doubling the budget; None if the budget is not doubled."""
         return None
 
     @property
     def determines_other_budgets(self) -> bool:
         """Whether the training runs of a point also determine its EMC at other budgets."""
-        return self.extends_smaller_budgets or self.doubling is not None
+        return self.extends_smaller_budgets or self.doubling_settings is not None
 
     def at_stage(self, stage: int) -> Procedure:
         """Return the procedure with its budget doubled ``stage`` times.
 
-        The procedure is returned unchanged if its ``doubling`` is None.
+        The procedure is returned unchanged if its ``doubling_settings`` is None.
         """
         return self
 
@@ -212,7 +212,7 @@ class Training(Procedure):
         return 1 if self.sam is None else 2
 
     @property
-    def doubling(self) -> Doubling | None:
+    def doubling_settings(self) -> Doubling | None:
         """Settings for doubling the budget; None without ``until: saturation``."""
         if self.until != "saturation" or self.budget is None:
             return None
@@ -225,7 +225,7 @@ class Training(Procedure):
     def at_stage(self, stage: int) -> Training:
         """Return the procedure with its budget doubled ``stage`` times.
 
-        The procedure is returned unchanged if its ``doubling`` is None.
+        The procedure is returned unchanged if its ``doubling_settings`` is None.
         """
         if self.until != "saturation" or self.budget is None:
             return self
