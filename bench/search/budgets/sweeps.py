@@ -12,11 +12,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 import flexhpc
 from bench.common import markdown_head, markdown_row
 from bench.search.budgets.record import MODELS
+from flexhpc.config.yaml_reader import read_yaml
 
 FACTORS = (1 / 16, 1 / 4, 1 / 2, 2.0)
 """Multiples of the budget at which EMCs are compared."""
@@ -25,7 +25,7 @@ SEEDS = (3, 4)
 
 def run_sweep(model: str, runs: Path) -> tuple[int, flexhpc.Run]:
     """Measure a model at all budgets; return the budget of its spec (updates), and the run."""
-    spec = yaml.safe_load((MODELS / f"{model}.yaml").read_text())
+    spec = read_yaml(MODELS / f"{model}.yaml").value
     budget = spec["fixed"]["training"].pop("steps")
     budgets = [int(budget * factor) for factor in sorted((*FACTORS, 1.0))]
     spec["fixed"]["search"] = {"policy": "bayes", "start": 32}
