@@ -194,7 +194,10 @@ def compared_page(tmp_path: Path) -> Path:
     emc = {"relu": 40, "gelu": 43, "tanh": 90}
     points = [s.point for s in swept_points(tmp_path, [40], activation=[*emc], seed=[*range(5)])]
     statuses = [
-        measured_point(point, [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2)])
+        measured_point(
+            point,
+            [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2), (3 * n // 2, 9), (2 * n, 20)],
+        )
         for point in points
         if (n := emc[point.swept["model.activation"]])
     ]

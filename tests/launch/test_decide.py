@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -192,7 +192,7 @@ def test_status_watch_continues_between_two_rounds(
         launch({})
 
     launch(selected)
-    monkeypatch.setattr(time, "sleep", end_round)
+    monkeypatch.setattr("flexhpc.cli.results.time", SimpleNamespace(sleep=end_round))
     status(tmp_path / "runs" / "small", watch=True)
     assert len(refreshes) == 1
 

@@ -45,7 +45,7 @@ def simulated(
 @pytest.mark.parametrize(("early", "saturates"), [(0.6, 4.0), (1.0, 0.0), (1.0, -4.0)])
 def test_emc_at_other_budgets_is_covered_and_unbiased(early: float, saturates: float) -> None:
     rng = np.random.default_rng(1)
-    searches = 60 if FULL else 12
+    searches = 60 if FULL else 36
     covered = dict.fromkeys((0.25, 0.5, 2.0), 0)
     errors: dict[float, list[float]] = {factor: [] for factor in covered}
     for _ in range(searches):
