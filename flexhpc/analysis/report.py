@@ -234,7 +234,7 @@ def _estimand_text(statuses: Sequence[PointStatus]) -> str:
 def _fit_power_laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
     """Fit a power law to each curve of EMC as a function of the number of parameters.
 
-    Return [] if there are no such curves, or if there are more than ``_MAX_POINTS`` points.
+    Return [] without such curves, or with more than ``_MAX_POINTS`` points.
     """
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MAX_POINTS:

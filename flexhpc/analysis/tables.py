@@ -287,7 +287,7 @@ def decision_view(decision: Decision, width: int) -> RenderableType:
 
 
 def _verdict_or_bar(effect: Effect) -> str:
-    """Return the verdict, or a progress bar if there is no verdict yet.
+    """Return the verdict, or a progress bar before the verdict.
 
     The full bar represents the number of pairs of points that a verdict is predicted to need. Its
     filled part represents the pairs so far.

@@ -30,7 +30,7 @@ _KIND = "an .npz file with images X, uint8 (n, 32, 32, 3), and classes Y (n,), e
 def open_cifar5m(source: str, root: str | None) -> Source:
     """Open all part files of CIFAR-5m, in numerical order: uint8 training images (n, 3, 32, 32).
 
-    Images are read in blocks, so a part file need not fit into memory. There is no test set.
+    Images are read in blocks, so a part file need not fit into memory. CIFAR-5m has no test set.
 
     Raises:
         PointError: no part file is found, or a part file is missing or damaged.

@@ -57,7 +57,7 @@ class Backend(ABC):
         """Return the path of this point's log or of the folder of all logs; '' if unknown."""
 
     def warning(self) -> str:
-        """Return a warning about the state of the workers; '' if there is no warning."""
+        """Return a warning about the state of the workers; '' without a warning."""
         return ""
 
     @abstractmethod

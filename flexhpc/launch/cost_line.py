@@ -27,7 +27,8 @@ _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")
 def point_count_and_cost_bound(spec: Path) -> tuple[int, int | None]:
     """Return a spec's number of points and an upper bound on their total cost (sample passes).
 
-    The bound is None if there is no bound, or if it cannot be computed without reading the data.
+    The bound is None if the cost is unbounded, or if the bound cannot be computed without reading
+    the data.
 
     Raises:
         InputError: the spec is invalid.

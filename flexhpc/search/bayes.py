@@ -168,7 +168,7 @@ def estimate_at_training_error(eps: float, n_limit: int, history: History) -> Em
         history: finished probes, in any order.
 
     Returns:
-        The EMC and its interval; None if there are no accepted probes.
+        The EMC and its interval; None without accepted probes.
     """
     if not accepted_probes(history):
         return None

@@ -46,7 +46,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Ints:
 
 
 def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
-    """Return the budget in parameter updates, at least 1; None if there is no budget.
+    """Return the budget in parameter updates, at least 1; None without a budget.
 
     Args:
         training: training procedure, whose budget is in epochs, steps or gradient evaluations.

@@ -34,7 +34,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
 def load(path: Path, key: str) -> dict[str, Any] | None:
     """Return the state that :func:`save` wrote with the same key and format version.
 
-    The result is None if there is no such state, or if the file is damaged.
+    The result is None if no such state exists, or if the file is damaged.
     """
     try:
         content = read_regular_file(path)

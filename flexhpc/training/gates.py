@@ -59,7 +59,7 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, updates_per_ep
 
     Args:
         gate: settings of the gate.
-        max_steps: budget in updates; None if there is no budget.
+        max_steps: budget in updates; None without a budget.
         updates_per_epoch: number of updates in an epoch.
     """
     if gate.patience is not None:

@@ -59,7 +59,7 @@ class TrainState:
 
     Attributes:
         plateau: state of the plateau detection.
-        max_steps: budget in updates, including extensions; None if there is no budget.
+        max_steps: budget in updates, including extensions; None without a budget.
         gradient_norm_start: norm of the gradient at initialisation; nan if no gate needs it.
         loss_start: loss at initialisation; infinite if no gate needs it.
         epoch: number of finished epochs.

@@ -234,7 +234,7 @@ def budget_independent_updates(training: Training, max_steps: int | None) -> flo
 
     Args:
         training: training procedure; with ``schedule: cosine``, the result has no meaning.
-        max_steps: budget in updates; None if there is no budget. The result is then infinity.
+        max_steps: budget in updates; None without a budget. The result is then infinity.
     """
     if max_steps is None:
         return math.inf

@@ -126,7 +126,7 @@ class TaskFile:
 def current_selection(run: RunFolder) -> dict[str, bool]:
     """Return ``TaskFile.selection`` of the last launch of a run.
 
-    Return an empty dict if the selection is None, if there is no valid task file, or if
+    Return an empty dict if the selection is None, if no valid task file exists, or if
     ``TaskFile.owner`` is set and is not running on this machine.
     """
     try:

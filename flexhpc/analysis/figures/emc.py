@@ -52,7 +52,7 @@ Row = dict[str, Any]
 
 
 def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) -> Spec | None:
-    """Plot EMC with intervals, and bounds as arrows; return None if there is no point to plot.
+    """Plot EMC with intervals, and bounds as arrows; return None without points to plot.
 
     Args:
         statuses: all points; those without an estimate are omitted.

@@ -22,7 +22,7 @@ from flexhpc.store.status import PointStatus
 
 
 def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot one point for each pair from :func:`label_pairs`; return None if there are no pairs."""
+    """Plot one point for each pair from :func:`label_pairs`; return None without pairs."""
     rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,
