@@ -29,8 +29,8 @@ _MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table. As float64, they take 8 GB, three times as much
 as the data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns. pandas takes up to 2 ms per text column, which limits the time to about
-a minute."""
+"""Maximum number of columns. pandas takes up to 2 ms per text column, so the time is
+limited to about a minute."""
 
 
 def open_table(data: Table) -> Source:
