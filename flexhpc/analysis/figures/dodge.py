@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+
+from flexhpc.analysis.grouping import group_by
 
 _STEP, _GAP_SHARE = 5.0, 0.45
 """Maximum distance between neighbouring points at one position (pixels), and maximum fraction of
@@ -36,21 +38,31 @@ class Dodge:
         self, rows: Sequence[Mapping[str, Any]], series: Sequence[str], domain: Sequence[float],
         width: float, *, logarithmic: bool,
     ) -> None:  # fmt: skip
-        self._logarithmic, self._series = logarithmic, list(series)
-        pixel = (self._to_axis(domain[1]) - self._to_axis(domain[0])) / width
-        self._positions = self._group_close_values(
-            {row["x"] for row in rows}, _SAME_POSITION * pixel
+        to_axis: Callable[[float], float] = math.log if logarithmic else float
+        self._to_axis, self._series = to_axis, series
+        self._from_axis: Callable[[float], float] = math.exp if logarithmic else float
+        pixel = (to_axis(domain[1]) - to_axis(domain[0])) / width
+        clusters: list[list[float]] = []
+        for x in sorted({row["x"] for row in rows}):
+            if clusters and to_axis(x) - to_axis(clusters[-1][0]) < _SAME_POSITION * pixel:
+                clusters[-1].append(x)
+            else:
+                clusters.append([x])
+        # The position of each x, in units of the axis, is the mean of its cluster.
+        self._positions = {
+            x: sum(map(to_axis, cluster)) / len(cluster) for cluster in clusters for x in cluster
+        }
+        curves = group_by(
+            rows, lambda row: (row["facet"], self._positions[row["x"]], row["series"])
         )
-        curves: dict[tuple[str, float, str], list[int]] = {}
-        for row in rows:
-            position = self._positions[row["x"]]
-            curves.setdefault((row["facet"], position, row["series"]), []).append(row["id"])
         self.offsets = {
-            point: rank - (len(ids) - 1) / 2
-            for ids in curves.values()
-            for rank, point in enumerate(ids)
+            row["id"]: rank - (len(curve) - 1) / 2
+            for curve in curves.values()
+            for rank, row in enumerate(curve)
         }
         self._per_curve = max(map(len, curves.values()))
+        # Distance (steps) from the middle of the points at one position to the outermost point.
+        self._half_width = (len(series) * self._per_curve - 1) / 2
         shared = Counter((row["facet"], self._positions[row["x"]]) for row in rows)
         gaps = [b - a for a, b in pairwise(sorted(set(self._positions.values())))]
         room = _GAP_SHARE * min(gaps, default=math.inf) / (self._per_curve * len(series))
@@ -75,36 +87,9 @@ class Dodge:
         """Return the position of the rightmost point with the value ``x``."""
         return self._shift(x, self._half_width)
 
-    @property
-    def _half_width(self) -> float:
-        """Distance (steps) from the middle of the points at one position to the outermost point."""
-        return (len(self._series) * self._per_curve - 1) / 2
-
     def _shift(self, x: float, steps: float) -> float:
         """Return the position ``steps`` steps to the right of where the value ``x`` is drawn."""
         if not self.step:
             return x
         position = self._positions.get(x, self._to_axis(x)) + steps * self.step
-        return math.exp(position) if self._logarithmic else position
-
-    def _to_axis(self, x: float) -> float:
-        """Return ``x`` in units of the axis: log(x) if the axis is logarithmic, otherwise x."""
-        return math.log(x) if self._logarithmic else x
-
-    def _group_close_values(self, values: Iterable[float], max_width: float) -> dict[float, float]:
-        """Group x values into clusters that are narrower than ``max_width`` (units of the axis).
-
-        Returns:
-            A dict from each value to its position: the mean of its cluster, in units of the axis.
-        """
-        clusters: list[list[float]] = []
-        for value in sorted(values):
-            if clusters and self._to_axis(value) - self._to_axis(clusters[-1][0]) < max_width:
-                clusters[-1].append(value)
-            else:
-                clusters.append([value])
-        return {
-            value: sum(map(self._to_axis, cluster)) / len(cluster)
-            for cluster in clusters
-            for value in cluster
-        }
+        return self._from_axis(position)
