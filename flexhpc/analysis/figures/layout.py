@@ -54,16 +54,16 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     varied = independent_keys(statuses, _keys_with_values(statuses))
     keys = without_size_and_seed_keys(varied)
     if _size_varies(statuses, keys):
-        return _faceted_layout("size", "", keys, statuses)
+        return _faceted_layout(keys, statuses)
     if (by_section := _section_layout(statuses)) is not None:
         return by_section
     for key in keys:
         values = [status.point.swept.get(key) for status in statuses]
         if len(set(map(swept_value_text, values))) >= _MIN_NUMBERS and all(map(is_number, values)):
-            layout = _faceted_layout("number", key, [k for k in varied if k != key], statuses)
+            layout = _faceted_layout([k for k in varied if k != key], statuses, number_key=key)
             if layout.x_axis == "number":
                 return layout
-    return Layout(x_axis="rows", colours=_row_group(varied))
+    return _row_layout(varied)
 
 
 def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
@@ -81,7 +81,7 @@ def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
     keys = without_size_and_seed_keys(independent_keys(statuses, varied))
     if set(keys) != set(_preferred_keys(keys)) or not _size_varies(statuses, keys):
         return None
-    layout = _faceted_layout("size", "", keys, statuses)
+    layout = _faceted_layout(keys, statuses)
     positions = {
         str({k: v for k, v in status.point.swept.items() if _last_part(k) != "seed"}): (
             swept_values_text(status, keys), layout.x(status),
@@ -163,14 +163,16 @@ def swept_values_text(status: PointStatus, keys: Sequence[str]) -> str:
 
 
 def _faceted_layout(
-    x_axis: Literal["size", "number"],
-    key: str,
-    keys: Sequence[str],
-    statuses: Sequence[PointStatus],
+    keys: Sequence[str], statuses: Sequence[PointStatus], number_key: str = ""
 ) -> Layout:
     """Return a layout with data keys as facets and all other keys as colours.
 
     If there would be too many facets or colours, return a layout whose ``x_axis`` is ``rows``.
+
+    Args:
+        keys: the keys of facets and colours.
+        statuses: points to plot.
+        number_key: numeric key on the x axis; if empty, the x axis is the number of parameters.
     """
     facets = tuple(k for k in keys if k.startswith("data.")) if len(keys) > 1 else ()
     if len(facets) == len(keys):
@@ -178,8 +180,9 @@ def _faceted_layout(
     colours = tuple(k for k in keys if k not in facets)
     for group, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
         if len({swept_values_text(status, group) for status in statuses}) > limit:
-            return Layout(x_axis="rows", colours=_row_group(keys))
-    return Layout(x_axis=x_axis, key=key, facets=facets, colours=colours)
+            return _row_layout(keys)
+    x_axis: Literal["size", "number"] = "number" if number_key else "size"
+    return Layout(x_axis=x_axis, key=number_key, facets=facets, colours=colours)
 
 
 def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
@@ -195,12 +198,13 @@ def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
     return any(len(values) > 1 for values in params.values())
 
 
-def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return a tuple with the key by which rows are grouped.
+def _row_layout(keys: Sequence[str]) -> Layout:
+    """Return a layout whose ``x_axis`` is ``rows``; the rows are grouped by one of the keys.
 
-    The tuple is empty for fewer than two keys, because each row then stands for a single value.
+    With fewer than two keys, rows are not grouped, because each row stands for a single value.
     """
-    return tuple((_preferred_keys(keys) or list(keys))[:1]) if len(keys) > 1 else ()
+    groups = (_preferred_keys(keys) or list(keys))[:1] if len(keys) > 1 else []
+    return Layout(x_axis="rows", colours=tuple(groups))
 
 
 def _preferred_keys(keys: Sequence[str]) -> list[str]:
