@@ -23,9 +23,9 @@ from flexhpc.analysis.figures.chart import (
     tooltip,
 )
 from flexhpc.analysis.figures.layout import Layout, layout_of, swept_values_text, varied_keys
+from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.results import budget_value, emc_at_budget
 from flexhpc.config.sections.training import BUDGETS
-from flexhpc.search import EmcInterval
 from flexhpc.store.status import PointStatus
 
 FACTORS = tuple(2.0**power for power in (-4, -3, -2, -1, 0, 1))
@@ -52,17 +52,21 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         return None
     (unit,) = units
     layout = layout_of(known)
-    groups: dict[tuple[str, str, str, int], list[PointStatus]] = {}
-    for status in known:
-        key = (layout.facet(status), layout.series(status), _line_label(status, layout))
-        groups.setdefault((*key, budget_value(status)), []).append(status)
-    rows = [row for key, points in groups.items() for row in _line_data(key, points)]
+    lines = group_by(
+        known,
+        lambda s: (layout.facet(s), layout.series(s), _line_label(s, layout), budget_value(s)),
+    )
+    rows = [row for key, points in lines.items() for row in _line_data(key, points)]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     x_domain = log_domain([row["x"] for row in rows], label_space=_LABEL_WIDTH / width)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    _place_labels(rows, y_domain, height)
+    ends = group_by((row for row in rows if row["predicted"]), lambda row: (row["facet"], row["x"]))
+    for labelled in ends.values():
+        label_y = spread_labels({row["line"]: row["y"] for row in labelled}, y_domain, height)
+        for row in labelled:
+            row["label_y"] = label_y[row["line"]]
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(series, legend=True)}
@@ -81,18 +85,6 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
               where="datum.predicted"),
     ]  # fmt: skip
     return chart(layers, width=width, height=height, data=rows, facets=facets)
-
-
-def _place_labels(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
-    """Set ``label_y`` of the last row of each line, so that labels do not overlap."""
-    ends: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        if row["predicted"]:
-            ends.setdefault((row["facet"], row["x"]), {})[row["line"]] = row
-    for labelled in ends.values():
-        heights = {line: row["y"] for line, row in labelled.items()}
-        for line, label_y in spread_labels(heights, y_domain, height).items():
-            labelled[line]["label_y"] = label_y
 
 
 def _line_label(status: PointStatus, layout: Layout) -> str:
@@ -124,7 +116,7 @@ def _line_data(
     rows = []
     for factor in FACTORS:
         budget = factor * point_budget
-        known = [e for s in points if (e := emc_at_budget(s, budget)) and _has_closed_interval(e)]
+        known = [e for s in points if (e := emc_at_budget(s, budget)) and e.censored == "none"]
         if budget < 1 or len(known) < len(points):
             continue
         emc, low, high = (
@@ -139,10 +131,6 @@ def _line_data(
             "EMC": f"{emc:.0f} [{low:.0f}, {high:.0f}]",
         })  # fmt: skip
     return rows
-
-
-def _has_closed_interval(estimate: EmcInterval) -> bool:
-    return estimate.censored == "none" and estimate.emc_hi is not None
 
 
 FIGURES = (
