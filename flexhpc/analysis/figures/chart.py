@@ -91,9 +91,23 @@ def facet_size(facet_count: int) -> tuple[int, int]:
 
 
 def log_encoding(title: str, domain: Sequence[float]) -> Spec:
-    """Return the Vega-Lite encoding of a logarithmic axis; the caller adds the key ``field``."""
-    scale = {"type": "log", "domain": domain, "nice": False}
-    return {"type": "quantitative", "axis": log_axis(title, domain), "scale": scale}
+    """Return the Vega-Lite encoding of a logarithmic axis with ticks at round numbers.
+
+    The caller adds the key ``field``.
+    """
+    decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
+    shown: list[float] = []
+    for steps in _TICKS if len(decades) < 6 else ((1.0,),):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
+        if len(shown) >= _MIN_TICKS:
+            break
+    short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
+    return {
+        "type": "quantitative",
+        "axis": {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"},
+        "scale": {"type": "log", "domain": domain, "nice": False},
+    }
 
 
 def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
@@ -243,19 +257,6 @@ def log_domain(values: Iterable[float], *, label_space: float = 0.0) -> list[flo
     shown = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
     return [low, high * (high / low) ** label_space]
-
-
-def log_axis(title: str, domain: Sequence[float]) -> Spec:
-    """Return the Vega-Lite definition of a logarithmic axis with ticks at round numbers."""
-    decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
-    shown: list[float] = []
-    for steps in _TICKS if len(decades) < 6 else ((1.0,),):
-        ticks = [step * 10.0**decade for decade in decades for step in steps]
-        shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
-        if len(shown) >= _MIN_TICKS:
-            break
-    short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
-    return {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"}
 
 
 def spread_labels(
