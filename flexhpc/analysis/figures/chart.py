@@ -177,15 +177,13 @@ class Chart:
         Raises:
             ValueError: the path has another extension.
         """
+        converters: dict[str, Callable[[str], str | bytes]] = {
+            ".svg": str, ".png": svg_to_png, ".pdf": svg_to_pdf,
+        }  # fmt: skip
         path = Path(path)
-        if path.suffix == ".svg":
-            write_atomic(path, self.svg())
-        elif path.suffix == ".png":
-            write_atomic(path, self.png())
-        elif path.suffix == ".pdf":
-            write_atomic(path, svg_to_pdf(self.svg()))
-        else:
+        if path.suffix not in converters:
             raise ValueError(f"{path}: unknown format; use .svg, .png or .pdf")
+        write_atomic(path, converters[path.suffix](self.svg()))
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the chart for IPython, as SVG and PNG."""
