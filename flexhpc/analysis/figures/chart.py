@@ -36,6 +36,8 @@ HORIZONTAL_ARROWS = {
 }
 """SVG paths of the arrows that mark bounds on a vertical or on a horizontal axis, by the side on
 which the value is censored. An arrow points towards the unknown value."""
+ARROW_MARK = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
+"""Vega-Lite mark of an arrow; the caller adds its SVG path as the key ``shape``."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
     tuple(i / 10 for i in range(10, 100)),
@@ -117,10 +119,19 @@ def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
     """
     if not 1 < len(series) <= len(COLOURS):
         return {"value": COLOURS[0]}
-    return {
-        "field": "series", "type": "nominal", "legend": {"title": None} if legend else None,
-        "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])},
-    }  # fmt: skip
+    colours = dict(zip(series, COLOURS, strict=False))
+    return colour_encoding("series", colours, {"title": None} if legend else None)
+
+
+def colour_encoding(field: str, colours: Mapping[str, str], legend: Spec | None) -> Spec:
+    """Return the Vega-Lite encoding that gives each value of a data field its colour.
+
+    Args:
+        colours: the colour of each value, in the order of the legend.
+        legend: Vega-Lite definition of the legend; None for no legend.
+    """
+    scale = {"domain": list(colours), "range": list(colours.values())}
+    return {"field": field, "type": "nominal", "legend": legend, "scale": scale}
 
 
 def row_encoding(names: Sequence[str]) -> Spec:

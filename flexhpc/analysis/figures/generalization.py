@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.figures.chart import (
+    ARROW_MARK,
     COLOURS,
     HORIZONTAL_ARROWS,
     ReportFigure,
     Spec,
     chart,
+    colour_encoding,
     layer,
     log_domain,
     log_encoding,
@@ -34,28 +36,29 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         return None
     domain = log_domain([row["ratio"] for row in rows])
     families = list(dict.fromkeys(row["family"] for row in rows))
+    colours = {family: COLOURS[i % len(COLOURS)] for i, family in enumerate(families)}
     encoding: Spec = {
         "x": {"field": "ratio",
               **log_encoding("EMC with original labels / EMC with random labels", domain)},
         "y": {"field": "test accuracy", "type": "quantitative",
               "scale": {"zero": False, "padding": 10}},
-        "color": {"field": "family", "type": "nominal", "legend": {"title": None},
-                  "scale": {"domain": families,
-                            "range": [COLOURS[i % len(COLOURS)] for i in range(len(families))]}},
+        "color": colour_encoding("family", colours, {"title": None}),
         "tooltip": tooltip("model", "family", "ratio", "test accuracy", "bound"),
     }  # fmt: skip
-    shape = {"field": "family", "type": "nominal", "legend": {"title": None},
-             "scale": {"domain": families}}  # fmt: skip
+    by_family = {
+        **encoding,
+        "shape": {"field": "family", "type": "nominal", "legend": {"title": None},
+                  "scale": {"domain": families}},
+    }  # fmt: skip
+    dot = {"type": "point", "size": 55, "opacity": 1}
+    lower = {**ARROW_MARK, "shape": HORIZONTAL_ARROWS["right"]}
+    upper = {**ARROW_MARK, "shape": HORIZONTAL_ARROWS["left"]}
     layers = [
-        layer({"type": "point", "filled": filled, "size": 55, "opacity": 1},
-              {**encoding, "shape": shape}, where=f"datum.bound === '{bound}'")
-        for bound, filled in (("none", True), ("unknown", False))
-    ] + [
-        layer({"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1,
-               "shape": HORIZONTAL_ARROWS[side]},
-              encoding, where=f"datum.bound === '{bound}'")
-        for bound, side in (("lower", "right"), ("upper", "left"))
-    ]  # fmt: skip
+        layer({**dot, "filled": True}, by_family, where="datum.bound === 'none'"),
+        layer({**dot, "filled": False}, by_family, where="datum.bound === 'unknown'"),
+        layer(lower, encoding, where="datum.bound === 'lower'"),
+        layer(upper, encoding, where="datum.bound === 'upper'"),
+    ]
     return chart(layers, width=560, height=320, data=rows)
 
 

@@ -6,10 +6,8 @@ point.
 
 from __future__ import annotations
 
-from typing import Any
-
-from flexhpc.analysis.details import Details, point_details
-from flexhpc.analysis.figures.chart import COLOURS, Chart, Spec, chart, tooltip
+from flexhpc.analysis.details import point_details
+from flexhpc.analysis.figures.chart import COLOURS, Chart, Spec, chart, colour_encoding, tooltip
 from flexhpc.store.status import PointStatus
 
 VERDICTS = {
@@ -25,10 +23,25 @@ def fit_chart(status: PointStatus) -> Chart:
     reason = f" ({details['reason']})" if details["reason"] else ""
     subtitle = f"EMC {details['emc']}{reason}"
     title = {"text": details["label"], "subtitle": subtitle, "anchor": "start"}
-    spec = {**fit_spec(), "title": title, "datasets": _datasets(details)}
-    shown = dict.fromkeys(row["shown"] for row in spec["datasets"]["trainings"])
+    trainings = [
+        {
+            "number": number, "n": probe[0], "missed": probe[3], "accuracy": probe[4],
+            "verdict": probe[2], "tuned": probe[10],
+            "shown": "other tuned values" if probe[9] else probe[2],
+        }
+        for number, probe in enumerate(details["probes"])
+    ]  # fmt: skip
+    datasets = {
+        "interval": [details["interval"]] if details["interval"] else [],
+        "curve": [{"n": n, "chance": chance} for n, chance in details["curve"]],
+        "trainings": trainings,
+    }
+    spec = fit_spec()
+    shown = dict.fromkeys(row["shown"] for row in trainings)
     spec["layer"][-1]["encoding"]["color"]["legend"]["values"] = list(shown)
-    return Chart({**spec, "background": "white", "padding": 12})
+    return Chart(
+        {**spec, "title": title, "datasets": datasets, "background": "white", "padding": 12}
+    )
 
 
 def fit_spec() -> Spec:
@@ -45,6 +58,7 @@ def fit_spec() -> Spec:
         "type": "quantitative", "scale": {"domain": [0, 1.02]},
         "axis": {"title": "train accuracy, P(fit)"},
     }  # fmt: skip
+    legend = {"title": None, "orient": "bottom", "columns": 4}
     layers: list[Spec] = [
         {
             "data": {"name": "interval"},
@@ -65,7 +79,8 @@ def fit_spec() -> Spec:
             "data": {"name": "trainings"},
             "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.9},
             "encoding": {
-                "x": x, "y": {**y, "field": "accuracy"}, "color": _verdict_colour("shown"),
+                "x": x, "y": {**y, "field": "accuracy"},
+                "color": colour_encoding("shown", VERDICTS, legend),
                 "tooltip": tooltip("number", "n", "verdict", "missed", "accuracy", "tuned"),
             },
         },
@@ -88,31 +103,8 @@ def loss_spec() -> Spec:
                 "axis": {"title": "training loss", "format": "~g", "tickCount": 5},
             },
             "detail": {"field": "number"},
-            "color": {**_verdict_colour("verdict"), "legend": None},
+            "color": colour_encoding("verdict", VERDICTS, legend=None),
             "tooltip": tooltip("number", "n", "verdict", "tuned"),
         },
     }  # fmt: skip
     return chart([line], width=_WIDTH, height=_HEIGHT)
-
-
-def _verdict_colour(field: str) -> Spec:
-    return {
-        "field": field, "type": "nominal", "title": None,
-        "scale": {"domain": list(VERDICTS), "range": list(VERDICTS.values())},
-        "legend": {"orient": "bottom", "columns": 4},
-    }  # fmt: skip
-
-
-def _datasets(details: Details) -> dict[str, list[dict[str, Any]]]:
-    return {
-        "interval": [details["interval"]] if details["interval"] else [],
-        "curve": [{"n": n, "chance": chance} for n, chance in details["curve"]],
-        "trainings": [
-            {
-                "number": number, "n": probe[0], "missed": probe[3], "accuracy": probe[4],
-                "verdict": probe[2], "tuned": probe[10],
-                "shown": "other tuned values" if probe[9] else probe[2],
-            }
-            for number, probe in enumerate(details["probes"])
-        ],
-    }  # fmt: skip

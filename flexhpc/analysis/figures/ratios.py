@@ -11,6 +11,7 @@ from flexhpc.analysis.figures.chart import (
     ROW_HEIGHT,
     Spec,
     chart,
+    colour_encoding,
     layer,
     log_domain,
     log_encoding,
@@ -45,23 +46,13 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     baselines = {f"at {effect.baseline}" for effect in effects}
     baseline = baselines.pop() if len(baselines) == 1 else "at the baseline"
     x = log_encoding(f"EMC / EMC {baseline}", domain)
-    verdicts = list(dict.fromkeys(row["verdict"] for row in rows))
+    colours = {row["verdict"]: _COLOUR.get(row["verdict"], _SAME_COLOUR) for row in rows}
     shared = {
         "y": row_encoding([row["row"] for row in rows]),
-        "color": {
-            "field": "verdict", "type": "nominal", "legend": {"title": None},
-            "scale": {
-                "domain": verdicts, "range": [_COLOUR.get(name, _SAME_COLOUR) for name in verdicts],
-            },
-        },
-    }  # fmt: skip
-    points = {**shared, "tooltip": tooltip("row", "ratio", "pairs", "detail")}
-    point = {"type": "point", "filled": True, "opacity": 1}
-    marks = {
-        ("lo", "lo"): {**point, "size": 70, "shape": "triangle-left"},
-        ("hi", "hi"): {**point, "size": 70, "shape": "triangle-right"},
-        ("", "y"): {**point, "size": 60},
+        "color": colour_encoding("verdict", colours, {"title": None}),
     }
+    point = {**shared, "tooltip": tooltip("row", "ratio", "pairs", "detail")}
+    mark = {"type": "point", "filled": True, "opacity": 1}
     layers: list[Spec] = [
         {"data": {"values": [band]},
          "mark": {"type": "rect", "opacity": 0.12, "color": "#888"},
@@ -71,9 +62,12 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
          "encoding": {"x": {"field": "one", **x}}},
         layer({"type": "rule", "strokeWidth": 2},
               {"x": {"field": "lo", **x}, "x2": {"field": "hi"}, **shared}),
-        *(layer(mark, {"x": {"field": name, **x}, **points},
-                where=f"datum.open === '{side}'")
-          for (side, name), mark in marks.items()),
+        layer({**mark, "size": 70, "shape": "triangle-left"},
+              {"x": {"field": "lo", **x}, **point}, where="datum.open === 'lo'"),
+        layer({**mark, "size": 70, "shape": "triangle-right"},
+              {"x": {"field": "hi", **x}, **point}, where="datum.open === 'hi'"),
+        layer({**mark, "size": 60}, {"x": {"field": "y", **x}, **point},
+              where="datum.open === ''"),
     ]  # fmt: skip
     return chart(layers, width=520, height=ROW_HEIGHT * len(rows), data=rows)
 
