@@ -14,7 +14,7 @@ import pandas
 import pytest
 from rich.console import Console
 
-from flexhpc.analysis.figures.emc import emc_figure, median_emcs
+from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import VERDICTS, fit_chart
 from flexhpc.analysis.reasons import (
     AT_EDGE,
@@ -142,9 +142,10 @@ def test_bounds_are_arrows_outside_of_curves(
 def test_median_over_seeds_may_be_exact_if_one_seed_is_censored(tmp_path: Path) -> None:
     point = one_point(tmp_path)
     seeds = [measured_point(point, outcomes) for outcomes in (UNCENSORED, UNCENSORED, ALL_FIT)]
-    for curve, exact in ((seeds, True), (seeds[1:], False)):
-        ((_, median, _),) = median_emcs(curve, lambda _: 100.0)
-        assert (median is not None) == exact
+    larger = measured_point(point, UNCENSORED, params=200)
+    for curve, sizes_with_median in ((seeds, 2), (seeds[1:], 1)):
+        rows = emc_figure([*curve, larger])["data"]["values"]
+        assert [row["kind"] for row in rows].count("line") == sizes_with_median
 
 
 FAILED_BELOW = [(16, 0), (1000, 0), (500, 3), (1000, 0), (900, 0), (1000, 0), (950, 0)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from flexhpc.analysis.figures.chart import (
+    ARROW_MARK,
     HORIZONTAL_ARROWS,
     ROW_HEIGHT,
     VALUE_FOR_ZERO,
@@ -37,7 +36,6 @@ from flexhpc.analysis.figures.layout import (
 )
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
-from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
@@ -83,18 +81,17 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_paramet
     assert estimate is not None
     assert record is not None
     params = record.header.params
-    exact = estimate.censored == "none"
-    samples = emc_or_bound(estimate)
-    high = estimate.emc_hi if estimate.emc_hi is not None else estimate.emc
-    values = {
-        "y": samples, "lo": estimate.emc_lo if exact else samples, "hi": high if exact else samples,
-    }  # fmt: skip
+    divisor = params if per_parameter else 1
+    low = high = emc_or_bound(estimate)
+    if estimate.censored == "none" and estimate.emc_hi is not None:
+        low, high = estimate.emc_lo, estimate.emc_hi
+    values = {"y": emc_or_bound(estimate), "lo": low, "hi": high}
     return {
         "id": index,
         "point": status.point.label or status.point.id,
         "facet": layout.facet(status),
         "series": layout.series(status),
-        **{name: _plotted_value(n, params if per_parameter else 1) for name, n in values.items()},
+        **{name: max(n, VALUE_FOR_ZERO) / divisor for name, n in values.items()},
         "censored": estimate.censored,
         "EMC": emc_text(estimate),
         "parameters": params or None,
@@ -104,17 +101,14 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_paramet
     }
 
 
-def _plotted_value(emc: float, divisor: int) -> float:
-    return max(emc, VALUE_FOR_ZERO) / divisor
-
-
 def _plot_curves(
     points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
 ) -> Spec:
     """Plot EMCs and their medians over seeds against the number of parameters or a numeric key."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
-    facets = list(dict.fromkeys(row["facet"] for row in rows))
+    by_facet = group_by(rows, lambda row: row["facet"])
+    facets = list(by_facet)
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
@@ -126,22 +120,17 @@ def _plot_curves(
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
     dodge = Dodge(rows, series, x_domain, width, logarithmic=logarithmic)
     x_domain = [min(x_domain[0], dodge.left_end(low)), max(x_domain[1], dodge.right_end(high))]
-    ends: dict[str, dict[str, Row]] = {facet: {} for facet in facets}
-    for row in rows:
-        last = ends[row["facet"]].setdefault(row["series"], row)
-        if row["x"] > last["x"]:
-            ends[row["facet"]][row["series"]] = row
-    labels = [
-        {
-            "facet": facet, "series": name, "x": dodge.right_end(curves[name]["x"]), "label_y": y,
-            "kind": "label",
-        }
-        for facet, curves in ends.items()
-        for name, y in spread_labels(
-            {name: row["y"] for name, row in curves.items() if name}, y_domain, height
-        ).items()
-    ]  # fmt: skip
-    lines = _median_lines(points, layout, per_parameter=per_parameter)
+    labels: list[Row] = []
+    for facet, in_facet in by_facet.items():
+        curves = group_by(in_facet, lambda row: row["series"])
+        ends = {name: max(curve, key=lambda row: row["x"]) for name, curve in curves.items()}
+        end_ys = {name: row["y"] for name, row in ends.items() if name}
+        for name, label_y in spread_labels(end_ys, y_domain, height).items():
+            labels.append({
+                "facet": facet, "series": name, "kind": "label",
+                "x": dodge.right_end(ends[name]["x"]), "label_y": label_y,
+            })  # fmt: skip
+    lines = _median_lines(rows)
     for line in lines:
         line["x"] = dodge.x(line["x"], line["series"])
     for row in rows:
@@ -164,18 +153,18 @@ def _plot_curves(
     colour = series_colour(series, legend=False)
     layers = [
         layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
-              where=_kind_filter("diagonal")),
+              where="datum.kind === 'diagonal'"),
         layer({"type": "line", "strokeWidth": 1.6},
               {"x": x, "y": y, "color": colour, "detail": {"field": "piece"}},
-              where=_kind_filter("line")),
+              where="datum.kind === 'line'"),
         layer({"type": "rule", "strokeWidth": 1.4, "opacity": 1},
               {"x": x, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}, "color": colour},
-              where=_kind_filter("point")),
+              where="datum.kind === 'point'"),
         *_point_layers({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
                  size=_SMALL_MARKER if dodge.step else _LARGE_MARKER),
         layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
-               "color": colour}, where=_kind_filter("label")),
+               "color": colour}, where="datum.kind === 'label'"),
     ]  # fmt: skip
     return chart(layers, width=width, height=height, data=data, facets=facets)
 
@@ -196,25 +185,22 @@ def _plot_rows(
         row["seed"] = len(seeds)
         seeds.append(row)
     medians = {name: statistics.median(r["y"] for r in seeds) for name, seeds in by_name.items()}
-    groups: dict[str, float] = {}
-    for row in rows:
-        groups[row["series"]] = max(groups.get(row["series"], 0.0), medians[row["row"]])
-    group_of = {row["row"]: groups[row["series"]] for row in rows}
-    order = sorted(medians, key=lambda name: (group_of[name], medians[name]), reverse=True)
+    groups = group_by(rows, lambda row: row["series"])
+    largest = {name: max(medians[r["row"]] for r in group) for name, group in groups.items()}
+    group_median = {row["row"]: largest[row["series"]] for row in rows}
+    order = sorted(medians, key=lambda name: (group_median[name], medians[name]), reverse=True)
     dense = len(order) > _MAX_ROWS
     if dense:
-        ranks = {name: rank for rank, name in enumerate(order, 1)}
-        for row in rows:
-            row["rank"] = ranks[row["row"]]
+        for rank, name in enumerate(order, 1):
+            for row in by_name[name]:
+                row["rank"] = rank
         y: Spec = {
             "field": "rank", "type": "quantitative", "scale": {"reverse": True},
             "axis": {"title": "points, sorted by EMC", "grid": False},
         }  # fmt: skip
     else:
         y = row_encoding(order)
-    series = list(dict.fromkeys(row["series"] for row in rows))
-    colour = series_colour(series, legend=dense)
-    shared: Spec = {"y": y, "color": colour}
+    shared: Spec = {"y": y, "color": series_colour(list(groups), legend=dense)}
     seeds_in_row = max(map(len, by_name.values()))
     side_by_side = 1 < seeds_in_row <= _MAX_SEEDS_IN_ROW and not dense
     if side_by_side:
@@ -224,7 +210,7 @@ def _plot_rows(
     layers = [
         layer({"type": "rule", "strokeWidth": 2, "opacity": 1},
               {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared},
-              where=_kind_filter("point")),
+              where="datum.kind === 'point'"),
         *_point_layers({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
     ]  # fmt: skip
     step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if side_by_side else ROW_HEIGHT
@@ -236,70 +222,38 @@ def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
     return log_encoding("EMC / parameters" if per_parameter else "EMC (samples)", domain)
 
 
-def _kind_filter(kind: str) -> str:
-    """Return the Vega expression that selects the data rows of a kind, such as ``label``."""
-    return f"datum.kind === '{kind}'"
-
-
 def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
     """Return a layer of dots for uncensored EMCs, and a layer of arrows for each type of bound."""
     fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
     encoding = {**encoding, "tooltip": tooltip(*fields)}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
-    bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
-    marks = {"none": exact, **{side: {**bound, "shape": arrows[side]} for side in arrows}}
+    bounds = {side: {**ARROW_MARK, "shape": shape} for side, shape in arrows.items()}
     return [
-        layer(mark, encoding, where=f"{_kind_filter('point')} && datum.censored === '{side}'")
-        for side, mark in marks.items()
+        layer(mark, encoding, where=f"datum.kind === 'point' && datum.censored === '{side}'")
+        for side, mark in {"none": exact, **bounds}.items()
     ]
 
 
-def _median_lines(
-    points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
-) -> list[Row]:
-    """Return the data rows of lines through the median EMCs over seeds.
+def _median_lines(rows: Sequence[Row]) -> list[Row]:
+    """Return the data rows of lines through the medians over seeds.
 
-    A line has a gap where the median is unknown.
+    A line has a gap where the median depends on the unknown value of a censored EMC.
     """
-    curves = group_by(points, lambda status: (layout.facet(status), layout.series(status)))
     lines: list[Row] = []
-    for (facet, name), curve in curves.items():
+    for (facet, name), curve in group_by(rows, lambda row: (row["facet"], row["series"])).items():
         piece = 0
-        for x, median, params in median_emcs(curve, layout.x):
-            if median is None:
-                piece += 1
-            else:
+        for x, seeds in sorted(group_by(curve, lambda row: row["x"]).items()):
+            smallest = [0.0 if row["censored"] == "left" else row["y"] for row in seeds]
+            largest = [math.inf if row["censored"] == "right" else row["y"] for row in seeds]
+            median = statistics.median(smallest)
+            if median == statistics.median(largest):
                 lines.append({
                     "facet": facet, "series": name, "x": x, "kind": "line",
-                    "y": _plotted_value(median, params if per_parameter else 1),
-                    "piece": f"{name} {piece}",
+                    "y": median, "piece": f"{name} {piece}",
                 })  # fmt: skip
+            else:
+                piece += 1
     return lines
-
-
-def median_emcs(
-    curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
-) -> Iterator[tuple[float, float | None, int]]:
-    """Yield (x, median EMC, number of parameters) for each x of a curve, in ascending order of x.
-
-    The median is None if it depends on the unknown value of a censored EMC.
-
-    Args:
-        curve: points of the curve.
-        x_of: function that returns the x of a point.
-    """
-    for x, seeds in sorted(group_by(curve, x_of).items()):
-        low, high = np.median([_possible_range(s.estimate) for s in seeds if s.estimate], axis=0)
-        params = seeds[0].record.header.params if seeds[0].record else 0
-        yield x, float(low) if low == high else None, params
-
-
-def _possible_range(estimate: Estimate) -> tuple[float, float]:
-    """Return the smallest and the largest possible EMC, which are equal for an uncensored EMC."""
-    emc = float(emc_or_bound(estimate))
-    return 0.0 if estimate.censored == "left" else emc, (
-        math.inf if estimate.censored == "right" else emc
-    )
 
 
 FIGURES = (
