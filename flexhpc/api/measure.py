@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from flexhpc.api.runs import Measurement, make_run
+from flexhpc.api.runs import Measurement
 from flexhpc.api.sweep import without_line_numbers
 from flexhpc.custom.code import register_object
 from flexhpc.custom.object_hash import object_hash
@@ -113,22 +113,17 @@ def measure(
         if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
             task = write_launch(prepared, profile, new_launch_id(), image=None, detach=True)
-            with _progress_bar(progress) as update, _preserve_thread_count():
-                measure_in_process(task, prepared.points[0], update)
-        statuses = StatusReader(prepared.run, prepared.points).read()
-        measurement = make_run(prepared.run, statuses)[0]
+            previous_threads = torch.get_num_threads()
+            try:
+                with _progress_bar(progress) as update:
+                    measure_in_process(task, prepared.points[0], update)
+            finally:
+                torch.set_num_threads(previous_threads)
+            status = StatusReader(prepared.run, prepared.points).read()[0]
+        measurement = Measurement(run=prepared.run, status=status)
         if folder is None:  # the run folder will be removed
             measurement = replace(measurement, masks_in_memory=measurement.masks)
         return measurement
-
-
-@contextmanager
-def _preserve_thread_count() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _model_section(

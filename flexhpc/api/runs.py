@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flexhpc.analysis.results import budget_value, emc_at_budget, results_row
 from flexhpc.analysis.text import doubling_text, emc_text
 from flexhpc.errors import InputError, PointError
@@ -17,9 +20,7 @@ from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
     from flexhpc.analysis.figures.chart import Chart
 
@@ -171,8 +172,6 @@ class Measurement:
         If the EMC is censored, draws beyond the bound are determined by the prior. If the estimand
         is ``last_fit``, values of ``n50`` are drawn.
         """
-        import numpy as np
-
         curve = self.fit_curve
         cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
         return curve.n_at_fit_probability(estimand_level(self.estimate.estimand))[cells]
@@ -362,8 +361,6 @@ def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison
     """
     if not 0 < level < 1:
         raise ValueError(f"level: must be between 0 and 1 ({level})")
-    import numpy as np
-
     ratios = a.draws(_RATIO_DRAWS, seed=0) / b.draws(_RATIO_DRAWS, seed=1)
     low, middle, high = np.quantile(ratios, [(1 - level) / 2, 0.5, (1 + level) / 2])
     open_above = a.censored == "right" or b.censored == "left"
