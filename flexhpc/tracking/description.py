@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from flexhpc.analysis.reasons import best_values_text, censoring_reason, emc_warnings, ending_text
 from flexhpc.analysis.text import doubling_text, emc_text, ratio_text
 from flexhpc.config.sections.compare import Compare
-from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
 
@@ -16,19 +15,22 @@ def point_description(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
-    reason, ended, best = censoring_reason(status), ending_text(status), best_values_text(status)
-    doubling = doubling_text(estimate, with_interval=True)
-    warning_text = "".join(
-        f"\n\n{text[0].upper()}{text[1:]}." for text, _ in emc_warnings([status])
-    )
-    return (
-        f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
-        f"level {estimate.level}), {_parameters_text(record.header.params, estimate)}"
-        f"{'twice the budget raises the EMC by ' + doubling + ', ' if doubling else ''}"
-        f"{estimate.probes} probes, {estimate.cost:,} sample passes"
-        f"{', best at ' + best if best else ''}{', ended by: ' + ended if ended else ''}"
-        f"{warning_text}"
-    )
+    params, reason = record.header.params, censoring_reason(status)
+    parts = [
+        f"**EMC {emc_text(estimate)}** ({f'{reason}, ' if reason else ''}{estimate.estimand}",
+        f"level {estimate.level})",
+    ]
+    if params:
+        parts += [f"{params:,} parameters", f"EMC per parameter {ratio_text(estimate, params)}"]
+    if doubling := doubling_text(estimate, with_interval=True):
+        parts.append(f"twice the budget raises the EMC by {doubling}")
+    parts += [f"{estimate.probes} probes", f"{estimate.cost:,} sample passes"]
+    if best := best_values_text(status):
+        parts.append(f"best at {best}")
+    if ended := ending_text(status):
+        parts.append(f"ended by: {ended}")
+    warnings = [f"\n\n{text[0].upper()}{text[1:]}." for text, _ in emc_warnings([status])]
+    return ", ".join(parts) + "".join(warnings)
 
 
 def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> str:
@@ -37,9 +39,3 @@ def decision_description(statuses: Sequence[PointStatus], compare: Compare) -> s
 
     decision = decide(statuses, compare)
     return "\n".join([f"{decision.text}.\n", *(f"- {effect.text}" for effect in decision.effects)])
-
-
-def _parameters_text(params: int, estimate: Estimate) -> str:
-    if not params:
-        return ""
-    return f"{params:,} parameters, EMC per parameter {ratio_text(estimate, params)}, "
