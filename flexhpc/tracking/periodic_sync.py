@@ -26,19 +26,18 @@ machine."""
 def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:
     """Log the points of a launch to MLflow repeatedly until stdin is closed, then once more."""
     syncer = Syncer(run, uri, spec)
-    warned = False
-    closed = False
+    warned = closed = False
     while True:
         wait = _SYNC_EVERY
         try:
             syncer.sync()
         except Exception as error:
             wait = _RETRY_AFTER
-            message = one_line_message(error)
             if closed or not warned:
                 print(
-                    f"warning: MLflow at {uri} cannot be updated ({message}); no results are lost; "
-                    f"run `flexhpc sync {run.path}` later to log them from the point files",
+                    f"warning: MLflow at {uri} cannot be updated ({one_line_message(error)}); no "
+                    f"results are lost; run `flexhpc sync {run.path}` later to log them from the "
+                    "point files",
                     flush=True,
                 )
             warned = True

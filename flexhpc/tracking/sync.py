@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,11 @@ from flexhpc.tracking.description import decision_description, point_description
 from flexhpc.tracking.state import local_uri, sync_state, sync_state_path
 from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, runs_table_view, was_moved
 
-POINT, PROBE, LOGGED, EVALUATED, REPORT = (
-    "flexhpc.point_id",
-    "flexhpc.probe",
-    "flexhpc.probes_logged",
-    "flexhpc.evaluated",
-    "flexhpc.report",
-)
+POINT = "flexhpc.point_id"
+PROBE = "flexhpc.probe"
+LOGGED = "flexhpc.probes_logged"
+EVALUATED = "flexhpc.evaluated"
+REPORT = "flexhpc.report"
 _CURVE_POINTS = 64
 _PROBES_PER_BATCH = 100  # up to 9 metrics per probe; MLflow allows 1,000 metrics per batch
 _MAX_PARAMS = 100
@@ -77,26 +75,21 @@ class _ParentRun:
         )
 
 
-@dataclass
 class Syncer:
     """Logs the results of a run folder to MLflow; caches the parent runs between syncs.
 
-    Attributes:
+    Args:
         folder: run folder whose results are logged.
         uri: tracking URI.
         spec: path of the frozen spec whose points are synced; None for the spec of the run folder.
-        parents: MLflow run of each point that has one; the keys are point ids.
     """
 
-    folder: RunFolder
-    uri: str
-    spec: Path | None = None
-    parents: dict[str, _ParentRun] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        sweep, points = load_points(self.spec) if self.spec else open_run(self.folder.path)[1:]
-        self.name, self.reader = sweep.name, StatusReader(self.folder, points)
+    def __init__(self, folder: RunFolder, uri: str, spec: Path | None = None) -> None:
+        sweep, points = load_points(spec) if spec else open_run(folder.path)[1:]
+        self.folder, self.uri, self.name = folder, uri, sweep.name
+        self.reader = StatusReader(folder, points)
         self.decided = [compare for compare in sweep.compare if compare.decide]
+        self.parents: dict[str, _ParentRun] = {}  # by point id
         self.client: Any = None
         self.report_mtime = 0.0
         self.source_tags = self._source_tags()
@@ -180,12 +173,9 @@ class Syncer:
         """Log all new results to MLflow; return the number of probes that were logged."""
         if self.client is None:
             self.connect()
-        count = 0
         with self._tracking_lock():
             statuses = self.reader.read()
-            for status in statuses:
-                if status.record is not None:
-                    count += self._sync_point(status)
+            count = sum(self._sync_point(status) for status in statuses if status.record)
             self._log_report()
         write_json(
             sync_state_path(self.folder), sync_state(self.uri, statuses), create_folder=False

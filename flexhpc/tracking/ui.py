@@ -12,7 +12,7 @@ from pathlib import Path
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
-from flexhpc.tracking.view import experiment_of, page_path, was_moved
+from flexhpc.tracking.view import VIEW, experiment_of, was_moved
 
 UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -65,7 +65,8 @@ def ui_page(run: RunFolder, name: str) -> str:
             f"`flexhpc sync {run.path}`, which recreates it"
         ) from None
     assert experiment is not None, "created by sync()"
-    return page_path(experiment[0])
+    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"/#/experiments/{experiment[0]}/runs?{query}"
 
 
 def exec_ui_server(run: RunFolder, port: int, socket: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""View of a sweep in the MLflow UI: settings of the runs table, and URL path of its page."""
+"""View of a sweep in the MLflow UI: settings of the runs table; lookup of its experiment."""
 
 from __future__ import annotations
 
@@ -93,9 +93,3 @@ def was_moved(run: RunFolder, name: str) -> bool | None:
     """
     experiment = experiment_of(run.database, name) if run.database.is_file() else None
     return None if experiment is None else experiment[1] != run.artifacts.as_uri()
-
-
-def page_path(experiment_id: str) -> str:
-    """Return the URL path of the MLflow page that shows the runs of an experiment in a table."""
-    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
-    return f"/#/experiments/{experiment_id}/runs?{query}"
