@@ -71,8 +71,9 @@ def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) 
         _plotted_row(status, layout, index, per_parameter=per_parameter)
         for index, status in measured
     ]
-    draw = _plot_rows if layout.x_axis == "rows" else _plot_curves
-    return draw(points, rows, layout, per_parameter=per_parameter)
+    if layout.x_axis == "rows":
+        return _plot_rows(points, rows, per_parameter=per_parameter)
+    return _plot_curves(points, rows, layout, per_parameter=per_parameter)
 
 
 def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
@@ -169,9 +170,7 @@ def _plot_curves(
     return chart(layers, width=width, height=height, data=data, facets=facets)
 
 
-def _plot_rows(
-    points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
-) -> Spec:
+def _plot_rows(points: Sequence[PointStatus], rows: list[Row], *, per_parameter: bool) -> Spec:
     """Plot one row per combination of swept values, with the points of all seeds.
 
     Rows are sorted by median EMC within their group, and groups by the largest median EMC of their
