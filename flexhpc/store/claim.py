@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -98,31 +98,25 @@ class ClaimRecord:
         """Return whether the holder is alive, as far as this host can determine.
 
         Args:
-            path: the claim file, whose modification time is the time of the last heartbeat.
+            path: the claim file, whose modification time is the time of the last heartbeat, by the
+                clock of its file system.
         """
         if self.state != "running":
             return False
         if self.host == this_host():
             return process_is_alive(self.pid, self.birth)
-        return abs(_heartbeat_age(path)) < HEARTBEAT_TIMEOUT
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        now = _extrapolated_time(path.parent, status.st_dev)
+        return abs(now - status.st_mtime) < HEARTBEAT_TIMEOUT
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
 """Device id of a file system -> last reading of its clock, and monotonic time of the reading."""
 _CLOCK_INTERVAL = 10.0
 """Time after which the clock of a file system is read again (seconds)."""
-
-
-def _heartbeat_age(path: Path) -> float:
-    """Return the time since a claim file was last written (seconds), by its file system's clock.
-
-    If the file cannot be accessed, return ``HEARTBEAT_TIMEOUT``, so that the holder counts as dead.
-    """
-    try:
-        status = path.stat()
-    except OSError:
-        return HEARTBEAT_TIMEOUT
-    return _extrapolated_time(path.parent, status.st_dev) - status.st_mtime
 
 
 def _extrapolated_time(folder: Path, device_id: int) -> float:
@@ -156,8 +150,7 @@ class Claim:
     """A claim that this process acquired."""
 
     def __init__(self, path: Path, lock: Path, record: ClaimRecord) -> None:
-        self.path, self.record = path, record
-        self._lock = lock
+        self.path, self.lock, self.record = path, lock, record
 
     def is_held(self) -> bool:
         """Return whether this process still holds the claim; False after a takeover."""
@@ -185,10 +178,10 @@ class Claim:
         self._write_if_held(state=state, message=message)
 
     def _write_if_held(self, **changes: Any) -> bool:
-        with file_lock(self._lock):
+        with file_lock(self.lock):
             if not self.is_held():
                 return False
-            self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
+            self.record = replace(self.record, beat=time.time(), **changes)
             write_json(self.path, vars(self.record), durable=False, create_folder=False)
             return True
 
