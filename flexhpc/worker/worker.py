@@ -33,7 +33,12 @@ from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image_name, python_version, source_hash
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest
+from flexhpc.worker.signals import (
+    EXIT_PEER_LOST,
+    EXIT_REQUEUE,
+    StopRequest,
+    exit_without_handlers,
+)
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
 from flexhpc.worker.watchdog import Watchdog
 
@@ -151,15 +156,8 @@ def _destroy_group(group: Group, exit_status: int) -> None:
     and its task would be requeued.
     """
     group.destroy()
-
-    def exit_process() -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(exit_status)
-
     if group.size > 1:
-        atexit.register(exit_process)
+        atexit.register(exit_without_handlers, exit_status)
 
 
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
