@@ -80,12 +80,9 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             _destroy_group(group, 0)
             return 0
         ids = task.points_of_task(environment.index)
-        assigned = list(points) if ids is None else [by_id[point_id] for point_id in ids]
-        worker = Worker(task, environment, stop, group)
-        try:
+        assigned = points if ids is None else [by_id[point_id] for point_id in ids]
+        with contextlib.closing(Worker(task, environment, stop, group)) as worker:
             worker.measure_points(assigned)
-        finally:
-            worker.close()
         stop_other_ranks(group)
         requeue = worker.must_requeue(assigned)
         _destroy_group(group, EXIT_REQUEUE if requeue else 0)
@@ -131,20 +128,20 @@ def _check_versions(task: TaskFile) -> None:
     python, flexhpc = python_version(), version("flexhpc")
     expected = os.environ.get(SOURCE, source_hash())
     if expected != source_hash():
-        print(
+        problem = (
             f"this job was submitted by flexhpc with source hash {expected}, but image "
             f"{image_name()} has source hash {source_hash()}; build the image again "
-            "(docs/containers.md)",
-            file=sys.stderr,
+            "(docs/containers.md)"
         )
-        raise SystemExit(_EXIT_WRONG_VERSION)
-    if (python, flexhpc) != (task.python, task.flexhpc):
-        print(
+    elif (python, flexhpc) != (task.python, task.flexhpc):
+        problem = (
             f"this job was submitted by Python {task.python} with flexhpc {task.flexhpc}, but "
-            f"{platform.node()} has Python {python} with flexhpc {flexhpc}; use the same versions",
-            file=sys.stderr,
+            f"{platform.node()} has Python {python} with flexhpc {flexhpc}; use the same versions"
         )
-        raise SystemExit(_EXIT_WRONG_VERSION)
+    else:
+        return
+    print(problem, file=sys.stderr)
+    raise SystemExit(_EXIT_WRONG_VERSION)
 
 
 def _destroy_group(group: Group, exit_status: int) -> None:
@@ -254,28 +251,30 @@ class Worker:
         self.environment.failures_file.unlink(missing_ok=True)
         self.watchdog.set_claim(claim)
         try:
+            data_key = f"{point.seed} {point.data.model_dump_json()}"  # synthetic data needs a seed
             if claim.record.deaths > self.task.retries:
                 raise PointError(
                     f"its worker died {claim.record.deaths} times without any progress "
                     "(killed, or out of memory?)"
                 )
-            if (reason := self._data_errors.get(_data_key(point))) is not None:
+            if (reason := self._data_errors.get(data_key)) is not None:
                 raise PointError(reason)  # do not repeat a failed download for every point
-            self._measure(point)
+            if not _is_measured(self.run, point):
+                self._measure(point, claim)
         except Interrupted:
             if not self.watchdog.claim_lost.is_set():
                 self.stop.set("another process of this job received a stop request")
             self._release(claim, "stopped")
         except PointError as error:
             if isinstance(error, NoData):
-                self._data_errors.setdefault(_data_key(point), str(error))
+                self._data_errors.setdefault(data_key, str(error))
             self._print(f"{point.id} {point.label}: {error}", sys.stderr)
-            self._record_failure(claim, str(error))
+            self._release(claim, "failed", str(error))
         except PeerLost:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
-            self._record_failure(claim, f"{type(error).__name__}: {one_line_message(error)}")
+            self._release(claim, "failed", f"{type(error).__name__}: {one_line_message(error)}")
             if self.group.size > 1:
                 _exit_immediately(
                     "exiting, because other processes of this job might wait for this one forever"
@@ -326,17 +325,10 @@ class Worker:
                 times.append(path.stat().st_mtime)
         return max(times)
 
-    def _record_failure(self, claim: Claim, message: str) -> None:
-        self.failed_count += 1
-        self._release(claim, "failed", message)
-
-    def _measure(self, point: Point) -> None:
-        if _is_measured(self.run, point):
-            return
-        assert self.watchdog.claim is not None
+    def _measure(self, point: Point, claim: Claim) -> None:
         callbacks = Callbacks(
             should_stop=self.watchdog.should_stop,
-            owns_claim=self.watchdog.claim.is_held,
+            owns_claim=claim.is_held,
             on_progress=self._report_progress,
             checkpoint_every=self.task.checkpoint_every,
         )
@@ -348,7 +340,7 @@ class Worker:
             _log(text, stream)
 
     def _report_progress(self, state: dict[str, Any]) -> None:
-        self.watchdog.set_progress(state)
+        self.watchdog.progress = state
         self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
@@ -362,24 +354,17 @@ class Worker:
         return self._pool
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
-        """Release a claim, and store the state of the point in the claim file.
+        """Release a claim, store the state of the point in the claim file, and count failures.
 
         Heartbeats are stopped first, because a later heartbeat would reset the state to
         ``running``.
         """
+        self.failed_count += state == "failed"
         self.watchdog.set_claim(None)
         try:
             claim.release(state, message)
         except OSError as error:
             _log(f"the claim cannot be released: {error}")
-
-
-def _data_key(point: Point) -> str:
-    """Return a key that identifies a point's data.
-
-    The key contains the seed, because synthetic data depends on it.
-    """
-    return f"{point.seed} {point.data.model_dump_json()}"
 
 
 def _log(text: str, stream: TextIO | None = None) -> None:
