@@ -23,18 +23,16 @@ data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_mar
 @data_app.command("prepare")
 def prepare_data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Value of data.source.")],
-    root: Annotated[str | None, typer.Option("--root", help="Value of data.root.")] = None,
-    path: Annotated[str | None, typer.Option("--path", help="Value of data.path.")] = None,
+    root: Annotated[str | None, typer.Option(help="Value of data.root.")] = None,
+    path: Annotated[str | None, typer.Option(help="Value of data.path.")] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", help="Column, array or file extension that contains the classes."),
+        typer.Option(help="Column, array or file extension that contains the classes."),
     ] = None,
     side: Annotated[
-        int | None, typer.Option("--side", help="Resize images to this side length (pixels).")
+        int | None, typer.Option(help="Resize images to this side length (pixels).")
     ] = None,
-    colour: Annotated[
-        str | None, typer.Option("--colour", help="Convert images to grey or rgb.")
-    ] = None,
+    colour: Annotated[str | None, typer.Option(help="Convert images to grey or rgb.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +45,6 @@ def prepare_data(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
             help="Output file; by default data/NAME.packed, where NAME is SOURCE or, for data "
             "in your own files, the name of the file or folder.",
         ),

@@ -21,7 +21,6 @@ def masks(
     by: Annotated[
         list[str] | None,
         typer.Option(
-            "--by",
             metavar="KEY",
             help="Score samples separately for each value of this key. Repeat the option for "
             "several keys.",
@@ -35,7 +34,7 @@ def masks(
             "samples' hardness under the two values.",
         ),
     ] = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of rows of each table.")] = 20,
     output_format: options.TableFormat = options.Format.table,
     output: options.Output = None,
 ) -> None:

@@ -68,7 +68,6 @@ def results(
     budget: Annotated[
         list[float] | None,
         typer.Option(
-            "--budget",
             metavar="BUDGET",
             help="Also estimate the EMC at this budget, from the times at which training runs "
             "fitted all samples. BUDGET is in the unit of the spec's budget, and at most twice the "
