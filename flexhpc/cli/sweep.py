@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -163,15 +165,8 @@ def _last_lines(log: Path, count: int = 12) -> list[str]:
     count_each = max(3, count // max(1, len(paths)))
     lines: list[str] = []
     for path in paths:
-        lines += [line for line in _read_tail(path).splitlines() if line.strip()][-count_each:]
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_SIZE))
+            tail = file.read().decode(errors="replace")
+            lines += [line for line in tail.splitlines() if line.strip()][-count_each:]
     return lines[-count:] if log.is_dir() else lines
-
-
-def _read_tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL_SIZE))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -73,7 +73,10 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             host=environment.host,
             token=environment.token,
         )
-        points = select_points(cached_points(task.spec), task.selection)
+        points = cached_points(task.spec)
+        if (selection := task.selection) is not None:
+            selected = [point for point in points if point.id in selection]
+            points = [p.with_precise_search() if selection[p.id] else p for p in selected]
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             train_with_rank_0(by_id, group, stop.is_set)
@@ -110,18 +113,6 @@ def cached_points(spec: str) -> list[Point]:
         spec: path of the frozen spec.
     """
     return load_points(Path(spec))[1]
-
-
-def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
-    """Return the points that ``selection`` contains, with the precision that it requests for each.
-
-    If ``selection`` is None, return all points unchanged. The format of ``selection`` is described
-    in ``TaskFile``.
-    """
-    if selection is None:
-        return points
-    selected = [point for point in points if point.id in selection]
-    return [point.with_precise_search() if selection[point.id] else point for point in selected]
 
 
 def _check_versions(task: TaskFile) -> None:
