@@ -120,25 +120,22 @@ _CLOCK_INTERVAL = 10.0
 
 
 def _extrapolated_time(folder: Path, device_id: int) -> float:
-    """Return the time by the clock of a file system, extrapolated from the last reading."""
+    """Return the time by the clock of a file system, extrapolated from the last reading.
+
+    A reading is the modification time of a new file in the folder, or the time by the local clock
+    if no file can be created.
+    """
     now = time.monotonic()
     reading, read_at = _CLOCKS.get(device_id, (0.0, -_CLOCK_INTERVAL))
     if now - read_at >= _CLOCK_INTERVAL:
-        reading, read_at = _file_system_time(folder), now
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                reading = os.fstat(file.fileno()).st_mtime
+        except OSError:  # for example, no write permission
+            reading = time.time()
+        read_at = now
         _CLOCKS[device_id] = reading, read_at
     return reading + (now - read_at)
-
-
-def _file_system_time(folder: Path) -> float:
-    """Return the time by the clock of a file system: the modification time of a new file.
-
-    If no file can be created in the folder, return the time by the local clock.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:  # no write permission: use the local clock
-        return time.time()
 
 
 def read_claim(path: Path) -> ClaimRecord | None:
