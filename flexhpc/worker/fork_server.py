@@ -29,7 +29,7 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.imports import imports_without_gc
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import StopRequest, exit_without_handlers
+from flexhpc.worker.signals import StopRequest, exit_without_cleanup
 from flexhpc.worker.task import TaskFile
 
 WORKER_MODULE = "flexhpc.worker.worker"
@@ -155,7 +155,7 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
-        exit_without_handlers(status)  # those of the server
+        exit_without_cleanup(status)  # the exit handlers are those of the server
 
 
 def _become_worker(request: StartRequest, rank: int) -> None:

@@ -56,7 +56,7 @@ class StopRequest:
         return bool(self.reason)
 
 
-def exit_without_handlers(status: int) -> NoReturn:
+def exit_without_cleanup(status: int) -> NoReturn:
     """Flush the output and exit; skip exit handlers and the shutdown of the interpreter."""
     try:
         sys.stdout.flush()

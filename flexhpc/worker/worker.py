@@ -33,12 +33,7 @@ from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image_name, python_version, source_hash
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import (
-    EXIT_PEER_LOST,
-    EXIT_REQUEUE,
-    StopRequest,
-    exit_without_handlers,
-)
+from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest, exit_without_cleanup
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
 from flexhpc.worker.watchdog import Watchdog
 
@@ -145,7 +140,7 @@ def _destroy_group(group: Group, exit_status: int) -> None:
     """
     group.destroy()
     if group.size > 1:
-        atexit.register(exit_without_handlers, exit_status)
+        atexit.register(exit_without_cleanup, exit_status)
 
 
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
@@ -242,7 +237,8 @@ class Worker:
         self.environment.failures_file.unlink(missing_ok=True)
         self.watchdog.set_claim(claim)
         try:
-            data_key = f"{point.seed} {point.data.model_dump_json()}"  # synthetic data needs a seed
+            # The key contains the seed, because synthetic data depends on it.
+            data_key = f"{point.seed} {point.data.model_dump_json()}"
             if claim.record.deaths > self.task.retries:
                 raise PointError(
                     f"its worker died {claim.record.deaths} times without any progress "
