@@ -9,7 +9,6 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,7 +46,8 @@ def atomic_replacement(
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "is not a regular file, so it is not replaced", str(path))
-    part = temporary_path(path)
+    process = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"  # unique over all hosts
+    part = path.with_name(f".{path.name}.{process}.part")
     try:
         yield part
         if durable:
@@ -163,13 +163,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def temporary_path(path: Path) -> Path:
-    """Return a temporary path next to ``path`` that no other process on any host uses."""
-    process = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
-    return path.with_name(f".{path.name}.{process}.part")
-
-
-@lru_cache(maxsize=1)
 def pid_namespace() -> int:
     """Return the inode of the PID namespace of this process, or 0 if it cannot be read.
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -44,11 +43,16 @@ class Child:
     def __init__(self, function: str) -> None:
         self.owner = os.getpid()
         self.connection, remote = Pipe()
-        with remote, _blocked_signals():
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, function, str(remote.fileno()), str(self.owner)],
-                pass_fds=[remote.fileno()], start_new_session=True,
-            )  # fmt: skip
+        # Stop signals are blocked, because the child ignores them only once its code runs.
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            with remote:
+                command = [sys.executable, "-m", __name__, function, str(remote.fileno())]
+                self._process = subprocess.Popen(
+                    [*command, str(self.owner)], pass_fds=[remote.fileno()], start_new_session=True
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
         atexit.register(self.kill)
 
     @property
@@ -76,16 +80,6 @@ class Child:
             return f"exit status {status}"
         hint = "; out of memory?" if status == -signal.SIGKILL else ""
         return signal.Signals(-status).name + hint
-
-
-@contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Block stop signals while a child starts, because it ignores them only once its code runs."""
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _die_with_parent(parent_pid: int) -> None:

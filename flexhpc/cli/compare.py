@@ -20,7 +20,6 @@ def compare(
     by: Annotated[
         str | None,
         typer.Option(
-            "--by",
             metavar="KEY",
             help="Key whose values are compared, or `run` to compare runs. By default, the "
             "comparisons in the spec are shown. If the spec has none, a comparison is suggested.",
@@ -29,14 +28,12 @@ def compare(
     baseline: Annotated[
         str | None,
         typer.Option(
-            "--baseline",
             help="Value with which the other values are compared; by default the first value.",
         ),
     ] = None,
     within: Annotated[
         list[str] | None,
         typer.Option(
-            "--within",
             metavar="KEY",
             help="Compare separately for each value of this key. Repeat the option for several "
             "keys. The default is all swept data keys.",
@@ -52,7 +49,6 @@ def compare(
     samples: Annotated[
         float | None,
         typer.Option(
-            "--samples",
             min=1,
             help="Like --slopes; also predict the parameter count at which the EMC has this value.",
         ),

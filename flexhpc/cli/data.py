@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,18 +23,16 @@ data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_mar
 @data_app.command("prepare")
 def prepare_data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Value of data.source.")],
-    root: Annotated[str | None, typer.Option("--root", help="Value of data.root.")] = None,
-    path: Annotated[str | None, typer.Option("--path", help="Value of data.path.")] = None,
+    root: Annotated[str | None, typer.Option(help="Value of data.root.")] = None,
+    path: Annotated[str | None, typer.Option(help="Value of data.path.")] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", help="Column, array or file extension that contains the classes."),
+        typer.Option(help="Column, array or file extension that contains the classes."),
     ] = None,
     side: Annotated[
-        int | None, typer.Option("--side", help="Resize images to this side length (pixels).")
+        int | None, typer.Option(help="Resize images to this side length (pixels).")
     ] = None,
-    colour: Annotated[
-        str | None, typer.Option("--colour", help="Convert images to grey or rgb.")
-    ] = None,
+    colour: Annotated[str | None, typer.Option(help="Convert images to grey or rgb.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,7 +45,6 @@ def prepare_data(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
             help="Output file; by default data/NAME.packed, where NAME is SOURCE or, for data "
             "in your own files, the name of the file or folder.",
         ),
@@ -60,7 +57,7 @@ def prepare_data(
     from flexhpc.data.prepare import pack_data_set
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
-    with _convert_point_errors(), _Progress() as progress:
+    with _show_progress() as progress:
         packed = pack_data_set(source, options, overrides or (), out, progress)
     _print_packed(packed)
 
@@ -74,41 +71,33 @@ def check_data(
     """Verify the checksums of a packed file."""
     from flexhpc.data.packed import verify_packed
 
-    with _convert_point_errors(), _Progress() as progress:
+    with _show_progress() as progress:
         packed = verify_packed(file, progress)
     _print_packed(packed)
 
 
 @contextlib.contextmanager
-def _convert_point_errors() -> Iterator[None]:
-    """Convert PointError to InputError, because these commands do not measure points."""
+def _show_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback that updates progress bars on stderr, shown only if stderr is a terminal.
+
+    PointError is converted to InputError, because these commands do not measure points.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bars = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+    tasks: dict[str, TaskID] = {}
+
+    def update(step: str, done: int, total: int) -> None:
+        if step not in tasks:
+            tasks[step] = bars.add_task(step, total=total)
+        bars.update(tasks[step], completed=done)
+
     try:
-        yield
+        with bars:
+            yield update
     except PointError as error:
         raise InputError(str(error)) from None
-
-
-class _Progress:
-    """Progress bars on stderr, shown only if stderr is a terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._bars = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        if step not in self._tasks:
-            self._tasks[step] = self._bars.add_task(step, total=total)
-        self._bars.update(self._tasks[step], completed=done)
 
 
 def _print_packed(packed: PackedFile) -> None:

@@ -11,7 +11,7 @@ from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+    from rich.console import Console
 
     from flexhpc.analysis.samples import Agreement, SampleScores
 
@@ -21,7 +21,6 @@ def masks(
     by: Annotated[
         list[str] | None,
         typer.Option(
-            "--by",
             metavar="KEY",
             help="Score samples separately for each value of this key. Repeat the option for "
             "several keys.",
@@ -35,7 +34,7 @@ def masks(
             "samples' hardness under the two values.",
         ),
     ] = False,
-    top: Annotated[int, typer.Option("--top", min=1, help="Number of rows of each table.")] = 20,
+    top: Annotated[int, typer.Option(min=1, help="Number of rows of each table.")] = 20,
     output_format: options.TableFormat = options.Format.table,
     output: options.Output = None,
 ) -> None:
@@ -69,9 +68,7 @@ def _encode(frame: pd.DataFrame, output_format: options.Format) -> bytes:
     from flexhpc.analysis.results import csv_cell
 
     text = frame.select_dtypes(["object", "string"]).columns
-    frame[text] = frame[text].map(
-        lambda value: csv_cell(value) if isinstance(value, str) else value
-    )
+    frame[text] = frame[text].map(csv_cell)
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
@@ -100,7 +97,7 @@ def _print_hardest(scores: SampleScores, top: int) -> None:
         columns["forgetting"] = [f"{forgetting[i]:.1f}" for i in ids]
     console = make_console()
     console.print(group_title(scores), highlight=False)
-    console.print(_table(columns, console.width))
+    _print_table(columns, console)
     always = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
     console.print(f"{always:,} samples were fitted every time they were drawn", highlight=False)
 
@@ -118,20 +115,17 @@ def _print_agreements(pairs: list[Agreement]) -> None:
             "too noisy" if pair.corrected is None else f"{pair.corrected:.2f}" for pair in pairs
         ],
     }
-    console = make_console()
-    console.print(_table(columns, console.width))
+    _print_table(columns, make_console())
 
 
-def _table(columns: dict[str, list[str]], width: int) -> Table:
-    """Return a table; in a narrow terminal, names are truncated, but numbers are not."""
+def _print_table(columns: dict[str, list[str]], console: Console) -> None:
+    """Print a table; in a narrow terminal, names are truncated, but numbers are not."""
     from flexhpc.analysis.tables import Column, fitted_table
 
-    return fitted_table(
-        [
-            Column(name=name, cells=cells, min_width=12)
-            if name in ("first", "second")
-            else Column(name=name, cells=cells, align_right=True)
-            for name, cells in columns.items()
-        ],
-        width,
-    )
+    fitted = [
+        Column(name=name, cells=cells, min_width=12)
+        if name in ("first", "second")
+        else Column(name=name, cells=cells, align_right=True)
+        for name, cells in columns.items()
+    ]
+    console.print(fitted_table(fitted, console.width))

@@ -18,22 +18,21 @@ if TYPE_CHECKING:
 
 def probe(
     spec: options.Spec,
-    n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")],
-    point: Annotated[str, typer.Option("--point", help="Id or index of the point.")] = "0",
+    n: Annotated[int, typer.Option(min=1, help="Number of samples.")],
+    point: Annotated[str, typer.Option(help="Id or index of the point.")] = "0",
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Use this seed instead of the seed of the point."),
+        typer.Option(min=0, help="Use this seed instead of the seed of the point."),
     ] = None,
     repeat: Annotated[
         int,
         typer.Option(
-            "--repeat",
             min=0,
             help="Index (from 0) of the training run among those with the same n and arm.",
         ),
     ] = 0,
     arm: Annotated[
-        int, typer.Option("--arm", min=0, help="Index of the arm (combination of tuned values).")
+        int, typer.Option(min=0, help="Index of the arm (combination of tuned values).")
     ] = 0,
     overrides: options.Set = None,
 ) -> None:

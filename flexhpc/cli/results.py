@@ -68,7 +68,6 @@ def results(
     budget: Annotated[
         list[float] | None,
         typer.Option(
-            "--budget",
             metavar="BUDGET",
             help="Also estimate the EMC at this budget, from the times at which training runs "
             "fitted all samples. BUDGET is in the unit of the spec's budget, and at most twice the "
@@ -96,14 +95,13 @@ def results(
     statuses = with_budget_estimates(statuses, budgets)
     if output_format is options.Format.table:
         print_results(statuses, sweep.compare, show_reasons=False)
-        _exit_if_failed(statuses)
-        return
-    rows = [results_row(status) for status in statuses]
-    if output_format is options.Format.parquet:
-        content = as_parquet(rows)
     else:
-        content = (as_csv if output_format is options.Format.csv else as_json)(rows).encode()
-    options.write_output(content, output_format, output)
+        rows = [results_row(status) for status in statuses]
+        if output_format is options.Format.parquet:
+            content = as_parquet(rows)
+        else:
+            content = (as_csv if output_format is options.Format.csv else as_json)(rows).encode()
+        options.write_output(content, output_format, output)
     _exit_if_failed(statuses)
 
 

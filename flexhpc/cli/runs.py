@@ -65,9 +65,7 @@ def sync(
     run: options.Run,
     uri: Annotated[
         str | None,
-        typer.Option(
-            "--uri", help="URI of an MLflow server or database; by default mlflow.db in RUN."
-        ),
+        typer.Option(help="URI of an MLflow server or database; by default mlflow.db in RUN."),
     ] = None,
 ) -> None:
     """Log the stored results of a run to MLflow. Results that are already logged are skipped."""
@@ -96,7 +94,7 @@ def ui(
             parser=options.find_run_folder,
         ),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="TCP port.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 5000,
     socket: Annotated[
         bool,
         typer.Option("--socket", help="Serve on a Unix socket that only you can access."),

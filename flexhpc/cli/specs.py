@@ -63,10 +63,8 @@ def specs(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Spec to print.")] = None,
 ) -> None:
     """List the specs shipped with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
-    texts = {
-        spec: (shipped_folder("specs") / f"{spec}.yaml").read_text()
-        for spec in shipped_names("specs")
-    }
+    folder = shipped_folder("specs")
+    texts = {spec: (folder / f"{spec}.yaml").read_text() for spec in shipped_names("specs")}
     if name is None:
         for spec, text in texts.items():
             typer.echo(f"{spec:24} {_expected_result(text)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import SweepResult
+    from flexhpc.store import RunFolder
     from flexhpc.store.status import PointStatus
 
 _TAIL_SIZE = 64 * 1024
@@ -72,22 +75,21 @@ def sweep(
     report_errors: list[Exception | KeyboardInterrupt] = []
 
     def write_report(statuses: list[PointStatus]) -> None:
-        run = prepared.run
         try:
             from flexhpc.analysis.report import report_runs
 
-            report_runs([(run, statuses)], run.report)
+            report_runs([(prepared.run, statuses)], prepared.run.report)
         except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
     result = launch.run_sweep(
         prepared, settings, make_console(), write_report, preload_report_modules()
     )
-    _print_outcome(prepared.run.path, result, report_errors)
+    _print_outcome(prepared.run, result, report_errors)
 
 
 def _print_outcome(
-    path: Path, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
+    run: RunFolder, result: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
 ) -> None:
     """Print the results table and the failures; exit with an error status if a point failed.
 
@@ -98,10 +100,8 @@ def _print_outcome(
     from flexhpc.analysis.comparison import requested_comparisons
     from flexhpc.analysis.tables import print_results
     from flexhpc.launch.tracking_process import tracking_warnings
-    from flexhpc.store import RunFolder
 
-    statuses = result.statuses
-    run = RunFolder(path)
+    statuses, path = result.statuses, run.path
     compare = [] if result.interrupted else requested_comparisons(run.spec.read_text())
     print_results(statuses, compare, show_reasons=result.interrupted)
     for decision in result.decisions:
@@ -165,15 +165,8 @@ def _last_lines(log: Path, count: int = 12) -> list[str]:
     count_each = max(3, count // max(1, len(paths)))
     lines: list[str] = []
     for path in paths:
-        lines += [line for line in _read_tail(path).splitlines() if line.strip()][-count_each:]
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_SIZE))
+            tail = file.read().decode(errors="replace")
+            lines += [line for line in tail.splitlines() if line.strip()][-count_each:]
     return lines[-count:] if log.is_dir() else lines
-
-
-def _read_tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _TAIL_SIZE))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -16,21 +16,7 @@ from flexhpc.store.record import Header, PointRecord, ProbeRecord, to_history
 from flexhpc.store.run_folder import RunFolder
 
 __all__ = [
-    "HEARTBEAT_TIMEOUT",
-    "Claim",
-    "ClaimRecord",
-    "Header",
-    "Masks",
-    "PointRecord",
-    "ProbeRecord",
-    "RunFolder",
-    "acquire_claim",
-    "append_probe",
-    "create_point_file",
-    "read_claim",
-    "read_masks",
-    "read_point_file",
-    "to_history",
-    "write_estimate",
-    "write_evaluation",
+    "HEARTBEAT_TIMEOUT", "Claim", "ClaimRecord", "Header", "Masks", "PointRecord", "ProbeRecord",
+    "RunFolder", "acquire_claim", "append_probe", "create_point_file", "read_claim", "read_masks",
+    "read_point_file", "to_history", "write_estimate", "write_evaluation",
 ]  # fmt: skip

@@ -51,18 +51,17 @@ def pack_run(run: RunFolder, archive: Path) -> int:
                 f"{run.path}: a process on {claim.host.split(':')[0]} is measuring a point; wait "
                 "until the process has ended, or stop it"
             )
-    count = 0
     with atomic_replacement(archive) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
             for path in _files_to_pack(run):
                 packed.write(path, PurePosixPath(run.name, path.relative_to(run.path)))
-                count += 1
         with zipfile.ZipFile(part) as packed:
             if damaged := packed.testzip():
                 raise PointError(
                     f"{archive}: {damaged} is corrupt (checksum mismatch); check the disk, and "
                     "pack the run again"
                 )
+            count = len(packed.namelist())
     return count
 
 

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -98,13 +98,19 @@ class ClaimRecord:
         """Return whether the holder is alive, as far as this host can determine.
 
         Args:
-            path: the claim file, whose modification time is the time of the last heartbeat.
+            path: the claim file, whose modification time is the time of the last heartbeat, by the
+                clock of its file system.
         """
         if self.state != "running":
             return False
         if self.host == this_host():
             return process_is_alive(self.pid, self.birth)
-        return abs(_heartbeat_age(path)) < HEARTBEAT_TIMEOUT
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        now = _extrapolated_time(path.parent, status.st_dev)
+        return abs(now - status.st_mtime) < HEARTBEAT_TIMEOUT
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
@@ -113,38 +119,23 @@ _CLOCK_INTERVAL = 10.0
 """Time after which the clock of a file system is read again (seconds)."""
 
 
-def _heartbeat_age(path: Path) -> float:
-    """Return the time since a claim file was last written (seconds), by its file system's clock.
-
-    If the file cannot be accessed, return ``HEARTBEAT_TIMEOUT``, so that the holder counts as dead.
-    """
-    try:
-        status = path.stat()
-    except OSError:
-        return HEARTBEAT_TIMEOUT
-    return _extrapolated_time(path.parent, status.st_dev) - status.st_mtime
-
-
 def _extrapolated_time(folder: Path, device_id: int) -> float:
-    """Return the time by the clock of a file system, extrapolated from the last reading."""
+    """Return the time by the clock of a file system, extrapolated from the last reading.
+
+    A reading is the modification time of a new file in the folder, or the time by the local clock
+    if no file can be created.
+    """
     now = time.monotonic()
     reading, read_at = _CLOCKS.get(device_id, (0.0, -_CLOCK_INTERVAL))
     if now - read_at >= _CLOCK_INTERVAL:
-        reading, read_at = _file_system_time(folder), now
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                reading = os.fstat(file.fileno()).st_mtime
+        except OSError:  # for example, no write permission
+            reading = time.time()
+        read_at = now
         _CLOCKS[device_id] = reading, read_at
     return reading + (now - read_at)
-
-
-def _file_system_time(folder: Path) -> float:
-    """Return the time by the clock of a file system: the modification time of a new file.
-
-    If no file can be created in the folder, return the time by the local clock.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            return os.fstat(file.fileno()).st_mtime
-    except OSError:  # no write permission: use the local clock
-        return time.time()
 
 
 def read_claim(path: Path) -> ClaimRecord | None:
@@ -156,8 +147,7 @@ class Claim:
     """A claim that this process acquired."""
 
     def __init__(self, path: Path, lock: Path, record: ClaimRecord) -> None:
-        self.path, self.record = path, record
-        self._lock = lock
+        self.path, self.lock, self.record = path, lock, record
 
     def is_held(self) -> bool:
         """Return whether this process still holds the claim; False after a takeover."""
@@ -185,10 +175,10 @@ class Claim:
         self._write_if_held(state=state, message=message)
 
     def _write_if_held(self, **changes: Any) -> bool:
-        with file_lock(self._lock):
+        with file_lock(self.lock):
             if not self.is_held():
                 return False
-            self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
+            self.record = replace(self.record, beat=time.time(), **changes)
             write_json(self.path, vars(self.record), durable=False, create_folder=False)
             return True
 

@@ -139,7 +139,8 @@ def _replace_group(file: h5py.File, name: str, values: Mapping[str, Any]) -> Non
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
     """Write ``values`` to a group as JSON and as attributes; a value of None gets no attribute."""
-    group.attrs[JSON_ATTRIBUTE] = json.dumps(values, default=_numpy_to_python, sort_keys=True)
+    text = json.dumps(values, default=lambda array: array.tolist(), sort_keys=True)
+    group.attrs[JSON_ATTRIBUTE] = text
     for key, value in _flat_items(values):
         group.attrs[key] = value
 
@@ -150,10 +151,6 @@ def _flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield from _flat_items(value, prefix + _PREFIXES.get(key, f"{key}."))
         elif value is not None:
             yield prefix + key, value
-
-
-def _numpy_to_python(value: Any) -> Any:
-    return value.tolist()
 
 
 def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRecord | None:

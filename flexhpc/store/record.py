@@ -181,10 +181,6 @@ class PointRecord:
         same_budget = has_fixed_budget or stored.get("stage", 0) == estimate.stage
         return bool(stored["arm"] == estimate.arm and same_budget)
 
-    def without_outdated_evaluation(self, requested: Mapping[str, int] | None) -> PointRecord:
-        """Return the record; ``evaluation`` is None if the requested evaluation is not stored."""
-        return self if self.has_evaluation(requested) else replace(self, evaluation=None)
-
 
 def to_history(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
     """Convert stored probes to a history, from which a search can be resumed by replay."""

@@ -5,55 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Paths of the files in a run folder, which contains the results of one sweep."""
+    """Paths of the files in a run folder, which contains the results of one sweep.
 
-    path: Path
+    Attributes:
+        path: the run folder.
+        name: name of the sweep.
+        spec: frozen copy of the spec.
+        metadata: JSON file with the launches of the run and the software versions.
+        jobs: folder with the task files, the logs and the folders that submitit creates.
+        lock: lock file for all claims of the run; the lock is held for milliseconds at a time.
+        database: MLflow database, which is used unless results are logged to an MLflow server.
+        artifacts: folder with the MLflow artifacts, next to the MLflow database.
+        report: folder with the HTML report.
+    """
 
-    @property
-    def name(self) -> str:
-        """Name of the sweep."""
-        return self.path.name
-
-    @property
-    def spec(self) -> Path:
-        """Frozen copy of the spec."""
-        return self.path / "sweep.yaml"
-
-    @property
-    def metadata(self) -> Path:
-        """JSON file with the launches of the run and the software versions."""
-        return self.path / "run.json"
-
-    @property
-    def jobs(self) -> Path:
-        """Folder with the task files, the logs and the folders that submitit creates."""
-        return self.path / "jobs"
-
-    @property
-    def lock(self) -> Path:
-        """Lock file for all claims of the run; the lock is held for milliseconds at a time."""
-        return self.path / "points" / ".lock"
-
-    @property
-    def database(self) -> Path:
-        """MLflow database, which is used unless results are logged to an MLflow server."""
-        return self.path / "mlflow.db"
-
-    @property
-    def artifacts(self) -> Path:
-        """Folder with the MLflow artifacts, next to the MLflow database."""
-        return self.path / "mlartifacts"
-
-    @property
-    def report(self) -> Path:
-        """Folder with the HTML report."""
-        return self.path / "report"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.spec = path / "sweep.yaml"
+        self.metadata = path / "run.json"
+        self.jobs = path / "jobs"
+        self.lock = path / "points" / ".lock"
+        self.database = path / "mlflow.db"
+        self.artifacts = path / "mlartifacts"
+        self.report = path / "report"
 
     def point_file(self, point_id: str) -> Path:
         """Return the path of a point's HDF5 file."""

@@ -180,10 +180,10 @@ class StatusReader:
         except OSError:
             return PointStatus(point=point, state="waiting")
         key = (stat.st_mtime_ns, stat.st_ino)
-        if point.id in self._cache and self._cache[point.id][0] == key:
-            return self._cache[point.id][1]
-        previous = self._cache[point.id][1].record if point.id in self._cache else None
-        status = _status_from_file(point, path, previous)
+        cached_key, cached = self._cache.get(point.id, (None, None))
+        if cached is not None and cached_key == key:
+            return cached
+        status = _status_from_file(point, path, cached.record if cached is not None else None)
         if status.state == "done" and (claim := read_claim(self.run.claim_file(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
@@ -216,18 +216,17 @@ def _status_from_file(point: Point, path: Path, previous: PointRecord | None) ->
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
-    record = record.without_outdated_evaluation(point.evaluation)
-    history = to_history(record.probes, point.training)
-    n_limit = record.header.n_limit
-    if record.estimate is not None:
+    if not record.has_evaluation(point.evaluation):
+        record = replace(record, evaluation=None)  # it is outdated
+    estimate = record.estimate
+    if estimate is not None:
         state: PointState = "done" if is_done(point, record) else "stopped"
-        return PointStatus(point=point, state=state, record=record, estimate=record.estimate)
-    return PointStatus(
-        point=point,
-        state="stopped" if history else "waiting",
-        record=record,
-        estimate=estimate_so_far(point.search, n_limit, history, point.arm_coordinates),
-    )
+    else:
+        state = "stopped" if record.probes else "waiting"
+        history = to_history(record.probes, point.training)
+        n_limit = record.header.n_limit
+        estimate = estimate_so_far(point.search, n_limit, history, point.arm_coordinates)
+    return PointStatus(point=point, state=state, record=record, estimate=estimate)
 
 
 def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointStatus]]]:

@@ -45,15 +45,15 @@ class Environment:
         deadline: end of the allocation (seconds since the epoch), or None if unknown.
     """
 
-    rank: int
-    world_size: int
-    local_rank: int
-    host: str
-    token: str
-    job: str
-    index: int
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    host: str = "127.0.0.1"
+    token: str = ""
+    job: str = ""
+    index: int = 0
     log: str
-    deadline: float | None
+    deadline: float | None = None
 
     @classmethod
     def from_slurm(cls) -> Environment:
@@ -64,14 +64,13 @@ class Environment:
         from submitit import JobEnvironment  # takes 0.1 s; local workers do not need it
 
         job = JobEnvironment()
-        host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
         attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
         deadline = os.environ.get(DEADLINE)
         return cls(
             rank=job.global_rank,
             world_size=job.num_tasks,
             local_rank=job.local_rank,
-            host=host,
+            host="127.0.0.1" if job.num_nodes == 1 else job.hostnames[0],
             token=f"{read_secret(job.paths.folder)} {job.job_id} {attempt}",
             job=job.job_id,
             index=int(job.array_task_id or 0),

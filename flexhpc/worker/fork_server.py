@@ -21,16 +21,15 @@ import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from flexhpc.errors import InputError, PointError
 from flexhpc.imports import imports_without_gc
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import StopRequest
+from flexhpc.worker.signals import StopRequest, exit_without_cleanup
 from flexhpc.worker.task import TaskFile
 
 WORKER_MODULE = "flexhpc.worker.worker"
@@ -87,52 +86,36 @@ class ProcessEvent:
     status: int | None = None
 
 
-class _Server:
-    """Forks workers, and reports when their processes start and end."""
+def _serve(cached_points: Callable[[str], object]) -> None:
+    """Fork one worker for each request that is read from stdin, until stdin is closed.
 
-    def __init__(self) -> None:
-        self._running: dict[int, str] = {}
+    Args:
+        cached_points: :func:`flexhpc.worker.worker.cached_points`.
+    """
+    running: dict[int, str] = {}  # process id -> worker
 
-    def serve(self) -> None:
-        """Fork one worker for each request that is read from stdin, until stdin is closed."""
-        signal.signal(signal.SIGCHLD, self._report_exits)
-        for line in sys.stdin:
-            request, token = StartRequest(**json.loads(line)), secrets.token_hex(16)
-            _cache_expanded_spec(request)
-            for rank in range(request.processes):
-                with _blocked_sigchld():
-                    pid = _fork(request, rank, token)
-                    self._running[pid] = request.worker
-                    _send_event(ProcessEvent(worker=request.worker, pid=pid))
-
-    def _report_exits(self, *_: object) -> None:
+    def report_exits(*_: object) -> None:
         """Report all children that have ended; several exits may cause only one SIGCHLD."""
-        while self._running:
+        while running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             status = os.waitstatus_to_exitcode(status)
-            _send_event(ProcessEvent(worker=self._running.pop(pid), pid=pid, status=status))
+            _send_event(ProcessEvent(worker=running.pop(pid), pid=pid, status=status))
 
-
-def _cache_expanded_spec(request: StartRequest) -> None:
-    """Expand the spec of a request into a cache that forked workers inherit.
-
-    Errors are ignored here, because the workers expand the spec again and report the errors.
-    """
-    worker = importlib.import_module(WORKER_MODULE)
-    with contextlib.suppress(PointError, InputError, OSError):
-        worker.cached_points(TaskFile.read(Path(request.task)).spec)
-
-
-@contextlib.contextmanager
-def _blocked_sigchld() -> Iterator[None]:
-    """Block SIGCHLD, so that the exit of a child is handled only after its start is recorded."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    signal.signal(signal.SIGCHLD, report_exits)
+    for line in sys.stdin:
+        request, token = StartRequest(**json.loads(line)), secrets.token_hex(16)
+        # The workers inherit the cache. They expand the spec again after an error, and report it.
+        with contextlib.suppress(PointError, InputError, OSError):
+            cached_points(TaskFile.read(Path(request.task)).spec)
+        for rank in range(request.processes):
+            # The exit of a child must be handled after its start is recorded.
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+            pid = _fork(request, rank, token)
+            running[pid] = request.worker
+            _send_event(ProcessEvent(worker=request.worker, pid=pid))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
 def _send_event(event: ProcessEvent) -> None:
@@ -157,7 +140,14 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     status = 1
     try:
         _become_worker(request, rank)
-        environment = _distributed_environment(request, rank, token)
+        environment = Environment(
+            rank=rank,
+            world_size=request.processes,
+            local_rank=rank,
+            token=token,
+            job=Path(request.worker).name,
+            log=str(request.log_path(rank, "err")),
+        )
         run_worker(Path(request.task), environment, StopRequest.for_signals())
         status = 0
     except SystemExit as error:
@@ -165,7 +155,7 @@ def _fork(request: StartRequest, rank: int, token: str) -> int:
     except BaseException:
         traceback.print_exc()
     finally:
-        _exit_worker(status)
+        exit_without_cleanup(status)  # the exit handlers are those of the server
 
 
 def _become_worker(request: StartRequest, rank: int) -> None:
@@ -190,37 +180,14 @@ def _become_worker(request: StartRequest, rank: int) -> None:
         os.close(source)
 
 
-def _distributed_environment(request: StartRequest, rank: int, token: str) -> Environment:
-    return Environment(
-        rank=rank,
-        world_size=request.processes,
-        local_rank=rank,
-        host="127.0.0.1",
-        token=token,
-        job=Path(request.worker).name,
-        index=0,
-        log=str(request.log_path(rank, "err")),
-        deadline=None,
-    )
-
-
-def _exit_worker(status: int) -> NoReturn:
-    """Exit this worker process; skip the exit handlers that were inherited from the server."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
 def main() -> None:
     """Import the modules of a worker, then serve requests."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # sent by the terminal; the sweep stops the workers
     with imports_without_gc():
-        importlib.import_module(WORKER_MODULE)
+        worker = importlib.import_module(WORKER_MODULE)
         gc.freeze()  # a garbage collection would copy pages shared with children
-    _Server().serve()
+    _serve(worker.cached_points)
     os._exit(0)  # skip the shutdown of torch, which would delay the exit of the sweep
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def measure_in_process(
 ) -> None:
     """Measure a point in this process.
 
-    On Ctrl-C, the current training run is saved before KeyboardInterrupt is raised.
+    On Ctrl-C, the current training run is saved before KeyboardInterrupt is raised; this requires
+    that the function is called in the main thread.
 
     Args:
         task: content of the task file.
@@ -38,18 +39,17 @@ def measure_in_process(
         PointError: the point cannot be measured, or another process is measuring it.
         KeyboardInterrupt: the user pressed Ctrl-C.
     """
-    device = choose_device(task.threads)
+    group = Group(choose_device(task.threads))
+    stop = StopRequest()
     folder = Path(task.stop).parent
-    environment = Environment(
-        rank=0, world_size=1, local_rank=0, host="127.0.0.1", token="", job="", index=0,
-        log=str(folder / "in_process.log"), deadline=None,
-    )  # fmt: skip
-    with _stop_on_interrupt() as stop:
-        worker = Worker(task, environment, stop, Group(device), on_progress, verbose=False)
-        try:
-            worker.measure_points([point])
-        finally:
-            worker.close()
+    environment = Environment(log=str(folder / "in_process.log"))
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            previous = signal.signal(signal.SIGINT, lambda *_: stop.set(_INTERRUPTED))
+            stack.callback(signal.signal, signal.SIGINT, previous)
+        worker = Worker(task, environment, stop, group, on_progress, verbose=False)
+        stack.callback(worker.close)
+        worker.measure_points([point])
     if stop.reason == _INTERRUPTED:
         raise KeyboardInterrupt
     if not folder.is_dir():  # a write may fail before the watchdog reports it
@@ -62,17 +62,3 @@ def measure_in_process(
     if claim is not None and claim.state == "running":
         host = claim.host.split(":")[0]
         raise PointError(f"process {claim.pid} on {host} is already measuring this point")
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt() -> Iterator[StopRequest]:
-    """Convert Ctrl-C to a stop request within the block; has no effect outside the main thread."""
-    stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = signal.signal(signal.SIGINT, lambda *_: stop.set(_INTERRUPTED))
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""Stop requests and exit statuses of workers.
+"""Stop requests, exit statuses and exits of workers.
 
 This module imports only the standard library, so that signal handlers can be installed before torch
 is imported; see entry.py.
@@ -6,8 +6,10 @@ is imported; see entry.py.
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import Any
+import sys
+from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """Signals that request a stop. SIGTERM is sent on preemption, and by scancel and service managers;
@@ -41,12 +43,8 @@ class StopRequest:
     def for_signals(cls) -> StopRequest:
         """Create a stop request that SIGTERM and SIGUSR2 set."""
         stop = cls()
-
-        def handle_signal(number: int, _: Any) -> None:
-            stop.set(signal.Signals(number).name)
-
         for number in SIGNALS:
-            signal.signal(number, handle_signal)
+            signal.signal(number, lambda received, _: stop.set(signal.Signals(received).name))
         return stop
 
     def set(self, reason: str) -> None:
@@ -56,3 +54,12 @@ class StopRequest:
     def is_set(self) -> bool:
         """Return whether a stop was requested."""
         return bool(self.reason)
+
+
+def exit_without_cleanup(status: int) -> NoReturn:
+    """Flush the output and exit; skip exit handlers and the shutdown of the interpreter."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)

@@ -24,6 +24,7 @@ class Watchdog:
         cancelled: whether the job must not be requeued, because the stop file exists, the owner has
             ended, or the run folder was moved or removed.
         claim_lost: event that is set when another process has taken over the current claim.
+        progress: progress of the current probe, which the next heartbeat writes.
     """
 
     def __init__(self, task: TaskFile, environment: Environment, stop: StopRequest) -> None:
@@ -48,10 +49,6 @@ class Watchdog:
         """Return whether a stop was requested or the current claim was lost."""
         return self.stop.is_set() or self.claim_lost.is_set()
 
-    def set_progress(self, progress: dict[str, Any]) -> None:
-        """Set the progress of the current probe, which the next heartbeat writes."""
-        self.progress = progress
-
     def close(self) -> None:
         """Stop the thread."""
         self._closed.set()
@@ -63,8 +60,12 @@ class Watchdog:
                 self._check_stop()
             except OSError as error:
                 print(f"cannot check for a stop request: {error}", flush=True)
-            with self._lock:
-                self._send_heartbeat()
+            try:
+                with self._lock:
+                    if self.claim is not None and not self.claim.send_heartbeat(self.progress):
+                        self.claim_lost.set()
+            except OSError as error:
+                print(f"cannot write the heartbeat: {error}", flush=True)
 
     def _check_stop(self) -> None:
         owner = self.task.owner
@@ -75,10 +76,3 @@ class Watchdog:
         remaining_seconds = self.environment.remaining_seconds()
         if remaining_seconds is not None and remaining_seconds < self.task.stop_before:
             self.stop.set(f"{remaining_seconds:.0f} s before the end of the allocation")
-
-    def _send_heartbeat(self) -> None:
-        try:
-            if self.claim is not None and not self.claim.send_heartbeat(self.progress):
-                self.claim_lost.set()
-        except OSError as error:
-            print(f"cannot write the heartbeat: {error}", flush=True)

@@ -33,7 +33,7 @@ from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image_name, python_version, source_hash
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest
+from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, StopRequest, exit_without_cleanup
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
 from flexhpc.worker.watchdog import Watchdog
 
@@ -68,19 +68,19 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
             host=environment.host,
             token=environment.token,
         )
-        points = select_points(cached_points(task.spec), task.selection)
+        points = cached_points(task.spec)
+        if (selection := task.selection) is not None:
+            selected = [point for point in points if point.id in selection]
+            points = [p.with_precise_search() if selection[p.id] else p for p in selected]
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             train_with_rank_0(by_id, group, stop.is_set)
             _destroy_group(group, 0)
             return 0
         ids = task.points_of_task(environment.index)
-        assigned = list(points) if ids is None else [by_id[point_id] for point_id in ids]
-        worker = Worker(task, environment, stop, group)
-        try:
+        assigned = points if ids is None else [by_id[point_id] for point_id in ids]
+        with contextlib.closing(Worker(task, environment, stop, group)) as worker:
             worker.measure_points(assigned)
-        finally:
-            worker.close()
         stop_other_ranks(group)
         requeue = worker.must_requeue(assigned)
         _destroy_group(group, EXIT_REQUEUE if requeue else 0)
@@ -110,36 +110,24 @@ def cached_points(spec: str) -> list[Point]:
     return load_points(Path(spec))[1]
 
 
-def select_points(points: list[Point], selection: dict[str, bool] | None) -> list[Point]:
-    """Return the points that ``selection`` contains, with the precision that it requests for each.
-
-    If ``selection`` is None, return all points unchanged. The format of ``selection`` is described
-    in ``TaskFile``.
-    """
-    if selection is None:
-        return points
-    selected = [point for point in points if point.id in selection]
-    return [point.with_precise_search() if selection[point.id] else point for point in selected]
-
-
 def _check_versions(task: TaskFile) -> None:
     python, flexhpc = python_version(), version("flexhpc")
     expected = os.environ.get(SOURCE, source_hash())
     if expected != source_hash():
-        print(
+        problem = (
             f"this job was submitted by flexhpc with source hash {expected}, but image "
             f"{image_name()} has source hash {source_hash()}; build the image again "
-            "(docs/containers.md)",
-            file=sys.stderr,
+            "(docs/containers.md)"
         )
-        raise SystemExit(_EXIT_WRONG_VERSION)
-    if (python, flexhpc) != (task.python, task.flexhpc):
-        print(
+    elif (python, flexhpc) != (task.python, task.flexhpc):
+        problem = (
             f"this job was submitted by Python {task.python} with flexhpc {task.flexhpc}, but "
-            f"{platform.node()} has Python {python} with flexhpc {flexhpc}; use the same versions",
-            file=sys.stderr,
+            f"{platform.node()} has Python {python} with flexhpc {flexhpc}; use the same versions"
         )
-        raise SystemExit(_EXIT_WRONG_VERSION)
+    else:
+        return
+    print(problem, file=sys.stderr)
+    raise SystemExit(_EXIT_WRONG_VERSION)
 
 
 def _destroy_group(group: Group, exit_status: int) -> None:
@@ -151,15 +139,8 @@ def _destroy_group(group: Group, exit_status: int) -> None:
     and its task would be requeued.
     """
     group.destroy()
-
-    def exit_process() -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(exit_status)
-
     if group.size > 1:
-        atexit.register(exit_process)
+        atexit.register(exit_without_cleanup, exit_status)
 
 
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
@@ -256,28 +237,31 @@ class Worker:
         self.environment.failures_file.unlink(missing_ok=True)
         self.watchdog.set_claim(claim)
         try:
+            # The key contains the seed, because synthetic data depends on it.
+            data_key = f"{point.seed} {point.data.model_dump_json()}"
             if claim.record.deaths > self.task.retries:
                 raise PointError(
                     f"its worker died {claim.record.deaths} times without any progress "
                     "(killed, or out of memory?)"
                 )
-            if (reason := self._data_errors.get(_data_key(point))) is not None:
+            if (reason := self._data_errors.get(data_key)) is not None:
                 raise PointError(reason)  # do not repeat a failed download for every point
-            self._measure(point)
+            if not _is_measured(self.run, point):
+                self._measure(point, claim)
         except Interrupted:
             if not self.watchdog.claim_lost.is_set():
                 self.stop.set("another process of this job received a stop request")
             self._release(claim, "stopped")
         except PointError as error:
             if isinstance(error, NoData):
-                self._data_errors.setdefault(_data_key(point), str(error))
+                self._data_errors.setdefault(data_key, str(error))
             self._print(f"{point.id} {point.label}: {error}", sys.stderr)
-            self._record_failure(claim, str(error))
+            self._release(claim, "failed", str(error))
         except PeerLost:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
-            self._record_failure(claim, f"{type(error).__name__}: {one_line_message(error)}")
+            self._release(claim, "failed", f"{type(error).__name__}: {one_line_message(error)}")
             if self.group.size > 1:
                 _exit_immediately(
                     "exiting, because other processes of this job might wait for this one forever"
@@ -328,17 +312,10 @@ class Worker:
                 times.append(path.stat().st_mtime)
         return max(times)
 
-    def _record_failure(self, claim: Claim, message: str) -> None:
-        self.failed_count += 1
-        self._release(claim, "failed", message)
-
-    def _measure(self, point: Point) -> None:
-        if _is_measured(self.run, point):
-            return
-        assert self.watchdog.claim is not None
+    def _measure(self, point: Point, claim: Claim) -> None:
         callbacks = Callbacks(
             should_stop=self.watchdog.should_stop,
-            owns_claim=self.watchdog.claim.is_held,
+            owns_claim=claim.is_held,
             on_progress=self._report_progress,
             checkpoint_every=self.task.checkpoint_every,
         )
@@ -350,7 +327,7 @@ class Worker:
             _log(text, stream)
 
     def _report_progress(self, state: dict[str, Any]) -> None:
-        self.watchdog.set_progress(state)
+        self.watchdog.progress = state
         self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
@@ -364,24 +341,17 @@ class Worker:
         return self._pool
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
-        """Release a claim, and store the state of the point in the claim file.
+        """Release a claim, store the state of the point in the claim file, and count failures.
 
         Heartbeats are stopped first, because a later heartbeat would reset the state to
         ``running``.
         """
+        self.failed_count += state == "failed"
         self.watchdog.set_claim(None)
         try:
             claim.release(state, message)
         except OSError as error:
             _log(f"the claim cannot be released: {error}")
-
-
-def _data_key(point: Point) -> str:
-    """Return a key that identifies a point's data.
-
-    The key contains the seed, because synthetic data depends on it.
-    """
-    return f"{point.seed} {point.data.model_dump_json()}"
 
 
 def _log(text: str, stream: TextIO | None = None) -> None:
