@@ -15,7 +15,7 @@ from flexhpc.data.summary import compute_summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
 from tests.data.test_tables import load_table
-from tests.data.writers import cifar_batch, load, section, write_cifar100, write_text
+from tests.data.writers import cifar_batch, load, write_cifar100, write_text
 
 
 @given(
