@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Mask
-from flexhpc.data.table_reader import inferred_type
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -114,19 +113,19 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         PointError: a column contains values other than numbers and text, is numeric except for a
             few cells, or has too many categories.
     """
-    import pandas as pd
+    from pandas.api.types import infer_dtype, is_numeric_dtype
 
     columns = []
     for name in frame.columns:
         series = frame[name]
-        numeric = pd.api.types.is_numeric_dtype(series.dtype)
+        numeric = is_numeric_dtype(series.dtype)
         categories, offset = None, 0.0
         if numeric and name not in categorical:
             offset = _choose_offset(_to_float64(series, path))
         else:
             if name not in categorical:
                 _check_not_mostly_numeric(series, path)
-            if not numeric and (kind := inferred_type(series)) not in ("string", "empty"):
+            if not numeric and (kind := infer_dtype(series)) not in ("string", "empty"):
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
             if len(categories) > _MAX_CATEGORIES:

@@ -23,7 +23,7 @@ from flexhpc.data.dataset import Array, Source, Split
 from flexhpc.data.encode import fit_encoding
 from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.data.standard_files import find_table
-from flexhpc.data.table_reader import normalise_column, read_csv
+from flexhpc.data.table import normalise_column, read_csv
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
