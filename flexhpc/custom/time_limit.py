@@ -37,15 +37,13 @@ class TimeLimit:
         self.seconds, self.label = seconds, label
         self._previous_handler: Any = None
         self._entered_at = self._previous_remaining = 0.0
-        self._active = False
         self._depth = 0
 
     def __enter__(self) -> None:
         self._depth += 1
         if self._depth > 1:  # for example a network that calls itself
             return
-        self._active = threading.current_thread() is threading.main_thread()
-        if self._active:
+        if threading.current_thread() is threading.main_thread():
             self._entered_at = time.monotonic()
             self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
             self._previous_remaining, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
@@ -62,8 +60,7 @@ class TimeLimit:
     def deactivate(self) -> None:
         """Deactivate the limit, even if it was entered several times."""
         self._depth = 0
-        if self._active:
-            self._active = False
+        if self in _active_limits:
             _active_limits.remove(self)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._previous_handler)
