@@ -95,16 +95,15 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
     """
     inputs, labels, *tests = arrays
     codes, sorted_labels = encode_labels(name, labels)
-    train = _make_split(name, inputs, codes)
-    test = None
+    train, test = _make_split(name, inputs, codes), None
     if tests:
         test_codes, _ = encode_labels(name, tests[1], sorted_labels)
         test = _make_split(f"{name}, test set", tests[0], test_codes)
-    if test is not None and test.shape != train.shape:
-        raise PointError(
-            f"{name}: test samples have shape {test.shape}, but training samples have shape "
-            f"{train.shape}"
-        )
+        if test.shape != train.shape:
+            raise PointError(
+                f"{name}: test samples have shape {test.shape}, but training samples have shape "
+                f"{train.shape}"
+            )
     return Source(
         name=name,
         classes=len(sorted_labels),
