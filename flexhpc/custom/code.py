@@ -56,7 +56,8 @@ class Code:
         folder: folder to add to Python's path; empty for an installed package or an object
             registered in this process.
         hash: hash of the source; for an installed package, hash of its name and version; for a
-            registered object, its version.
+            registered object, its version. Empty if the spec specifies a version; changes to the
+            source are then ignored.
     """
 
     folder: str
@@ -115,13 +116,12 @@ def is_installed(file: Path) -> bool:
     return any(file.is_relative_to(folder) for folder in (FLEXHPC_FOLDER, *library, *folders))
 
 
-def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
+def import_object(name: str, code: Code, *, key: str) -> Any:
     """Import and return the custom object ``name``.
 
     Args:
         name: ``module:name``.
         code: location and version of the code when the spec was read.
-        pinned: whether the spec specifies a version; if so, changes to the source are ignored.
         key: spec key that is named in error messages.
 
     Raises:
@@ -134,7 +134,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
             f"{key}: {name} is an object of another Python process; run the sweep in that process"
         )
     module, _, path = name.partition(":")
-    if not pinned:
+    if code.hash:
         _check_source(name, code, key)
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)

@@ -49,13 +49,11 @@ class Trainer:
     Attributes:
         name: ``module:name``.
         code: location and version of the code when the spec was read.
-        pinned: whether the spec specifies a version; if so, changes to the source are ignored.
         kwargs: additional keyword arguments for the trainer.
     """
 
     name: str
     code: Code
-    pinned: bool
     kwargs: Mapping[str, Any]
 
     @property
@@ -69,10 +67,9 @@ class Trainer:
         Raises:
             PointError: the trainer cannot be imported or does not accept its arguments.
         """
-        trainer = import_object(self.name, self.code, pinned=self.pinned, key="training.trainer")
-        if not callable(trainer):
-            raise PointError(f"{self.label} is a {type(trainer).__name__}, not a function")
-        fit: Callable[..., Any] = trainer
+        fit: Callable[..., Any] = import_object(self.name, self.code, key="training.trainer")
+        if not callable(fit):
+            raise PointError(f"{self.label} is a {type(fit).__name__}, not a function")
         try:
             signature = inspect.signature(fit)
         except (TypeError, ValueError):  # functions written in C may have no signature
@@ -149,7 +146,10 @@ def train(call: TrainerCall) -> TrainerResult:
     trainer = call.trainer
     fit = trainer.import_function()
     seed = call.seeds.init % 2**31
-    _seed_random_generators(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
     available = {
         "seeds": call.seeds,
         "seed": seed,
@@ -254,13 +254,6 @@ def _convert_to_fit_mask(
             f"samples must be {shape}"
         )
     return array if array.dtype.kind == "b" else np.asarray(array == call.labels)
-
-
-def _seed_random_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
 
 
 def serve_trainer_calls(connection: Connection) -> None:

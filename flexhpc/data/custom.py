@@ -22,9 +22,7 @@ def open_custom(data: CustomData) -> Source:
             samples and labels.
     """
     key = f"data.source: {data.source}"
-    target = import_object(
-        data.source, data.user_code, pinned=data.version is not None, key="data.source"
-    )
+    target = import_object(data.source, data.user_code, key="data.source")
 
     def load_arrays() -> list[Array]:
         return convert_samples(key, target(**data.kwargs) if callable(target) else target)

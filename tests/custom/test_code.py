@@ -232,17 +232,18 @@ def test_edited_module_is_not_imported_into_the_same_process(folder: Path) -> No
     """The process can still train points of the imported source."""
     (folder / "once.py").write_text("def x(): return 1\n")
     first = find_code("once:x", folder)
-    assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
+    assert custom_code.import_object("once:x", first, key="k")() == 1
     (folder / "once.py").write_text("def x(): return 2\n")
-    assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
+    assert custom_code.import_object("once:x", first, key="k")() == 1
     with pytest.raises(PointError, match="once was edited after this Python process imported it"):
-        custom_code.import_object("once:x", find_code("once:x", folder), pinned=False, key="k")
+        custom_code.import_object("once:x", find_code("once:x", folder), key="k")
     (folder / "twice.py").write_text("def x(): return 1\n")
     stale = find_code("twice:x", folder)
     (folder / "twice.py").write_text("def x(): return 2\n")
     with pytest.raises(PointError, match="has changed since the sweep was started"):
-        custom_code.import_object("twice:x", stale, pinned=False, key="k")
-    assert custom_code.import_object("twice:x", stale, pinned=True, key="k")() == 2
+        custom_code.import_object("twice:x", stale, key="k")
+    pinned = custom_code.Code(folder=stale.folder, hash="")
+    assert custom_code.import_object("twice:x", pinned, key="k")() == 2
 
 
 UNUSABLE = (

@@ -82,7 +82,7 @@ def folder(tmp_path: Path) -> Path:
 def make_call(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
     code = find_code("trainers:x", folder)
     return TrainerCall(
-        trainer=Trainer(name=f"trainers:{name}", code=code, pinned=False, kwargs={}),
+        trainer=Trainer(name=f"trainers:{name}", code=code, kwargs={}),
         inputs=np.zeros((5, 1, 8, 8), np.float32), labels=LABELS, classes=10,
         seeds=ProbeSeeds.derive(0, 5, 0, nested=False), seconds=seconds,
         budget=Budget(epochs=3, steps=None, gradient_evaluations=None),
