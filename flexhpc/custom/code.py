@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
+from flexhpc.custom.time_limit import TimeLimit, time_limit_as_point_error
 from flexhpc.errors import PointError, one_line_message
 
 IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -183,17 +183,6 @@ def call_custom_code(label: str, call: Callable[[], Any], seconds: float | None 
     finally:
         if os.getpid() != process:
             os._exit(0)
-
-
-@contextlib.contextmanager
-def time_limit_as_point_error() -> Iterator[None]:
-    """Convert TimeLimitExceeded raised in the ``with`` block to PointError; print the traceback."""
-    try:
-        with deactivate_open_limits():
-            yield
-    except TimeLimitExceeded as error:
-        traceback.print_exception(error)
-        raise PointError(one_line_message(error)) from None
 
 
 def to_array(name: str, value: Any) -> NDArray[Any]:

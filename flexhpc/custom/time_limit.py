@@ -6,9 +6,12 @@ import contextlib
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+from flexhpc.errors import PointError, one_line_message
 
 _active_limits: list[TimeLimit] = []
 """Time limits in effect in this process, from the outermost to the innermost."""
@@ -74,15 +77,20 @@ class TimeLimit:
 
 
 @contextlib.contextmanager
-def deactivate_open_limits() -> Iterator[None]:
-    """At the end of the ``with`` block, deactivate limits that were entered in it but not exited.
+def time_limit_as_point_error() -> Iterator[None]:
+    """Convert TimeLimitExceeded raised in the ``with`` block to PointError; print the traceback.
 
-    Such limits occur because a forward hook exits the limit of a forward pass, and torch does not
-    call this hook after SystemExit, even with ``always_call=True``.
+    At the end of the block, limits that were entered in it but not exited are deactivated. Such
+    limits occur because a forward hook exits the limit of a forward pass, and torch does not call
+    this hook after SystemExit, even with ``always_call=True``.
     """
     depth = len(_active_limits)
     try:
-        yield
-    finally:
-        while len(_active_limits) > depth:
-            _active_limits[-1].deactivate()
+        try:
+            yield
+        finally:
+            while len(_active_limits) > depth:
+                _active_limits[-1].deactivate()
+    except TimeLimitExceeded as error:
+        traceback.print_exception(error)
+        raise PointError(one_line_message(error)) from None
