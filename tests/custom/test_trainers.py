@@ -108,7 +108,7 @@ def run(call: TrainerCall, should_stop: bool = False) -> object:
     ids=str,
 )
 def test_valid_results_are_parsed(result: object, folder: Path) -> None:
-    parsed = parse_result("t", result, make_call(folder, "fits_first"))
+    parsed = parse_result(result, make_call(folder, "fits_first"))
     assert parsed.fitted.tolist() == [True, False, True, True, False]
     if isinstance(result, dict) and "cost" in result:
         assert (parsed.epochs, parsed.steps, parsed.cost) == (3, 7, 15)
@@ -136,7 +136,7 @@ def test_valid_results_are_parsed(result: object, folder: Path) -> None:
 )
 def test_invalid_results_are_rejected(result: object, message: str, folder: Path) -> None:
     with pytest.raises(PointError, match=re.escape(message)):
-        parse_result("t", result, make_call(folder, "fits_first"))
+        parse_result(result, make_call(folder, "fits_first"))
 
 
 def test_trainer_gets_requested_arguments_and_seeded_random_states(folder: Path) -> None:
