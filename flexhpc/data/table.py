@@ -13,7 +13,7 @@ import numpy as np
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.data import Table
 from flexhpc.data.dataset import Ints, Source, Split
-from flexhpc.data.encode import fit_encoding
+from flexhpc.data.encode import encode, fit_encoding, standardised_mask
 from flexhpc.data.raw_files import convert_read_errors, open_decompressed
 from flexhpc.errors import PointError
 
@@ -65,8 +65,8 @@ def open_table(data: Table) -> Source:
     return Source(
         name=f"table {path}",
         classes=classes,
-        train=Split.from_arrays(encoding.encode(features, path), labels),
-        standardised_mask=encoding.standardised_mask,
+        train=Split.from_arrays(encode(encoding, features, path), labels),
+        standardised_mask=standardised_mask(encoding),
     )
 
 
