@@ -72,27 +72,19 @@ class TestSet:
     """The test set of a point.
 
     Attributes:
-        name: name of the source, for messages.
         labels: original labels, merged as in the training set, int64 (m,).
-        classes: number of classes of the labels.
         inputs: inputs, standardised with the statistics of the training set.
         rows: index of each test sample in ``inputs.rows``, int64 (m,).
     """
 
-    name: str
     labels: Ints
-    classes: int
     inputs: Inputs
     rows: Ints
-
-    def __len__(self) -> int:
-        """Return the number of test samples."""
-        return len(self.labels)
 
     def select_inputs(self, ids: Ints) -> Array:
         """Return the network inputs of the test samples ``ids``, float32 (len(ids), ...).
 
-        Ids are positions in the test set, from 0 to ``len(self) - 1``.
+        Ids are positions in the test set, from 0 to ``len(self.labels) - 1``.
         """
         return self.inputs.select(self.rows[ids])
 
@@ -206,14 +198,8 @@ def load_test_set(data: Data, seed: int) -> TestSet:
             )
         rows, labels = np.arange(len(split), dtype=np.int64), split.labels
         inputs = loaded.make_inputs(data, seed, split.gather(), TEST)
-    merged, classes = merge_labels(data, source, labels, seed)
-    return TestSet(
-        name=source.name,
-        labels=merged.copy(),  # torch needs a writable array
-        classes=classes,
-        inputs=inputs,
-        rows=rows,
-    )
+    merged, _ = merge_labels(data, source, labels, seed)
+    return TestSet(labels=merged.copy(), inputs=inputs, rows=rows)  # torch needs writable labels
 
 
 def _load_source(data: Data, seed: int) -> _LoadedSource:
