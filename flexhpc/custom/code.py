@@ -176,7 +176,7 @@ def call_custom_code(label: str, call: Callable[[], Any], seconds: float | None 
         user_frames = [
             frame for frame in frames if not Path(frame.filename).is_relative_to(FLEXHPC_FOLDER)
         ]
-        traceback.print_exception(type(error), error, error.__traceback__)
+        traceback.print_exception(error)
         position = f" ({user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
         name = type(error).__name__
         raise PointError(f"{label} raised {name}: {one_line_message(error)}{position}") from None

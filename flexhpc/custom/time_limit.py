@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from flexhpc.errors import PointError, one_line_message
@@ -52,10 +52,7 @@ class TimeLimit:
             self._previous_remaining, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
             _active_limits.append(self)
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         self._depth = max(self._depth - 1, 0)
         if self._depth == 0:
             self.deactivate()

@@ -20,6 +20,7 @@ TORCHVISION_NAMES = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
+"""Name of the class of a data set in torchvision, which is also the name of its folder."""
 _HELP = {
     "fashion_mnist": "Debian's package dataset-fashion-mnist, or torchvision's FashionMNIST files",
     "mnist": "torchvision's MNIST files (MNIST/raw/train-images-idx3-ubyte and others)",
