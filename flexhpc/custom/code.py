@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
+from flexhpc.custom.time_limit import TimeLimit, time_limit_as_point_error
 from flexhpc.errors import PointError, one_line_message
 
 IMPORT_PATH_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -56,7 +56,8 @@ class Code:
         folder: folder to add to Python's path; empty for an installed package or an object
             registered in this process.
         hash: hash of the source; for an installed package, hash of its name and version; for a
-            registered object, its version.
+            registered object, its version. Empty if the spec specifies a version; changes to the
+            source are then ignored.
     """
 
     folder: str
@@ -115,13 +116,12 @@ def is_installed(file: Path) -> bool:
     return any(file.is_relative_to(folder) for folder in (FLEXHPC_FOLDER, *library, *folders))
 
 
-def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
+def import_object(name: str, code: Code, *, key: str) -> Any:
     """Import and return the custom object ``name``.
 
     Args:
         name: ``module:name``.
         code: location and version of the code when the spec was read.
-        pinned: whether the spec specifies a version; if so, changes to the source are ignored.
         key: spec key that is named in error messages.
 
     Raises:
@@ -134,7 +134,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
             f"{key}: {name} is an object of another Python process; run the sweep in that process"
         )
     module, _, path = name.partition(":")
-    if not pinned:
+    if code.hash:
         _check_source(name, code, key)
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
@@ -176,24 +176,13 @@ def call_custom_code(label: str, call: Callable[[], Any], seconds: float | None 
         user_frames = [
             frame for frame in frames if not Path(frame.filename).is_relative_to(FLEXHPC_FOLDER)
         ]
-        traceback.print_exception(type(error), error, error.__traceback__)
+        traceback.print_exception(error)
         position = f" ({user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
         name = type(error).__name__
         raise PointError(f"{label} raised {name}: {one_line_message(error)}{position}") from None
     finally:
         if os.getpid() != process:
             os._exit(0)
-
-
-@contextlib.contextmanager
-def time_limit_as_point_error() -> Iterator[None]:
-    """Convert TimeLimitExceeded raised in the ``with`` block to PointError; print the traceback."""
-    try:
-        with deactivate_open_limits():
-            yield
-    except TimeLimitExceeded as error:
-        traceback.print_exception(error)
-        raise PointError(one_line_message(error)) from None
 
 
 def to_array(name: str, value: Any) -> NDArray[Any]:

@@ -22,9 +22,7 @@ def object_hash(value: Any) -> str | None:
     nor a value of these types, for example an array.
     """
     texts: dict[str, bytes] = {}
-    if not _collect_sources(value, texts):
-        return None
-    return hash_texts(texts)
+    return hash_texts(texts) if _collect_sources(value, texts) else None
 
 
 def _collect_sources(value: Any, texts: dict[str, bytes]) -> bool:

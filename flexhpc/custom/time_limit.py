@@ -6,9 +6,12 @@ import contextlib
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
+
+from flexhpc.errors import PointError, one_line_message
 
 _active_limits: list[TimeLimit] = []
 """Time limits in effect in this process, from the outermost to the innermost."""
@@ -37,24 +40,19 @@ class TimeLimit:
         self.seconds, self.label = seconds, label
         self._previous_handler: Any = None
         self._entered_at = self._previous_remaining = 0.0
-        self._active = False
         self._depth = 0
 
     def __enter__(self) -> None:
         self._depth += 1
         if self._depth > 1:  # for example a network that calls itself
             return
-        self._active = threading.current_thread() is threading.main_thread()
-        if self._active:
+        if threading.current_thread() is threading.main_thread():
             self._entered_at = time.monotonic()
             self._previous_handler = signal.signal(signal.SIGALRM, self._on_alarm)
             self._previous_remaining, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
             _active_limits.append(self)
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         self._depth = max(self._depth - 1, 0)
         if self._depth == 0:
             self.deactivate()
@@ -62,8 +60,7 @@ class TimeLimit:
     def deactivate(self) -> None:
         """Deactivate the limit, even if it was entered several times."""
         self._depth = 0
-        if self._active:
-            self._active = False
+        if self in _active_limits:
             _active_limits.remove(self)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._previous_handler)
@@ -77,15 +74,20 @@ class TimeLimit:
 
 
 @contextlib.contextmanager
-def deactivate_open_limits() -> Iterator[None]:
-    """At the end of the ``with`` block, deactivate limits that were entered in it but not exited.
+def time_limit_as_point_error() -> Iterator[None]:
+    """Convert TimeLimitExceeded raised in the ``with`` block to PointError; print the traceback.
 
-    Such limits occur because a forward hook exits the limit of a forward pass, and torch does not
-    call this hook after SystemExit, even with ``always_call=True``.
+    At the end of the block, limits that were entered in it but not exited are deactivated. Such
+    limits occur because a forward hook exits the limit of a forward pass, and torch does not call
+    this hook after SystemExit, even with ``always_call=True``.
     """
     depth = len(_active_limits)
     try:
-        yield
-    finally:
-        while len(_active_limits) > depth:
-            _active_limits[-1].deactivate()
+        try:
+            yield
+        finally:
+            while len(_active_limits) > depth:
+                _active_limits[-1].deactivate()
+    except TimeLimitExceeded as error:
+        traceback.print_exception(error)
+        raise PointError(one_line_message(error)) from None

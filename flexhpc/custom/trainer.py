@@ -49,13 +49,11 @@ class Trainer:
     Attributes:
         name: ``module:name``.
         code: location and version of the code when the spec was read.
-        pinned: whether the spec specifies a version; if so, changes to the source are ignored.
         kwargs: additional keyword arguments for the trainer.
     """
 
     name: str
     code: Code
-    pinned: bool
     kwargs: Mapping[str, Any]
 
     @property
@@ -69,10 +67,9 @@ class Trainer:
         Raises:
             PointError: the trainer cannot be imported or does not accept its arguments.
         """
-        trainer = import_object(self.name, self.code, pinned=self.pinned, key="training.trainer")
-        if not callable(trainer):
-            raise PointError(f"{self.label} is a {type(trainer).__name__}, not a function")
-        fit: Callable[..., Any] = trainer
+        fit: Callable[..., Any] = import_object(self.name, self.code, key="training.trainer")
+        if not callable(fit):
+            raise PointError(f"{self.label} is a {type(fit).__name__}, not a function")
         try:
             signature = inspect.signature(fit)
         except (TypeError, ValueError):  # functions written in C may have no signature
@@ -149,7 +146,10 @@ def train(call: TrainerCall) -> TrainerResult:
     trainer = call.trainer
     fit = trainer.import_function()
     seed = call.seeds.init % 2**31
-    _seed_random_generators(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
     available = {
         "seeds": call.seeds,
         "seed": seed,
@@ -165,10 +165,10 @@ def train(call: TrainerCall) -> TrainerResult:
     returned = call_custom_code(
         trainer.label, lambda: fit(call.inputs, call.labels, **arguments), call.seconds
     )
-    return parse_result(trainer.label, returned, call)
+    return parse_result(returned, call)
 
 
-def parse_result(trainer_name: str, returned: Any, call: TrainerCall) -> TrainerResult:
+def parse_result(returned: Any, call: TrainerCall) -> TrainerResult:
     """Convert the return value of a custom trainer to a :class:`TrainerResult`.
 
     The value is one of these arrays:
@@ -181,7 +181,6 @@ def parse_result(trainer_name: str, returned: Any, call: TrainerCall) -> Trainer
     ``scores`` respectively. All other values of the mapping are numbers or None.
 
     Args:
-        trainer_name: name of the trainer in error messages.
         returned: the return value.
         call: the call that returned this value.
 
@@ -189,14 +188,15 @@ def parse_result(trainer_name: str, returned: Any, call: TrainerCall) -> Trainer
         PointError: the value has none of these forms.
     """
     if not isinstance(returned, Mapping):
-        return TrainerResult(fitted=_convert_to_fit_mask(trainer_name, "", returned, call))
+        return TrainerResult(fitted=_convert_to_fit_mask("", returned, call))
+    label = call.trainer.label
     arrays = [key for key in ("right", "predicted", "scores") if key in returned]
     if len(arrays) != 1:
         raise PointError(
-            f"{trainer_name} returned a mapping that does not have exactly one of the keys right, "
+            f"{label} returned a mapping that does not have exactly one of the keys right, "
             "predicted, scores"
         )
-    fitted = _convert_to_fit_mask(trainer_name, arrays[0], returned[arrays[0]], call)
+    fitted = _convert_to_fit_mask(arrays[0], returned[arrays[0]], call)
     numbers: dict[str, float] = {}
     for key, value in returned.items():
         if key in arrays or value is None:
@@ -205,62 +205,51 @@ def parse_result(trainer_name: str, returned: Any, call: TrainerCall) -> Trainer
             numbers[str(key)] = float(value)
         except (TypeError, ValueError):
             raise PointError(
-                f"{trainer_name} returned a {type(value).__name__} as {key}, not a number"
+                f"{label} returned a {type(value).__name__} as {key}, not a number"
             ) from None
     counts: dict[str, int] = {}
     for key in _COUNTS:
         value = numbers.pop(key, 0.0)
         if not (0 <= value < 2**63) or value != int(value):
             raise PointError(
-                f"{trainer_name} returned {value:g} as {key}; {key} must be a non-negative integer"
+                f"{label} returned {value:g} as {key}; {key} must be a non-negative integer"
             )
         counts[key] = int(value)
     loss = numbers.pop("loss", float("nan"))
     return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)
 
 
-def _convert_to_fit_mask(
-    trainer_name: str, key: str, value: Any, call: TrainerCall
-) -> NDArray[np.bool_]:
+def _convert_to_fit_mask(key: str, value: Any, call: TrainerCall) -> NDArray[np.bool_]:
     """Convert an array that a trainer returned to a fit mask, bool (n,): whether each sample is
     fitted.
 
     Args:
-        trainer_name: name of the trainer in error messages.
         key: key of the array if the trainer returned a mapping, else empty.
         value: the array.
         call: the call that returned this array.
     """
-    array, n = to_array(trainer_name, value), len(call.labels)
+    label, n = call.trainer.label, len(call.labels)
+    array = to_array(label, value)
     dtype_kinds = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if call.labels.ndim > 1 and array.dtype.kind != "b":
         raise PointError(
-            f"{trainer_name}: for sequences, return a bool array of shape ({n},) that states "
+            f"{label}: for sequences, return a bool array of shape ({n},) that states "
             "whether each sample is fitted"
         )
     if array.dtype.kind not in dtype_kinds:
         place = f" under the key {key}" if key else ""
-        raise PointError(
-            f"{trainer_name} returned an array{place} with unsupported dtype {array.dtype}"
-        )
+        raise PointError(f"{label} returned an array{place} with unsupported dtype {array.dtype}")
     if array.dtype.kind == "f" and np.isnan(array).any():
-        raise PointError(f"{trainer_name} returned an array that contains NaN")
+        raise PointError(f"{label} returned an array that contains NaN")
     if array.shape == (n, call.classes) and key in ("", "scores") and array.dtype.kind != "b":
         return np.asarray(array.argmax(axis=1) == call.labels)
     if array.shape != (n,) or key == "scores":
         shape = f"({n}, {call.classes})" if key == "scores" else f"({n},)"
         raise PointError(
-            f"{trainer_name} returned an array of shape {array.shape}, but the shape for {n} "
+            f"{label} returned an array of shape {array.shape}, but the shape for {n} "
             f"samples must be {shape}"
         )
     return array if array.dtype.kind == "b" else np.asarray(array == call.labels)
-
-
-def _seed_random_generators(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
 
 
 def serve_trainer_calls(connection: Connection) -> None:

@@ -16,9 +16,14 @@ from flexhpc.data.dataset import Array, Ints, Source, Split, iterate_blocks
 from flexhpc.data.raw_files import check_fits_in_memory, convert_read_errors
 from flexhpc.errors import PointError
 
-_INPUTS = ("x_train", "X_train", "x", "X", "inputs", "images", "data")
-_TARGETS = ("y_train", "y", "labels", "target")
-_TEST_INPUTS, _TEST_TARGETS = ("x_test", "X_test"), ("y_test",)
+_DEFAULT_NAMES = {
+    "column": ("x_train", "X_train", "x", "X", "inputs", "images", "data"),
+    "target": ("y_train", "y", "labels", "target"),
+    "test_column": ("x_test", "X_test"),
+    "test_target": ("y_test",),
+}
+"""Key -> names of arrays in an .npz file; the first that exists is used if the key is not set."""
+_TEST_KEYS = ("test_column", "test_target")
 
 
 def open_arrays(data: Arrays) -> Source:
@@ -47,16 +52,11 @@ def open_arrays(data: Arrays) -> Source:
         )
     with convert_read_errors(path, "an .npz file"), open_regular_file(path) as file:
         archive = NpzFile(file)
-        arrays = [
-            _read_member(archive, path, "column", data.column, _INPUTS),
-            _read_member(archive, path, "target", data.target, _TARGETS),
-        ]
-        has_tests = {*_TEST_INPUTS} & {*archive.files} and {*_TEST_TARGETS} & {*archive.files}
+        keys = ["column", "target"]
+        has_tests = all({*_DEFAULT_NAMES[key]} & {*archive.files} for key in _TEST_KEYS)
         if has_tests or data.test_column or data.test_target:
-            arrays += [
-                _read_member(archive, path, "test_column", data.test_column, _TEST_INPUTS),
-                _read_member(archive, path, "test_target", data.test_target, _TEST_TARGETS),
-            ]
+            keys += _TEST_KEYS
+        arrays = [_read_member(archive, path, key, getattr(data, key)) for key in keys]
     return array_source(f"arrays {path}", arrays)
 
 
@@ -66,10 +66,8 @@ def _memory_map(path: Path) -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _read_member(
-    archive: Any, path: Path, key: str, name: str | None, defaults: tuple[str, ...]
-) -> Array:
-    names = (name,) if name else defaults
+def _read_member(archive: Any, path: Path, key: str, name: str | None) -> Array:
+    names = (name,) if name else _DEFAULT_NAMES[key]
     name = next((name for name in names if name in archive.files), None)
     if name is None:
         raise PointError(
@@ -95,16 +93,15 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
     """
     inputs, labels, *tests = arrays
     codes, sorted_labels = encode_labels(name, labels)
-    train = _make_split(name, inputs, codes)
-    test = None
+    train, test = _make_split(name, inputs, codes), None
     if tests:
         test_codes, _ = encode_labels(name, tests[1], sorted_labels)
         test = _make_split(f"{name}, test set", tests[0], test_codes)
-    if test is not None and test.shape != train.shape:
-        raise PointError(
-            f"{name}: test samples have shape {test.shape}, but training samples have shape "
-            f"{train.shape}"
-        )
+        if test.shape != train.shape:
+            raise PointError(
+                f"{name}: test samples have shape {test.shape}, but training samples have shape "
+                f"{train.shape}"
+            )
     return Source(
         name=name,
         classes=len(sorted_labels),

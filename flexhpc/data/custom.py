@@ -22,9 +22,7 @@ def open_custom(data: CustomData) -> Source:
             samples and labels.
     """
     key = f"data.source: {data.source}"
-    target = import_object(
-        data.source, data.user_code, pinned=data.version is not None, key="data.source"
-    )
+    target = import_object(data.source, data.user_code, key="data.source")
 
     def load_arrays() -> list[Array]:
         return convert_samples(key, target(**data.kwargs) if callable(target) else target)
@@ -45,7 +43,10 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
     Raises:
         PointError: ``samples`` has neither form.
     """
-    if _is_map_style(samples):
+    is_container = isinstance(samples, (tuple, list, dict, str, bytes))
+    is_array = hasattr(samples, "__array__")
+    has_items = hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
+    if has_items and not is_container and not is_array:
         samples = _read_map_style(name, samples)
     if not isinstance(samples, (tuple, list)) or len(samples) not in (2, 4):
         raise PointError(
@@ -56,17 +57,6 @@ def convert_samples(name: str, samples: Any) -> list[Array]:
         to_array(name, column) if i % 2 else _to_input_array(name, column)
         for i, column in enumerate(samples)
     ]
-
-
-def _is_map_style(samples: Any) -> bool:
-    """Return whether an object is a map-style data set.
-
-    A map-style data set has a length and supports indexing, but is neither an array nor a built-in
-    container.
-    """
-    if isinstance(samples, (tuple, list, dict, str, bytes)) or hasattr(samples, "__array__"):
-        return False
-    return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
 
 
 def _read_map_style(name: str, samples: Any) -> tuple[list[Any], list[Any]]:

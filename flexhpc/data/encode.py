@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Mask
-from flexhpc.data.table_reader import inferred_type
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Column:
     name: str
     categories: list[Any] | None
     has_indicator: bool
-    offset: float = 0.0
+    offset: float
 
     @property
     def width(self) -> int:
@@ -53,56 +52,7 @@ class Column:
         return (1 if self.categories is None else len(self.categories)) + self.has_indicator
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encoding:
-    """Encodings of all columns of a table, in the order of the columns."""
-
-    columns: list[Column]
-
-    @property
-    def standardised_mask(self) -> Mask:
-        """Bool mask of shape (features,): True for the features to standardise, which contain the
-        values of numeric columns."""
-        parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
-        return np.concatenate(parts)
-
-    def encode(self, frame: pd.DataFrame, path: Path) -> Array:
-        """Encode a table as float32 (n, features).
-
-        A missing number is encoded as NaN; a missing or unknown category as zeros. The feature that
-        indicates missing values, if a column has one, is 1 for a missing value and 0 otherwise.
-
-        Raises:
-            PointError: a numeric column contains text, or a number beyond the range of float32; or
-                the encoded table is too large.
-        """
-        import pandas as pd
-
-        width = sum(column.width for column in self.columns)
-        if len(frame) * width > _MAX_VALUES:
-            raise PointError(
-                f"{path}: too many values after encoding ({len(frame):,} rows x {width:,} "
-                f"features, maximum {_MAX_VALUES:,}); remove columns with data.drop"
-            )
-        encoded = np.zeros((len(frame), width), dtype=np.float32)
-        start = 0
-        for column in self.columns:
-            series = frame[column.name]
-            if column.categories is None:
-                encoded[:, start] = _to_float64(series, path) - column.offset
-            else:
-                codes = pd.Index(column.categories).get_indexer(pd.Index(series))
-                rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
-                encoded[rows, start + codes[rows]] = 1
-            start += column.width
-            if column.has_indicator:
-                encoded[:, start - 1] = series.isna()
-        encoded += np.float32(0)  # one bit pattern for 0 and one for NaN, because rows are hashed
-        encoded[np.isnan(encoded)] = np.nan
-        return encoded
-
-
-def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) -> Encoding:
+def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) -> list[Column]:
     """Choose the encoding of each column of a table.
 
     Args:
@@ -114,19 +64,19 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         PointError: a column contains values other than numbers and text, is numeric except for a
             few cells, or has too many categories.
     """
-    import pandas as pd
+    from pandas.api.types import infer_dtype, is_numeric_dtype
 
     columns = []
     for name in frame.columns:
         series = frame[name]
-        numeric = pd.api.types.is_numeric_dtype(series.dtype)
+        numeric = is_numeric_dtype(series.dtype)
         categories, offset = None, 0.0
         if numeric and name not in categorical:
             offset = _choose_offset(_to_float64(series, path))
         else:
             if name not in categorical:
                 _check_not_mostly_numeric(series, path)
-            if not numeric and (kind := inferred_type(series)) not in ("string", "empty"):
+            if not numeric and (kind := infer_dtype(series)) not in ("string", "empty"):
                 raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
             if len(categories) > _MAX_CATEGORIES:
@@ -136,7 +86,50 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         columns.append(
             Column(name=name, categories=categories, has_indicator=missing, offset=offset)
         )
-    return Encoding(columns=columns)
+    return columns
+
+
+def encode(encoding: list[Column], frame: pd.DataFrame, path: Path) -> Array:
+    """Encode a table as float32 (n, features).
+
+    ``encoding`` is the result of :func:`fit_encoding`. A missing number is encoded as NaN; a
+    missing or unknown category as zeros. The feature that indicates missing values, if a column has
+    one, is 1 for a missing value and 0 otherwise.
+
+    Raises:
+        PointError: a numeric column contains text, or a number beyond the range of float32; or
+            the encoded table is too large.
+    """
+    import pandas as pd
+
+    width = sum(column.width for column in encoding)
+    if len(frame) * width > _MAX_VALUES:
+        raise PointError(
+            f"{path}: too many values after encoding ({len(frame):,} rows x {width:,} "
+            f"features, maximum {_MAX_VALUES:,}); remove columns with data.drop"
+        )
+    encoded = np.zeros((len(frame), width), dtype=np.float32)
+    start = 0
+    for column in encoding:
+        series = frame[column.name]
+        if column.categories is None:
+            encoded[:, start] = _to_float64(series, path) - column.offset
+        else:
+            codes = pd.Index(column.categories).get_indexer(pd.Index(series))
+            rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
+            encoded[rows, start + codes[rows]] = 1
+        start += column.width
+        if column.has_indicator:
+            encoded[:, start - 1] = series.isna()
+    encoded += np.float32(0)  # one bit pattern for 0 and one for NaN, because rows are hashed
+    encoded[np.isnan(encoded)] = np.nan
+    return encoded
+
+
+def standardised_mask(encoding: list[Column]) -> Mask:
+    """Return a bool mask of shape (features,): True for the features to standardise, which contain
+    the values of numeric columns."""
+    return np.concatenate([np.arange(c.width) < (c.categories is None) for c in encoding])
 
 
 def _column_error(series: pd.Series[Any], path: Path, problem: str) -> PointError:

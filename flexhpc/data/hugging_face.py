@@ -12,7 +12,7 @@ import numpy as np
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import HuggingFace
 from flexhpc.data.arrays import array_source
-from flexhpc.data.dataset import Array, Source
+from flexhpc.data.dataset import Source
 from flexhpc.data.images import LabelledImages, NamedImage, image_source
 from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
@@ -42,34 +42,40 @@ def open_hugging_face(data: HuggingFace) -> Source:
             if not file.is_dir():
                 open_regular_file(file).close()  # the library would block on a named pipe
         data_set: Any = datasets.load_from_disk(str(path))
-    train, test = _select_splits(data_set, data, path)
-    for split in (train, test):
-        if split is not None:
-            _check_columns(split, data, path)
-    name = f"hugging_face {path}"
-    if not isinstance(train.features[data.column], datasets.Image):
-        splits = [split for split in (train, test) if split is not None]
-        return array_source(
-            name, [array for split in splits for array in _read_arrays(split, data, path)]
-        )
-    images = _labelled_images(train, data, name)
+    splits = _select_splits(data_set, data, path)
+    for split in splits:
+        for key, column in (("column", data.column), ("target", data.target)):
+            if column not in split.column_names:
+                columns = ", ".join(split.column_names)
+                raise PointError(f"data.{key}: {path} has no column {column}; it has {columns}")
+        with convert_read_errors(path, _KIND):  # Arrow does not check offsets when it reads cells
+            split.data.table.select([data.column, data.target]).validate(full=True)
+    name, features = f"hugging_face {path}", splits[0].features
+    if not isinstance(features[data.column], datasets.Image):
+        arrays: list[Any] = []
+        for split in splits:
+            with convert_read_errors(path, _KIND):
+                inputs = np.asarray(split.with_format("numpy")[data.column][:])
+                arrays += [inputs, split[data.target][:]]
+        return array_source(name, arrays)
+    images = _labelled_images(splits[0], data, name)
     source = image_source(
         name,
         images,
-        lambda: None if test is None else _labelled_images(test, data, name),
+        lambda: _labelled_images(splits[1], data, name) if len(splits) > 1 else None,
         data.side,
     )
-    if names := getattr(train.features[data.target], "names", None):
+    if names := getattr(features[data.target], "names", None):
         order = np.unique(images.labels).tolist()
         class_names = [str(names[i]) if 0 <= i < len(names) else str(i) for i in order]
         return replace(source, class_names=class_names)
     return source
 
 
-def _select_splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
-    """Return the training split and the test split (None if the data set has none)."""
+def _select_splits(data_set: Any, data: HuggingFace, path: Path) -> list[Any]:
+    """Return the training split and, if the data set has one, the test split."""
     if not hasattr(data_set, "keys"):
-        return data_set, None
+        return [data_set]
     for key, name in (("split", data.split), ("test_split", data.test_split)):
         if name is not None and name not in data_set:
             raise PointError(
@@ -77,27 +83,7 @@ def _select_splits(data_set: Any, data: HuggingFace, path: Path) -> tuple[Any, A
             )
     default = (name for name in _TEST_SPLITS if name in data_set and name != data.split)
     test = data.test_split or next(default, None)
-    return data_set[data.split], data_set[test] if test else None
-
-
-def _check_columns(split: Any, data: HuggingFace, path: Path) -> None:
-    """Raise PointError unless the columns exist and their Arrow offsets are valid.
-
-    The offsets are checked here because Arrow does not check them when it reads cells.
-    """
-    for key, column in (("column", data.column), ("target", data.target)):
-        if column not in split.column_names:
-            columns = ", ".join(split.column_names)
-            raise PointError(f"data.{key}: {path} has no column {column}; it has {columns}")
-    with convert_read_errors(path, _KIND):
-        split.data.table.select([data.column, data.target]).validate(full=True)
-
-
-def _read_arrays(split: Any, data: HuggingFace, path: Path) -> tuple[Array, Any]:
-    """Read the inputs and labels of a split whose inputs are not images."""
-    with convert_read_errors(path, _KIND):
-        inputs = np.asarray(split.with_format("numpy")[data.column][:])
-        return inputs, split[data.target][:]
+    return [data_set[name] for name in (data.split, test) if name]
 
 
 def _labelled_images(split: Any, data: HuggingFace, name: str) -> LabelledImages:

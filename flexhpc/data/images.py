@@ -130,10 +130,11 @@ def decode_image(image: NamedImage, image_side: int | None, shape: tuple[int, ..
         )
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:
+        height, width = pixels.shape[:2]
         raise PointError(
-            f"{name}: size differs from the size of the first image "
-            f"({_format_size(channels_first.shape)}, not {_format_size(shape)}); give data.side to "
-            "resize all images (custom code must resize them itself)"
+            f"{name}: size differs from the size of the first image ({width}x{height}, not "
+            f"{shape[2]}x{shape[1]}); give data.side to resize all images (custom code must resize "
+            "them itself)"
         )
     return channels_first
 
@@ -150,10 +151,6 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
             "16 bits"
         )
     return image
-
-
-def _format_size(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]}x{shape[1]}"
 
 
 def resize_and_crop(image: Image.Image, side: int) -> Image.Image:

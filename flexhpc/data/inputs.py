@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints
 
-Kind = Literal["original", "gaussian", "permuted", "permuted_each"]
 TRAIN, TEST = 0, 1
 
 
@@ -33,7 +31,7 @@ class Inputs:
     deviation: Array
     centre: Array
     spread: Array
-    kind: Kind
+    kind: str
     seed: int
     split: int
 

@@ -16,12 +16,39 @@ _MERGE = 1
 _HELD_OUT_SEED = 1_402
 
 
-def merged_class_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the merged class of each class, int64 (classes,); None if classes are not merged.
+def merge_labels(data: Data, source: Source, labels: Ints, seed: int) -> tuple[Ints, int]:
+    """Merge classes as the ``data`` section requires.
+
+    Args:
+        data: the ``data`` section.
+        source: the data set.
+        labels: original labels of some samples of the data set.
+        seed: seed of the point.
+
+    Returns:
+        The merged labels and their number of classes. If the section does not merge classes, these
+        are the original labels and the number of classes of the data set.
 
     Raises:
-        PointError: the classes of the data set cannot be merged as requested.
+        PointError: the classes cannot be merged as requested, or the super-class of a label is
+            unknown.
     """
+    mapping = _merged_classes(data, source, seed)
+    if mapping is None:
+        return labels, source.classes
+    merged = mapping[labels]
+    if len(merged) and merged.min() < 0:
+        unmapped = int(labels[np.argmin(merged)])
+        raise PointError(
+            f"data.merge: the super-class of class {unmapped} is unknown, because the training set "
+            "has no samples of this class"
+        )
+    return merged, int(mapping.max()) + 1
+
+
+def _merged_classes(data: Data, source: Source, seed: int) -> Ints | None:
+    """Return the merged class of each class, int64 (classes,); None if classes are not merged."""
+    classes = source.classes
     if data.class_map is not None:
         if len(data.class_map) != classes:
             raise PointError(
@@ -30,11 +57,11 @@ def merged_class_map(data: Data, classes: int, coarse: Ints | None, seed: int) -
             )
         return np.array(data.class_map, dtype=np.int64)
     if data.merge == "coarse":
-        if coarse is None:
+        if source.coarse is None:
             raise PointError(
                 f"data.merge: this copy of {data.source} has no super-classes; give data.class_map"
             )
-        return coarse
+        return source.coarse
     if data.merge == "random" and data.classes is not None:
         if data.classes > classes:
             raise PointError(
@@ -46,24 +73,6 @@ def merged_class_map(data: Data, classes: int, coarse: Ints | None, seed: int) -
         merged[order] = np.arange(classes) % data.classes
         return merged
     return None
-
-
-def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
-    """Map original labels to merged classes; ``mapping`` is the result of :func:`merged_class_map`.
-
-    Raises:
-        PointError: the super-class of a label is unknown.
-    """
-    if mapping is None:
-        return labels
-    merged = mapping[labels]
-    if len(merged) and merged.min() < 0:
-        unmapped = int(labels[np.argmin(merged)])
-        raise PointError(
-            f"data.merge: the super-class of class {unmapped} is unknown, because the training set "
-            "has no samples of this class"
-        )
-    return merged
 
 
 def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Ints, int, bool]:
@@ -90,9 +99,7 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
         classes = data.classes or source.classes
         labels = rng.integers(0, classes, len(source.train), dtype=np.int64)
         return labels, classes, classes == source.classes
-    mapping = merged_class_map(data, source.classes, source.coarse, seed)
-    classes = source.classes if mapping is None else int(mapping.max()) + 1
-    labels = merge_labels(source.train.labels, mapping)
+    labels, classes = merge_labels(data, source, source.train.labels, seed)
     if data.labels == "corrupted" and data.corruption is not None:
         count = round(data.corruption * len(train))
         if not count:
@@ -103,10 +110,12 @@ def draw_labels(data: Data, source: Source, train: Ints, seed: int) -> tuple[Int
         corrupted = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
         labels[corrupted] = (labels[corrupted] + rng.integers(1, classes, count)) % classes
-    return labels, classes, mapping is None
+    return labels, classes, data.merge is None and data.class_map is None
 
 
-def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
+def find_conflicts(
+    summary: Summary, labels: Ints, pool: Ints
+) -> tuple[list[tuple[tuple[int, ...], int]], Ints]:
     """Find identical inputs with different labels in a pool of samples.
 
     Args:
@@ -115,61 +124,29 @@ def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Int
         pool: sorted sample ids to consider.
 
     Returns:
-        The number of groups of identical inputs with different labels; and the ids of the samples
-        in these groups whose label is not the majority label of their group. If several labels are
-        most frequent, the majority label is the smallest of them. If the samples with these ids are
-        dropped, identical inputs have the same label.
-    """
-    ids, group, pairs, counts = _count_labels(summary, labels, pool)
-    if not len(ids):
-        return 0, ids
-    order = np.lexsort((pairs[1], -counts, pairs[0]))
-    groups, first = np.unique(pairs[0][order], return_index=True)
-    majority = np.empty(int(group.max()) + 1, dtype=np.int64)
-    majority[groups] = pairs[1][order][first]
-    is_minority = labels[ids] != majority[group]
-    return len(np.unique(group[is_minority])), ids[is_minority]
+        Two values:
 
-
-def count_conflict_groups(
-    summary: Summary, labels: Ints, pool: Ints
-) -> list[tuple[tuple[int, ...], int]]:
-    """Count the groups of identical inputs with different labels, separately for each composition.
-
-    Args:
-        summary, labels, pool: as in :func:`find_conflicts`.
-
-    Returns:
-        Sorted pairs (composition, number of groups with this composition). The composition of a
-        group lists the number of samples with each label, in descending order. ``[((2, 1), 30)]``
-        means 30 groups of three samples, two of which have the same label. Compositions do not
-        name the labels, because the probability of drawing a conflict does not depend on them.
-    """
-    _, _, pairs, counts = _count_labels(summary, labels, pool)
-    _, starts = np.unique(pairs[0], return_index=True)
-    compositions = Counter(
-        tuple(sorted(group.tolist(), reverse=True)) for group in np.split(counts, starts[1:])
-    )
-    return sorted((group, count) for group, count in compositions.items() if len(group) > 1)
-
-
-def _count_labels(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Count the samples of each label in each group of identical samples.
-
-    Only the samples in ``pool`` are counted.
-
-    Returns:
-        Four int64 arrays:
-
-        - the ids of the samples that belong to a group, (m,);
-        - the group of each of these samples, (m,);
-        - all distinct pairs (group, label) among these samples, (2, k);
-        - the number of samples for each pair, (k,).
+        - Sorted pairs (composition, number of groups with this composition) of the groups of
+          identical inputs with different labels. The composition of a group lists the number of
+          samples with each label, in descending order. ``[((2, 1), 30)]`` means 30 groups of three
+          samples, two of which have the same label. Compositions do not name the labels, because
+          the probability of drawing a conflict does not depend on them.
+        - The ids of the samples in these groups whose label is not the majority label of their
+          group. If several labels are most frequent, the majority label is the smallest of them. If
+          the samples with these ids are dropped, identical inputs have the same label.
     """
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]
+    if not len(ids):
+        return [], ids
     pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
-    return ids, group, pairs, counts
+    order = np.lexsort((pairs[1], -counts, pairs[0]))
+    pairs, counts = pairs[:, order], counts[order]  # per group, the majority label is first
+    groups, starts = np.unique(pairs[0], return_index=True)
+    majority = pairs[1, starts][np.searchsorted(groups, group)]
+    compositions = Counter(tuple(part.tolist()) for part in np.split(counts, starts[1:]))
+    conflicts = sorted((sizes, count) for sizes, count in compositions.items() if len(sizes) > 1)
+    return conflicts, ids[labels[ids] != majority]
 
 
 def training_mask(count: int, test_fraction: float) -> Mask:

@@ -12,14 +12,7 @@ from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
 from flexhpc.data.dataset import Array, Ints, Mask, Source, Split, Summary
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from flexhpc.data.labelling import (
-    count_conflict_groups,
-    draw_labels,
-    find_conflicts,
-    merge_labels,
-    merged_class_map,
-    training_mask,
-)
+from flexhpc.data.labelling import draw_labels, find_conflicts, merge_labels, training_mask
 from flexhpc.data.sources import open_source
 from flexhpc.data.standard_files import default_folder_settings
 from flexhpc.data.summary import compute_summary, moments, moments_per_pixel, pool_moments
@@ -48,7 +41,7 @@ class Samples:
             same input, counted among the same samples as ``conflicts``. At least this many samples
             cannot be fitted; see :func:`flexhpc.data.labelling.find_conflicts`.
         conflict_groups: number of groups of identical inputs with different labels in the pool, for
-            each composition; see :func:`flexhpc.data.labelling.count_conflict_groups`.
+            each composition; see :func:`flexhpc.data.labelling.find_conflicts`.
         fingerprint: hash of the content of the data set.
     """
 
@@ -79,82 +72,68 @@ class TestSet:
     """The test set of a point.
 
     Attributes:
-        name: name of the source, for messages.
         labels: original labels, merged as in the training set, int64 (m,).
-        classes: number of classes of the labels.
         inputs: inputs, standardised with the statistics of the training set.
         rows: index of each test sample in ``inputs.rows``, int64 (m,).
     """
 
-    name: str
     labels: Ints
-    classes: int
     inputs: Inputs
     rows: Ints
-
-    def __len__(self) -> int:
-        """Return the number of test samples."""
-        return len(self.labels)
 
     def select_inputs(self, ids: Ints) -> Array:
         """Return the network inputs of the test samples ``ids``, float32 (len(ids), ...).
 
-        Ids are positions in the test set, from 0 to ``len(self) - 1``.
+        Ids are positions in the test set, from 0 to ``len(self.labels) - 1``.
         """
         return self.inputs.select(self.rows[ids])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _LoadedSource:
-    """A loaded source, and statistics of its samples.
+    """A loaded source.
 
-    ``is_train`` selects the samples that are not held out as a test set. ``mean`` and ``deviation``
-    are the mean and standard deviation of the selected samples.
+    Attributes:
+        source: the source; all its training samples are one block.
+        summary: statistics of the training samples. Mean and deviation are those of the samples
+            that are not held out.
+        is_train: mask of the samples that are not held out as a test set, bool (n,).
     """
 
     source: Source
     summary: Summary
-    mean: Array
-    deviation: Array
     is_train: Mask
 
     def make_inputs(self, data: Data, seed: int, rows: Array, split: int) -> Inputs:
         """Create :class:`Inputs` from ``rows``, an array of unstandardised samples.
 
-        ``split`` is TRAIN or TEST.
+        ``split`` is TRAIN or TEST. The key ``data.standardise`` determines the mean and standard
+        deviation with which inputs are standardised. A standard deviation of 0 is replaced by 1.
         """
-        mean, deviation = self._standardising_moments(data)
-        return Inputs(
-            rows=rows,
-            mean=mean,
-            deviation=deviation,
-            centre=(self.mean - mean) / deviation,
-            spread=self.deviation / deviation,
-            kind=data.inputs,
-            seed=derive_seed(seed, "inputs"),
-            split=split,
-        )
-
-    def _standardising_moments(self, data: Data) -> tuple[Array, Array]:
-        """Return the mean and standard deviation with which to standardise the inputs.
-
-        They depend on the key ``data.standardise``. A standard deviation of 0 is replaced by 1.
-        """
-        mean, deviation = self.mean, self.deviation
-        image = self.source.train.dtype == np.uint8
+        train_mean, train_deviation = self.summary.mean, self.summary.deviation
+        mean, deviation = train_mean, train_deviation
         if data.standardise == "pixel":
             mean, deviation = moments_per_pixel(self.source.train.small_blocks, self.is_train)
         elif data.standardise == "set":
             mean, deviation = pool_moments(mean, deviation)
         elif data.standardise == "none":
             mean = np.zeros_like(mean)
-            deviation = np.full_like(deviation, 255 if image else 1)
+            is_image = self.source.train.dtype == np.uint8
+            deviation = np.full_like(deviation, 255 if is_image else 1)
         deviation = np.where(deviation == 0, np.float32(1), deviation)
-        standardised_mask = self.source.standardised_mask
-        if standardised_mask is not None:
+        if (standardised_mask := self.source.standardised_mask) is not None:
             mean = np.where(standardised_mask, mean, np.float32(0))
             deviation = np.where(standardised_mask, deviation, np.float32(1))
-        return mean, deviation
+        return Inputs(
+            rows=rows,
+            mean=mean,
+            deviation=deviation,
+            centre=(train_mean - mean) / deviation,
+            spread=train_deviation / deviation,
+            kind=data.inputs,
+            seed=derive_seed(seed, "inputs"),
+            split=split,
+        )
 
 
 def load_samples(data: Data, seed: int) -> Samples:
@@ -169,13 +148,13 @@ def load_samples(data: Data, seed: int) -> Samples:
     loaded = _load_source(data, seed)
     train_ids = np.flatnonzero(loaded.is_train)
     labels, classes, unmerged = draw_labels(data, loaded.source, train_ids, seed)
-    groups, unfittable = 0, np.empty(0, dtype=np.int64)
-    identical = data.inputs in ("original", "permuted")  # other inputs are all distinct
-    if identical:
-        groups, unfittable = find_conflicts(loaded.summary, labels, train_ids)
-    pool = train_ids
+    pool, unfittable = train_ids, train_ids[:0]
+    conflict_groups: list[tuple[tuple[int, ...], int]] = []
+    if data.inputs in ("original", "permuted"):  # other inputs are all distinct
+        conflict_groups, unfittable = find_conflicts(loaded.summary, labels, train_ids)
+    conflicts = sum(count for _, count in conflict_groups)
     if data.conflicts == "drop":
-        pool = np.setdiff1d(pool, unfittable, assume_unique=True)
+        pool, conflict_groups = np.setdiff1d(pool, unfittable, assume_unique=True), []
     return Samples(
         source=loaded.source,
         labels=labels,
@@ -184,9 +163,9 @@ def load_samples(data: Data, seed: int) -> Samples:
         inputs=loaded.make_inputs(data, seed, loaded.source.train.gather(), TRAIN),
         pool=pool,
         n_limit=min(len(pool), data.n_max or len(pool)),
-        conflicts=groups,
+        conflicts=conflicts,
         unfittable=len(unfittable),
-        conflict_groups=count_conflict_groups(loaded.summary, labels, pool) if identical else [],
+        conflict_groups=conflict_groups,
         fingerprint=loaded.summary.fingerprint,
     )
 
@@ -204,7 +183,6 @@ def load_test_set(data: Data, seed: int) -> TestSet:
     """
     loaded = _load_source(data, seed)
     source, train = loaded.source, loaded.source.train
-    mapping = merged_class_map(data, source.classes, source.coarse, seed)
     if not loaded.is_train.all():
         rows = np.flatnonzero(~loaded.is_train)
         labels = train.labels[rows]
@@ -220,13 +198,8 @@ def load_test_set(data: Data, seed: int) -> TestSet:
             )
         rows, labels = np.arange(len(split), dtype=np.int64), split.labels
         inputs = loaded.make_inputs(data, seed, split.gather(), TEST)
-    return TestSet(
-        name=source.name,
-        labels=merge_labels(labels, mapping).copy(),  # torch needs a writable array
-        classes=source.classes if mapping is None else int(mapping.max()) + 1,
-        inputs=inputs,
-        rows=rows,
-    )
+    merged, _ = merge_labels(data, source, labels, seed)
+    return TestSet(labels=merged.copy(), inputs=inputs, rows=rows)  # torch needs writable labels
 
 
 def _load_source(data: Data, seed: int) -> _LoadedSource:
@@ -252,10 +225,7 @@ def _load_source_cached(
     train = Split.from_arrays(source.train.gather(), source.train.labels)
     summary = source.summary or compute_summary(train, source.classes)
     is_train = training_mask(len(train), data.test_fraction)
-    mean, deviation = summary.mean, summary.deviation
     if not is_train.all():
         mean, deviation = moments(train.small_blocks, is_train)
-    return _LoadedSource(
-        source=replace(source, train=train), summary=summary, mean=mean, deviation=deviation,
-        is_train=is_train,
-    )  # fmt: skip
+        summary = replace(summary, mean=mean, deviation=deviation)
+    return _LoadedSource(source=replace(source, train=train), summary=summary, is_train=is_train)

@@ -112,10 +112,21 @@ def open_packed(path: Path) -> PackedFile:
             for member in members
             if (name := member.filename.removesuffix(".npy")) != member.filename
         }
-        for prefix in ("", "test_") if "test_inputs" in arrays else ("",):
-            labels, inputs = arrays[f"{prefix}labels"], arrays[f"{prefix}inputs"]
-            _check_labels(labels, len(inputs), header.classes)
-        source = _make_source(path, header, arrays)
+        train = _make_split(arrays["inputs"], arrays["labels"], header.classes)
+        test = None
+        if "test_inputs" in arrays:
+            test = _make_split(arrays["test_inputs"], arrays["test_labels"], header.classes)
+        statistics = {name: arrays[name] for name in ("mean", "deviation", "twins", "groups")}
+        source = Source(
+            name=f"{header.name} ({path})",
+            classes=header.classes,
+            train=train,
+            open_test=lambda: test,
+            coarse=arrays.get("coarse"),
+            standardised_mask=arrays.get("scaled"),
+            class_names=header.class_names,
+            summary=Summary(fingerprint=header.fingerprint, **statistics),
+        )
     return PackedFile(path=path, keys=header.reading, source=source, size=path.stat().st_size)
 
 
@@ -233,31 +244,13 @@ def _memory_map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str)
     return np.asarray(np.memmap(path, dtype, "r", offset, shape))
 
 
-def _check_labels(labels: Array, count: int, classes: int) -> None:
-    """Raise ValueError unless the labels are ``count`` integers from 0 to ``classes`` - 1."""
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+def _make_split(inputs: Array, labels: Array, classes: int) -> Split:
+    """Create a split; raise ValueError unless the labels are integers from 0 to ``classes`` - 1."""
+    if labels.shape != (len(inputs),) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"labels must be integers of shape ({count},), not {labels.dtype} of shape "
+            f"labels must be integers of shape ({len(inputs)},), not {labels.dtype} of shape "
             f"{labels.shape}"
         )
-    if not count or labels.min() < 0 or labels.max() >= classes:
+    if not len(inputs) or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels must not be empty, and must be from 0 to {classes - 1}")
-
-
-def _make_source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
-    def open_test_split() -> Split | None:
-        if "test_inputs" not in arrays:
-            return None
-        return Split.from_arrays(arrays["test_inputs"], arrays["test_labels"])
-
-    statistics = {name: arrays[name] for name in ("mean", "deviation", "twins", "groups")}
-    return Source(
-        name=f"{header.name} ({path})",
-        classes=header.classes,
-        train=Split.from_arrays(arrays["inputs"], arrays["labels"]),
-        open_test=open_test_split,
-        coarse=arrays.get("coarse"),
-        standardised_mask=arrays.get("scaled"),
-        class_names=header.class_names,
-        summary=Summary(fingerprint=header.fingerprint, **statistics),
-    )
+    return Split.from_arrays(inputs, labels)

@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.config.sections.data import Data, Images, ImageSet
+from flexhpc.config.sections.data import Data, Images
 from flexhpc.config.variants import load_implementation
-from flexhpc.data.cifar import open_cifar
-from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Source, Split
-from flexhpc.data.idx import open_mnist
 from flexhpc.data.images import with_size_and_colour
-from flexhpc.data.packed import is_packed, open_packed, reject_unpacked_file
+from flexhpc.data.packed import is_packed, open_packed
 from flexhpc.data.standard_files import folders_to_search
 from flexhpc.errors import PointError
 
@@ -44,13 +41,6 @@ def open_original_files(data: Data, seed: int) -> Source:
     """
     open_data = load_implementation(data)
     return _apply_size_and_colour(open_data(data, seed) if data.seeded else open_data(data), data)
-
-
-def open_image_set(data: ImageSet) -> Source:
-    """Open MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100 or CIFAR-5m."""
-    reject_unpacked_file(data.root)
-    openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
-    return openers.get(data.source, open_mnist)(data.source, data.root)
 
 
 def _open_packed(data: Data) -> Source | None:

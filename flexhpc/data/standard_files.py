@@ -14,16 +14,13 @@ from filelock import FileLock
 
 from flexhpc.errors import PointError, one_line_message
 
-_SYSTEM = {
-    "fashion_mnist": Path("/usr/share/datasets/fashion-mnist"),
-    "mnist": Path("/usr/share/datasets/mnist"),
-}
-_CLASSES = {
+TORCHVISION_NAMES = {
     "mnist": "MNIST",
     "fashion_mnist": "FashionMNIST",
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
+"""Name of the class of a data set in torchvision, which is also the name of its folder."""
 _HELP = {
     "fashion_mnist": "Debian's package dataset-fashion-mnist, or torchvision's FashionMNIST files",
     "mnist": "torchvision's MNIST files (MNIST/raw/train-images-idx3-ubyte and others)",
@@ -45,8 +42,8 @@ def folders_to_search(source: str, root: str | None) -> list[Path]:
     folders = [Path("data")]
     if variable := os.environ.get("FLEXHPC_DATA"):
         folders.insert(0, Path(variable).expanduser())
-    if source in _SYSTEM:
-        folders.append(_SYSTEM[source])
+    if source in ("mnist", "fashion_mnist"):  # of Debian's packages
+        folders.append(Path("/usr/share/datasets", source.replace("_", "-")))
     if source == "covtype":
         folders.append(
             Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser()
@@ -165,7 +162,7 @@ def _download(source: str, root: Path) -> str:
             import torchvision.datasets
 
             socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
-            getattr(torchvision.datasets, _CLASSES[source])(str(root), download=True)
+            getattr(torchvision.datasets, TORCHVISION_NAMES[source])(str(root), download=True)
     except Exception as error:
         return one_line_message(error)
     finally:

@@ -20,10 +20,10 @@ import numpy as np
 from flexhpc.atomic import read_regular_file
 from flexhpc.config.sections.data import KnownTable
 from flexhpc.data.dataset import Array, Source, Split
-from flexhpc.data.encode import fit_encoding
+from flexhpc.data.encode import encode, fit_encoding, standardised_mask
 from flexhpc.data.raw_files import MAX_BYTES, convert_read_errors
 from flexhpc.data.standard_files import find_table
-from flexhpc.data.table_reader import normalise_column, read_csv
+from flexhpc.data.table import normalise_column, read_csv
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -142,15 +142,15 @@ def _open_adult(root: str | None) -> Source:
         for file in path.parent.glob("*"):
             if file.name.lower() == "adult.test":
                 frame, labels = _read_adult(file)
-                return Split.from_arrays(encoding.encode(frame, file), labels)
+                return Split.from_arrays(encode(encoding, frame, file), labels)
         return None
 
     return Source(
         name=f"adult {path}",
         classes=len(_ADULT_CLASSES),
-        train=Split.from_arrays(encoding.encode(frame, path), labels),
+        train=Split.from_arrays(encode(encoding, frame, path), labels),
         open_test=open_test_split,
-        standardised_mask=encoding.standardised_mask,
+        standardised_mask=standardised_mask(encoding),
     )
 
 
@@ -199,8 +199,8 @@ def _open_credit(root: str | None) -> Source:
     return Source(
         name=f"credit {path}",
         classes=2,
-        train=Split.from_arrays(encoding.encode(table, path), labels),
-        standardised_mask=encoding.standardised_mask,
+        train=Split.from_arrays(encode(encoding, table, path), labels),
+        standardised_mask=standardised_mask(encoding),
     )
 
 

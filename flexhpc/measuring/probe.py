@@ -20,7 +20,7 @@ from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomTrainer
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
-from flexhpc.custom.code import time_limit_as_point_error
+from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.custom.trainer import Budget, TrainerCall
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints

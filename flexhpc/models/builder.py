@@ -10,7 +10,7 @@ from torch import nn
 
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
-from flexhpc.custom.code import time_limit_as_point_error
+from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.models.families import Shape, build_family
 from flexhpc.models.reparameterizations import (

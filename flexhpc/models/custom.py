@@ -22,9 +22,7 @@ def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
             does not return a torch.nn.Module.
     """
     key = f"model.family: {model.family}"
-    target = import_object(
-        model.family, model.user_code, pinned=model.version is not None, key="model.family"
-    )
+    target = import_object(model.family, model.user_code, key="model.family")
     options = accepted_arguments(target, {"shape": shape, "classes": classes}) | model.kwargs
     result = call_custom_code(key, lambda: target(**options), model.seconds)
     if not isinstance(result, nn.Module):

@@ -22,7 +22,7 @@ from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom.code import find_code
 from flexhpc.custom.object_hash import object_hash
-from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, deactivate_open_limits
+from flexhpc.custom.time_limit import TimeLimit, time_limit_as_point_error
 from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
@@ -211,7 +211,7 @@ def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
 def test_time_limit_is_reentrant() -> None:
     """If the forward pass of a network calls itself, the limit of the outer call applies."""
     limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
-    with deactivate_open_limits():
+    with time_limit_as_point_error():
         with limit, limit:
             assert signal.getsignal(signal.SIGALRM) is not before
         assert signal.getsignal(signal.SIGALRM) is before
@@ -220,8 +220,8 @@ def test_time_limit_is_reentrant() -> None:
         limit.__exit__(None, None, None)
     assert signal.getsignal(signal.SIGALRM) is before
     with (
-        pytest.raises(TimeLimitExceeded, match="x exceeded its time limit"),
-        deactivate_open_limits(),
+        pytest.raises(PointError, match="x exceeded its time limit"),
+        time_limit_as_point_error(),
         TimeLimit(0.05, "x"),
     ):
         time.sleep(5)
@@ -232,17 +232,18 @@ def test_edited_module_is_not_imported_into_the_same_process(folder: Path) -> No
     """The process can still train points of the imported source."""
     (folder / "once.py").write_text("def x(): return 1\n")
     first = find_code("once:x", folder)
-    assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
+    assert custom_code.import_object("once:x", first, key="k")() == 1
     (folder / "once.py").write_text("def x(): return 2\n")
-    assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
+    assert custom_code.import_object("once:x", first, key="k")() == 1
     with pytest.raises(PointError, match="once was edited after this Python process imported it"):
-        custom_code.import_object("once:x", find_code("once:x", folder), pinned=False, key="k")
+        custom_code.import_object("once:x", find_code("once:x", folder), key="k")
     (folder / "twice.py").write_text("def x(): return 1\n")
     stale = find_code("twice:x", folder)
     (folder / "twice.py").write_text("def x(): return 2\n")
     with pytest.raises(PointError, match="has changed since the sweep was started"):
-        custom_code.import_object("twice:x", stale, pinned=False, key="k")
-    assert custom_code.import_object("twice:x", stale, pinned=True, key="k")() == 2
+        custom_code.import_object("twice:x", stale, key="k")
+    pinned = custom_code.Code(folder=stale.folder, hash="")
+    assert custom_code.import_object("twice:x", pinned, key="k")() == 2
 
 
 UNUSABLE = (

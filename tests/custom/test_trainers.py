@@ -82,7 +82,7 @@ def folder(tmp_path: Path) -> Path:
 def make_call(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
     code = find_code("trainers:x", folder)
     return TrainerCall(
-        trainer=Trainer(name=f"trainers:{name}", code=code, pinned=False, kwargs={}),
+        trainer=Trainer(name=f"trainers:{name}", code=code, kwargs={}),
         inputs=np.zeros((5, 1, 8, 8), np.float32), labels=LABELS, classes=10,
         seeds=ProbeSeeds.derive(0, 5, 0, nested=False), seconds=seconds,
         budget=Budget(epochs=3, steps=None, gradient_evaluations=None),
@@ -108,7 +108,7 @@ def run(call: TrainerCall, should_stop: bool = False) -> object:
     ids=str,
 )
 def test_valid_results_are_parsed(result: object, folder: Path) -> None:
-    parsed = parse_result("t", result, make_call(folder, "fits_first"))
+    parsed = parse_result(result, make_call(folder, "fits_first"))
     assert parsed.fitted.tolist() == [True, False, True, True, False]
     if isinstance(result, dict) and "cost" in result:
         assert (parsed.epochs, parsed.steps, parsed.cost) == (3, 7, 15)
@@ -136,7 +136,7 @@ def test_valid_results_are_parsed(result: object, folder: Path) -> None:
 )
 def test_invalid_results_are_rejected(result: object, message: str, folder: Path) -> None:
     with pytest.raises(PointError, match=re.escape(message)):
-        parse_result("t", result, make_call(folder, "fits_first"))
+        parse_result(result, make_call(folder, "fits_first"))
 
 
 def test_trainer_gets_requested_arguments_and_seeded_random_states(folder: Path) -> None:

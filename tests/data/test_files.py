@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexhpc.data import cifar
-from flexhpc.data.idx import read_idx
+from flexhpc.data import image_sets
+from flexhpc.data.image_sets import read_idx
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from tests.conftest import FASHION_MNIST
@@ -127,7 +127,7 @@ def test_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.Monkey
         path = tmp_path / "cifar-100-python" / name
         path.write_bytes(pickle.dumps(content, protocol=2))
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        monkeypatch.setitem(cifar.PUBLISHED_MD5, name, md5)
+        monkeypatch.setitem(image_sets.PUBLISHED_MD5, name, md5)
     source = open_source(section(source="cifar100", root=tmp_path), 0)
     np.testing.assert_array_equal(source.train.gather().reshape(200, 3072), batch["data"])
     assert source.train.labels.tolist() == fine

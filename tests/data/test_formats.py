@@ -147,7 +147,7 @@ def test_formats_give_equal_samples(
     (point,) = load_points(folder / "spec.yaml")[1]
     if has_test_set:
         test = load_test_set(point.data, 0)
-        np.testing.assert_array_equal(test.labels, LABELS[: len(test)])
+        np.testing.assert_array_equal(test.labels, LABELS[: len(test.labels)])
     else:
         with pytest.raises(PointError, match="no test set"):
             load_test_set(point.data, 0)

@@ -22,8 +22,8 @@ import pytest
 from flexhpc.config import load_points
 from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
-from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.classes import encode_labels
+from flexhpc.data.image_sets import open_cifar5m
 from flexhpc.data.images import decode_image
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
@@ -240,7 +240,7 @@ def test_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
     (tmp_path / "part_99999999.npz").touch()
     tracemalloc.start()
     with pytest.raises(PointError, match="part 1 of CIFAR-5m is missing"):
-        open_cifar5m("cifar5m", str(tmp_path))
+        open_cifar5m(str(tmp_path))
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 

@@ -135,8 +135,8 @@ def _test_rows(data: Data) -> np.ndarray:
         test = load_test_set(data, 3)
     except PointError:
         return np.empty(0)
-    inputs = test.select_inputs(np.arange(len(test)))
-    return np.c_[test.labels, inputs.reshape(len(test), -1)]
+    inputs = test.select_inputs(np.arange(len(test.labels)))
+    return np.c_[test.labels, inputs.reshape(len(test.labels), -1)]
 
 
 def test_packed_file_in_the_default_folder_is_preferred(

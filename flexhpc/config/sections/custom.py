@@ -91,9 +91,4 @@ class CustomTrainer(CustomCode, Procedure):
     @property
     def custom_trainer(self) -> Trainer:
         """The trainer, with its code and keyword arguments."""
-        return Trainer(
-            name=self.trainer,
-            code=self.user_code,
-            pinned=self.version is not None,
-            kwargs=self.kwargs,
-        )
+        return Trainer(name=self.trainer, code=self.user_code, kwargs=self.kwargs)

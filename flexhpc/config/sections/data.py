@@ -187,7 +187,7 @@ class Digits(Images):
 class ImageSet(Images):
     """A standard image data set, read from its usual file formats."""
 
-    import_path: ClassVar[str] = "flexhpc.data.sources:open_image_set"
+    import_path: ClassVar[str] = "flexhpc.data.image_sets:open_image_set"
 
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
     root: Annotated[str | None, LOCATION] = None
