@@ -225,6 +225,8 @@ class Partition:
 
     Attributes:
         n_parts: number of parts.
+        is_divided: whether the samples are divided, because ``shards`` is set or the group consists
+            of several processes.
         owners: for each part, the rank of the process that computes it.
         local_parts: indices of the parts that this process computes.
         ordered: whether the results of the parts are summed in order.
@@ -232,6 +234,7 @@ class Partition:
 
     def __init__(self, group: Group, shards: int | None = None) -> None:
         self.group, self.ordered, self.n_parts = group, shards is not None, shards or group.size
+        self.is_divided = self.ordered or group.size > 1
         self.owners = [part * group.size // self.n_parts for part in range(self.n_parts)]
         self.local_parts = [part for part, rank in enumerate(self.owners) if rank == group.rank]
 

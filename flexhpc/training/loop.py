@@ -28,7 +28,7 @@ from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.device_inputs import DeviceInputs
-from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
+from flexhpc.training.engine import Engine, frozen_running_statistics
 from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
@@ -179,15 +179,16 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         order = torch.from_numpy(epoch_order(n, data.order_seed, state.epoch))
         batches = order.to(group.device).split(sizes)
         steps_at_start = state.steps - state.batch
-        engine.train_mode()
+        if engine.backprop is None:  # a plain MLP has the same outputs in train mode and eval mode
+            run.model.train()
         while state.batch < len(batches) and not state.out_of_budget():
             ids = batches[state.batch]
             set_learning_rates(run.optimizer, training, state.steps, initial_max_steps)
-            # Plain MLP: ManualEngine; several processes or shards: ShardedEngine; else autograd.
             engine.backward(ids, state.steps)
             if training.sam is not None:
                 weights = perturb_weights(evaluator.parameters, training.sam.rho)
-                engine.backward(ids, state.steps, second_gradient=True)
+                with frozen_running_statistics(run.model):
+                    engine.backward(ids, state.steps, second_gradient=True)
                 restore_weights(evaluator.parameters, weights)
             if training.clip_norm is not None:
                 nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
@@ -316,25 +317,16 @@ class TrainingRun:
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
         inputs = DeviceInputs(data, double=training.precision == "fp64")
-        norm_group = group if group.size > 1 and batch_norm_layers(model) else None
-        options: dict[str, Any] = {
-            "precision": precision, "label_smoothing": training.label_smoothing,
-            "full_batch": training.full_batch, "metrics": self.metrics, "norm_group": norm_group,
-        }  # fmt: skip
-        local = (
-            AutogradEngine(self.model, inputs, labels, **options)
-            if backprop is None
-            else ManualEngine(backprop, self.model, inputs, labels, **options)
-        )
         partition = Partition(group, training.shards)
-        self.engine: AutogradEngine | ShardedEngine = local
-        if partition.ordered or group.size > 1:
-            self.engine = ShardedEngine(local, partition, data.init_seed)
+        self.engine = Engine(
+            training, self.model, inputs, labels, partition, precision=precision,
+            backprop=backprop, metrics=self.metrics, seed=data.init_seed,
+        )  # fmt: skip
         self.evaluator = Evaluator(
             self.model, inputs, labels, data.prompt, partition, precision=precision,
             backprop=backprop, seed=data.init_seed,
         )  # fmt: skip
-        self.optimizer = make_optimizer(training, local.parameters)
+        self.optimizer = make_optimizer(training, self.engine.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.batch_sizes = epoch_batch_sizes(training, len(labels))
         self.initial_max_steps = budget.budget_in_updates(training, self.batch_sizes)

@@ -46,9 +46,8 @@ class ManualBackprop:
             labels: labels of the chunk, int64 (m,).
             batch_length: number of samples in the whole batch.
             is_first_chunk: if True, the gradient in ``.grad`` is overwritten; else the gradient of
-                the chunk is added to it. True for the first chunk of a batch or, if
-                :class:`~flexhpc.training.engine.ShardedEngine` splits the batch into parts, for the
-                first chunk of each part.
+                the chunk is added to it. True for the first chunk of a batch or, if the batch is
+                split into parts, for the first chunk of each part.
 
         Returns:
             Log-probabilities (m, classes).
