@@ -87,24 +87,22 @@ class Evaluator:
         self._backward_chunk = chunk_size(inputs.shape[1:], _BACKWARD_CHUNK)
         self._suspects = torch.zeros(0, dtype=torch.int64, device=self.group.device)
 
+    @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Evaluate the model on all samples."""
         self._set_eval_mode()
         parts = torch.arange(self.n).tensor_split(self.partition.n_parts)
         losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
-        correct_chunks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
+        fitted = torch.zeros(self.n, dtype=torch.uint8, device=self.group.device)
         for number in self.partition.local_parts:
-            chunks = parts[number].split(self._evaluation_chunk) if len(parts[number]) else ()
-            for rows in chunks:
-                loss, chunk = self._evaluate_chunk(slice(int(rows[0]), int(rows[-1]) + 1))
-                losses[number] += loss
-                correct_chunks.append(chunk)
-        sizes = [0] * self.group.size
-        for rank, part in zip(self.partition.owners, parts, strict=True):
-            sizes[rank] += len(part)
-        correct = self.group.all_gather_rows(
-            torch.cat(correct_chunks).to(torch.uint8), sizes
-        ).bool()
+            for ids in parts[number].split(self._evaluation_chunk) if len(parts[number]) else ():
+                rows = slice(int(ids[0]), int(ids[-1]) + 1)  # indexing with a tensor would copy
+                with self.precision:
+                    logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
+                    losses[number] += cross_entropy(logits, labels, reduction="sum").double()
+                    missed = missed_samples(logits, labels, self.prompt)
+                    fitted[rows] = ~missed & has_finite_logits(logits)
+        correct = self.group.all_reduce(fitted).bool()
         total = sum(self.group.all_reduce(losses).tolist())
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
@@ -137,18 +135,6 @@ class Evaluator:
     def _set_eval_mode(self) -> None:
         if self._backprop is None:
             self.model.eval()
-
-    @torch.no_grad()
-    def _evaluate_chunk(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return the summed loss of some samples, and whether each sample is fitted, bool (m,).
-
-        Args:
-            rows: slice of the samples; indexing with a tensor would copy the inputs.
-        """
-        with self.precision:
-            logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
-            loss = cross_entropy(logits, labels, reduction="sum").double()
-            return loss, ~missed_samples(logits, labels, self.prompt) & has_finite_logits(logits)
 
     def _forward(self, inputs: Tensor) -> Tensor:
         if self._backprop is not None:

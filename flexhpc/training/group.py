@@ -149,22 +149,6 @@ class Group:
                 dist.all_reduce(vector)
         return vector
 
-    def all_gather_rows(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Concatenate the tensors of all processes in rank order (collective call).
-
-        Args:
-            tensor: tensor of this process, which is concatenated along its first axis.
-            sizes: length of the first axis in each process, in rank order.
-        """
-        if self.size == 1:
-            return tensor
-        padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
-        padded[: len(tensor)] = tensor
-        result: Tensor = torch.cat(
-            [x[:n] for x, n in zip(self.all_gather(padded), sizes, strict=True)]
-        )
-        return result
-
     def all_gather(
         self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
     ) -> list[Tensor]:
