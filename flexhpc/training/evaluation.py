@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexhpc.training.curvature import RitzValues, hessian_ritz
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.engine import GradientSum
 from flexhpc.training.epoch_metrics import MAX_SUSPECTS, EpochMetrics
@@ -39,21 +38,6 @@ class Evaluation:
 
     correct: Tensor
     errors: int
-    loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norms:
-    """Norms and loss, computed in a forward and a backward pass over all samples.
-
-    Attributes:
-        gradient: Euclidean norm of the gradient of the mean loss.
-        parameters: Euclidean norm of all parameters together.
-        loss: mean loss, without regularisers.
-    """
-
-    gradient: float
-    parameters: float
     loss: float
 
 
@@ -144,14 +128,13 @@ class Evaluator:
             return forward(inputs)
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
-    def hessian_ritz_values(self, max_products: int) -> RitzValues:
-        """Return extreme Ritz values of the Hessian after up to ``max_products`` Lanczos steps."""
-        return hessian_ritz(
-            self.model, self.inputs, self.labels, self.partition, max_products, self.seed
-        )
+    def norms_and_loss(self) -> tuple[float, float, float]:
+        """Compute the norms of the gradient and the parameters, and the loss over all samples.
 
-    def norms(self) -> Norms:
-        """Compute the mean loss over all samples, and the norms of gradient and parameters."""
+        Returns:
+            The Euclidean norm of the gradient of the mean loss, the Euclidean norm of all
+            parameters together, and the mean loss without regularisers.
+        """
         self._set_eval_mode()
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase) and not module.dropout:
@@ -171,11 +154,7 @@ class Evaluator:
         gradient_sum = GradientSum(self.partition, self.parameters)
         loss_sum = float(gradient_sum(compute_part_gradient)[0])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return Norms(
-            gradient=_joint_norm(gradients),
-            parameters=_joint_norm(self.parameters),
-            loss=loss_sum / self.n,
-        )
+        return _joint_norm(gradients), _joint_norm(self.parameters), loss_sum / self.n
 
 
 def _joint_norm(tensors: Sequence[Tensor]) -> float:

@@ -241,8 +241,7 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
             state.plateau.updates >= patience_in_updates(gates.plateau, state.max_steps, len(sizes))
         )
         stops_early = training.schedule == "constant" and training.until != "saturation"
-        finished = state.out_of_budget() or (at_plateau and stops_early)
-        if finished:
+        if state.out_of_budget() or (at_plateau and stops_early):
             evaluation = evaluation or evaluator.evaluate()
             if not math.isfinite(evaluation.loss):  # the last updates may have diverged
                 verdict = "diverged"
@@ -257,14 +256,14 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
 
     evaluation = evaluation or evaluator.evaluate()
     metrics_at_end = callbacks.on_train_end(run.model.eval())
-    gate_result = apply_gates(
+    verdict, rejected, gate_metrics = apply_gates(
         gates, verdict, evaluator, state.plateau, losses=state.losses,
         initial_gradient_norm=state.gradient_norm_start, initial_loss=state.loss_start,
     )  # fmt: skip
     if state.max_steps != initial_max_steps:
         metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
     return Outcome(
-        verdict=gate_result.verdict,
+        verdict=verdict,
         n_errors=evaluation.errors,
         loss=evaluation.loss,
         epochs=state.epoch,
@@ -272,8 +271,8 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         cost=state.cost,
         seconds=seconds_before + time.monotonic() - start_time,
         fitted=evaluation.correct.cpu().numpy(),
-        metrics={**metrics_at_end, **gate_result.metrics},
-        rejected=gate_result.rejected,
+        metrics={**metrics_at_end, **gate_metrics},
+        rejected=rejected,
         loss_curve=np.array(state.losses, dtype=np.float32),
         error_curve=np.array(state.errors, dtype=np.int32),
         forgotten=None if run.forgetting is None else run.forgetting.events(),
@@ -341,8 +340,7 @@ class TrainingRun:
             plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps
         )
         if gates.gradient.mode != "off":
-            norms = self.evaluator.norms()
-            state.gradient_norm_start, state.loss_start = norms.gradient, norms.loss
+            state.gradient_norm_start, _, state.loss_start = self.evaluator.norms_and_loss()
         elif gates.stability.mode != "off":
             state.loss_start = self.evaluator.evaluate().loss
         return state
