@@ -116,12 +116,12 @@ def train(
         PeerLost: another process of the group is lost.
     """
     group = group or Group(data.inputs.device)
+    paths = [path for path in (callbacks.checkpoint, callbacks.final_state) if path is not None]
     saved = None
-    for path in (callbacks.checkpoint, callbacks.final_state):
-        if path is not None and saved is None and group.rank == 0:
-            saved = checkpoint.load(path, callbacks.key)
-            if saved is not None and not _can_continue_from(saved, training, len(data.labels)):
-                saved = None
+    if group.rank == 0:
+        states = (checkpoint.load(path, callbacks.key) for path in paths)
+        usable = (x for x in states if x and _can_continue_from(x, training, len(data.labels)))
+        saved = next(usable, None)
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with (
@@ -140,9 +140,8 @@ def train(
             raise
         except Exception:
             if state is not None and run.steps_since_resume == 0:
-                for path in (callbacks.checkpoint, callbacks.final_state):
-                    if path is not None:  # otherwise every attempt would fail in the same way
-                        path.unlink(missing_ok=True)
+                for path in paths:  # otherwise every attempt would fail in the same way
+                    path.unlink(missing_ok=True)
             raise
 
 
@@ -157,10 +156,8 @@ def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling_settings is None or previous == current:
             return True
-        stable = (
-            budget_independent_updates(training, max_steps) for max_steps in (previous, current)
-        )
-        return bool(steps <= min(stable))
+        stable = min(budget_independent_updates(training, x) for x in (previous, current))
+        return bool(steps <= stable)
     except (KeyError, TypeError):
         return True  # TrainingRun.restore rejects it
 
