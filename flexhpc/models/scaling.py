@@ -8,7 +8,6 @@ from functools import cache, lru_cache
 
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from flexhpc.config.sections.model import Network, Sized
 from flexhpc.errors import PointError
@@ -71,18 +70,6 @@ def scaled_shape(model: Network, shape: Shape) -> Shape:
     patch = getattr(model, "patch", 1)
     factor = _capped_power(1.15, model.scale)
     return (shape[0], *(_round_to_multiple(side * factor, patch) for side in shape[1:]))
-
-
-class Resize(nn.Module):
-    """Bilinear resize of images: ``(n, channels, height, width) -> (n, channels, *sides)``."""
-
-    def __init__(self, sides: tuple[int, ...]) -> None:
-        super().__init__()
-        self.sides = sides
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return ``images`` resized to height and width ``sides``."""
-        return nn.functional.interpolate(images, self.sides, mode="bilinear", align_corners=False)
 
 
 def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
