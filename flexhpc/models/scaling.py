@@ -111,7 +111,10 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
 
     @cache
     def count(width: int) -> int:
-        return _count_parameters(with_width(width), shape, classes)
+        # fork_rng, because the random state must not depend on whether a count was cached
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = build_family(with_width(width), shape, classes)
+        return sum(p.numel() for p in network.parameters())
 
     narrowest = wide = max(model.width_multiple, model.min_width)
     if count(narrowest) > 2 * target:
@@ -132,12 +135,6 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
     index = bisect_left(widths, target, key=count)
     nearby = widths[max(0, index - 1) : index + 1]
     return with_width(min(nearby, key=lambda width: abs(count(width) - target)))
-
-
-def _count_parameters(model: Sized, shape: Shape, classes: int) -> int:
-    # fork_rng, because the random state must not depend on whether a count was cached
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return sum(p.numel() for p in build_family(model, shape, classes).parameters())
 
 
 def _round_to_multiple(value: float, multiple: int) -> int:
