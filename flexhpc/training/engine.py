@@ -44,8 +44,9 @@ class Engine:
         precision: context manager for forward passes, such as ``torch.autocast``.
         backprop: computes the gradient of a plain MLP; None to use autograd.
         metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
-        seed: for each part of a batch, random operations such as dropout are seeded with this seed,
-            the number of the update and the index of the part.
+        seed: for each part of a divided batch, random operations such as dropout are seeded with
+            this seed, the number of the update and the index of the part. It is also the seed of
+            the start vector of Lanczos' method.
     """
 
     def __init__(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flexhpc.training.device_inputs import DeviceInputs, chunk_size
-from flexhpc.training.engine import GradientSum
+from flexhpc.training.device_inputs import chunk_size
+from flexhpc.training.engine import Engine, GradientSum
 from flexhpc.training.epoch_metrics import MAX_SUSPECTS, EpochMetrics
-from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
-from flexhpc.training.manual_backprop import ManualBackprop
 
 _EVALUATION_CHUNK = 4_096
 _BACKWARD_CHUNK = 512
@@ -47,28 +43,17 @@ class Evaluator:
     If several processes train together, every method is a collective call.
 
     Args:
-        model: model to evaluate, on its device.
-        inputs, labels: all samples of the probe.
+        engine: engine that trains the model. If it has ``backprop``, the ``logits`` method of
+            ``backprop`` is called instead of the model.
         prompt: see :class:`ProbeData`.
-        partition: division of the samples into parts.
-        precision: context manager for forward passes.
-        backprop: if not None, its ``logits`` method is called instead of the model.
-        seed: seed of the start vector of Lanczos' method.
     """
 
-    def __init__(
-        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, prompt: int,
-        partition: Partition, *, precision: contextlib.AbstractContextManager[Any],
-        backprop: ManualBackprop | None, seed: int,
-    ) -> None:  # fmt: skip
-        self.model, self.inputs, self.labels, self.prompt = model, inputs, labels, prompt
-        self.partition, self.group = partition, partition.group
-        self.precision, self.seed = precision, seed
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.n = len(labels)
-        self._backprop = backprop
-        self._evaluation_chunk = chunk_size(inputs.shape[1:], _EVALUATION_CHUNK)
-        self._backward_chunk = chunk_size(inputs.shape[1:], _BACKWARD_CHUNK)
+    def __init__(self, engine: Engine, prompt: int) -> None:
+        self.model, self.inputs, self.labels = engine.model, engine.inputs, engine.labels
+        self.engine, self.partition, self.group = engine, engine.partition, engine.partition.group
+        self.n, self.prompt = len(self.labels), prompt
+        self._evaluation_chunk = chunk_size(self.inputs.shape[1:], _EVALUATION_CHUNK)
+        self._backward_chunk = chunk_size(self.inputs.shape[1:], _BACKWARD_CHUNK)
         self._suspects = torch.zeros(0, dtype=torch.int64, device=self.group.device)
 
     @torch.no_grad()
@@ -81,7 +66,7 @@ class Evaluator:
         for number in self.partition.local_parts:
             for ids in parts[number].split(self._evaluation_chunk) if len(parts[number]) else ():
                 rows = slice(int(ids[0]), int(ids[-1]) + 1)  # indexing with a tensor would copy
-                with self.precision:
+                with self.engine.precision:
                     logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
                     losses[number] += cross_entropy(logits, labels, reduction="sum").double()
                     missed = missed_samples(logits, labels, self.prompt)
@@ -105,7 +90,7 @@ class Evaluator:
             suspects = torch.cat([recent, suspects[: MAX_SUSPECTS - len(recent)]])
         if self.n > _MAX_N_WITHOUT_SUSPECTS and len(suspects):
             self._set_eval_mode()
-            with torch.no_grad(), self.precision:
+            with torch.no_grad(), self.engine.precision:
                 logits = self._forward(self.inputs[suspects])
                 missed = missed_samples(logits, self.labels[suspects], self.prompt).any()
             if self.group.size > 1:
@@ -117,12 +102,12 @@ class Evaluator:
         return evaluation
 
     def _set_eval_mode(self) -> None:
-        if self._backprop is None:
+        if self.engine.backprop is None:
             self.model.eval()
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        if self._backprop is not None:
-            return self._backprop.logits(inputs)
+        if self.engine.backprop is not None:
+            return self.engine.backprop.logits(inputs)
         forward: Callable[[Tensor], Tensor] = self.model
         if self.group.device.type != "cpu":
             return forward(inputs)
@@ -151,10 +136,10 @@ class Evaluator:
                     sums[0] += loss.detach()
             return sums
 
-        gradient_sum = GradientSum(self.partition, self.parameters)
-        loss_sum = float(gradient_sum(compute_part_gradient)[0])
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return _joint_norm(gradients), _joint_norm(self.parameters), loss_sum / self.n
+        parameters = self.engine.parameters
+        loss_sum = float(GradientSum(self.partition, parameters)(compute_part_gradient)[0])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        return _joint_norm(gradients), _joint_norm(parameters), loss_sum / self.n
 
 
 def _joint_norm(tensors: Sequence[Tensor]) -> float:

@@ -140,7 +140,7 @@ def apply_gates(
         try:
             ritz = hessian_ritz(
                 evaluator.model, evaluator.inputs, evaluator.labels, evaluator.partition,
-                gates.curvature.products, evaluator.seed,
+                gates.curvature.products, evaluator.engine.seed,
             )  # fmt: skip
         except PointError:
             if gates.curvature.mode == "reject":

@@ -183,12 +183,12 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
             set_learning_rates(run.optimizer, training, state.steps, initial_max_steps)
             engine.backward(ids, state.steps)
             if training.sam is not None:
-                weights = perturb_weights(evaluator.parameters, training.sam.rho)
+                weights = perturb_weights(engine.parameters, training.sam.rho)
                 with frozen_running_statistics(run.model):
                     engine.backward(ids, state.steps, second_gradient=True)
-                restore_weights(evaluator.parameters, weights)
+                restore_weights(engine.parameters, weights)
             if training.clip_norm is not None:
-                nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
+                nn.utils.clip_grad_norm_(engine.parameters, training.clip_norm)
             update_weights(run.optimizer)
             state.batch += 1
             state.steps += 1
@@ -318,10 +318,7 @@ class TrainingRun:
             training, self.model, inputs, labels, partition, precision=precision,
             backprop=backprop, metrics=self.metrics, seed=data.init_seed,
         )  # fmt: skip
-        self.evaluator = Evaluator(
-            self.model, inputs, labels, data.prompt, partition, precision=precision,
-            backprop=backprop, seed=data.init_seed,
-        )  # fmt: skip
+        self.evaluator = Evaluator(self.engine, data.prompt)
         self.optimizer = make_optimizer(training, self.engine.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.batch_sizes = epoch_batch_sizes(training, len(labels))
