@@ -213,9 +213,8 @@ def _has_hooks_or_own_forward(module: nn.Module) -> bool:
 
 
 def _is_supported_layer(layer: nn.Module) -> bool:
-    if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS}:
-        return False
-    if _has_hooks_or_own_forward(layer):
+    supported = {nn.Linear, nn.Flatten, *_ACTIVATIONS}
+    if type(layer) not in supported or _has_hooks_or_own_forward(layer):
         return False
     if isinstance(layer, nn.LeakyReLU):
         return layer.negative_slope == _LEAK
