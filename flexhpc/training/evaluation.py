@@ -64,7 +64,8 @@ class Evaluator:
         losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
         fitted = torch.zeros(self.n, dtype=torch.uint8, device=self.group.device)
         for number in self.partition.local_parts:
-            for ids in parts[number].split(self._evaluation_chunk) if len(parts[number]) else ():
+            chunks = parts[number].split(self._evaluation_chunk) if len(parts[number]) else ()
+            for ids in chunks:
                 rows = slice(int(ids[0]), int(ids[-1]) + 1)  # indexing with a tensor would copy
                 with self.engine.precision:
                     logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
