@@ -18,10 +18,9 @@ from flexhpc.models.reparameterizations import (
     Quantised,
     Subspace,
     check_subspace_dims,
-    count_low_rank_parameters,
     matrix_shapes,
 )
-from flexhpc.models.scaling import Resize, resolve_size, scaled_shape
+from flexhpc.models.scaling import resolve_size, scaled_shape
 
 
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
@@ -53,16 +52,19 @@ def _build_without_reparameterization(model: Network, shape: Shape, classes: int
     """Build a network; its first layer resizes images if ``model.scaling`` changes their size."""
     size = scaled_shape(model, shape)
     inner = build_family(resolve_size(model, shape, classes), size, classes)
-    return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
+    if size == shape:
+        return inner
+    return nn.Sequential(nn.Upsample(size[1:], mode="bilinear", align_corners=False), inner)
 
 
 def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
     """Return the exact number of trained parameters.
 
     With ``subspace``, only the coordinates in the subspace are trained. With ``low_rank``, only the
-    entries of the low-rank factors are trained. Otherwise, all trainable parameters of the network
-    are trained. The network is built and run once, so that an unsupported shape is detected here
-    and not in the middle of a sweep.
+    entries of the low-rank factors are trained, whose number can exceed the number of parameters of
+    the network. Otherwise, all trainable parameters of the network are trained. The network is
+    built and run once, so that an unsupported shape is detected here and not in the middle of a
+    sweep.
 
     Args:
         model: the ``model`` section.
@@ -125,7 +127,8 @@ def _count_trained_parameters(model: Network, network: nn.Module) -> int:
         check_subspace_dims(model.subspace.dims, count)
         return model.subspace.dims
     if model.low_rank is not None:
-        return count_low_rank_parameters(network, model.low_rank.rank)
+        shapes = matrix_shapes(network).values()
+        return sum(min(model.low_rank.rank, *shape) * sum(shape) for shape in shapes)
     return count
 
 

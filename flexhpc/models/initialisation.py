@@ -54,16 +54,15 @@ def layer_initialiser(model: Initialised) -> LayerInitialiser:
     return initialise
 
 
-def initialise_network(network: Any, model: Initialised) -> nn.Module:
+def initialise_network(network: nn.Module, model: Initialised) -> nn.Module:
     """Initialise the linear layers and convolutions of a network in place; return the network.
 
     The method ``network.get_classifier()`` must return the last layer, as it does in timm's models.
     """
-    initialise, head = layer_initialiser(model), network.get_classifier()
+    initialise, head = layer_initialiser(model), cast(Any, network).get_classifier()
     for layer in linear_and_conv_layers(network):
         initialise(layer, layer is head)
-    result: nn.Module = network
-    return result
+    return network
 
 
 def linear_and_conv_layers(network: nn.Module) -> list[Layer]:

@@ -127,15 +127,6 @@ class LowRank(Reparameterization):
         }
 
 
-def count_low_rank_parameters(network: nn.Module, rank: int) -> int:
-    """Return the number of trained parameters of :class:`LowRank`.
-
-    This number can exceed the number of parameters of ``network``.
-    """
-    shapes = matrix_shapes(network).values()
-    return sum(min(rank, *shape) * sum(shape) for shape in shapes)
-
-
 class Quantised(Reparameterization):
     """A network in which every matrix entry is rounded to the nearest of 2^bits values (k + 1/2) s.
 

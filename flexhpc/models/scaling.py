@@ -8,7 +8,6 @@ from functools import cache, lru_cache
 
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from flexhpc.config.sections.model import Network, Sized
 from flexhpc.errors import PointError
@@ -73,18 +72,6 @@ def scaled_shape(model: Network, shape: Shape) -> Shape:
     return (shape[0], *(_round_to_multiple(side * factor, patch) for side in shape[1:]))
 
 
-class Resize(nn.Module):
-    """Bilinear resize of images: ``(n, channels, height, width) -> (n, channels, *sides)``."""
-
-    def __init__(self, sides: tuple[int, ...]) -> None:
-        super().__init__()
-        self.sides = sides
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return ``images`` resized to height and width ``sides``."""
-        return nn.functional.interpolate(images, self.sides, mode="bilinear", align_corners=False)
-
-
 def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
     width, depth = {
         "width": (scale, 1.0),
@@ -124,7 +111,10 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
 
     @cache
     def count(width: int) -> int:
-        return _count_parameters(with_width(width), shape, classes)
+        # fork_rng, because the random state must not depend on whether a count was cached
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = build_family(with_width(width), shape, classes)
+        return sum(p.numel() for p in network.parameters())
 
     narrowest = wide = max(model.width_multiple, model.min_width)
     if count(narrowest) > 2 * target:
@@ -145,12 +135,6 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
     index = bisect_left(widths, target, key=count)
     nearby = widths[max(0, index - 1) : index + 1]
     return with_width(min(nearby, key=lambda width: abs(count(width) - target)))
-
-
-def _count_parameters(model: Sized, shape: Shape, classes: int) -> int:
-    # fork_rng, because the random state must not depend on whether a count was cached
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return sum(p.numel() for p in build_family(model, shape, classes).parameters())
 
 
 def _round_to_multiple(value: float, multiple: int) -> int:

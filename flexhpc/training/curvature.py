@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -195,30 +194,18 @@ def hessian_ritz(
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
-    def part_hessian_product(part: int, vector: Tensor) -> Tensor:
-        chunks = parts[part].split(chunk) if len(parts[part]) else ()
-        return multiply_hessian(loss_of, parameters, chunks, vector)
-
     def hessian_product(vector: Tensor) -> Tensor:
-        terms = [part_hessian_product(part, vector) for part in partition.local_parts]
+        terms = []
+        for part in partition.local_parts:
+            chunks = parts[part].split(chunk) if len(parts[part]) else ()
+            terms.append(multiply_hessian(loss_of, parameters, chunks, vector))
         return partition.sum_parts(terms, zero=torch.zeros_like(vector))
 
-    start = np.random.default_rng(seed).standard_normal(count)
-    with _twice_differentiable_kernels():
-        return lanczos(hessian_product, torch.from_numpy(start).to(labels.device), max_products)
-
-
-@contextmanager
-def _twice_differentiable_kernels() -> Iterator[None]:
-    """Context manager in which operations use kernels that can be differentiated twice.
-
-    Raises:
-        PointError: an operation has no such kernel.
-    """
+    start = torch.from_numpy(np.random.default_rng(seed).standard_normal(count)).to(labels.device)
     try:
         # Fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            yield
+            return lanczos(hessian_product, start, max_products)
     except RuntimeError as error:
         message = one_line_message(error)
         if "derivative for" not in message and "differentiate twice" not in message:

@@ -18,7 +18,6 @@ from flexhpc.training.losses import cross_entropy, missed_samples
 MAX_SUSPECTS = 16
 """Maximum number of recently missed samples that are evaluated before all other samples."""
 _MAX_PENDING = 2**16
-Loss = Callable[..., Tensor]
 
 
 class ForgettingCounter:
@@ -81,7 +80,7 @@ class EpochMetrics:
     """
 
     def __init__(
-        self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0,
+        self, device: torch.device, loss: Callable[..., Tensor] = cross_entropy, prompt: int = 0,
         forgetting: ForgettingCounter | None = None,
     ) -> None:  # fmt: skip
         self._loss, self._prompt, self.forgetting = loss, prompt, forgetting

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flexhpc.training.curvature import RitzValues, hessian_ritz
-from flexhpc.training.device_inputs import DeviceInputs, chunk_size
-from flexhpc.training.engine import GradientSum
+from flexhpc.training.device_inputs import chunk_size
+from flexhpc.training.engine import Engine, GradientSum
 from flexhpc.training.epoch_metrics import MAX_SUSPECTS, EpochMetrics
-from flexhpc.training.group import Partition
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
-from flexhpc.training.manual_backprop import ManualBackprop
 
 _EVALUATION_CHUNK = 4_096
 _BACKWARD_CHUNK = 512
@@ -42,69 +37,42 @@ class Evaluation:
     loss: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Norms:
-    """Norms and loss, computed in a forward and a backward pass over all samples.
-
-    Attributes:
-        gradient: Euclidean norm of the gradient of the mean loss.
-        parameters: Euclidean norm of all parameters together.
-        loss: mean loss, without regularisers.
-    """
-
-    gradient: float
-    parameters: float
-    loss: float
-
-
 class Evaluator:
     """Evaluator of a model on all samples of a probe.
 
     If several processes train together, every method is a collective call.
 
     Args:
-        model: model to evaluate, on its device.
-        inputs, labels: all samples of the probe.
+        engine: engine that trains the model. If it has ``backprop``, the ``logits`` method of
+            ``backprop`` is called instead of the model.
         prompt: see :class:`ProbeData`.
-        partition: division of the samples into parts.
-        precision: context manager for forward passes.
-        backprop: if not None, its ``logits`` method is called instead of the model.
-        seed: seed of the start vector of Lanczos' method.
     """
 
-    def __init__(
-        self, model: nn.Module, inputs: DeviceInputs, labels: Tensor, prompt: int,
-        partition: Partition, *, precision: contextlib.AbstractContextManager[Any],
-        backprop: ManualBackprop | None, seed: int,
-    ) -> None:  # fmt: skip
-        self.model, self.inputs, self.labels, self.prompt = model, inputs, labels, prompt
-        self.partition, self.group = partition, partition.group
-        self.precision, self.seed = precision, seed
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.n = len(labels)
-        self._backprop = backprop
-        self._evaluation_chunk = chunk_size(inputs.shape[1:], _EVALUATION_CHUNK)
-        self._backward_chunk = chunk_size(inputs.shape[1:], _BACKWARD_CHUNK)
+    def __init__(self, engine: Engine, prompt: int) -> None:
+        self.model, self.inputs, self.labels = engine.model, engine.inputs, engine.labels
+        self.engine, self.partition, self.group = engine, engine.partition, engine.partition.group
+        self.n, self.prompt = len(self.labels), prompt
+        self._evaluation_chunk = chunk_size(self.inputs.shape[1:], _EVALUATION_CHUNK)
+        self._backward_chunk = chunk_size(self.inputs.shape[1:], _BACKWARD_CHUNK)
         self._suspects = torch.zeros(0, dtype=torch.int64, device=self.group.device)
 
+    @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Evaluate the model on all samples."""
         self._set_eval_mode()
         parts = torch.arange(self.n).tensor_split(self.partition.n_parts)
         losses = torch.zeros(len(parts), dtype=torch.float64, device=self.group.device)
-        correct_chunks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
+        fitted = torch.zeros(self.n, dtype=torch.uint8, device=self.group.device)
         for number in self.partition.local_parts:
             chunks = parts[number].split(self._evaluation_chunk) if len(parts[number]) else ()
-            for rows in chunks:
-                loss, chunk = self._evaluate_chunk(slice(int(rows[0]), int(rows[-1]) + 1))
-                losses[number] += loss
-                correct_chunks.append(chunk)
-        sizes = [0] * self.group.size
-        for rank, part in zip(self.partition.owners, parts, strict=True):
-            sizes[rank] += len(part)
-        correct = self.group.all_gather_rows(
-            torch.cat(correct_chunks).to(torch.uint8), sizes
-        ).bool()
+            for ids in chunks:
+                rows = slice(int(ids[0]), int(ids[-1]) + 1)  # indexing with a tensor would copy
+                with self.engine.precision:
+                    logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
+                    losses[number] += cross_entropy(logits, labels, reduction="sum").double()
+                    missed = missed_samples(logits, labels, self.prompt)
+                    fitted[rows] = ~missed & has_finite_logits(logits)
+        correct = self.group.all_reduce(fitted).bool()
         total = sum(self.group.all_reduce(losses).tolist())
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=total / self.n)
 
@@ -123,7 +91,7 @@ class Evaluator:
             suspects = torch.cat([recent, suspects[: MAX_SUSPECTS - len(recent)]])
         if self.n > _MAX_N_WITHOUT_SUSPECTS and len(suspects):
             self._set_eval_mode()
-            with torch.no_grad(), self.precision:
+            with torch.no_grad(), self.engine.precision:
                 logits = self._forward(self.inputs[suspects])
                 missed = missed_samples(logits, self.labels[suspects], self.prompt).any()
             if self.group.size > 1:
@@ -135,37 +103,24 @@ class Evaluator:
         return evaluation
 
     def _set_eval_mode(self) -> None:
-        if self._backprop is None:
+        if self.engine.backprop is None:
             self.model.eval()
 
-    @torch.no_grad()
-    def _evaluate_chunk(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return the summed loss of some samples, and whether each sample is fitted, bool (m,).
-
-        Args:
-            rows: slice of the samples; indexing with a tensor would copy the inputs.
-        """
-        with self.precision:
-            logits, labels = self._forward(self.inputs[rows]), self.labels[rows]
-            loss = cross_entropy(logits, labels, reduction="sum").double()
-            return loss, ~missed_samples(logits, labels, self.prompt) & has_finite_logits(logits)
-
     def _forward(self, inputs: Tensor) -> Tensor:
-        if self._backprop is not None:
-            return self._backprop.logits(inputs)
+        if self.engine.backprop is not None:
+            return self.engine.backprop.logits(inputs)
         forward: Callable[[Tensor], Tensor] = self.model
         if self.group.device.type != "cpu":
             return forward(inputs)
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
-    def hessian_ritz_values(self, max_products: int) -> RitzValues:
-        """Return extreme Ritz values of the Hessian after up to ``max_products`` Lanczos steps."""
-        return hessian_ritz(
-            self.model, self.inputs, self.labels, self.partition, max_products, self.seed
-        )
+    def norms_and_loss(self) -> tuple[float, float, float]:
+        """Compute the norms of the gradient and the parameters, and the loss over all samples.
 
-    def norms(self) -> Norms:
-        """Compute the mean loss over all samples, and the norms of gradient and parameters."""
+        Returns:
+            The Euclidean norm of the gradient of the mean loss, the Euclidean norm of all
+            parameters together, and the mean loss without regularisers.
+        """
         self._set_eval_mode()
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase) and not module.dropout:
@@ -182,14 +137,10 @@ class Evaluator:
                     sums[0] += loss.detach()
             return sums
 
-        gradient_sum = GradientSum(self.partition, self.parameters)
-        loss_sum = float(gradient_sum(compute_part_gradient)[0])
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return Norms(
-            gradient=_joint_norm(gradients),
-            parameters=_joint_norm(self.parameters),
-            loss=loss_sum / self.n,
-        )
+        parameters = self.engine.parameters
+        loss_sum = float(GradientSum(self.partition, parameters)(compute_part_gradient)[0])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        return _joint_norm(gradients), _joint_norm(parameters), loss_sum / self.n
 
 
 def _joint_norm(tensors: Sequence[Tensor]) -> float:

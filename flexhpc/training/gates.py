@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flexhpc.config.sections.gates import Gates, PlateauGate, StabilityGate
 from flexhpc.errors import PointError
-from flexhpc.training.curvature import RitzValues
+from flexhpc.training.curvature import RitzValues, hessian_ritz
 from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
@@ -91,27 +91,11 @@ def is_unstable(gate: StabilityGate, initial_loss: float, losses: Sequence[float
     return end > best + gate.given_back * max(initial_loss - best, 0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateResult:
-    """Verdict and metrics of a training run to which the convergence gates were applied.
-
-    Attributes:
-        verdict: final verdict, which a gate may have changed.
-        rejected: whether a gate with the mode ``reject`` rejected the training run, so that it is
-            no evidence of capacity.
-        metrics: values of the metrics that the gates record; the keys are their names.
-    """
-
-    verdict: Verdict
-    rejected: bool
-    metrics: dict[str, float]
-
-
 def apply_gates(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     initial_gradient_norm: float, initial_loss: float, losses: Sequence[float],
-) -> GateResult:  # fmt: skip
-    """Compute the final verdict of a finished training run, and the metrics of its gates.
+) -> tuple[Verdict, bool, dict[str, float]]:  # fmt: skip
+    """Apply the convergence gates to a finished training run.
 
     The verdicts ``fit`` and ``diverged`` do not change. In mode ``report``, a gate records its
     metrics, and only the stability gate can change the verdict. In mode ``reject``, a gate that
@@ -125,6 +109,15 @@ def apply_gates(
         initial_gradient_norm: norm of the gradient at initialisation.
         initial_loss: loss at initialisation.
         losses: loss of every epoch.
+
+    Returns:
+        The final verdict, which a gate may have changed; whether a gate with the mode ``reject``
+        rejected the training run, so that it is no evidence of capacity; and the metrics that the
+        gates record.
+
+    Raises:
+        PointError: the curvature gate has the mode ``reject``, and the network cannot be
+            differentiated twice.
     """
     metrics: dict[str, float] = {}
     flags: dict[str, bool] = {}
@@ -136,15 +129,23 @@ def apply_gates(
         metrics |= {"loss_start": initial_loss, "loss_best": min(losses)}
         flags["stability"] = is_unstable(gates.stability, initial_loss, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
-        norms = evaluator.norms()
+        gradient_norm, parameter_norm, _ = evaluator.norms_and_loss()
         metrics |= {
-            "gradient_norm": norms.gradient,
+            "gradient_norm": gradient_norm,
             "gradient_norm_start": initial_gradient_norm,
-            "parameter_norm": norms.parameters,
+            "parameter_norm": parameter_norm,
         }
-        flags["gradient"] = norms.gradient > gates.gradient.tolerance * initial_gradient_norm
+        flags["gradient"] = gradient_norm > gates.gradient.tolerance * initial_gradient_norm
     if gates.curvature.mode != "off" and failed:
-        ritz = _ritz_or_nan(gates, evaluator)
+        try:
+            ritz = hessian_ritz(
+                evaluator.model, evaluator.inputs, evaluator.labels, evaluator.partition,
+                gates.curvature.products, evaluator.engine.seed,
+            )  # fmt: skip
+        except PointError:
+            if gates.curvature.mode == "reject":
+                raise
+            ritz = RitzValues(products=0)  # nan
         metrics |= {
             "min_ritz": ritz.min,
             "max_ritz": ritz.max,
@@ -153,7 +154,7 @@ def apply_gates(
         if not math.isnan(ritz.min):
             flags["curvature"] = ritz.has_negative_min(gates.curvature.tolerance)
     if not failed:
-        return GateResult(verdict=verdict, rejected=False, metrics=metrics)
+        return verdict, False, metrics
     metrics |= {_FLAG_PREFIX + gate: float(flag) for gate, flag in flags.items()}
     rejecting = [
         gate for gate, flag in flags.items() if flag and getattr(gates, gate).mode == "reject"
@@ -164,18 +165,4 @@ def apply_gates(
         verdict = "unstable"
     elif rejecting:
         verdict = "unconverged"
-    return GateResult(verdict=verdict, rejected=bool(rejecting), metrics=metrics)
-
-
-def _ritz_or_nan(gates: Gates, evaluator: Evaluator) -> RitzValues:
-    """Return the Ritz values of the Hessian; nan if the network cannot be differentiated twice.
-
-    Raises:
-        PointError: the network cannot be differentiated twice, and the gate is in mode ``reject``.
-    """
-    try:
-        return evaluator.hessian_ritz_values(gates.curvature.products)
-    except PointError:
-        if gates.curvature.mode == "reject":
-            raise
-    return RitzValues(products=0)
+    return verdict, bool(rejecting), metrics

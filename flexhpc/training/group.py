@@ -149,22 +149,6 @@ class Group:
                 dist.all_reduce(vector)
         return vector
 
-    def all_gather_rows(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Concatenate the tensors of all processes in rank order (collective call).
-
-        Args:
-            tensor: tensor of this process, which is concatenated along its first axis.
-            sizes: length of the first axis in each process, in rank order.
-        """
-        if self.size == 1:
-            return tensor
-        padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
-        padded[: len(tensor)] = tensor
-        result: Tensor = torch.cat(
-            [x[:n] for x, n in zip(self.all_gather(padded), sizes, strict=True)]
-        )
-        return result
-
     def all_gather(
         self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
     ) -> list[Tensor]:
@@ -225,6 +209,8 @@ class Partition:
 
     Attributes:
         n_parts: number of parts.
+        is_divided: whether the samples are divided, because ``shards`` is set or the group consists
+            of several processes.
         owners: for each part, the rank of the process that computes it.
         local_parts: indices of the parts that this process computes.
         ordered: whether the results of the parts are summed in order.
@@ -232,6 +218,7 @@ class Partition:
 
     def __init__(self, group: Group, shards: int | None = None) -> None:
         self.group, self.ordered, self.n_parts = group, shards is not None, shards or group.size
+        self.is_divided = self.ordered or group.size > 1
         self.owners = [part * group.size // self.n_parts for part in range(self.n_parts)]
         self.local_parts = [part for part, rank in enumerate(self.owners) if rank == group.rank]
 

@@ -28,7 +28,7 @@ from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.device_inputs import DeviceInputs
-from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
+from flexhpc.training.engine import Engine, frozen_running_statistics
 from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
@@ -116,12 +116,12 @@ def train(
         PeerLost: another process of the group is lost.
     """
     group = group or Group(data.inputs.device)
+    paths = [path for path in (callbacks.checkpoint, callbacks.final_state) if path is not None]
     saved = None
-    for path in (callbacks.checkpoint, callbacks.final_state):
-        if path is not None and saved is None and group.rank == 0:
-            saved = checkpoint.load(path, callbacks.key)
-            if saved is not None and not _can_continue_from(saved, training, len(data.labels)):
-                saved = None
+    if group.rank == 0:
+        states = (checkpoint.load(path, callbacks.key) for path in paths)
+        usable = (x for x in states if x and _can_continue_from(x, training, len(data.labels)))
+        saved = next(usable, None)
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with (
@@ -140,9 +140,8 @@ def train(
             raise
         except Exception:
             if state is not None and run.steps_since_resume == 0:
-                for path in (callbacks.checkpoint, callbacks.final_state):
-                    if path is not None:  # otherwise every attempt would fail in the same way
-                        path.unlink(missing_ok=True)
+                for path in paths:  # otherwise every attempt would fail in the same way
+                    path.unlink(missing_ok=True)
             raise
 
 
@@ -157,10 +156,8 @@ def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling_settings is None or previous == current:
             return True
-        stable = (
-            budget_independent_updates(training, max_steps) for max_steps in (previous, current)
-        )
-        return bool(steps <= min(stable))
+        stable = min(budget_independent_updates(training, x) for x in (previous, current))
+        return bool(steps <= stable)
     except (KeyError, TypeError):
         return True  # TrainingRun.restore rejects it
 
@@ -179,18 +176,19 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         order = torch.from_numpy(epoch_order(n, data.order_seed, state.epoch))
         batches = order.to(group.device).split(sizes)
         steps_at_start = state.steps - state.batch
-        engine.train_mode()
+        if engine.backprop is None:  # a plain MLP has the same outputs in train mode and eval mode
+            run.model.train()
         while state.batch < len(batches) and not state.out_of_budget():
             ids = batches[state.batch]
             set_learning_rates(run.optimizer, training, state.steps, initial_max_steps)
-            # Plain MLP: ManualEngine; several processes or shards: ShardedEngine; else autograd.
             engine.backward(ids, state.steps)
             if training.sam is not None:
-                weights = perturb_weights(evaluator.parameters, training.sam.rho)
-                engine.backward(ids, state.steps, second_gradient=True)
-                restore_weights(evaluator.parameters, weights)
+                weights = perturb_weights(engine.parameters, training.sam.rho)
+                with frozen_running_statistics(run.model):
+                    engine.backward(ids, state.steps, second_gradient=True)
+                restore_weights(engine.parameters, weights)
             if training.clip_norm is not None:
-                nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
+                nn.utils.clip_grad_norm_(engine.parameters, training.clip_norm)
             update_weights(run.optimizer)
             state.batch += 1
             state.steps += 1
@@ -240,8 +238,7 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
             state.plateau.updates >= patience_in_updates(gates.plateau, state.max_steps, len(sizes))
         )
         stops_early = training.schedule == "constant" and training.until != "saturation"
-        finished = state.out_of_budget() or (at_plateau and stops_early)
-        if finished:
+        if state.out_of_budget() or (at_plateau and stops_early):
             evaluation = evaluation or evaluator.evaluate()
             if not math.isfinite(evaluation.loss):  # the last updates may have diverged
                 verdict = "diverged"
@@ -256,14 +253,14 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
 
     evaluation = evaluation or evaluator.evaluate()
     metrics_at_end = callbacks.on_train_end(run.model.eval())
-    gate_result = apply_gates(
+    verdict, rejected, gate_metrics = apply_gates(
         gates, verdict, evaluator, state.plateau, losses=state.losses,
         initial_gradient_norm=state.gradient_norm_start, initial_loss=state.loss_start,
     )  # fmt: skip
     if state.max_steps != initial_max_steps:
         metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
     return Outcome(
-        verdict=gate_result.verdict,
+        verdict=verdict,
         n_errors=evaluation.errors,
         loss=evaluation.loss,
         epochs=state.epoch,
@@ -271,8 +268,8 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         cost=state.cost,
         seconds=seconds_before + time.monotonic() - start_time,
         fitted=evaluation.correct.cpu().numpy(),
-        metrics={**metrics_at_end, **gate_result.metrics},
-        rejected=gate_result.rejected,
+        metrics={**metrics_at_end, **gate_metrics},
+        rejected=rejected,
         loss_curve=np.array(state.losses, dtype=np.float32),
         error_curve=np.array(state.errors, dtype=np.int32),
         forgotten=None if run.forgetting is None else run.forgetting.events(),
@@ -316,25 +313,13 @@ class TrainingRun:
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
         inputs = DeviceInputs(data, double=training.precision == "fp64")
-        norm_group = group if group.size > 1 and batch_norm_layers(model) else None
-        options: dict[str, Any] = {
-            "precision": precision, "label_smoothing": training.label_smoothing,
-            "full_batch": training.full_batch, "metrics": self.metrics, "norm_group": norm_group,
-        }  # fmt: skip
-        local = (
-            AutogradEngine(self.model, inputs, labels, **options)
-            if backprop is None
-            else ManualEngine(backprop, self.model, inputs, labels, **options)
-        )
         partition = Partition(group, training.shards)
-        self.engine: AutogradEngine | ShardedEngine = local
-        if partition.ordered or group.size > 1:
-            self.engine = ShardedEngine(local, partition, data.init_seed)
-        self.evaluator = Evaluator(
-            self.model, inputs, labels, data.prompt, partition, precision=precision,
-            backprop=backprop, seed=data.init_seed,
+        self.engine = Engine(
+            training, self.model, inputs, labels, partition, precision=precision,
+            backprop=backprop, metrics=self.metrics, seed=data.init_seed,
         )  # fmt: skip
-        self.optimizer = make_optimizer(training, local.parameters)
+        self.evaluator = Evaluator(self.engine, data.prompt)
+        self.optimizer = make_optimizer(training, self.engine.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.batch_sizes = epoch_batch_sizes(training, len(labels))
         self.initial_max_steps = budget.budget_in_updates(training, self.batch_sizes)
@@ -349,8 +334,7 @@ class TrainingRun:
             plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps
         )
         if gates.gradient.mode != "off":
-            norms = self.evaluator.norms()
-            state.gradient_norm_start, state.loss_start = norms.gradient, norms.loss
+            state.gradient_norm_start, _, state.loss_start = self.evaluator.norms_and_loss()
         elif gates.stability.mode != "off":
             state.loss_start = self.evaluator.evaluate().loss
         return state

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 _aten = torch.ops.aten
 
@@ -26,8 +27,10 @@ class ManualBackprop:
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
-        self._layers = [_manual_layer(layer) for layer in layers]
-        self._first_linear = next(i for i, x in enumerate(layers) if isinstance(x, nn.Linear))
+        self._layers: list[_Linear | _Activation] = [
+            _Linear(layer) if isinstance(layer, nn.Linear) else _ACTIVATIONS[type(layer)]
+            for layer in layers
+        ]
         head = layers[-1]
         assert isinstance(head, nn.Linear)
         classes, weight = head.out_features, head.weight
@@ -46,14 +49,13 @@ class ManualBackprop:
             labels: labels of the chunk, int64 (m,).
             batch_length: number of samples in the whole batch.
             is_first_chunk: if True, the gradient in ``.grad`` is overwritten; else the gradient of
-                the chunk is added to it. True for the first chunk of a batch or, if
-                :class:`~flexhpc.training.engine.ShardedEngine` splits the batch into parts, for the
-                first chunk of each part.
+                the chunk is added to it. True for the first chunk of a batch or, if the batch is
+                split into parts, for the first chunk of each part.
 
         Returns:
             Log-probabilities (m, classes).
         """
-        out, stored = inputs, []
+        out, stored = inputs.flatten(1), []
         for layer in self._layers:
             out, for_backward = layer.forward(out)
             stored.append(for_backward)
@@ -64,23 +66,20 @@ class ManualBackprop:
             self._scaled_targets[batch_length].index_select(0, labels),
             log_probabilities, 1, log_probabilities.dtype,
         )  # fmt: skip
-        for i in range(len(self._layers) - 1, self._first_linear - 1, -1):
-            needs_input_grad = i > self._first_linear
-            gradient = self._layers[i].backward(
-                gradient, stored.pop(), is_first_chunk, needs_input_grad
-            )
+        for i in range(len(self._layers) - 1, -1, -1):
+            gradient = self._layers[i].backward(gradient, stored.pop(), is_first_chunk, i > 0)
         return log_probabilities
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return the logits (m, classes) of inputs (m, ...), without calling modules."""
-        out = inputs
+        out = inputs.flatten(1)
         for layer in self._layers:
             out = layer.forward(out)[0]
         return out
 
 
 def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
-    """Return the layers of a plain MLP in order; None for any other model.
+    """Return the layers of a plain MLP in order, without nn.Flatten; None for any other model.
 
     A plain MLP is an nn.Sequential, possibly nested, of nn.Linear layers. Each nn.Linear except the
     last is followed by an activation of ``_ACTIVATIONS``; nn.Flatten may precede an nn.Linear. All
@@ -90,7 +89,7 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
         model: any model.
         dims: number of dimensions of a batch of inputs, including the batch dimension.
     """
-    if type(model) is not nn.Sequential or _has_hooks_or_own_forward(model) or _has_global_hooks():
+    if type(model) is not nn.Sequential or _has_any_global_hook():
         return None
     layers = list(_flat_layers(model))
     if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_supported_layer, layers)):
@@ -102,10 +101,11 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
             dims = 2
         elif type(layer) is nn.Linear and dims != 2:
             return None
+    layers = [layer for layer in layers if not isinstance(layer, nn.Flatten)]
     weights = [weight for layer in layers for weight in layer.parameters()]
     expected = sum(1 + (x.bias is not None) for x in layers if isinstance(x, nn.Linear))
     unshared = len({id(weight) for weight in weights}) == expected
-    return layers if unshared and all(_is_plain_weight(weight) for weight in weights) else None
+    return layers if unshared and all(map(_is_plain_weight, weights)) else None
 
 
 class _Linear:
@@ -169,16 +169,6 @@ class _Activation:
         return self.derivative(gradient, stored)
 
 
-class _Flatten:
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return inputs.flatten(1), inputs
-
-    def backward(
-        self, gradient: Tensor, stored: Tensor, is_first_chunk: bool, needs_input_grad: bool
-    ) -> Tensor:
-        return gradient.view_as(stored)
-
-
 _LEAK = 0.01
 _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
     nn.ReLU: _Activation(Tensor.relu_, lambda g, out: _aten.threshold_backward(g, out, 0)),
@@ -192,14 +182,11 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 }
 
 
-def _manual_layer(layer: nn.Module) -> _Linear | _Activation | _Flatten:
-    if isinstance(layer, nn.Linear):
-        return _Linear(layer)
-    return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
-
-
 def _flat_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a model; the layers of a nested nn.Sequential are yielded one by one."""
+    """Yield the layers of a model; the layers of a nested nn.Sequential are yielded one by one.
+
+    An nn.Sequential with hooks or with its own ``forward`` is yielded as one layer.
+    """
     if type(model) is nn.Sequential and not _has_hooks_or_own_forward(model):
         for layer in model:
             yield from _flat_layers(layer)
@@ -225,20 +212,9 @@ def _has_hooks_or_own_forward(module: nn.Module) -> bool:
     return "forward" in vars(module) or not harmless
 
 
-def _has_global_hooks() -> bool:
-    module = nn.modules.module
-    return bool(
-        module._global_forward_hooks
-        or module._global_forward_pre_hooks
-        or module._global_backward_hooks
-        or module._global_backward_pre_hooks
-    )
-
-
 def _is_supported_layer(layer: nn.Module) -> bool:
-    if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS}:
-        return False
-    if _has_hooks_or_own_forward(layer):
+    supported = {nn.Linear, nn.Flatten, *_ACTIVATIONS}
+    if type(layer) not in supported or _has_hooks_or_own_forward(layer):
         return False
     if isinstance(layer, nn.LeakyReLU):
         return layer.negative_slope == _LEAK

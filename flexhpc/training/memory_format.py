@@ -28,8 +28,5 @@ def match_memory_format(tensor: Tensor, like: Tensor) -> Tensor:
     ``tensor`` is copied if its strides differ. Fused optimizers require a weight, its gradient and
     its state to have the same strides.
     """
-    same = all(
-        size == 1 or stride == other
-        for size, stride, other in zip(like.shape, tensor.stride(), like.stride(), strict=True)
-    )
+    same = tensor.stride() == like.stride()
     return tensor if same else torch.empty_like(like).copy_(tensor)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in torch's stubs
 
-from flexhpc.config.sections.training import Gd, Sgd, Training
+from flexhpc.config.sections.training import Adam, AdamW, Gd, Sgd, Training
 from flexhpc.config.variants import load_implementation
 from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
@@ -146,9 +146,7 @@ def _fused_sgd_step(optimizer: torch.optim.Optimizer) -> bool:
 
 
 _SGD = _make_fused_class(torch.optim.SGD, _fused_sgd_step)
-_ADAM, _ADAMW = (
-    _make_fused_class(cls, _fused_adam_step) for cls in (torch.optim.Adam, torch.optim.AdamW)
-)
+_ADAM = _make_fused_class(torch.optim.Adam, _fused_adam_step)
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
@@ -159,18 +157,12 @@ def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
-def adam(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return torch's Adam."""
+def adam(training: Adam | AdamW, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return torch's Adam, which with decoupled weight decay is AdamW."""
     return _ADAM(
-        lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
-    )
-
-
-def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return torch's AdamW."""
-    return _ADAMW(
-        lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay, fused=True
-    )
+        lr_groups(parameters, 1), lr=training.lr, weight_decay=training.weight_decay,
+        decoupled_weight_decay=isinstance(training, AdamW), fused=True,
+    )  # fmt: skip
 
 
 def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
@@ -186,10 +178,23 @@ def soap(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
 
 
 def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return the optimizer Muon of the package pytorch-optimizer."""
+    """Return the optimizer Muon of the package pytorch-optimizer.
+
+    Matrices and convolution kernels are in one parameter group, and all other parameters, which are
+    trained with AdamW, in another. A group without parameters is omitted.
+    """
     from pytorch_optimizer import Muon
 
-    return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
+    matrices = [p for p in parameters if p.dim() >= 2]
+    vectors = [p for p in parameters if p.dim() < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "use_muon": True, "lr_factor": 1.0},
+        {"params": vectors, "use_muon": False, "lr_factor": _VECTOR_LR_FACTOR},
+    ]
+    for group in groups:
+        group["lr"] = training.lr * group["lr_factor"]
+        group["weight_decay"] = training.weight_decay
+    return Muon([group for group in groups if group["params"]])
 
 
 def lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]:
@@ -205,25 +210,6 @@ def lr_groups(parameters: Parameters, factor_index: int) -> list[dict[str, Any]]
         factor = getattr(parameter, "lr_factors", (1.0, 1.0))[factor_index]
         groups.setdefault(factor, []).append(parameter)
     return [{"params": members, "lr_factor": factor} for factor, members in groups.items()]
-
-
-def _muon_groups(parameters: Parameters, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Return one group of matrices and convolution kernels, and one of all other parameters.
-
-    A group without parameters is omitted.
-    """
-    matrices = [p for p in parameters if p.dim() >= 2]
-    vectors = [p for p in parameters if p.dim() < 2]
-    return [
-        {
-            "params": members, "use_muon": use_muon, "lr": lr * factor, "lr_factor": factor,
-            "weight_decay": weight_decay,
-        }
-        for members, use_muon, factor in (
-            (matrices, True, 1.0), (vectors, False, _VECTOR_LR_FACTOR),
-        )
-        if members
-    ]  # fmt: skip
 
 
 def budget_independent_updates(training: Training, max_steps: int | None) -> float:
@@ -304,8 +290,6 @@ def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tens
         The previous value of each parameter; None for parameters that were not moved.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return [None] * len(parameters)
     scale = rho / nn.utils.get_total_norm(gradients).clamp_min(_MIN_NORM)
     previous = [None if p.grad is None else p.clone() for p in parameters]
     for parameter in parameters:

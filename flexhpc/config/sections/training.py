@@ -359,7 +359,7 @@ class Adam(Adaptive):
 class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
 
-    import_path: ClassVar[str] = "flexhpc.training.optimizers:adamw"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:adam"
     elementwise: ClassVar[bool] = True
     supports_mup: ClassVar[bool] = True
 
