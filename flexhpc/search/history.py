@@ -288,19 +288,6 @@ def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
     return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
 
 
-def majority_fits(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Return whether most of ``seeds_per_n`` probes at one n fit; None if more probes are needed.
-
-    If ``seeds_per_n`` is even, one more probe breaks a tie. Counting a tie as a fit would bias the
-    estimate towards n at which fewer than half of the training runs fit.
-    """
-    fits = sum(result.fit for result in results)
-    needed = seeds_per_n // 2 + 1
-    if fits >= needed:
-        return True
-    return False if len(results) - fits >= needed else None
-
-
 def group_by_n(history: History) -> dict[int, list[ProbeResult]]:
     """Return a dict from each n to the finished probes at this n, sorted by ``repeat``."""
     groups: dict[int, list[ProbeResult]] = {}
