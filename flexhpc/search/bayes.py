@@ -21,7 +21,6 @@ from flexhpc.search.history import (
     History,
     ProbeResult,
     accepted_probes,
-    fit_predicate,
 )
 from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
@@ -232,9 +231,8 @@ def _fitted_and_failed_n(history: History, eps: float | None) -> tuple[list[int]
 
     If ``eps`` is set, probes with at most this training error count as fits.
     """
-    fits = fit_predicate(eps)
     results = accepted_probes(history)
-    return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
+    return [r.n for r in results if r.fits_at(eps)], [r.n for r in results if not r.fits_at(eps)]
 
 
 def probe_bound(search: Bayes, n_limit: int, *, can_reject: bool) -> list[tuple[int, float]]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
-from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult, fit_predicate
+from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -74,10 +74,9 @@ class Evidence:
         If ``eps`` is set, probes with at most this training error count as fits, and the numbers of
         missed samples are treated as unknown.
         """
-        fitting = fit_predicate(eps)
-        fits = [r for r in history if fitting(r)]
-        fails = [_failure_columns(r, use_missed=eps is None) for r in history if not fitting(r)]
-        ns, counts = np.unique([r.n for r in fits], return_counts=True)
+        fits = [r.n for r in history if r.fits_at(eps)]
+        fails = [_failure_columns(r, use_missed=eps is None) for r in history if not r.fits_at(eps)]
+        ns, counts = np.unique(fits, return_counts=True)
         columns = np.array(fails, dtype=np.float64).reshape(-1, 5).T
         return cls(
             fit_n=np.log(ns.astype(np.float64)),

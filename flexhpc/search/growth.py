@@ -83,7 +83,7 @@ def _prediction_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple
         total += survival - np.concatenate((survival[1:], [0.0]))
     below = np.cumsum(total) / total.sum()
     ends = np.concatenate(([0.0], ns))
-    lower, upper = (float(ends[np.searchsorted(below, level)]) for level in (TAILS[0], TAILS[2]))
+    lower, _, upper = (float(ends[np.searchsorted(below, level)]) for level in TAILS)
     return lower, upper
 
 
