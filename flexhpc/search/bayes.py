@@ -13,7 +13,6 @@ from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
 from flexhpc.search.design import CostModel, GroupedDraws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
-    TAILS,
     Bracket,
     EmcInterval,
     EndedBy,
@@ -49,7 +48,7 @@ def propose(
     for number, eps in enumerate([None, *sorted(search.eps or ())], start=1):
         q = search.quantile if eps is None else _EPS_LEVEL
         curve = fit_curve if eps is None else posterior(results, n_limit, eps)
-        ends = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
+        ends = curve.quantiles(curve.n_at_fit_probability(q))
         lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         unconfirmed = _unconfirmed_n(results, lower, upper, n_limit, eps) if narrow else None
@@ -184,7 +183,7 @@ def _unconfirmed_n(
 def _emc_interval(
     curve: FitCurve, q: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
-    ends = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
+    ends = curve.quantiles(curve.n_at_fit_probability(q))
     fits, fails = _fitted_and_failed_n(history, eps)
     return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 

@@ -8,7 +8,6 @@ from flexhpc.config.sections.search import Bisection, format_eps
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
-    TAILS,
     Bracket,
     EmcInterval,
     EndedBy,
@@ -119,7 +118,7 @@ def _emc_interval(curve: FitCurve, q: float, bracket: Bracket, n_limit: int) -> 
     n vary little.
     """
     low, high = bracket.largest_fit, bracket.smallest_fail
-    lower, middle, upper = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
+    lower, middle, upper = curve.quantiles(curve.n_at_fit_probability(q))
     if low is None:
         emc = 0
     elif high is None:  # a majority of fits at `low` does not show that 90 % fit there

@@ -20,7 +20,6 @@ from flexhpc.search.design import CostModel
 from flexhpc.search.fit_curve import FitCurve, estimand_level
 from flexhpc.search.history import (
     LEVEL,
-    TAILS,
     Bracket,
     EmcInterval,
     EndedBy,
@@ -256,7 +255,7 @@ def make_estimate(
         probes=len(history), cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in finished),
         rejected=len(finished) - len(accepted_probes(finished)),
-        width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
+        width=curve.quantiles(curve.width), lapse=curve.quantiles(curve.lapse),
         by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
         tolerance=getattr(search, "tolerance", None), max_cost=search.max_cost,
     )  # fmt: skip
