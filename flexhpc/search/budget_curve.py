@@ -67,7 +67,7 @@ class BudgetCurve:
     def fit_curve_at(self, factor: float) -> FitCurve:
         """Return, for each posterior draw, the fit curve at ``factor`` times the budget."""
         log_factor, curve = math.log(factor), self.curve
-        change = log_emc_shift(log_factor, self.law) * _LAW_ERROR_FACTORS
+        change = log_emc_shift(log_factor)[self.law] * _LAW_ERROR_FACTORS
         moved = replace(curve, threshold=curve.threshold + change)
         if factor >= 1:
             return moved

@@ -21,13 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from flexhpc.search.evidence import Floats, split_for_products
 from flexhpc.search.history import History
-
-Index = NDArray[np.intp] | slice
 
 _EARLY = np.geomspace(0.35, 6.0, 10)
 _SATURATES = np.arange(-7.0, 3.5, 1.25)
@@ -70,16 +67,13 @@ def slope(log_factor: float) -> Floats:
     return np.asarray(EARLY * expit(RATE * (SATURATES - log_factor)))
 
 
-def log_emc_shift(log_factor: float, laws: Index = slice(None)) -> Floats:
-    """Return the change of log EMC if the budget is multiplied by a factor, shape (laws,).
+def log_emc_shift(log_factor: float) -> Floats:
+    """Return the change of log EMC of each law if the budget is multiplied by exp(log_factor).
 
-    Args:
-        log_factor: logarithm of the factor.
-        laws: indices of the growth laws; by default all laws.
+    The shape is (laws,).
     """
-    early, saturates, rate = EARLY[laws], SATURATES[laws], RATE[laws]
-    bend = np.logaddexp(0, rate * (log_factor - saturates)) - np.logaddexp(0, -rate * saturates)
-    return np.asarray(early * (log_factor - bend / rate))
+    bend = np.logaddexp(0, RATE * (log_factor - SATURATES)) - np.logaddexp(0, -RATE * SATURATES)
+    return np.asarray(EARLY * (log_factor - bend / RATE))
 
 
 @dataclass(frozen=True, kw_only=True)
