@@ -19,8 +19,7 @@ from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test_set
 from flexhpc.errors import PointError
-from flexhpc.measuring.predictions import logits_of
-from flexhpc.measuring.probe import run_training
+from flexhpc.measuring.probe import logits_of, run_training
 from flexhpc.search import Probe
 from flexhpc.seeds import derive_seed
 from flexhpc.training import Callbacks, Group
