@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test_set
 from flexhpc.errors import PointError
-from flexhpc.measuring.predictions import logits_of
-from flexhpc.measuring.probe import run_training
+from flexhpc.measuring.probe import logits_of, run_training
 from flexhpc.search import Probe
 from flexhpc.seeds import derive_seed
 from flexhpc.training import Callbacks, Group
@@ -89,16 +89,13 @@ def evaluate(
     Raises:
         PointError: the data set has no test set, or has fewer samples than ``evaluate.n``.
     """
-    if (config := point.evaluate) is None:
-        raise ValueError(f"{point.id}: has no evaluate section")
+    config = point.evaluate
+    assert config is not None
+    assert isinstance(point.training, Training)  # checked with the spec
     n = evaluation_size(config, samples)
     test = load_test_set(point.data, point.seed)
-
-    def measure_generalization(network: nn.Module) -> dict[str, float]:
-        return metrics_on_test_set(network, test, group.device)
-
-    assert isinstance(point.training, Training)  # checked with the spec
     evaluated_point = replace(point, training=evaluation_training(config, point.training))
+    measure_generalization = partial(metrics_on_test_set, test=test, device=group.device)
     callbacks = replace(callbacks, on_train_end=measure_generalization, checkpoint=checkpoint)
     outcome, _, _ = run_training(
         evaluated_point, samples, Probe(n, 0, stage=stage), group, callbacks,

@@ -62,7 +62,10 @@ def measure(
             saved checkpoints), or another process took over the claim.
         PeerLost: another process of the group or the pool has died.
     """
-    samples = _load_samples(point)
+    try:
+        samples = load_samples(point.data, point.seed)
+    except PointError as error:
+        raise NoData(str(error)) from error
     if point.evaluate is not None:
         evaluation_size(point.evaluate, samples)  # raises now instead of after hours of search
     path = run.point_file(point.id)
@@ -80,6 +83,8 @@ def measure(
     else:
         history = to_history(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, callbacks, pool)
+        _check_claim(callbacks)
+        write_estimate(path, estimate, is_permitted=callbacks.owns_claim)
     record = read_point_file(path)
     assert record is not None
     if not record.has_evaluation(point.evaluation):
@@ -94,13 +99,6 @@ def measure(
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
-
-
-def _load_samples(point: Point) -> Samples:
-    try:
-        return load_samples(point.data, point.seed)
-    except PointError as error:
-        raise NoData(str(error)) from error
 
 
 def _search(
@@ -147,7 +145,7 @@ def _search(
             point.search, samples.n_limit, history, point.arm_coordinates, doubling_settings
         )
         if isinstance(proposal, Estimate):
-            return _store_estimate(proposal, path, callbacks)
+            return proposal
         try:
             if pool is None or len(proposal) == 1:
                 train_serially(proposal)
@@ -169,13 +167,7 @@ def _search(
                     "no training run fitted even two samples within the budget, and a network with "
                     "BatchNorm cannot be trained on one sample; use a larger first budget"
                 ) from None
-            return _store_estimate(final, path, callbacks)
-
-
-def _store_estimate(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
-    _check_claim(callbacks)
-    write_estimate(path, estimate, is_permitted=callbacks.owns_claim)
-    return estimate
+            return final
 
 
 _NextTraining = tuple[str, tuple[int, ...] | None, int, int]
@@ -227,6 +219,10 @@ def parameter_count(point: Point, samples: Samples) -> int:
 
 
 def _header(point: Point, samples: Samples) -> Header:
+    bits = 0
+    if isinstance(point.model, Network):
+        precision = point.training.precision if isinstance(point.training, Training) else "fp32"
+        bits = count_bits(point.model, samples.shape, samples.classes, precision)
     return Header(
         point=point.canonical,
         point_id=point.id,
@@ -239,15 +235,8 @@ def _header(point: Point, samples: Samples) -> Header:
         n_pool=len(samples.pool),
         conflict_groups=json.dumps(samples.conflict_groups),
         classes=samples.classes,
-        bits=_network_bits(point, samples),
+        bits=bits,
     )
-
-
-def _network_bits(point: Point, samples: Samples) -> int:
-    if not isinstance(point.model, Network):
-        return 0
-    precision = point.training.precision if isinstance(point.training, Training) else "fp32"
-    return count_bits(point.model, samples.shape, samples.classes, precision)
 
 
 def _check_header(path: Path, stored: Header, current: Header) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,15 +23,8 @@ from flexhpc.training import Callbacks, Group
 
 _POLL_EVERY = 0.2
 _STOP, _DISCARD = "save and stop", "stop without saving"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """Request to train one probe of a point."""
-
-    point: Point
-    probe: Probe
-    checkpoint: Path
+_Request = tuple[Point, Probe, Path]
+"""Request to train a probe of a point: point, probe, path of the checkpoint."""
 
 
 class ProbePool:
@@ -78,9 +70,7 @@ class ProbePool:
             while queue or progress:
                 for child in self._idle_children(progress, len(queue)):
                     probe = queue.pop(0)
-                    child.connection.send(
-                        _Request(point=point, probe=probe, checkpoint=checkpoint_path(probe))
-                    )
+                    child.connection.send((point, probe, checkpoint_path(probe)))
                     progress[child] = {}
                 by_connection = {child.connection: child for child in progress}
                 for connection in wait(list(by_connection), _POLL_EVERY):
@@ -102,7 +92,9 @@ class ProbePool:
                     queue.clear()
                     for child in progress:
                         child.connection.send(_STOP if callbacks.owns_claim() else _DISCARD)
-                _report_progress(progress, callbacks)
+                # Report the progress of the probe that has run the longest.
+                if running := [state for state in progress.values() if state]:
+                    callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
         except (EOFError, ConnectionError):
             self.close()
             raise PeerLost("a process that trains probes died (out of memory?)") from None
@@ -110,7 +102,8 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            raise min(errors, key=_error_priority)
+            # BatchOfOne has the lowest priority, Interrupted the second lowest.
+            raise min(errors, key=lambda e: (isinstance(e, BatchOfOne), isinstance(e, Interrupted)))
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -134,20 +127,6 @@ class ProbePool:
         return [child for child in self._children if child not in busy][:count]
 
 
-def _report_progress(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None:
-    """Report the progress of the probe that has run the longest."""
-    if running := [state for state in progress.values() if state]:
-        callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
-
-
-def _error_priority(error: Exception) -> int:
-    """Return the priority of an error; 0 is the highest.
-
-    If several probes fail, the first error with the highest priority is raised.
-    """
-    return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
-
-
 def serve_probes(connection: Connection) -> None:
     """Train the probes that a :class:`ProbePool` requests, one after the other.
 
@@ -166,7 +145,7 @@ def serve_probes(connection: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = connection.recv()
-                if isinstance(message, _Request):
+                if isinstance(message, tuple):
                     stop.clear()
                     discard.clear()
                     requests.put(message)
@@ -191,15 +170,12 @@ def serve_probes(connection: Connection) -> None:
     threading.Thread(target=receive, daemon=True).start()
     samples: dict[str, Samples] = {}  # of the last point
     while (request := requests.get()) is not None:
-        point = request.point
+        point, probe, checkpoint = request
         try:
             if point.id not in samples:
                 samples = {point.id: load_samples(point.data, point.seed)}
-            connection.send(
-                run_probe(
-                    point, samples[point.id], request.probe, request.checkpoint, group, callbacks
-                )
-            )
+            record = run_probe(point, samples[point.id], probe, checkpoint, group, callbacks)
+            connection.send(record)
         except (Interrupted, BatchOfOne, PointError) as error:
             connection.send(error)
         except (Exception, SystemExit) as error:  # raised by user code; may not be picklable

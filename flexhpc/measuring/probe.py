@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomTrainer
@@ -22,19 +22,21 @@ from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.custom.trainer import Budget, TrainerCall
-from flexhpc.data import Samples, draw_subset
+from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
-from flexhpc.measuring.predictions import UnseenPredictions
 from flexhpc.measuring.trainer import UNSUPPORTED, run_trainer
 from flexhpc.models import build
 from flexhpc.search import Probe
-from flexhpc.seeds import ProbeSeeds
+from flexhpc.seeds import ProbeSeeds, derive_seed
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
+from flexhpc.training.device_inputs import chunk_size
 from flexhpc.versions import image_name, package_versions, source_hash
 
 _MAX_FLOAT_BYTES = 2**30
 """Maximum size of a probe's float32 inputs, in bytes; larger image inputs are kept as uint8."""
+_BATCH_SIZE = 512
+"""Maximum number of samples of a batch for which logits are computed."""
 
 
 def run_training(
@@ -138,40 +140,69 @@ def run_probe(
 ) -> ProbeRecord:  # fmt: skip
     """Run one probe of a point: one training run with the tuned values of one arm.
 
+    With ``record.unseen``, the trained network is evaluated on a random set of samples, which is
+    the same for all probes of a point. The samples of the set that are not in the training subset
+    are recorded, and whether they are predicted correctly.
+
     Args:
         point, samples, group, callbacks: as in :func:`run_training`.
         probe: n, repeat, arm and stage of the probe.
         checkpoint: path of the training checkpoint; None for no checkpoint.
     """
-    n, repeat, arm, stage = probe
     doubles = point.training.doubling_settings is not None
-    unseen = UnseenPredictions(point, samples, group.device)
+    unseen = samples.pool[:0]
+    if point.record.unseen is not None:
+        count = min(point.record.unseen, len(samples.pool))
+        unseen = draw_subset(samples.pool, count, derive_seed(point.seed, "unseen"))
+    correct = np.zeros(len(unseen), dtype=np.bool_)
+
+    def record_predictions(network: nn.Module) -> dict[str, float]:
+        if len(unseen):
+            scores = logits_of(network, samples, unseen, group.device)
+            correct[:] = scores.argmax(dim=1).numpy() == samples.labels[unseen]
+        return {}
+
     callbacks = replace(
-        callbacks, on_train_end=unseen.record_predictions, checkpoint=checkpoint,
+        callbacks, on_train_end=record_predictions, checkpoint=checkpoint,
         final_state=final_state_path(checkpoint) if checkpoint and doubles else None,
         forgetting=point.record.forgetting,
     )  # fmt: skip
     outcome, subset, seeds = run_training(
-        point.at_arm(arm), samples, probe, group, callbacks,
-        key_suffix=f" arm={arm}" if len(point.arms) > 1 else "",
+        point.at_arm(probe.arm), samples, probe, group, callbacks,
+        key_suffix=f" arm={probe.arm}" if len(point.arms) > 1 else "",
     )  # fmt: skip
-    outside, correct = unseen.predictions_outside(subset)
+    outside = ~np.isin(unseen, subset)
     is_custom = isinstance(point.training, CustomTrainer)
     return ProbeRecord(
-        n=n,
-        repeat=repeat,
-        arm=arm,
-        stage=stage,
-        tuned=dict(point.arms[arm].values),
+        **probe._asdict(),
+        tuned=dict(point.arms[probe.arm].values),
         seeds=asdict(seeds),
-        train_accuracy=1 - outcome.n_errors / n,
+        train_accuracy=1 - outcome.n_errors / probe.n,
         finished=time.time(),
         machine=machine_info(group) | ({"trainer": UNSUPPORTED} if is_custom else {}),
         subset=subset,
-        unseen=outside if point.record.unseen else None,
-        unseen_fitted=correct if point.record.unseen else None,
+        unseen=unseen[outside] if point.record.unseen else None,
+        unseen_fitted=correct[outside] if point.record.unseen else None,
         **vars(outcome),
     )
+
+
+def logits_of(
+    network: nn.Module, samples: Samples | TestSet, ids: Ints, device: torch.device
+) -> Tensor:
+    """Return a network's logits for the samples with the ids ``ids``, float64 (len(ids), classes).
+
+    The logits are on the CPU. The network is set to eval mode.
+    """
+    network.eval()
+    dtype = next(network.parameters()).dtype
+    logits = []
+    with torch.no_grad():
+        batch_size = chunk_size(samples.inputs.rows.shape[1:], _BATCH_SIZE)
+        for batch in np.array_split(ids, -(-len(ids) // batch_size)):
+            inputs = torch.from_numpy(samples.select_inputs(batch)).to(device, dtype)
+            logits.append(network(inputs).double().cpu())
+    return torch.cat(logits)
 
 
 def final_state_path(checkpoint: Path) -> Path:
@@ -232,13 +263,14 @@ def machine_info(group: Group) -> dict[str, str]:
     The dict is stored with each probe. It does not affect the id of a point.
     """
     device = group.device
-    return {
+    info: dict[str, str | None] = {
         "host": platform.node(),
         "device": cpu_name() if device.type == "cpu" else device_name(device),
         "processes": str(group.size),
         "python": platform.python_version(),
-        **{name: version for name, version in package_versions().items() if version is not None},
+        **package_versions(),
         "torch": str(torch.__version__),
         "source": source_hash(),
-        **({"image": container} if (container := image_name()) is not None else {}),
+        "image": image_name(),
     }
+    return {key: value for key, value in info.items() if value is not None}

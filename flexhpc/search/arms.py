@@ -95,9 +95,9 @@ def arm_posteriors(
     separate = _share_width_prior([posterior(results, n_limit) for results in by_arm])
     pooled = []
     for arm, curve in enumerate(separate):
-        prediction = _predict_threshold(separate, probed, coordinates, arm)
-        if prediction is not None:
-            curve = curve.reweight(_threshold_log_prior(curve.threshold, *prediction))
+        log_prior = _threshold_log_prior(separate, probed, coordinates, arm)
+        if log_prior is not None:
+            curve = curve.reweight(log_prior)
         order = np.random.default_rng(arm).permutation(_DRAWS)
         pooled.append(curve.resample(_DRAWS).select_cells(order))
     log_emc = np.stack([np.log(curve.n_at_fit_probability(q)) for curve in pooled], axis=1)
@@ -134,13 +134,12 @@ def _share_width_prior(curves: Sequence[FitCurve]) -> list[FitCurve]:
     return result
 
 
-def _predict_threshold(
+def _threshold_log_prior(
     curves: Sequence[FitCurve], probed: Sequence[bool], coordinates: Coordinates, arm: int
-) -> tuple[float, float] | None:
-    """Predict an arm's threshold (log n) from the other arms.
+) -> Floats | None:
+    """Return the log prior density of each threshold of an arm, predicted from the other arms.
 
-    Returns:
-        Mean and standard deviation of the prediction; None if no other arm has probes.
+    Return None if no other arm has probes.
     """
     others = [other for other in range(len(curves)) if probed[other] and other != arm]
     if not others:
@@ -156,18 +155,14 @@ def _predict_threshold(
     centre = float(np.average(mean, weights=1 / (noise + _INDEPENDENT_SD**2)))
     expected = centre + float(row @ inverse @ (mean - centre))
     variance = covariance[-1, -1] + _INDEPENDENT_SD**2 - float(row @ inverse @ row)
-    return expected, math.sqrt(variance)
+    deviation = math.sqrt(variance)
+    z = (curves[arm].threshold - expected) / deviation
+    normal = np.exp(-0.5 * z * z) / (deviation * math.sqrt(2 * math.pi))
+    outlier = (1 - _GAUSSIAN_FRACTION) * _OUTLIER_DENSITY
+    return np.asarray(np.log(_GAUSSIAN_FRACTION * normal + outlier))
 
 
 def _threshold_moments(curve: FitCurve) -> tuple[float, float]:
     """Return the posterior mean and standard deviation of the threshold (log n)."""
     mean = float(curve.weight @ curve.threshold)
     return mean, math.sqrt(float(curve.weight @ (curve.threshold - mean) ** 2))
-
-
-def _threshold_log_prior(threshold: Floats, mean: float, deviation: float) -> Floats:
-    """Return the log prior density of each threshold, given the prediction from the other arms."""
-    z = (threshold - mean) / deviation
-    normal = np.exp(-0.5 * z * z) / (deviation * math.sqrt(2 * math.pi))
-    outlier = (1 - _GAUSSIAN_FRACTION) * _OUTLIER_DENSITY
-    return np.asarray(np.log(_GAUSSIAN_FRACTION * normal + outlier))

@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from itertools import cycle, islice
 
-from flexhpc.config.sections.search import Bayes, QuantileSearch, format_eps
+from flexhpc.config.sections.search import Bayes, format_eps
 from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
 from flexhpc.search.design import CostModel, GroupedDraws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
-    TAILS,
     Bracket,
     EmcInterval,
     EndedBy,
@@ -21,7 +20,6 @@ from flexhpc.search.history import (
     History,
     ProbeResult,
     accepted_probes,
-    fit_predicate,
 )
 from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
@@ -42,54 +40,44 @@ def propose(
     """Return the next ``at_once`` probes as pairs (arm, n), or why the search has ended."""
     if not history:
         return _propose_first_round(search, n_limit, len(coordinates))
-    arms, arm, results = _find_best_arm(search, n_limit, history, coordinates)
+    arms, arm, results, fit_curve = _find_best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _MAX_REGRET * search.tolerance else None
     costs = CostModel.from_history(history)
     spent = costs.cost_in_whole_runs(history)
     ended_by: EndedBy = "tolerance"
-    for number, eps in enumerate(_training_errors(search), start=1):
-        perfect = eps is None
-        curve = arms.separate_curves[arm] if arms and perfect else posterior(results, n_limit, eps)
-        lower, upper = _clipped_interval(curve, search, n_limit, eps)
+    for number, eps in enumerate([None, *sorted(search.eps or ())], start=1):
+        q = search.quantile if eps is None else _EPS_LEVEL
+        curve = fit_curve if eps is None else posterior(results, n_limit, eps)
+        ends = curve.quantiles(curve.n_at_fit_probability(q))
+        lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         unconfirmed = _unconfirmed_n(results, lower, upper, n_limit, eps) if narrow else None
         if narrow and unconfirmed is None and compared is None:
-            emc = _emc_interval(curve, _estimand_level(search, eps), n_limit, results, eps)
-            if number == 1 and emc.censored != "none":
+            if eps is None and _emc_interval(curve, q, n_limit, results, eps).censored != "none":
                 ended_by = "data"
             continue
         if spent >= cost_cap(search, len(coordinates), number):
             ended_by = "max_cost"
             continue
         if compared is None:
-            candidates, draws = [arm], GroupedDraws.from_curve(curve, _estimand_level(search, eps))
+            draws = GroupedDraws.from_curve(arm, curve, q)
         else:
-            candidates, draws = list(range(len(coordinates))), GroupedDraws.from_arms(compared)
-        lowest = [
-            _smallest_allowed_n(history, candidate, halvings=search.at_once)
-            for candidate in candidates
-        ]
-        index = candidates.index(arm)
-        chosen = choose_probes(
-            draws,
-            costs,
-            [(low, n_limit) for low in lowest],
-            count=search.at_once,
-            required=[] if unconfirmed is None else [(index, max(unconfirmed, lowest[index]))],
-            unfinished=[
-                (candidates.index(r.arm), r.n, r.share or 0.0)
-                for r in history
-                if r.unfinished and r.arm in candidates
-            ],
+            draws = GroupedDraws.from_arms(compared)
+        lowest = {
+            candidate: _smallest_allowed_n(history, candidate, halvings=search.at_once)
+            for candidate in draws.curves
+        }
+        required = [] if unconfirmed is None else [(arm, max(unconfirmed, lowest[arm]))]
+        return choose_probes(
+            draws, costs, lowest, n_limit, history, count=search.at_once, required=required
         )
-        return [(candidates[i], n) for i, n in chosen]
     return ended_by
 
 
 def _find_best_arm(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
-) -> tuple[ArmPosteriors | None, int, list[ProbeResult]]:
-    """Return the joint posterior of all arms, the index of the best arm, and its probes.
+) -> tuple[ArmPosteriors | None, int, list[ProbeResult], FitCurve]:
+    """Return the joint posterior of all arms; and of the best arm: index, probes and fit curve.
 
     The joint posterior is None if there is only one arm.
     """
@@ -97,11 +85,9 @@ def _find_best_arm(
     if len(coordinates) > 1:
         arms = arm_posteriors(history, n_limit, search.quantile, coordinates)
     arm = 0 if arms is None else arms.best_arm
-    return arms, arm, _probes_of_arm(history, arm)
-
-
-def _probes_of_arm(history: History, arm: int) -> list[ProbeResult]:
-    return [result for result in history if result.arm == arm]
+    results = [result for result in history if result.arm == arm]
+    curve = posterior(results, n_limit) if arms is None else arms.separate_curves[arm]
+    return arms, arm, results, curve
 
 
 def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
@@ -112,8 +98,7 @@ def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
     trained on one sample. n = 1 is allowed only if it was tried before, or if the probes of all
     arms failed and the smallest n tried is below 4.
     """
-    results = _probes_of_arm(history, arm) or history
-    smallest = min(result.n for result in results)
+    smallest = min([r.n for r in history if r.arm == arm] or [r.n for r in history])
     last = smallest < 4 and all(result.verdict != "fit" for result in history)
     return min(smallest, max(smallest >> halvings, 1 if last else 2))
 
@@ -125,7 +110,7 @@ def _propose_first_round(search: Bayes, n_limit: int, arm_count: int) -> Proposa
     than ``at_once`` of them are distinct, ``start`` times 1/2, 1/4, ... follow. With several arms,
     n is ``start`` in every probe; the middle arm comes first, and the outermost arms come last.
     """
-    first = min(max(search.start, 1), n_limit)
+    first = min(search.start, n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
     halves = (first // 2**i for i in range(1, search.at_once))
     multiples = [*doubles, *(n for n in halves if n > 1)]
@@ -137,14 +122,12 @@ def _propose_first_round(search: Bayes, n_limit: int, arm_count: int) -> Proposa
 
 def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
     """Estimate the EMC of the best arm: for a perfect fit, and at each error in ``search.eps``."""
-    arms, arm, results = _find_best_arm(search, n_limit, history, coordinates)
-    curve = arms.separate_curves[arm] if arms else posterior(results, n_limit)
+    arms, arm, results, curve = _find_best_arm(search, n_limit, history, coordinates)
     by_eps = {
         format_eps(eps): _emc_interval(
             posterior(results, n_limit, eps), _EPS_LEVEL, n_limit, results, eps
         )
-        for eps in _training_errors(search)
-        if eps is not None
+        for eps in sorted(search.eps or ())
     }
     fits, fails = _fitted_and_failed_n(results, None)
     bracket = Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
@@ -175,28 +158,6 @@ def estimate_at_training_error(eps: float, n_limit: int, history: History) -> Em
     return _emc_interval(posterior(history, n_limit, eps), _EPS_LEVEL, n_limit, history, eps)
 
 
-def _training_errors(search: Bayes) -> list[float | None]:
-    """Return the training errors at which EMC is estimated, in ascending order.
-
-    The first element is None, which means a perfect fit.
-    """
-    return [None, *sorted(search.eps or ())]
-
-
-def _estimand_level(search: QuantileSearch, eps: float | None) -> float:
-    """Return the P(fit) that defines the EMC at training error ``eps`` (perfect fit if None)."""
-    return search.quantile if eps is None else _EPS_LEVEL
-
-
-def _clipped_interval(
-    curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
-) -> tuple[float, float]:
-    """Return both ends of the interval of the EMC (samples), clipped to [1, n_limit]."""
-    ends = curve.quantiles(curve.n_at_fit_probability(_estimand_level(search, eps)), TAILS)
-    lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
-    return lower, upper
-
-
 def _unconfirmed_n(
     history: History, lower: float, upper: float, n_limit: int, eps: float | None
 ) -> int | None:
@@ -222,7 +183,7 @@ def _unconfirmed_n(
 def _emc_interval(
     curve: FitCurve, q: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
-    ends = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
+    ends = curve.quantiles(curve.n_at_fit_probability(q))
     fits, fails = _fitted_and_failed_n(history, eps)
     return EmcInterval.from_quantiles(ends, fits, n_limit, any_failed=bool(fails))
 
@@ -232,9 +193,8 @@ def _fitted_and_failed_n(history: History, eps: float | None) -> tuple[list[int]
 
     If ``eps`` is set, probes with at most this training error count as fits.
     """
-    fits = fit_predicate(eps)
     results = accepted_probes(history)
-    return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
+    return [r.n for r in results if r.fits_at(eps)], [r.n for r in results if not r.fits_at(eps)]
 
 
 def probe_bound(search: Bayes, n_limit: int, *, can_reject: bool) -> list[tuple[int, float]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from flexhpc.config.sections.search import Bisection, format_eps
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
-    TAILS,
     Bracket,
     EmcInterval,
     EndedBy,
@@ -33,7 +31,7 @@ def propose(
     search: Bisection, n_limit: int, history: History, _: Coordinates
 ) -> Proposal | EndedBy:
     """Return the next probe as a list with one pair (arm, n), or why the search has ended."""
-    states = list(_replay_bisections(search, n_limit, history))
+    states = _replay_bisections(search, n_limit, history)
     if states[-1].next_n is not None:
         return [(0, states[-1].next_n)]
     return "tolerance" if states[0].bracket.censored == "none" else "data"
@@ -44,16 +42,16 @@ def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) 
 
     Return None if no n has enough probes for a decision yet.
     """
-    states = _replay_bisections(search, n_limit, history)
-    first = next(states)
+    first, *others = _replay_bisections(search, n_limit, history)
     if first.bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
+    fit = _emc_interval(curve, search.quantile, first.bracket, n_limit)
     by_eps = {}
-    for eps, state in zip(sorted(search.eps or ()), states, strict=False):
+    for eps, state in zip(sorted(search.eps or ()), others, strict=False):
         if state.bracket != Bracket():
-            by_eps[format_eps(eps)] = _eps_estimate(eps, state.bracket, n_limit, history)
-    fit = _perfect_fit_estimate(search, n_limit, curve, first.bracket)
+            at_eps = posterior(history, n_limit, eps)
+            by_eps[format_eps(eps)] = _emc_interval(at_eps, 0.5, state.bracket, n_limit)
     return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
@@ -70,12 +68,12 @@ def probe_bound(search: Bisection, n_limit: int, *, can_reject: bool) -> list[tu
     return [(n, count) for n in ns]
 
 
-def _replay_bisections(search: Bisection, n_limit: int, history: History) -> Iterator[SearchState]:
-    """Yield the state of the bisection for a perfect fit, then for each eps in ascending order.
+def _replay_bisections(search: Bisection, n_limit: int, history: History) -> list[SearchState]:
+    """Return the states of the bisections for a perfect fit, then for each eps in ascending order.
 
     All bisections use the same probes. Each starts at the largest n that fitted in the previous
-    bisection; the first one starts at ``search.start``. The iterator stops after the first
-    bisection that needs another probe.
+    bisection; the first one starts at ``search.start``. The list ends with the first bisection that
+    needs another probe.
     """
     decisions = [majority_decision(history, search.seeds_per_n)]
     decisions += [
@@ -83,12 +81,14 @@ def _replay_bisections(search: Bisection, n_limit: int, history: History) -> Ite
         for eps in sorted(search.eps or ())
     ]
     start = search.start
+    states = []
     for decide in decisions:
         state = replay_bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
-        yield state
+        states.append(state)
         if state.next_n is not None:
-            return
+            break
         start = state.bracket.largest_fit or 1
+    return states
 
 
 def _training_error_decision(eps: float, history: History, seeds_per_n: int) -> FitDecision:
@@ -109,12 +109,16 @@ def _training_error_decision(eps: float, history: History, seeds_per_n: int) -> 
     return decide
 
 
-def _perfect_fit_estimate(
-    search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket
-) -> EmcInterval:
-    """Return the EMC for a perfect fit, as defined by ``search.estimand``, and its interval."""
-    low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
-    lower, middle, upper = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
+def _emc_interval(curve: FitCurve, q: float, bracket: Bracket, n_limit: int) -> EmcInterval:
+    """Return the EMC, the n at which P(fit) = q, and its interval.
+
+    For q = 0.5, the EMC is the geometric mean of both ends of the bracket, unless it is censored.
+    At a training error ``eps``, the bracket is computed from the mean training error at each n, and
+    the interval from the median training error. Mean and median agree if the training errors at one
+    n vary little.
+    """
+    low, high = bracket.largest_fit, bracket.smallest_fail
+    lower, middle, upper = curve.quantiles(curve.n_at_fit_probability(q))
     if low is None:
         emc = 0
     elif high is None:  # a majority of fits at `low` does not show that 90 % fit there
@@ -123,20 +127,6 @@ def _perfect_fit_estimate(
         emc = math.isqrt(low * high)
     else:
         emc = min(max(1, round(middle)), n_limit)
-    return EmcInterval.from_ends(emc, lower, upper, bracket.censored)
-
-
-def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
-    """Return the EMC at training error ``eps``, and the interval of this EMC.
-
-    Unless the EMC is censored, it is the geometric mean of both ends of the bracket. The bracket is
-    computed from the mean training error at each n, and the interval from the median training
-    error. Mean and median agree if the training errors at one n vary little.
-    """
-    curve = posterior(history, n_limit, eps)
-    lower, _, upper = curve.quantiles(curve.n_at_fit_probability(0.5), TAILS)
-    low, high = bracket.largest_fit, bracket.smallest_fail
-    emc = low or 0 if low is None or high is None else math.isqrt(low * high)
     return EmcInterval.from_ends(emc, lower, upper, bracket.censored)
 
 

@@ -23,7 +23,6 @@ from scipy.special import ndtri
 
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
-    TAILS,
     EmcInterval,
     History,
     ProbeResult,
@@ -68,7 +67,7 @@ class BudgetCurve:
     def fit_curve_at(self, factor: float) -> FitCurve:
         """Return, for each posterior draw, the fit curve at ``factor`` times the budget."""
         log_factor, curve = math.log(factor), self.curve
-        change = log_emc_shift(log_factor, self.law) * _LAW_ERROR_FACTORS
+        change = log_emc_shift(log_factor)[self.law] * _LAW_ERROR_FACTORS
         moved = replace(curve, threshold=curve.threshold + change)
         if factor >= 1:
             return moved
@@ -95,9 +94,7 @@ class BudgetCurve:
             Lower end, median and upper end of the interval of this ratio.
         """
         curve = self.fit_curve_at(factor)
-        return curve.quantiles(
-            curve.n_at_fit_probability(q) / self.curve.n_at_fit_probability(q), TAILS
-        )
+        return curve.quantiles(curve.n_at_fit_probability(q) / self.curve.n_at_fit_probability(q))
 
     def emc(self, q: float, factor: float) -> EmcInterval:
         """Return the EMC and its interval at ``factor`` times the budget.
@@ -107,7 +104,7 @@ class BudgetCurve:
             factor: multiple of the budget; if it is above 1, the result is a prediction.
         """
         curve = self.fit_curve_at(factor)
-        ends = curve.quantiles(curve.n_at_fit_probability(q), TAILS)
+        ends = curve.quantiles(curve.n_at_fit_probability(q))
         fits = [r.n for r in self.history if r.fit and (r.time is None or r.time <= factor)]
         any_failed = len(fits) < len(self.history)
         return EmcInterval.from_quantiles(ends, fits, self.n_limit, any_failed=any_failed)

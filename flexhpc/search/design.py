@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,18 +109,18 @@ class GroupedDraws:
     The target quantity is the EMC or, with several arms, the best arm and its EMC.
 
     Attributes:
-        curves: for each arm, the fit curve of every draw.
+        curves: index of an arm -> the fit curve of this arm in every draw.
         starts: index of the first draw of each group, shape (groups,).
     """
 
-    curves: Sequence[FitCurve]
+    curves: Mapping[int, FitCurve]
     starts: NDArray[np.intp]
 
     @classmethod
-    def from_curve(cls, curve: FitCurve, q: float) -> GroupedDraws:
+    def from_curve(cls, arm: int, curve: FitCurve, q: float) -> GroupedDraws:
         """Group draws of one arm by the n at which P(fit) = q, in groups of equal size."""
         resampled = curve.resample(_CELLS, curve.n_at_fit_probability(q))
-        return cls(curves=[resampled], starts=np.arange(0, _CELLS, _CELLS // _BINS))
+        return cls(curves={arm: resampled}, starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
     def from_arms(cls, arms: ArmPosteriors) -> GroupedDraws:
@@ -130,14 +130,13 @@ class GroupedDraws:
         group = best * _BINS_PER_ARM + np.searchsorted(ends, top)
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        return cls(
-            curves=[curve.select_cells(order) for curve in arms.pooled_curves], starts=starts
-        )
+        curves = [curve.select_cells(order) for curve in arms.pooled_curves]
+        return cls(curves=dict(enumerate(curves)), starts=starts)
 
 
 def choose_probes(
-    draws: GroupedDraws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
-    required: Sequence[tuple[int, int]] = (), unfinished: Sequence[tuple[int, int, float]] = (),
+    draws: GroupedDraws, costs: CostModel, lowest: Mapping[int, int], n_limit: int,
+    history: History, *, count: int, required: Sequence[tuple[int, int]],
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Return the next probes, which can run in parallel, as pairs (arm, n).
 
@@ -148,25 +147,27 @@ def choose_probes(
     Args:
         draws: posterior draws, grouped by the target quantity (see :class:`GroupedDraws`).
         costs: model of the expected cost of each probe.
-        ranges: for each arm, the smallest and largest allowed n (samples).
+        lowest: index of an arm -> its smallest allowed n (samples).
+        n_limit: largest available n (samples).
+        history: finished probes; their unfinished training runs can be continued.
         count: number of probes to return.
-        required: (arm, n) of probes that must be chosen; they come first.
-        unfinished: (arm, n, used fraction of the budget) of training runs that can be continued.
+        required: (arm, n) of at most ``count`` probes that must be chosen; they come first.
     """
     arms, ns, chances, used = [], [], [], []
-    for arm, (curve, ends) in enumerate(zip(draws.curves, ranges, strict=True)):
-        started = {n: share for run_arm, n, share in unfinished if run_arm == arm}
+    for arm, curve in draws.curves.items():
+        started = {r.n: r.share or 0.0 for r in history if r.unfinished and r.arm == arm}
         low = float(np.quantile(curve.threshold - 2 * curve.width, 0.05))
         high = float(np.quantile(curve.threshold + 2 * curve.width, 0.95))
-        log_spaced = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
-        candidates = np.unique([*np.clip(np.round(log_spaced), *ends), *started]).astype(np.float64)
+        log_spaced = np.exp(np.linspace(low, min(high, math.log(4.0 * n_limit)), _CANDIDATES))
+        allowed = np.clip(np.round(log_spaced), lowest[arm], n_limit)
+        candidates = np.unique([*allowed, *started]).astype(np.float64)
         used += [started.get(n, 0.0) for n in candidates]
         arms += [arm] * len(candidates)
         ns.append(candidates)
         chances.append(curve.fit_probability(candidates))
     n, chance = np.concatenate(ns), np.concatenate(chances, axis=1)
     cost = costs.expected_cost(n, chance.mean(axis=0), np.array(used))
-    chosen = list(required[:count])
+    chosen = list(required)
     outcomes = np.ones((len(chance), 1))
     for arm, chosen_n in chosen:
         p = draws.curves[arm].fit_probability(np.array([chosen_n], dtype=np.float64))

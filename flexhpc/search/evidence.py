@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
-from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult, fit_predicate
+from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -41,8 +41,15 @@ MAX_COUNT_FACTOR = 50.0
 the odds between two fit curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
-"""Number of probabilities that are multiplied before the logarithm of their product is taken. This
-saves logarithms, which dominate the run time."""
+
+
+def split_for_products(count: int) -> list[Ints]:
+    """Split the indices of ``count`` probes into parts of at most 8; return at least one part.
+
+    The probabilities of the probes of a part are multiplied before the logarithm of their product
+    is taken. This saves logarithms, which dominate the run time.
+    """
+    return np.array_split(np.arange(count), -(-count // _PER_PRODUCT) or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +81,9 @@ class Evidence:
         If ``eps`` is set, probes with at most this training error count as fits, and the numbers of
         missed samples are treated as unknown.
         """
-        fitting = fit_predicate(eps)
-        fits = [r for r in history if fitting(r)]
-        fails = [_failure_columns(r, use_missed=eps is None) for r in history if not fitting(r)]
-        ns, counts = np.unique([r.n for r in fits], return_counts=True)
+        fits = [r.n for r in history if r.fits_at(eps)]
+        fails = [_failure_columns(r, use_missed=eps is None) for r in history if not r.fits_at(eps)]
+        ns, counts = np.unique(fits, return_counts=True)
         columns = np.array(fails, dtype=np.float64).reshape(-1, 5).T
         return cls(
             fit_n=np.log(ns.astype(np.float64)),
@@ -105,8 +111,8 @@ class Evidence:
         rate, cells = lapse[..., None], threshold[..., None]
         z = (cells - self.fit_n) / width[..., None]
         total = log_expit(z) @ self.fit_counts + np.log1p(-lapse) * self.fit_counts.sum()
-        for fail_n in np.array_split(self.fail_n, -(-len(self.fail_n) // _PER_PRODUCT) or 1):
-            chance = expit((fail_n - cells) / width[..., None])
+        for part in split_for_products(len(self.fail_n)):
+            chance = expit((self.fail_n[part] - cells) / width[..., None])
             total = total + np.log((rate + (1 - rate) * chance + _TINY).prod(axis=-1))
         return np.asarray(total)
 
@@ -129,11 +135,9 @@ class Evidence:
         """
         cells, rate = len(curve_index), lapse[:, None]
         with_counts, verdicts = np.zeros((cells, len(PAIR_PRIOR))), np.zeros(cells)
-        for chunk in np.array_split(
-            np.arange(len(self.fail_n)), -(-len(self.fail_n) // _PER_PRODUCT)
-        ):
+        for part in split_for_products(len(self.fail_n)):
             likelihood, fails = np.ones((cells, len(PAIR_PRIOR))), np.ones(cells)
-            for i in chunk:
+            for i in part:
                 x = (self.fail_n[i] - threshold) / width
                 chance = expit(x)
                 onset = ONSETS + RELATIVE_ONSET * self.fail_n[i]

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from flexhpc.search.evidence import Evidence, Floats
-from flexhpc.search.history import History, ProbeResult, Quantiles, accepted_and_unfinished
+from flexhpc.search.history import (
+    TAILS,
+    History,
+    ProbeResult,
+    Quantiles,
+    accepted_and_unfinished,
+)
 from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
@@ -70,12 +76,13 @@ class FitCurve:
         inner = np.clip(q / (1 - self.lapse), 1e-9, 1 - 1e-9)
         return np.exp(self.threshold - self.width * logit(inner))
 
-    def quantiles(self, values: Floats, levels: Quantiles) -> Quantiles:
+    def quantiles(self, values: Floats, levels: Quantiles = TAILS) -> Quantiles:
         """Return three posterior quantiles of a quantity, interpolated between cells.
 
         Args:
             values: for each cell, the value of the quantity, shape (cells,).
-            levels: probabilities of the three quantiles, in [0, 1] and ascending.
+            levels: probabilities of the three quantiles, in [0, 1] and ascending; by default those
+                of the lower end, median and upper end of an interval.
         """
         order = np.argsort(values, kind="stable")
         weight = self.weight[order]

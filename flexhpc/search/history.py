@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +72,16 @@ class ProbeResult:
     def fit(self) -> bool:
         """Whether the verdict is ``fit``: every sample was fitted."""
         return self.verdict == "fit"
+
+    def fits_at(self, eps: float | None) -> bool:
+        """Return whether the probe counts as a fit at the training error ``eps``.
+
+        It does if at most ``eps * n`` samples were missed and training did not diverge. If ``eps``
+        is None, it does if every sample was fitted.
+        """
+        if eps is None:
+            return self.fit
+        return self.verdict != "diverged" and self.n_errors <= eps * self.n
 
 
 History = Sequence[ProbeResult]
@@ -275,30 +285,6 @@ class Estimate:
         keys = ("width", "lapse", "doubling", "gain")
         quantiles = {key: tuple(stored[key]) for key in keys if stored.get(key)}
         return cls(**{**stored, **quantiles, "by_eps": by_eps})
-
-
-def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
-    """Return a function that decides whether a probe fitted.
-
-    If ``eps`` is set, every probe with at most ``eps * n`` missed samples counts as a fit, unless
-    it diverged.
-    """
-    if eps is None:
-        return lambda result: result.fit
-    return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
-
-
-def majority_fits(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Return whether most of ``seeds_per_n`` probes at one n fit; None if more probes are needed.
-
-    If ``seeds_per_n`` is even, one more probe breaks a tie. Counting a tie as a fit would bias the
-    estimate towards n at which fewer than half of the training runs fit.
-    """
-    fits = sum(result.fit for result in results)
-    needed = seeds_per_n // 2 + 1
-    if fits >= needed:
-        return True
-    return False if len(results) - fits >= needed else None
 
 
 def group_by_n(history: History) -> dict[int, list[ProbeResult]]:

@@ -10,14 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flexhpc.config.sections.search import MajoritySearch
-from flexhpc.search.history import (
-    MAX_REJECTED,
-    Bracket,
-    History,
-    accepted_probes,
-    group_by_n,
-    majority_fits,
-)
+from flexhpc.search.history import MAX_REJECTED, Bracket, History, accepted_probes, group_by_n
 
 FitDecision = Callable[[int], bool | None]
 """Function that takes n and returns whether n samples can be fitted; None if this needs more probes
@@ -39,9 +32,21 @@ class SearchState:
 
 
 def majority_decision(history: History, seeds_per_n: int) -> FitDecision:
-    """Return a function that decides by the majority of accepted probes at n whether n fits."""
-    groups = group_by_n(accepted_probes(history))
-    return lambda n: majority_fits(groups.get(n, []), seeds_per_n)
+    """Return a function that decides by the majority of accepted probes at n whether n fits.
+
+    If ``seeds_per_n`` is even, one more probe breaks a tie. Counting a tie as a fit would bias the
+    estimate towards n at which fewer than half of the training runs fit.
+    """
+    groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
+
+    def decide(n: int) -> bool | None:
+        results = groups.get(n, [])
+        fits = sum(result.fit for result in results)
+        if fits >= needed:
+            return True
+        return False if len(results) - fits >= needed else None
+
+    return decide
 
 
 def max_probes_per_n(search: MajoritySearch, can_reject: bool) -> int:
@@ -71,26 +76,18 @@ def replay_bisection(
     """
     low: int | None = None
     high: int | None = None
-    n = min(start, n_limit)
-    while True:
-        bracket = Bracket(largest_fit=low, smallest_fail=high)
-        fits = decide(n)
-        if fits is None:
-            return SearchState(bracket=bracket, next_n=n)
+    n: int | None = min(start, n_limit)
+    while n is not None and (fits := decide(n)) is not None:
         low, high = (n, high) if fits else (low, n)
-        bracket = Bracket(largest_fit=low, smallest_fail=high)
         if low is None:
-            if n == 1:
-                return SearchState(bracket=bracket)
-            n = n // 2
+            n = n // 2 if n > 1 else None
         elif high is None:
-            if low == n_limit:
-                return SearchState(bracket=bracket)
-            n = min(2 * low, n_limit)
+            n = min(2 * low, n_limit) if low < n_limit else None
         elif high - low == 1 or high <= low * (1 + tolerance):
-            return SearchState(bracket=bracket)
+            n = None
         else:
             n = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
+    return SearchState(bracket=Bracket(largest_fit=low, smallest_fail=high), next_n=n)
 
 
 def ascending_n_values(

@@ -20,7 +20,6 @@ from flexhpc.search.design import CostModel
 from flexhpc.search.fit_curve import FitCurve, estimand_level
 from flexhpc.search.history import (
     LEVEL,
-    TAILS,
     Bracket,
     EmcInterval,
     EndedBy,
@@ -256,7 +255,7 @@ def make_estimate(
         probes=len(history), cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in finished),
         rejected=len(finished) - len(accepted_probes(finished)),
-        width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
+        width=curve.quantiles(curve.width), lapse=curve.quantiles(curve.lapse),
         by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
         tolerance=getattr(search, "tolerance", None), max_cost=search.max_cost,
     )  # fmt: skip
@@ -282,9 +281,12 @@ def is_precise(
         estimate: final estimate.
         doubling_settings: see :func:`next_probes`.
     """
+    if doubling_settings is not None:
+        saturated = estimate.gain is not None and estimate.gain[2] <= doubling_settings.saturation
+        at_max_budget = estimate.stage >= doubling_settings.max_doublings
+        if not saturated and not at_max_budget and estimate.censored != "right":
+            return False
     tolerance: float | None = getattr(search, "tolerance", None)
-    if doubling_settings is not None and not _ends_doubling(estimate, doubling_settings):
-        return False
     if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
         cap, previous_cap = search.max_cost, estimate.max_cost
         if estimate.ended_by != "max_cost" or cap == previous_cap:
@@ -294,10 +296,3 @@ def is_precise(
     return isinstance(
         next_probes(search, n_limit, history, coordinates, doubling_settings), Estimate
     )
-
-
-def _ends_doubling(estimate: Estimate, doubling_settings: Doubling) -> bool:
-    """Return whether a final estimate ends the doubling of the budget."""
-    if estimate.gain is not None and estimate.gain[2] <= doubling_settings.saturation:
-        return True
-    return estimate.stage >= doubling_settings.max_doublings or estimate.censored == "right"

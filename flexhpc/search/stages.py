@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from flexhpc.search.history import ProbeResult
 
-FINAL_FAILURE = "diverged"
-"""Verdict of a failed training run that cannot be continued."""
+FINAL_VERDICTS = ("fit", "diverged")
+"""Verdicts of training runs that are not continued; other failures can be continued."""
 
 
 def results_at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:
@@ -52,8 +52,8 @@ def runs_without_state(history: Iterable[ProbeResult], emc: int, keep: int) -> l
     nearest to the EMC in log n are kept. All other training runs are returned.
     """
     runs = training_runs(history)
-    ended = [r for r in runs if r.fit or r.verdict == FINAL_FAILURE]
-    failed = [r for r in runs if not r.fit and r.verdict != FINAL_FAILURE]
+    ended = [r for r in runs if r.verdict in FINAL_VERDICTS]
+    failed = [r for r in runs if r.verdict not in FINAL_VERDICTS]
     failed.sort(key=lambda r: abs(math.log(r.n / max(emc, 1))))
     return [*ended, *failed[keep:]]
 
@@ -62,10 +62,10 @@ def _result_at_stage(run: ProbeResult, stage: int) -> ProbeResult:
     if run.stage == stage:
         return run
     factor = 0.5 ** (stage - run.stage)
-    share = None if run.share is None else run.share * factor
-    if run.fit or run.verdict == FINAL_FAILURE:
-        time, failed_after = (
-            None if value is None else value * factor for value in (run.time, run.failed_after)
-        )
+    share, time, failed_after = (
+        None if value is None else value * factor
+        for value in (run.share, run.time, run.failed_after)
+    )
+    if run.verdict in FINAL_VERDICTS:
         return replace(run, share=share, time=time, failed_after=failed_after)
     return replace(run, share=share, time=share, unfinished=True, rejected=False)

@@ -21,13 +21,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
-from flexhpc.search.evidence import Floats
+from flexhpc.search.evidence import Floats, split_for_products
 from flexhpc.search.history import History
-
-Index = NDArray[np.intp] | slice
 
 _EARLY = np.geomspace(0.35, 6.0, 10)
 _SATURATES = np.arange(-7.0, 3.5, 1.25)
@@ -59,8 +56,6 @@ SHORTEST = math.exp(-1 / BROAD)
 """Assumed lower bound on the time of a fit (fraction of the budget) if only an upper bound is
 known."""
 _TINY = 1e-30
-_PER_PRODUCT = 8
-"""Number of densities that are multiplied before a logarithm is taken."""
 
 
 def slope(log_factor: float) -> Floats:
@@ -72,16 +67,13 @@ def slope(log_factor: float) -> Floats:
     return np.asarray(EARLY * expit(RATE * (SATURATES - log_factor)))
 
 
-def log_emc_shift(log_factor: float, laws: Index = slice(None)) -> Floats:
-    """Return the change of log EMC if the budget is multiplied by a factor, shape (laws,).
+def log_emc_shift(log_factor: float) -> Floats:
+    """Return the change of log EMC of each law if the budget is multiplied by exp(log_factor).
 
-    Args:
-        log_factor: logarithm of the factor.
-        laws: indices of the growth laws; by default all laws.
+    The shape is (laws,).
     """
-    early, saturates, rate = EARLY[laws], SATURATES[laws], RATE[laws]
-    bend = np.logaddexp(0, rate * (log_factor - saturates)) - np.logaddexp(0, -rate * saturates)
-    return np.asarray(early * (log_factor - bend / rate))
+    bend = np.logaddexp(0, RATE * (log_factor - SATURATES)) - np.logaddexp(0, -RATE * SATURATES)
+    return np.asarray(EARLY * (log_factor - bend / RATE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +83,13 @@ class Times:
     A time is the fraction of the budget that a training run used.
 
     Attributes:
-        log_n, log_time: log n and log time of the fits whose exact time is known, shape (fits,).
+        exact: log n and log time of the fits whose exact time is known, shape (2, fits).
         interval_censored: for each fit whose exact time is unknown: log n, log time of the last
             failure, and log time of the fit, shape (3, fits).
         unfinished: log n and log time of unfinished training runs, shape (2, unfinished).
     """
 
-    log_n: Floats
-    log_time: Floats
+    exact: Floats
     interval_censored: Floats
     unfinished: Floats
 
@@ -113,14 +104,14 @@ class Times:
             for r in timed
             if r.time and r.failed_after is not None and (r.failed_after, r.time) != (0.0, 1.0)
         ]
-        log_n, log_time = _log_columns(exact, 2)
         return cls(
-            log_n=log_n, log_time=log_time, interval_censored=_log_columns(between, 3),
+            exact=_log_columns(exact, 2),
+            interval_censored=_log_columns(between, 3),
             unfinished=_log_columns(unfinished, 2),
-        )  # fmt: skip
+        )
 
     def __len__(self) -> int:
-        return len(self.log_n) + len(self.interval_censored.T)
+        return len(self.exact.T) + len(self.interval_censored.T)
 
     def log_likelihood_by_law(self, threshold: Floats, width: Floats) -> Floats:
         """Return the log-likelihood of the times for each fit curve and growth law.
@@ -134,10 +125,9 @@ class Times:
             Log-likelihood plus log prior probability of the law, shape (curves, laws).
         """
         total = np.tile(LAW_PRIOR, (len(threshold), 1))
-        count = len(self.log_n)
-        for chunk in np.array_split(np.arange(count), -(-count // _PER_PRODUCT) or 1):
+        for part in split_for_products(len(self.exact.T)):
             product = np.ones(total.shape, np.float32)
-            for log_n, log_time in zip(self.log_n[chunk], self.log_time[chunk], strict=True):
+            for log_n, log_time in self.exact[:, part].T:
                 distance = threshold - log_n
                 scale = width * (1 + WIDENING * np.maximum(distance, 0))
                 fits = scale * expit(distance / scale) + _TINY
@@ -182,7 +172,7 @@ class Times:
             change: threshold at the smaller budget minus ``threshold``, shape (curves,).
         """
         total = np.zeros(len(threshold))
-        exact = np.stack([self.log_n, self.log_time, self.log_time])
+        exact = self.exact[[0, 1, 1]]
         for log_n, failed, fitted in np.concatenate([exact, self.interval_censored], axis=1).T:
             if failed < log_factor < fitted:  # the verdict is unknown
                 continue

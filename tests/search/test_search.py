@@ -14,8 +14,7 @@ from flexhpc.config.sections.training import Adam
 from flexhpc.config.variants import variants
 from flexhpc.search import Bracket, Probe, cost_bound, estimate_so_far, next_probes
 from flexhpc.search.fit_curve import posterior
-from flexhpc.search.history import majority_fits
-from flexhpc.search.next_n import ascending_n_values
+from flexhpc.search.next_n import ascending_n_values, majority_decision
 from tests.search.helpers import Train, fits, fits_with, play, result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
@@ -112,7 +111,7 @@ def test_majority_of_probes_decides_whether_n_fits(
 ) -> None:
     named = {"f": "fit", "x": "diverged"}
     results = [result(9, verdict=named[v], repeat=i) for i, v in enumerate(verdicts)]
-    assert majority_fits(results, seeds) is expected
+    assert majority_decision(results, seeds)(9) is expected
 
 
 def test_lapse_does_not_change_the_decision_of_a_majority() -> None:
