@@ -6,6 +6,7 @@ import itertools
 import time
 from pathlib import Path
 
+from flexhpc.launch.prepare import STOP_FILE
 from flexhpc.launch.slurm.arrays import (
     ArrayRecord,
     array_records,
@@ -33,7 +34,7 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     reader = StatusReader(run, [point.with_precise_search() for point in points])
     count = sum(status.state == "running" for status in reader.read())
     for folder in run.jobs.glob("*/"):
-        (folder / "stop").touch()
+        (folder / STOP_FILE).touch()
     jobs = _ArrayJobs(run)
     started = time.monotonic()
     while True:

@@ -23,6 +23,9 @@ from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.versions import package_versions
 
+STOP_FILE = "stop"
+"""Name of the file in the folder of a launch whose existence stops the workers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:

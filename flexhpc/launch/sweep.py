@@ -21,14 +21,20 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import PreparedRun, remove_temporary_claim_files, write_run_folder
+from flexhpc.launch.prepare import (
+    STOP_FILE,
+    PreparedRun,
+    remove_temporary_claim_files,
+    write_run_folder,
+)
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
 from flexhpc.launch.slurm.container import task_container
 from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
-from flexhpc.launch.slurm.submit import preview_scripts
+from flexhpc.launch.slurm.script import batch_script
+from flexhpc.launch.slurm.submit import new_record
 from flexhpc.launch.tracking_process import tracking_process
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import is_synced
@@ -123,23 +129,13 @@ def write_launch(
         InputError: the run folder cannot be written.
     """
     write_run_folder(prepared, launch, image)
-    task = replace(task_file_content(prepared, profile, launch, detach=detach), selection=selection)
-    write_atomic(Path(task.spec), prepared.frozen_spec)
-    task.write(prepared.run.jobs / launch / TASK_FILE)
-    return task
-
-
-def task_file_content(
-    prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
-) -> TaskFile:
-    """Return the content of a launch's task file, which configures the workers."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
-    return TaskFile(
+    task = TaskFile(
         run=str(prepared.run.path),
         spec=str(folder / "sweep.yaml"),
         launch=launch,
-        stop=str(folder / "stop"),
+        stop=str(folder / STOP_FILE),
         python=python_version(),
         flexhpc=version("flexhpc"),
         owner=None if detach or cluster else ProcessIdentity.of_pid(os.getpid()),
@@ -148,8 +144,12 @@ def task_file_content(
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
         heartbeat_every=_CLUSTER_HEARTBEAT_EVERY if cluster else 1.0,
+        selection=selection,
         stop_before=profile.stop_before_or_default if isinstance(profile, SlurmProfile) else 0.0,
     )
+    write_atomic(Path(task.spec), prepared.frozen_spec)
+    task.write(folder / TASK_FILE)
+    return task
 
 
 def make_backend(
@@ -174,21 +174,24 @@ def make_backend(
 
 
 def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
-    """Return the batch scripts that a launch would submit now; nothing is written or submitted."""
-    launch = new_launch_id()
-    statuses = QueueStatus(prepared.run).add_queue_state(
-        StatusReader(prepared.run, prepared.points).read()
-    )
+    """Return the batch scripts that a launch would submit now; nothing is written or submitted.
+
+    With a container, the first item is the script that starts the container. The names of the jobs,
+    and the ids of the jobs on which an array depends, are placeholders.
+    """
+    run = prepared.run
+    statuses = QueueStatus(run).add_queue_state(StatusReader(run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
-    task = task_file_content(prepared, profile, launch, detach=True)
-    return preview_scripts(
-        planned_arrays(profile, todo),
-        prepared.run.jobs / launch,
-        profile,
-        task,
-        prepared.run.name,
-        task_container(profile, prepared.points, prepared.run.path),
-    )
+    arrays = planned_arrays(profile, todo)
+    container = task_container(profile, prepared.points, run.path)
+    folder = run.jobs / new_launch_id()
+    scripts = [] if container is None else [container.script_text()]
+    for number, array in enumerate(arrays):
+        array_folder = folder / f"array-{number:03d}"
+        record = new_record(array_folder, array, run.name, profile.slurm_conf)
+        after = None if array.predecessor is None else f"JOB_OF_ARRAY_{array.predecessor:03d}"
+        scripts.append(batch_script(record, profile, folder / STOP_FILE, after, container))
+    return scripts
 
 
 def start_detached_workers(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.planned_arrays import PlannedArray
-from flexhpc.launch.slurm.script import batch_script, write_task_pickle
+from flexhpc.launch.slurm.script import write_task_pickle
 from flexhpc.worker.environment import write_secret
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
@@ -106,25 +106,3 @@ def submit_array(
             break
         time.sleep(pause)
     raise unavailable or SlurmUnavailable("")
-
-
-def preview_scripts(
-    arrays: Sequence[PlannedArray],
-    launch_folder: Path,
-    profile: SlurmProfile,
-    task: TaskFile,
-    run_name: str,
-    container: TaskContainer | None,
-) -> list[str]:
-    """Return the batch scripts that would be submitted; nothing is written.
-
-    With a container, the first item is the script that starts the container. The names of the jobs,
-    and the ids of the jobs on which an array depends, are placeholders.
-    """
-    scripts = [] if container is None else [container.script_text()]
-    for number, array in enumerate(arrays):
-        folder = launch_folder / f"array-{number:03d}"
-        record = new_record(folder, array, run_name, profile.slurm_conf)
-        after = None if array.predecessor is None else f"JOB_OF_ARRAY_{array.predecessor:03d}"
-        scripts.append(batch_script(record, profile, Path(task.stop), after, container))
-    return scripts
