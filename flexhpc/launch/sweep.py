@@ -15,18 +15,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from flexhpc.atomic import FolderWatch, write_atomic
+from flexhpc.atomic import FolderWatch, file_lock, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import (
-    STOP_FILE,
-    PreparedRun,
-    remove_temporary_claim_files,
-    write_run_folder,
-)
+from flexhpc.launch.prepare import STOP_FILE, PreparedRun, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
@@ -238,8 +233,9 @@ def run_sweep(
         PointError: the run folder was moved or removed during the sweep.
     """
     run, launch = prepared.run, new_launch_id()
-    if run.path.exists():
-        remove_temporary_claim_files(run)
+    with contextlib.suppress(OSError), file_lock(run.lock):
+        for path in run.temporary_claim_files():  # left behind by killed processes
+            path.unlink(missing_ok=True)
     reader = StatusReader(run, prepared.points)
     decisions, selection = _select_points(reader, prepared, profile, launch)
     statuses = reader.read()
