@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flexhpc.atomic import file_lock
@@ -20,9 +21,10 @@ from flexhpc.launch.slurm.arrays import (
 from flexhpc.launch.slurm.commands import Queue, Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.planned_arrays import divide_into_arrays
-from flexhpc.launch.slurm.script import batch_script
-from flexhpc.launch.slurm.submit import submit_array, write_array
+from flexhpc.launch.slurm.script import batch_script, write_task_pickle
+from flexhpc.launch.slurm.submit import new_record, submit_array
 from flexhpc.store import RunFolder
+from flexhpc.worker.environment import write_secret
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
 _POLL_EVERY = 3.0
@@ -200,9 +202,14 @@ class SlurmBackend(Backend):
             if stop.exists() or self.interrupted():
                 return False
             folder = self.launch / f"array-{number + offset:03d}"
-            record = write_array(
-                folder, array, self.profile, task, self.run.name, self.slurm.conf, self.container
-            )
+            task = replace(task, points=array.points, per_task=self.profile.points_per_task)
+            task.write(folder / TASK_FILE)
+            write_task_pickle(folder, folder / TASK_FILE)
+            write_secret(folder)
+            if self.container is not None:
+                self.container.write_script(folder)
+            record = new_record(folder, array, self.run.name, self.slurm.conf)
+            record.write()
             after = None if array.predecessor is None else jobs[array.predecessor]
             script = batch_script(record, self.profile, stop, after, self.container)
             try:

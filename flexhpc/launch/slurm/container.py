@@ -77,7 +77,6 @@ class TaskContainer:
 
     def write_script(self, folder: Path) -> None:
         """Write the script that starts the container; ``folder`` is the folder of an array."""
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / _SCRIPT).write_text(self.script_text())
 
     def python_command(self, folder: Path) -> str:

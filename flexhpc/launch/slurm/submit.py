@@ -10,18 +10,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from flexhpc.atomic import write_atomic
-from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import ArrayRecord
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
-from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.planned_arrays import PlannedArray
-from flexhpc.launch.slurm.script import write_task_pickle
-from flexhpc.worker.environment import write_secret
-from flexhpc.worker.task import TASK_FILE, TaskFile
 
 SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)
@@ -41,33 +35,6 @@ def new_record(folder: Path, array: PlannedArray, run_name: str, conf: str | Non
         job=None,
         slurm_conf=conf,
     )
-
-
-def write_array(
-    folder: Path,
-    array: PlannedArray,
-    profile: SlurmProfile,
-    task: TaskFile,
-    run_name: str,
-    conf: str | None,
-    container: TaskContainer | None,
-) -> ArrayRecord:
-    """Write the files of an array and return its record.
-
-    The batch script is written later, because it may depend on the job id of a previous array.
-
-    Args:
-        task: task file of the launch; the array gets a copy that contains the points of the array.
-        conf: path of the cluster's slurm.conf; None for the system default.
-    """
-    replace(task, points=array.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
-    write_task_pickle(folder, folder / TASK_FILE)
-    write_secret(folder)
-    if container is not None:
-        container.write_script(folder)
-    record = new_record(folder, array, run_name, conf)
-    record.write()
-    return record
 
 
 def submit_array(
