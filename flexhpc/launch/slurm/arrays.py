@@ -73,12 +73,9 @@ class ArrayRecord:
 
 def array_records(run: RunFolder) -> list[ArrayRecord]:
     """Return the records of all arrays of a run, ordered by launch from oldest to newest."""
-    records = []
-    for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
-        record = read_state(ArrayRecord, path, folder=path.parent)
-        if record is not None:
-            records.append(record)
-    return records
+    paths = sorted(run.jobs.glob(f"*/array-*/{_FILE}"))
+    records = [read_state(ArrayRecord, path, folder=path.parent) for path in paths]
+    return [record for record in records if record is not None]
 
 
 def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[ArrayRecord]]:
@@ -92,9 +89,8 @@ def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[
 def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, QueuedTask]]:
     """Yield (index, task) for each queued or running task of an array."""
     for index in range(record.tasks):
-        task = queue.tasks.get((record.job, index)) if record.job is not None else None
-        if task is not None and task.name == record.name:
-            yield index, task
+        if (record.name, index) in queue.tasks:
+            yield index, queue.tasks[record.name, index]
 
 
 def reasons_for_waiting(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:

@@ -112,7 +112,8 @@ class SlurmBackend(Backend):
             for index, task in tasks_in_queue(record, queue):
                 name = f"{record.job}_{index}"
                 count, last = self._released.get(name, (0, -1e9))
-                if task.launch_failed and count < _RELEASES and now - last > _BETWEEN_RELEASES:
+                launch_failed = task.reason.replace("_", " ").startswith("launch failed")
+                if launch_failed and count < _RELEASES and now - last > _BETWEEN_RELEASES:
                     self._released[name] = (count + 1, now)
                     with contextlib.suppress(SlurmUnavailable):
                         self.slurm.release(name)
