@@ -17,9 +17,8 @@ from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.remaining_time import seconds_per_pass
-from flexhpc.launch.slurm.backend import max_array_size
+from flexhpc.launch.slurm.arrays import PlannedArray, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
-from flexhpc.launch.slurm.planned_arrays import PlannedArray, divide_into_arrays
 from flexhpc.search import cost_bound, probes_per_round
 from flexhpc.store.status import PointStatus, StatusReader
 
@@ -137,9 +136,10 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Planned
     If the SLURM controller does not respond, SLURM's default limit on the array size is assumed.
     """
     try:
-        max_array = max_array_size(Slurm.with_conf(profile.slurm_conf), profile)
+        limit = Slurm.with_conf(profile.slurm_conf).max_array_size()
     except SlurmUnavailable:
-        max_array = min(DEFAULT_MAX_ARRAY_SIZE, profile.max_array or DEFAULT_MAX_ARRAY_SIZE)
+        limit = DEFAULT_MAX_ARRAY_SIZE
+    max_array = min(limit, profile.max_array or limit)
     return divide_into_arrays(
         points, per_task=profile.points_per_task, max_array=max_array, throttle=profile.throttle
     )

@@ -1,8 +1,8 @@
-"""Records of array jobs: their points, job names and job ids."""
+"""Array jobs: division of the points, and records with job names and job ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,60 @@ from flexhpc.store import RunFolder
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
 _FILE = "array.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedArray:
+    """The points of one array job.
+
+    Attributes:
+        points: point ids, in the order of the tasks.
+        tasks: number of tasks; their indices start at 0.
+        throttle: maximum number of tasks running concurrently.
+        predecessor: index of the array whose job must end before the job of this array starts; None
+            if the job need not wait.
+    """
+
+    points: list[str]
+    tasks: int
+    throttle: int
+    predecessor: int | None = None
+
+
+def divide_into_arrays(
+    points: Sequence[str], *, per_task: int, max_array: int, throttle: int | None
+) -> list[PlannedArray]:
+    """Divide points into array jobs.
+
+    SLURM allows task indices up to MaxArraySize - 1, so an array has at most MaxArraySize tasks.
+    The throttle applies to all arrays together and is divided among them. If there are more arrays
+    than ``throttle``, each array runs one task at a time, and array ``i`` starts when array
+    ``i - throttle`` has ended.
+
+    Args:
+        points: point ids.
+        per_task: number of points per task.
+        max_array: maximum number of tasks in one array; at most MaxArraySize.
+        throttle: maximum number of tasks that run concurrently; None for no limit.
+    """
+    size = max_array * per_task
+    parts = [list(points[start : start + size]) for start in range(0, len(points), size)]
+    arrays = []
+    for number, part in enumerate(parts):
+        tasks = -(-len(part) // per_task)
+        if throttle is None:
+            limit, predecessor = tasks, None
+        elif throttle >= len(parts):
+            limit = throttle // len(parts) + (number < throttle % len(parts))
+            predecessor = None
+        else:
+            limit, predecessor = 1, number - throttle if number >= throttle else None
+        arrays.append(
+            PlannedArray(
+                points=part, tasks=tasks, throttle=min(limit, tasks), predecessor=predecessor
+            )
+        )
+    return arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +119,6 @@ class ArrayRecord:
     def points_by_task(self) -> list[list[str]]:
         """Return a list of point ids per task; all are empty if the task file cannot be read."""
         return _points_by_task(self.folder / TASK_FILE, self.tasks)
-
-    def log_path(self, index: int) -> Path:
-        """Return the path of the stderr log of rank 0 in task ``index``."""
-        return self.folder / f"{self.job}_{index}_0_log.err"
 
 
 def array_records(run: RunFolder) -> list[ArrayRecord]:

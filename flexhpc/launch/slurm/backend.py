@@ -15,12 +15,12 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
     array_records,
+    divide_into_arrays,
     reasons_for_waiting,
     tasks_in_queue,
 )
 from flexhpc.launch.slurm.commands import Queue, Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.launch.slurm.planned_arrays import divide_into_arrays
 from flexhpc.launch.slurm.script import batch_script, write_task_pickle
 from flexhpc.launch.slurm.submit import new_record, submit_array
 from flexhpc.store import RunFolder
@@ -31,6 +31,8 @@ _POLL_EVERY = 3.0
 _TASKS_PER_SECOND = 500
 _BETWEEN_SUBMISSIONS = 10.0
 _RELEASES, _BETWEEN_RELEASES = 5, 20.0
+_LIMIT_ERRORS = ("limit", "Limit", "QOSMax", "AssocMax")
+"""Substrings of sbatch error messages that indicate a limit on the number of submitted jobs."""
 
 
 class SlurmBackend(Backend):
@@ -168,11 +170,9 @@ class SlurmBackend(Backend):
             return False
         except SubmissionRejected as error:
             if not self._queued:
-                hint = (
-                    "; if you reached a limit on submitted jobs, set max_array in the profile"
-                    if _is_job_limit_error(error)
-                    else ""
-                )
+                hint = "; if you reached a limit on submitted jobs, set max_array in the profile"
+                if not any(text in str(error) for text in _LIMIT_ERRORS):
+                    hint = ""
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
             self.unavailable = f"SLURM accepts no further jobs at the moment: {error}"
             return False
@@ -191,11 +191,11 @@ class SlurmBackend(Backend):
                 return False
         task = TaskFile.read(self.launch / TASK_FILE)
         stop = Path(task.stop)
+        limit = self.slurm.max_array_size()
+        max_array = min(limit, self.profile.max_array or limit)
+        per_task = self.profile.points_per_task
         arrays = divide_into_arrays(
-            points,
-            per_task=self.profile.points_per_task,
-            max_array=max_array_size(self.slurm, self.profile),
-            throttle=throttle,
+            points, per_task=per_task, max_array=max_array, throttle=throttle
         )
         number = len(list(self.launch.glob("array-*")))
         jobs: list[str | None] = []
@@ -203,7 +203,7 @@ class SlurmBackend(Backend):
             if stop.exists() or self.interrupted():
                 return False
             folder = self.launch / f"array-{number + offset:03d}"
-            task = replace(task, points=array.points, per_task=self.profile.points_per_task)
+            task = replace(task, points=array.points, per_task=per_task)
             task.write(folder / TASK_FILE)
             write_task_pickle(folder, folder / TASK_FILE)
             write_secret(folder)
@@ -228,20 +228,5 @@ class SlurmBackend(Backend):
         for record in reversed(self.records):
             for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:
-                    return str(record.log_path(index))
+                    return str(record.folder / f"{record.job}_{index}_0_log.err")  # of rank 0
         return ""
-
-
-def max_array_size(slurm: Slurm, profile: SlurmProfile) -> int:
-    """Return the maximum number of tasks per array that the cluster and the profile allow.
-
-    Raises:
-        SlurmUnavailable: the controller does not respond.
-        InputError: the cluster does not accept array jobs.
-    """
-    size = slurm.max_array_size()
-    return size if profile.max_array is None else min(size, profile.max_array)
-
-
-def _is_job_limit_error(error: SubmissionRejected) -> bool:
-    return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flexhpc.atomic import write_atomic
-from flexhpc.launch.slurm.arrays import ArrayRecord
+from flexhpc.launch.slurm.arrays import ArrayRecord, PlannedArray
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
-from flexhpc.launch.slurm.planned_arrays import PlannedArray
 
 SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)
