@@ -35,7 +35,7 @@ class Scheduler:
             to wait for.
         """
         free = self.points_without_worker(todo)
-        common_mark = tuple(map(_progress_mark, todo)) if self.backend.workers_share_points else ()
+        common_mark = tuple(map(_progress_mark, todo)) if self.backend.is_local else ()
         marks = {s.point.id: (_progress_mark(s), common_mark) for s in free}
         limit = 1 if self.backend.has_crashed_worker() else self.backend.max_assignments
         assignable = [key for key in marks if self._assignment_count(key, marks) < limit]

@@ -203,8 +203,8 @@ def start_detached_workers(prepared: PreparedRun, profile: LocalProfile | SlurmP
     scheduler = Scheduler(backend)
     scheduler.assign_points(todo)
     unassigned = scheduler.points_without_worker(todo)
-    if unassigned or backend.warning():
-        reason = backend.warning() or "throttle reached"
+    if unassigned or backend.warning:
+        reason = backend.warning or "throttle reached"
         raise PointError(
             f"{backend.summary()}; {len(unassigned) or len(todo)} points were not submitted "
             f"({reason}); run the same command again to submit them"
@@ -269,10 +269,10 @@ def run_sweep(
                         continue
                     round_started = time.monotonic()
                     backend.poll()
-                    statuses = mark_queued(reader.read(), backend.reasons_for_waiting())
+                    statuses = mark_queued(reader.read(), backend.queued)
                     has_started |= any(s.state == "running" or s.launch == launch for s in statuses)
-                    note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
-                    if backend.stops_with_sweep and not has_started:
+                    note = backend.warning or _other_sweeps_note(statuses, backend, launch)
+                    if backend.is_local and not has_started:
                         note = note or "starting workers ..."
                     displayed = [_reset_earlier_failure(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
@@ -292,7 +292,7 @@ def run_sweep(
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
-                if interrupted and backend.stops_with_sweep:
+                if interrupted and backend.is_local:
                     _stop_workers(backend, reader, view, signals, stop_file)
                     statuses = reader.read()
             if not interrupted:
@@ -303,7 +303,7 @@ def run_sweep(
         statuses=[_add_log_path(status, backend, launch) for status in statuses],
         decisions=decisions,
         interrupted=interrupted,
-        jobs_continue=interrupted and not backend.stops_with_sweep and not stop_file.exists(),
+        jobs_continue=interrupted and not backend.is_local and not stop_file.exists(),
     )
 
 
@@ -396,6 +396,6 @@ def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
     return (
         f"points in progress in another sweep: {elsewhere}"
-        if elsewhere and backend.workers_share_points
+        if elsewhere and backend.is_local
         else ""
     )

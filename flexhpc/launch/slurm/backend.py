@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +54,7 @@ class SlurmBackend(Backend):
             version of Python or flexhpc than this process, or the path of the run contains ``%``.
     """
 
-    workers_share_points = False
-    stops_with_sweep = False
+    is_local = False
     max_assignments = 2
 
     def __init__(
@@ -79,9 +78,8 @@ class SlurmBackend(Backend):
             advice = "install the same versions"
             self.slurm.check_python(profile.python, "python", advice, must_start=False)
         self.records = array_records(run)
-        self.unavailable = ""
         self._queue: Queue | None = None
-        self._queued: dict[str, str] = {}
+        self.queued: dict[str, str] = {}
         self._released: dict[str, tuple[int, float]] = {}
         self._polled = self._submitted = -1e9
 
@@ -91,16 +89,17 @@ class SlurmBackend(Backend):
         if time.monotonic() - self._polled >= pause:
             self._polled = time.monotonic()
             try:
-                self._update_from_queue(self.slurm.query_queue())
-                self.unavailable = ""
+                self._query_queue()
+                self.warning = ""
             except SlurmUnavailable as error:
-                self.unavailable = f"SLURM does not respond: {error}"
+                self.warning = f"SLURM does not respond: {error}"
 
-    def _update_from_queue(self, queue: Queue) -> None:
-        self._queue = queue
+    def _query_queue(self) -> Queue:
+        self._queue = queue = self.slurm.query_queue()
         self.records = [record.with_job_id_from(queue) for record in array_records(self.run)]
         self._release_held_tasks(queue)
-        self._queued = reasons_for_waiting(self.records, queue)
+        self.queued = reasons_for_waiting(self.records, queue)
+        return queue
 
     def _release_held_tasks(self, queue: Queue) -> None:
         """Release tasks that SLURM holds because they could not be launched on a node.
@@ -122,19 +121,11 @@ class SlurmBackend(Backend):
 
     def has_worker_for(self, point_id: str) -> bool:
         """Return whether a task for this point is in the queue; True before the first query."""
-        return self._queue is None or point_id in self._queued
+        return self._queue is None or point_id in self.queued
 
     def has_workers(self) -> bool:
         """Return whether any task is queued or running; True before the first query."""
-        return self._queue is None or bool(self._queued)
-
-    def reasons_for_waiting(self) -> Mapping[str, str]:
-        """Return a dict from the id of each point in the queue to the reason why it waits."""
-        return self._queued
-
-    def warning(self) -> str:
-        """Return a warning if SLURM does not respond or rejects jobs, otherwise an empty string."""
-        return self.unavailable
+        return self._queue is None or bool(self.queued)
 
     def summary(self) -> str:
         """Return the number of tasks that this launch has submitted and their job ids, as text."""
@@ -159,33 +150,33 @@ class SlurmBackend(Backend):
         Raises:
             InputError: SLURM rejects the job, and no other job of the run is in the queue.
         """
-        if self.unavailable or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
+        if self.warning or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
-                self._update_from_queue(self.slurm.query_queue())
-                return self._submit([point for point in points if point not in self._queued])
+                queue = self._query_queue()
+                return self._submit([point for point in points if point not in self.queued], queue)
         except SlurmUnavailable as error:
-            self.unavailable = f"SLURM does not respond: {error}"
+            self.warning = f"SLURM does not respond: {error}"
             return False
         except SubmissionRejected as error:
-            if not self._queued:
+            if not self.queued:
                 hint = "; if you reached a limit on submitted jobs, set max_array in the profile"
                 if not any(text in str(error) for text in _LIMIT_ERRORS):
                     hint = ""
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
-            self.unavailable = f"SLURM accepts no further jobs at the moment: {error}"
+            self.warning = f"SLURM accepts no further jobs at the moment: {error}"
             return False
         finally:
             self._submitted, self._polled = time.monotonic(), -1e9
 
-    def _submit(self, points: Sequence[str]) -> bool:
+    def _submit(self, points: Sequence[str], queue: Queue) -> bool:
         """Submit array jobs for all points; return whether all were submitted.
 
         Points are left over if the throttle is reached or a stop was requested.
         """
-        throttle, queue = self.profile.throttle, self._queue
-        if throttle is not None and queue is not None:
+        throttle = self.profile.throttle
+        if throttle is not None:
             throttle -= sum(r.throttle for r in self.records if any(tasks_in_queue(r, queue)))
             if throttle < 1:
                 return False
@@ -220,7 +211,7 @@ class SlurmBackend(Backend):
                 raise
             self.records.append(record)
             jobs.append(record.job)
-            self._queued |= dict.fromkeys(array.points, "submitted")
+            self.queued |= dict.fromkeys(array.points, "submitted")
         return True
 
     def log_path(self, point_id: str) -> str:
