@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from flexhpc.analysis.decision import Decision
 
 _POLL_EVERY = 0.5
-_EXHAUSTED = object()
 _STOP_WITHIN = 120.0
 _CLUSTER_HEARTBEAT_EVERY = 5.0
 
@@ -255,7 +254,7 @@ def run_sweep(
             with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 has_started, folder = False, FolderWatch(stop_file.parent)
-                background, more_steps = iter(background_steps), True
+                background = iter(background_steps)
                 finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.check_removed():
@@ -271,14 +270,13 @@ def run_sweep(
                     backend.poll()
                     statuses = mark_queued(reader.read(), backend.queued)
                     has_started |= any(s.state == "running" or s.launch == launch for s in statuses)
-                    note = backend.warning or _other_sweeps_note(statuses, backend, launch)
-                    if backend.is_local and not has_started:
-                        note = note or "starting workers ..."
+                    note = _note(backend, statuses, launch, has_started=has_started)
                     displayed = [_reset_earlier_failure(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
-                    finished_ids |= {s.point.id for s in statuses if _is_finished(s, launch)}
-                    ids = {s.point.id for s in statuses} if selection is None else selection.keys()
-                    todo = [s for s in statuses if s.point.id in ids - finished_ids]
+                    finished_ids |= {s.point.id for s in displayed if s.state in ("done", "failed")}
+                    ids = {s.point.id for s in statuses} if selection is None else set(selection)
+                    ids -= finished_ids
+                    todo = [s for s in statuses if s.point.id in ids]
                     if not todo and selection:
                         decisions, selection = _select_points(reader, prepared, profile, launch)
                         finished_ids.difference_update(selection or ())
@@ -286,9 +284,8 @@ def run_sweep(
                         continue
                     if not todo or not scheduler.assign_points(todo):
                         break
-                    idle_core = _cores_in_use(statuses, profile) < available_cores()
-                    if has_started and more_steps and idle_core:
-                        more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
+                    if has_started and _cores_in_use(statuses, profile) < available_cores():
+                        next(background, None)
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
@@ -332,9 +329,8 @@ def _select_points(
     selection: dict[str, bool] = {}
     for decision in decisions:
         for status in decision.next_points:
-            selection[status.point.id] = (
-                selection.get(status.point.id, False) or decision.next_is_precise
-            )
+            point_id = status.point.id
+            selection[point_id] = selection.get(point_id, False) or decision.next_is_precise
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
             selection.setdefault(status.point.id, False)
@@ -349,9 +345,8 @@ def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | Slurm
     """Return an upper bound on the number of CPU cores in use for training on this machine."""
     if isinstance(profile, SlurmProfile):
         return 0
-    _, at_once = profile.workers_and_probes(
-        max(1, sum(status.state != "done" for status in statuses))
-    )
+    unfinished = sum(status.state != "done" for status in statuses)
+    _, at_once = profile.workers_and_probes(max(1, unfinished))
     per_point = profile.processes_per_node * at_once * profile.cpus_per_process
     return per_point * sum(status.state == "running" for status in statuses)
 
@@ -381,21 +376,17 @@ def _add_log_path(status: PointStatus, backend: Backend, launch: str) -> PointSt
     return replace(status, log=backend.log_path(status.point.id) or status.log)
 
 
-def _is_finished(status: PointStatus, launch: str) -> bool:
-    """Return whether a point is measured, or has failed in this launch."""
-    return status.state == "done" or (status.state == "failed" and status.launch == launch)
-
-
 def _reset_earlier_failure(status: PointStatus, launch: str) -> PointStatus:
     """Return the status, with the state ``waiting`` if the point failed in an earlier launch."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
 
 
-def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
-    elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return (
-        f"points in progress in another sweep: {elsewhere}"
-        if elsewhere and backend.is_local
-        else ""
-    )
+def _note(
+    backend: Backend, statuses: Sequence[PointStatus], launch: str, *, has_started: bool
+) -> str:
+    if not backend.is_local:
+        return backend.warning
+    if elsewhere := sum(s.state == "running" and s.launch != launch for s in statuses):
+        return f"points in progress in another sweep: {elsewhere}"
+    return "" if has_started else "starting workers ..."
