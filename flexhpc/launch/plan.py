@@ -13,9 +13,8 @@ from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
 from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
-from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare_run
-from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.profile import LocalProfile, SlurmProfile, load_profile
 from flexhpc.launch.remaining_time import seconds_per_pass
 from flexhpc.launch.slurm.arrays import PlannedArray, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable

@@ -64,7 +64,7 @@ def batch_script(
     if container is not None:
         python = container.python_command(record.folder)
     executor = _Executor(record.folder, python=python)
-    cpus = profile.cpus_per_task
+    cpus = profile.cpus_per_process * (profile.probes_at_once or 1)
     options = {
         normalise_option_name(key): value
         for key, value in profile.sbatch.items()
