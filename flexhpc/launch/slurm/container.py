@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from flexhpc.config import Point
@@ -146,16 +145,13 @@ def task_container(
     if container is None:
         return None
     workdir = Path.cwd()
-    points = list(points)
-    locations = {point.data.location for point in points}
+    locations: set[str | None] = {"data"}
     for point in points:
+        locations.add(point.data.location)
         for section in (point.data, point.model, point.training):
             if isinstance(section, CustomCode):
                 locations.add(section.folder)
-    data = sorted(
-        {workdir / Path(location).expanduser() for location in locations if location}
-        | {workdir / "data"}
-    )
+    data = sorted({workdir / Path(location).expanduser() for location in locations if location})
     for path in (run, workdir, *data):
         if any(character in str(path) for character in ":,"):
             raise InputError(
@@ -165,21 +161,21 @@ def task_container(
     profile_binds = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
     binds = [f"{run}:{run}", *profile_binds, *(f"{path}:{path}:ro" for path in data)]
     binds.sort(key=lambda bind: bind.split(":")[1].count("/"))  # parents before children
+    if container.runtime == "apptainer":
+        image = _find_sif_file(container.image)
+    else:
+        image = _find_image(container.runtime, container.image)
     return TaskContainer(
         container=container,
         python=profile.python or "python",
-        image=_find_image(container),
+        image=image,
         workdir=workdir,
         binds=binds,
     )
 
 
-def _find_image(container: Container) -> ContainerImage:
-    if container.runtime != "apptainer":
-        return ContainerImage(
-            name=container.image, digest=_image_id(container.runtime, container.image)
-        )
-    path = Path(container.image).expanduser().absolute()
+def _find_sif_file(name: str) -> ContainerImage:
+    path = Path(name).expanduser().absolute()
     try:
         stat = path.stat()
     except OSError as error:
@@ -191,20 +187,14 @@ def _find_image(container: Container) -> ContainerImage:
         raise InputError(
             f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
         )
-    file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
-    return ContainerImage(
-        name=str(path), digest=_file_hash(path, file_stamp), file_stamp=file_stamp
-    )
-
-
-@lru_cache
-def _file_hash(path: Path, file_stamp: str) -> str:
-    """Return the SHA-256 hash of a file; it is cached until ``file_stamp`` changes."""
     with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
+    return ContainerImage(name=str(path), digest=digest, file_stamp=file_stamp)
 
 
-def _image_id(runtime: str, name: str) -> str:
+def _find_image(runtime: str, name: str) -> ContainerImage:
+    """Return an image of podman or docker."""
     command = [runtime, "image", "inspect", "--format", "{{.Id}}", name]
     try:
         result = subprocess.run(
@@ -222,4 +212,5 @@ def _image_id(runtime: str, name: str) -> str:
             f"profile: container.image: {runtime} has no image {name} ({message}); build it "
             f"(docs/containers.md) or pull it with `{runtime} pull`"
         )
-    return f"sha256:{result.stdout.strip().removeprefix('sha256:')}"
+    digest = f"sha256:{result.stdout.strip().removeprefix('sha256:')}"
+    return ContainerImage(name=name, digest=digest)
