@@ -66,10 +66,9 @@ def divide_into_arrays(
             predecessor = None
         else:
             limit, predecessor = 1, number - throttle if number >= throttle else None
+        limit = min(limit, tasks)
         arrays.append(
-            PlannedArray(
-                points=part, tasks=tasks, throttle=min(limit, tasks), predecessor=predecessor
-            )
+            PlannedArray(points=part, tasks=tasks, throttle=limit, predecessor=predecessor)
         )
     return arrays
 

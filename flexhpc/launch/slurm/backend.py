@@ -63,7 +63,7 @@ class SlurmBackend(Backend):
         launch: Path,
         profile: SlurmProfile,
         container: TaskContainer | None,
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[], bool],
     ) -> None:
         self.run, self.launch, self.profile, self.container = run, launch, profile, container
         self.interrupted = interrupted

@@ -63,12 +63,16 @@ class Slurm:
     Args:
         conf: path of the cluster's slurm.conf; None to use the environment variable SLURM_CONF or,
             if this variable is not set, the system default.
+
+    Attributes:
+        conf: path of the slurm.conf in use; None for the system default.
     """
 
     def __init__(self, conf: str | None = None) -> None:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
         if conf is not None:
             self.environment["SLURM_CONF"] = conf
+        self.conf = self.environment.get("SLURM_CONF")
 
     @classmethod
     def with_conf(cls, conf: str | None) -> Slurm:
@@ -79,11 +83,6 @@ class Slurm:
                 precedence.
         """
         return cls(os.environ.get("SLURM_CONF") or conf)
-
-    @property
-    def conf(self) -> str | None:
-        """Path of the slurm.conf in use; None for the system default."""
-        return self.environment.get("SLURM_CONF")
 
     def check_available(self) -> None:
         """Check that jobs can be submitted from this machine.
@@ -161,18 +160,14 @@ class Slurm:
             SlurmUnavailable: the controller does not respond.
         """
         columns = "--format=%F|%K|%T|%r|%j"
-        output = self._run_checked(
-            ["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns]
-        )
+        command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns]
         tasks: dict[tuple[str, int], QueuedTask] = {}
         jobs: dict[str, str] = {}
-        for line in output.splitlines():
+        for line in self._run_checked(command).splitlines():
             parts = line.strip().split("|", 4)
             # On some sites, squeue prints a header line for each cluster.
-            if len(parts) < 5 or not parts[1].isdecimal():
-                continue
-            array, index, state, reason, name = parts
-            if name.startswith("flexhpc-"):
+            if len(parts) == 5 and parts[1].isdecimal() and parts[4].startswith("flexhpc-"):
+                array, index, state, reason, name = parts
                 tasks[name, int(index)] = QueuedTask(state, reason)
                 jobs[name] = array
         return Queue(tasks, jobs)

@@ -37,7 +37,7 @@ def new_record(folder: Path, array: PlannedArray, run_name: str, conf: str | Non
 
 
 def submit_array(
-    slurm: Slurm, record: ArrayRecord, script: str, interrupted: Callable[[], bool] = lambda: False
+    slurm: Slurm, record: ArrayRecord, script: str, interrupted: Callable[[], bool]
 ) -> ArrayRecord:
     """Submit an array; while the controller does not respond, retry for about one minute.
 
