@@ -57,9 +57,8 @@ class _StopSignals:
         self.raises = False
 
     def __enter__(self) -> _StopSignals:
-        self._previous = {
-            n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,7 +161,7 @@ def make_backend(
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
-        container = task_container(profile, prepared.points, prepared.run.path)
+        container = task_container(profile, prepared)
         return SlurmBackend(prepared.run, folder, profile, container, interrupted)
     return LocalBackend(folder, profile)
 
@@ -177,7 +176,7 @@ def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
     statuses = QueueStatus(run).add_queue_state(StatusReader(run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     arrays = planned_arrays(profile, todo)
-    container = task_container(profile, prepared.points, run.path)
+    container = task_container(profile, prepared)
     folder = run.jobs / new_launch_id()
     scripts = [] if container is None else [container.script_text()]
     for number, array in enumerate(arrays):

@@ -14,13 +14,13 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.errors import InputError
+from flexhpc.launch.prepare import PreparedRun
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
 from flexhpc.versions import source_hash
@@ -117,25 +117,16 @@ class TaskContainer:
             "runtime": self.container.runtime,
         }
         flags = [word for line in self.container.flags for word in shlex.split(line)]
-        return "\n".join(
-            [
-                "#!/usr/bin/env bash",
-                "set -euo pipefail",
-                *(f"{name}={shlex.quote(value)}" for name, value in values.items()),
-                f"binds=({shlex.join(self.binds)})",
-                f"flags=({shlex.join(flags)})",
-                "",
-                _BODY.read_text(),
-            ]
-        )
+        lines = ["#!/usr/bin/env bash", "set -euo pipefail"]
+        lines += [f"{name}={shlex.quote(value)}" for name, value in values.items()]
+        lines += [f"binds=({shlex.join(self.binds)})", f"flags=({shlex.join(flags)})", ""]
+        return "\n".join([*lines, _BODY.read_text()])
 
 
-def task_container(
-    profile: SlurmProfile, points: Iterable[Point], run: Path
-) -> TaskContainer | None:
+def task_container(profile: SlurmProfile, prepared: PreparedRun) -> TaskContainer | None:
     """Return the container in which a profile's tasks run; None without a ``container`` section.
 
-    The run folder is mounted read-write. The data and custom code of ``points`` are mounted
+    The run folder is mounted read-write. The data and custom code of the points are mounted
     read-only. The bind mounts of the profile are added.
 
     Raises:
@@ -144,9 +135,9 @@ def task_container(
     container = profile.container
     if container is None:
         return None
-    workdir = Path.cwd()
+    run, workdir = prepared.run.path, Path.cwd()
     locations: set[str | None] = {"data"}
-    for point in points:
+    for point in prepared.points:
         locations.add(point.data.location)
         for section in (point.data, point.model, point.training):
             if isinstance(section, CustomCode):
@@ -176,17 +167,14 @@ def task_container(
 
 def _find_sif_file(name: str) -> ContainerImage:
     path = Path(name).expanduser().absolute()
+    prefix = f"profile: container.image: {path}"
     try:
         stat = path.stat()
     except OSError as error:
-        raise InputError(
-            f"profile: container.image: {path}: {error.strerror}; build a SIF file "
-            "(docs/containers.md)"
-        ) from None
+        message = f"{prefix}: {error.strerror}; build a SIF file (docs/containers.md)"
+        raise InputError(message) from None
     if not path.is_file():
-        raise InputError(
-            f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
-        )
+        raise InputError(f"{prefix}: must be a SIF file (docs/containers.md)")
     with path.open("rb") as file:
         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
