@@ -12,8 +12,8 @@ from flexhpc.analysis.tables import make_console
 from flexhpc.api.runs import Run, make_run
 from flexhpc.config.loading import MAPPING_NAME
 from flexhpc.errors import InputError
-from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare_run
+from flexhpc.launch.profile import load_profile
 from flexhpc.launch.sweep import run_sweep
 
 

@@ -39,9 +39,8 @@ def sweep(
     ] = False,
 ) -> None:
     """Measure all points of a spec that are not measured yet. The same command resumes a sweep."""
-    from flexhpc.launch.load_profile import load_profile
     from flexhpc.launch.prepare import prepare_run
-    from flexhpc.launch.profile import SlurmProfile
+    from flexhpc.launch.profile import SlurmProfile, load_profile
 
     settings = load_profile(profile)
     if dry_run:

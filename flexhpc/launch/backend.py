@@ -11,18 +11,21 @@ class Backend(ABC):
     """Starts and monitors the workers of a sweep, on this machine or on a cluster.
 
     Attributes:
-        workers_share_points: whether every worker is allowed to claim any free point. If so,
-            progress on one point resets the number of assignments of all points.
-        stops_with_sweep: whether the workers stop when the sweep is interrupted.
+        is_local: whether the workers run on this machine. Local workers stop when the sweep is
+            interrupted. Each can claim any free point, so progress on one point resets the number
+            of assignments of all points.
         max_assignments: maximum number of times in a row that a point is assigned to a worker while
             no progress is made.
         image: container image of the workers; None without a container.
+        warning: warning about the state of the workers; empty without a warning.
+        queued: dict from the id of each queued point to the reason why it waits.
     """
 
-    workers_share_points: ClassVar[bool]
-    stops_with_sweep: ClassVar[bool]
+    is_local: ClassVar[bool]
     max_assignments: ClassVar[int]
     image: str | None
+    warning: str = ""
+    queued: Mapping[str, str] = {}
 
     @abstractmethod
     def poll(self) -> None:
@@ -48,17 +51,9 @@ class Backend(ABC):
             True if all points are assigned; False if the caller should retry later.
         """
 
-    def reasons_for_waiting(self) -> Mapping[str, str]:
-        """Return a dict from the id of each queued point to the reason why it waits."""
-        return {}
-
     @abstractmethod
     def log_path(self, point_id: str) -> str:
         """Return the path of this point's log or of the folder of all logs; '' if unknown."""
-
-    def warning(self) -> str:
-        """Return a warning about the state of the workers; '' without a warning."""
-        return ""
 
     @abstractmethod
     def summary(self) -> str:

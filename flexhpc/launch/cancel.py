@@ -6,12 +6,8 @@ import itertools
 import time
 from pathlib import Path
 
-from flexhpc.launch.slurm.arrays import (
-    ArrayRecord,
-    array_records,
-    records_by_cluster,
-    tasks_in_queue,
-)
+from flexhpc.launch.prepare import STOP_FILE
+from flexhpc.launch.slurm.arrays import array_records, records_by_cluster, tasks_in_queue
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader, open_run
@@ -33,79 +29,61 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     reader = StatusReader(run, [point.with_precise_search() for point in points])
     count = sum(status.state == "running" for status in reader.read())
     for folder in run.jobs.glob("*/"):
-        (folder / "stop").touch()
-    jobs = _ArrayJobs(run)
+        (folder / STOP_FILE).touch()
     started = time.monotonic()
+    removed = 0
     while True:
         statuses = reader.read()
         running = sum(status.state == "running" for status in statuses)
         measured = {status.point.id for status in statuses if status.state == "done"}
         elapsed = time.monotonic() - started
-        remaining = jobs.cancel(measured, pending_only=elapsed <= _FORCE_AFTER)
+        pending, remaining, unavailable = _cancel_jobs(
+            run, measured, pending_only=elapsed <= _FORCE_AFTER
+        )
+        removed += pending
         if not running and not remaining:
             break
         if elapsed > _TIMEOUT:
             state = f"{running} points and {remaining} array tasks may still be running"
-            reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
+            reason = f" ({unavailable})" if unavailable else ""
             return f"stop requested, but {state} after {_TIMEOUT:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)
-    removed = f", {jobs.removed} tasks removed from the queue" if jobs.removed else ""
-    return f"{count} points stopped{removed}; finished probes are kept", True
+    removed_text = f", {removed} tasks removed from the queue" if removed else ""
+    return f"{count} points stopped{removed_text}; finished probes are kept", True
 
 
-class _ArrayJobs:
-    """Cancels the array jobs of a run on all clusters.
+def _cancel_jobs(run: RunFolder, measured: set[str], *, pending_only: bool) -> tuple[int, int, str]:
+    """Cancel the tasks of all array jobs of a run, on all clusters.
 
-    Attributes:
-        removed: number of pending tasks that were removed from the queue so far.
-        unavailable: error message if a cluster did not respond in the last call of :meth:`cancel`;
-            otherwise empty.
+    Each call reads the array records again, because a sweep can submit more arrays meanwhile. An
+    array is skipped if all its points are measured, because its cluster may no longer exist.
+
+    Args:
+        measured: ids of the points whose measurement has finished.
+        pending_only: whether to cancel only pending tasks, not running tasks.
+
+    Returns:
+        The number of pending tasks, which are removed from the queue; the number of tasks that may
+        still be running; and an error message if a cluster does not respond, otherwise an empty
+        string.
     """
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-        self.removed = 0
-        self.unavailable = ""
-
-    def cancel(self, measured: set[str], *, pending_only: bool) -> int:
-        """Cancel the tasks of all arrays; return the number of tasks that may still be running.
-
-        Each call reads the array records again, because a sweep can submit more arrays meanwhile.
-        An array is skipped if all its points are measured, because its cluster may no longer exist.
-
-        Args:
-            measured: ids of the points whose measurement has finished.
-            pending_only: whether to cancel only pending tasks, not running tasks.
-        """
-        remaining = 0
-        self.unavailable = ""
-        unfinished = [
-            record
-            for record in array_records(self.run)
-            if not measured.issuperset(itertools.chain(*record.points_by_task()))
-        ]
-        for conf, records in records_by_cluster(unfinished).items():
-            try:
-                remaining += self._cancel_on_cluster(Slurm(conf), records, pending_only)
-            except SlurmUnavailable as error:
-                self.unavailable = f"SLURM does not respond: {error}"
-                remaining += sum(record.tasks for record in records)
-        return remaining
-
-    def _cancel_on_cluster(
-        self, slurm: Slurm, records: list[ArrayRecord], pending_only: bool
-    ) -> int:
-        """Cancel tasks of the arrays; return how many tasks in the queue were not pending."""
-        queue = slurm.query_queue()
-        records = [record.with_job_id_from(queue) for record in records]
-        tasks_by_job = {
-            record.job: [task for _, task in tasks_in_queue(record, queue)]
-            for record in records
-            if record.job
-        }
-        if jobs := [job for job, tasks in tasks_by_job.items() if job and tasks]:
-            slurm.cancel(jobs, pending_only=pending_only)
-        tasks = list(itertools.chain(*tasks_by_job.values()))
-        pending = sum(task.state == "PENDING" for task in tasks)
-        self.removed += pending
-        return len(tasks) - pending
+    pending, remaining, unavailable = 0, 0, ""
+    unfinished = [
+        record
+        for record in array_records(run)
+        if not measured.issuperset(itertools.chain(*record.points_by_task()))
+    ]
+    for conf, records in records_by_cluster(unfinished).items():
+        slurm = Slurm(conf)
+        try:
+            queue = slurm.query_queue()
+            queued = [r.with_job_id_from(queue) for r in records if any(tasks_in_queue(r, queue))]
+            slurm.cancel([str(record.job) for record in queued], pending_only=pending_only)
+        except SlurmUnavailable as error:
+            unavailable = f"SLURM does not respond: {error}"
+            remaining += sum(record.tasks for record in records)
+            continue
+        tasks = [task for record in queued for _, task in tasks_in_queue(record, queue)]
+        pending += sum(task.state == "PENDING" for task in tasks)
+        remaining += sum(task.state != "PENDING" for task in tasks)
+    return pending, remaining, unavailable

@@ -68,7 +68,7 @@ def text_with_updated_costs(path: Path) -> str:
             return link[0] if bound is None else f"{link[1]}({bound_text(bound)})"
 
         return _LINK.sub(updated_link, text)
-    return _LINE.sub(lambda _: cost_line(path), text) if _LINE.search(text) else text
+    return _LINE.sub(lambda _: cost_line(path), text)
 
 
 def main() -> None:

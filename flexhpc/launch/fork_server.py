@@ -51,7 +51,7 @@ class ForkedWorker:
         A process that lost a peer has not failed itself; the status of the peer shows the failure.
         """
         all_ended = len(self.exit_statuses) == self.processes
-        return all_ended and not any(set(self.exit_statuses.values()) - {0, EXIT_PEER_LOST})
+        return all_ended and set(self.exit_statuses.values()) <= {0, EXIT_PEER_LOST}
 
 
 class ForkServer:

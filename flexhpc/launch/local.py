@@ -23,8 +23,7 @@ class LocalBackend(Backend):
         profile: determines the number of workers and the number of processes per worker.
     """
 
-    workers_share_points = True
-    stops_with_sweep = True
+    is_local = True
     max_assignments = 5
     """Several assignments are allowed, because workers exit without progress if another sweep has
     claimed all points."""
@@ -68,13 +67,9 @@ class LocalBackend(Backend):
         server = ForkServer.of_this_process(self.folder / "fork_server_log.err")
         self._workers = []
         for number in range(count):
-            ids = (
-                [gpus[(number * per_worker + i) % len(gpus)] for i in range(per_worker)]
-                if gpus
-                else []
-            )
             variables = {PROBES_AT_ONCE: str(at_once)}
-            if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and GPUs in WSL
+            if gpus:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and GPUs in WSL
+                ids = [gpus[(number * per_worker + i) % len(gpus)] for i in range(per_worker)]
                 variables[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
             request = StartRequest(

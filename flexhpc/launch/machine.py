@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def visible_gpus() -> list[str]:
@@ -11,11 +12,8 @@ def visible_gpus() -> list[str]:
     Each GPU is named as in CUDA_VISIBLE_DEVICES: by its index, its UUID or the UUID of a MIG
     instance.
     """
-    devices = sorted(
-        (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])
-         if name.startswith("nvidia") and name[6:].isdecimal()),
-        key=int,
-    )  # fmt: skip
+    indices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
+    devices = sorted(filter(str.isdecimal, indices), key=int)
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None or not devices:
         return devices

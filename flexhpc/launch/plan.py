@@ -13,13 +13,11 @@ from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
 from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
-from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare_run
-from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.profile import LocalProfile, SlurmProfile, load_profile
 from flexhpc.launch.remaining_time import seconds_per_pass
-from flexhpc.launch.slurm.backend import max_array_size
+from flexhpc.launch.slurm.arrays import PlannedArray, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
-from flexhpc.launch.slurm.planned_arrays import PlannedArray, divide_into_arrays
 from flexhpc.search import cost_bound, probes_per_round
 from flexhpc.store.status import PointStatus, StatusReader
 
@@ -65,9 +63,8 @@ def make_plan(
     ]
     open_rows = [row for row in rows if row["state"] != "done"]
     layout = _worker_layout(settings, [row["id"] for row in open_rows])
-    layout["planned_at_once"] = max(
-        (probes_per_round(p.search) for p in prepared.points), default=1
-    )
+    at_once = (probes_per_round(point.search) for point in prepared.points)
+    layout["planned_at_once"] = max(at_once, default=1)
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),
@@ -98,16 +95,14 @@ def _time_bound(
     speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
         return None
-    longest = total = 0.0
+    remaining: list[float] = []
     concurrent = min(layout["probes_at_once"], layout["planned_at_once"])
     for status, bound, speed in zip(statuses, bounds, speeds, strict=True):
         if status.state != "done":
             if bound is None:
                 return None
-            seconds = max(bound - status.cost, 0) * float(speed) / concurrent
-            total += seconds
-            longest = max(longest, seconds)
-    return max(total / int(layout["workers"]), longest)
+            remaining.append(max(bound - status.cost, 0) * float(speed) / concurrent)
+    return max(sum(remaining) / int(layout["workers"]), max(remaining, default=0.0))
 
 
 def _worker_layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
@@ -137,9 +132,10 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Planned
     If the SLURM controller does not respond, SLURM's default limit on the array size is assumed.
     """
     try:
-        max_array = max_array_size(Slurm.with_conf(profile.slurm_conf), profile)
+        limit = Slurm.with_conf(profile.slurm_conf).max_array_size()
     except SlurmUnavailable:
-        max_array = min(DEFAULT_MAX_ARRAY_SIZE, profile.max_array or DEFAULT_MAX_ARRAY_SIZE)
+        limit = DEFAULT_MAX_ARRAY_SIZE
+    max_array = min(limit, profile.max_array or limit)
     return divide_into_arrays(
         points, per_task=profile.points_per_task, max_array=max_array, throttle=profile.throttle
     )
@@ -147,15 +143,17 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Planned
 
 def plan_lines(planned: dict[str, Any]) -> list[str]:
     """Format the plan as lines of text; at most 40 points are listed."""
-    rows, layout, bound = planned["points"], planned["layout"], planned["cost_bound"]
-    first = planned["first_cost_bound"]
+    rows, bound, first = planned["points"], planned["cost_bound"], planned["first_cost_bound"]
+    cost = "no known cost bound" if bound is None else f"cost at most {bound:,} sample passes"
+    if bound and first and first < bound:
+        cost += f" ({first:,} if no budget is doubled)"
+    if planned["time_bound"] is not None and planned["to_measure"]:
+        cost += f", at most {duration_text(planned['time_bound'])} at the speed of this run so far"
     lines = [
         f"{planned['name']}: {count_text(len(rows), 'point')}, {planned['to_measure']} to measure; "
         f"run folder: {planned['run']}",
-        _layout_text(layout) + _concurrency_text(layout),
-        (f"cost at most {bound:,} sample passes" if bound is not None else "no known cost bound")
-        + (f" ({first:,} if no budget is doubled)" if bound and first and first < bound else "")
-        + _time_text(planned),
+        _layout_text(planned["layout"]),
+        cost,
     ]
     if planned["optional"]:
         lines.append(
@@ -170,39 +168,28 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _time_text(planned: Mapping[str, Any]) -> str:
-    if planned["time_bound"] is None or not planned["to_measure"]:
-        return ""
-    return f", at most {duration_text(planned['time_bound'])} at the speed of this run so far"
-
-
 def _layout_text(layout: dict[str, Any]) -> str:
     processes = count_text(layout["processes_per_node"], "process")
     size = f"{processes} of {count_text(layout['cpus_per_process'], 'thread')}"
     if layout["cluster"] == "local":
-        return f"on this machine: {count_text(layout['workers'], 'worker')}, each with {size}"
-    arrays = layout["arrays"]
-    tasks = sum(array["tasks"] for array in arrays)
-    limit = f", at most {layout['throttle']} tasks at a time" if layout["throttle"] else ""
-    return (
-        f"on SLURM: {count_text(len(arrays), 'array job')} with {count_text(tasks, 'task')}{limit}"
-        f"; each task measures {count_text(layout['points_per_task'], 'point')} on "
-        f"{count_text(layout['nodes'], 'node')}, with {size} on each node"
-    )
-
-
-def _concurrency_text(layout: dict[str, Any]) -> str:
-    """Return a text that says how many probes a search plans at once, and how many can run.
-
-    The text is empty if the search plans one probe at a time.
-    """
-    planned, concurrent = layout["planned_at_once"], layout["probes_at_once"]
-    if planned == 1:
-        return ""
-    return (
-        f"; searches plan up to {planned} probes at once, of which {min(planned, concurrent)} can "
-        "run concurrently (set by probes_at_once in the profile)"
-    )
+        text = f"on this machine: {count_text(layout['workers'], 'worker')}, each with {size}"
+    else:
+        arrays = count_text(len(layout["arrays"]), "array job")
+        tasks = count_text(sum(array["tasks"] for array in layout["arrays"]), "task")
+        limit = f", at most {layout['throttle']} tasks at a time" if layout["throttle"] else ""
+        text = (
+            f"on SLURM: {arrays} with {tasks}{limit}; each task measures "
+            f"{count_text(layout['points_per_task'], 'point')} on "
+            f"{count_text(layout['nodes'], 'node')}, with {size} on each node"
+        )
+    planned = layout["planned_at_once"]
+    if planned > 1:
+        concurrent = min(planned, layout["probes_at_once"])
+        text += (
+            f"; searches plan up to {planned} probes at once, of which {concurrent} can run "
+            "concurrently (set by probes_at_once in the profile)"
+        )
+    return text
 
 
 def count_text(number: int, noun: str) -> str:
@@ -229,14 +216,10 @@ def _max_cost_bound(point: Point, doublings: int | None = None) -> int | None:
 
 
 def _parameter_count(point: Point) -> int | None:
+    from flexhpc.data import load_samples
     from flexhpc.models import count_parameters
 
     if not isinstance(point.model, Network):
         return None
-    info = preprocessed_info(point.data)
-    if info is None:
-        from flexhpc.data import load_samples
-
-        samples = load_samples(point.data, point.seed)
-        return count_parameters(point.model, samples.shape, samples.classes)
+    info = preprocessed_info(point.data) or load_samples(point.data, point.seed)
     return count_parameters(point.model, info.shape, info.classes)

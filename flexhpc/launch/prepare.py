@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import platform
@@ -11,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -22,6 +20,9 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.versions import package_versions
+
+STOP_FILE = "stop"
+"""Name of the file in the folder of a launch whose existence stops the workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +64,16 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
     if any(character < " " for character in str(run.path)):
         raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
     current_hash = request_hash(sweep)
-    metadata = read_json(run.metadata)
-    if metadata and metadata.get("request") == current_hash and run.spec.is_file():
-        return PreparedRun(
-            run=run,
-            points=load_points(run.spec)[1],
-            frozen_spec=run.spec.read_text(),
-            request_hash=current_hash,
-            is_unchanged=True,
-            compare=sweep.compare,
-        )
+    metadata = read_json(run.metadata) or {}
+    is_unchanged = metadata.get("request") == current_hash and run.spec.is_file()
     return PreparedRun(
         run=run,
-        points=points,
-        frozen_spec=freeze(sweep, points),
+        points=load_points(run.spec)[1] if is_unchanged else points,
+        frozen_spec=run.spec.read_text() if is_unchanged else freeze(sweep, points),
         request_hash=current_hash,
-        is_unchanged=False,
+        is_unchanged=is_unchanged,
         compare=sweep.compare,
-        edited_code=_edited_code(run, sweep),
+        edited_code=() if is_unchanged else _edited_code(run, sweep),
     )
 
 
@@ -105,36 +98,22 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
         with FileLock(run.lock):
             if not prepared.is_unchanged:
                 write_atomic(run.spec, prepared.frozen_spec)
-            write_json(run.metadata, _updated_metadata(prepared, launch, image))
+            metadata = read_json(run.metadata) or {"name": run.name}
+            previous = metadata.get("launches")
+            new = {
+                "id": launch, "time": time.time(), "host": platform.node(), "image": image,
+                "user": _user_name(),
+            }  # fmt: skip
+            metadata |= {
+                "request": prepared.request_hash,
+                "python": platform.python_version(),
+                "packages": package_versions(),
+                "git": _git_commit(),
+                "launches": [*(previous if isinstance(previous, list) else []), new],
+            }
+            write_json(run.metadata, metadata)
     except OSError as error:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
-
-
-def remove_temporary_claim_files(run: RunFolder) -> None:
-    """Remove temporary claim files that killed processes left behind; ignore OSError."""
-    with contextlib.suppress(OSError), FileLock(run.lock):
-        for path in run.temporary_claim_files():
-            path.unlink(missing_ok=True)
-
-
-def _updated_metadata(prepared: PreparedRun, launch: str, image: str | None) -> dict[str, Any]:
-    """Return the content of run.json, with ``launch`` added to its list of launches."""
-    run = prepared.run
-    metadata = read_json(run.metadata) or {"name": run.name}
-    previous = metadata.get("launches")
-    launches = previous if isinstance(previous, list) else []
-    new = {
-        "id": launch, "time": time.time(), "host": platform.node(), "image": image,
-        "user": _user_name(),
-    }  # fmt: skip
-    return {
-        **metadata,
-        "request": prepared.request_hash,
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "git": _git_commit(),
-        "launches": [*launches, new],
-    }
 
 
 def _user_name() -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from flexhpc.config.sections.base import Problems, Section
+from flexhpc.config.validation import validate
+from flexhpc.config.variants import VariantUnion
+from flexhpc.config.yaml_reader import raise_if_problems, read_yaml
 from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.tracking.state import NO_PASSWORD, has_password
 
@@ -34,13 +38,11 @@ def time_limit_minutes(time: int | str) -> int:
     match = _TIME.fullmatch(str(time))
     if match is None:
         raise ValueError("must be minutes, HH:MM:SS or D-HH:MM:SS")
-    a, b, c = (int(match[key] or 0) for key in "abc")
-    if match["d"] is not None:
-        seconds = int(match["d"]) * 86_400 + a * 3600 + b * 60 + c
-    elif match["c"] is not None:
-        seconds = a * 3600 + b * 60 + c
-    else:
+    days, a, b, c = (int(match[key] or 0) for key in "dabc")
+    if match["d"] is None and match["c"] is None:
         seconds = a * 60 + b
+    else:
+        seconds = days * 86_400 + a * 3600 + b * 60 + c
     if seconds == 0:
         raise ValueError("must be above zero")
     if seconds > _MAX_SECONDS:
@@ -192,17 +194,12 @@ class SlurmProfile(Profile):
             problem = f"{gpus} GPUs for {processes} processes would leave some GPUs idle"
             yield "gpus_per_node", f"{problem}; increase processes_per_node or probes_at_once"
         for name in self.sbatch:
-            if (fix := _RESERVED_OPTIONS.get(normalise_option_name(name))) is not None:
-                yield f"sbatch.{name}", f"is set by flexhpc; {fix}"
-            if (
-                key := _CONFLICTING_OPTIONS.get(normalise_option_name(name))
-            ) is not None and key in self.model_fields_set:
+            option = normalise_option_name(name)
+            if option in _RESERVED_OPTIONS:
+                yield f"sbatch.{name}", f"is set by flexhpc; {_RESERVED_OPTIONS[option]}"
+            key = _CONFLICTING_OPTIONS.get(option)
+            if key in self.model_fields_set:
                 yield f"sbatch.{name}", f"cannot be combined with {key}; remove one of them"
-
-    @property
-    def cpus_per_task(self) -> int:
-        """Number of CPU cores to request for each process that srun starts."""
-        return self.cpus_per_process * (self.probes_at_once or 1)
 
     @property
     def time_limit(self) -> int | None:
@@ -241,3 +238,22 @@ _RESERVED_OPTIONS = {
          "dependency", "ntasks", "wrap", "parsable"), "remove it",
     ),
 }  # fmt: skip
+
+_PROFILES: VariantUnion[Profile] = VariantUnion(
+    "cluster", {"local": LocalProfile, "slurm": SlurmProfile}
+)
+
+
+def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
+    """Read a profile; without a path, return the default profile, which uses this machine.
+
+    Raises:
+        InputError: the profile is invalid; the message lists all errors with their line numbers.
+    """
+    if path is None:
+        return LocalProfile()
+    document = read_yaml(path)
+    profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.add_problem_at)
+    raise_if_problems(document.problems)
+    assert isinstance(profile, LocalProfile | SlurmProfile)
+    return profile

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from flexhpc.launch.backend import Backend
 from flexhpc.store.status import PointStatus
-
-ProgressMark = tuple[object, ...]
-"""Value that changes whenever a point makes progress."""
 
 
 class Scheduler:
@@ -23,7 +20,8 @@ class Scheduler:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._assigned: dict[str, tuple[ProgressMark, int]] = {}
+        # point id -> (progress mark, number of assignments at this mark) of the last assignment
+        self._assigned: dict[str, tuple[object, int]] = {}
 
     def assign_points(self, todo: Sequence[PointStatus]) -> bool:
         """Start workers for the points that :meth:`points_without_worker` returns.
@@ -35,14 +33,17 @@ class Scheduler:
             to wait for.
         """
         free = self.points_without_worker(todo)
-        common_mark = tuple(map(_progress_mark, todo)) if self.backend.workers_share_points else ()
+        common_mark = tuple(map(_progress_mark, todo)) if self.backend.is_local else ()
         marks = {s.point.id: (_progress_mark(s), common_mark) for s in free}
+        counts = {}
+        for point_id, mark in marks.items():
+            last_mark, count = self._assigned.get(point_id, (None, 0))
+            counts[point_id] = count if mark == last_mark else 0
         limit = 1 if self.backend.has_crashed_worker() else self.backend.max_assignments
-        assignable = [key for key in marks if self._assignment_count(key, marks) < limit]
+        assignable = [point_id for point_id, count in counts.items() if count < limit]
         if assignable and self.backend.start_workers(assignable):
             for point_id in assignable:
-                count = self._assignment_count(point_id, marks) + 1
-                self._assigned[point_id] = (marks[point_id], count)
+                self._assigned[point_id] = (marks[point_id], counts[point_id] + 1)
         return bool(assignable) or len(free) < len(todo)
 
     def points_without_worker(self, todo: Sequence[PointStatus]) -> list[PointStatus]:
@@ -54,12 +55,7 @@ class Scheduler:
             if status.state != "running" and not self.backend.has_worker_for(status.point.id)
         ]
 
-    def _assignment_count(self, point_id: str, marks: Mapping[str, ProgressMark]) -> int:
-        """Return how many times a point was assigned to a worker since its last progress."""
-        mark, count = self._assigned.get(point_id, ((), 0))
-        return count if mark == marks[point_id] else 0
 
-
-def _progress_mark(status: PointStatus) -> ProgressMark:
+def _progress_mark(status: PointStatus) -> object:
     """Return a value that changes when a worker claims the point or stores a probe."""
     return (status.probes, status.state, status.token)

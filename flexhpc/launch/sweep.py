@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from flexhpc.atomic import FolderWatch, write_atomic
+from flexhpc.atomic import FolderWatch, file_lock, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
-from flexhpc.launch.prepare import PreparedRun, remove_temporary_claim_files, write_run_folder
+from flexhpc.launch.prepare import STOP_FILE, PreparedRun, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
 from flexhpc.launch.slurm.container import task_container
 from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
-from flexhpc.launch.slurm.submit import preview_scripts
+from flexhpc.launch.slurm.script import batch_script
+from flexhpc.launch.slurm.submit import new_record
 from flexhpc.launch.tracking_process import tracking_process
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import is_synced
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from flexhpc.analysis.decision import Decision
 
 _POLL_EVERY = 0.5
-_EXHAUSTED = object()
 _STOP_WITHIN = 120.0
 _CLUSTER_HEARTBEAT_EVERY = 5.0
 
@@ -57,9 +57,8 @@ class _StopSignals:
         self.raises = False
 
     def __enter__(self) -> _StopSignals:
-        self._previous = {
-            n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)
-        }
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,23 +122,13 @@ def write_launch(
         InputError: the run folder cannot be written.
     """
     write_run_folder(prepared, launch, image)
-    task = replace(task_file_content(prepared, profile, launch, detach=detach), selection=selection)
-    write_atomic(Path(task.spec), prepared.frozen_spec)
-    task.write(prepared.run.jobs / launch / TASK_FILE)
-    return task
-
-
-def task_file_content(
-    prepared: PreparedRun, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
-) -> TaskFile:
-    """Return the content of a launch's task file, which configures the workers."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
-    return TaskFile(
+    task = TaskFile(
         run=str(prepared.run.path),
         spec=str(folder / "sweep.yaml"),
         launch=launch,
-        stop=str(folder / "stop"),
+        stop=str(folder / STOP_FILE),
         python=python_version(),
         flexhpc=version("flexhpc"),
         owner=None if detach or cluster else ProcessIdentity.of_pid(os.getpid()),
@@ -148,8 +137,12 @@ def task_file_content(
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
         heartbeat_every=_CLUSTER_HEARTBEAT_EVERY if cluster else 1.0,
+        selection=selection,
         stop_before=profile.stop_before_or_default if isinstance(profile, SlurmProfile) else 0.0,
     )
+    write_atomic(Path(task.spec), prepared.frozen_spec)
+    task.write(folder / TASK_FILE)
+    return task
 
 
 def make_backend(
@@ -168,27 +161,30 @@ def make_backend(
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
-        container = task_container(profile, prepared.points, prepared.run.path)
+        container = task_container(profile, prepared)
         return SlurmBackend(prepared.run, folder, profile, container, interrupted)
     return LocalBackend(folder, profile)
 
 
 def batch_scripts(prepared: PreparedRun, profile: SlurmProfile) -> list[str]:
-    """Return the batch scripts that a launch would submit now; nothing is written or submitted."""
-    launch = new_launch_id()
-    statuses = QueueStatus(prepared.run).add_queue_state(
-        StatusReader(prepared.run, prepared.points).read()
-    )
+    """Return the batch scripts that a launch would submit now; nothing is written or submitted.
+
+    With a container, the first item is the script that starts the container. The names of the jobs,
+    and the ids of the jobs on which an array depends, are placeholders.
+    """
+    run = prepared.run
+    statuses = QueueStatus(run).add_queue_state(StatusReader(run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
-    task = task_file_content(prepared, profile, launch, detach=True)
-    return preview_scripts(
-        planned_arrays(profile, todo),
-        prepared.run.jobs / launch,
-        profile,
-        task,
-        prepared.run.name,
-        task_container(profile, prepared.points, prepared.run.path),
-    )
+    arrays = planned_arrays(profile, todo)
+    container = task_container(profile, prepared)
+    folder = run.jobs / new_launch_id()
+    scripts = [] if container is None else [container.script_text()]
+    for number, array in enumerate(arrays):
+        array_folder = folder / f"array-{number:03d}"
+        record = new_record(array_folder, array, run.name, profile.slurm_conf)
+        after = None if array.predecessor is None else f"JOB_OF_ARRAY_{array.predecessor:03d}"
+        scripts.append(batch_script(record, profile, folder / STOP_FILE, after, container))
+    return scripts
 
 
 def start_detached_workers(prepared: PreparedRun, profile: LocalProfile | SlurmProfile) -> str:
@@ -205,8 +201,8 @@ def start_detached_workers(prepared: PreparedRun, profile: LocalProfile | SlurmP
     scheduler = Scheduler(backend)
     scheduler.assign_points(todo)
     unassigned = scheduler.points_without_worker(todo)
-    if unassigned or backend.warning():
-        reason = backend.warning() or "throttle reached"
+    if unassigned or backend.warning:
+        reason = backend.warning or "throttle reached"
         raise PointError(
             f"{backend.summary()}; {len(unassigned) or len(todo)} points were not submitted "
             f"({reason}); run the same command again to submit them"
@@ -235,8 +231,9 @@ def run_sweep(
         PointError: the run folder was moved or removed during the sweep.
     """
     run, launch = prepared.run, new_launch_id()
-    if run.path.exists():
-        remove_temporary_claim_files(run)
+    with contextlib.suppress(OSError), file_lock(run.lock):
+        for path in run.temporary_claim_files():  # left behind by killed processes
+            path.unlink(missing_ok=True)
     reader = StatusReader(run, prepared.points)
     decisions, selection = _select_points(reader, prepared, profile, launch)
     statuses = reader.read()
@@ -256,7 +253,7 @@ def run_sweep(
             with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 has_started, folder = False, FolderWatch(stop_file.parent)
-                background, more_steps = iter(background_steps), True
+                background = iter(background_steps)
                 finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.check_removed():
@@ -270,16 +267,15 @@ def run_sweep(
                         continue
                     round_started = time.monotonic()
                     backend.poll()
-                    statuses = mark_queued(reader.read(), backend.reasons_for_waiting())
+                    statuses = mark_queued(reader.read(), backend.queued)
                     has_started |= any(s.state == "running" or s.launch == launch for s in statuses)
-                    note = backend.warning() or _other_sweeps_note(statuses, backend, launch)
-                    if backend.stops_with_sweep and not has_started:
-                        note = note or "starting workers ..."
+                    note = _note(backend, statuses, launch, has_started=has_started)
                     displayed = [_reset_earlier_failure(s, launch) for s in statuses]
                     view.update(displayed, note, decisions)
-                    finished_ids |= {s.point.id for s in statuses if _is_finished(s, launch)}
-                    ids = {s.point.id for s in statuses} if selection is None else selection.keys()
-                    todo = [s for s in statuses if s.point.id in ids - finished_ids]
+                    finished_ids |= {s.point.id for s in displayed if s.state in ("done", "failed")}
+                    ids = {s.point.id for s in statuses} if selection is None else set(selection)
+                    ids -= finished_ids
+                    todo = [s for s in statuses if s.point.id in ids]
                     if not todo and selection:
                         decisions, selection = _select_points(reader, prepared, profile, launch)
                         finished_ids.difference_update(selection or ())
@@ -287,13 +283,12 @@ def run_sweep(
                         continue
                     if not todo or not scheduler.assign_points(todo):
                         break
-                    idle_core = _cores_in_use(statuses, profile) < available_cores()
-                    if has_started and more_steps and idle_core:
-                        more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
+                    if has_started and _cores_in_use(statuses, profile) < available_cores():
+                        next(background, None)
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
-                if interrupted and backend.stops_with_sweep:
+                if interrupted and backend.is_local:
                     _stop_workers(backend, reader, view, signals, stop_file)
                     statuses = reader.read()
             if not interrupted:
@@ -304,7 +299,7 @@ def run_sweep(
         statuses=[_add_log_path(status, backend, launch) for status in statuses],
         decisions=decisions,
         interrupted=interrupted,
-        jobs_continue=interrupted and not backend.stops_with_sweep and not stop_file.exists(),
+        jobs_continue=interrupted and not backend.is_local and not stop_file.exists(),
     )
 
 
@@ -333,9 +328,8 @@ def _select_points(
     selection: dict[str, bool] = {}
     for decision in decisions:
         for status in decision.next_points:
-            selection[status.point.id] = (
-                selection.get(status.point.id, False) or decision.next_is_precise
-            )
+            point_id = status.point.id
+            selection[point_id] = selection.get(point_id, False) or decision.next_is_precise
     for status in statuses:
         if status.state != "failed" and status.lacks_evaluation:
             selection.setdefault(status.point.id, False)
@@ -350,9 +344,8 @@ def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | Slurm
     """Return an upper bound on the number of CPU cores in use for training on this machine."""
     if isinstance(profile, SlurmProfile):
         return 0
-    _, at_once = profile.workers_and_probes(
-        max(1, sum(status.state != "done" for status in statuses))
-    )
+    unfinished = sum(status.state != "done" for status in statuses)
+    _, at_once = profile.workers_and_probes(max(1, unfinished))
     per_point = profile.processes_per_node * at_once * profile.cpus_per_process
     return per_point * sum(status.state == "running" for status in statuses)
 
@@ -382,21 +375,17 @@ def _add_log_path(status: PointStatus, backend: Backend, launch: str) -> PointSt
     return replace(status, log=backend.log_path(status.point.id) or status.log)
 
 
-def _is_finished(status: PointStatus, launch: str) -> bool:
-    """Return whether a point is measured, or has failed in this launch."""
-    return status.state == "done" or (status.state == "failed" and status.launch == launch)
-
-
 def _reset_earlier_failure(status: PointStatus, launch: str) -> PointStatus:
     """Return the status, with the state ``waiting`` if the point failed in an earlier launch."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
 
 
-def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
-    elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return (
-        f"points in progress in another sweep: {elsewhere}"
-        if elsewhere and backend.workers_share_points
-        else ""
-    )
+def _note(
+    backend: Backend, statuses: Sequence[PointStatus], launch: str, *, has_started: bool
+) -> str:
+    if not backend.is_local:
+        return backend.warning
+    if elsewhere := sum(s.state == "running" and s.launch != launch for s in statuses):
+        return f"points in progress in another sweep: {elsewhere}"
+    return "" if has_started else "starting workers ..."

@@ -33,7 +33,7 @@ from flexhpc.data import load_samples
 from flexhpc.data.packed import verify_packed
 from flexhpc.data.prepare import pack_data_set
 from flexhpc.errors import InputError, PointError
-from flexhpc.launch.load_profile import load_profile
+from flexhpc.launch.profile import load_profile
 from flexhpc.store import RunFolder, read_claim, read_masks, read_point_file
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.training import checkpoint

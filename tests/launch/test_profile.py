@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexhpc.errors import InputError
-from flexhpc.launch.load_profile import load_profile
-from flexhpc.launch.profile import LocalProfile, SlurmProfile, time_limit_minutes
-from flexhpc.launch.slurm.planned_arrays import PlannedArray, divide_into_arrays
+from flexhpc.launch.profile import (
+    LocalProfile,
+    SlurmProfile,
+    load_profile,
+    time_limit_minutes,
+)
+from flexhpc.launch.slurm.arrays import PlannedArray, divide_into_arrays
 from tests.conftest import REPOSITORY
 
 CONTAINER = "cluster: slurm\ncontainer: {runtime: docker, image: x,"

@@ -14,7 +14,7 @@ from flexhpc.errors import PointError
 from flexhpc.launch.fork_server import ForkedWorker
 from flexhpc.launch.prepare import prepare_run, write_run_folder
 from flexhpc.launch.profile import LocalProfile
-from flexhpc.launch.sweep import task_file_content
+from flexhpc.launch.sweep import write_launch
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import EXIT_PEER_LOST, StopRequest
@@ -49,11 +49,9 @@ def test_a_damaged_task_file_is_one_error_of_the_worker(
 
 def test_a_task_file_with_unknown_keys_is_rejected(small_spec: Path, tmp_path: Path) -> None:
     """An older version wrote it; the renamed key would have its default value."""
-    path = tmp_path / "task.json"
-    task = task_file_content(
-        prepare_run(small_spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False
-    )
-    task.write(path)
+    prepared = prepare_run(small_spec, (), tmp_path / "runs")
+    task = write_launch(prepared, LocalProfile(), "x", None, detach=False)
+    path = prepared.run.jobs / "x" / "task.json"
     assert TaskFile.read(path) == task
     path.write_text(path.read_text().replace('"selection"', '"wanted"'))
     with pytest.raises(PointError, match=re.escape(REJECTED)):

@@ -1,8 +1,8 @@
-"""Records of array jobs: their points, job names and job ids."""
+"""Array jobs: division of the points, and records with job names and job ids."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,59 @@ from flexhpc.store import RunFolder
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
 _FILE = "array.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedArray:
+    """The points of one array job.
+
+    Attributes:
+        points: point ids, in the order of the tasks.
+        tasks: number of tasks; their indices start at 0.
+        throttle: maximum number of tasks running concurrently.
+        predecessor: index of the array whose job must end before the job of this array starts; None
+            if the job need not wait.
+    """
+
+    points: list[str]
+    tasks: int
+    throttle: int
+    predecessor: int | None = None
+
+
+def divide_into_arrays(
+    points: Sequence[str], *, per_task: int, max_array: int, throttle: int | None
+) -> list[PlannedArray]:
+    """Divide points into array jobs.
+
+    SLURM allows task indices up to MaxArraySize - 1, so an array has at most MaxArraySize tasks.
+    The throttle applies to all arrays together and is divided among them. If there are more arrays
+    than ``throttle``, each array runs one task at a time, and array ``i`` starts when array
+    ``i - throttle`` has ended.
+
+    Args:
+        points: point ids.
+        per_task: number of points per task.
+        max_array: maximum number of tasks in one array; at most MaxArraySize.
+        throttle: maximum number of tasks that run concurrently; None for no limit.
+    """
+    size = max_array * per_task
+    parts = [list(points[start : start + size]) for start in range(0, len(points), size)]
+    arrays = []
+    for number, part in enumerate(parts):
+        tasks = -(-len(part) // per_task)
+        if throttle is None:
+            limit, predecessor = tasks, None
+        elif throttle >= len(parts):
+            limit = throttle // len(parts) + (number < throttle % len(parts))
+            predecessor = None
+        else:
+            limit, predecessor = 1, number - throttle if number >= throttle else None
+        limit = min(limit, tasks)
+        arrays.append(
+            PlannedArray(points=part, tasks=tasks, throttle=limit, predecessor=predecessor)
+        )
+    return arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +119,12 @@ class ArrayRecord:
         """Return a list of point ids per task; all are empty if the task file cannot be read."""
         return _points_by_task(self.folder / TASK_FILE, self.tasks)
 
-    def log_path(self, index: int) -> Path:
-        """Return the path of the stderr log of rank 0 in task ``index``."""
-        return self.folder / f"{self.job}_{index}_0_log.err"
-
 
 def array_records(run: RunFolder) -> list[ArrayRecord]:
     """Return the records of all arrays of a run, ordered by launch from oldest to newest."""
-    records = []
-    for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
-        record = read_state(ArrayRecord, path, folder=path.parent)
-        if record is not None:
-            records.append(record)
-    return records
+    paths = sorted(run.jobs.glob(f"*/array-*/{_FILE}"))
+    records = [read_state(ArrayRecord, path, folder=path.parent) for path in paths]
+    return [record for record in records if record is not None]
 
 
 def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[ArrayRecord]]:
@@ -92,9 +138,8 @@ def records_by_cluster(records: Iterable[ArrayRecord]) -> dict[str | None, list[
 def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, QueuedTask]]:
     """Yield (index, task) for each queued or running task of an array."""
     for index in range(record.tasks):
-        task = queue.tasks.get((record.job, index)) if record.job is not None else None
-        if task is not None and task.name == record.name:
-            yield index, task
+        if (record.name, index) in queue.tasks:
+            yield index, queue.tasks[record.name, index]
 
 
 def reasons_for_waiting(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:

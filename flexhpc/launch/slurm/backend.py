@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flexhpc.atomic import file_lock
@@ -14,21 +15,24 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
     array_records,
+    divide_into_arrays,
     reasons_for_waiting,
     tasks_in_queue,
 )
 from flexhpc.launch.slurm.commands import Queue, Slurm, SlurmUnavailable, SubmissionRejected
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.launch.slurm.planned_arrays import divide_into_arrays
-from flexhpc.launch.slurm.script import batch_script
-from flexhpc.launch.slurm.submit import submit_array, write_array
+from flexhpc.launch.slurm.script import batch_script, write_task_pickle
+from flexhpc.launch.slurm.submit import new_record, submit_array
 from flexhpc.store import RunFolder
+from flexhpc.worker.environment import write_secret
 from flexhpc.worker.task import TASK_FILE, TaskFile
 
 _POLL_EVERY = 3.0
 _TASKS_PER_SECOND = 500
 _BETWEEN_SUBMISSIONS = 10.0
 _RELEASES, _BETWEEN_RELEASES = 5, 20.0
+_LIMIT_ERRORS = ("limit", "Limit", "QOSMax", "AssocMax")
+"""Substrings of sbatch error messages that indicate a limit on the number of submitted jobs."""
 
 
 class SlurmBackend(Backend):
@@ -50,8 +54,7 @@ class SlurmBackend(Backend):
             version of Python or flexhpc than this process, or the path of the run contains ``%``.
     """
 
-    workers_share_points = False
-    stops_with_sweep = False
+    is_local = False
     max_assignments = 2
 
     def __init__(
@@ -60,7 +63,7 @@ class SlurmBackend(Backend):
         launch: Path,
         profile: SlurmProfile,
         container: TaskContainer | None,
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[[], bool],
     ) -> None:
         self.run, self.launch, self.profile, self.container = run, launch, profile, container
         self.interrupted = interrupted
@@ -75,9 +78,8 @@ class SlurmBackend(Backend):
             advice = "install the same versions"
             self.slurm.check_python(profile.python, "python", advice, must_start=False)
         self.records = array_records(run)
-        self.unavailable = ""
         self._queue: Queue | None = None
-        self._queued: dict[str, str] = {}
+        self.queued: dict[str, str] = {}
         self._released: dict[str, tuple[int, float]] = {}
         self._polled = self._submitted = -1e9
 
@@ -87,16 +89,17 @@ class SlurmBackend(Backend):
         if time.monotonic() - self._polled >= pause:
             self._polled = time.monotonic()
             try:
-                self._update_from_queue(self.slurm.query_queue())
-                self.unavailable = ""
+                self._query_queue()
+                self.warning = ""
             except SlurmUnavailable as error:
-                self.unavailable = f"SLURM does not respond: {error}"
+                self.warning = f"SLURM does not respond: {error}"
 
-    def _update_from_queue(self, queue: Queue) -> None:
-        self._queue = queue
+    def _query_queue(self) -> Queue:
+        self._queue = queue = self.slurm.query_queue()
         self.records = [record.with_job_id_from(queue) for record in array_records(self.run)]
         self._release_held_tasks(queue)
-        self._queued = reasons_for_waiting(self.records, queue)
+        self.queued = reasons_for_waiting(self.records, queue)
+        return queue
 
     def _release_held_tasks(self, queue: Queue) -> None:
         """Release tasks that SLURM holds because they could not be launched on a node.
@@ -110,26 +113,19 @@ class SlurmBackend(Backend):
             for index, task in tasks_in_queue(record, queue):
                 name = f"{record.job}_{index}"
                 count, last = self._released.get(name, (0, -1e9))
-                if task.launch_failed and count < _RELEASES and now - last > _BETWEEN_RELEASES:
+                launch_failed = task.reason.replace("_", " ").startswith("launch failed")
+                if launch_failed and count < _RELEASES and now - last > _BETWEEN_RELEASES:
                     self._released[name] = (count + 1, now)
                     with contextlib.suppress(SlurmUnavailable):
                         self.slurm.release(name)
 
     def has_worker_for(self, point_id: str) -> bool:
         """Return whether a task for this point is in the queue; True before the first query."""
-        return self._queue is None or point_id in self._queued
+        return self._queue is None or point_id in self.queued
 
     def has_workers(self) -> bool:
         """Return whether any task is queued or running; True before the first query."""
-        return self._queue is None or bool(self._queued)
-
-    def reasons_for_waiting(self) -> Mapping[str, str]:
-        """Return a dict from the id of each point in the queue to the reason why it waits."""
-        return self._queued
-
-    def warning(self) -> str:
-        """Return a warning if SLURM does not respond or rejects jobs, otherwise an empty string."""
-        return self.unavailable
+        return self._queue is None or bool(self.queued)
 
     def summary(self) -> str:
         """Return the number of tasks that this launch has submitted and their job ids, as text."""
@@ -154,45 +150,43 @@ class SlurmBackend(Backend):
         Raises:
             InputError: SLURM rejects the job, and no other job of the run is in the queue.
         """
-        if self.unavailable or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
+        if self.warning or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
         try:
             with file_lock(self.run.jobs / ".submit.lock"):
-                self._update_from_queue(self.slurm.query_queue())
-                return self._submit([point for point in points if point not in self._queued])
+                queue = self._query_queue()
+                return self._submit([point for point in points if point not in self.queued], queue)
         except SlurmUnavailable as error:
-            self.unavailable = f"SLURM does not respond: {error}"
+            self.warning = f"SLURM does not respond: {error}"
             return False
         except SubmissionRejected as error:
-            if not self._queued:
-                hint = (
-                    "; if you reached a limit on submitted jobs, set max_array in the profile"
-                    if _is_job_limit_error(error)
-                    else ""
-                )
+            if not self.queued:
+                hint = "; if you reached a limit on submitted jobs, set max_array in the profile"
+                if not any(text in str(error) for text in _LIMIT_ERRORS):
+                    hint = ""
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
-            self.unavailable = f"SLURM accepts no further jobs at the moment: {error}"
+            self.warning = f"SLURM accepts no further jobs at the moment: {error}"
             return False
         finally:
             self._submitted, self._polled = time.monotonic(), -1e9
 
-    def _submit(self, points: Sequence[str]) -> bool:
+    def _submit(self, points: Sequence[str], queue: Queue) -> bool:
         """Submit array jobs for all points; return whether all were submitted.
 
         Points are left over if the throttle is reached or a stop was requested.
         """
-        throttle, queue = self.profile.throttle, self._queue
-        if throttle is not None and queue is not None:
+        throttle = self.profile.throttle
+        if throttle is not None:
             throttle -= sum(r.throttle for r in self.records if any(tasks_in_queue(r, queue)))
             if throttle < 1:
                 return False
         task = TaskFile.read(self.launch / TASK_FILE)
         stop = Path(task.stop)
+        limit = self.slurm.max_array_size()
+        max_array = min(limit, self.profile.max_array or limit)
+        per_task = self.profile.points_per_task
         arrays = divide_into_arrays(
-            points,
-            per_task=self.profile.points_per_task,
-            max_array=max_array_size(self.slurm, self.profile),
-            throttle=throttle,
+            points, per_task=per_task, max_array=max_array, throttle=throttle
         )
         number = len(list(self.launch.glob("array-*")))
         jobs: list[str | None] = []
@@ -200,9 +194,14 @@ class SlurmBackend(Backend):
             if stop.exists() or self.interrupted():
                 return False
             folder = self.launch / f"array-{number + offset:03d}"
-            record = write_array(
-                folder, array, self.profile, task, self.run.name, self.slurm.conf, self.container
-            )
+            task = replace(task, points=array.points, per_task=per_task)
+            task.write(folder / TASK_FILE)
+            write_task_pickle(folder, folder / TASK_FILE)
+            write_secret(folder)
+            if self.container is not None:
+                self.container.write_script(folder)
+            record = new_record(folder, array, self.run.name, self.slurm.conf)
+            record.write()
             after = None if array.predecessor is None else jobs[array.predecessor]
             script = batch_script(record, self.profile, stop, after, self.container)
             try:
@@ -212,7 +211,7 @@ class SlurmBackend(Backend):
                 raise
             self.records.append(record)
             jobs.append(record.job)
-            self._queued |= dict.fromkeys(array.points, "submitted")
+            self.queued |= dict.fromkeys(array.points, "submitted")
         return True
 
     def log_path(self, point_id: str) -> str:
@@ -220,20 +219,5 @@ class SlurmBackend(Backend):
         for record in reversed(self.records):
             for index, points in enumerate(record.points_by_task() if record.job else []):
                 if point_id in points:
-                    return str(record.log_path(index))
+                    return str(record.folder / f"{record.job}_{index}_0_log.err")  # of rank 0
         return ""
-
-
-def max_array_size(slurm: Slurm, profile: SlurmProfile) -> int:
-    """Return the maximum number of tasks per array that the cluster and the profile allow.
-
-    Raises:
-        SlurmUnavailable: the controller does not respond.
-        InputError: the cluster does not accept array jobs.
-    """
-    size = slurm.max_array_size()
-    return size if profile.max_array is None else min(size, profile.max_array)
-
-
-def _is_job_limit_error(error: SubmissionRejected) -> bool:
-    return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

@@ -8,9 +8,9 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from flexhpc.errors import InputError
 from flexhpc.versions import python_version, source_hash
@@ -31,37 +31,30 @@ class SubmissionRejected(Exception):
     """SLURM rejected a submission."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueuedTask:
+class QueuedTask(NamedTuple):
     """An array task in the queue.
 
     Attributes:
-        name: job name. SLURM may reuse a job id, but job names are unique.
         state: SLURM job state, for example ``PENDING`` or ``RUNNING``.
         reason: SLURM's reason why the task is pending.
     """
 
-    name: str
     state: str
     reason: str
 
-    @property
-    def launch_failed(self) -> bool:
-        """Whether SLURM holds the task because it could not be launched on its node."""
-        return self.reason.replace("_", " ").startswith("launch failed")
 
-
-@dataclass(frozen=True)
-class Queue:
+class Queue(NamedTuple):
     """The user's flexhpc jobs that are queued or running.
 
+    SLURM may reuse a job id, but job names are unique.
+
     Attributes:
-        tasks: mapping from (array job id, task index) to the task.
+        tasks: mapping from (job name, task index) to the task.
         jobs: mapping from job name to array job id.
     """
 
-    tasks: Mapping[tuple[str, int], QueuedTask] = field(default_factory=dict)
-    jobs: Mapping[str, str] = field(default_factory=dict)
+    tasks: Mapping[tuple[str, int], QueuedTask]
+    jobs: Mapping[str, str]
 
 
 class Slurm:
@@ -70,12 +63,16 @@ class Slurm:
     Args:
         conf: path of the cluster's slurm.conf; None to use the environment variable SLURM_CONF or,
             if this variable is not set, the system default.
+
+    Attributes:
+        conf: path of the slurm.conf in use; None for the system default.
     """
 
     def __init__(self, conf: str | None = None) -> None:
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
         if conf is not None:
             self.environment["SLURM_CONF"] = conf
+        self.conf = self.environment.get("SLURM_CONF")
 
     @classmethod
     def with_conf(cls, conf: str | None) -> Slurm:
@@ -86,11 +83,6 @@ class Slurm:
                 precedence.
         """
         return cls(os.environ.get("SLURM_CONF") or conf)
-
-    @property
-    def conf(self) -> str | None:
-        """Path of the slurm.conf in use; None for the system default."""
-        return self.environment.get("SLURM_CONF")
 
     def check_available(self) -> None:
         """Check that jobs can be submitted from this machine.
@@ -126,16 +118,14 @@ class Slurm:
         try:
             timeout = _START_TIMEOUT if must_start else _TIMEOUT
             result = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], timeout)
+            lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
+            if result.returncode or not lines:
+                reason = " ".join(" ".join(lines).split()) or f"exit status {result.returncode}"
+                raise SlurmUnavailable(reason[:600])
         except SlurmUnavailable as error:
             if must_start:
                 raise InputError(f"profile: {setting}: failed to start: {error}") from None
             return
-        lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
-        if (result.returncode or not lines) and not must_start:
-            return
-        if result.returncode or not lines:
-            reason = " ".join(" ".join(lines).split()) or f"exit status {result.returncode}"
-            raise InputError(f"profile: {setting}: failed to start: {reason[:600]}")
         versions = lines[-1].split()
         expected = [python_version(), version("flexhpc"), source_hash()]
         if versions != expected:
@@ -170,19 +160,15 @@ class Slurm:
             SlurmUnavailable: the controller does not respond.
         """
         columns = "--format=%F|%K|%T|%r|%j"
-        output = self._run_checked(
-            ["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns]
-        )
+        command = ["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns]
         tasks: dict[tuple[str, int], QueuedTask] = {}
         jobs: dict[str, str] = {}
-        for line in output.splitlines():
+        for line in self._run_checked(command).splitlines():
             parts = line.strip().split("|", 4)
             # On some sites, squeue prints a header line for each cluster.
-            if len(parts) < 5 or not parts[1].isdecimal():
-                continue
-            array, index, state, reason, name = parts
-            if name.startswith("flexhpc-"):
-                tasks[array, int(index)] = QueuedTask(name=name, state=state, reason=reason)
+            if len(parts) == 5 and parts[1].isdecimal() and parts[4].startswith("flexhpc-"):
+                array, index, state, reason, name = parts
+                tasks[name, int(index)] = QueuedTask(state, reason)
                 jobs[name] = array
         return Queue(tasks, jobs)
 
@@ -197,9 +183,8 @@ class Slurm:
         match = _JOB_ID.search(result.stdout)
         if result.returncode == 0 and match:
             return match[1]
-        message = (
-            " ".join((result.stderr or result.stdout).split()) or f"exit status {result.returncode}"
-        )
+        output = " ".join((result.stderr or result.stdout).split())
+        message = output or f"exit status {result.returncode}"
         if any(text in message for text in _TRANSIENT_ERRORS):
             raise SlurmUnavailable(message)
         raise SubmissionRejected(message)

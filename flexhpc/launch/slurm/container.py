@@ -14,14 +14,13 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.errors import InputError
+from flexhpc.launch.prepare import PreparedRun
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
 from flexhpc.versions import source_hash
@@ -77,7 +76,6 @@ class TaskContainer:
 
     def write_script(self, folder: Path) -> None:
         """Write the script that starts the container; ``folder`` is the folder of an array."""
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / _SCRIPT).write_text(self.script_text())
 
     def python_command(self, folder: Path) -> str:
@@ -119,25 +117,16 @@ class TaskContainer:
             "runtime": self.container.runtime,
         }
         flags = [word for line in self.container.flags for word in shlex.split(line)]
-        return "\n".join(
-            [
-                "#!/usr/bin/env bash",
-                "set -euo pipefail",
-                *(f"{name}={shlex.quote(value)}" for name, value in values.items()),
-                f"binds=({shlex.join(self.binds)})",
-                f"flags=({shlex.join(flags)})",
-                "",
-                _BODY.read_text(),
-            ]
-        )
+        lines = ["#!/usr/bin/env bash", "set -euo pipefail"]
+        lines += [f"{name}={shlex.quote(value)}" for name, value in values.items()]
+        lines += [f"binds=({shlex.join(self.binds)})", f"flags=({shlex.join(flags)})", ""]
+        return "\n".join([*lines, _BODY.read_text()])
 
 
-def task_container(
-    profile: SlurmProfile, points: Iterable[Point], run: Path
-) -> TaskContainer | None:
+def task_container(profile: SlurmProfile, prepared: PreparedRun) -> TaskContainer | None:
     """Return the container in which a profile's tasks run; None without a ``container`` section.
 
-    The run folder is mounted read-write. The data and custom code of ``points`` are mounted
+    The run folder is mounted read-write. The data and custom code of the points are mounted
     read-only. The bind mounts of the profile are added.
 
     Raises:
@@ -146,17 +135,14 @@ def task_container(
     container = profile.container
     if container is None:
         return None
-    workdir = Path.cwd()
-    points = list(points)
-    locations = {point.data.location for point in points}
-    for point in points:
+    run, workdir = prepared.run.path, Path.cwd()
+    locations: set[str | None] = {"data"}
+    for point in prepared.points:
+        locations.add(point.data.location)
         for section in (point.data, point.model, point.training):
             if isinstance(section, CustomCode):
                 locations.add(section.folder)
-    data = sorted(
-        {workdir / Path(location).expanduser() for location in locations if location}
-        | {workdir / "data"}
-    )
+    data = sorted({workdir / Path(location).expanduser() for location in locations if location})
     for path in (run, workdir, *data):
         if any(character in str(path) for character in ":,"):
             raise InputError(
@@ -166,46 +152,37 @@ def task_container(
     profile_binds = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
     binds = [f"{run}:{run}", *profile_binds, *(f"{path}:{path}:ro" for path in data)]
     binds.sort(key=lambda bind: bind.split(":")[1].count("/"))  # parents before children
+    if container.runtime == "apptainer":
+        image = _find_sif_file(container.image)
+    else:
+        image = _find_image(container.runtime, container.image)
     return TaskContainer(
         container=container,
         python=profile.python or "python",
-        image=_find_image(container),
+        image=image,
         workdir=workdir,
         binds=binds,
     )
 
 
-def _find_image(container: Container) -> ContainerImage:
-    if container.runtime != "apptainer":
-        return ContainerImage(
-            name=container.image, digest=_image_id(container.runtime, container.image)
-        )
-    path = Path(container.image).expanduser().absolute()
+def _find_sif_file(name: str) -> ContainerImage:
+    path = Path(name).expanduser().absolute()
+    prefix = f"profile: container.image: {path}"
     try:
         stat = path.stat()
     except OSError as error:
-        raise InputError(
-            f"profile: container.image: {path}: {error.strerror}; build a SIF file "
-            "(docs/containers.md)"
-        ) from None
+        message = f"{prefix}: {error.strerror}; build a SIF file (docs/containers.md)"
+        raise InputError(message) from None
     if not path.is_file():
-        raise InputError(
-            f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
-        )
-    file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
-    return ContainerImage(
-        name=str(path), digest=_file_hash(path, file_stamp), file_stamp=file_stamp
-    )
-
-
-@lru_cache
-def _file_hash(path: Path, file_stamp: str) -> str:
-    """Return the SHA-256 hash of a file; it is cached until ``file_stamp`` changes."""
+        raise InputError(f"{prefix}: must be a SIF file (docs/containers.md)")
     with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
+    return ContainerImage(name=str(path), digest=digest, file_stamp=file_stamp)
 
 
-def _image_id(runtime: str, name: str) -> str:
+def _find_image(runtime: str, name: str) -> ContainerImage:
+    """Return an image of podman or docker."""
     command = [runtime, "image", "inspect", "--format", "{{.Id}}", name]
     try:
         result = subprocess.run(
@@ -223,4 +200,5 @@ def _image_id(runtime: str, name: str) -> str:
             f"profile: container.image: {runtime} has no image {name} ({message}); build it "
             f"(docs/containers.md) or pull it with `{runtime} pull`"
         )
-    return f"sha256:{result.stdout.strip().removeprefix('sha256:')}"
+    digest = f"sha256:{result.stdout.strip().removeprefix('sha256:')}"
+    return ContainerImage(name=name, digest=digest)

@@ -51,17 +51,14 @@ class QueueStatus:
         """
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
         if idle and time.monotonic() - self._polled >= _QUERY_EVERY:
-            self._query_clusters()
+            self._queued, self.unavailable = {}, ""
+            for conf, records in records_by_cluster(array_records(self.run)).items():
+                try:
+                    queue = Slurm(conf).query_queue()
+                except SlurmUnavailable as error:
+                    self.unavailable = f"SLURM does not respond: {error}"
+                    continue
+                records = [record.with_job_id_from(queue) for record in records]
+                self._queued |= reasons_for_waiting(records, queue)
             self._polled = time.monotonic()
         return mark_queued(statuses, self._queued)
-
-    def _query_clusters(self) -> None:
-        self._queued, self.unavailable = {}, ""
-        for conf, records in records_by_cluster(array_records(self.run)).items():
-            try:
-                queue = Slurm(conf).query_queue()
-            except SlurmUnavailable as error:
-                self.unavailable = f"SLURM does not respond: {error}"
-                continue
-            records = [record.with_job_id_from(queue) for record in records]
-            self._queued |= reasons_for_waiting(records, queue)

@@ -11,7 +11,6 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import submitit
 from submitit.core.utils import DelayedSubmission
@@ -65,44 +64,40 @@ def batch_script(
     if container is not None:
         python = container.python_command(record.folder)
     executor = _Executor(record.folder, python=python)
-    cpus = profile.cpus_per_task
-    parameters: dict[str, Any] = {
-        "job_name": record.name,
-        "partition": profile.partition,
-        "account": profile.account,
-        "qos": profile.qos,
-        "constraint": profile.constraint,
-        "time": profile.time_limit,
-        "nodes": profile.nodes,
-        "ntasks_per_node": profile.processes_per_node,
-        "cpus_per_task": cpus,
-        "gpus_per_node": profile.gpus_per_node or None,
-        "mem": None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
-        "signal_delay_s": round(profile.stop_before_or_default),
-        "array_parallelism": record.throttle,
-        "dependency": None if previous_job is None else f"afterany:{previous_job}",
-        "wckey": None,
-        "setup": [*profile.setup, *_lines_before_srun(record.folder, profile)],
-        "teardown": _lines_after_srun(profile, stop_file),
+    cpus = profile.cpus_per_process * (profile.probes_at_once or 1)
+    options = {
+        normalise_option_name(key): value
+        for key, value in profile.sbatch.items()
+        if value is not False
+    }
+    executor.update_parameters(
+        job_name=record.name,
+        partition=profile.partition,
+        account=profile.account,
+        qos=profile.qos,
+        constraint=profile.constraint,
+        time=profile.time_limit,
+        nodes=profile.nodes,
+        ntasks_per_node=profile.processes_per_node,
+        cpus_per_task=cpus,
+        gpus_per_node=profile.gpus_per_node or None,
+        mem=None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
+        signal_delay_s=round(profile.stop_before_or_default),
+        array_parallelism=record.throttle,
+        dependency=None if previous_job is None else f"afterany:{previous_job}",
+        wckey=None,
+        setup=[*profile.setup, *_lines_before_srun(record.folder, profile)],
+        teardown=_lines_after_srun(profile, stop_file),
         # Without --kill-on-bad-exit, the other processes would wait for a killed process.
         # Since SLURM 22.05, srun does not inherit --cpus-per-task from the job.
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
-        "additional_parameters": {
-            "requeue": True,
-            **{
-                normalise_option_name(key): value
-                for key, value in profile.sbatch.items()
-                if value is not False
-            },
-        },
-    }
-    executor.update_parameters(**parameters)
+        srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
+        additional_parameters={"requeue": True, **options},
+    )
     return executor.script_text(record.tasks)
 
 
 def write_task_pickle(folder: Path, task_file: Path) -> None:
     """Write the pickle from which the tasks of an array start; it contains the task file's path."""
-    folder.mkdir(parents=True, exist_ok=True)
     delayed = DelayedSubmission(ArrayTask(str(task_file)))
     delayed.set_timeout(_NO_TIMEOUT, 0)
     delayed.dump(folder / PICKLE)

@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 from flexhpc.atomic import write_atomic
-from flexhpc.launch.profile import SlurmProfile
-from flexhpc.launch.slurm.arrays import ArrayRecord
+from flexhpc.launch.slurm.arrays import ArrayRecord, PlannedArray
 from flexhpc.launch.slurm.commands import Slurm, SlurmUnavailable, SubmissionRejected
-from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.launch.slurm.planned_arrays import PlannedArray
-from flexhpc.launch.slurm.script import batch_script, write_task_pickle
-from flexhpc.worker.environment import write_secret
-from flexhpc.worker.task import TASK_FILE, TaskFile
 
 SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)
@@ -43,35 +36,8 @@ def new_record(folder: Path, array: PlannedArray, run_name: str, conf: str | Non
     )
 
 
-def write_array(
-    folder: Path,
-    array: PlannedArray,
-    profile: SlurmProfile,
-    task: TaskFile,
-    run_name: str,
-    conf: str | None,
-    container: TaskContainer | None,
-) -> ArrayRecord:
-    """Write the files of an array and return its record.
-
-    The batch script is written later, because it may depend on the job id of a previous array.
-
-    Args:
-        task: task file of the launch; the array gets a copy that contains the points of the array.
-        conf: path of the cluster's slurm.conf; None for the system default.
-    """
-    replace(task, points=array.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
-    write_task_pickle(folder, folder / TASK_FILE)
-    write_secret(folder)
-    if container is not None:
-        container.write_script(folder)
-    record = new_record(folder, array, run_name, conf)
-    record.write()
-    return record
-
-
 def submit_array(
-    slurm: Slurm, record: ArrayRecord, script: str, interrupted: Callable[[], bool] = lambda: False
+    slurm: Slurm, record: ArrayRecord, script: str, interrupted: Callable[[], bool]
 ) -> ArrayRecord:
     """Submit an array; while the controller does not respond, retry for about one minute.
 
@@ -106,25 +72,3 @@ def submit_array(
             break
         time.sleep(pause)
     raise unavailable or SlurmUnavailable("")
-
-
-def preview_scripts(
-    arrays: Sequence[PlannedArray],
-    launch_folder: Path,
-    profile: SlurmProfile,
-    task: TaskFile,
-    run_name: str,
-    container: TaskContainer | None,
-) -> list[str]:
-    """Return the batch scripts that would be submitted; nothing is written.
-
-    With a container, the first item is the script that starts the container. The names of the jobs,
-    and the ids of the jobs on which an array depends, are placeholders.
-    """
-    scripts = [] if container is None else [container.script_text()]
-    for number, array in enumerate(arrays):
-        folder = launch_folder / f"array-{number:03d}"
-        record = new_record(folder, array, run_name, profile.slurm_conf)
-        after = None if array.predecessor is None else f"JOB_OF_ARRAY_{array.predecessor:03d}"
-        scripts.append(batch_script(record, profile, Path(task.stop), after, container))
-    return scripts
