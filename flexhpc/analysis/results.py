@@ -70,7 +70,7 @@ def results_row(status: PointStatus) -> Row:
         row |= {key: getattr(estimate, key) for key in COLUMNS if hasattr(estimate, key)}
         row |= {
             "width_of_curve": estimate.width[1] if estimate.width else None,
-            "wider_than_asked": exceeds_tolerance(status.point.search, estimate),
+            "wider_than_asked": exceeds_tolerance(status),
             "emc_per_param": estimate.emc / params if params else None,
             "emc_per_param_bound": BOUNDS[estimate.censored],
             "emc_per_bit": estimate.emc / bits if bits else None,
