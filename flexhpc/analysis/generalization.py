@@ -252,11 +252,9 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     if not omitted:
         return summary
     listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    effect = (
-        "no correlation is given"
-        if omitted == total
-        else "these training runs are omitted from the correlations"
-    )
+    effect = "these training runs are omitted from the correlations"
+    if omitted == total:
+        effect = "no correlation is given"
     return (
         f"{summary} {omitted} did not ({listed}). Without interpolation, the gap depends on when "
         f"training stopped, so {effect}. Set a larger budget or a smaller evaluate.n."

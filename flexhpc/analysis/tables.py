@@ -329,6 +329,8 @@ def status_view(
 ) -> RenderableType:
     """Return the status table, followed by one line per common error message.
 
+    If points are omitted, the last row of the table shows their number.
+
     Args:
         statuses: status of each point.
         width: width of the terminal (characters).
@@ -345,35 +347,30 @@ def status_view(
         states = list(_STATES)
         first = sorted(range(len(others)), key=lambda i: (states.index(others[i].state), i))
         shown = [others[i] for i in sorted(first[: max(max_rows - 1, 1)])]
-    return Group(_status_table(shown, width, omitted=len(others) - len(shown)), *lines)
-
-
-def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) -> Table:
-    """Return the status table; its last row shows the number of omitted points, if any."""
-    states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in statuses]
-    progress = [_progress_cells(s) for s in statuses]
-    styles = ["" if s.state == "done" else "dim italic" for s in statuses]
-    emcs = [Text(estimate_text(s), style) for s, style in zip(statuses, styles, strict=True)]
+    states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in shown]
+    progress = [_progress_cells(s) for s in shown]
+    styles = ["" if s.state == "done" else "dim italic" for s in shown]
+    emcs = [Text(estimate_text(s), style) for s, style in zip(shown, styles, strict=True)]
     columns = [
-        Column("point", [_short_label(s) for s in statuses], min_width=_MIN_NAME),
+        Column("point", [_short_label(s) for s in shown], min_width=_MIN_NAME),
         Column("state", states),
         *(
             Column(name, [cells.get(name, "") for cells in progress], priority=priority)
             for name, priority in (("n", 9), ("epoch", 5), ("train acc", 4), ("probe left", 3))
         ),
-        Column("bracket", [bracket_text(s.bracket) for s in statuses], priority=7),
+        Column("bracket", [bracket_text(s.bracket) for s in shown], priority=7),
         Column("EMC", emcs),
-        _numeric_column("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
-        _numeric_column("probes", [str(s.training_runs or "") for s in statuses], 10),
-        _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
-        _numeric_column("tries", [str(s.attempts or "") for s in statuses], 0),
-        Column("host", [s.host for s in statuses], priority=1),
-        Column("ended by", [ending_text(s) for s in statuses], priority=6),
+        _numeric_column("2x budget", [doubling_text(s.estimate) for s in shown], 8),
+        _numeric_column("probes", [str(s.training_runs or "") for s in shown], 10),
+        _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in shown], 2),
+        _numeric_column("tries", [str(s.attempts or "") for s in shown], 0),
+        Column("host", [s.host for s in shown], priority=1),
+        Column("ended by", [ending_text(s) for s in shown], priority=6),
     ]
-    table = fitted_table(columns, width, [_STATES[s.state] for s in statuses])
-    if omitted:
-        table.add_row(f"... {omitted} more", style="dim")
-    return table
+    table = fitted_table(columns, width, [_STATES[s.state] for s in shown])
+    if len(shown) < len(others):
+        table.add_row(f"... {len(others) - len(shown)} more", style="dim")
+    return Group(table, *lines)
 
 
 def _progress_cells(status: PointStatus) -> dict[str, str]:
