@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any, Literal
 
 import numpy as np
@@ -116,14 +116,10 @@ def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
 
 def _average_over_seeds(pairs: Sequence[Pair]) -> Pair:
     """Return geometric means of the EMCs, and arithmetic means of test accuracy and gap."""
-
-    def geometric_mean(emcs: Sequence[int]) -> int:
-        return round(math.exp(np.log(np.maximum(emcs, 1)).mean()))
-
     return replace(
         pairs[0],
-        emc_original=geometric_mean([pair.emc_original for pair in pairs]),
-        emc_random=geometric_mean([pair.emc_random for pair in pairs]),
+        emc_original=round(geometric_mean(max(pair.emc_original, 1) for pair in pairs)),
+        emc_random=round(geometric_mean(max(pair.emc_random, 1) for pair in pairs)),
         bound=_joint_bound(*(pair.bound for pair in pairs)),
         test_accuracy=fmean(pair.test_accuracy for pair in pairs),
         gap=fmean(pair.gap for pair in pairs),
