@@ -25,7 +25,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
-from flexhpc.analysis.effect import Effect, GroupKey, Pairing, effects_of, with_verdicts
+from flexhpc.analysis.effect import Effect, Pairing, PairKey, effects_of, with_verdicts
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import is_precise
 from flexhpc.search.design import CostModel
@@ -266,22 +266,12 @@ def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool
     return pairs > _MAX_PAIRS_FACTOR * max_pairs
 
 
-class _PointKey(NamedTuple):
-    """Values that identify a point among all points of the comparisons."""
-
-    seed: int
-    value: str
-    size: str
-    group: GroupKey
-
-
 class _Design:
     """Points that the comparisons need in each round.
 
     Attributes:
-        comparisons: dict from the ``Effect.key`` of each comparison to the ``_PointKey`` of each of
-            its points that are not at the baseline. The corresponding points at the baseline have
-            the same keys, except for the value.
+        comparisons: dict from the ``Effect.key`` of each comparison to its pairs, each with the
+            value of the compared key that is not the baseline.
         listed: points that are not optional.
         listed_seeds: number of different seeds of the listed points.
         seeds: seeds of the listed points, followed by all other seeds in ascending order.
@@ -291,18 +281,17 @@ class _Design:
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
         self._compare, self._pairing = compare, Pairing(statuses, compare)
-        self._points: dict[_PointKey, PointStatus] = {}
+        self._points: dict[tuple[PairKey, str], PointStatus] = {}  # by pair and compared value
         for status in statuses:
             value = self._pairing.compared_value(status)
             if value is not None:
-                group, size, _ = self._pairing.pair_key(status)
-                self._points[_PointKey(status.point.seed, value, size, group)] = status
-        self.comparisons: dict[EffectKey, list[_PointKey]] = {}
-        baseline = self._pairing.baseline
-        for key in self._points:
-            if key.value != baseline and key._replace(value=baseline) in self._points:
-                effect_key = self._pairing.effect_key(key.value, key.group)
-                self.comparisons.setdefault(effect_key, []).append(key)
+                pair = self._pairing.pair_key(status)._replace(seed=status.point.seed)
+                self._points[pair, value] = status
+        self.comparisons: dict[EffectKey, list[tuple[PairKey, str]]] = {}
+        for pair, value in self._points:
+            if value != self._pairing.baseline and (pair, self._pairing.baseline) in self._points:
+                effect_key = self._pairing.effect_key(value, pair.group)
+                self.comparisons.setdefault(effect_key, []).append((pair, value))
         self.listed = [status for status in statuses if not status.point.optional]
         seeds = list(dict.fromkeys(status.point.seed for status in self.listed))
         self.listed_seeds = len(seeds)
@@ -325,11 +314,11 @@ class _Design:
             that were not.
         """
         keys = {
-            key._replace(seed=seed, value=value)
+            (pair._replace(seed=seed), value)
             for comparison in comparisons
-            for key in self.comparisons[comparison]
+            for pair, compared_value in self.comparisons[comparison]
             for seed in self.seeds[: round_.seeds]
-            for value in (key.value, self._pairing.baseline)
+            for value in (compared_value, self._pairing.baseline)
         }
         known = [status for key, status in self._points.items() if key in keys]
         further_seeds = max(round_.seeds - len(self.seeds), 0)

@@ -257,12 +257,12 @@ def effects_of(
     if baseline not in values or len(values) < 2:
         return []
     effects = []
-    for group in dict.fromkeys(group for group, _, _ in points):
+    for group in dict.fromkeys(pair.group for pair in points):
         for value, name in pairing.names.items():
             with_value = [
-                (size, by_value)
-                for (group_of_pair, size, _), by_value in points.items()
-                if group_of_pair == group and value in by_value
+                (pair.size, by_value)
+                for pair, by_value in points.items()
+                if pair.group == group and value in by_value
             ]
             if value == baseline or not with_value:
                 continue
@@ -299,7 +299,7 @@ def _compare_pairs(
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
-        pairs: for each pair, its size (see :data:`PairKey`), and the points at the compared value
+        pairs: for each pair, its size (see :class:`PairKey`), and the points at the compared value
             and at the baseline.
         margin: largest relative difference at which two EMCs count as the same.
     """
@@ -321,9 +321,20 @@ def _compare_pairs(
 
 GroupKey = tuple[tuple[str, str], ...]
 """Pairs (grouping key, value), one for each grouping key."""
-PairKey = tuple[GroupKey, str, str]
-"""Tuple (group, size, seed) of the values that the points of a pair have in common. The size is a
-JSON list of the values of all other varying keys, which mostly set the network size."""
+
+
+class PairKey(NamedTuple):
+    """Values that the points of a pair have in common.
+
+    Attributes:
+        group: values of the grouping keys.
+        size: JSON list of the values of all other varying keys, which mostly set the network size.
+        seed: the seed; None if seeds are compared.
+    """
+
+    group: GroupKey
+    size: str
+    seed: int | None
 
 
 class Pairing:
@@ -381,7 +392,7 @@ class Pairing:
         """Return the values that a point has in common with the other points of its pair."""
         group = tuple((key, status.point.value_text(key) or "") for key in self._within)
         size = [texts[id(status.point)] for texts in self._texts]
-        return group, json.dumps(size), "" if self._by == "seed" else str(status.point.seed)
+        return PairKey(group, json.dumps(size), None if self._by == "seed" else status.point.seed)
 
 
 def _baseline_value(names: Mapping[str, str], compare: Compare) -> str:
