@@ -45,10 +45,7 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
         InputError: no point has a requested key or baseline, or ``within`` contains the compared
             key.
     """
-    at_budget, *at_smaller_budgets = (
-        [effects_of(statuses, request, factor) for request in requests]
-        for factor in (1.0, *SMALLER_BUDGETS.values())
-    )
+    at_budget = [effects_of(statuses, request) for request in requests]
     effects = {effect.key: effect for effect in with_verdicts(list(chain(*at_budget)))}
     decisions = []
     for request, without_verdicts in zip(requests, at_budget, strict=True):
@@ -57,8 +54,9 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
             effects |= {e.key: e for e in (*without_verdicts, *decision.effects)}
             decisions.append(decision)
     smaller: dict[tuple[str, ...], dict[str, Effect]] = {}
-    for name, by_request in zip(SMALLER_BUDGETS, at_smaller_budgets, strict=True):
-        for effect in with_verdicts(list(chain(*by_request))):
+    for name, factor in SMALLER_BUDGETS.items():
+        at_factor = [e for request in requests for e in effects_of(statuses, request, factor)]
+        for effect in with_verdicts(at_factor):
             smaller.setdefault(effect.key, {})[name] = effect
     return Comparisons(
         effects=[
@@ -113,14 +111,11 @@ def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
     ]
     data_keys = [key for key in keys if key.startswith("data.")]
     others = [key for key in keys if key not in data_keys]
-    if len(others) == 1 and not _is_x_axis(statuses, others[0]):
-        return Compare(by=others[0])
+    if len(others) == 1:
+        values = [status.point.swept.get(others[0]) for status in statuses]
+        # Figures use a key with more than two numeric values as x axis.
+        if len({value for value in values if is_number(value)}) <= 2:
+            return Compare(by=others[0])
     if not others and "data.labels" in data_keys:
         return Compare(by="data.labels", within=[k for k in data_keys if k != "data.labels"])
     return None
-
-
-def _is_x_axis(statuses: Sequence[PointStatus], key: str) -> bool:
-    """Return whether a key has more than two numeric values; figures use such a key as x axis."""
-    values = [status.point.swept.get(key) for status in statuses]
-    return len({value for value in values if is_number(value)}) > 2

@@ -18,14 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import ndtr
 
-from flexhpc.analysis.effect import Effect, GroupKey, Pairing, effects_of, with_verdicts
+from flexhpc.analysis.effect import Effect, Pairing, PairKey, effects_of, with_verdicts
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import is_precise
 from flexhpc.search.design import CostModel
@@ -184,22 +184,26 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     settings = compare.decide
     assert settings is not None
     design = _Design(statuses, compare)
-    rounds = rounds_of(design.listed_seeds, settings.max_seeds)
+    rounds = tuple(rounds_of(design.listed_seeds, settings.max_seeds))
     effects: dict[EffectKey, Effect] = {}
     undecided = list(design.comparisons)
     completed = abandoned = 0
+
+    def level_after_round(error_rate: float) -> float:
+        return significance_levels(error_rate, rounds)[completed]
+
     for round_ in rounds:
         needed, unstarted = design.needed_points(round_, undecided)
-        if unstarted or design.unmeasured(needed, round_):
+        next_points = design.unmeasured(needed, round_)
+        if unstarted or next_points:
             break
         evaluated = {e.key: e for e in design.effects(needed, round_)}
         current = [evaluated[key] for key in undecided if key in evaluated]
-        test_level = partial(_level_after_round, rounds=tuple(rounds), index=completed)
         with_ratio = sum(effect.pairs > effect.bounds for effect in current)
         without_ratio = len(undecided) + abandoned - with_ratio
         abandoned += len(undecided) - len(current)  # all points of a value or baseline failed
         undecided = []
-        for effect in with_verdicts(current, settings.error, test_level, without_ratio):
+        for effect in with_verdicts(current, settings.error, level_after_round, without_ratio):
             if effect.pairs - effect.bounds == 1:  # the scatter between seeds is unknown
                 effects[effect.key] = replace(effect, verdict="not decided")
                 undecided.append(effect.key)
@@ -214,21 +218,18 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         if not undecided:
             break
 
+    # From here on, round_ is the round that needs next_points or, at the end, the last round.
     ended_by: EndedBy | None = None
     if completed and not undecided:
         ended_by = "max_seeds" if abandoned else "decided"
     elif completed == len(rounds):
         ended_by = "max_seeds"
-    round_ = rounds[completed - 1 if ended_by else completed]
     costs = {id(status): cost_in_trainings(status) for status in statuses}
-    precise_costs = [costs[id(s)] for s in statuses if design.cached_at_precision(s, coarse=False)]
+    precise_costs = [costs[id(s)] for s in statuses if design.states[id(s), False]]
     predicted_costs = [_PRECISE_COST * cost for cost in costs.values() if cost]
     cost_per_point = float(np.mean(precise_costs or predicted_costs or [0.0]))
-    next_points: list[PointStatus] = []
     later_points: list[PointStatus] = []
     if ended_by is None:
-        needed, unstarted = design.needed_points(round_, undecided)
-        next_points = design.unmeasured(needed, round_)
         remaining = [max(cost_per_point - costs[id(status)], 0.0) for status in next_points]
         total_cost = sum(costs.values()) + cost_per_point * unstarted + sum(remaining)
         if settings.max_cost is None:
@@ -252,11 +253,6 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     )  # fmt: skip
 
 
-def _level_after_round(error_rate: float, *, rounds: tuple[Round, ...], index: int) -> float:
-    """Return the significance level of a one-sided test after the round ``rounds[index]``."""
-    return significance_levels(error_rate, rounds)[index]
-
-
 def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool:
     """Return whether a verdict is predicted to need many more pairs than ``max_seeds`` seeds give.
 
@@ -270,53 +266,41 @@ def _needs_too_many_pairs(effect: Effect, round_: Round, max_seeds: int) -> bool
     return pairs > _MAX_PAIRS_FACTOR * max_pairs
 
 
-class _PointKey(NamedTuple):
-    """Values that identify a point among all points of the comparisons."""
-
-    seed: int
-    value: str
-    size: str
-    group: GroupKey
-
-
 class _Design:
     """Points that the comparisons need in each round.
 
     Attributes:
-        comparisons: dict from the ``Effect.key`` of each comparison to the ``_PointKey`` of each of
-            its points that are not at the baseline. The corresponding points at the baseline have
-            the same keys, except for the value.
+        comparisons: dict from the ``Effect.key`` of each comparison to its pairs, each with the
+            value of the compared key that is not the baseline.
         listed: points that are not optional.
         listed_seeds: number of different seeds of the listed points.
         seeds: seeds of the listed points, followed by all other seeds in ascending order.
+        states: result of :func:`at_precision` for each point, by the ``id()`` of its status and
+            the argument ``coarse``.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
         self._compare, self._pairing = compare, Pairing(statuses, compare)
-        self._points: dict[_PointKey, PointStatus] = {}
+        self._points: dict[tuple[PairKey, str], PointStatus] = {}  # by pair and compared value
         for status in statuses:
             value = self._pairing.compared_value(status)
             if value is not None:
-                group, size, _ = self._pairing.pair_key(status)
-                self._points[_PointKey(status.point.seed, value, size, group)] = status
-        self.comparisons: dict[EffectKey, list[_PointKey]] = {}
-        baseline = self._pairing.baseline
-        for key in self._points:
-            if key.value != baseline and key._replace(value=baseline) in self._points:
-                effect_key = self._pairing.effect_key(key.value, key.group)
-                self.comparisons.setdefault(effect_key, []).append(key)
+                pair = self._pairing.pair_key(status)._replace(seed=status.point.seed)
+                self._points[pair, value] = status
+        self.comparisons: dict[EffectKey, list[tuple[PairKey, str]]] = {}
+        for pair, value in self._points:
+            if value != self._pairing.baseline and (pair, self._pairing.baseline) in self._points:
+                effect_key = self._pairing.effect_key(value, pair.group)
+                self.comparisons.setdefault(effect_key, []).append((pair, value))
         self.listed = [status for status in statuses if not status.point.optional]
         seeds = list(dict.fromkeys(status.point.seed for status in self.listed))
         self.listed_seeds = len(seeds)
         self.seeds = seeds + sorted({status.point.seed for status in statuses} - set(seeds))
-        self._states: dict[tuple[int, bool], PointStatus | None] = {}
-
-    def cached_at_precision(self, status: PointStatus, *, coarse: bool) -> PointStatus | None:
-        """Return the result of :func:`at_precision` for a point, and cache it."""
-        key = id(status), coarse
-        if key not in self._states:
-            self._states[key] = at_precision(status, coarse=coarse)
-        return self._states[key]
+        self.states = {
+            (id(status), coarse): at_precision(status, coarse=coarse)
+            for status in statuses
+            for coarse in (True, False)
+        }
 
     def needed_points(
         self, round_: Round, comparisons: Sequence[EffectKey]
@@ -330,11 +314,11 @@ class _Design:
             that were not.
         """
         keys = {
-            key._replace(seed=seed, value=value)
+            (pair._replace(seed=seed), value)
             for comparison in comparisons
-            for key in self.comparisons[comparison]
+            for pair, compared_value in self.comparisons[comparison]
             for seed in self.seeds[: round_.seeds]
-            for value in (key.value, self._pairing.baseline)
+            for value in (compared_value, self._pairing.baseline)
         }
         known = [status for key, status in self._points.items() if key in keys]
         further_seeds = max(round_.seeds - len(self.seeds), 0)
@@ -346,13 +330,12 @@ class _Design:
         return [
             status
             for status in points
-            if status.state != "failed"
-            and self.cached_at_precision(status, coarse=round_.coarse) is None
+            if status.state != "failed" and self.states[id(status), round_.coarse] is None
         ]
 
     def effects(self, points: Sequence[PointStatus], round_: Round) -> list[Effect]:
         """Compare the points as they were when they first had the precision of ``round_``."""
-        states = [self.cached_at_precision(status, coarse=round_.coarse) for status in points]
+        states = [self.states[id(status), round_.coarse] for status in points]
         measured = [state for state in states if state is not None]
         return effects_of(measured, self._compare, pairing=self._pairing)
 
@@ -363,7 +346,7 @@ class _Design:
         """
         new_seeds = self.seeds if previous.coarse else self.seeds[previous.seeds : round_.seeds]
         for status in points:
-            coarse = self.cached_at_precision(status, coarse=True) if previous.coarse else None
+            coarse = self.states[id(status), True] if previous.coarse else None
             if status.point.seed in new_seeds and status.probes > (coarse.probes if coarse else 0):
                 return True
         return False

@@ -11,6 +11,7 @@ import numpy as np
 
 from flexhpc.analysis.reasons import censoring_reason, ending_text
 from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
+from flexhpc.search import History
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
@@ -55,13 +56,11 @@ def point_details(status: PointStatus, *, include_losses: bool = True) -> Detail
     assert record is not None
     best = 0 if estimate is None else estimate.arm
     exact = estimate if estimate is not None and estimate.censored == "none" else None
-    ends: tuple[list[int], list[int]] = ([], [])
-    for number, probe in enumerate(record.training_runs):
-        if probe.arm == best and not probe.rejected:
-            if probe.verdict == "fit" and probe.n == bracket.largest_fit:
-                ends[0].append(number)
-            elif probe.verdict != "fit" and probe.n == bracket.smallest_fail:
-                ends[1].append(number)
+    counted = [
+        (number, run.n, run.verdict == "fit")
+        for number, run in enumerate(record.training_runs)
+        if run.arm == best and not run.rejected
+    ]
     return {
         "label": status.point.label or status.point.id,
         "emc": emc_text(estimate),
@@ -72,9 +71,12 @@ def point_details(status: PointStatus, *, include_losses: bool = True) -> Detail
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,
         "bracket": bracket_text(bracket),
-        "ends": ends,
+        "ends": (
+            [number for number, n, fit in counted if fit and n == bracket.largest_fit],
+            [number for number, n, fit in counted if not fit and n == bracket.smallest_fail],
+        ),
         "ended": ending_text(status),
-        "curve": _fit_curve(status),
+        "curve": _fit_curve(status.history, record.header.n_limit),
         "probes": [
             _probe_values(run, best, include_losses=include_losses) for run in record.training_runs
         ],
@@ -94,21 +96,20 @@ def _probe_values(probe: ProbeSummary, best_arm: int, *, include_losses: bool) -
 def _subsample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
     """Return two lists: evenly spaced epochs, from the first to the last, and their losses."""
     last = len(curve) - 1
-    epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})
     if last < 0:
         return [], []
+    epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})
     losses = [float(curve[epoch]) for epoch in epochs]
     return [epoch + 1 for epoch in epochs], [
         float(f"{loss:.3g}") if math.isfinite(loss) else None for loss in losses
     ]
 
 
-def _fit_curve(status: PointStatus) -> list[list[float]]:
+def _fit_curve(history: History, n_limit: int) -> list[list[float]]:
     """Return pairs (n, posterior mean of P(fit)) for n in the probed range."""
-    history, record = status.history, status.record
-    if not history or record is None:
+    if not history:
         return []
     probed = [result.n for result in history]
     ns = np.geomspace(min(probed) / 1.2, max(probed) * 1.2, _CURVE_VALUES)
-    chances = posterior(history, record.header.n_limit).mean_fit_probability(ns)
+    chances = posterior(history, n_limit).mean_fit_probability(ns)
     return [[round(float(n), 2), round(float(p), 4)] for n, p in zip(ns, chances, strict=True)]

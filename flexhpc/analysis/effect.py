@@ -40,9 +40,6 @@ _MIN_DIFFERENCE = 0.02
 """A ratio counts as above or below 1 only if it differs from 1 by more than this value."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
 """Multiples of the budget B at which comparisons are repeated, by display name."""
-Verdict = str
-"""``larger``, ``smaller``, ``not decided`` or ``the same within 10 %``, where 10 % is the margin of
-the comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +56,9 @@ class Effect(MeanRatio):
         unpaired: number of points at ``value`` without a counterpart at the baseline.
         distinct_sizes: whether all sizes have different numbers of parameters.
         margin: largest relative difference at which two EMCs count as the same.
-        verdict: verdict of the comparison. The family-wise error rate of all comparisons is 5 % or
-            ``decide.error`` (Holm 1979).
+        verdict: ``larger``, ``smaller``, ``not decided`` or ``the same within 10 %``, where 10 % is
+            ``margin``. The family-wise error rate of all comparisons is 5 % or ``decide.error``
+            (Holm 1979).
         at_this_budget: whether the verdict applies to this budget only, because at least one of
             the compared points is not known to be saturated.
         at_smaller_budgets: dict from ``B/4`` and ``B/2`` to the comparison at a quarter and at half
@@ -78,7 +76,7 @@ class Effect(MeanRatio):
     unpaired: int
     distinct_sizes: bool = False
     margin: float = SAME_MARGIN
-    verdict: Verdict = "not decided"
+    verdict: str = "not decided"
     at_this_budget: bool = False
     at_smaller_budgets: Mapping[str, Effect] = field(default_factory=dict)
     more_pairs: int | None = None
@@ -88,11 +86,6 @@ class Effect(MeanRatio):
         """Values that identify the comparison among all comparisons of the same points."""
         within = chain(*self.within.items())
         return self.by, self.value, self.baseline, str(self.margin), *within
-
-    @property
-    def same_text(self) -> str:
-        """The verdict that two EMCs are the same, for example ``the same within 10 %``."""
-        return f"the same within {100 * self.margin:g} %"
 
     @property
     def within_text(self) -> str:
@@ -147,7 +140,7 @@ class Effect(MeanRatio):
         """The probability that the ratio is above 1, as text: ``0.97`` or ``> 0.999``."""
         if 0.001 <= self.chance_larger <= 0.999:
             return f"{self.chance_larger:.3g}"
-        return "" if not self.pairs else ("> 0.999" if self.chance_larger > 0.5 else "< 0.001")
+        return "> 0.999" if self.chance_larger > 0.5 else "< 0.001"
 
     @property
     def pairs_text(self) -> str:
@@ -249,94 +242,99 @@ def effects_of(
             ``within`` contains the compared key.
     """
     pairing = pairing or Pairing(statuses, compare)
-    margin = pairing.margin
+    baseline = pairing.baseline
     points: dict[PairKey, dict[str, _MeasuredPoint]] = {}  # by pair, then by compared value
     for status in statuses:
-        value = pairing.compared_value(status)
-        if value is not None and status.estimate is not None and status.record is not None:
+        value, estimate, record = pairing.compared_value(status), status.estimate, status.record
+        if value is not None and estimate is not None and record is not None:
             likelihood = likelihood_at_budget(status, factor)
             if likelihood is not None:
-                measured = _MeasuredPoint(status, likelihood, status.record.header.params)
+                has_budget = status.point.training.budget is not None
+                depends_on_budget = has_budget and estimate.saturated != "yes"
+                measured = _MeasuredPoint(likelihood, record.header.params, depends_on_budget)
                 points.setdefault(pairing.pair_key(status), {}).setdefault(value, measured)
     values = {value for by_value in points.values() for value in by_value}
-    if pairing.baseline not in values or len(values) < 2:
+    if baseline not in values or len(values) < 2:
         return []
     effects = []
-    for group in dict.fromkeys(group for group, _, _ in points):
+    for group in dict.fromkeys(pair.group for pair in points):
         for value, name in pairing.names.items():
-            with_value = {
-                key: by_value
-                for key, by_value in points.items()
-                if key[0] == group and value in by_value
-            }
-            if value != pairing.baseline and with_value:
-                statistics = _compare_pairs(with_value, value, pairing.baseline, margin)
-                effects.append(
-                    Effect(
-                        **statistics, by=compare.by, value=name,
-                        baseline=pairing.names[pairing.baseline], within=dict(group), margin=margin,
-                    )
-                )  # fmt: skip
+            with_value = [
+                (pair.size, by_value)
+                for pair, by_value in points.items()
+                if pair.group == group and value in by_value
+            ]
+            if value == baseline or not with_value:
+                continue
+            pairs = [
+                (size, by_value[value], by_value[baseline])
+                for size, by_value in with_value
+                if baseline in by_value
+            ]
+            effects.append(Effect(
+                **_compare_pairs(pairs, pairing.margin), unpaired=len(with_value) - len(pairs),
+                by=compare.by, value=name, baseline=pairing.names[baseline], within=dict(group),
+                margin=pairing.margin,
+            ))  # fmt: skip
     return effects
 
 
 class _MeasuredPoint(NamedTuple):
-    """A point, the likelihood of its log EMC with shape (cells,), and its number of parameters."""
+    """A measured point of a pair.
 
-    status: PointStatus
+    Attributes:
+        likelihood: likelihood of log EMC, shape (cells,).
+        params: number of parameters.
+        depends_on_budget: whether the point has a budget and is not known to be saturated.
+    """
+
     likelihood: Floats
     params: int
+    depends_on_budget: bool
 
 
 def _compare_pairs(
-    points: Mapping[PairKey, Mapping[str, _MeasuredPoint]], value: str, baseline: str, margin: float
+    pairs: Sequence[tuple[str, _MeasuredPoint, _MeasuredPoint]], margin: float
 ) -> dict[str, Any]:
     """Return the fields of :class:`Effect` that depend on the EMCs.
 
     Args:
-        points: for each pair key, a dict from the value of the compared key to the point. Each of
-            these dicts contains a point at ``value``.
-        value, baseline: the two values to compare.
+        pairs: for each pair, its size (see :class:`PairKey`), and the points at the compared value
+            and at the baseline.
         margin: largest relative difference at which two EMCs count as the same.
     """
     ratios: dict[str, list[Floats]] = {}
     params: dict[str, int] = {}
-    pairs = bounds = 0
-    at_this_budget = False
-    for (_, size, _), by_value in points.items():
-        if baseline not in by_value:
-            continue
-        pairs += 1
-        numerator, denominator = by_value[value], by_value[baseline]
-        at_this_budget |= _depends_on_budget(numerator.status)
-        at_this_budget |= _depends_on_budget(denominator.status)
-        ratio = ratio_likelihood(numerator.likelihood, denominator.likelihood)
-        if ratio is None:
-            bounds += 1
-        else:
+    for size, point, at_baseline in pairs:
+        ratio = ratio_likelihood(point.likelihood, at_baseline.likelihood)
+        if ratio is not None:
             ratios.setdefault(size, []).append(ratio)
-            params[size] = denominator.params
+            params[size] = at_baseline.params
     sizes = [ratios[size] for size in sorted(ratios, key=params.__getitem__)]
     mean = mean_ratio(sizes, margin) if sizes else MeanRatio()
     return {
-        **vars(mean), "pairs": pairs, "bounds": bounds, "unpaired": len(points) - pairs,
-        "distinct_sizes": len(set(params.values())) == len(sizes), "at_this_budget": at_this_budget,
+        **vars(mean), "pairs": len(pairs), "bounds": len(pairs) - sum(map(len, sizes)),
+        "distinct_sizes": len(set(params.values())) == len(sizes),
+        "at_this_budget": any(a.depends_on_budget or b.depends_on_budget for _, a, b in pairs),
     }  # fmt: skip
-
-
-def _depends_on_budget(status: PointStatus) -> bool:
-    """Return whether a point has a budget and is not known to be saturated."""
-    estimate = status.estimate
-    return status.point.training.budget is not None and (
-        estimate is None or estimate.saturated != "yes"
-    )
 
 
 GroupKey = tuple[tuple[str, str], ...]
 """Pairs (grouping key, value), one for each grouping key."""
-PairKey = tuple[GroupKey, str, str]
-"""Tuple (group, size, seed) of the values that the points of a pair have in common. The size is a
-JSON list of the values of all other varying keys, which mostly set the network size."""
+
+
+class PairKey(NamedTuple):
+    """Values that the points of a pair have in common.
+
+    Attributes:
+        group: values of the grouping keys.
+        size: JSON list of the values of all other varying keys, which mostly set the network size.
+        seed: the seed; None if seeds are compared.
+    """
+
+    group: GroupKey
+    size: str
+    seed: int | None
 
 
 class Pairing:
@@ -369,24 +367,17 @@ class Pairing:
                 )
             if all(s.point.value_text(key) is None for s in statuses):
                 raise InputError(f"{key}: no point has this key; swept keys: {', '.join(swept)}")
-        others = [key for key in swept if key not in (compare.by, *self._within)]
-        texts = {
-            key: {id(s.point): s.point.value_text(key) or "" for s in statuses} for key in others
-        }
-        self._texts = {key: values for key, values in texts.items() if self._varies(values)}
-        self._by, self._by_seed = compare.by, compare.by == "seed"
-
-    def _varies(self, texts: Mapping[int, str]) -> bool:
-        """Return whether a key varies among points with the same value of the compared key.
-
-        Only keys that vary in this way must be equal within a pair. Optimizers with different
-        learning rates, or families with different widths, can therefore be compared.
-
-        Args:
-            texts: value of the key for each point, by the ``id()`` of the point.
-        """
-        first: dict[str | None, str] = {}
-        return any(first.setdefault(self._value[s], text) != text for s, text in texts.items())
+        # Only keys that vary among points with the same compared value must be equal within a pair.
+        # Optimizers with different learning rates, or families with different widths, can therefore
+        # be compared.
+        self._texts: list[dict[int, str]] = []
+        for key in swept:
+            if key not in (compare.by, "seed", *self._within):
+                texts = {id(s.point): s.point.value_text(key) or "" for s in statuses}
+                combinations = set(zip(self._value.values(), texts.values(), strict=True))
+                if len(combinations) > len(set(self._value.values())):
+                    self._texts.append(texts)
+        self._by = compare.by
 
     def compared_value(self, status: PointStatus) -> str | None:
         """Return a point's value of the compared key; None if the point does not have this key."""
@@ -400,8 +391,8 @@ class Pairing:
     def pair_key(self, status: PointStatus) -> PairKey:
         """Return the values that a point has in common with the other points of its pair."""
         group = tuple((key, status.point.value_text(key) or "") for key in self._within)
-        size = [texts[id(status.point)] for key, texts in self._texts.items() if key != "seed"]
-        return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
+        size = [texts[id(status.point)] for texts in self._texts]
+        return PairKey(group, json.dumps(size), None if self._by == "seed" else status.point.seed)
 
 
 def _baseline_value(names: Mapping[str, str], compare: Compare) -> str:
@@ -451,23 +442,22 @@ def with_verdicts(
             comparisons are evaluated several times.
         without_ratio: number of comparisons without a ratio that the correction includes.
     """
-    testable = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
-    p_values = [min(effects[i].chance_larger, 1 - effects[i].chance_larger) for i in testable]
-    tests = len(testable) + without_ratio
+    tests = sum(effect.pairs > effect.bounds for effect in effects) + without_ratio
+    p_values = [min(effect.chance_larger, 1 - effect.chance_larger) for effect in effects]
     differ = _holm_rejections(p_values, error_rate / 4, test_level, tests)
-    p_values = [1 - effects[i].chance_same for i in testable]
+    p_values = [1 - effect.chance_same for effect in effects]
     same = _holm_rejections(p_values, error_rate / 2, test_level, tests)
-    verdicts = dict.fromkeys(range(len(effects)), "not decided")
-    for i, differs, is_same in zip(testable, differ, same, strict=True):
-        if is_same:
-            verdicts[i] = effects[i].same_text
-        elif differs:
-            verdicts[i] = "larger" if effects[i].chance_larger > 0.5 else "smaller"
     rate_per_test = error_rate / max(1, tests)
     levels = test_level(rate_per_test / 4), test_level(rate_per_test / 2)
     result = []
-    for effect, verdict in zip(effects, verdicts.values(), strict=True):
-        more_pairs = _estimate_more_pairs(effect, *levels) if verdict == "not decided" else None
+    for effect, differs, is_same in zip(effects, differ, same, strict=True):
+        verdict, more_pairs = "not decided", None
+        if is_same:
+            verdict = f"the same within {100 * effect.margin:g} %"
+        elif differs:
+            verdict = "larger" if effect.chance_larger > 0.5 else "smaller"
+        else:
+            more_pairs = _estimate_more_pairs(effect, *levels)
         result.append(replace(effect, verdict=verdict, more_pairs=more_pairs))
     return result
 
@@ -478,15 +468,16 @@ def _holm_rejections(
     """Return for each hypothesis whether it is rejected at a family-wise error rate (Holm 1979).
 
     Args:
-        p_values: one-sided p-value of each hypothesis that can be tested.
-        error_rate: family-wise error rate.
+        p_values: one-sided p-value of each hypothesis; at least 0.5 for a comparison without a
+            ratio, whose hypothesis is never rejected.
+        error_rate: family-wise error rate, below 0.5.
         test_level: function that takes the error rate of a test and returns its significance level.
-        tests: number of all hypotheses, including those of comparisons without a ratio.
+        tests: number of hypotheses for which the error rate is corrected.
     """
     order = np.argsort(p_values, kind="stable")
     rejected = [False] * len(p_values)
     for rank, index in enumerate(order):
-        if p_values[index] > test_level(error_rate / (tests - rank)):
+        if rank == tests or p_values[index] > test_level(error_rate / (tests - rank)):
             break
         rejected[index] = True
     return rejected

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, geometric_mean
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,6 @@ _NUMERATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "le
 _DENOMINATOR_BOUND: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
 """For each side on which the numerator or the denominator is censored: which bound the ratio is."""
 _RESAMPLES = 2_000
-_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,34 +97,29 @@ def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
     A seed is omitted if its training run for evaluation did not interpolate the original labels.
     The pairs of the seeds of a model are averaged, because seeds are not independent models.
     """
-    by_labels: dict[str, dict[str, PointStatus]] = {}
+    by_labels: dict[tuple[str, int], dict[str, PointStatus]] = {}
     for status in statuses:
         if status.estimate is not None and status.record is not None:
-            point = json.loads(status.point.canonical)
-            labels = point["data"].pop("labels")
-            points = by_labels.setdefault(json.dumps(point, sort_keys=True), {})
+            model = json.loads(status.point.canonical)
+            labels, seed = model["data"].pop("labels"), model.pop("seed")
+            points = by_labels.setdefault((json.dumps(model, sort_keys=True), seed), {})
             if labels not in points or _evaluation(points[labels]) is None:
                 points[labels] = status
     models: dict[str, list[Pair]] = {}
-    for key, points in by_labels.items():
-        if {"original", "random"} <= set(points) and _evaluation(points["original"]) is not None:
-            model = {k: v for k, v in json.loads(key).items() if k != "seed"}
+    for (key, _), points in by_labels.items():
+        if {"original", "random"} <= set(points):
             pair = _make_pair(points["original"], points["random"])
-            if math.isfinite(pair.gap):
-                models.setdefault(json.dumps(model, sort_keys=True), []).append(pair)
+            if pair is not None:
+                models.setdefault(key, []).append(pair)
     return [_average_over_seeds(pairs) for pairs in models.values()]
 
 
 def _average_over_seeds(pairs: Sequence[Pair]) -> Pair:
     """Return geometric means of the EMCs, and arithmetic means of test accuracy and gap."""
-
-    def geometric_mean(emcs: Sequence[int]) -> int:
-        return round(math.exp(np.log(np.maximum(emcs, 1)).mean()))
-
     return replace(
         pairs[0],
-        emc_original=geometric_mean([pair.emc_original for pair in pairs]),
-        emc_random=geometric_mean([pair.emc_random for pair in pairs]),
+        emc_original=round(geometric_mean(max(pair.emc_original, 1) for pair in pairs)),
+        emc_random=round(geometric_mean(max(pair.emc_random, 1) for pair in pairs)),
         bound=_joint_bound(*(pair.bound for pair in pairs)),
         test_accuracy=fmean(pair.test_accuracy for pair in pairs),
         gap=fmean(pair.gap for pair in pairs),
@@ -138,17 +132,19 @@ def _evaluation(status: PointStatus) -> dict[str, Any] | None:
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
 
-def _make_pair(original: PointStatus, random: PointStatus) -> Pair:
-    record, evaluation = original.record, _evaluation(original)
-    assert record is not None
-    assert evaluation is not None
+def _make_pair(original: PointStatus, random: PointStatus) -> Pair | None:
+    """Return the pair of two measured points; None if the gap is unknown."""
+    evaluation = _evaluation(original)
+    if evaluation is None or not math.isfinite(evaluation["gap"]):
+        return None
+    assert original.record is not None
     assert original.estimate is not None
     assert random.estimate is not None
     swept = {k: v for k, v in original.point.swept.items() if k not in ("data.labels", "seed")}
     return Pair(
         name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
         family=original.point.model.family,
-        params=record.header.params,
+        params=original.record.header.params,
         emc_original=emc_or_bound(original.estimate),
         emc_random=emc_or_bound(random.estimate),
         bound=_joint_bound(
@@ -193,7 +189,7 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     log_ratios = np.array([pair.log_ratio for pair in exact_pairs])
     result = np.array([getattr(pair, outcome) for pair in exact_pairs], dtype=np.float64)
     log_params = np.log([pair.params for pair in exact_pairs])
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(0)
     resamples = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
     others = ~np.eye(len(exact_pairs), dtype=bool)
     tail = (1 - LEVEL) / 2
@@ -252,11 +248,9 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     if not omitted:
         return summary
     listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    effect = (
-        "no correlation is given"
-        if omitted == total
-        else "these training runs are omitted from the correlations"
-    )
+    effect = "these training runs are omitted from the correlations"
+    if omitted == total:
+        effect = "no correlation is given"
     return (
         f"{summary} {omitted} did not ({listed}). Without interpolation, the gap depends on when "
         f"training stopped, so {effect}. Set a larger budget or a smaller evaluate.n."
@@ -276,9 +270,7 @@ def _spearman(x: Floats, y: Floats, log_params: Floats) -> float:
 def _kendall(x: Floats, y: Floats, _: Floats) -> float:
     from scipy import stats
 
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(stats.kendalltau(x, y).statistic)
+    return float(stats.kendalltau(x, y).statistic)  # nan if x or y does not vary
 
 
 def _partial_pearson(x: Floats, y: Floats, log_params: Floats) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtrit
@@ -31,8 +31,7 @@ def label_information(n: int, accuracy: float, classes: int) -> float:
     return n * (math.log2(classes) + accuracy * math.log2(accuracy) + error_term)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredBits:
+class StoredBits(NamedTuple):
     """Information (bits) that a network stores, at the n for which it stores the most.
 
     Attributes:
@@ -44,11 +43,6 @@ class StoredBits:
     mean: float
     low: float | None
     high: float | None
-
-    def divided_by(self, size: int) -> StoredBits:
-        """Return the values divided by ``size``, such as the number of parameters."""
-        low, high = (None if end is None else end / size for end in (self.low, self.high))
-        return StoredBits(mean=self.mean / size, low=low, high=high)
 
 
 def max_label_information(history: History, classes: int) -> StoredBits | None:
@@ -113,6 +107,6 @@ def _max_stored_bits(n_and_bits: Sequence[tuple[int, float]]) -> StoredBits | No
     best = int(means.argmax())
     mean, values = float(means[best]), (bits / n)[near[best]] * n[best]
     if (count := len(values)) < 2:
-        return StoredBits(mean=mean, low=None, high=None)
+        return StoredBits(mean, None, None)
     half = float(stdtrit(count - 1, 0.95) * values.std(ddof=1) / math.sqrt(count))
-    return StoredBits(mean=mean, low=max(0.0, mean - half), high=mean + half)
+    return StoredBits(mean, max(0.0, mean - half), mean + half)

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.evidence import Floats
-from flexhpc.search.fit_curve import estimand_level, posterior
-from flexhpc.search.history import LEVEL
+from flexhpc.search.fit_curve import FitCurve, estimand_level, posterior
+from flexhpc.search.history import TAILS
 from flexhpc.store.status import PointStatus
 
 STEP = 0.02
@@ -33,8 +33,6 @@ maximum."""
 _UNKNOWN_THRESHOLD = 0.005
 """The ratio of two EMCs is unknown if the product of their likelihoods exceeds this value at the
 lower or at the upper end of the grid."""
-QUANTILES = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Probabilities of three quantiles: the lower end of an interval, the median and the upper end."""
 SAME_MARGIN = 0.1
 """Default margin: two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
@@ -55,11 +53,7 @@ def likelihood_of(status: PointStatus) -> Floats:
         status: a point with an estimate.
     """
     assert status.record is not None
-    assert status.estimate is not None
-    n_limit = status.record.header.n_limit
-    curve = posterior(status.history, n_limit)
-    thresholds = curve.n_at_fit_probability(estimand_level(status.estimate.estimand))
-    return _likelihood_from_draws(thresholds, curve.weight, n_limit)
+    return _likelihood_from_curve(status, posterior(status.history, status.record.header.n_limit))
 
 
 def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
@@ -70,32 +64,25 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     if factor == 1:
         return likelihood_of(status)
     assert status.record is not None
-    assert status.estimate is not None
-    n_limit = status.record.header.n_limit
-    curve = budget_curve(status.history, n_limit)
+    curve = budget_curve(status.history, status.record.header.n_limit)
     if curve is None or factor < curve.smallest_factor:
         return None
-    draws = curve.fit_curve_at(factor)
-    thresholds = draws.n_at_fit_probability(estimand_level(status.estimate.estimand))
-    return _likelihood_from_draws(thresholds, draws.weight, n_limit)
+    return _likelihood_from_curve(status, curve.fit_curve_at(factor))
 
 
-def _likelihood_from_draws(emcs: Floats, weights: Floats, n_limit: int) -> Floats:
-    """Compute the likelihood of log EMC from weighted posterior draws of the EMC.
-
-    Args:
-        emcs: posterior draws of the EMC (samples), (draws,).
-        weights: weight of each draw, (draws,).
-        n_limit: largest available n (samples).
-    """
+def _likelihood_from_curve(status: PointStatus, curve: FitCurve) -> Floats:
+    """Compute the likelihood of log EMC from the posterior of the fit curve, shape (cells,)."""
+    assert status.record is not None
+    assert status.estimate is not None
+    emcs = curve.n_at_fit_probability(estimand_level(status.estimate.estimand))
     log_emcs = np.log(np.maximum(emcs, math.exp(LOG_EMC[0])))
     cell = np.clip((log_emcs - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
-    density = np.bincount(left, weights * (1 - part), len(LOG_EMC))
-    density += np.bincount(left + 1, weights * part, len(LOG_EMC))
+    density = np.bincount(left, curve.weight * (1 - part), len(LOG_EMC))
+    density += np.bincount(left + 1, curve.weight * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
     density = np.asarray(density / density.max())
-    high = math.log(n_limit) + _PRIOR_HIGH
+    high = math.log(status.record.header.n_limit) + _PRIOR_HIGH
     below, above = LOG_EMC < _PRIOR_LOW, high < LOG_EMC
     for end, near_end in (
         (below, ~below & (LOG_EMC < _PRIOR_LOW + 0.5)),
@@ -216,9 +203,10 @@ def mean_ratio(
     by_size = _draw_log_ratios(likelihoods, ends, weights)
     drawn = by_size.mean(axis=0)
     open_below, open_above = (any(end[side] for end in ends) for side in (0, 1))
-    low, middle, high = np.exp(np.quantile(drawn, QUANTILES))
+    low, middle, high = np.exp(np.quantile(drawn, TAILS))
     closed = not open_below and not open_above
     within = np.abs(drawn) <= math.log1p(margin)
+    chance_larger = ((drawn > 0).sum() + 0.5) / (_DRAWS + 1)  # never exactly 0 or 1
     medians = [
         math.nan if any(end) else float(np.exp(np.median(draws)))
         for draws, end in zip(by_size, ends, strict=True)
@@ -227,19 +215,11 @@ def mean_ratio(
         ratio=float(middle) if closed else math.nan,
         low=None if open_below else float(low),
         high=None if open_above else float(high),
-        chance_larger=0.5 if open_below and open_above else _probability(int((drawn > 0).sum())),
+        chance_larger=0.5 if open_below and open_above else float(chance_larger),
         chance_same=float(within.mean()) if closed else 0.0,
         scatter=float(weights @ scatters),
         size_ratios=tuple(medians),
     )
-
-
-def _probability(count: int) -> float:
-    """Estimate the probability of an event that occurs in ``count`` of the ``_DRAWS`` draws.
-
-    The estimate is never exactly 0 or 1.
-    """
-    return (count + 0.5) / (_DRAWS + 1)
 
 
 def _draw_log_ratios(

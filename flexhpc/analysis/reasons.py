@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexhpc.analysis.grouping import group_by
-from flexhpc.config import Search
 from flexhpc.config.sections.search import MajoritySearch
-from flexhpc.search import Estimate
 from flexhpc.search.history import accepted_probes
 from flexhpc.store.status import PointStatus
 
@@ -70,14 +68,14 @@ def group_censored_by_reason(
     return [(text, by_reason[reason]) for reason, text in REASONS.items() if reason in by_reason]
 
 
-def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
+def exceeds_tolerance(status: PointStatus) -> bool | None:
     """Return whether the interval of an EMC is wider than the tolerance.
 
-    None if the search has no tolerance, or if the EMC is censored. The interval is first narrowed
-    by one sample at each end, because its ends were rounded outwards to whole samples.
+    None if the search has no tolerance, or if the EMC is unknown or censored. The interval is first
+    narrowed by one sample at each end, because its ends were rounded outwards to whole samples.
     """
-    tolerance = getattr(search, "tolerance", None)
-    if tolerance is None or estimate.censored != "none" or estimate.emc_hi is None:
+    estimate, tolerance = status.estimate, getattr(status.point.search, "tolerance", None)
+    if tolerance is None or estimate is None or estimate.emc_hi is None or is_censored(status):
         return None
     lowest, highest = estimate.emc_lo + 1, estimate.emc_hi - 1
     return bool(highest > max(lowest * (1 + tolerance) ** 2, lowest))
@@ -96,24 +94,20 @@ def ending_text(status: PointStatus) -> str:
     ending: str = estimate.ended_by
     if ending == "tolerance" and isinstance(status.point.search, MajoritySearch):
         ending = "bracket"
-    return f"{ending} (wide)" if exceeds_tolerance(status.point.search, estimate) else ending
+    return f"{ending} (wide)" if exceeds_tolerance(status) else ending
 
 
 def emc_warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
     """Return the warnings about EMCs, each with the points that it applies to."""
-    texts = (WIDER, ONE_TRAINING, AT_EDGE, NOT_SATURATED)
-    groups: dict[str, list[PointStatus]] = {text: [] for text in texts}
-    for status in statuses:
-        if status.estimate is not None:
-            search = status.point.search
-            if exceeds_tolerance(search, status.estimate):
-                groups[WIDER].append(status)
-            if isinstance(search, MajoritySearch) and search.seeds_per_n == 1:
-                groups[ONE_TRAINING].append(status)
-            if best_value_at_edge(status):
-                groups[AT_EDGE].append(status)
-            if status.estimate.saturated == "no":
-                groups[NOT_SATURATED].append(status)
+    groups = {
+        WIDER: [s for s in statuses if exceeds_tolerance(s)],
+        ONE_TRAINING: [
+            s for s in statuses if s.estimate is not None
+            and isinstance(s.point.search, MajoritySearch) and s.point.search.seeds_per_n == 1
+        ],
+        AT_EDGE: [s for s in statuses if best_value_at_edge(s)],
+        NOT_SATURATED: [s for s in statuses if s.estimate and s.estimate.saturated == "no"],
+    }  # fmt: skip
     return [(text, points) for text, points in groups.items() if points]
 
 

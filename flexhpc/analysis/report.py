@@ -88,6 +88,8 @@ def report_runs(
 ) -> Path:
     """Write the report of one or several runs; return the path of its page.
 
+    The report consists of index.html, results.csv and the figures as SVG, PNG and PDF.
+
     Args:
         runs: each run folder with the status of all its points.
         folder: output folder.
@@ -96,39 +98,18 @@ def report_runs(
     Raises:
         PointError: the folder cannot be written.
     """
-    points = [(run, status) for run, statuses in runs for status in statuses]
     try:
-        return write_report(
-            ", ".join(run.name for run, _ in runs), [status for _, status in points],
-            [run.spec.read_text() for run, _ in runs], folder, eps,
-            [_provenance(run) for run, _ in runs], points,
-        )  # fmt: skip
+        return _write_report(runs, folder, eps)
     except OSError as error:
         raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None
 
 
-def write_report(
-    title: str,
-    statuses: Sequence[PointStatus],
-    specs: Sequence[str],
-    folder: Path,
-    eps: Sequence[float] = (),
-    provenance: Sequence[Mapping[str, Any]] = (),
-    points: Sequence[tuple[RunFolder, PointStatus]] = (),
+def _write_report(
+    runs: Sequence[tuple[RunFolder, Sequence[PointStatus]]], folder: Path, eps: Sequence[float]
 ) -> Path:
-    """Write index.html, results.csv and the figures as SVG, PNG and PDF; return the page's path.
-
-    Args:
-        title: name of the sweep or sweeps.
-        statuses: all points.
-        specs: text of the frozen specs.
-        folder: output folder.
-        eps: training errors at which EMC is additionally estimated from the stored probes.
-        provenance: name, folder, command and metadata of each run.
-        points: each point with its run folder. The scores of samples are computed from the fit
-            masks of the points. If there are more than 500 points, masks are not read.
-    """
-    statuses = results.with_eps_estimates(statuses, eps)
+    points = [(run, status) for run, statuses in runs for status in statuses]
+    specs = [run.spec.read_text() for run, _ in runs]
+    statuses = results.with_eps_estimates([status for _, status in points], eps)
     rows = [results.results_row(status) for status in statuses]
     comparisons = _comparisons(statuses, specs)
     statuses = text.without_shared_entries(statuses)
@@ -155,7 +136,7 @@ def write_report(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("report.html").render(
-        title=title,
+        title=", ".join(run.name for run, _ in runs),
         version=version("flexhpc"),
         level=LEVEL,
         css=_read_asset("report.css"),
@@ -164,7 +145,7 @@ def write_report(
         reasons=reasons,
         library=vega_script(),
         specs=specs,
-        provenance=provenance,
+        provenance=[_provenance(run) for run, _ in runs],
         # header
         sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
         estimand=_estimand_text(statuses),

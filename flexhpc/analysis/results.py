@@ -63,14 +63,14 @@ def results_row(status: PointStatus) -> Row:
         "unstable": sum(run.verdict == "unstable" for run in record.finished_runs),
         **{f"touched_{gate}": _count_detections(record, gate) for gate in GATES},
     }  # fmt: skip
-    if (stored := _bits_per_parameter(status, record)) is not None:
-        names = ("bits_per_param", "bits_per_param_lo", "bits_per_param_hi")
-        row |= zip(names, (stored.mean, stored.low, stored.high), strict=True)
+    if params and (stored := _stored_bits(status, record)) is not None:
+        for name, value in zip(("", "_lo", "_hi"), stored, strict=True):
+            row[f"bits_per_param{name}"] = None if value is None else value / params
     if estimate is not None:
         row |= {key: getattr(estimate, key) for key in COLUMNS if hasattr(estimate, key)}
         row |= {
             "width_of_curve": estimate.width[1] if estimate.width else None,
-            "wider_than_asked": exceeds_tolerance(status.point.search, estimate),
+            "wider_than_asked": exceeds_tolerance(status),
             "emc_per_param": estimate.emc / params if params else None,
             "emc_per_param_bound": BOUNDS[estimate.censored],
             "emc_per_bit": estimate.emc / bits if bits else None,
@@ -101,23 +101,18 @@ def _interval_columns(name: str, interval: EmcInterval) -> Row:
     }  # fmt: skip
 
 
-def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
-    """Return the bits per parameter that a network stores about random labels or random tokens.
+def _stored_bits(status: PointStatus, record: PointRecord) -> StoredBits | None:
+    """Return the bits that a network stores about random labels or random tokens.
 
     This is the maximum over n. Return None for labels that are not random, because a network can
-    predict them from the inputs. Return None also for a trainer without a network, and before the
-    first probe has finished.
+    predict them from the inputs, and before the first probe has finished.
     """
     data = status.point.data
-    if not record.header.params:
-        return None
     if isinstance(data, RandomTokens):
-        stored = max_token_information(record.training_runs, data.length, data.vocabulary)
-    elif data.labels != "random" or record.header.classes < 2:
+        return max_token_information(record.training_runs, data.length, data.vocabulary)
+    if data.labels != "random" or record.header.classes < 2:
         return None
-    else:
-        stored = max_label_information(status.history, record.header.classes)
-    return None if stored is None else stored.divided_by(record.header.params)
+    return max_label_information(status.history, record.header.classes)
 
 
 def _count_detections(record: PointRecord, gate: str) -> int | None:

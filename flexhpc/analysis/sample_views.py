@@ -83,31 +83,28 @@ def sample_view_of(scores: SampleScores) -> SampleView | None:
             samples = load_samples(point.data, point.seed)
     except PointError:
         return None
-    hardest, easiest = scores.hardest(_PICTURES), scores.easiest(_PICTURES)
-    inputs = samples.inputs.rows
-    missed = scores.missed
+    missed, labels, inputs = scores.missed, samples.labels, samples.inputs.rows
     names, trained_names = samples.source.class_names, samples.class_names
-    labels = samples.labels
     has_other_label = (labels != part.labels) | (names is not None and trained_names is None)
-    pictures = [
-        Picture(
+
+    def picture(sample: int) -> Picture:
+        return Picture(
             sample=int(sample), label=_class_name(part.labels[sample], names),
             trained_label=(
                 _class_name(labels[sample], trained_names) if has_other_label[sample] else None
             ),
             image=_png_uri(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
-        )
-        for sample in (*hardest, *easiest)
-    ]  # fmt: skip
+        )  # fmt: skip
+
     counts = (
         np.bincount(part.labels, weights=weights)
         for weights in (scores.drawn, missed, scores.expected)
     )
     return SampleView(
         title=group_title(scores),
-        hardest=pictures[: len(hardest)],
-        easiest=pictures[len(hardest) :],
+        hardest=[picture(sample) for sample in scores.hardest(_PICTURES)],
+        easiest=[picture(sample) for sample in scores.easiest(_PICTURES)],
         classes=[
             (_class_name(i, names), int(drawn), int(missed), float(expected))
             for i, (drawn, missed, expected) in enumerate(zip(*counts, strict=True))

@@ -197,24 +197,6 @@ class SampleScores:
         candidates = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return candidates[np.argsort(-self.expected[candidates], kind="stable")[:count]]
 
-    def data_frame(self) -> pd.DataFrame:
-        """Return one row per sample that was drawn or evaluated: its global id and all scores."""
-        import pandas as pd
-
-        columns: dict[str, Any] = dict(self.group)
-        columns |= {
-            "sample": np.arange(self.n_total), "drawn": self.drawn, "missed": self.missed,
-            "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
-            "asked_unseen": self.unseen, "right_unseen": self.unseen_correct,
-            "consistency": self.consistency, "memorization": self.memorization,
-            "watched": self.watched, "never_right": self.never_correct,
-            "forgotten": self.forgotten, "forgetting": self.forgetting,
-        }  # fmt: skip
-        for low, (drawn, fitted) in sorted(self.by_n.items()):
-            columns |= {f"drawn_n{low}": drawn, f"fitted_n{low}": fitted}
-        frame = pd.DataFrame(columns)
-        return frame[(self.drawn > 0) | (self.unseen > 0)].reset_index(drop=True)
-
 
 def sample_scores(
     points: Iterable[tuple[RunFolder, PointStatus]], by: Sequence[str] = ()
@@ -292,10 +274,28 @@ def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def data_frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
-    """Concatenate the rows of all groups; columns such as ``drawn_n64`` are sorted by n."""
+    """Return one row for each group and each sample that was drawn or evaluated.
+
+    The columns are the values of the grouping keys, the global id of the sample and all scores.
+    They are followed by columns such as ``drawn_n64``, sorted by n.
+    """
     import pandas as pd
 
-    frame = pd.concat([scores.data_frame() for scores in groups], ignore_index=True)
+    frames = []
+    for scores in groups:
+        columns: dict[str, Any] = {
+            **scores.group,
+            "sample": np.arange(scores.n_total), "drawn": scores.drawn, "missed": scores.missed,
+            "expected": scores.expected, "hardness": scores.hardness, "blocks": scores.blocks,
+            "asked_unseen": scores.unseen, "right_unseen": scores.unseen_correct,
+            "consistency": scores.consistency, "memorization": scores.memorization,
+            "watched": scores.watched, "never_right": scores.never_correct,
+            "forgotten": scores.forgotten, "forgetting": scores.forgetting,
+        }  # fmt: skip
+        for low, (drawn, fitted) in scores.by_n.items():
+            columns |= {f"drawn_n{low}": drawn, f"fitted_n{low}": fitted}
+        frames.append(pd.DataFrame(columns)[(scores.drawn > 0) | (scores.unseen > 0)])
+    frame = pd.concat(frames, ignore_index=True)
     sizes = sorted({low for scores in groups for low in scores.by_n})
     by_n = [f"{count}_n{low}" for low in sizes for count in ("drawn", "fitted")]
     frame[by_n] = frame[by_n].fillna(0).astype(np.int64)

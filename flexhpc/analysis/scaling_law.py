@@ -12,7 +12,6 @@ import numpy as np
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
-    QUANTILES,
     STEP,
     convolve_with_normal,
     likelihood_of,
@@ -21,7 +20,7 @@ from flexhpc.analysis.likelihood import (
 )
 from flexhpc.analysis.reasons import is_censored
 from flexhpc.search.evidence import Floats
-from flexhpc.search.history import LEVEL
+from flexhpc.search.history import LEVEL, TAILS
 from flexhpc.store.status import PointStatus
 
 MIN_SIZES = 3
@@ -80,7 +79,7 @@ class PowerLaw:
             return None
         rising = self.draws[self.draws[:, 1] > 0.01]
         logs = self.centre + (math.log(emc) - rising[:, 0]) / rising[:, 1]
-        low, middle, high = np.exp(np.quantile(np.minimum(logs, 690), QUANTILES)).tolist()
+        low, middle, high = np.exp(np.quantile(np.minimum(logs, 690), TAILS)).tolist()
         return low, middle, high
 
     def as_row(self, emc: float | None = None) -> dict[str, Any]:
@@ -143,7 +142,7 @@ def _fit_law(within: Mapping[str, str], points: Sequence[PointStatus]) -> PowerL
     if bounds == len(points):  # bounds alone do not determine a slope
         open_below = open_above = True
     cumulative = (np.cumsum(slopes) - slopes / 2) / slopes.sum()
-    low, middle, high = np.interp(QUANTILES, cumulative, _SLOPES)
+    low, middle, high = np.interp(TAILS, cumulative, _SLOPES)
     flat = joint.sum(axis=0).ravel()
     drawn = np.random.default_rng(0).choice(len(flat), 4000, p=flat / flat.sum())
     rows, columns = np.divmod(drawn, len(_SLOPES))

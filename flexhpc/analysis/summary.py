@@ -129,37 +129,31 @@ def _describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
     failed = sum(s.state == "failed" for s in statuses)
     unfinished = sum(s.state not in ("done", "failed") for s in statuses)
     bounds = sum(map(is_censored, statuses))
-    wide = sum(bool(s.estimate and exceeds_tolerance(s.point.search, s.estimate)) for s in statuses)
+    wide = sum(bool(exceeds_tolerance(s)) for s in statuses)
     edge = sum(map(best_value_at_edge, statuses))
-    verdicts = [
-        run.verdict
-        for s in statuses
-        if s.record
-        for run in s.record.finished_runs
-        if run.verdict != "fit"
-    ]
+    runs = [run for s in statuses if s.record for run in s.record.finished_runs]
+    verdicts = [run.verdict for run in runs if run.verdict != "fit"]
     unconverged = verdicts.count("unconverged")
-    gains = [s.estimate.doubling for s in statuses if s.estimate and s.estimate.doubling]
+    doubled = [s.estimate for s in statuses if s.estimate and s.estimate.doubling]
     sentences = {
         f'{failed} of {total} points failed; see "Failed points" for the reasons.': failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
         f"{_emc_subject(bounds)} only a bound; the reasons are listed below the results.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} training runs that did not fit were still "
         "improving when their budget ended: a larger budget may raise the EMC of their points.": (
-            unconverged > len(verdicts) / 2 and not gains
+            unconverged > len(verdicts) / 2 and not doubled
         ),
         f"At {edge} of {total} points, {AT_EDGE}.": edge,
         f"{_emc_subject(wide)} less precise than requested: the interval exceeds the "
         "tolerance.": wide,
     }
-    saturation = [_describe_saturation(statuses)] if gains else []
+    saturation = [_describe_saturation(doubled)] if doubled else []
     return [*(sentence for sentence, applies in sentences.items() if applies), *saturation]
 
 
-def _describe_saturation(statuses: Sequence[PointStatus]) -> str:
+def _describe_saturation(estimates: Sequence[Estimate]) -> str:
     """Describe how much the EMCs would increase if the budget were doubled, and how many points are
     saturated."""
-    estimates = [s.estimate for s in statuses if s.estimate and s.estimate.doubling]
     gains = [f"{e.doubling[1]:.2g}" for e in estimates if e.doubling]
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
     low, high = min(gains, key=float), max(gains, key=float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -59,7 +59,7 @@ _STATES = {
 this dict are shown."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """One column of a table.
 
@@ -114,10 +114,10 @@ def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = 
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     shortened = []
     for column, limit in zip(fitting, widths, strict=True):
-        justify: Literal["right", "left"] = "right" if column.align_right else "left"
         table.add_column(
-            shorten_name(column.name, limit), justify=justify, no_wrap=True, overflow="ellipsis"
-        )
+            shorten_name(column.name, limit), no_wrap=True, overflow="ellipsis",
+            justify="right" if column.align_right else "left",
+        )  # fmt: skip
         shortened.append(_shorten_cells(column.cells, limit))
     for row, cells in enumerate(zip(*shortened, strict=True)):
         table.add_row(*cells, style=styles[row] if styles else None)
@@ -165,7 +165,7 @@ def make_console() -> Console:
 
 
 def _numeric_column(name: str, cells: Sequence[str], priority: int | None = None) -> Column:
-    return Column(name=name, cells=cells, align_right=True, priority=priority)
+    return Column(name, cells, align_right=True, priority=priority)
 
 
 def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) -> Table:
@@ -179,9 +179,9 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
     for key in swept_keys(statuses):
         cells = [swept_value_text(status.point.swept.get(key)) for status in statuses]
         min_width = max(_MIN_KEY_WIDTH, min(_MAX_KEY_WIDTH, max(map(len, cells))))
-        columns.append(Column(name=key, cells=cells, min_width=min_width))
+        columns.append(Column(key, cells, min_width=min_width))
     if not columns:
-        columns = [Column(name="point", cells=[status.point.id for status in statuses])]
+        columns = [Column("point", [status.point.id for status in statuses])]
     params = [s.record.header.params if s.record else 0 for s in statuses]
     estimates = [status.estimate for status in statuses]
     ratios = [ratio_text(e, size) for e, size in zip(estimates, params, strict=True)]
@@ -205,12 +205,10 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
         name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
         columns.append(_numeric_column(name, cells, 9))
     if has_tuned_keys(statuses):
-        columns.append(
-            Column(name="best at", cells=[best_values_text(s) for s in statuses], priority=6)
-        )
+        columns.append(Column("best at", [best_values_text(s) for s in statuses], priority=6))
     columns += [
-        Column(name="status", cells=[status.state for status in statuses], priority=3),
-        Column(name="ended by", cells=[ending_text(status) for status in statuses], priority=7),
+        Column("status", [status.state for status in statuses], priority=3),
+        Column("ended by", [ending_text(status) for status in statuses], priority=7),
     ]
     return fitted_table(columns, width)
 
@@ -248,14 +246,10 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
 
     for by in dict.fromkeys(effect.by for effect in effects):
         shown = [effect for effect in effects if effect.by == by]
-        keys = dict.fromkeys(key for effect in shown for key in effect.within)
         columns = [
-            *(
-                Column(name=k, cells=[e.within.get(k, "") for e in shown], min_width=8)
-                for k in keys
-            ),
-            Column(name=by, cells=[e.value for e in shown], min_width=12),
-            Column(name="against", cells=[e.baseline for e in shown], priority=2, min_width=10),
+            *_grouping_columns(shown),
+            Column(by, [e.value for e in shown], min_width=12),
+            Column("against", [e.baseline for e in shown], priority=2, min_width=10),
             *(
                 _numeric_column(
                     f"at {name}", [e.at_smaller_budgets[name].ratio_text for e in shown], i - 2
@@ -267,21 +261,27 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             _numeric_column("by size", [e.sizes_text for e in shown], 1),
             _numeric_column("P(larger)", [e.chance_text for e in shown], 3),
             _numeric_column("pairs", [e.pairs_text for e in shown], 0),
-            Column(name="verdict", cells=[e.verdict_text for e in shown], min_width=14),
+            Column("verdict", [e.verdict_text for e in shown], min_width=14),
         ]
         console.print(fitted_table(columns, console.width))
+
+
+def _grouping_columns(items: Sequence[Effect | PowerLaw]) -> list[Column]:
+    """Return one column for each grouping key of comparisons or power laws."""
+    keys = dict.fromkeys(key for item in items for key in item.within)
+    return [Column(k, [item.within.get(k, "") for item in items], min_width=8) for k in keys]
 
 
 def decision_view(decision: Decision, width: int) -> RenderableType:
     """Return a table of the comparisons of a running sweep: ratios and verdicts so far."""
     effects = decision.effects
     columns = [
-        Column(name="compared", cells=[" ".join((e.value, e.within_text)) for e in effects]),
-        Column(name="against", cells=[e.baseline for e in effects], priority=2),
+        Column("compared", [f"{e.value} {e.within_text}" for e in effects]),
+        Column("against", [e.baseline for e in effects], priority=2),
         _numeric_column("EMC ratio", [e.ratio_text for e in effects]),
         _numeric_column("P(larger)", [e.chance_text for e in effects], 3),
         _numeric_column("P(same)", [f"{e.chance_same:.2g}" for e in effects], 1),
-        Column(name="verdict", cells=[_verdict_or_bar(e) for e in effects], min_width=14),
+        Column("verdict", [_verdict_or_bar(e) for e in effects], min_width=14),
     ]
     return Group(Text(decision.text, style="bold"), fitted_table(columns, width))
 
@@ -307,10 +307,9 @@ def print_laws(laws: Sequence[PowerLaw], console: Console, emc: float | None = N
         console: where the table is printed.
         emc: EMC (samples). If set, a column shows the number of parameters that it requires.
     """
-    keys = dict.fromkeys(key for law in laws for key in law.within)
     points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
     columns = [
-        *(Column(name=k, cells=[law.within.get(k, "") for law in laws], min_width=8) for k in keys),
+        *_grouping_columns(laws),
         _numeric_column("EMC ~ parameters ^", [law.slope_text for law in laws]),
         _numeric_column("points", points, 0),
     ]
@@ -330,6 +329,8 @@ def status_view(
 ) -> RenderableType:
     """Return the status table, followed by one line per common error message.
 
+    If points are omitted, the last row of the table shows their number.
+
     Args:
         statuses: status of each point.
         width: width of the terminal (characters).
@@ -346,45 +347,36 @@ def status_view(
         states = list(_STATES)
         first = sorted(range(len(others)), key=lambda i: (states.index(others[i].state), i))
         shown = [others[i] for i in sorted(first[: max(max_rows - 1, 1)])]
-    return Group(_status_table(shown, width, omitted=len(others) - len(shown)), *lines)
-
-
-def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) -> Table:
-    """Return the status table; its last row shows the number of omitted points, if any."""
-    names, emc = [_short_label(status) for status in statuses], []
-    live: dict[str, list[str]] = {name: [] for name in ("n", "epoch", "train acc", "probe left")}
-    for status in statuses:
-        style = "" if status.state == "done" else "dim italic"
-        emc.append(Text(estimate_text(status), style=style))
-        for name, text in _progress_cells(status).items():
-            live[name].append(text)
-    states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in statuses]
+    states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in shown]
+    progress = [_progress_cells(s) for s in shown]
+    styles = ["" if s.state == "done" else "dim italic" for s in shown]
+    emcs = [Text(estimate_text(s), style) for s, style in zip(shown, styles, strict=True)]
     columns = [
-        Column(name="point", cells=names, min_width=_MIN_NAME),
-        Column(name="state", cells=states),
-        Column(name="n", cells=live["n"], priority=9),
-        Column(name="epoch", cells=live["epoch"], priority=5),
-        Column(name="train acc", cells=live["train acc"], priority=4),
-        Column(name="probe left", cells=live["probe left"], priority=3),
-        Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], priority=7),
-        Column(name="EMC", cells=emc),
-        _numeric_column("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
-        _numeric_column("probes", [str(s.training_runs or "") for s in statuses], 10),
-        _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
-        _numeric_column("tries", [str(s.attempts or "") for s in statuses], 0),
-        Column(name="host", cells=[s.host for s in statuses], priority=1),
-        Column(name="ended by", cells=[ending_text(s) for s in statuses], priority=6),
+        Column("point", [_short_label(s) for s in shown], min_width=_MIN_NAME),
+        Column("state", states),
+        *(
+            Column(name, [cells.get(name, "") for cells in progress], priority=priority)
+            for name, priority in (("n", 9), ("epoch", 5), ("train acc", 4), ("probe left", 3))
+        ),
+        Column("bracket", [bracket_text(s.bracket) for s in shown], priority=7),
+        Column("EMC", emcs),
+        _numeric_column("2x budget", [doubling_text(s.estimate) for s in shown], 8),
+        _numeric_column("probes", [str(s.training_runs or "") for s in shown], 10),
+        _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in shown], 2),
+        _numeric_column("tries", [str(s.attempts or "") for s in shown], 0),
+        Column("host", [s.host for s in shown], priority=1),
+        Column("ended by", [ending_text(s) for s in shown], priority=6),
     ]
-    table = fitted_table(columns, width, [_STATES[s.state] for s in statuses])
-    if omitted:
-        table.add_row(f"... {omitted} more", style="dim")
-    return table
+    table = fitted_table(columns, width, [_STATES[s.state] for s in shown])
+    if len(shown) < len(others):
+        table.add_row(f"... {len(others) - len(shown)} more", style="dim")
+    return Group(table, *lines)
 
 
 def _progress_cells(status: PointStatus) -> dict[str, str]:
-    """Return the cells that describe the current probe; they are empty if no probe is running."""
+    """Return the cells that describe the current probe; an empty dict if no probe is running."""
     if not (progress := status.progress):
-        return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
+        return {}
     epoch, epochs = progress["epoch"], progress["epochs"]
     left = progress["elapsed"] / epoch * (epochs - epoch) if epochs else 0
     return {

@@ -121,13 +121,11 @@ def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]
             }
     if not any(common.values()):
         return list(statuses)
-    return [_without_entries(status, common) for status in statuses]
-
-
-def _without_entries(status: PointStatus, common: dict[str, dict[str, Any]]) -> PointStatus:
-    """Remove the entries in ``common`` (swept key -> entries) from the mappings of a point."""
-    swept = dict(status.point.swept)
-    for key in common.keys() & swept.keys():
-        rest = {k: v for k, v in swept[key].items() if k not in common[key]}
-        swept[key] = rest or dict(list(swept[key].items())[:1])
-    return replace(status, point=replace(status.point, swept=swept))
+    shortened = []
+    for status in statuses:
+        swept = dict(status.point.swept)
+        for key in common.keys() & swept.keys():
+            rest = {k: v for k, v in swept[key].items() if k not in common[key]}
+            swept[key] = rest or dict(list(swept[key].items())[:1])
+        shortened.append(replace(status, point=replace(status.point, swept=swept)))
+    return shortened

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from flexhpc.analysis.report import report_runs
 from flexhpc.config import Point, load_points
 from flexhpc.search import estimate_so_far
-from flexhpc.store import Header
+from flexhpc.store import Header, RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus
 
@@ -101,6 +102,16 @@ def measured_point(
     )
     estimate = estimate_so_far(point.search, n_limit, to_history(probes, point.training))
     return PointStatus(point=point, state="done", record=record, estimate=estimate)
+
+
+def write_report(
+    statuses: Sequence[PointStatus], folder: Path, spec: str = "", title: str = "test"
+) -> Path:
+    """Write the report of a run whose folder contains no point files; return its page."""
+    run = RunFolder(folder / title)
+    run.path.mkdir(parents=True)
+    run.spec.write_text(spec)
+    return report_runs([(run, statuses)], folder)
 
 
 ACTIVATIONS = """\

@@ -21,7 +21,6 @@ from flexhpc.analysis.generalization import (
     pairs_by_family,
     uncensored_pairs,
 )
-from flexhpc.analysis.report import write_report
 from flexhpc.config import Point
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import (
@@ -32,6 +31,7 @@ from tests.analysis.builders import (
     measured_point,
     one_point,
     points_of,
+    write_report,
 )
 
 
@@ -186,7 +186,7 @@ def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
         if point.data.labels == "original":
             outcomes = ALL_FIT if width > exact else outcomes[: 3 + width % 5]
         statuses.append(evaluated_point(point, outcomes, 10 * width))
-    page = write_report("x", statuses, [], tmp_path / "report").read_text()
+    page = write_report(statuses, tmp_path / "report").read_text()
     assert f"{8 - exact} of 8 pairs are omitted, because their EMC is censored." in page
     assert ("all (6)" in page) == (exact == 6)
     assert ("no correlation is given" in page) == (exact == 2)

@@ -12,9 +12,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from flexhpc.analysis.details import json_for_script
-from flexhpc.analysis.report import write_report
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.builders import measured_point, probe_summary, swept_points
+from tests.analysis.builders import measured_point, probe_summary, swept_points, write_report
 from tests.barrier import TIMEOUT
 from tests.conftest import Cli
 
@@ -28,7 +27,7 @@ def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> No
     probes = [probe_summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
     for point in statuses:
         point.record.probes[:] = probes
-    page = write_report("test", statuses, ["name: test"], tmp_path / "out")
+    page = write_report(statuses, tmp_path / "out", "name: test")
     assert page.stat().st_size < 5e6
 
 
@@ -37,7 +36,7 @@ def test_report_contains_exponents_of_power_laws(tmp_path: Path) -> None:
     statuses = swept_points(
         tmp_path, [25, 50, 100] * 2, params * 2, labels=["original", "random"], width=widths
     )
-    page = write_report("test", statuses, ["name: test"], tmp_path / "out").read_text()
+    page = write_report(statuses, tmp_path / "out", "name: test").read_text()
     laws = page[page.index("<h2>Power laws</h2>") : page.index("<h2>Results</h2>")]
     rows = re.findall(
         r'<td class="text">(\w+)</td>\s*<td>([\d.-]+) \[([\d.-]+), ([\d.-]+)\]</td><td>(\d+)</td>',
@@ -203,7 +202,7 @@ def compared_page(tmp_path: Path) -> Path:
     ]
     failed = PointStatus(point=points[0], state="failed", message="its worker died")
     title = "a_long_name_without_a_space_in_it"
-    return write_report(title, [*statuses[1:], failed], ["name: test\nx: 1"], tmp_path / "out")
+    return write_report([*statuses[1:], failed], tmp_path / "out", "name: test\nx: 1", title)
 
 
 @pytest.mark.browser

@@ -30,7 +30,6 @@ from flexhpc.analysis.reasons import (
     has_tuned_keys,
     warning_lines,
 )
-from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import (
     as_csv,
     as_json,
@@ -55,6 +54,7 @@ from tests.analysis.builders import (
     points_of,
     probe_summary,
     two_points,
+    write_report,
 )
 
 MANY_PROBES = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
@@ -107,7 +107,7 @@ def test_bounds_are_marked_in_table_note_and_report(
     assert left.startswith("**EMC < 4** (none fitted, n50")
     assert "EMC per parameter < 0.020" in left
     assert not {"<", ">"} & set(exact)
-    page = write_report("test", points, [], tmp_path).read_text()
+    page = write_report(points, tmp_path).read_text()
     assert ">&gt;= 10.000</td>" in page
     assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
     assert ">&lt; 0.020</td>" in page
@@ -202,7 +202,7 @@ def test_bisection_with_one_training_run_per_n_gives_a_warning(tmp_path: Path) -
     note = point_description(single)
     assert "ended by: bracket (wide)" in note
     assert "One training run per n" in note
-    page = write_report("test", [single], [], tmp_path).read_text()
+    page = write_report([single], tmp_path).read_text()
     assert "bracket (wide)</td>" in page
     assert "1 of 1 points: one training run per n" in page
     search = "{policy: bisection, start: 16, seeds_per_n: 3}"

@@ -17,7 +17,6 @@ import flexhpc
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import COLUMNS, as_parquet, results_row, with_eps_estimates
 from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interval_text
 from flexhpc.cli.options import check_budgets
@@ -25,7 +24,13 @@ from flexhpc.errors import InputError
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at_training_error
 from flexhpc.store import read_point_file, to_history
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.builders import measured_point, one_point, points_of, probe_summary
+from tests.analysis.builders import (
+    measured_point,
+    one_point,
+    points_of,
+    probe_summary,
+    write_report,
+)
 from tests.conftest import Cli
 
 CONTRACT = (
@@ -95,7 +100,7 @@ def test_report_is_one_self_contained_page(small_run: Path, cli: Cli, tmp_path: 
 def test_report_escapes_text_of_the_user(tmp_path: Path) -> None:
     point = replace(one_point(tmp_path), swept={"data.root": "/<script>"})
     failed = PointStatus(point=point, state="failed", message="/<script> is not a folder")
-    html = write_report("x", [failed], ["root: '/<script>'"], tmp_path / "report").read_text()
+    html = write_report([failed], tmp_path / "report", "root: '/<script>'").read_text()
     assert "/<script>" not in html
     assert html.count("/&lt;script&gt;") >= 2
 
