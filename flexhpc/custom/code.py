@@ -141,7 +141,8 @@ def import_object(name: str, code: Code, *, key: str) -> Any:
     value: Any = call_custom_code(
         f"{key}: importing {module}", lambda: importlib.import_module(module)
     )
-    _hashes_at_import.setdefault(module, code.hash)
+    if module not in _hashes_at_import:
+        _hashes_at_import[module] = code.hash or _find_again(name, code, key).hash
     file = value.__file__
     for part in path.split("."):
         if not hasattr(value, part):
@@ -239,10 +240,7 @@ def _check_source(name: str, code: Code, key: str) -> None:
     imported_hash = _hashes_at_import.get(module)
     if imported_hash == code.hash:
         return  # even if the file has changed since then
-    try:
-        current = find_code(name, Path(code.folder) if code.folder else None)
-    except (LookupError, OSError) as error:
-        raise PointError(f"{key}: {name}: {one_line_message(error)}") from None
+    current = _find_again(name, code, key)
     if current.hash != code.hash:
         raise PointError(
             f"{key}: the source of {name} has changed since the sweep was started; run the "
@@ -252,6 +250,14 @@ def _check_source(name: str, code: Code, key: str) -> None:
         raise PointError(
             f"{key}: {module} was edited after this Python process imported it; restart Python"
         )
+
+
+def _find_again(name: str, code: Code, key: str) -> Code:
+    """Return the current version of custom code; raise PointError if it is not found."""
+    try:
+        return find_code(name, Path(code.folder) if code.folder else None)
+    except (LookupError, OSError) as error:
+        raise PointError(f"{key}: {name}: {one_line_message(error)}") from None
 
 
 def _find_root_on_sys_path(module: str, folder: Path | None) -> Path:

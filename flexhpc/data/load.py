@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from flexhpc.config.sections.base import LOCATION
+from flexhpc.config.sections.base import LIMIT, LOCATION
 from flexhpc.config.sections.data import Data
 from flexhpc.data.dataset import Array, Ints, Mask, Source, Split, Summary
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
@@ -203,7 +203,8 @@ def load_test_set(data: Data, seed: int) -> TestSet:
 
 
 def _load_source(data: Data, seed: int) -> _LoadedSource:
-    keys = {"test_fraction", *data.reading_keys(), *data.fields_with_mark(LOCATION)}
+    marked = (*data.fields_with_mark(LOCATION), *data.fields_with_mark(LIMIT))
+    keys = {"test_fraction", *data.reading_keys(), *marked}
     section = data.model_dump_json(include=keys, exclude_none=True)
     # The default folders are part of the cache key, because a notebook may change them.
     return _load_source_cached(

@@ -51,29 +51,30 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
             run_once(key, training.custom_trainer.import_function)
     for point in points:
         data, model = point.data, point.model
-        source_key = data.model_dump_json(
-            include={*data.reading_keys(), *data.fields_with_mark(LOCATION)}
-        )
-        read = partial(_shape_and_classes, data, point.seed)
-        shape_and_classes = run_once(source_key, read, is_error=not isinstance(data, KnownTable))
-        if shape_and_classes is None or not isinstance(model, (CustomModel, Timm)):
+        keys = {*data.reading_keys(), *data.fields_with_mark(LOCATION)}
+        source_key = data.model_dump_json(include=keys)
+        if isinstance(data, ImageSet) and (info := preprocessed_info(data)) is not None:
+            shape, classes = info.shape, info.classes
+        else:
+            is_error = not isinstance(data, KnownTable)
+            read = partial(_read_shape_and_classes, data, point.seed)
+            if (shape_and_classes := run_once(source_key, read, is_error=is_error)) is None:
+                continue
+            shape, classes = shape_and_classes
+        if not isinstance(model, (CustomModel, Timm)):
             continue
         from flexhpc.models import count_parameters
 
-        shape, classes = shape_and_classes
         if data.class_map is not None:
             classes = len(set(data.class_map))
         else:
             classes = data.classes or classes
-        model_key = ("model", source_key, classes, model.model_dump_json())
+        model_key = ("model", shape, classes, model.model_dump_json())
         run_once(model_key, partial(count_parameters, model, shape, classes))
     return problems
 
 
-def _shape_and_classes(data: Data, seed: int) -> tuple[tuple[int, ...], int]:
-    """Return the sample shape and the number of classes of a data set, before relabelling."""
-    info = preprocessed_info(data)
-    if info is not None and isinstance(data, ImageSet):
-        return info.shape, info.classes
+def _read_shape_and_classes(data: Data, seed: int) -> tuple[tuple[int, ...], int]:
+    """Open a data set; return its sample shape and its number of classes before relabelling."""
     source = open_source(data, seed)
     return source.train.shape, source.classes

@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from flexhpc.config import freeze, load_points
-from flexhpc.config.sections.custom import CustomModel
+from flexhpc.config.sections.custom import CustomData, CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom.code import find_code
 from flexhpc.custom.object_hash import object_hash
 from flexhpc.custom.time_limit import TimeLimit, time_limit_as_point_error
 from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
+from flexhpc.data.load import load_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import build_custom
 from tests.conftest import Cli
@@ -244,6 +245,16 @@ def test_edited_module_is_not_imported_into_the_same_process(folder: Path) -> No
         custom_code.import_object("twice:x", stale, key="k")
     pinned = custom_code.Code(folder=stale.folder, hash="")
     assert custom_code.import_object("twice:x", pinned, key="k")() == 2
+    current = find_code("twice:x", folder)
+    assert custom_code.import_object("twice:x", current, key="k")() == 2
+
+
+def test_time_limit_of_a_custom_data_set(folder: Path) -> None:
+    (folder / "slow.py").write_text("import time\ndef load():\n    time.sleep(100)\n")
+    code = find_code("slow:load", folder)
+    data = CustomData(source="slow:load", seconds=0.1, folder=code.folder, code=code.hash)
+    with pytest.raises(PointError, match="slow:load exceeded its time limit"):
+        load_samples(data, 0)
 
 
 UNUSABLE = (
