@@ -47,10 +47,11 @@ class Child:
         previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             with remote:
-                command = [sys.executable, "-m", __name__, function, str(remote.fileno())]
+                arguments = [function, str(remote.fileno()), str(self.owner)]
                 self._process = subprocess.Popen(
-                    [*command, str(self.owner)], pass_fds=[remote.fileno()], start_new_session=True
-                )
+                    [sys.executable, "-m", __name__, *arguments], pass_fds=[remote.fileno()],
+                    start_new_session=True,
+                )  # fmt: skip
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
         atexit.register(self.kill)

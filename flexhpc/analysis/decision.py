@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -189,8 +189,8 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     undecided = list(design.comparisons)
     completed = abandoned = 0
 
-    def level_after_round(error_rate: float) -> float:
-        return significance_levels(error_rate, rounds)[completed]
+    def level_in_round(error_rate: float, index: int) -> float:
+        return significance_levels(error_rate, rounds)[index]
 
     for round_ in rounds:
         needed, unstarted = design.needed_points(round_, undecided)
@@ -203,7 +203,8 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         without_ratio = len(undecided) + abandoned - with_ratio
         abandoned += len(undecided) - len(current)  # all points of a value or baseline failed
         undecided = []
-        for effect in with_verdicts(current, settings.error, level_after_round, without_ratio):
+        test_level = partial(level_in_round, index=completed)
+        for effect in with_verdicts(current, settings.error, test_level, without_ratio):
             if effect.pairs - effect.bounds == 1:  # the scatter between seeds is unknown
                 effects[effect.key] = replace(effect, verdict="not decided")
                 undecided.append(effect.key)

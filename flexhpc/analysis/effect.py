@@ -443,6 +443,7 @@ def with_verdicts(
         without_ratio: number of comparisons without a ratio that the correction includes.
     """
     tests = sum(effect.pairs > effect.bounds for effect in effects) + without_ratio
+    # Without a ratio, chance_larger is 0.5 and chance_same is 0, so nothing is rejected.
     p_values = [min(effect.chance_larger, 1 - effect.chance_larger) for effect in effects]
     differ = _holm_rejections(p_values, error_rate / 4, test_level, tests)
     p_values = [1 - effect.chance_same for effect in effects]

@@ -64,8 +64,8 @@ def results_row(status: PointStatus) -> Row:
         **{f"touched_{gate}": _count_detections(record, gate) for gate in GATES},
     }  # fmt: skip
     if params and (stored := _stored_bits(status, record)) is not None:
-        for name, value in zip(("", "_lo", "_hi"), stored, strict=True):
-            row[f"bits_per_param{name}"] = None if value is None else value / params
+        for end, value in (("", stored.mean), ("_lo", stored.low), ("_hi", stored.high)):
+            row[f"bits_per_param{end}"] = None if value is None else value / params
     if estimate is not None:
         row |= {key: getattr(estimate, key) for key in COLUMNS if hasattr(estimate, key)}
         row |= {

@@ -216,10 +216,14 @@ def _max_cost_bound(point: Point, doublings: int | None = None) -> int | None:
 
 
 def _parameter_count(point: Point) -> int | None:
-    from flexhpc.data import load_samples
     from flexhpc.models import count_parameters
 
     if not isinstance(point.model, Network):
         return None
-    info = preprocessed_info(point.data) or load_samples(point.data, point.seed)
-    return count_parameters(point.model, info.shape, info.classes)
+    info = preprocessed_info(point.data)
+    if info is not None:
+        return count_parameters(point.model, info.shape, info.classes)
+    from flexhpc.data import load_samples
+
+    samples = load_samples(point.data, point.seed)
+    return count_parameters(point.model, samples.shape, samples.classes)

@@ -384,7 +384,7 @@ def _reset_earlier_failure(status: PointStatus, launch: str) -> PointStatus:
 def _note(
     backend: Backend, statuses: Sequence[PointStatus], launch: str, *, has_started: bool
 ) -> str:
-    if not backend.is_local:
+    if backend.warning or not backend.is_local:
         return backend.warning
     if elsewhere := sum(s.state == "running" and s.launch != launch for s in statuses):
         return f"points in progress in another sweep: {elsewhere}"

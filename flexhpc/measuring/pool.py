@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from flexhpc.child import Child
 from flexhpc.config import Point
@@ -23,8 +23,14 @@ from flexhpc.training import Callbacks, Group
 
 _POLL_EVERY = 0.2
 _STOP, _DISCARD = "save and stop", "stop without saving"
-_Request = tuple[Point, Probe, Path]
-"""Request to train a probe of a point: point, probe, path of the checkpoint."""
+
+
+class _Request(NamedTuple):
+    """Request to train a probe."""
+
+    point: Point
+    probe: Probe
+    checkpoint: Path
 
 
 class ProbePool:
@@ -70,7 +76,7 @@ class ProbePool:
             while queue or progress:
                 for child in self._idle_children(progress, len(queue)):
                     probe = queue.pop(0)
-                    child.connection.send((point, probe, checkpoint_path(probe)))
+                    child.connection.send(_Request(point, probe, checkpoint_path(probe)))
                     progress[child] = {}
                 by_connection = {child.connection: child for child in progress}
                 for connection in wait(list(by_connection), _POLL_EVERY):
@@ -102,8 +108,7 @@ class ProbePool:
             self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
-            # BatchOfOne has the lowest priority, Interrupted the second lowest.
-            raise min(errors, key=lambda e: (isinstance(e, BatchOfOne), isinstance(e, Interrupted)))
+            raise min(errors, key=_error_priority)
         if stopping:
             raise Interrupted("stop requested between probes")
 
@@ -127,6 +132,11 @@ class ProbePool:
         return [child for child in self._children if child not in busy][:count]
 
 
+def _error_priority(error: Exception) -> int:
+    """Return the priority of an error (0 is the highest)."""
+    return 2 if isinstance(error, BatchOfOne) else int(isinstance(error, Interrupted))
+
+
 def serve_probes(connection: Connection) -> None:
     """Train the probes that a :class:`ProbePool` requests, one after the other.
 
@@ -145,7 +155,7 @@ def serve_probes(connection: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 message = connection.recv()
-                if isinstance(message, tuple):
+                if isinstance(message, _Request):
                     stop.clear()
                     discard.clear()
                     requests.put(message)

@@ -181,8 +181,8 @@ def run_probe(
         finished=time.time(),
         machine=machine_info(group) | ({"trainer": UNSUPPORTED} if is_custom else {}),
         subset=subset,
-        unseen=unseen[outside] if point.record.unseen else None,
-        unseen_fitted=correct[outside] if point.record.unseen else None,
+        unseen=None if point.record.unseen is None else unseen[outside],
+        unseen_fitted=None if point.record.unseen is None else correct[outside],
         **vars(outcome),
     )
 

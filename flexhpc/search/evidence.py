@@ -44,7 +44,7 @@ _PER_PRODUCT = 8
 
 
 def split_for_products(count: int) -> list[Ints]:
-    """Split the indices of ``count`` probes into parts of at most 8; return at least one part.
+    """Split the indices of ``count`` probes into short parts; return at least one part.
 
     The probabilities of the probes of a part are multiplied before the logarithm of their product
     is taken. This saves logarithms, which dominate the run time.

@@ -80,7 +80,7 @@ def _prediction_interval(curve: FitCurve, search: Growth, n_limit: int) -> tuple
     for chance in curve.resample(_CURVES).fit_probability(ns):
         passes = bdtrc(needed - 1, 2 * needed - 1, chance)
         survival = np.concatenate(([1.0], np.cumprod(passes)))
-        total -= np.diff(survival, append=0.0)
+        total += survival - np.append(survival[1:], 0.0)
     below = np.cumsum(total) / total.sum()
     ends = np.concatenate(([0.0], ns))
     lower, _, upper = (float(ends[np.searchsorted(below, level)]) for level in TAILS)

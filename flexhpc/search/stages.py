@@ -15,7 +15,7 @@ from dataclasses import replace
 from flexhpc.search.history import ProbeResult
 
 FINAL_VERDICTS = ("fit", "diverged")
-"""Verdicts of training runs that are not continued; other failures can be continued."""
+"""Verdicts of training runs that are not continued with a larger budget."""
 
 
 def results_at_stage(history: Iterable[ProbeResult], stage: int) -> list[ProbeResult]:

@@ -68,9 +68,10 @@ def slope(log_factor: float) -> Floats:
 
 
 def log_emc_shift(log_factor: float) -> Floats:
-    """Return the change of log EMC of each law if the budget is multiplied by exp(log_factor).
+    """Return the change of log EMC of each law from one budget to another, shape (laws,).
 
-    The shape is (laws,).
+    Args:
+        log_factor: log(other budget / budget of the search).
     """
     bend = np.logaddexp(0, RATE * (log_factor - SATURATES)) - np.logaddexp(0, -RATE * SATURATES)
     return np.asarray(EARLY * (log_factor - bend / RATE))

@@ -147,7 +147,7 @@ class Claim:
     """A claim that this process acquired."""
 
     def __init__(self, path: Path, lock: Path, record: ClaimRecord) -> None:
-        self.path, self.lock, self.record = path, lock, record
+        self.path, self._lock, self.record = path, lock, record
 
     def is_held(self) -> bool:
         """Return whether this process still holds the claim; False after a takeover."""
@@ -175,7 +175,7 @@ class Claim:
         self._write_if_held(state=state, message=message)
 
     def _write_if_held(self, **changes: Any) -> bool:
-        with file_lock(self.lock):
+        with file_lock(self._lock):
             if not self.is_held():
                 return False
             self.record = replace(self.record, beat=time.time(), **changes)

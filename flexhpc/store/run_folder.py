@@ -34,6 +34,9 @@ class RunFolder:
         self.artifacts = path / "mlartifacts"
         self.report = path / "report"
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     def point_file(self, point_id: str) -> Path:
         """Return the path of a point's HDF5 file."""
         return self._point_path(point_id, "h5")

@@ -16,10 +16,8 @@ def point_description(status: PointStatus) -> str:
     assert record is not None
     assert estimate is not None
     params, reason = record.header.params, censoring_reason(status)
-    parts = [
-        f"**EMC {emc_text(estimate)}** ({f'{reason}, ' if reason else ''}{estimate.estimand}",
-        f"level {estimate.level})",
-    ]
+    prefix = f"{reason}, " if reason else ""
+    parts = [f"**EMC {emc_text(estimate)}** ({prefix}{estimate.estimand}, level {estimate.level})"]
     if params:
         parts += [f"{params:,} parameters", f"EMC per parameter {ratio_text(estimate, params)}"]
     if doubling := doubling_text(estimate, with_interval=True):

@@ -1,4 +1,4 @@
-"""Training of one probe: loop, gradient engines, optimizers, verdict.
+"""Training of one probe: loop, gradient engine, optimizers, verdict.
 
 Public names are imported lazily, so that reading a spec does not import torch.
 """

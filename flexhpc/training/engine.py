@@ -78,12 +78,16 @@ class Engine:
             self._backward_parts(ids, step, metrics)
             return
         zero_grad(self.parameters)
-        outputs = self._accumulate_gradients(ids, len(ids), len(ids))
+        outputs = self._accumulate_gradients(ids, batch_length=len(ids), max_part_length=len(ids))
         if metrics is not None:
             for logits, labels, rows in outputs:
                 metrics.add(logits, labels, rows)
 
     def _backward_parts(self, ids: Tensor, step: int, metrics: EpochMetrics | None) -> None:
+        """Set the gradient of a batch that is divided into parts, each with its own random state.
+
+        This is a collective call: each process of the group computes some of the parts.
+        """
         group = self.partition.group
         forgetting = None if metrics is None else metrics.forgetting
         parts = ids.tensor_split(self.partition.n_parts)
@@ -94,7 +98,9 @@ class Engine:
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=group.device)
             if len(parts[part]) or self._norm_group is not None:
-                outputs = self._accumulate_gradients(parts[part], len(ids), len(parts[0]))
+                outputs = self._accumulate_gradients(
+                    parts[part], batch_length=len(ids), max_part_length=len(parts[0])
+                )
                 if metrics is not None:
                     for logits, labels, rows in outputs:
                         chunk_sums, chunk_missed = metrics.sums_and_missed(logits, labels)
@@ -110,7 +116,7 @@ class Engine:
             forgetting.update(ids, group.all_reduce(missed[ids]) > 0)
 
     def _accumulate_gradients(
-        self, ids: Tensor, batch_length: int, max_part_length: int
+        self, ids: Tensor, *, batch_length: int, max_part_length: int
     ) -> Outputs:
         """Compute the gradient of ``(sum of losses) / batch_length``; store it in ``.grad``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,20 @@ class Evaluation:
 
     correct: Tensor
     errors: int
+    loss: float
+
+
+class Norms(NamedTuple):
+    """Euclidean norms over all trainable parameters together, and the loss.
+
+    Attributes:
+        gradient: norm of the gradient of the mean loss.
+        parameters: norm of the parameters.
+        loss: mean loss over all samples, without regularisers.
+    """
+
+    gradient: float
+    parameters: float
     loss: float
 
 
@@ -114,13 +129,8 @@ class Evaluator:
             return forward(inputs)
         return torch.cat([forward(chunk) for chunk in inputs.split(_FORWARD_CHUNK)])
 
-    def norms_and_loss(self) -> tuple[float, float, float]:
-        """Compute the norms of the gradient and the parameters, and the loss over all samples.
-
-        Returns:
-            The Euclidean norm of the gradient of the mean loss, the Euclidean norm of all
-            parameters together, and the mean loss without regularisers.
-        """
+    def norms_and_loss(self) -> Norms:
+        """Compute the norms of the gradient and the parameters, and the loss over all samples."""
         self._set_eval_mode()
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase) and not module.dropout:
@@ -140,7 +150,11 @@ class Evaluator:
         parameters = self.engine.parameters
         loss_sum = float(GradientSum(self.partition, parameters)(compute_part_gradient)[0])
         gradients = [p.grad for p in parameters if p.grad is not None]
-        return _joint_norm(gradients), _joint_norm(parameters), loss_sum / self.n
+        return Norms(
+            gradient=_joint_norm(gradients),
+            parameters=_joint_norm(parameters),
+            loss=loss_sum / self.n,
+        )
 
 
 def _joint_norm(tensors: Sequence[Tensor]) -> float:

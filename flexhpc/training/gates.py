@@ -129,18 +129,18 @@ def apply_gates(
         metrics |= {"loss_start": initial_loss, "loss_best": min(losses)}
         flags["stability"] = is_unstable(gates.stability, initial_loss, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
-        gradient_norm, parameter_norm, _ = evaluator.norms_and_loss()
+        norms = evaluator.norms_and_loss()
         metrics |= {
-            "gradient_norm": gradient_norm,
+            "gradient_norm": norms.gradient,
             "gradient_norm_start": initial_gradient_norm,
-            "parameter_norm": parameter_norm,
+            "parameter_norm": norms.parameters,
         }
-        flags["gradient"] = gradient_norm > gates.gradient.tolerance * initial_gradient_norm
+        flags["gradient"] = norms.gradient > gates.gradient.tolerance * initial_gradient_norm
     if gates.curvature.mode != "off" and failed:
         try:
             ritz = hessian_ritz(
                 evaluator.model, evaluator.inputs, evaluator.labels, evaluator.partition,
-                gates.curvature.products, evaluator.engine.seed,
+                max_products=gates.curvature.products, seed=evaluator.engine.seed,
             )  # fmt: skip
         except PointError:
             if gates.curvature.mode == "reject":

@@ -118,10 +118,11 @@ def train(
     group = group or Group(data.inputs.device)
     paths = [path for path in (callbacks.checkpoint, callbacks.final_state) if path is not None]
     saved = None
-    if group.rank == 0:
-        states = (checkpoint.load(path, callbacks.key) for path in paths)
-        usable = (x for x in states if x and _can_continue_from(x, training, len(data.labels)))
-        saved = next(usable, None)
+    for path in paths if group.rank == 0 else ():
+        loaded = checkpoint.load(path, callbacks.key)
+        if loaded is not None and _can_continue_from(loaded, training, len(data.labels)):
+            saved = loaded
+            break
     saved = group.broadcast_object(saved)
     devices = [] if group.device.type == "cpu" else [group.device]
     with (
@@ -156,7 +157,9 @@ def _can_continue_from(saved: SavedState, training: Training, n: int) -> bool:
         steps, previous = saved["progress"]["steps"], saved["progress"]["max_steps"]
         if training.doubling_settings is None or previous == current:
             return True
-        stable = min(budget_independent_updates(training, x) for x in (previous, current))
+        stable = min(
+            budget_independent_updates(training, max_steps) for max_steps in (previous, current)
+        )
         return bool(steps <= stable)
     except (KeyError, TypeError):
         return True  # TrainingRun.restore rejects it
@@ -334,7 +337,8 @@ class TrainingRun:
             plateau=Plateau(tolerance=gates.plateau.tolerance), max_steps=self.initial_max_steps
         )
         if gates.gradient.mode != "off":
-            state.gradient_norm_start, _, state.loss_start = self.evaluator.norms_and_loss()
+            norms = self.evaluator.norms_and_loss()
+            state.gradient_norm_start, state.loss_start = norms.gradient, norms.loss
         elif gates.stability.mode != "off":
             state.loss_start = self.evaluator.evaluate().loss
         return state

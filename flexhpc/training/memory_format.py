@@ -25,8 +25,9 @@ def use_channels_last(model: nn.Module, device: torch.device) -> None:
 def match_memory_format(tensor: Tensor, like: Tensor) -> Tensor:
     """Return ``tensor`` with the strides of ``like``, which must have the same shape.
 
-    ``tensor`` is copied if its strides differ. Fused optimizers require a weight, its gradient and
-    its state to have the same strides.
+    ``tensor`` is copied if its strides differ; strides of axes of length 1 do not matter. Fused
+    optimizers require a weight, its gradient and its state to have the same strides.
     """
-    same = tensor.stride() == like.stride()
+    strides = zip(like.shape, tensor.stride(), like.stride(), strict=True)
+    same = all(size == 1 or stride == expected for size, stride, expected in strides)
     return tensor if same else torch.empty_like(like).copy_(tensor)

@@ -32,6 +32,8 @@ def read_secret(folder: Path) -> str:
 class Environment:
     """Distributed environment of this process.
 
+    The default values describe a job that consists of one process.
+
     Attributes:
         rank: rank of this process in the job.
         world_size: number of processes of the job.

@@ -90,7 +90,8 @@ def _serve(cached_points: Callable[[str], object]) -> None:
     """Fork one worker for each request that is read from stdin, until stdin is closed.
 
     Args:
-        cached_points: :func:`flexhpc.worker.worker.cached_points`.
+        cached_points: function that expands a frozen spec and caches its points, so that the forked
+            workers inherit them.
     """
     running: dict[int, str] = {}  # process id -> worker
 

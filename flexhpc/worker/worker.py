@@ -70,8 +70,11 @@ def run_task(task: TaskFile, environment: Environment, stop: StopRequest) -> int
         )
         points = cached_points(task.spec)
         if (selection := task.selection) is not None:
-            selected = [point for point in points if point.id in selection]
-            points = [p.with_precise_search() if selection[p.id] else p for p in selected]
+            points = [
+                point.with_precise_search() if selection[point.id] else point
+                for point in points
+                if point.id in selection
+            ]
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             train_with_rank_0(by_id, group, stop.is_set)
@@ -236,9 +239,9 @@ class Worker:
         # From now on, the claim counts the deaths.
         self.environment.failures_file.unlink(missing_ok=True)
         self.watchdog.set_claim(claim)
+        # The key contains the seed, because synthetic data depends on it.
+        data_key = f"{point.seed} {point.data.model_dump_json()}"
         try:
-            # The key contains the seed, because synthetic data depends on it.
-            data_key = f"{point.seed} {point.data.model_dump_json()}"
             if claim.record.deaths > self.task.retries:
                 raise PointError(
                     f"its worker died {claim.record.deaths} times without any progress "
@@ -346,7 +349,8 @@ class Worker:
         Heartbeats are stopped first, because a later heartbeat would reset the state to
         ``running``.
         """
-        self.failed_count += state == "failed"
+        if state == "failed":
+            self.failed_count += 1
         self.watchdog.set_claim(None)
         try:
             claim.release(state, message)

@@ -85,5 +85,11 @@ def test_bits_per_parameter_are_for_random_labels_only(labels: str, tmp_path: Pa
     row = results_row(measured_point(point, [(16, 0), (32, 0)], params=50, classes=10))
     expected = pytest.approx(32 * math.log2(10) / 50) if labels == "random" else None
     assert row["bits_per_param"] == expected
+    if labels == "random":
+        several = measured_point(point, [(200, 8), (200, 10), (200, 14)], params=50, classes=10)
+        row = results_row(several)
+        stored = max_label_information([probe_result(200, missed) for missed in (8, 10, 14)], 10)
+        ends = row["bits_per_param_lo"], row["bits_per_param_hi"]
+        assert ends == pytest.approx((stored.low / 50, stored.high / 50))
     unknown_classes = measured_point(point, [(16, 0)], classes=0)
     assert results_row(unknown_classes)["bits_per_param"] is None

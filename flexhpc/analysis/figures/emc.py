@@ -186,8 +186,8 @@ def _plot_rows(points: Sequence[PointStatus], rows: list[Row], *, per_parameter:
     medians = {name: statistics.median(r["y"] for r in seeds) for name, seeds in by_name.items()}
     groups = group_by(rows, lambda row: row["series"])
     largest = {name: max(medians[r["row"]] for r in group) for name, group in groups.items()}
-    group_median = {row["row"]: largest[row["series"]] for row in rows}
-    order = sorted(medians, key=lambda name: (group_median[name], medians[name]), reverse=True)
+    largest_in_group = {row["row"]: largest[row["series"]] for row in rows}
+    order = sorted(medians, key=lambda name: (largest_in_group[name], medians[name]), reverse=True)
     dense = len(order) > _MAX_ROWS
     if dense:
         for rank, name in enumerate(order, 1):

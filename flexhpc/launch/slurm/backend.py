@@ -161,10 +161,11 @@ class SlurmBackend(Backend):
             return False
         except SubmissionRejected as error:
             if not self.queued:
-                hint = "; if you reached a limit on submitted jobs, set max_array in the profile"
-                if not any(text in str(error) for text in _LIMIT_ERRORS):
-                    hint = ""
-                raise InputError(f"SLURM rejected the job: {error}{hint}") from None
+                message = f"SLURM rejected the job: {error}"
+                if any(text in str(error) for text in _LIMIT_ERRORS):
+                    message += "; if you reached a limit on submitted jobs, set max_array"
+                    message += " in the profile"
+                raise InputError(message) from None
             self.warning = f"SLURM accepts no further jobs at the moment: {error}"
             return False
         finally:
@@ -194,8 +195,8 @@ class SlurmBackend(Backend):
             if stop.exists() or self.interrupted():
                 return False
             folder = self.launch / f"array-{number + offset:03d}"
-            task = replace(task, points=array.points, per_task=per_task)
-            task.write(folder / TASK_FILE)
+            array_task = replace(task, points=array.points, per_task=per_task)
+            array_task.write(folder / TASK_FILE)
             write_task_pickle(folder, folder / TASK_FILE)
             write_secret(folder)
             if self.container is not None:
@@ -203,6 +204,7 @@ class SlurmBackend(Backend):
             record = new_record(folder, array, self.run.name, self.slurm.conf)
             record.write()
             after = None if array.predecessor is None else jobs[array.predecessor]
+            # The batch script can depend on the job id of an earlier array.
             script = batch_script(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)

@@ -115,16 +115,19 @@ class Slurm:
             InputError: the version of Python or flexhpc differs, or ``must_start`` is True and
                 Python does not start.
         """
+        lines, reason = [], ""
         try:
             timeout = _START_TIMEOUT if must_start else _TIMEOUT
             result = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], timeout)
-            lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
-            if result.returncode or not lines:
-                reason = " ".join(" ".join(lines).split()) or f"exit status {result.returncode}"
-                raise SlurmUnavailable(reason[:600])
         except SlurmUnavailable as error:
+            reason = str(error)
+        else:
+            lines = result.stdout.splitlines()
+            if result.returncode or not lines:
+                reason = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
+        if reason:
             if must_start:
-                raise InputError(f"profile: {setting}: failed to start: {error}") from None
+                raise InputError(f"profile: {setting}: failed to start: {reason[:600]}")
             return
         versions = lines[-1].split()
         expected = [python_version(), version("flexhpc"), source_hash()]
@@ -168,7 +171,7 @@ class Slurm:
             # On some sites, squeue prints a header line for each cluster.
             if len(parts) == 5 and parts[1].isdecimal() and parts[4].startswith("flexhpc-"):
                 array, index, state, reason, name = parts
-                tasks[name, int(index)] = QueuedTask(state, reason)
+                tasks[name, int(index)] = QueuedTask(state=state, reason=reason)
                 jobs[name] = array
         return Queue(tasks, jobs)
 

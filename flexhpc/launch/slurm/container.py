@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from flexhpc.config.sections.custom import CustomCode
@@ -175,10 +176,17 @@ def _find_sif_file(name: str) -> ContainerImage:
         raise InputError(message) from None
     if not path.is_file():
         raise InputError(f"{prefix}: must be a SIF file (docs/containers.md)")
-    with path.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     file_stamp = f"{stat.st_size} {int(stat.st_mtime)}"
-    return ContainerImage(name=str(path), digest=digest, file_stamp=file_stamp)
+    return ContainerImage(
+        name=str(path), digest=_file_hash(path, file_stamp), file_stamp=file_stamp
+    )
+
+
+@lru_cache
+def _file_hash(path: Path, file_stamp: str) -> str:
+    """Return the SHA-256 hash of a file; it is cached until ``file_stamp`` changes."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _find_image(runtime: str, name: str) -> ContainerImage:
