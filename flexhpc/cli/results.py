@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flexhpc.cli import options
-from flexhpc.imports import imports_without_gc
 
 if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
-
-_SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
-"""Modules that a report imports; each import takes tenths of a second."""
 
 
 def status(
@@ -142,20 +136,3 @@ def report(
     read = [(folder, statuses) for folder, _, statuses in read_runs(runs)]
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
     typer.echo(report_runs(read, output or default, errors))
-
-
-def preload_report_modules() -> Iterator[None]:
-    """Import the modules that a report needs and start the chart renderer; yield after each step.
-
-    In total this takes more than a second. Errors are ignored, because they occur again when the
-    report is written.
-    """
-    with contextlib.suppress(Exception):
-        for module in _SLOW_IMPORTS:
-            with imports_without_gc():
-                import_module(module)
-            yield
-        from flexhpc.analysis.figures.chart import start_renderer
-
-        start_renderer()
-        yield

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli import options
-from flexhpc.cli.results import preload_report_modules
 from flexhpc.cli.specs import plan
 from flexhpc.errors import InputError
 
@@ -81,9 +80,7 @@ def sweep(
         except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
-    result = launch.run_sweep(
-        prepared, settings, make_console(), write_report, preload_report_modules()
-    )
+    result = launch.run_sweep(prepared, settings, make_console(), write_report)
     _print_outcome(prepared.run, result, report_errors)
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,6 @@ from flexhpc.atomic import FolderWatch, file_lock, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
-from flexhpc.launch.machine import available_cores
 from flexhpc.launch.plan import planned_arrays
 from flexhpc.launch.prepare import STOP_FILE, PreparedRun, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -215,7 +214,6 @@ def run_sweep(
     profile: LocalProfile | SlurmProfile,
     console: Console,
     report: Callable[[list[PointStatus]], None] = lambda _: None,
-    background_steps: Iterable[None] = (),
 ) -> SweepResult:
     """Measure every point that is not measured yet, and show the progress.
 
@@ -223,9 +221,6 @@ def run_sweep(
         report: called to write the report when the sweep ends without an interruption. Tracking is
             still active, so that the report is also logged to MLflow. During this call, SIGINT and
             SIGTERM raise KeyboardInterrupt, which ``report`` must handle.
-        background_steps: iterable that does one short step of background work whenever an item is
-            taken from it. While a core of this machine is idle, an item is taken after each poll of
-            the backend.
 
     Raises:
         PointError: the run folder was moved or removed during the sweep.
@@ -253,7 +248,6 @@ def run_sweep(
             with ProgressView(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 has_started, folder = False, FolderWatch(stop_file.parent)
-                background = iter(background_steps)
                 finished_ids: set[str] = set()  # includes failed points that another sweep retries
                 while not (signals.count or stop_file.exists()):
                     if folder.check_removed():
@@ -283,8 +277,6 @@ def run_sweep(
                         continue
                     if not todo or not scheduler.assign_points(todo):
                         break
-                    if has_started and _cores_in_use(statuses, profile) < available_cores():
-                        next(background, None)
                     # Reading the status of many points is slow; limit the load on the file system.
                     time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(signals.count) or stop_file.exists()
@@ -338,16 +330,6 @@ def _select_points(
             selection.setdefault(status.point.id, True)
     reader.select_points(selection)
     return decisions, selection
-
-
-def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
-    """Return an upper bound on the number of CPU cores in use for training on this machine."""
-    if isinstance(profile, SlurmProfile):
-        return 0
-    unfinished = sum(status.state != "done" for status in statuses)
-    _, at_once = profile.workers_and_probes(max(1, unfinished))
-    per_point = profile.processes_per_node * at_once * profile.cpus_per_process
-    return per_point * sum(status.state == "running" for status in statuses)
 
 
 def _stop_workers(

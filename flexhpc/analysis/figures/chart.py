@@ -229,12 +229,6 @@ class ReportFigure:
     draw: Callable[[Sequence[PointStatus]], Spec | None]
 
 
-def start_renderer() -> None:
-    """Initialise the renderer by rendering an empty chart, which takes about as long as rendering
-    ten charts with the initialised renderer."""
-    Chart(chart([], width=1, height=1)).svg()
-
-
 def vega_script() -> str:
     """Return the JavaScript that renders charts in a page (Vega, BSD licence; about 900 kB).
 
