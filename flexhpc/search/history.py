@@ -224,8 +224,8 @@ class Estimate:
             the EMC would increase if the budget were doubled. None while the search is running, if
             the EMC is censored, or if the ``time`` of every fit is unknown.
         gain: lower end, median and upper end of the interval of the measured factor by which the
-            last doubling of the budget raised the EMC. None if ``doubling`` is None or the budget
-            was not doubled.
+            last doubling of the budget, or the one before, raised the EMC (the larger factor). None
+            if ``doubling`` is None or the budget was doubled less than twice.
         ended_by: why the search ended; None while the search is running.
         arm: index of the best arm.
         stage: number of times that the budget was doubled.

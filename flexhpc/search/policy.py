@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
+import numpy as np
+
 from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Doubling
 from flexhpc.config.variants import load_implementation
@@ -144,9 +146,9 @@ def _propose_or_double(
         return proposal if last else "doubling"
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
-    low, _, high = gain_of_last_doubling([r for r in history if r.arm == arm], n_limit, search)
-    saturated = stage > 0 and high <= doubling_settings.saturation
-    undecided = stage > 0 and low <= doubling_settings.saturation
+    low, _, high = gain_of_last_doublings([r for r in history if r.arm == arm], n_limit, search)
+    saturated = stage > 1 and high <= doubling_settings.saturation
+    undecided = stage > 1 and low <= doubling_settings.saturation
     if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
         proposal = _propose_at_stage(search, n_limit, history, coordinates)
         if isinstance(proposal, list):
@@ -160,8 +162,11 @@ def _propose_or_double(
     return "saturation" if saturated else "max_budget"
 
 
-def gain_of_last_doubling(history: History, n_limit: int, search: Search) -> Quantiles:
-    """Return the factor by which the last doubling of the budget raised the EMC.
+def gain_of_last_doublings(history: History, n_limit: int, search: Search) -> Quantiles:
+    """Return the larger of the factors by which the last two budget doublings raised the EMC.
+
+    A single doubling without a gain does not prove saturation: some training runs miss a few
+    samples for a long time before they fit, so the EMC can remain constant during one doubling.
 
     Returns:
         Lower end, median and upper end of its interval. All are inf if the factor is unknown.
@@ -169,8 +174,10 @@ def gain_of_last_doubling(history: History, n_limit: int, search: Search) -> Qua
     curve = budget_curve(history, n_limit)
     if curve is None:
         return math.inf, math.inf, math.inf
-    low, middle, high = curve.gain(estimand_level(search.estimand), 0.5)
-    return 1 / high, 1 / middle, 1 / low
+    curves = curve.fit_curve_at(0.25), curve.fit_curve_at(0.5), curve.curve
+    level = estimand_level(search.estimand)
+    at_quarter, at_half, at_budget = (c.n_at_fit_probability(level) for c in curves)
+    return curves[0].quantiles(np.maximum(at_half / at_quarter, at_budget / at_half))
 
 
 def _propose_at_stage(
@@ -231,7 +238,7 @@ def estimate_so_far(
         results = [r for r in history if r.arm == estimate.arm]
         if (curve := budget_curve(results, n_limit)) is not None:
             doubling = curve.gain(estimand_level(search.estimand), 2.0)
-            gain = gain_of_last_doubling(results, n_limit, search) if stage else None
+            gain = gain_of_last_doublings(results, n_limit, search) if stage > 1 else None
     return replace(estimate, ended_by=ended_by, doubling=doubling, gain=gain, stage=stage)
 
 

@@ -100,9 +100,15 @@ def test_training_runs_without_a_state_are_repeated(
 
 
 @pytest.mark.parametrize(
-    ("fraction", "damage"),
-    [(0.2, None), (0.5, b""), (0.9, b"x" * 100)],
-    ids=["intact states", "empty states", "corrupt states"],
+    ("point", "fraction", "damage"),
+    [
+        ("constant", 0.2, None),
+        ("wsd", 0.2, None),
+        ("constant", 0.5, b""),
+        ("constant", 0.9, b"x" * 100),
+    ],
+    ids=["intact states", "intact states, wsd", "empty states", "corrupt states"],
+    indirect=["point"],
 )
 def test_interrupted_search_is_resumed_bitwise(
     fraction: float, damage: bytes | None, point: Point, undisturbed: tuple[RunFolder, int],

@@ -12,6 +12,7 @@ import pytest
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, Probe, ProbeResult, estimate_so_far
 from flexhpc.search.arms import arm_posteriors
+from tests.conftest import FULL
 from tests.search.helpers import play, result
 
 SEARCH = Bayes(policy="bayes", start=16)
@@ -39,7 +40,7 @@ def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
 
 
 def test_searches_find_the_best_arm_at_a_bounded_cost() -> None:
-    searches = [play_arms(SEARCH, 50_000, noisy(seed)) for seed in range(12)]
+    searches = [play_arms(SEARCH, 50_000, noisy(seed)) for seed in range(12 if FULL else 6)]
     assert np.mean([e.arm == 2 for e, _ in searches]) > 0.8
     covered = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in searches]
     assert np.mean(covered) > 0.6

@@ -147,7 +147,7 @@ def test_contradictory_verdicts_end_in_a_wide_interval(at_once: int) -> None:
     assert estimate.emc_hi is None or estimate.emc_hi > 1.5 * estimate.emc_lo
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     st.integers(1, 8), st.sampled_from([SINGLE_ARM, [(0.0,), (1.0,), (2.0,)]]),
     st.randoms(use_true_random=False),

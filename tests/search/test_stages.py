@@ -19,7 +19,7 @@ from flexhpc.search import (
 )
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
-from flexhpc.search.policy import gain_of_last_doubling
+from flexhpc.search.policy import gain_of_last_doublings
 from flexhpc.search.stages import results_at_stage, runs_without_state, training_runs
 from flexhpc.search.times import Times
 from tests.conftest import FULL
@@ -178,5 +178,5 @@ def test_states_far_from_the_emc_are_not_kept() -> None:
 
 
 def test_gain_without_a_time_is_unbounded() -> None:
-    gain = gain_of_last_doubling([result(10), result(20, 2)], 100, SEARCH)
+    gain = gain_of_last_doublings([result(10), result(20, 2)], 100, SEARCH)
     assert gain == (math.inf, math.inf, math.inf)

@@ -33,7 +33,8 @@ class Doubling:
     """Settings for repeated doubling of the budget.
 
     Attributes:
-        saturation: doubling ends when the last doubling raised the EMC by at most this factor.
+        saturation: doubling ends when each of the last two doublings raised the EMC by at most this
+            factor.
         max_doublings: maximum number of doublings.
         keep_states: maximum number of failed training runs whose final states are kept, so that
             these runs can be continued.
@@ -149,8 +150,8 @@ class Training(Procedure):
     training has no budget and ends when the plateau gate detects that training has stopped
     improving."""
     saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
-    """With `until: saturation`, doubling ends when the last doubling of the budget raised the EMC
-    by at most this factor, according to the upper end of a 90 % interval."""
+    """With `until: saturation`, doubling ends when each of the last two doublings of the budget
+    raised the EMC by at most this factor, according to the upper end of a 90 % interval."""
     max_budget: Annotated[Count | None, PRECISION] = None
     """With `until: saturation`, the largest budget, in the unit of the first budget; by default 64
     times the first budget."""
