@@ -15,7 +15,7 @@ from flexhpc.config.override import apply_override
 from flexhpc.config.point import Point, swept_value_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
-from flexhpc.config.validation import format_value, suggestion, validate_keeping_valid_values
+from flexhpc.config.validation import format_value, suggestion, validate
 from flexhpc.config.variants import KEYS
 from flexhpc.config.yaml_reader import (
     Document,
@@ -107,10 +107,10 @@ def _build_sweep(document: Document) -> Sweep:
         for key, value in document.value.items()
         if value is not None or key not in SweepSpec.model_fields
     }
-    spec, _ = validate_keeping_valid_values(
-        SweepSpec, top, lambda path, text: _add_problem(document, path, text)
-    )
-    assert spec is not None
+    spec, problems = validate(SweepSpec, top)
+    assert spec is not None  # SweepSpec has no variants
+    for key_path, text in problems:
+        _add_problem(document, key_path, text)
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
         problem = f"unsupported version ({spec.frozen.version})"
         fix = f"this release reads version {HASH_VERSION}; use the release that wrote the spec"

@@ -205,16 +205,11 @@ class Sweep:
             value = value_at(self.fixed.get(section, {}), path)
             if value is None or not self.check_combinations:
                 continue
-
-            def report_in_fixed(
-                inner: KeyPath, problem: str, section: str = section, path: Keys = path
-            ) -> None:
+            values = with_value(self._values_at(section, first), path, value)
+            for inner, problem in build_section(section, values, folder=self.folder)[1]:
                 if inner[: len(path)] == path and not problem.startswith("has no effect"):
                     key = ".".join(map(str, (section, *inner)))
                     self.document.add_problem_at(("fixed", section, *inner), problem, key)
-
-            values = with_value(self._values_at(section, first), path, value)
-            build_section(section, values, report_in_fixed, folder=self.folder)
 
     def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section of one point.
@@ -246,14 +241,15 @@ class Sweep:
             positions: the position of the point on each axis.
         """
         values = self._values_at(name, positions)
-        result = build_section(
+        result, problems = build_section(
             name,
             values,
-            lambda path, problem: self._add_problem((name, *path), problem, positions),
             frozen=self.frozen,
             check_combinations=self.check_combinations,
             folder=self.folder,
         )
+        for path, problem in problems:
+            self._add_problem((name, *path), problem, positions)
         if result is not None and isinstance(result.section, CustomCode):
             _, variant = variant_union(name).key_and_variant(values)
             if (code := result.section.user_code).hash or variant not in self.code:
@@ -266,9 +262,10 @@ class Sweep:
         for axis, i in zip(self.axes, positions, strict=True):
             values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
                        if k == ("seed",)}  # fmt: skip
-        return validate(
-            Seed, values, lambda path, problem: self._add_problem(path, problem, positions)
-        )
+        seed, problems = validate(Seed, values)
+        for path, problem in problems:
+            self._add_problem(path, problem, positions)
+        return None if problems else seed
 
     def _check_compatibility(
         self, positions: tuple[int, ...], data: TunedSection, model: TunedSection,

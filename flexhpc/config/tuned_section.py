@@ -19,7 +19,7 @@ from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import BUDGETS, Procedure
 from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
-from flexhpc.config.validation import Report, format_value, validate
+from flexhpc.config.validation import KeyProblem, format_value, validate
 from flexhpc.config.variants import variant_union
 from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code, find_code
 from flexhpc.errors import one_line_message
@@ -65,18 +65,16 @@ class TunedSection:
 def build_section(
     name: str,
     values: dict[str, Any],
-    report: Report,
     *,
     frozen: FrozenDefaults | None = None,
     check_combinations: bool = True,
     folder: Path | None = None,
-) -> TunedSection | None:
-    """Build a section from unvalidated values; if there are problems, report them and return None.
+) -> tuple[TunedSection | None, list[KeyProblem]]:
+    """Build a section from unvalidated values; return None and the problems if there are any.
 
     Args:
         name: name of the section.
         values: key -> value, including the key that selects the variant.
-        report: called with the key path and the text of each problem.
         frozen: the defaults of a frozen spec; None for the defaults of this flexhpc release.
         check_combinations: whether to report keys that cannot be combined.
         folder: folder to search for user code.
@@ -85,31 +83,24 @@ def build_section(
     untuned, requests = split_tuned(values)
     cls = union.selected_class(untuned)
     if cls is None:
-        validate(union, untuned, report)
-        return None
-    candidates = _find_candidates(name, cls, requests, report)
-    if candidates is None:
-        return None
+        return None, validate(union, untuned)[1]
+    candidates, problems = _find_candidates(name, cls, requests)
+    if problems:
+        return None, problems
     names = [".".join((name, *path)) for path in candidates]
     key, variant = union.key_and_variant(untuned)
     defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
     internal: dict[str, Any] = {}
-    valid = True
-
-    def report_invalid(path: tuple[str | int, ...], problem: str) -> None:
-        nonlocal valid
-        valid = False
-        report(path, problem)
-
-    for internal_key in (k for k in cls.fields_with_mark(INTERNAL) if k in untuned):
-        report_invalid((internal_key,), "is set by flexhpc; remove it")
+    for internal_key in cls.fields_with_mark(INTERNAL):
+        if internal_key in untuned:
+            problems.append(((internal_key,), "is set by flexhpc; remove it"))
     if issubclass(cls, CustomCode) and re.match(IMPORT_PATH_PATTERN, variant):
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = untuned.get("version") is not None
             internal = {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
-            report_invalid((key,), f"{variant}: {one_line_message(error)}")
+            problems.append(((key,), f"{variant}: {one_line_message(error)}"))
     arms = []
     for combination in itertools.product(*candidates.values()):
         arm_values = untuned
@@ -118,15 +109,13 @@ def build_section(
         full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
         # combination_problems() must not see defaults as keys that the user wrote.
         if check_combinations and defaults:
-            validate(union, arm_values | internal, report_invalid)
-        section = validate(
-            union,
-            full | internal,
-            report_invalid,
-            check_combinations=check_combinations and not defaults,
+            problems += validate(union, arm_values | internal)[1]
+        section, arm_problems = validate(
+            union, full | internal, check_combinations=check_combinations and not defaults
         )
-        if section is None or not valid:
-            return None
+        problems += arm_problems
+        if section is None or problems:
+            return None, problems
         arms.append((dict(zip(names, combination, strict=True)), section))
     first = arms[0][1]
     content = id_values(first)
@@ -135,7 +124,7 @@ def build_section(
     dotted = dict(zip(names, candidates.values(), strict=True))
     return TunedSection(
         section=first, canonical=canonical_json(content), candidates=dotted, arms=arms
-    )
+    ), []
 
 
 def _with_defaults(
@@ -159,28 +148,25 @@ def _with_defaults(
 
 
 def _find_candidates(
-    name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
-) -> dict[Keys, list[float]] | None:
-    """Return a dict (path of a tuned key -> values to try), or report problems and return None."""
+    name: str, cls: type[Section], requests: dict[Keys, Any]
+) -> tuple[dict[Keys, list[float]], list[KeyProblem]]:
+    """Return a dict (path of a tuned key -> values to try), and all problems."""
     tunable, candidates = tunable_keys(cls), {}
+    problems: list[KeyProblem] = []
     for path, request in requests.items():
         if path not in tunable:
             keys = ", ".join(f"{name}.{'.'.join(key)}" for key in tunable) or "none"
             problem = f"cannot be tuned ({format_value(request)})"
-            report(path, f"{problem}; tunable keys of {name}: {keys}")
-            continue
-        values = values_to_try(request, tunable[path])
-        if isinstance(values, str):
-            report(path, values)
+            problems.append((path, f"{problem}; tunable keys of {name}: {keys}"))
+        elif isinstance(values := values_to_try(request, tunable[path]), str):
+            problems.append((path, values))
         else:
             candidates[path] = values
-    if len(candidates) < len(requests):
-        return None
-    if (count := math.prod(map(len, candidates.values()))) > MAX_ARMS:
+    count = math.prod(map(len, candidates.values()))
+    if count > MAX_ARMS and not problems:
         problem = f"{count} combinations of tuned values; use at most {MAX_ARMS}"
-        report(next(iter(candidates)), problem)
-        return None
-    return candidates
+        problems.append((next(iter(candidates)), problem))
+    return candidates, problems
 
 
 def arms_of(model: TunedSection, training: TunedSection) -> tuple[Arm, ...]:

@@ -23,7 +23,9 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
     if path is None:
         return LocalProfile()
     document = read_yaml(path)
-    profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.add_problem_at)
+    profile, problems = validate(_PROFILES, {"cluster": "local", **document.value})
+    for path_in_file, problem in problems:
+        document.add_problem_at(path_in_file, problem)
     raise_if_problems(document.problems)
     assert isinstance(profile, LocalProfile | SlurmProfile)
     return profile
