@@ -66,20 +66,16 @@ def validate(
         valid values, and None for missing required keys. The section is None if the values select
         no variant.
     """
+    cls = kind.selected_class(values) if isinstance(kind, VariantUnion) else kind
+    if cls is None:
+        assert isinstance(kind, VariantUnion)
+        return None, _unknown_variant_problems(kind, values)
     problems: list[KeyProblem] = []
     try:
-        if isinstance(kind, VariantUnion):
-            section = kind.adapter.validate_python(values)
-        else:
-            section = kind.model_validate(values)
+        section = cls.model_validate(values)
     except ValidationError as error:
-        cls = kind.selected_class(values) if isinstance(kind, VariantUnion) else kind
-        if cls is None:
-            assert isinstance(kind, VariantUnion)
-            return None, _unknown_variant_problems(kind, values)
         details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
-        skip = 1 if isinstance(kind, VariantUnion) else 0  # the tag of the union
-        for path, same in groupby(details, lambda detail: _error_path(detail, skip)):
+        for path, same in groupby(details, _error_path):
             problems.append((path, _problem_text(kind, cls, values, path, list(same))))
         section = _partial_section(cls, values, [path for path, _ in problems])
     if check_combinations:
@@ -149,8 +145,8 @@ def _unknown_variant_problems(
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:
         problem = f"must have the form module:name, not {text}"
-    elif name := kind.class_name(variant):
-        problem = f"{text} is custom code; use {kind.classes[name].discriminator}: {variant}"
+    elif cls := kind.class_of(variant):
+        problem = f"{text} is custom code; use {cls.discriminator}: {variant}"
     else:
         problem = f"{text} is not one of {', '.join(names)}{suggestion(variant, names)}"
     other_values = {name: value for name, value in values.items() if name != key}
@@ -158,15 +154,15 @@ def _unknown_variant_problems(
     return [((key,), problem), *(other for other in others if other[0][0] in other_values)]
 
 
-def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:
-    """Return the key path of a pydantic error; omit the first ``skip`` parts of its location.
+def _error_path(detail: ErrorDetails) -> KeyPath:
+    """Return the key path of a pydantic error.
 
-    The names of types, which pydantic adds to the location in unions, are omitted too.
+    The names of types, which pydantic adds to the location in unions, are omitted.
     """
     types = ("int", "float", "str", "bool")
     return tuple(
         part
-        for part in detail["loc"][skip:]
+        for part in detail["loc"]
         if part not in types and not str(part).startswith(("function-", "constrained-"))
     )
 
