@@ -63,7 +63,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
         document.add_problem_at(("grid",), problem)
         raise_if_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
-    sweep.check_combinations = sweep.frozen is None or bool(overrides)
+    sweep.check_combinations = sweep.spec.frozen is None or bool(overrides)
     return sweep
 
 
@@ -175,13 +175,12 @@ def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -
     If the entry sweeps only ``seed``, add seeds until there are ``max_seeds`` seeds, because
     comparisons may need seeds that the spec does not list.
     """
-    keys = tuple(tuple(key.split(".")) for key in entry)
     values = list(zip(*entry.values(), strict=True))
     listed = len(values)
-    if keys == (("seed",),):
+    if list(entry) == ["seed"]:
         unlisted = ((seed,) for seed in count() if (seed,) not in values[:listed])
         values += islice(unlisted, max(max_seeds - listed, 0))
-    return Axis(document_path=path, keys=keys, values=tuple(values), listed=listed)
+    return Axis(document_path=path, names=tuple(entry), values=tuple(values), listed=listed)
 
 
 def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
@@ -235,7 +234,7 @@ def _check_overlaps(
                     problem = (
                         f"is already set by {'.'.join(other)} on line {line}; remove one of them"
                     )
-                    document.add_problem_at(axis.path(k, 0), problem, ".".join(keys))
+                    document.add_problem_at(axis.path(k, 0), problem, axis.names[k])
             seen[keys] = document.line_number(axis.path(k, 0))
 
 
@@ -253,14 +252,12 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
                 problem = "contains the same combination of values twice; remove one of them"
                 sweep.document.add_problem_at(("grid",), problem)
                 return
-            path = tuple(keys[0].split("."))
-            location = next(
-                axis.path(axis.keys.index(path), 0) for axis in sweep.axes if path in axis.keys
-            )
+            axis = next(axis for axis in sweep.axes if keys[0] in axis.names)
             fix = "keep only one value"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
                 fix = "give data.name to distinguish the data sets"
             problem = f"points that differ only in this key have the same id; {fix}"
+            location = axis.path(axis.names.index(keys[0]), 0)
             sweep.document.add_problem_at(location, problem, keys[0])
             return
 
@@ -269,9 +266,9 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     """Yield (key, problem) for each key of ``compare`` that contradicts the swept keys or their
     values."""
     swept = {
-        ".".join(keys): list(dict.fromkeys(swept_value_text(value[k]) for value in axis.values))
+        name: list(dict.fromkeys(swept_value_text(value[k]) for value in axis.values))
         for axis in sweep.axes
-        for k, keys in enumerate(axis.keys)
+        for k, name in enumerate(axis.names)
     }
     for key, names in (("by", [compare.by]), ("within", compare.within or [])):
         for name in names:
@@ -281,7 +278,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     if compare.by in (compare.within or []):
         yield "within", f"contains {compare.by}, which is the compared key; remove it"
     if compare.decide is not None:
-        seeds = next((a for a in sweep.axes if a.keys == (("seed",),)), None)
+        seeds = next((a for a in sweep.axes if a.names == ("seed",)), None)
         if seeds is None or seeds.listed < 2 or compare.by == "seed":
             yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
         elif "seed" in (compare.within or []):
@@ -311,10 +308,10 @@ def _keys_preventing_pairs(compare: Compare, baseline: str, sweep: Sweep) -> lis
     :class:`flexhpc.analysis.effect.Pairing`). Only keys in the same ``zip`` entry as ``by`` can
     prevent pairs, because all keys outside this entry are combined with each value of ``by``.
     """
-    axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
+    axis = next(axis for axis in sweep.axes if compare.by in axis.names)
     columns = {
-        ".".join(keys): [swept_value_text(value[k]) for value in axis.values]
-        for k, keys in enumerate(axis.keys)
+        name: [swept_value_text(value[k]) for value in axis.values]
+        for k, name in enumerate(axis.names)
     }
     compared = columns.pop(compare.by)
     matched = {

@@ -6,8 +6,9 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -76,20 +77,25 @@ class Axis:
 
     Attributes:
         document_path: path of the axis in the document.
-        keys: the dotted paths that the axis sets, split at the dots.
+        names: the dotted paths of the keys.
         values: one tuple per position on the axis, with a value for each key.
         listed: number of positions that the spec lists; all later positions are additional seeds,
             in case a comparison needs them.
     """
 
     document_path: KeyPath
-    keys: tuple[Keys, ...]
+    names: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...]
     listed: int
 
+    @cached_property
+    def keys(self) -> tuple[Keys, ...]:
+        """The dotted paths, split at the dots."""
+        return tuple(tuple(name.split(".")) for name in self.names)
+
     def path(self, key_index: int, position: int) -> KeyPath:
         """Return the document path of the value that ``keys[key_index]`` has at ``position``."""
-        return (*self.document_path, ".".join(self.keys[key_index]), position)
+        return (*self.document_path, self.names[key_index], position)
 
 
 @dataclass(kw_only=True)
@@ -126,11 +132,6 @@ class Sweep:
         return self.spec.compare
 
     @property
-    def frozen(self) -> FrozenDefaults | None:
-        """The defaults stored in a frozen spec; None for a spec that a user wrote."""
-        return self.spec.frozen
-
-    @property
     def size(self) -> int:
         """Number of points."""
         return math.prod(len(axis.values) for axis in self.axes)
@@ -148,39 +149,28 @@ class Sweep:
         }
         sections: dict[tuple[Any, ...], Any] = {}
         compatible: dict[tuple[int, ...], bool] = {}
-        swept = [
-            (a, k, ".".join(key))
-            for a, axis in enumerate(self.axes)
-            for k, key in enumerate(axis.keys)
-        ]
         ranges = [range(len(axis.values)) for axis in self.axes]
         has_decision = any(compare.decide for compare in self.compare)
         coarse_searches: dict[int, Any] = {}
+        evaluate = self.spec.evaluate
         for index, positions in enumerate(itertools.product(*ranges)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
                 key = (name, *(positions[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = (
-                        self._build_seed_at(positions)
-                        if name == "seed"
-                        else self._build_section_at(name, positions)
-                    )
+                    sections[key] = self._build_section_at(name, positions)
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
             if ids not in compatible:
-                compatible[ids] = self._check_compatibility(
-                    positions, data, model, training, search
-                )
+                compatible[ids] = self._are_compatible(positions, data, model, training, search)
             if not compatible[ids] or training is None or search is None or seed is None:
                 continue
             text = point_json(
                 data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
             )  # fmt: skip
-            evaluate = self.spec.evaluate
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data.section,
                 model=model.section, training=training.section,
@@ -190,7 +180,9 @@ class Sweep:
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
-                swept={path: self.axes[a].values[positions[a]][k] for a, k, path in swept},
+                swept={
+                    axis.names[k]: axis.values[i][k] for axis, k, i in self._swept_keys(positions)
+                },
                 precise_search=search.section if has_decision else None,
                 optional=any(
                     i >= axis.listed for axis, i in zip(self.axes, positions, strict=True)
@@ -211,6 +203,12 @@ class Sweep:
                     key = ".".join(map(str, (section, *inner)))
                     self.document.add_problem_at(("fixed", section, *inner), problem, key)
 
+    def _swept_keys(self, positions: tuple[int, ...]) -> Iterator[tuple[Axis, int, int]]:
+        """Yield the axis, the index of the key and the position on the axis of each swept key."""
+        for axis, i in zip(self.axes, positions, strict=True):
+            for k in range(len(axis.names)):
+                yield axis, k, i
+
     def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section of one point.
 
@@ -221,33 +219,34 @@ class Sweep:
             positions: the position of the point on each axis.
         """
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
-        for axis, i in zip(self.axes, positions, strict=True):
-            for keys, value in zip(axis.keys, axis.values[i], strict=True):
-                if keys == (section,):
-                    values = dict(value) if isinstance(value, dict) else {}
-                elif keys[0] == section:
-                    values = with_value(values, keys[1:], value)
+        for axis, k, i in self._swept_keys(positions):
+            keys, value = axis.keys[k], axis.values[i][k]
+            if keys == (section,):
+                values = dict(value) if isinstance(value, dict) else {}
+            elif keys[0] == section:
+                values = with_value(values, keys[1:], value)
         if section == "model" and not values:
             training = self._values_at("training", positions)
             values = {"family": "none"} if "trainer" in training else {}
-        defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
+        defaults = self.spec.frozen.variants if self.spec.frozen else DEFAULT_VARIANT
         return with_default_variant(section, without_none(values), defaults.get(section))
 
-    def _build_section_at(self, name: str, positions: tuple[int, ...]) -> TunedSection | None:
-        """Build the section ``name`` of one point; return None if the section is invalid.
+    def _build_section_at(
+        self, name: str, positions: tuple[int, ...]
+    ) -> TunedSection | Seed | None:
+        """Build a section or the seed of one point; return None if it is invalid.
 
         Args:
-            name: name of the section.
+            name: name of the section, or ``seed``.
             positions: the position of the point on each axis.
         """
+        if name == "seed":
+            return self._build_seed_at(positions)
         values = self._values_at(name, positions)
         result, problems = build_section(
-            name,
-            values,
-            frozen=self.frozen,
-            check_combinations=self.check_combinations,
+            name, values, frozen=self.spec.frozen, check_combinations=self.check_combinations,
             folder=self.folder,
-        )
+        )  # fmt: skip
         for path, problem in problems:
             self._add_problem((name, *path), problem, positions)
         if result is not None and isinstance(result.section, CustomCode):
@@ -258,29 +257,25 @@ class Sweep:
 
     def _build_seed_at(self, positions: tuple[int, ...]) -> Seed | None:
         """Build the seed of one point; return None if the seed is invalid."""
-        values = {"seed": self.spec.seed}
-        for axis, i in zip(self.axes, positions, strict=True):
-            values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
-                       if k == ("seed",)}  # fmt: skip
-        seed, problems = validate(Seed, values)
+        value = self.spec.seed
+        for axis, k, i in self._swept_keys(positions):
+            if axis.names[k] == "seed":
+                value = axis.values[i][k]
+        seed, problems = validate(Seed, {"seed": value})
         for path, problem in problems:
             self._add_problem(path, problem, positions)
         return None if problems else seed
 
-    def _check_compatibility(
+    def _are_compatible(
         self, positions: tuple[int, ...], data: TunedSection, model: TunedSection,
         training: TunedSection | None, search: TunedSection | None,
     ) -> bool:  # fmt: skip
         """Return whether the sections can be combined; report each key that cannot."""
-        procedure: Any = training and training.section
-        problems = [
-            *check_point(
-                cast(Any, data.section), cast(Any, model.section), procedure, self.spec.evaluate,
-                self.spec.record,
-            )
-        ]  # fmt: skip
+        procedure = None if training is None else training.section
+        evaluate, record = self.spec.evaluate, self.spec.record
+        problems = [*check_point(data.section, model.section, procedure, evaluate, record)]
         if training is not None and search is not None:
-            problems += check_search(cast(Any, search.section), model, training)
+            problems += check_search(search.section, model, training)
         for key, problem in problems:
             self._add_problem(tuple(key.split(".")), problem, positions)
         return not problems
@@ -298,8 +293,8 @@ class Sweep:
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:
                 location = ("tune", ".".join(path))
-        for axis, i in zip(self.axes, positions, strict=True):
-            for k, path in enumerate(axis.keys):
-                if keys[: len(path)] == path:
-                    location = (*axis.path(k, i), *keys[len(path) :])
+        for axis, k, i in self._swept_keys(positions):
+            path = axis.keys[k]
+            if keys[: len(path)] == path:
+                location = (*axis.path(k, i), *keys[len(path) :])
         self.document.add_problem_at(location, problem, ".".join(map(str, keys)))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,8 +16,7 @@ from flexhpc.config.identity import canonical_json, id_values
 from flexhpc.config.nested import Keys, merge_defaults, with_value
 from flexhpc.config.sections.base import INTERNAL, Section
 from flexhpc.config.sections.custom import CustomCode
-from flexhpc.config.sections.model import Model
-from flexhpc.config.sections.training import BUDGETS, Procedure
+from flexhpc.config.sections.training import BUDGETS
 from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
 from flexhpc.config.validation import KeyProblem, format_value, validate
 from flexhpc.config.variants import variant_union
@@ -48,7 +47,7 @@ class TunedSection:
     """A section of a point, built for every combination of the values to try.
 
     Attributes:
-        section: the section with the first value of every tuned key.
+        section: a Data, Model, Procedure or Search, with the first value of every tuned key.
         canonical: canonical JSON of the section, in which each tuned key has all its values to try.
             The id of the point is a hash that includes this text.
         candidates: dotted path of a tuned key -> the values to try.
@@ -56,10 +55,10 @@ class TunedSection:
             section with these values.
     """
 
-    section: Section
+    section: Any
     canonical: str
     candidates: dict[str, list[float]]
-    arms: list[tuple[dict[str, float], Section]]
+    arms: list[tuple[dict[str, float], Any]]
 
 
 def build_section(
@@ -177,10 +176,5 @@ def arms_of(model: TunedSection, training: TunedSection) -> tuple[Arm, ...]:
     ):
         values = model_values | training_values
         edges = [key for key, x in values.items() if x in (candidates[key][0], candidates[key][-1])]
-        arms.append(
-            Arm(
-                values=values, edges=tuple(edges), model=cast(Model, network),
-                training=cast(Procedure, procedure),
-            )
-        )  # fmt: skip
+        arms.append(Arm(values=values, edges=tuple(edges), model=network, training=procedure))
     return tuple(arms)
