@@ -27,29 +27,25 @@ def sweep_schema() -> dict[str, Any]:
     for name, definition in definitions.items():
         if name != "Compare":
             definition.pop("required", None)
-    swept: dict[str, Any] = {"seed": _swept_values_schema([top["seed"]])}
+    types: dict[str, list[Any]] = {"seed": [top["seed"]]}
     for name in KEYS:
-        types: dict[str, list[Any]] = {}
         for variant in definitions["Fixed"]["properties"][name]["anyOf"]:
             body = definitions[variant["$ref"].rpartition("/")[2]]
             for key, value in body["properties"].items():
                 if value not in types.setdefault(f"{name}.{key}", []):
                     types[f"{name}.{key}"].append(value)
-        swept |= {key: _swept_values_schema(values) for key, values in types.items()}
-    axis = {
+    null = {"type": "null"}  # with the value null, a point omits the key
+    definitions["Axis"] = {
         "type": "object",
-        "properties": swept,
+        "properties": {
+            key: {"type": "array", "minItems": 1, "items": {"anyOf": [*values, null]}}
+            for key, values in types.items()
+        },
         "patternProperties": {rf"^({'|'.join(KEYS)})(\..+)?$": {"type": "array", "minItems": 1}},
         "additionalProperties": False,
     }
-    definitions["Axis"] = axis
     top["grid"] = {"$ref": "#/$defs/Axis"}
     top["zip"]["items"] = {"$ref": "#/$defs/Axis"}
     top["compare"] = {"anyOf": [{"$ref": "#/$defs/Compare"}, top["compare"]]}
     version = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": version, **schema, "title": "flexhpc sweep spec"}
-
-
-def _swept_values_schema(value_schemas: list[Any]) -> dict[str, Any]:
-    """Return the schema of a list of swept values. With the value null, a point omits the key."""
-    return {"type": "array", "minItems": 1, "items": {"anyOf": [*value_schemas, {"type": "null"}]}}
