@@ -89,7 +89,6 @@ def build_section(
     names = [".".join((name, *path)) for path in candidates]
     key, variant = union.key_and_variant(untuned)
     defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
-    internal: dict[str, Any] = {}
     for internal_key in cls.fields_with_mark(INTERNAL):
         if internal_key in untuned:
             problems.append(((internal_key,), "is set by flexhpc; remove it"))
@@ -97,7 +96,7 @@ def build_section(
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = untuned.get("version") is not None
-            internal = {"folder": code.folder, "code": None if pinned else code.hash}
+            untuned |= {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
             problems.append(((key,), f"{variant}: {one_line_message(error)}"))
     arms = []
@@ -105,12 +104,12 @@ def build_section(
         arm_values = untuned
         for path, value in zip(candidates, combination, strict=True):
             arm_values = with_value(arm_values, path, value)
-        full = _with_defaults(cls, arm_values, defaults) if defaults else arm_values
+        full = _with_defaults(cls, arm_values, defaults)
         # combination_problems() must not see defaults as keys that the user wrote.
         if check_combinations and defaults:
-            problems += validate(union, arm_values | internal)[1]
+            problems += validate(union, arm_values)[1]
         section, arm_problems = validate(
-            union, full | internal, check_combinations=check_combinations and not defaults
+            union, full, check_combinations=check_combinations and not defaults
         )
         problems += arm_problems
         if section is None or problems:
