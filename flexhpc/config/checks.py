@@ -86,10 +86,8 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
 def _check_training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
         if isinstance(training, Training):
-            yield (
-                "model.family",
-                "the family `none` requires training.trainer; choose another family",
-            )
+            problem = "the family `none` requires training.trainer"
+            yield "model.family", f"{problem}; choose another family"
         return
     if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove shards"

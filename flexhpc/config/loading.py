@@ -120,9 +120,8 @@ def _build_sweep(document: Document) -> Sweep:
         if name not in KEYS:
             document.add_problem_at(("fixed", name), _unknown_section_problem(name))
         elif not isinstance(values, dict):
-            document.add_problem_at(
-                ("fixed", name), f"must be a mapping, not {format_value(values)}"
-            )
+            problem = f"must be a mapping, not {format_value(values)}"
+            document.add_problem_at(("fixed", name), problem)
         else:
             fixed[name] = values
     swept: list[tuple[KeyPath, dict[str, list[Any]]]] = [
@@ -140,9 +139,8 @@ def _build_sweep(document: Document) -> Sweep:
     for key, request in spec.tune.items():
         path = tuple(key.split("."))
         if len(path) < 2 or path[0] not in KEYS or "" in path:
-            document.add_problem_at(
-                ("tune", key), "must be the dotted path of a key in fixed, such as training.lr"
-            )
+            problem = "must be the dotted path of a key in fixed, such as training.lr"
+            document.add_problem_at(("tune", key), problem)
         else:
             all_fixed = with_value(all_fixed, path, {"tune": request})
             tuned.append(path)
@@ -205,9 +203,8 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
         valid = False
     if len({len(values) for values in entry.values()}) > 1:
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in entry.items())
-        document.add_problem_at(
-            path, f"keys that are swept together need lists of equal length ({sizes})"
-        )
+        problem = f"keys that are swept together need lists of equal length ({sizes})"
+        document.add_problem_at(path, problem)
         valid = False
     return valid
 
@@ -223,18 +220,16 @@ def _check_overlaps(
     for axis in axes:
         for k, keys in enumerate(axis.keys):
             for key in fixed.get(keys[0], {}) if len(keys) == 1 else ():
-                problem = (
-                    f"has no effect: {keys[0]} is swept as a whole; set {key} in each value of "
-                    f"{keys[0]}"
-                )
-                document.add_problem_at(("fixed", keys[0], key), problem, f"{keys[0]}.{key}")
+                problem = f"has no effect: {keys[0]} is swept as a whole"
+                fix = f"set {key} in each value of {keys[0]}"
+                location = ("fixed", keys[0], key)
+                document.add_problem_at(location, f"{problem}; {fix}", f"{keys[0]}.{key}")
             for other, line in seen.items():
                 shorter = min(len(keys), len(other))
                 if keys[:shorter] == other[:shorter]:
-                    problem = (
-                        f"is already set by {'.'.join(other)} on line {line}; remove one of them"
-                    )
-                    document.add_problem_at(axis.path(k, 0), problem, axis.names[k])
+                    problem = f"is already set by {'.'.join(other)} on line {line}"
+                    fix = "remove one of them"
+                    document.add_problem_at(axis.path(k, 0), f"{problem}; {fix}", axis.names[k])
             seen[keys] = document.line_number(axis.path(k, 0))
 
 
