@@ -1,4 +1,9 @@
-"""Build and validate the sections of a point for every combination of tuned values."""
+"""Build and validate the sections of a point for every combination of tuned values.
+
+``training.lr: {tune: [1e-4, 1e-2]}`` requests the EMC at the best value of a nuisance parameter.
+Two numbers are a range, which is replaced by approximately log-spaced values from the lower to the
+higher number. Three or more numbers are the values themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from flexhpc.config.identity import canonical_json, id_values
 from flexhpc.config.nested import Keys, merge_defaults, with_value
-from flexhpc.config.sections.base import INTERNAL, Section
+from flexhpc.config.sections.base import INTERNAL, NUISANCE, Section, inner_section
 from flexhpc.config.sections.custom import CustomCode
-from flexhpc.config.sections.training import BUDGETS
-from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
+from flexhpc.config.sections.model import Model
+from flexhpc.config.sections.training import BUDGETS, Procedure
 from flexhpc.config.validation import KeyProblem, format_value, validate
 from flexhpc.config.variants import variant_union
 from flexhpc.custom.code import IMPORT_PATH_PATTERN, Code, find_code
 from flexhpc.errors import one_line_message
+
+WIDEST_STEP = 3.2
+"""Maximum ratio of neighbouring values to try in a range, before the values are rounded."""
+_MAX_ARMS = 64
 
 
 class FrozenDefaults(BaseModel):
@@ -40,6 +49,22 @@ class FrozenDefaults(BaseModel):
     variants: dict[str, str]
     defaults: dict[str, dict[str, dict[str, Any]]]
     code: dict[str, Code] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One combination of the values of a point's tuned keys.
+
+    Attributes:
+        values: the values by dotted path; empty if nothing is tuned.
+        edges: keys whose value is the smallest or the largest of the values to try.
+        model, training: the sections with these values.
+    """
+
+    values: Mapping[str, float]
+    edges: tuple[str, ...]
+    model: Model
+    training: Procedure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +104,7 @@ def build_section(
         folder: folder to search for user code.
     """
     union = variant_union(name)
-    untuned, requests = split_tuned(values)
+    untuned, requests = _split_tuned(values)
     cls = union.selected_class(untuned)
     if cls is None:
         return None, validate(union, untuned)[1]
@@ -145,26 +170,94 @@ def _with_defaults(
     return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
 
+def is_tuning_request(value: Any) -> bool:
+    """Return whether an unvalidated value requests tuning."""
+    return isinstance(value, dict) and "tune" in value
+
+
+def _split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
+    """Separate the tuning requests from the values of a section.
+
+    Returns:
+        The values without the tuning requests, and a dict (key path -> tuning request).
+    """
+    plain: dict[str, Any] = {}
+    tuned: dict[Keys, Any] = {}
+    for key, value in values.items():
+        if is_tuning_request(value):
+            tuned[(key,)] = value
+        elif isinstance(value, dict) and key != "kwargs":
+            plain[key], inner = _split_tuned(value)
+            tuned |= {(key, *path): request for path, request in inner.items()}
+        else:
+            plain[key] = value
+    return plain, tuned
+
+
 def _find_candidates(
     name: str, cls: type[Section], requests: dict[Keys, Any]
 ) -> tuple[dict[Keys, list[float]], list[KeyProblem]]:
     """Return a dict (path of a tuned key -> values to try), and all problems."""
-    tunable, candidates = tunable_keys(cls), {}
+    tunable, candidates = _tunable_keys(cls), {}
     problems: list[KeyProblem] = []
     for path, request in requests.items():
         if path not in tunable:
             keys = ", ".join(f"{name}.{'.'.join(key)}" for key in tunable) or "none"
             problem = f"cannot be tuned ({format_value(request)})"
             problems.append((path, f"{problem}; tunable keys of {name}: {keys}"))
-        elif isinstance(values := values_to_try(request, tunable[path]), str):
+        elif isinstance(values := _values_to_try(request, tunable[path]), str):
             problems.append((path, values))
         else:
             candidates[path] = values
     count = math.prod(map(len, candidates.values()))
-    if count > MAX_ARMS and not problems:
-        problem = f"{count} combinations of tuned values; use at most {MAX_ARMS}"
+    if count > _MAX_ARMS and not problems:
+        problem = f"{count} combinations of tuned values; use at most {_MAX_ARMS}"
         problems.append((next(iter(candidates)), problem))
     return candidates, problems
+
+
+def _tunable_keys(cls: type[Section]) -> dict[Keys, bool]:
+    """Return a dict: path of each tunable key -> whether the key takes only integers."""
+    paths: dict[Keys, bool] = {}
+    for name, field in cls.model_fields.items():
+        if (inner := inner_section(field)) is not None:
+            paths |= {
+                (name, *path): only_integers for path, only_integers in _tunable_keys(inner).items()
+            }
+        elif NUISANCE in field.metadata:
+            parts = (field.annotation, *get_args(field.annotation))
+            paths[(name,)] = int in [getattr(part, "__origin__", part) for part in parts]
+    return paths
+
+
+def _values_to_try(request: Mapping[str, Any], only_integers: bool) -> list[float] | str:
+    """Return a sorted list of the values to try, or an error message if the request is invalid.
+
+    Args:
+        request: the unvalidated request, ``{"tune": [...]}``.
+        only_integers: whether the values must be integers.
+    """
+    values = request["tune"]
+    valid = (
+        len(request) == 1
+        and isinstance(values, list)
+        and len(values) > 1
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        and all(math.isfinite(v) and v > 0 for v in values)
+        and values == sorted(set(values))
+    )
+    if not valid:
+        return "tune takes ascending numbers above 0: [lowest, highest], or at least three values"
+    if only_integers and not all(isinstance(v, int) for v in values):
+        return "tune takes whole numbers for this key"
+    if len(values) > 2:
+        return list(values)
+    low, high = values
+    log_ratio = math.log(high) - math.log(low)  # high / low may overflow
+    steps = math.ceil(log_ratio / math.log(WIDEST_STEP) - 1e-9)
+    inner = (low * math.exp(log_ratio * i / steps) for i in range(1, steps))
+    rounded = [round(v) if only_integers else float(f"{v:.2g}") for v in inner]
+    return [low, *dict.fromkeys(v for v in rounded if low < v < high), high]
 
 
 def arms_of(model: TunedSection, training: TunedSection) -> tuple[Arm, ...]:
