@@ -139,8 +139,8 @@ class Sweep:
     def points(self) -> Iterator[Point]:
         """Yield the points in order; omit invalid combinations and report them to the document.
 
-        A section is validated once per combination of the values that affect it, so the cost per
-        point is a few look-ups and one hash.
+        A section is validated once per combination of the values that affect it, and points with
+        the same sections share them, so the cost per point is a few look-ups and one hash.
         """
         self._check_unused_values()
         affecting = {
@@ -148,11 +148,8 @@ class Sweep:
             for name in (*KEYS, "seed")
         }
         sections: dict[tuple[Any, ...], Any] = {}
-        compatible: dict[tuple[int, ...], bool] = {}
+        shared_fields: dict[tuple[int, ...], dict[str, Any] | None] = {}
         ranges = [range(len(axis.values)) for axis in self.axes]
-        has_decision = any(compare.decide for compare in self.compare)
-        coarse_searches: dict[int, Any] = {}
-        evaluate = self.spec.evaluate
         for index, positions in enumerate(itertools.product(*ranges)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
@@ -164,29 +161,18 @@ class Sweep:
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
-            if ids not in compatible:
-                compatible[ids] = self._are_compatible(positions, data, model, training, search)
-            if not compatible[ids] or training is None or search is None or seed is None:
+            if ids not in shared_fields:
+                shared_fields[ids] = self._combine(positions, data, model, training, search)
+            if (fields := shared_fields[ids]) is None or seed is None:
                 continue
             text = point_json(
                 data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
             )  # fmt: skip
+            swept = {axis.names[k]: axis.values[i][k] for axis, k, i in self._swept_keys(positions)}
+            optional = any(i >= axis.listed for axis, i in zip(self.axes, positions, strict=True))
             yield Point(
-                index=index, id=digest(text), canonical=text, data=data.section,
-                model=model.section, training=training.section,
-                search=coarse_searches.setdefault(
-                    id(search), search.section.with_coarse_tolerance()
-                ) if has_decision else search.section,
-                seed=seed.seed, arms=arms_of(model, training),
-                evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
-                record=self.spec.record,
-                swept={
-                    axis.names[k]: axis.values[i][k] for axis, k, i in self._swept_keys(positions)
-                },
-                precise_search=search.section if has_decision else None,
-                optional=any(
-                    i >= axis.listed for axis, i in zip(self.axes, positions, strict=True)
-                ),
+                index=index, id=digest(text), canonical=text, seed=seed.seed, swept=swept,
+                optional=optional, **fields,
             )  # fmt: skip
 
     def _check_unused_values(self) -> None:
@@ -266,11 +252,15 @@ class Sweep:
             self._add_problem(path, problem, positions)
         return None if problems else seed
 
-    def _are_compatible(
+    def _combine(
         self, positions: tuple[int, ...], data: TunedSection, model: TunedSection,
         training: TunedSection | None, search: TunedSection | None,
-    ) -> bool:  # fmt: skip
-        """Return whether the sections can be combined; report each key that cannot."""
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Return the fields that all points with these sections share.
+
+        The result is None if a section is invalid or cannot be combined with the others. Each key
+        that cannot be combined is reported.
+        """
         procedure = None if training is None else training.section
         evaluate, record = self.spec.evaluate, self.spec.record
         problems = [*check_point(data.section, model.section, procedure, evaluate, record)]
@@ -278,7 +268,19 @@ class Sweep:
             problems += check_search(search.section, model, training)
         for key, problem in problems:
             self._add_problem(tuple(key.split(".")), problem, positions)
-        return not problems
+        if problems or training is None or search is None:
+            return None
+        has_decision = any(compare.decide for compare in self.compare)
+        return {
+            "data": data.section,
+            "model": model.section,
+            "training": training.section,
+            "search": search.section.with_coarse_tolerance() if has_decision else search.section,
+            "precise_search": search.section if has_decision else None,
+            "arms": arms_of(model, training),
+            "evaluate": evaluate if evaluate.enabled and can_generalize(data.section) else None,
+            "record": record,
+        }
 
     def _add_problem(self, keys: KeyPath, problem: str, positions: tuple[int, ...]) -> None:
         """Add a problem to the document, at the line that sets the invalid value.
