@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -58,8 +59,9 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     if errors:
         raise InputError(errors)
     sweep = _build_sweep(document)
-    if sweep.size > _MAX_POINTS:
-        problem = f"{sweep.size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
+    size = math.prod(len(axis.values) for axis in sweep.axes)
+    if size > _MAX_POINTS:
+        problem = f"{size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
         document.add_problem_at(("grid",), problem)
         raise_if_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -131,18 +130,14 @@ class Sweep:
         """Requested comparisons of EMCs."""
         return self.spec.compare
 
-    @property
-    def size(self) -> int:
-        """Number of points."""
-        return math.prod(len(axis.values) for axis in self.axes)
-
     def points(self) -> Iterator[Point]:
         """Yield the points in order; omit invalid combinations and report them to the document.
 
         A section is validated once per combination of the values that affect it, and points with
         the same sections share them, so the cost per point is a few look-ups and one hash.
         """
-        self._check_unused_values()
+        if self.check_combinations:
+            self._check_unused_values()
         affecting = {
             name: [a for a, axis in enumerate(self.axes) if any(k[0] == name for k in axis.keys)]
             for name in (*KEYS, "seed")
@@ -180,8 +175,8 @@ class Sweep:
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)
-            value = value_at(self.fixed.get(section, {}), path)
-            if value is None or not self.check_combinations:
+            value = value_at(self.fixed, (section, *path))
+            if value is None:
                 continue
             values = with_value(self._values_at(section, first), path, value)
             for inner, problem in build_section(section, values, folder=self.folder)[1]:

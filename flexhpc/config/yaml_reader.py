@@ -18,7 +18,7 @@ import yaml
 from flexhpc.atomic import read_regular_file
 from flexhpc.errors import InputError, one_line_message
 
-_NULL = re.compile(r"(~|null|Null|NULL|)\Z")
+_NULL = ("", "~", "null", "Null", "NULL")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
     (r"[-+]?[0-9]+(_[0-9]+)*", int),
@@ -93,7 +93,7 @@ class Document:
 
 def parse_scalar(text: str) -> Any:
     """Return the value of a plain (unquoted) scalar according to the YAML 1.2 core schema."""
-    if _NULL.match(text):
+    if text in _NULL:
         return None
     if text in _BOOL:
         return _BOOL[text]
