@@ -53,7 +53,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     errors: list[str] = []
     for override in overrides:
         try:
-            apply_override(document.value, override, {"name", *EXTRA_SECTIONS})
+            apply_override(document.value, override)
         except InputError as error:
             errors += error.lines
     if errors:
@@ -84,11 +84,9 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
                 _add_problem(sweep.document, ("compare", i, *key.split(".")), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
-            problem = (
-                "has no effect: every point has random labels, random tokens, or gaussian or "
-                "permuted_each inputs"
-            )
-            sweep.document.add_problem_at(("evaluate", evaluate.size_key), f"{problem}; remove it")
+            reason = "random labels, random tokens, or gaussian or permuted_each inputs"
+            problem = f"has no effect: every point has {reason}; remove it"
+            sweep.document.add_problem_at(("evaluate", evaluate.size_key), problem)
     raise_if_problems(sweep.document.problems)
     return sweep, points
 

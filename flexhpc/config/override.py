@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from flexhpc.config.nested import with_value
+from flexhpc.config.sweep import EXTRA_SECTIONS
 from flexhpc.config.validation import format_value
 from flexhpc.config.yaml_reader import parse_yaml, raise_if_problems
 from flexhpc.errors import InputError
 
 
-def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) -> None:
+def apply_override(top: dict[str, Any], text: str) -> None:
     """Apply ``key=value`` to the values of a parsed spec, in place.
 
     A scalar value fixes the key, which is then no longer swept or tuned. A list sweeps the key.
@@ -19,7 +19,6 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     Args:
         top: the parsed spec, a nested dict.
         text: the override, ``key=value``.
-        top_keys: keys at the top level that cannot be swept.
 
     Raises:
         InputError: the text is not one line of the form ``key=value``, the value is invalid YAML,
@@ -35,7 +34,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     raise_if_problems(parsed.problems)
     value = parsed.value.get("value")
     path = tuple(key.split("."))
-    if (section := path[0]) in top_keys:
+    if (section := path[0]) == "name" or section in EXTRA_SECTIONS:  # cannot be swept
         if key != section and isinstance(top.get(section), list):
             raise InputError(f"--set {text}: {section} is a list; set it as a whole")
         top.update(with_value(top, path, value))
