@@ -59,7 +59,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     if errors:
         raise InputError(errors)
     sweep = _build_sweep(document)
-    size = math.prod(len(axis.values) for axis in sweep.axes)
+    size = math.prod(axis.size for axis in sweep.axes)
     if size > _MAX_POINTS:
         problem = f"{size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
         document.add_problem_at(("grid",), problem)
@@ -173,12 +173,12 @@ def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -
     If the entry sweeps only ``seed``, add seeds until there are ``max_seeds`` seeds, because
     comparisons may need seeds that the spec does not list.
     """
-    values = list(zip(*entry.values(), strict=True))
-    listed = len(values)
+    axis = Axis(document_path=path, values=dict(entry), listed=len(next(iter(entry.values()))))
     if list(entry) == ["seed"]:
-        unlisted = ((seed,) for seed in count() if (seed,) not in values[:listed])
-        values += islice(unlisted, max(max_seeds - listed, 0))
-    return Axis(document_path=path, names=tuple(entry), values=tuple(values), listed=listed)
+        unlisted = (seed for seed in count() if seed not in entry["seed"])
+        added = islice(unlisted, max(max_seeds - axis.listed, 0))
+        axis.values["seed"] = [*entry["seed"], *added]
+    return axis
 
 
 def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
@@ -218,7 +218,8 @@ def _check_overlaps(
     """
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
-        for k, keys in enumerate(axis.keys):
+        for name in axis.values:
+            keys = tuple(name.split("."))
             for key in fixed.get(keys[0], {}) if len(keys) == 1 else ():
                 problem = f"has no effect: {keys[0]} is swept as a whole"
                 fix = f"set {key} in each value of {keys[0]}"
@@ -229,8 +230,8 @@ def _check_overlaps(
                 if keys[:shorter] == other[:shorter]:
                     problem = f"is already set by {'.'.join(other)} on line {line}"
                     fix = "remove one of them"
-                    document.add_problem_at(axis.path(k, 0), f"{problem}; {fix}", axis.names[k])
-            seen[keys] = document.line_number(axis.path(k, 0))
+                    document.add_problem_at(axis.path(name, 0), f"{problem}; {fix}", name)
+            seen[keys] = document.line_number(axis.path(name, 0))
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:
@@ -247,13 +248,12 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
                 problem = "contains the same combination of values twice; remove one of them"
                 sweep.document.add_problem_at(("grid",), problem)
                 return
-            axis = next(axis for axis in sweep.axes if keys[0] in axis.names)
+            axis = next(axis for axis in sweep.axes if keys[0] in axis.values)
             fix = "keep only one value"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
                 fix = "give data.name to distinguish the data sets"
             problem = f"points that differ only in this key have the same id; {fix}"
-            location = axis.path(axis.names.index(keys[0]), 0)
-            sweep.document.add_problem_at(location, problem, keys[0])
+            sweep.document.add_problem_at(axis.path(keys[0], 0), problem, keys[0])
             return
 
 
@@ -261,9 +261,9 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     """Yield (key, problem) for each key of ``compare`` that contradicts the swept keys or their
     values."""
     swept = {
-        name: list(dict.fromkeys(swept_value_text(value[k]) for value in axis.values))
+        name: list(dict.fromkeys(map(swept_value_text, values)))
         for axis in sweep.axes
-        for k, name in enumerate(axis.names)
+        for name, values in axis.values.items()
     }
     for key, names in (("by", [compare.by]), ("within", compare.within or [])):
         for name in names:
@@ -273,7 +273,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     if compare.by in (compare.within or []):
         yield "within", f"contains {compare.by}, which is the compared key; remove it"
     if compare.decide is not None:
-        seeds = next((a for a in sweep.axes if a.names == ("seed",)), None)
+        seeds = next((a for a in sweep.axes if list(a.values) == ["seed"]), None)
         if seeds is None or seeds.listed < 2 or compare.by == "seed":
             yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
         elif "seed" in (compare.within or []):
@@ -303,11 +303,8 @@ def _keys_preventing_pairs(compare: Compare, baseline: str, sweep: Sweep) -> lis
     :class:`flexhpc.analysis.effect.Pairing`). Only keys in the same ``zip`` entry as ``by`` can
     prevent pairs, because all keys outside this entry are combined with each value of ``by``.
     """
-    axis = next(axis for axis in sweep.axes if compare.by in axis.names)
-    columns = {
-        name: [swept_value_text(value[k]) for value in axis.values]
-        for k, name in enumerate(axis.names)
-    }
+    axis = next(axis for axis in sweep.axes if compare.by in axis.values)
+    columns = {name: list(map(swept_value_text, values)) for name, values in axis.values.items()}
     compared = columns.pop(compare.by)
     matched = {
         key: texts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,25 +75,23 @@ class Axis:
 
     Attributes:
         document_path: path of the axis in the document.
-        names: the dotted paths of the keys.
-        values: one tuple per position on the axis, with a value for each key.
+        values: dotted path of each key -> the values of the key, one per position on the axis.
         listed: number of positions that the spec lists; all later positions are additional seeds,
             in case a comparison needs them.
     """
 
     document_path: KeyPath
-    names: tuple[str, ...]
-    values: tuple[tuple[Any, ...], ...]
+    values: dict[str, list[Any]]
     listed: int
 
-    @cached_property
-    def keys(self) -> tuple[Keys, ...]:
-        """The dotted paths, split at the dots."""
-        return tuple(tuple(name.split(".")) for name in self.names)
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return len(next(iter(self.values.values())))
 
-    def path(self, key_index: int, position: int) -> KeyPath:
-        """Return the document path of the value that ``keys[key_index]`` has at ``position``."""
-        return (*self.document_path, self.names[key_index], position)
+    def path(self, key: str, position: int) -> KeyPath:
+        """Return the document path of the value that a key has at ``position``."""
+        return (*self.document_path, key, position)
 
 
 @dataclass(kw_only=True)
@@ -139,12 +136,16 @@ class Sweep:
         if self.check_combinations:
             self._check_unused_values()
         affecting = {
-            name: [a for a, axis in enumerate(self.axes) if any(k[0] == name for k in axis.keys)]
+            name: [
+                a
+                for a, axis in enumerate(self.axes)
+                if any(key.split(".")[0] == name for key in axis.values)
+            ]
             for name in (*KEYS, "seed")
         }
         sections: dict[tuple[Any, ...], Any] = {}
         shared_fields: dict[tuple[int, ...], dict[str, Any] | None] = {}
-        ranges = [range(len(axis.values)) for axis in self.axes]
+        ranges = [range(axis.size) for axis in self.axes]
         for index, positions in enumerate(itertools.product(*ranges)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
@@ -163,7 +164,7 @@ class Sweep:
             text = point_json(
                 data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
             )  # fmt: skip
-            swept = {axis.names[k]: axis.values[i][k] for axis, k, i in self._swept_keys(positions)}
+            swept = {key: value for key, value, _ in self._swept_values(positions)}
             optional = any(i >= axis.listed for axis, i in zip(self.axes, positions, strict=True))
             yield Point(
                 index=index, id=digest(text), canonical=text, seed=seed.seed, swept=swept,
@@ -173,7 +174,8 @@ class Sweep:
     def _check_unused_values(self) -> None:
         """Report errors in fixed values that no point uses, because swept keys override them."""
         first = (0,) * len(self.axes)
-        for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
+        for key in (key for axis in self.axes for key in axis.values if "." in key):
+            section, *rest = key.split(".")
             path = tuple(rest)
             value = value_at(self.fixed, (section, *path))
             if value is None:
@@ -181,14 +183,14 @@ class Sweep:
             values = with_value(self._values_at(section, first), path, value)
             for inner, problem in build_section(section, values, folder=self.folder)[1]:
                 if inner[: len(path)] == path and not problem.startswith("has no effect"):
-                    key = ".".join(map(str, (section, *inner)))
-                    self.document.add_problem_at(("fixed", section, *inner), problem, key)
+                    inner_key = ".".join(map(str, (section, *inner)))
+                    self.document.add_problem_at(("fixed", section, *inner), problem, inner_key)
 
-    def _swept_keys(self, positions: tuple[int, ...]) -> Iterator[tuple[Axis, int, int]]:
-        """Yield the axis, the index of the key and the position on the axis of each swept key."""
+    def _swept_values(self, positions: tuple[int, ...]) -> Iterator[tuple[str, Any, KeyPath]]:
+        """Yield the dotted path, the value and the document path of each swept key of a point."""
         for axis, i in zip(self.axes, positions, strict=True):
-            for k in range(len(axis.names)):
-                yield axis, k, i
+            for key, values in axis.values.items():
+                yield key, values[i], axis.path(key, i)
 
     def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section of one point.
@@ -200,12 +202,11 @@ class Sweep:
             positions: the position of the point on each axis.
         """
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
-        for axis, k, i in self._swept_keys(positions):
-            keys, value = axis.keys[k], axis.values[i][k]
-            if keys == (section,):
+        for key, value, _ in self._swept_values(positions):
+            if key == section:
                 values = dict(value) if isinstance(value, dict) else {}
-            elif keys[0] == section:
-                values = with_value(values, keys[1:], value)
+            elif key.startswith(f"{section}."):
+                values = with_value(values, tuple(key.split(".")[1:]), value)
         if section == "model" and not values:
             training = self._values_at("training", positions)
             values = {"family": "none"} if "trainer" in training else {}
@@ -238,11 +239,9 @@ class Sweep:
 
     def _build_seed_at(self, positions: tuple[int, ...]) -> Seed | None:
         """Build the seed of one point; return None if the seed is invalid."""
-        value = self.spec.seed
-        for axis, k, i in self._swept_keys(positions):
-            if axis.names[k] == "seed":
-                value = axis.values[i][k]
-        seed, problems = validate(Seed, {"seed": value})
+        values = {"seed": self.spec.seed}
+        values |= {key: v for key, v, _ in self._swept_values(positions) if key == "seed"}
+        seed, problems = validate(Seed, values)
         for path, problem in problems:
             self._add_problem(path, problem, positions)
         return None if problems else seed
@@ -287,11 +286,12 @@ class Sweep:
                 key.
         """
         location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
-        for path in map(tuple, (key.split(".") for key in self.spec.tune)):
+        for key in self.spec.tune:
+            path: Keys = tuple(key.split("."))
             if keys[: len(path)] == path:
-                location = ("tune", ".".join(path))
-        for axis, k, i in self._swept_keys(positions):
-            path = axis.keys[k]
+                location = ("tune", key)
+        for key, _, value_path in self._swept_values(positions):
+            path = tuple(key.split("."))
             if keys[: len(path)] == path:
-                location = (*axis.path(k, i), *keys[len(path) :])
+                location = (*value_path, *keys[len(path) :])
         self.document.add_problem_at(location, problem, ".".join(map(str, keys)))
