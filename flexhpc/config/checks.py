@@ -86,10 +86,8 @@ def check_search(search: Search, model: TunedSection, training: TunedSection) ->
 def _check_training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
         if isinstance(training, Training):
-            yield (
-                "model.family",
-                "the family `none` requires training.trainer; choose another family",
-            )
+            problem = "the family `none` requires training.trainer"
+            yield "model.family", f"{problem}; choose another family"
         return
     if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove shards"
@@ -167,7 +165,8 @@ def _check_shapes(data: Data, model: Model) -> Problems:
     if data.n_max is not None:
         for problem in _size_problems(data.n_max, data):
             yield "data.n_max", f"{problem}, or remove it"
-    if (info := preprocessed_info(data)) is None:
+    info = preprocessed_info(data)
+    if info is None or data.static_info is None:
         return
     shape = info.shape
     patch = getattr(model, "patch", None)
@@ -176,7 +175,6 @@ def _check_shapes(data: Data, model: Model) -> Problems:
         if patch not in sides:
             problem = f"{patch} does not divide the {shape[1]}x{shape[2]} images of {data.source}"
             yield "model.patch", f"{problem}; use one of {', '.join(map(str, sides))}"
-    without_test_set = data.model_copy(update={"test_fraction": 0.0})
-    if data.test_fraction and preprocessed_info(without_test_set) == info:
+    if data.test_fraction and info.size == data.static_info.size:
         problem = f"holds out less than one of the {info.size} samples of {data.source}"
         yield "data.test_fraction", f"{problem}; use a larger fraction"

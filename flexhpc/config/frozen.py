@@ -42,14 +42,15 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
     for point in points:
         for name in KEYS:
             section = getattr(point, name)
-            key = type(section).discriminator or KEYS[name]
-            if (variant := getattr(section, key)) not in defaults[name]:
-                cls = type(section)
+            cls = type(section)
+            variant = getattr(section, cls.discriminator or KEYS[name])
+            if variant not in defaults[name]:
                 defaults[name][variant] = _defaults(cls)
+    previous = sweep.spec.frozen
     frozen = FrozenDefaults(
         version=HASH_VERSION,
-        variants=sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT,
-        defaults=merge_defaults(defaults, sweep.frozen.defaults) if sweep.frozen else defaults,
+        variants=previous.variants if previous else DEFAULT_VARIANT,
+        defaults=merge_defaults(defaults, previous.defaults) if previous else defaults,
         code=sweep.code,
     )
     values = requested_spec(sweep) | {"frozen": frozen.model_dump()}

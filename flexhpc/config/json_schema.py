@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
 
 from pydantic import create_model
 
 from flexhpc.config.sections.base import Section
 from flexhpc.config.sweep import SweepSpec
-from flexhpc.config.variants import KEYS, variant_union
+from flexhpc.config.variants import KEYS, variants
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -17,7 +17,8 @@ def sweep_schema() -> dict[str, Any]:
     The schema marks no key of ``fixed`` as required, because the key may be swept instead;
     ``flexhpc validate`` reports missing keys.
     """
-    sections: dict[str, Any] = {name: (variant_union(name).union, None) for name in KEYS}
+    unions = {name: Union[tuple(variants(name).values())] for name in KEYS}  # noqa: UP007
+    sections: dict[str, Any] = {name: (union, None) for name, union in unions.items()}
     fixed = create_model("Fixed", __base__=Section, **sections)
     spec: Any = create_model("SweepSpec", __base__=SweepSpec, fixed=(fixed, None))
     schema: dict[str, Any] = spec.model_json_schema()
@@ -26,31 +27,25 @@ def sweep_schema() -> dict[str, Any]:
     for name, definition in definitions.items():
         if name != "Compare":
             definition.pop("required", None)
-    swept: dict[str, Any] = {"seed": _swept_values_schema([top["seed"]])}
+    types: dict[str, list[Any]] = {"seed": [top["seed"]]}
     for name in KEYS:
-        variants = definitions["Fixed"]["properties"][name]
-        variants["anyOf"] = variants.pop("oneOf")
-        types: dict[str, list[Any]] = {}
-        for variant in variants["anyOf"]:
+        for variant in definitions["Fixed"]["properties"][name]["anyOf"]:
             body = definitions[variant["$ref"].rpartition("/")[2]]
             for key, value in body["properties"].items():
                 if value not in types.setdefault(f"{name}.{key}", []):
                     types[f"{name}.{key}"].append(value)
-        swept |= {key: _swept_values_schema(values) for key, values in types.items()}
-    axis = {
+    null = {"type": "null"}  # with the value null, a point omits the key
+    definitions["Axis"] = {
         "type": "object",
-        "properties": swept,
+        "properties": {
+            key: {"type": "array", "minItems": 1, "items": {"anyOf": [*values, null]}}
+            for key, values in types.items()
+        },
         "patternProperties": {rf"^({'|'.join(KEYS)})(\..+)?$": {"type": "array", "minItems": 1}},
         "additionalProperties": False,
     }
-    definitions["Axis"] = axis
     top["grid"] = {"$ref": "#/$defs/Axis"}
     top["zip"]["items"] = {"$ref": "#/$defs/Axis"}
     top["compare"] = {"anyOf": [{"$ref": "#/$defs/Compare"}, top["compare"]]}
     version = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": version, **schema, "title": "flexhpc sweep spec"}
-
-
-def _swept_values_schema(value_schemas: list[Any]) -> dict[str, Any]:
-    """Return the schema of a list of swept values. With the value null, a point omits the key."""
-    return {"type": "array", "minItems": 1, "items": {"anyOf": [*value_schemas, {"type": "null"}]}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from flexhpc.config.override import apply_override
 from flexhpc.config.point import Point, swept_value_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
-from flexhpc.config.validation import format_value, suggestion, validate_keeping_valid_values
+from flexhpc.config.validation import format_value, suggestion, validate
 from flexhpc.config.variants import KEYS
 from flexhpc.config.yaml_reader import (
     Document,
@@ -52,18 +53,19 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     errors: list[str] = []
     for override in overrides:
         try:
-            apply_override(document.value, override, {"name", *EXTRA_SECTIONS})
+            apply_override(document.value, override)
         except InputError as error:
             errors += error.lines
     if errors:
         raise InputError(errors)
     sweep = _build_sweep(document)
-    if sweep.size > _MAX_POINTS:
-        problem = f"{sweep.size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
+    size = math.prod(axis.size for axis in sweep.axes)
+    if size > _MAX_POINTS:
+        problem = f"{size:,} points exceed the maximum of {_MAX_POINTS:,}; split the sweep"
         document.add_problem_at(("grid",), problem)
         raise_if_problems(document.problems)
     sweep.folder = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
-    sweep.check_combinations = sweep.frozen is None or bool(overrides)
+    sweep.check_combinations = sweep.spec.frozen is None or bool(overrides)
     return sweep
 
 
@@ -82,11 +84,9 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
                 _add_problem(sweep.document, ("compare", i, *key.split(".")), problem)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
-            problem = (
-                "has no effect: every point has random labels, random tokens, or gaussian or "
-                "permuted_each inputs"
-            )
-            sweep.document.add_problem_at(("evaluate", evaluate.size_key), f"{problem}; remove it")
+            reason = "random labels, random tokens, or gaussian or permuted_each inputs"
+            problem = f"has no effect: every point has {reason}; remove it"
+            sweep.document.add_problem_at(("evaluate", evaluate.size_key), problem)
     raise_if_problems(sweep.document.problems)
     return sweep, points
 
@@ -107,10 +107,10 @@ def _build_sweep(document: Document) -> Sweep:
         for key, value in document.value.items()
         if value is not None or key not in SweepSpec.model_fields
     }
-    spec, _ = validate_keeping_valid_values(
-        SweepSpec, top, lambda path, text: _add_problem(document, path, text)
-    )
-    assert spec is not None
+    spec, problems = validate(SweepSpec, top)
+    assert spec is not None  # SweepSpec has no variants
+    for key_path, text in problems:
+        _add_problem(document, key_path, text)
     if spec.frozen is not None and spec.frozen.version != HASH_VERSION:
         problem = f"unsupported version ({spec.frozen.version})"
         fix = f"this release reads version {HASH_VERSION}; use the release that wrote the spec"
@@ -120,9 +120,8 @@ def _build_sweep(document: Document) -> Sweep:
         if name not in KEYS:
             document.add_problem_at(("fixed", name), _unknown_section_problem(name))
         elif not isinstance(values, dict):
-            document.add_problem_at(
-                ("fixed", name), f"must be a mapping, not {format_value(values)}"
-            )
+            problem = f"must be a mapping, not {format_value(values)}"
+            document.add_problem_at(("fixed", name), problem)
         else:
             fixed[name] = values
     swept: list[tuple[KeyPath, dict[str, list[Any]]]] = [
@@ -140,9 +139,8 @@ def _build_sweep(document: Document) -> Sweep:
     for key, request in spec.tune.items():
         path = tuple(key.split("."))
         if len(path) < 2 or path[0] not in KEYS or "" in path:
-            document.add_problem_at(
-                ("tune", key), "must be the dotted path of a key in fixed, such as training.lr"
-            )
+            problem = "must be the dotted path of a key in fixed, such as training.lr"
+            document.add_problem_at(("tune", key), problem)
         else:
             all_fixed = with_value(all_fixed, path, {"tune": request})
             tuned.append(path)
@@ -175,13 +173,12 @@ def _build_axis(path: KeyPath, entry: Mapping[str, list[Any]], max_seeds: int) -
     If the entry sweeps only ``seed``, add seeds until there are ``max_seeds`` seeds, because
     comparisons may need seeds that the spec does not list.
     """
-    keys = tuple(tuple(key.split(".")) for key in entry)
-    values = list(zip(*entry.values(), strict=True))
-    listed = len(values)
-    if keys == (("seed",),):
-        unlisted = ((seed,) for seed in count() if (seed,) not in values[:listed])
-        values += islice(unlisted, max(max_seeds - listed, 0))
-    return Axis(document_path=path, keys=keys, values=tuple(values), listed=listed)
+    axis = Axis(document_path=path, values=dict(entry), listed=len(next(iter(entry.values()))))
+    if list(entry) == ["seed"]:
+        unlisted = (seed for seed in count() if seed not in entry["seed"])
+        added = islice(unlisted, max(max_seeds - axis.listed, 0))
+        axis.values["seed"] = [*entry["seed"], *added]
+    return axis
 
 
 def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Document) -> bool:
@@ -206,9 +203,8 @@ def _is_valid_axis(path: KeyPath, entry: Mapping[str, list[Any]], document: Docu
         valid = False
     if len({len(values) for values in entry.values()}) > 1:
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in entry.items())
-        document.add_problem_at(
-            path, f"keys that are swept together need lists of equal length ({sizes})"
-        )
+        problem = f"keys that are swept together need lists of equal length ({sizes})"
+        document.add_problem_at(path, problem)
         valid = False
     return valid
 
@@ -222,21 +218,20 @@ def _check_overlaps(
     """
     seen: dict[Keys, int] = {keys: document.line_number(("tune", ".".join(keys))) for keys in tuned}
     for axis in axes:
-        for k, keys in enumerate(axis.keys):
+        for name in axis.values:
+            keys = tuple(name.split("."))
             for key in fixed.get(keys[0], {}) if len(keys) == 1 else ():
-                problem = (
-                    f"has no effect: {keys[0]} is swept as a whole; set {key} in each value of "
-                    f"{keys[0]}"
-                )
-                document.add_problem_at(("fixed", keys[0], key), problem, f"{keys[0]}.{key}")
+                problem = f"has no effect: {keys[0]} is swept as a whole"
+                fix = f"set {key} in each value of {keys[0]}"
+                location = ("fixed", keys[0], key)
+                document.add_problem_at(location, f"{problem}; {fix}", f"{keys[0]}.{key}")
             for other, line in seen.items():
                 shorter = min(len(keys), len(other))
                 if keys[:shorter] == other[:shorter]:
-                    problem = (
-                        f"is already set by {'.'.join(other)} on line {line}; remove one of them"
-                    )
-                    document.add_problem_at(axis.path(k, 0), problem, ".".join(keys))
-            seen[keys] = document.line_number(axis.path(k, 0))
+                    problem = f"is already set by {'.'.join(other)} on line {line}"
+                    fix = "remove one of them"
+                    document.add_problem_at(axis.path(name, 0), f"{problem}; {fix}", name)
+            seen[keys] = document.line_number(axis.path(name, 0))
 
 
 def _check_ids(sweep: Sweep, points: list[Point]) -> None:
@@ -253,15 +248,12 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
                 problem = "contains the same combination of values twice; remove one of them"
                 sweep.document.add_problem_at(("grid",), problem)
                 return
-            path = tuple(keys[0].split("."))
-            location = next(
-                axis.path(axis.keys.index(path), 0) for axis in sweep.axes if path in axis.keys
-            )
+            axis = next(axis for axis in sweep.axes if keys[0] in axis.values)
             fix = "keep only one value"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
                 fix = "give data.name to distinguish the data sets"
             problem = f"points that differ only in this key have the same id; {fix}"
-            sweep.document.add_problem_at(location, problem, keys[0])
+            sweep.document.add_problem_at(axis.path(keys[0], 0), problem, keys[0])
             return
 
 
@@ -269,9 +261,9 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     """Yield (key, problem) for each key of ``compare`` that contradicts the swept keys or their
     values."""
     swept = {
-        ".".join(keys): list(dict.fromkeys(swept_value_text(value[k]) for value in axis.values))
+        name: list(dict.fromkeys(map(swept_value_text, values)))
         for axis in sweep.axes
-        for k, keys in enumerate(axis.keys)
+        for name, values in axis.values.items()
     }
     for key, names in (("by", [compare.by]), ("within", compare.within or [])):
         for name in names:
@@ -281,7 +273,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
     if compare.by in (compare.within or []):
         yield "within", f"contains {compare.by}, which is the compared key; remove it"
     if compare.decide is not None:
-        seeds = next((a for a in sweep.axes if a.keys == (("seed",),)), None)
+        seeds = next((a for a in sweep.axes if list(a.values) == ["seed"]), None)
         if seeds is None or seeds.listed < 2 or compare.by == "seed":
             yield "decide", "requires two or more seeds in grid, such as seed: [0, 1]"
         elif "seed" in (compare.within or []):
@@ -311,11 +303,8 @@ def _keys_preventing_pairs(compare: Compare, baseline: str, sweep: Sweep) -> lis
     :class:`flexhpc.analysis.effect.Pairing`). Only keys in the same ``zip`` entry as ``by`` can
     prevent pairs, because all keys outside this entry are combined with each value of ``by``.
     """
-    axis = next(axis for axis in sweep.axes if tuple(compare.by.split(".")) in axis.keys)
-    columns = {
-        ".".join(keys): [swept_value_text(value[k]) for value in axis.values]
-        for k, keys in enumerate(axis.keys)
-    }
+    axis = next(axis for axis in sweep.axes if compare.by in axis.values)
+    columns = {name: list(map(swept_value_text, values)) for name, values in axis.values.items()}
     compared = columns.pop(compare.by)
     matched = {
         key: texts

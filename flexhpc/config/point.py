@@ -13,7 +13,7 @@ from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure
-from flexhpc.config.tune import WIDEST_STEP, Arm, is_tuning_request
+from flexhpc.config.tuned_section import WIDEST_STEP, Arm, is_tuning_request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

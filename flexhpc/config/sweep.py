@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -76,20 +75,23 @@ class Axis:
 
     Attributes:
         document_path: path of the axis in the document.
-        keys: the dotted paths that the axis sets, split at the dots.
-        values: one tuple per position on the axis, with a value for each key.
+        values: dotted path of each key -> the values of the key, one per position on the axis.
         listed: number of positions that the spec lists; all later positions are additional seeds,
             in case a comparison needs them.
     """
 
     document_path: KeyPath
-    keys: tuple[Keys, ...]
-    values: tuple[tuple[Any, ...], ...]
+    values: dict[str, list[Any]]
     listed: int
 
-    def path(self, key_index: int, position: int) -> KeyPath:
-        """Return the document path of the value that ``keys[key_index]`` has at ``position``."""
-        return (*self.document_path, ".".join(self.keys[key_index]), position)
+    @property
+    def size(self) -> int:
+        """Number of positions."""
+        return len(next(iter(self.values.values())))
+
+    def path(self, key: str, position: int) -> KeyPath:
+        """Return the document path of the value that a key has at ``position``."""
+        return (*self.document_path, key, position)
 
 
 @dataclass(kw_only=True)
@@ -125,96 +127,70 @@ class Sweep:
         """Requested comparisons of EMCs."""
         return self.spec.compare
 
-    @property
-    def frozen(self) -> FrozenDefaults | None:
-        """The defaults stored in a frozen spec; None for a spec that a user wrote."""
-        return self.spec.frozen
-
-    @property
-    def size(self) -> int:
-        """Number of points."""
-        return math.prod(len(axis.values) for axis in self.axes)
-
     def points(self) -> Iterator[Point]:
         """Yield the points in order; omit invalid combinations and report them to the document.
 
-        A section is validated once per combination of the values that affect it, so the cost per
-        point is a few look-ups and one hash.
+        A section is validated once per combination of the values that affect it, and points with
+        the same sections share them, so the cost per point is a few look-ups and one hash.
         """
-        self._check_unused_values()
+        if self.check_combinations:
+            self._check_unused_values()
         affecting = {
-            name: [a for a, axis in enumerate(self.axes) if any(k[0] == name for k in axis.keys)]
+            name: [
+                a
+                for a, axis in enumerate(self.axes)
+                if any(key.split(".")[0] == name for key in axis.values)
+            ]
             for name in (*KEYS, "seed")
         }
         sections: dict[tuple[Any, ...], Any] = {}
-        compatible: dict[tuple[int, ...], bool] = {}
-        swept = [
-            (a, k, ".".join(key))
-            for a, axis in enumerate(self.axes)
-            for k, key in enumerate(axis.keys)
-        ]
-        ranges = [range(len(axis.values)) for axis in self.axes]
-        has_decision = any(compare.decide for compare in self.compare)
-        coarse_searches: dict[int, Any] = {}
+        shared_fields: dict[tuple[int, ...], dict[str, Any] | None] = {}
+        ranges = [range(axis.size) for axis in self.axes]
         for index, positions in enumerate(itertools.product(*ranges)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
                 key = (name, *(positions[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = (
-                        self._build_seed_at(positions)
-                        if name == "seed"
-                        else self._build_section_at(name, positions)
-                    )
+                    sections[key] = self._build_section_at(name, positions)
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
-            if ids not in compatible:
-                compatible[ids] = self._check_compatibility(
-                    positions, data, model, training, search
-                )
-            if not compatible[ids] or training is None or search is None or seed is None:
+            if ids not in shared_fields:
+                shared_fields[ids] = self._combine(positions, data, model, training, search)
+            if (fields := shared_fields[ids]) is None or seed is None:
                 continue
             text = point_json(
                 data.canonical, model.canonical, search.canonical, seed.seed, training.canonical
             )  # fmt: skip
-            evaluate = self.spec.evaluate
+            swept = {key: value for key, value, _ in self._swept_values(positions)}
+            optional = any(i >= axis.listed for axis, i in zip(self.axes, positions, strict=True))
             yield Point(
-                index=index, id=digest(text), canonical=text, data=data.section,
-                model=model.section, training=training.section,
-                search=coarse_searches.setdefault(
-                    id(search), search.section.with_coarse_tolerance()
-                ) if has_decision else search.section,
-                seed=seed.seed, arms=arms_of(model, training),
-                evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
-                record=self.spec.record,
-                swept={path: self.axes[a].values[positions[a]][k] for a, k, path in swept},
-                precise_search=search.section if has_decision else None,
-                optional=any(
-                    i >= axis.listed for axis, i in zip(self.axes, positions, strict=True)
-                ),
+                index=index, id=digest(text), canonical=text, seed=seed.seed, swept=swept,
+                optional=optional, **fields,
             )  # fmt: skip
 
     def _check_unused_values(self) -> None:
         """Report errors in fixed values that no point uses, because swept keys override them."""
         first = (0,) * len(self.axes)
-        for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
+        for key in (key for axis in self.axes for key in axis.values if "." in key):
+            section, *rest = key.split(".")
             path = tuple(rest)
-            value = value_at(self.fixed.get(section, {}), path)
-            if value is None or not self.check_combinations:
+            value = value_at(self.fixed, (section, *path))
+            if value is None:
                 continue
-
-            def report_in_fixed(
-                inner: KeyPath, problem: str, section: str = section, path: Keys = path
-            ) -> None:
-                if inner[: len(path)] == path and not problem.startswith("has no effect"):
-                    key = ".".join(map(str, (section, *inner)))
-                    self.document.add_problem_at(("fixed", section, *inner), problem, key)
-
             values = with_value(self._values_at(section, first), path, value)
-            build_section(section, values, report_in_fixed, folder=self.folder)
+            for inner, problem in build_section(section, values, folder=self.folder)[1]:
+                if inner[: len(path)] == path and not problem.startswith("has no effect"):
+                    inner_key = ".".join(map(str, (section, *inner)))
+                    self.document.add_problem_at(("fixed", section, *inner), problem, inner_key)
+
+    def _swept_values(self, positions: tuple[int, ...]) -> Iterator[tuple[str, Any, KeyPath]]:
+        """Yield the dotted path, the value and the document path of each swept key of a point."""
+        for axis, i in zip(self.axes, positions, strict=True):
+            for key, values in axis.values.items():
+                yield key, values[i], axis.path(key, i)
 
     def _values_at(self, section: str, positions: tuple[int, ...]) -> dict[str, Any]:
         """Return the unvalidated values of a section of one point.
@@ -226,34 +202,35 @@ class Sweep:
             positions: the position of the point on each axis.
         """
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
-        for axis, i in zip(self.axes, positions, strict=True):
-            for keys, value in zip(axis.keys, axis.values[i], strict=True):
-                if keys == (section,):
-                    values = dict(value) if isinstance(value, dict) else {}
-                elif keys[0] == section:
-                    values = with_value(values, keys[1:], value)
+        for key, value, _ in self._swept_values(positions):
+            if key == section:
+                values = dict(value) if isinstance(value, dict) else {}
+            elif key.startswith(f"{section}."):
+                values = with_value(values, tuple(key.split(".")[1:]), value)
         if section == "model" and not values:
             training = self._values_at("training", positions)
             values = {"family": "none"} if "trainer" in training else {}
-        defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
+        defaults = self.spec.frozen.variants if self.spec.frozen else DEFAULT_VARIANT
         return with_default_variant(section, without_none(values), defaults.get(section))
 
-    def _build_section_at(self, name: str, positions: tuple[int, ...]) -> TunedSection | None:
-        """Build the section ``name`` of one point; return None if the section is invalid.
+    def _build_section_at(
+        self, name: str, positions: tuple[int, ...]
+    ) -> TunedSection | Seed | None:
+        """Build a section or the seed of one point; return None if it is invalid.
 
         Args:
-            name: name of the section.
+            name: name of the section, or ``seed``.
             positions: the position of the point on each axis.
         """
+        if name == "seed":
+            return self._build_seed_at(positions)
         values = self._values_at(name, positions)
-        result = build_section(
-            name,
-            values,
-            lambda path, problem: self._add_problem((name, *path), problem, positions),
-            frozen=self.frozen,
-            check_combinations=self.check_combinations,
+        result, problems = build_section(
+            name, values, frozen=self.spec.frozen, check_combinations=self.check_combinations,
             folder=self.folder,
-        )
+        )  # fmt: skip
+        for path, problem in problems:
+            self._add_problem((name, *path), problem, positions)
         if result is not None and isinstance(result.section, CustomCode):
             _, variant = variant_union(name).key_and_variant(values)
             if (code := result.section.user_code).hash or variant not in self.code:
@@ -263,30 +240,41 @@ class Sweep:
     def _build_seed_at(self, positions: tuple[int, ...]) -> Seed | None:
         """Build the seed of one point; return None if the seed is invalid."""
         values = {"seed": self.spec.seed}
-        for axis, i in zip(self.axes, positions, strict=True):
-            values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
-                       if k == ("seed",)}  # fmt: skip
-        return validate(
-            Seed, values, lambda path, problem: self._add_problem(path, problem, positions)
-        )
+        values |= {key: v for key, v, _ in self._swept_values(positions) if key == "seed"}
+        seed, problems = validate(Seed, values)
+        for path, problem in problems:
+            self._add_problem(path, problem, positions)
+        return None if problems else seed
 
-    def _check_compatibility(
+    def _combine(
         self, positions: tuple[int, ...], data: TunedSection, model: TunedSection,
         training: TunedSection | None, search: TunedSection | None,
-    ) -> bool:  # fmt: skip
-        """Return whether the sections can be combined; report each key that cannot."""
-        procedure: Any = training and training.section
-        problems = [
-            *check_point(
-                cast(Any, data.section), cast(Any, model.section), procedure, self.spec.evaluate,
-                self.spec.record,
-            )
-        ]  # fmt: skip
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """Return the fields that all points with these sections share.
+
+        The result is None if a section is invalid or cannot be combined with the others. Each key
+        that cannot be combined is reported.
+        """
+        procedure = None if training is None else training.section
+        evaluate, record = self.spec.evaluate, self.spec.record
+        problems = [*check_point(data.section, model.section, procedure, evaluate, record)]
         if training is not None and search is not None:
-            problems += check_search(cast(Any, search.section), model, training)
+            problems += check_search(search.section, model, training)
         for key, problem in problems:
             self._add_problem(tuple(key.split(".")), problem, positions)
-        return not problems
+        if problems or training is None or search is None:
+            return None
+        has_decision = any(compare.decide for compare in self.compare)
+        return {
+            "data": data.section,
+            "model": model.section,
+            "training": training.section,
+            "search": search.section.with_coarse_tolerance() if has_decision else search.section,
+            "precise_search": search.section if has_decision else None,
+            "arms": arms_of(model, training),
+            "evaluate": evaluate if evaluate.enabled and can_generalize(data.section) else None,
+            "record": record,
+        }
 
     def _add_problem(self, keys: KeyPath, problem: str, positions: tuple[int, ...]) -> None:
         """Add a problem to the document, at the line that sets the invalid value.
@@ -298,11 +286,12 @@ class Sweep:
                 key.
         """
         location: KeyPath = ("fixed", *keys) if keys[0] in KEYS else keys
-        for path in map(tuple, (key.split(".") for key in self.spec.tune)):
+        for key in self.spec.tune:
+            path: Keys = tuple(key.split("."))
             if keys[: len(path)] == path:
-                location = ("tune", ".".join(path))
-        for axis, i in zip(self.axes, positions, strict=True):
-            for k, path in enumerate(axis.keys):
-                if keys[: len(path)] == path:
-                    location = (*axis.path(k, i), *keys[len(path) :])
+                location = ("tune", key)
+        for key, _, value_path in self._swept_values(positions):
+            path = tuple(key.split("."))
+            if keys[: len(path)] == path:
+                location = (*value_path, *keys[len(path) :])
         self.document.add_problem_at(location, problem, ".".join(map(str, keys)))

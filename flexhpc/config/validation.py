@@ -1,10 +1,10 @@
-"""Validate a section; report every problem with the path of its key."""
+"""Validate a section; return every problem with the path of its key."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import groupby
 from typing import Any, TypeVar
@@ -20,8 +20,8 @@ from flexhpc.custom.code import IMPORT_PATH_PATTERN, entry_point_targets
 
 S = TypeVar("S", bound=Section)
 
-Report = Callable[[KeyPath, str], None]
-"""Function called for an invalid key, with the path of the key in its section and the problem."""
+KeyProblem = tuple[KeyPath, str]
+"""Path of an invalid key in its section, and the problem."""
 
 _TYPES = {
     "int_type": "a whole number",
@@ -51,59 +51,44 @@ _SYNONYMS = {"learning_rate": "lr"}
 
 
 def validate(
-    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
-) -> S | None:
-    """Validate values and return the section; if there are problems, report all and return None.
+    kind: type[S] | VariantUnion[S], values: Mapping[str, Any], *, check_combinations: bool = True
+) -> tuple[S | None, list[KeyProblem]]:
+    """Validate values; return the section and all problems.
 
     Args:
-        kind: the class of a section, or the union of the variants of a section.
+        kind: the class of a section, or the variants of a section.
         values: the unvalidated values.
-        report: called with the key path and the text of each problem.
         check_combinations: whether to report keys that cannot be combined, see
             :meth:`Section.combination_problems`.
-    """
-    section, valid = validate_keeping_valid_values(
-        kind, values, report, check_combinations=check_combinations
-    )
-    return section if valid else None
-
-
-def validate_keeping_valid_values(
-    kind: type[S] | VariantUnion[S], values: Any, report: Report, *, check_combinations: bool = True
-) -> tuple[S | None, bool]:
-    """Validate values like :func:`validate`, but return a section even if some values are invalid.
 
     Returns:
-        The section, and whether it is valid. An invalid section contains the valid values, and None
-        for missing required keys. The section is None if the values select no variant.
+        The section, and a list of problems. If there are problems, the section contains only the
+        valid values, and None for missing required keys. The section is None if the values select
+        no variant.
     """
-    invalid: list[KeyPath] = []
+    cls = kind.selected_class(values) if isinstance(kind, VariantUnion) else kind
+    if cls is None:
+        assert isinstance(kind, VariantUnion)
+        return None, _unknown_variant_problems(kind, values)
+    problems: list[KeyProblem] = []
     try:
-        if isinstance(kind, VariantUnion):
-            section = kind.adapter.validate_python(values)
-        else:
-            section = kind.model_validate(values)
+        section = cls.model_validate(values)
     except ValidationError as error:
-        cls = kind.selected_class(values) if isinstance(kind, VariantUnion) else kind
-        if cls is None:
-            assert isinstance(kind, VariantUnion)
-            _report_unknown_variant(kind, values, report)
-            return None, False
         details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
-        skip = 1 if isinstance(kind, VariantUnion) else 0  # the tag of the union
-        for path, same in groupby(details, lambda detail: _error_path(detail, skip)):
-            report(path, _problem_text(kind, cls, values, path, list(same)))
-            invalid.append(path)
-        section = _partial_section(cls, values, invalid)
-    valid = not invalid
-    for path, problem in _combination_problems(section) if check_combinations else ():
-        if not any(path[: len(other)] == other for other in invalid):
-            report(path, problem)
-            valid = False
-    return section, valid
+        for path, same in groupby(details, _error_path):
+            problems.append((path, _problem_text(kind, cls, values, path, list(same))))
+        section = _partial_section(cls, values, [path for path, _ in problems])
+    if check_combinations:
+        invalid = [path for path, _ in problems]
+        problems += [
+            (path, problem)
+            for path, problem in _combination_problems(section)
+            if not any(path[: len(other)] == other for other in invalid)
+        ]
+    return section, problems
 
 
-def _combination_problems(section: Section) -> Iterator[tuple[KeyPath, str]]:
+def _combination_problems(section: Section) -> Iterator[KeyProblem]:
     """Yield (path, problem) for keys that cannot be combined, also in inner sections."""
     for key, problem in section.combination_problems():
         yield tuple(key.split(".")), problem
@@ -113,31 +98,28 @@ def _combination_problems(section: Section) -> Iterator[tuple[KeyPath, str]]:
                 yield (name, *path), problem
 
 
-def _partial_section(cls: type[S], values: Any, invalid: list[KeyPath]) -> S:
+def _partial_section(cls: type[S], values: Mapping[str, Any], invalid: list[KeyPath]) -> S:
     """Build a section from the values that are not at a path in ``invalid``.
 
     Missing required keys are set to None.
     """
     optional: type[S] = _with_optional_keys(cls)
-    rest = values if isinstance(values, Mapping) else {}
+    rest = values
     for path in invalid:
         rest = _without_value(rest, path)
     try:
         return optional.model_validate(rest)
     except ValidationError:  # a required key of an inner section is missing
-        outer = {path[0] for path in invalid if path}
+        outer = {path[0] for path in invalid}
         return optional.model_validate({k: v for k, v in rest.items() if k not in outer})
 
 
-def _without_value(values: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+def _without_value(values: Mapping[Any, Any], path: KeyPath) -> dict[Any, Any]:
     """Return a copy of nested mappings without the value at a path."""
-    key, *inner = path or ("",)
-    rest = dict(values)
-    if inner and isinstance(values.get(str(key)), Mapping):
-        rest[str(key)] = _without_value(values[str(key)], tuple(inner))
-    else:
-        rest.pop(str(key), None)
-    return rest
+    key, *inner = path
+    if inner and isinstance(values.get(key), Mapping):
+        return {**values, key: _without_value(values[key], tuple(inner))}
+    return {name: value for name, value in values.items() if name != key}
 
 
 @cache
@@ -151,10 +133,10 @@ def _with_optional_keys(cls: type[S]) -> type[S]:
     return create_model(cls.__name__, __base__=cls, **required)  # type: ignore[call-overload,no-any-return]
 
 
-def _report_unknown_variant(
-    kind: VariantUnion[Any], values: Mapping[str, Any], report: Report
-) -> None:
-    """Report that the values select no variant; also report problems with all other keys."""
+def _unknown_variant_problems(
+    kind: VariantUnion[Any], values: Mapping[str, Any]
+) -> list[KeyProblem]:
+    """Return the problem that the values select no variant, and the problems with other keys."""
     key, variant = kind.key_and_variant(values)
     text = format_value(variant)
     names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
@@ -163,29 +145,24 @@ def _report_unknown_variant(
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:
         problem = f"must have the form module:name, not {text}"
-    elif name := kind.class_name(variant):
-        problem = f"{text} is custom code; use {kind.classes[name].discriminator}: {variant}"
+    elif cls := kind.class_of(variant):
+        problem = f"{text} is custom code; use {cls.discriminator}: {variant}"
     else:
         problem = f"{text} is not one of {', '.join(names)}{suggestion(variant, names)}"
-    report((key,), problem)
     other_values = {name: value for name, value in values.items() if name != key}
-
-    def report_if_present(path: KeyPath, problem: str) -> None:
-        if path[0] in other_values:
-            report(path, problem)
-
-    validate(kind.any_variant, other_values, report_if_present, check_combinations=False)
+    _, others = validate(kind.any_variant, other_values, check_combinations=False)
+    return [((key,), problem), *(other for other in others if other[0][0] in other_values)]
 
 
-def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:
-    """Return the key path of a pydantic error; omit the first ``skip`` parts of its location.
+def _error_path(detail: ErrorDetails) -> KeyPath:
+    """Return the key path of a pydantic error.
 
-    The names of types, which pydantic adds to the location in unions, are omitted too.
+    The names of types, which pydantic adds to the location in unions, are omitted.
     """
     types = ("int", "float", "str", "bool")
     return tuple(
         part
-        for part in detail["loc"][skip:]
+        for part in detail["loc"]
         if part not in types and not str(part).startswith(("function-", "constrained-"))
     )
 
@@ -193,7 +170,7 @@ def _error_path(detail: ErrorDetails, skip: int) -> KeyPath:
 def _problem_text(
     kind: type[Section] | VariantUnion[Any],
     cls: type[Section],
-    values: Any,
+    values: Mapping[str, Any],
     path: KeyPath,
     details: list[ErrorDetails],
 ) -> str:
@@ -260,8 +237,5 @@ def suggestion(value: object, names: list[str]) -> str:
 
 def format_value(value: object) -> str:
     """Return a value as JSON for a message, truncated to 60 characters."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = str(value)
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import Discriminator, Tag, TypeAdapter, create_model
+from pydantic import create_model
 
 from flexhpc.config.sections.base import Section
 from flexhpc.config.sections.custom import CUSTOM
@@ -52,7 +52,7 @@ S = TypeVar("S", bound=Section)
 
 @dataclass(frozen=True, eq=False)
 class VariantUnion(Generic[S]):
-    """The variants of a section: a union of classes that is discriminated by a key.
+    """The variants of a section: classes that are selected by the value of a key.
 
     Attributes:
         key: the key that selects the variant.
@@ -61,17 +61,6 @@ class VariantUnion(Generic[S]):
 
     key: str
     classes: dict[str, type[S]]
-
-    @cached_property
-    def union(self) -> Any:
-        """The union as a pydantic type."""
-        tagged = tuple(Annotated[cls, Tag(name)] for name, cls in self.classes.items())
-        return Annotated[Union[tagged], Discriminator(self.selected_name)]  # noqa: UP007
-
-    @cached_property
-    def adapter(self) -> TypeAdapter[S]:
-        """The pydantic adapter that validates values and returns the selected variant."""
-        return TypeAdapter(self.union)
 
     @cached_property
     def any_variant(self) -> type[Section]:
@@ -94,29 +83,22 @@ class VariantUnion(Generic[S]):
         key = next(keys, self.key)
         return key, values.get(key)
 
-    def selected_name(self, values: Any) -> str | None:
-        """Return the key of ``classes`` that the values select; None if they select no variant."""
-        if not isinstance(values, Mapping):
-            return None
+    def selected_class(self, values: Mapping[str, Any]) -> type[S] | None:
+        """Return the class that unvalidated values select; None if they select no variant."""
         key, variant = self.key_and_variant(values)
-        name = self.class_name(variant)
-        return name if name and (self.classes[name].discriminator or self.key) == key else None
+        cls = self.class_of(variant)
+        return cls if cls is not None and (cls.discriminator or self.key) == key else None
 
-    def class_name(self, variant: object) -> str | None:
-        """Return the key of ``classes`` that matches a variant; None if the variant is unknown.
+    def class_of(self, variant: object) -> type[S] | None:
+        """Return the class of a variant; None if the variant is unknown.
 
-        For example, ``timm:NAME`` matches the variant ``timm:resnet18``.
+        For example, the variant ``timm:resnet18`` has the class of ``timm:NAME``.
         """
         if not isinstance(variant, str):
             return None
         prefix = f"{variant.partition(':')[0]}:NAME"
         name = variant if ":" not in variant else prefix if prefix in self.classes else CUSTOM
-        return name if name in self.classes else None
-
-    def selected_class(self, values: Mapping[str, Any]) -> type[S] | None:
-        """Return the class that unvalidated values select; None if they select no variant."""
-        name = self.selected_name(values)
-        return None if name is None else self.classes[name]
+        return self.classes.get(name)
 
 
 @cache
@@ -132,7 +114,8 @@ def variants(section: str) -> dict[str, type[Section]]:
     for name in MODULES:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
-                for variant in _variant_names(cls, cls.discriminator or KEYS[section]):
+                field = cls.model_fields.get(cls.discriminator or KEYS[section])
+                for variant in cls.aliases or get_args(field and field.annotation):
                     if by_name.setdefault(variant, cls) is not cls:
                         raise ValueError(
                             f"{section}: {cls} and {by_name[variant]} are both named {variant}"
@@ -152,17 +135,9 @@ def with_default_variant(
     key, variant = union.key_and_variant(values)
     if variant is None:
         return values if default is None else {key: default, **values}
-    if key in ENTRY_POINTS and isinstance(variant, str) and union.class_name(variant) is None:
+    if key in ENTRY_POINTS and isinstance(variant, str) and union.class_of(variant) is None:
         return {**values, key: entry_point_targets(ENTRY_POINTS[key]).get(variant, variant)}
     return values
-
-
-def _variant_names(cls: type[Section], key: str) -> tuple[str, ...]:
-    if cls.aliases:
-        return cls.aliases
-    field = cls.model_fields.get(key)
-    annotation = field.annotation if field else None
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def load_implementation(section: Section) -> Any:

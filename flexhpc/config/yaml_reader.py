@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import yaml
 from flexhpc.atomic import read_regular_file
 from flexhpc.errors import InputError, one_line_message
 
-_NULL = re.compile(r"(~|null|Null|NULL|)\Z")
+_NULL = ("", "~", "null", "Null", "NULL")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBERS: list[tuple[str, Callable[[str], float]]] = [
     (r"[-+]?[0-9]+(_[0-9]+)*", int),
@@ -56,7 +56,7 @@ def raise_if_problems(problems: Iterable[Problem]) -> None:
         raise InputError(dict.fromkeys(lines))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Document:
     """A parsed file.
 
@@ -68,8 +68,8 @@ class Document:
     """
 
     file: str
-    value: Any
-    lines: dict[KeyPath, int]
+    value: Any = None
+    lines: dict[KeyPath, int] = field(default_factory=dict)
     problems: dict[Problem, None] = field(default_factory=dict)
 
     def line_number(self, path: KeyPath) -> int:
@@ -78,22 +78,22 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def add_problem_at(self, path: KeyPath, problem: str, key: str = "") -> None:
-        """Add a problem with the value at ``path``. The message names ``key``, by default the
-        path."""
-        key = key or ".".join(map(str, path)) or "(top)"
-        self.add_problem(
-            Problem(file=self.file, line=self.line_number(path), key=key, text=problem)
-        )
+    def add_problem_at(
+        self, path: KeyPath, problem: str, key: str = "", line: int | None = None
+    ) -> None:
+        """Add a problem with the value at ``path``, if it is not a duplicate.
 
-    def add_problem(self, problem: Problem) -> None:
-        """Add a problem if it is not a duplicate."""
-        self.problems[problem] = None
+        The message names ``key``, by default the path, and ``line``, by default the line of the
+        value.
+        """
+        key = key or ".".join(map(str, path)) or "(top)"
+        line = line or self.line_number(path)
+        self.problems[Problem(file=self.file, line=line, key=key, text=problem)] = None
 
 
 def parse_scalar(text: str) -> Any:
     """Return the value of a plain (unquoted) scalar according to the YAML 1.2 core schema."""
-    if _NULL.match(text):
+    if text in _NULL:
         return None
     if text in _BOOL:
         return _BOOL[text]
@@ -122,9 +122,9 @@ def parse_yaml(text: str, file: str) -> Document:
         raise InputError(f"{file}:1: the file is empty; see sweeps/quickstart.yaml for an example")
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{file}:1: the top level must be a mapping of keys to values")
-    document = Document(file=file, value={}, lines={})
-    value = _NodeConverter(document).convert(node, (), ())
-    return replace(document, value=value)
+    document = Document(file=file)
+    document.value = _convert(document, node, (), ())
+    return document
 
 
 def read_yaml(path: Path) -> Document:
@@ -142,67 +142,55 @@ def read_yaml(path: Path) -> Document:
     return parse_yaml(text, str(path))
 
 
-class _NodeConverter:
-    """Converter of YAML nodes to Python values; it adds line numbers and problems to a document."""
+def _convert(document: Document, node: yaml.Node, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
+    """Convert a YAML node to a Python value; add line numbers and problems to the document.
 
-    def __init__(self, document: Document) -> None:
-        self.document, self.lines = document, document.lines
+    Args:
+        document: the document that contains the node.
+        node: the node.
+        path: keys and list positions that lead to the node.
+        ancestors: ``id()`` of each node that contains the node.
+    """
+    document.lines[path] = node.start_mark.line + 1
+    if len(document.lines) > _MAX_VALUES:
+        problem = f"the file contains more than {_MAX_VALUES} values; shorten it"
+        raise InputError(f"{document.file}:1: {problem}")
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        document.add_problem_at(path, f"the tag {node.tag} is not supported; write a plain value")
+    if id(node) in ancestors:
+        document.add_problem_at(path, "is an alias that contains itself; remove it")
+        return None
+    ancestors = (*ancestors, id(node))
+    if isinstance(node, yaml.MappingNode):
+        return _convert_mapping(document, node, path, ancestors)
+    if isinstance(node, yaml.SequenceNode):
+        return [_convert(document, x, (*path, i), ancestors) for i, x in enumerate(node.value)]
+    if _CONTROL.search(node.value) and "kwargs" not in path:
+        document.add_problem_at(path, "contains a control character or line break; remove it")
+    return parse_scalar(node.value) if getattr(node, "style", None) is None else node.value
 
-    def convert(self, node: yaml.Node, path: KeyPath, ancestors: tuple[int, ...]) -> Any:
-        """Convert the node at ``path``.
 
-        Args:
-            path: keys and list positions that lead to the node.
-            ancestors: ``id()`` of each node that contains the node.
-        """
-        self.lines[path] = node.start_mark.line + 1
-        if len(self.lines) > _MAX_VALUES:
-            problem = f"the file contains more than {_MAX_VALUES} values; shorten it"
-            raise InputError(f"{self.document.file}:1: {problem}")
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            self.document.add_problem_at(
-                path, f"the tag {node.tag} is not supported; write a plain value"
-            )
-        if id(node) in ancestors:
-            self.document.add_problem_at(path, "is an alias that contains itself; remove it")
-            return None
-        ancestors = (*ancestors, id(node))
-        if isinstance(node, yaml.MappingNode):
-            return self.convert_mapping(node, path, ancestors)
-        if isinstance(node, yaml.SequenceNode):
-            return [
-                self.convert(child, (*path, i), ancestors) for i, child in enumerate(node.value)
-            ]
-        if _CONTROL.search(node.value) and "kwargs" not in path:
-            self.document.add_problem_at(
-                path, "contains a control character or line break; remove it"
-            )
-        return parse_scalar(node.value) if getattr(node, "style", None) is None else node.value
-
-    def convert_mapping(
-        self, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]
-    ) -> Any:
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            if not isinstance(key_node, yaml.ScalarNode):
-                problem = "a key must be plain text, not a list or a mapping"
-            elif _CONTROL.search(key):
-                problem = "a key contains a control character; remove the character"
-            elif key == "<<":
-                problem = "merge keys (<<) are not supported; write the keys out"
-            elif key in result:
-                problem = f"duplicate key (first defined on line {self.lines[*path, key]})"
-            else:
-                result[key] = self.convert(value_node, (*path, key), ancestors)
-                self.lines[*path, key] = key_node.start_mark.line + 1
-                continue
-            line, named = key_node.start_mark.line + 1, (*path, key) if key in result else path
-            name = ".".join(map(str, named)) or "(top)"
-            self.document.add_problem(
-                Problem(file=self.document.file, line=line, key=name, text=problem)
-            )
-        return result
+def _convert_mapping(
+    document: Document, node: yaml.MappingNode, path: KeyPath, ancestors: tuple[int, ...]
+) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            problem = "a key must be plain text, not a list or a mapping"
+        elif _CONTROL.search(key):
+            problem = "a key contains a control character; remove the character"
+        elif key == "<<":
+            problem = "merge keys (<<) are not supported; write the keys out"
+        elif key in result:
+            problem = f"duplicate key (first defined on line {document.lines[*path, key]})"
+        else:
+            result[key] = _convert(document, value_node, (*path, key), ancestors)
+            document.lines[*path, key] = line
+            continue
+        named = (*path, key) if key in result else path
+        document.add_problem_at(named, problem, line=line)
+    return result
 
 
 class Dumper(yaml.SafeDumper):

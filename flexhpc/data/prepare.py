@@ -128,12 +128,9 @@ def _build_data_section(source: str, keys: Mapping[str, Any], overrides: Sequenc
         problems += [str(problem) for problem in parsed.problems]
         values = with_value(values, name, parsed.value.get("value"))
     if not problems:
-        built = build_section(
-            "data",
-            with_default_variant("data", values | {"source": source}, None),
-            lambda path, problem: problems.append(f"data.{'.'.join(map(str, path))}: {problem}"),
-            folder=Path.cwd(),
-        )
+        values = with_default_variant("data", values | {"source": source}, None)
+        built, key_problems = build_section("data", values, folder=Path.cwd())
+        problems = [f"data.{'.'.join(map(str, p))}: {problem}" for p, problem in key_problems]
         section = built.section if built is not None else None
         if isinstance(section, Data) and section.seeded:
             problems = [f"data.source: {source} is generated from the seed and cannot be packed"]

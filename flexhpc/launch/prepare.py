@@ -81,7 +81,7 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     """Return the import paths of custom code whose hash differs from that in the frozen spec."""
     if not sweep.code or not run.spec.is_file():
         return ()
-    previous = load_sweep(run.spec).frozen
+    previous = load_sweep(run.spec).spec.frozen
     hashed = previous.code if previous is not None else {}
     return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
 

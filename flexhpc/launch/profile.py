@@ -253,7 +253,9 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
     if path is None:
         return LocalProfile()
     document = read_yaml(path)
-    profile = validate(_PROFILES, {"cluster": "local", **document.value}, document.add_problem_at)
+    profile, problems = validate(_PROFILES, {"cluster": "local", **document.value})
+    for key_path, problem in problems:
+        document.add_problem_at(key_path, problem)
     raise_if_problems(document.problems)
     assert isinstance(profile, LocalProfile | SlurmProfile)
     return profile

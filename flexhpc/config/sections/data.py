@@ -124,10 +124,9 @@ class Data(Section):
         These are ``source``, the keys that the variant adds and, if ``seeded`` is True,
         ``classes``. Keys marked ``LOCATION``, ``LIMIT`` or ``DATA_SET_NAME`` are excluded.
         """
-        marked = (
-            name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.fields_with_mark(mark)
-        )
-        excluded = {*Data.model_fields, *marked} - {"source"}
+        excluded = set(Data.model_fields) - {"source"}
+        for mark in (LOCATION, LIMIT, DATA_SET_NAME):
+            excluded |= set(cls.fields_with_mark(mark))
         if cls.seeded:
             excluded -= {"classes"}
         return [name for name in cls.model_fields if name not in excluded]
@@ -155,10 +154,8 @@ class Data(Section):
         if fixed and classes and self.labels != "random" and self.merge is None:
             yield "classes", "has no effect without merge: random or labels: random; remove it"
         if not isinstance(self, Images) and self.standardise == "pixel":
-            yield (
-                "standardise",
-                "pixel is for images only; use channel, which standardises per feature",
-            )
+            problem = "pixel is for images only; use channel, which standardises per feature"
+            yield "standardise", problem
 
 
 class Images(Data):
@@ -271,10 +268,8 @@ class Table(Data):
             if self.target in columns:
                 yield key, f"contains the target {self.target}, which is not an input; remove it"
         for column in sorted({*categorical} & {*drop}):
-            yield (
-                "drop",
-                f"contains {column}, which is also in categorical; remove it from one list",
-            )
+            problem = f"contains {column}, which is also in categorical"
+            yield "drop", f"{problem}; remove it from one list"
 
 
 class Gaussian(Data):

@@ -117,11 +117,8 @@ class Initialised(Network):
             if not isinstance(self, _MlpOrCnn):
                 yield "init", "mup is implemented for mlp and cnn only; use another init"
             for key in self.reparameterizations:
-                yield (
-                    "init",
-                    f"mup sets a learning rate per layer and cannot be combined with {key}; "
-                    "use another init",
-                )
+                problem = f"mup sets a learning rate per layer and cannot be combined with {key}"
+                yield "init", f"{problem}; use another init"
 
 
 class Linear(Initialised):
@@ -354,10 +351,8 @@ class Gpt(_Transformer):
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
         if self.scaling == "compound":
-            yield (
-                "scaling",
-                "compound resizes images, but gpt reads tokens; use width, depth or both",
-            )
+            problem = "compound resizes images, but gpt reads tokens"
+            yield "scaling", f"{problem}; use width, depth or both"
 
 
 class Timm(Network):

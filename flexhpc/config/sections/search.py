@@ -14,9 +14,9 @@ COARSE_TOLERANCE = 0.5
 a point with ``compare.decide``, and the estimate at a budget that may be doubled further."""
 
 
-def format_eps(eps: object) -> str:
+def format_eps(eps: float) -> str:
     """Return a training error as it is written in the results, such as ``0.1``."""
-    return f"{eps:g}" if isinstance(eps, int | float) else repr(eps)
+    return f"{eps:g}"
 
 
 class Search(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -83,8 +83,11 @@ class Procedure(Section):
     def budget(self) -> tuple[str, int] | None:
         """Key and value of the budget, such as ``("steps", 1000)``; None without a budget. With
         ``until: saturation``, these are the key and value of the first budget."""
-        values = {key: getattr(self, key) for key in BUDGETS[:-1]}
-        return next(((key, value) for key, value in values.items() if value is not None), None)
+        for key in BUDGETS[:-1]:
+            if (value := getattr(self, key)) is not None:
+                return key, value
+        doubles = getattr(self, "until", None) == "saturation"
+        return ("steps", FIRST_STEPS) if doubles else None
 
     @property
     def extends_smaller_budgets(self) -> bool:
@@ -101,12 +104,15 @@ class Procedure(Section):
         """Whether the training runs of a point also determine its EMC at other budgets."""
         return self.extends_smaller_budgets or self.doubling_settings is not None
 
-    def at_stage(self, stage: int) -> Procedure:
+    def at_stage(self, stage: int) -> Self:
         """Return the procedure with its budget doubled ``stage`` times.
 
         The procedure is returned unchanged if its ``doubling_settings`` is None.
         """
-        return self
+        if self.doubling_settings is None or self.budget is None:
+            return self
+        key, first = self.budget
+        return self.model_copy(update={key: first << stage})
 
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
@@ -201,13 +207,6 @@ class Training(Procedure):
     processes are equal only up to rounding."""
 
     @property
-    def budget(self) -> tuple[str, int] | None:
-        """Key and value of the budget (with ``until: saturation``, of the first budget); None
-        without a budget."""
-        default = ("steps", FIRST_STEPS) if self.until == "saturation" else None
-        return super().budget or default
-
-    @property
     def gradients_per_sample(self) -> int:
         """Number of gradients per sample of a batch: 1, or 2 with SAM."""
         return 1 if self.sam is None else 2
@@ -222,16 +221,6 @@ class Training(Procedure):
         return Doubling(
             saturation=self.saturation, max_doublings=last, keep_states=self.keep_states
         )
-
-    def at_stage(self, stage: int) -> Training:
-        """Return the procedure with its budget doubled ``stage`` times.
-
-        The procedure is returned unchanged if its ``doubling_settings`` is None.
-        """
-        if self.until != "saturation" or self.budget is None:
-            return self
-        key, first = self.budget
-        return self.model_copy(update={key: first << stage})
 
     def saturation_conflict(self, setting: str, fix: str) -> tuple[str, str]:
         """Return (key, problem) for a setting that cannot be combined with ``until:
@@ -268,8 +257,16 @@ class Training(Procedure):
             if getattr(self, key) == value and self.schedule != "constant":
                 problem = f"{value} cannot be combined with schedule: {self.schedule}"
                 yield key, f"{problem}; remove one of them"
+        unit, budget = self.budget or ("", 0)
         if self.until == "saturation":
-            yield from self._saturation_problems()
+            if self.schedule == "cosine":
+                fix = "use wsd or constant, or set a budget"
+                yield self.saturation_conflict("schedule: cosine", fix)
+            if self.unconverged == "extend":
+                yield self.saturation_conflict("unconverged: extend", "remove one of them")
+            if self.max_budget is not None and self.max_budget < 2 * budget:
+                problem = f"must be at least twice the first budget ({unit}: {budget})"
+                yield "max_budget", f"{problem}, not {self.max_budget}"
         else:
             for key in self.model_fields_set & {"saturation", "max_budget", "keep_states"}:
                 yield key, "has no effect without until: saturation; remove it"
@@ -282,22 +279,8 @@ class Training(Procedure):
                 yield "gates.plateau", f"{problem}; remove it"
         if "extend_to" in self.model_fields_set and self.unconverged != "extend":
             yield "extend_to", "has no effect without unconverged: extend; remove it"
-        key, budget = self.budget or ("", 0)
-        if self.warmup is not None and key == "steps" and self.warmup >= budget:
+        if self.warmup is not None and unit == "steps" and self.warmup >= budget:
             yield "warmup", f"must be below steps ({budget}), not {self.warmup}"
-
-    def _saturation_problems(self) -> Problems:
-        if self.schedule == "cosine":
-            yield self.saturation_conflict(
-                "schedule: cosine", "use wsd or constant, or set a budget"
-            )
-        if self.unconverged == "extend":
-            yield self.saturation_conflict("unconverged: extend", "remove one of them")
-        if self.max_budget is not None and self.budget is not None:
-            key, first = self.budget
-            if self.max_budget < 2 * first:
-                problem = f"must be at least twice the first budget ({key}: {first})"
-                yield "max_budget", f"{problem}, not {self.max_budget}"
 
 
 class MiniBatches(Training):
