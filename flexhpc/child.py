@@ -27,9 +27,9 @@ class Child:
     """A child process that calls a Python function with one end of a connection to its parent.
 
     The child is a new Python interpreter, not a fork of the parent. It may therefore use threads,
-    processes and GPUs, and shares no state with its parent. It ignores stop signals, because the
-    parent handles them. When the parent ends, the child and all processes that the child started
-    are killed.
+    processes and GPUs, and shares no state with its parent. It ignores SIGINT, SIGTERM and
+    SIGUSR2, because the parent handles them. When the parent ends, the child and all processes that
+    the child started are killed.
 
     Args:
         function: import path of the function, ``module:function``. The function must return when

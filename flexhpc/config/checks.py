@@ -160,7 +160,7 @@ def _check_shapes(data: Data, model: Model) -> Problems:
         yield "model.family", f"{problem}; use linear or mlp"
     compound = isinstance(model, Sized) and model.scaling == "compound"
     if data.has_vectors and compound:
-        problem = f"compound resizes images, but {data.source} contains vectors"
+        problem = f"compound also resizes images, but {data.source} contains vectors"
         yield "model.scaling", f"{problem}; use width, depth or both"
     if data.n_max is not None:
         for problem in _size_problems(data.n_max, data):

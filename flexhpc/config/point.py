@@ -31,8 +31,8 @@ class Point:
         swept: the values of the swept keys, by dotted path.
         precise_search: the search with the tolerance of the spec, which runs only if the coarse
             ``search`` does not decide all comparisons; None without ``compare.decide``.
-        optional: whether the point is measured only if a comparison needs it, because the spec does
-            not list its seed.
+        optional: True for a point whose seed is not listed in the spec. It is measured only if a
+            comparison needs it.
     """
 
     index: int

@@ -215,7 +215,7 @@ class SlurmProfile(Profile):
 
 
 def normalise_option_name(name: str) -> str:
-    """Normalise the name of a long sbatch option: no leading dashes, and - instead of _."""
+    """Remove leading dashes from the name of an sbatch option; replace ``_`` with ``-``."""
     return name.lstrip("-").replace("_", "-")
 
 

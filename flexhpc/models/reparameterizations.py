@@ -42,7 +42,7 @@ class Reparameterization(nn.Module, ABC):
 
 
 class Subspace(Reparameterization):
-    """A network with parameters theta = theta0 + P z; only the vector z (dims,) is trained.
+    """A network with parameters theta = theta0 + P z; only z, of length ``dims``, is trained.
 
     This is training in a random subspace: Li et al. 2018, arXiv 1804.08838.
 

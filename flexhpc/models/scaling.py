@@ -64,7 +64,7 @@ def scaled_shape(model: Network, shape: Shape) -> Shape:
         return shape
     if len(shape) != 3:
         raise PointError(
-            f"model.scaling: compound resizes images, but samples have shape {shape}; "
+            f"model.scaling: compound also resizes images, but samples have shape {shape}; "
             "use width, depth or both"
         )
     patch = getattr(model, "patch", 1)

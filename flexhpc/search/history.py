@@ -24,8 +24,8 @@ TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 UNINFORMATIVE = ("diverged", "unstable")
 """Verdicts of probes whose number of missed samples gives no information about capacity."""
 MAX_REJECTED = 4
-"""Maximum number of rejected probes per n and arm that are ignored; if more are rejected, all of
-them count as failures."""
+"""Maximum number of rejected probes with the same n and arm that are ignored. If there are more,
+each of them counts as a failure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,10 +88,10 @@ History = Sequence[ProbeResult]
 
 
 def accepted_probes(history: History) -> list[ProbeResult]:
-    """Return the probes that are evidence of capacity: all except rejected and unfinished probes.
+    """Return the probes that are evidence of capacity, without unfinished and rejected probes.
 
-    If more than ``MAX_REJECTED`` probes at one n and arm were rejected, all of them count as
-    failures. Without this rule, a search in which no training run converges would not end.
+    If more than ``MAX_REJECTED`` rejected probes have the same n and arm, they are returned as
+    well, as failures. Without this rule, a search in which no training run converges would not end.
     """
     finished = [r for r in history if not r.unfinished]
     rejected = Counter((r.n, r.arm) for r in finished if r.rejected)

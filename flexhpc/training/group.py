@@ -152,7 +152,10 @@ class Group:
     def all_gather(
         self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
     ) -> list[Tensor]:
-        """Return the equally shaped tensors of all processes in rank order (collective call)."""
+        """Return ``tensor`` of each process in rank order; its shape must be the same everywhere.
+
+        This is a collective call.
+        """
         if self.size == 1:
             return [tensor]
         result = [torch.empty_like(tensor) for _ in range(self.size)]

@@ -65,7 +65,7 @@ BAD = {
     "scaling without scale": (spec(model="{family: mlp, width: 8, scaling: width}"), ":4: model.scale: is required with scaling;"),
     "scaling and match_params": (spec(model="{family: mlp, match_params: 900, scaling: width, scale: 2}"), ":4: model.scaling: cannot be combined with match_params"),
     "vit_shape scaling of mlp": (spec(model="{family: mlp, width: 8, scaling: vit_shape, scale: 2}"), ":4: model.scaling: vit_shape is for vit only"),
-    "compound scaling of vectors": (spec(data="{source: gaussian}", model="{family: mlp, width: 8, scaling: compound, scale: 2}"), ":4: model.scaling: compound resizes images"),
+    "compound scaling of vectors": (spec(data="{source: gaussian}", model="{family: mlp, width: 8, scaling: compound, scale: 2}"), ":4: model.scaling: compound also resizes images"),
     "even kernel": (spec(model="{family: cnn, width: 8, kernel: 4}"), ":4: model.kernel: must be odd, not 4; use 5"),
     "two reparameterizations": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}, low_rank: {rank: 2}}"), ":4: model.low_rank: cannot be combined with subspace"),
     "subspace without dims": (spec(model="{family: mlp, width: 8, subspace: {projection: dense}}"), ":4: model.subspace.dims: is required"),

@@ -45,7 +45,7 @@ fixed:
   training: {optimizer: adam, lr: 1e-2, batch_size: 24, until: saturation, steps: 50}
   search: {policy: bayes, start: 8, at_once: 2, tolerance: 0.5}
 """
-MAX_BUDGET = "training.max_budget=400"
+MAX_BUDGET = "training.max_budget=200"
 
 
 @pytest.fixture(scope="module", params=["constant", "wsd"])

@@ -154,7 +154,7 @@ def test_match_params_draws_no_random_numbers_and_ignores_reparameterizations() 
         ),
         (
             Mlp(family="mlp", width=4, scaling="compound", scale=1), (20,),
-            r"model.scaling: compound resizes images, but samples have shape \(20,\)",
+            r"model.scaling: compound also resizes images, but samples have shape \(20,\)",
         ),
     ],
 )  # fmt: skip

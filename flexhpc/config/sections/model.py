@@ -351,7 +351,7 @@ class Gpt(_Transformer):
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
         if self.scaling == "compound":
-            problem = "compound resizes images, but gpt reads tokens"
+            problem = "compound also resizes images, but gpt reads tokens"
             yield "scaling", f"{problem}; use width, depth or both"
 
 
