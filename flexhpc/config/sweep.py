@@ -174,7 +174,9 @@ class Sweep:
     def _check_unused_values(self) -> None:
         """Report errors in fixed values that no point uses, because swept keys override them."""
         first = (0,) * len(self.axes)
-        for key in (key for axis in self.axes for key in axis.values if "." in key):
+        for key, _, _ in self._swept_values(first):
+            if "." not in key:
+                continue
             section, *rest = key.split(".")
             path = tuple(rest)
             value = value_at(self.fixed, (section, *path))

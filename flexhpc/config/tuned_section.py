@@ -121,6 +121,7 @@ def build_section(
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = untuned.get("version") is not None
+            # After the check above, which rejects these keys in the spec.
             untuned |= {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
             problems.append(((key,), f"{variant}: {one_line_message(error)}"))

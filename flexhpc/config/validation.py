@@ -62,9 +62,9 @@ def validate(
             :meth:`Section.combination_problems`.
 
     Returns:
-        The section, and a list of problems. If there are problems, the section contains only the
-        valid values, and None for missing required keys. The section is None if the values select
-        no variant.
+        The section, and a list of problems. Check the problems, not the section: if there are any,
+        the section contains only the valid values, and None for missing required keys. The section
+        is None if the values select no variant.
     """
     cls = kind.selected_class(values) if isinstance(kind, VariantUnion) else kind
     if cls is None:
@@ -163,7 +163,8 @@ def _error_path(detail: ErrorDetails) -> KeyPath:
     return tuple(
         part
         for part in detail["loc"]
-        if part not in types and not str(part).startswith(("function-", "constrained-"))
+        if (part not in types or detail["type"] == "extra_forbidden")
+        and not str(part).startswith(("function-", "constrained-"))
     )
 
 

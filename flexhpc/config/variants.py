@@ -115,7 +115,8 @@ def variants(section: str) -> dict[str, type[Section]]:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
                 field = cls.model_fields.get(cls.discriminator or KEYS[section])
-                for variant in cls.aliases or get_args(field and field.annotation):
+                names = cls.aliases or (() if field is None else get_args(field.annotation))
+                for variant in names:
                     if by_name.setdefault(variant, cls) is not cls:
                         raise ValueError(
                             f"{section}: {cls} and {by_name[variant]} are both named {variant}"

@@ -87,14 +87,19 @@ class BudgetCurve:
             return 0.0
         return 0.5 ** max(result.stage for result in self.history)
 
-    def gain(self, q: float, factor: float) -> Quantiles:
-        """Return the ratio by which the EMC changes if the budget is multiplied by ``factor``.
+    def gain(self, q: float, before: float, after: float) -> Quantiles:
+        """Return the ratio of the EMCs at two budgets: EMC(after) / EMC(before).
+
+        Args:
+            q: P(fit) that defines the EMC, such as 0.5 for ``n50``.
+            before, after: multiples of the budget, in ascending order.
 
         Returns:
             Lower end, median and upper end of the interval of this ratio.
         """
-        curve = self.fit_curve_at(factor)
-        return curve.quantiles(curve.n_at_fit_probability(q) / self.curve.n_at_fit_probability(q))
+        curves = self.fit_curve_at(before), self.fit_curve_at(after)
+        n_before, n_after = (curve.n_at_fit_probability(q) for curve in curves)
+        return curves[0].quantiles(n_after / n_before)
 
     def emc(self, q: float, factor: float) -> EmcInterval:
         """Return the EMC and its interval at ``factor`` times the budget.

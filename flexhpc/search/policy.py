@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
-import numpy as np
-
 from flexhpc.config.sections.search import Bayes, Search
 from flexhpc.config.sections.training import Doubling
 from flexhpc.config.variants import load_implementation
@@ -146,9 +144,12 @@ def _propose_or_double(
         return proposal if last else "doubling"
     estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
     arm = 0 if estimate is None else estimate.arm
-    low, _, high = gain_of_last_doublings([r for r in history if r.arm == arm], n_limit, search)
-    saturated = stage > 1 and high <= doubling_settings.saturation
-    undecided = stage > 1 and low <= doubling_settings.saturation
+    low = high = math.inf
+    if stage > 1:
+        results = [result for result in history if result.arm == arm]
+        low, _, high = gain_of_last_doublings(results, n_limit, search)
+    saturated = high <= doubling_settings.saturation
+    undecided = low <= doubling_settings.saturation
     if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
         proposal = _propose_at_stage(search, n_limit, history, coordinates)
         if isinstance(proposal, list):
@@ -169,15 +170,16 @@ def gain_of_last_doublings(history: History, n_limit: int, search: Search) -> Qu
     samples for a long time before they fit, so the EMC can remain constant during one doubling.
 
     Returns:
-        Lower end, median and upper end of its interval. All are inf if the factor is unknown.
+        Lower end, median and upper end of an interval; each is the larger one of the two intervals.
+        All are inf if the factors are unknown.
     """
     curve = budget_curve(history, n_limit)
     if curve is None:
         return math.inf, math.inf, math.inf
-    curves = curve.fit_curve_at(0.25), curve.fit_curve_at(0.5), curve.curve
     level = estimand_level(search.estimand)
-    at_quarter, at_half, at_budget = (c.n_at_fit_probability(level) for c in curves)
-    return curves[0].quantiles(np.maximum(at_half / at_quarter, at_budget / at_half))
+    gains = curve.gain(level, 0.5, 1.0), curve.gain(level, 0.25, 0.5)
+    low, middle, high = (max(ends) for ends in zip(*gains, strict=True))
+    return low, middle, high
 
 
 def _propose_at_stage(
@@ -237,7 +239,7 @@ def estimate_so_far(
     if estimate.censored == "none":
         results = [r for r in history if r.arm == estimate.arm]
         if (curve := budget_curve(results, n_limit)) is not None:
-            doubling = curve.gain(estimand_level(search.estimand), 2.0)
+            doubling = curve.gain(estimand_level(search.estimand), 1.0, 2.0)
             gain = gain_of_last_doublings(results, n_limit, search) if stage > 1 else None
     return replace(estimate, ended_by=ended_by, doubling=doubling, gain=gain, stage=stage)
 

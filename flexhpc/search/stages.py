@@ -1,4 +1,4 @@
-"""Searches that double the budget until a doubling hardly raises the EMC.
+"""Searches that double the budget until two doublings in succession hardly raise the EMC.
 
 A stage is the part of a search in which the budget is constant; the budget of stage k is the first
 budget times 2^k. A training run that fitted at an earlier stage counts as a fit at all later

@@ -90,6 +90,27 @@ def test_budget_is_doubled_until_the_emc_is_saturated(exact: bool) -> None:
     assert np.mean(costs) < 20, "more whole training runs than a search at the last budget"
 
 
+def test_a_pause_of_the_growth_does_not_end_a_search() -> None:
+    """The EMC is almost constant from stage 1 to stage 3, and then grows again."""
+    stages = np.arange(-4, 7)
+    log_emcs = np.log([10, 20, 40, 80, 150, 200, 202, 203, 305, 310, 315])
+
+    def train(probe: Probe) -> ProbeResult:
+        rng = np.random.default_rng((0, probe.n, probe.repeat))
+        difficulty = math.log(probe.n) + 0.05 * rng.logistic()
+        time = 2.0 ** (np.interp(difficulty, log_emcs, stages, right=math.inf) - probe.stage)
+        if time <= 1:
+            return result(probe.n, repeat=probe.repeat, stage=probe.stage, share=time, time=time)
+        return result(probe.n, 1, repeat=probe.repeat, stage=probe.stage, share=1.0)
+
+    estimate, history = play_doubling(train)
+    assert estimate.ended_by == "saturation"
+    assert estimate.stage >= 4
+    assert estimate.emc == pytest.approx(305, rel=0.15)
+    curve = budget_curve(results_at_stage(history, estimate.stage), N_LIMIT)
+    assert np.all(np.array(estimate.gain) >= curve.gain(0.5, 0.5, 1.0))
+
+
 def test_search_ends_at_the_largest_budget() -> None:
     estimate, _ = play_doubling(
         simulated(0, saturates=9.0), Doubling(saturation=1.1, max_doublings=2)

@@ -151,8 +151,8 @@ class Training(Procedure):
         )
     )
     """`saturation` (the default if no budget is set): the search doubles the budget and continues
-    failed training runs until a doubling hardly raises the EMC. `steps`, `epochs` or
-    `gradient_evaluations` sets the first budget; by default it is 1,000 updates. `convergence`:
+    failed training runs until two doublings in succession hardly raise the EMC. `steps`, `epochs`
+    or `gradient_evaluations` sets the first budget; by default it is 1,000 updates. `convergence`:
     training has no budget and ends when the plateau gate detects that training has stopped
     improving."""
     saturation: Annotated[float, Field(gt=1, le=10), PRECISION] = 1.1
@@ -160,7 +160,7 @@ class Training(Procedure):
     raised the EMC by at most this factor, according to the upper end of a 90 % interval."""
     max_budget: Annotated[Count | None, PRECISION] = None
     """With `until: saturation`, the largest budget, in the unit of the first budget; by default 64
-    times the first budget."""
+    times the first budget. Below four times the first budget, saturation cannot be detected."""
     keep_states: Annotated[int, Field(ge=0, le=10**6), LIMIT] = 32
     """With `until: saturation`, the maximum number of failed training runs per point whose final
     state (weights and optimizer) is kept. The kept states of a point take at most 4 GiB. A training
