@@ -71,6 +71,7 @@ BAD = {
     "subspace without dims": (spec(model="{family: mlp, width: 8, subspace: {projection: dense}}"), ":4: model.subspace.dims: is required"),
     "muon with subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: requires weight matrices"),
     "three budgets": (spec(training="{optimizer: sgd, epochs: 5, gradient_evaluations: 9, until: convergence}"), ":5: training.until: cannot be combined with epochs"),
+    "unknown key with the name of a type": (spec(model="{family: mlp, width: 8, int: 3}"), ":4: model.int: unknown key"),
     "list of learning rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: unknown key; use one of"),
     "synonym of a key": (spec(training="{optimizer: sgd, learning_rate: 0.1}"), "; did you mean lr?\n"),
     "steps is text": (spec(training="{optimizer: sgd, steps: x}"), ':5: training.steps: must be a whole number, not "x"\n'),
