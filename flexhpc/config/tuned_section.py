@@ -162,7 +162,10 @@ def _with_defaults(
     omitted = {
         key
         for key, value in defaults.items()
-        if isinstance(value, dict) and key not in values and cls.model_fields[key].default is None
+        if isinstance(value, dict)
+        and key not in values
+        and key in cls.model_fields
+        and cls.model_fields[key].default is None
     }
     if any(budget in values for budget in BUDGETS):
         omitted |= {"epochs", "until"}
