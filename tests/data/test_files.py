@@ -25,6 +25,7 @@ from tests.data.writers import (
     cifar_batch,
     encode_idx,
     load,
+    one_line_error,
     section,
     write_cifar5m,
     write_cifar10,
@@ -188,10 +189,7 @@ CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
     [
         (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "not a zip file"),
         (lambda path: path.write_bytes(b"not a zip"), "not a zip file"),
-        (
-            savez(X=CHANNELS_LAST.transpose(0, 3, 1, 2), Y=np.zeros(2, int)),
-            r"dtype uint8 and shape",
-        ),
+        (savez(X=np.zeros((2, 3, 32, 32), np.uint8), Y=np.zeros(2, int)), "uint8 and shape"),
         (savez(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"shape \(2, .*Y has shape \(3,\)"),
         (savez(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
         (savez(images=CHANNELS_LAST, Y=np.array([0, 1])), r"no item named 'X\.npy'"),
@@ -204,9 +202,8 @@ def test_damaged_cifar5m_is_rejected(
 ) -> None:
     write_cifar5m(tmp_path, {0: 2, 1: 2, 2: 2})
     damage(tmp_path / "cifar5m_part1.npz")
-    with pytest.raises(PointError, match=expected) as caught:
+    with one_line_error(expected):
         load("cifar5m", root=tmp_path)
-    assert "\n" not in str(caught.value)
     assert not UNPICKLED.exists()
 
 

@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flexhpc.config import load_points
 from flexhpc.config.sections.data import KnownTable, Table
-from flexhpc.data import load_samples, raw_files
+from flexhpc.data import raw_files
 from flexhpc.data.classes import encode_labels
 from flexhpc.data.image_sets import open_cifar5m
 from flexhpc.data.images import decode_image
@@ -29,19 +28,17 @@ from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
 from tests.conftest import Cli
-from tests.data.test_formats import SPEC
+from tests.data.test_formats import load_section
 from tests.data.test_uci import CREDIT_HEADER, covtype_rows, write_covtype_cache
-from tests.data.writers import tar_of, write_cifar5m, write_images, write_text
+from tests.data.writers import one_line_error, tar_of, write_cifar5m, write_images, write_text
 
 LARGE_NUMBER = "9" * 400
 
 
 def error_message(folder: Path, data: str) -> str:
     """Return the error message of a data section, in which {} is replaced by the folder."""
-    spec = SPEC.format(data.replace("{}", str(folder)))
-    (point,) = load_points(write_text(folder / "spec.yaml", spec))[1]
     with pytest.raises(PointError) as caught:
-        load_samples(point.data, point.seed)
+        load_section(folder, data.replace("{}", str(folder)))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -218,9 +215,8 @@ def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
         damaged = {valid[:600], valid[:100] + b"\0\0" + valid[102:], other_format}
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
+        with one_line_error("cannot be read as a CSV or Parquet table"):
             open_csv(path)
-        assert "\n" not in str(caught.value)
     monkeypatch.setattr(raw_files, "MAX_BYTES", 2**20)
     path.write_bytes(PACKERS[suffix](b"x,y\n" + b"0,1\n" * 2**20))
     with pytest.raises(PointError, match="larger than 1,048,576 bytes"):
