@@ -29,7 +29,14 @@ from flexhpc.data.load import load_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import build_custom
 from tests.conftest import Cli
-from tests.custom.conftest import DATA, LAYERS, SPEC, assert_failures
+from tests.custom.conftest import (
+    DATA,
+    LAYERS,
+    SPEC,
+    assert_failures,
+    make_network,
+    modification_times,
+)
 from tests.sweeps import results_by_point
 
 
@@ -110,11 +117,8 @@ def test_modules_are_found_and_hashed_with_their_imports(
     assert find_code("deep.inner:part", folder) == first
     installed = find_code("torch.nn:Linear", folder)
     assert installed.folder == ""
-    assert (
-        installed.hash
-        == find_code("torch.nn:Conv2d", None).hash
-        != find_code("numpy:zeros", None).hash
-    )
+    assert installed.hash == find_code("torch.nn:Conv2d", None).hash
+    assert installed.hash != find_code("numpy:zeros", None).hash
     on_path = folder / "on_the_path"
     on_path.mkdir()
     (on_path / "user_module.py").write_text("import layers\n")
@@ -134,21 +138,20 @@ def test_edited_code_is_measured_again_and_reverted_code_is_not(
     folder: Path, cli: Cli, profile: Path
 ) -> None:
     sweep = ("sweep", folder / "custom.yaml", "--profile", profile)
+    run = folder / "runs" / "custom"
     cli(*sweep)
-    first = results_by_point(folder / "runs" / "custom")
+    first = results_by_point(run)
     assert len(first) == 3
     rows = json.loads(cli("results", "runs/custom", "--format", "json").stdout)
     assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
     assert "nets:Net was edited after this run was started" in cli(*sweep).stdout
-    second = results_by_point(folder / "runs" / "custom")
-    assert not set(first) & set(second)
+    assert not set(first) & set(results_by_point(run))
     (folder / "layers.py").write_text(LAYERS)
-    points = folder / "runs" / "custom" / "points"
-    times = {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
+    times = modification_times(run)
     cli(*sweep)
-    assert results_by_point(folder / "runs" / "custom") == first
-    assert times == {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
+    assert results_by_point(run) == first
+    assert modification_times(run) == times
 
 
 NETWORK = """\
@@ -332,10 +335,6 @@ def test_tensors_and_images_are_converted() -> None:
     assert source.open_test().labels.tolist() == [1, 0]
 
 
-def make_network(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
-
-
 def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
     pair = [lambda: make_network(3), lambda: make_network(4)]
     again = lambda: make_network(  # noqa: E731
@@ -370,6 +369,7 @@ def test_user_code_in_folder_named_like_a_package_is_hashed(
     folder = tmp_path / parent
     folder.mkdir(parents=True)
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     hashes = set()
     for value in (1, 2):
         (folder / "user_helper.py").write_text(f"def width():\n    return {value} * 8\n")
@@ -380,12 +380,7 @@ def test_user_code_in_folder_named_like_a_package_is_hashed(
             monkeypatch.delitem(sys.modules, name, raising=False)
         linecache.clearcache()
         importlib.invalidate_caches()
-        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        try:
-            build = importlib.import_module("user_nets").build
-        finally:
-            sys.dont_write_bytecode = before
-        hashes.add(object_hash(build))
+        hashes.add(object_hash(importlib.import_module("user_nets").build))
     assert len(hashes) == 2
     assert None not in hashes
 
