@@ -13,6 +13,8 @@ from torch import nn
 from tests.conftest import Cli
 
 NETS = """\
+import os
+
 from torch import nn
 from layers import block
 
@@ -29,6 +31,11 @@ class Net(nn.Module):
 
 def plain(width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def forks():
+    os.fork()
+    return plain()
 """
 LAYERS = """\
 from torch import nn

@@ -189,15 +189,6 @@ BROKEN = {
         "MODULE:Net: a forward pass exceeded its time limit",
 }  # fmt: skip
 """Source of a module with a network -> message; MODULE is the name of the module."""
-FORKS = """\
-import os
-from torch import nn
-
-
-def Net():
-    os.fork()
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-"""
 
 
 def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
@@ -289,8 +280,7 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path)
     for number, (source, message) in enumerate(BROKEN.items()):
         (folder / f"broken{number}.py").write_text(source)
         messages[f"broken{number}:Net"] = message.replace("MODULE", f"broken{number}")
-    (folder / "forks.py").write_text(FORKS)
-    names = [*messages, "nets:plain", "forks:Net"]
+    names = [*messages, "nets:plain", "nets:forks"]
     models = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in names)
     spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{models}]").replace(
         '  model: {family: "nets:Net"}\n', ""

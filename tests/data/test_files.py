@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexhpc.data import image_sets
+from flexhpc.data import image_sets, load_test_set
 from flexhpc.data.image_sets import read_idx
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
@@ -105,12 +105,15 @@ def test_reads_fashion_mnist_of_debian() -> None:
 
 
 def test_reads_cifar10_and_fine_labels_of_cifar100(tmp_path: Path) -> None:
-    batches = [cifar_batch(4, "labels", 10) for _ in range(5)]
-    write_cifar10(tmp_path, batches)
+    batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
+    write_cifar10(tmp_path, batches[:5], batches[5])
     samples = load("cifar10", root=tmp_path)
     assert (len(samples.labels), samples.shape) == (20, (3, 32, 32))
     np.testing.assert_array_equal(samples.inputs.rows[4].ravel(), batches[1]["data"][0])
     assert samples.labels[7] == batches[1]["labels"][3]
+    test = load_test_set(section(source="cifar10", root=tmp_path), 0)
+    assert test.labels.tolist() == batches[5]["labels"]
+    assert test.select_inputs(np.arange(4)).shape == (4, 3, 32, 32)
     fine = cifar_batch(6, "fine_labels", 100)
     write_cifar100(tmp_path, fine)
     assert load("cifar100", root=tmp_path).source.train.labels.tolist() == fine["fine_labels"]

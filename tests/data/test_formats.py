@@ -56,14 +56,6 @@ def write_hugging_face(folder: Path) -> None:
     vectors.save_to_disk(folder / "hfv")
 
 
-def _with_invalid_offset(content: bytes) -> bytes:
-    """Replace the int32 offset of the second image in an Arrow file by one beyond its end."""
-    sizes = [len(encode_png(image)) for image in IMAGES[:6]]
-    offsets = np.cumsum(sizes).astype("<i4").tobytes()
-    start = content.index(offsets)
-    return content[: start + 4] + b"\xff\xff\xff\x7e" + content[start + 8 :]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_formats(tmp_path_factory.mktemp("formats"))
@@ -105,8 +97,10 @@ def write_formats(folder: Path) -> Path:
         damaged[len(damaged) // 3] ^= 255
         (folder / f"{name}_damaged.npz").write_bytes(damaged)
     shutil.copytree(folder / "hf", folder / "hf_damaged")
+    offsets = np.cumsum([len(image) for image in encoded[:6]]).astype("<i4").tobytes()
+    beyond_the_end = offsets[:4] + b"\xff\xff\xff\x7e" + offsets[8:]
     for path in (folder / "hf_damaged").rglob("*.arrow"):
-        path.write_bytes(_with_invalid_offset(path.read_bytes()))
+        path.write_bytes(path.read_bytes().replace(offsets, beyond_the_end))
     (folder / "text.npz").write_text("no archive")
     return folder
 

@@ -131,14 +131,6 @@ def test_image_folder_has_validation_images(tmp_path: Path, name: str) -> None:
         load_test_set(folder, 0)
 
 
-def test_cifar10_has_test_batch(tmp_path: Path) -> None:
-    batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
-    write_cifar10(tmp_path, batches[:5], batches[5])
-    test = load_test_set(section(source="cifar10", root=tmp_path), 0)
-    assert test.labels.tolist() == batches[5]["labels"]
-    assert test.select_inputs(np.arange(4)).shape == (4, 3, 32, 32)
-
-
 def test_sources_without_test_set_require_test_fraction(tmp_path: Path) -> None:
     images = np.zeros((4, 28, 28), np.uint8)
     write_mnist(tmp_path, zipped=False, images=images, labels=np.arange(4, dtype=np.uint8))
