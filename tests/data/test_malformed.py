@@ -135,25 +135,23 @@ def test_too_many_columns_or_cells_are_rejected(
 )
 def test_first_row_without_newline_is_rejected(cell: str, source: str, tmp_path: Path) -> None:
     (tmp_path / "covtype.csv").write_text(cell)
-    assert re.search(
-        "first row is longer|field larger", error_message(tmp_path, f"source: {source}")
-    )
+    problem = error_message(tmp_path, f"source: {source}")
+    assert re.search("first row is longer|field larger", problem)
 
 
 def test_compressed_covtype_is_limited_in_bytes_and_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = b"0," * 54 + b"0\n"
-    path = tmp_path / "covtype.data.gz"
+    path, data = tmp_path / "covtype.data.gz", "source: covtype, root: '{}'"
     monkeypatch.setattr("flexhpc.data.uci._MAX_BYTES", 2**20)
     for content in (bytes(2**20 + 1), row * 10_000):
         path.write_bytes(gzip.compress(content))
-        assert "larger than 1,048,576 bytes after decompression" in error_message(
-            tmp_path, "source: covtype, root: '{}'"
-        )
+        problem = error_message(tmp_path, data)
+        assert "larger than 1,048,576 bytes after decompression" in problem
     monkeypatch.setattr("flexhpc.data.uci._MAX_ROWS", 100)
     path.write_bytes(gzip.compress(row * 101))
-    assert "has more than 100 rows" in error_message(tmp_path, "source: covtype, root: '{}'")
+    assert "has more than 100 rows" in error_message(tmp_path, data)
 
 
 def test_zlib_bomb_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,13 +250,10 @@ def test_postscript_named_png_is_rejected(tmp_path: Path) -> None:
 def test_excel_sheet_of_two_distant_cells_is_rejected(tmp_path: Path) -> None:
     """The reader would allocate all cells between them and abort the process."""
     path = tmp_path / "credit.xlsx"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(
-            "xl/worksheets/sheet1.xml", '<c r="A1"><v>1</v></c><c r="XFD1048576"><v>1</v></c>'
-        )
-    assert "too many cells: 1,048,576 rows x 16,384 columns" in error_message(
-        tmp_path, "source: credit, root: '{}/credit.xlsx'"
-    )
+    cells = b'<c r="A1"><v>1</v></c><c r="XFD1048576"><v>1</v></c>'
+    path.write_bytes(zip_of({"xl/worksheets/sheet1.xml": cells}))
+    problem = error_message(tmp_path, "source: credit, root: '{}/credit.xlsx'")
+    assert "too many cells: 1,048,576 rows x 16,384 columns" in problem
 
 
 def test_array_larger_than_memory_is_rejected(
@@ -269,7 +264,6 @@ def test_array_larger_than_memory_is_rejected(
 
     np.savez_compressed(tmp_path / "t.npz", x=np.zeros((400, 3)), y=np.arange(400) % 2)
     monkeypatch.setattr(raw_files.psutil, "virtual_memory", Memory)
-    assert (
-        "t.npz: array x (0.0 GB) is larger than the available memory (0.0 GB); save it as .npy"
-        in error_message(tmp_path, "source: arrays, path: '{}/t.npz'")
-    )
+    problem = error_message(tmp_path, "source: arrays, path: '{}/t.npz'")
+    expected = "t.npz: array x (0.0 GB) is larger than the available memory (0.0 GB)"
+    assert f"{expected}; save it as .npy" in problem

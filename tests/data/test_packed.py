@@ -348,8 +348,8 @@ def test_invalid_keys_are_rejected(
 
 def test_commands_prepare_and_check(tmp_path: Path, sources: dict, cli: Cli) -> None:
     root, csv = sources["image_folder"]["root"], sources["table"]["path"]
-    output = cli("data", "prepare", "image_folder", "--root", root, "--side", 4, "--colour",
-                 "grey").stdout  # fmt: skip
+    keys = ("--root", root, "--side", 4, "--colour", "grey")
+    output = cli("data", "prepare", "image_folder", *keys).stdout
     assert "data/images.packed: valid, 73 samples of 1x4x4, 3 test samples" in output
     assert output == cli("data", "check", "data/images.packed").stdout
     flip_bit_in("inputs.npy")(tmp_path / "data" / "images.packed")

@@ -53,9 +53,8 @@ def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
     path = write_text(tmp_path / "t.csv", "id,code,x,y\n1,10,.5,0\n2,9,.6,1\n3,10,.7,2\n")
     samples = load_table(path, drop=["id"], categorical=["code"])
     assert samples.shape == (3,)
-    np.testing.assert_array_equal(
-        samples.select_inputs(np.arange(3))[:, :2], [[0, 1], [1, 0], [0, 1]]
-    )
+    codes = samples.select_inputs(np.arange(3))[:, :2]
+    np.testing.assert_array_equal(codes, [[0, 1], [1, 0], [0, 1]])
     assert load_table(path, drop=["id"]).shape == (2,)
     assert load_table(path).fingerprint != load_table(path, drop=["id"]).fingerprint
 

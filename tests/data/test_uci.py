@@ -141,11 +141,8 @@ def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
     test_inputs = test.select_inputs(np.arange(2))
     np.testing.assert_array_equal(test_inputs[:, 1:4], [[1, 0, 0], [0, 1, 0]])
     np.testing.assert_array_equal(test_inputs[:, 5:7], [[0, 0], [0, 1]])  # 11th: only in the test
-    np.testing.assert_allclose(
-        test_inputs[:, 0],
-        (np.array([25, 38]) - samples.inputs.mean[0]) / samples.inputs.deviation[0],
-        rtol=1e-5,
-    )
+    ages = (np.array([25, 38]) - samples.inputs.mean[0]) / samples.inputs.deviation[0]
+    np.testing.assert_allclose(test_inputs[:, 0], ages, rtol=1e-5)
 
 
 CREDIT_HEADER = ",".join(["ID", *(f"X{i}" for i in range(1, 24)), "Y"]) + "\n"
