@@ -60,12 +60,16 @@ def test_id_depends_on_imported_source_or_version(folder: Path) -> None:
     assert not set(point_ids(folder)) & set(before)
 
 
+def write_models(folder: Path, *models: str) -> None:
+    """Write the spec with a grid of models instead of widths."""
+    spec = SPEC.replace('  model: {family: "nets:Net"}\n', "")
+    spec = spec.replace("model.kwargs.width: [2, 4, 8]", f"model: [{', '.join(models)}]")
+    (folder / "custom.yaml").write_text(spec)
+
+
 def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
-    family = "{family: 'nets:Net', kwargs: {width: 2}"
-    spec = SPEC.replace(
-        "  model.kwargs.width: [2, 4, 8]", f"  model: [{family}}}, {family}, version: 1}}]"
-    )
-    (folder / "custom.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
+    plain = "{family: 'nets:Net', kwargs: {width: 2}}"
+    write_models(folder, plain, "{family: 'nets:Net', kwargs: {width: 2}, version: 1}")
     frozen = folder / "frozen.yaml"
     frozen.write_text(freeze(*load_points(folder / "custom.yaml")))
     assert [point.id for point in load_points(frozen)[1]] == point_ids(folder)
@@ -281,11 +285,7 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path)
         (folder / f"broken{number}.py").write_text(source)
         messages[f"broken{number}:Net"] = message.replace("MODULE", f"broken{number}")
     names = [*messages, "nets:plain", "nets:forks"]
-    models = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in names)
-    spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{models}]").replace(
-        '  model: {family: "nets:Net"}\n', ""
-    )
-    (folder / "custom.yaml").write_text(spec)
+    write_models(folder, *[f"{{family: '{name}', seconds: 8}}" for name in names])
     cli("sweep", folder / "custom.yaml", "--profile", profile, check=1)
     assert_failures(cli, messages.values(), done=2)
 
