@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from tests.conftest import Cli
 
 NETS = """\
+import os
+
 from torch import nn
 from layers import block
 
@@ -28,6 +31,11 @@ class Net(nn.Module):
 
 def plain(width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def forks():
+    os.fork()
+    return plain()
 """
 LAYERS = """\
 from torch import nn
@@ -62,6 +70,15 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "custom.yaml").write_text(SPEC)
     return tmp_path
+
+
+def make_network(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
+
+
+def modification_times(run: Path) -> dict[Path, int]:
+    """Return the modification time of each point file of a run."""
+    return {path: path.stat().st_mtime_ns for path in run.rglob("*.h5")}
 
 
 def assert_failures(cli: Cli, messages: Iterable[str], done: int) -> None:

@@ -18,11 +18,7 @@ import flexhpc
 from flexhpc.errors import InputError, PointError
 from tests.barrier import wait_for
 from tests.conftest import REPOSITORY, Cli
-
-
-def make_network(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
-
+from tests.custom.conftest import make_network, modification_times
 
 SAMPLES = (
     np.random.default_rng(0).normal(size=(300, 20)), np.random.default_rng(1).integers(0, 5, 300),
@@ -59,10 +55,10 @@ def test_measure_equals_a_recorded_measurement(
     run = tmp_path / "run"
     recorded = measure(run=run)
     assert (recorded.emc, recorded.interval) == (result.emc, result.interval)
-    times = {path: path.stat().st_mtime_ns for path in run.rglob("*.h5")}
+    times = modification_times(run)
     assert len(times) == 1
     assert measure(run=run).emc == recorded.emc
-    assert times == {path: path.stat().st_mtime_ns for path in run.rglob("*.h5")}
+    assert modification_times(run) == times
     loaded = flexhpc.load(run)
     assert [measurement.emc for measurement in loaded] == [recorded.emc]
     assert loaded.results.emc.tolist() == [recorded.emc]

@@ -29,7 +29,14 @@ from flexhpc.data.load import load_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import build_custom
 from tests.conftest import Cli
-from tests.custom.conftest import DATA, LAYERS, SPEC, assert_failures
+from tests.custom.conftest import (
+    DATA,
+    LAYERS,
+    SPEC,
+    assert_failures,
+    make_network,
+    modification_times,
+)
 from tests.sweeps import results_by_point
 
 
@@ -53,12 +60,16 @@ def test_id_depends_on_imported_source_or_version(folder: Path) -> None:
     assert not set(point_ids(folder)) & set(before)
 
 
+def write_models(folder: Path, *models: str) -> None:
+    """Write the spec with a grid of models instead of widths."""
+    spec = SPEC.replace('  model: {family: "nets:Net"}\n', "")
+    spec = spec.replace("model.kwargs.width: [2, 4, 8]", f"model: [{', '.join(models)}]")
+    (folder / "custom.yaml").write_text(spec)
+
+
 def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
-    family = "{family: 'nets:Net', kwargs: {width: 2}"
-    spec = SPEC.replace(
-        "  model.kwargs.width: [2, 4, 8]", f"  model: [{family}}}, {family}, version: 1}}]"
-    )
-    (folder / "custom.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
+    plain = "{family: 'nets:Net', kwargs: {width: 2}}"
+    write_models(folder, plain, "{family: 'nets:Net', kwargs: {width: 2}, version: 1}")
     frozen = folder / "frozen.yaml"
     frozen.write_text(freeze(*load_points(folder / "custom.yaml")))
     assert [point.id for point in load_points(frozen)[1]] == point_ids(folder)
@@ -110,11 +121,8 @@ def test_modules_are_found_and_hashed_with_their_imports(
     assert find_code("deep.inner:part", folder) == first
     installed = find_code("torch.nn:Linear", folder)
     assert installed.folder == ""
-    assert (
-        installed.hash
-        == find_code("torch.nn:Conv2d", None).hash
-        != find_code("numpy:zeros", None).hash
-    )
+    assert installed.hash == find_code("torch.nn:Conv2d", None).hash
+    assert installed.hash != find_code("numpy:zeros", None).hash
     on_path = folder / "on_the_path"
     on_path.mkdir()
     (on_path / "user_module.py").write_text("import layers\n")
@@ -134,21 +142,20 @@ def test_edited_code_is_measured_again_and_reverted_code_is_not(
     folder: Path, cli: Cli, profile: Path
 ) -> None:
     sweep = ("sweep", folder / "custom.yaml", "--profile", profile)
+    run = folder / "runs" / "custom"
     cli(*sweep)
-    first = results_by_point(folder / "runs" / "custom")
+    first = results_by_point(run)
     assert len(first) == 3
     rows = json.loads(cli("results", "runs/custom", "--format", "json").stdout)
     assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
     assert "nets:Net was edited after this run was started" in cli(*sweep).stdout
-    second = results_by_point(folder / "runs" / "custom")
-    assert not set(first) & set(second)
+    assert not set(first) & set(results_by_point(run))
     (folder / "layers.py").write_text(LAYERS)
-    points = folder / "runs" / "custom" / "points"
-    times = {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
+    times = modification_times(run)
     cli(*sweep)
-    assert results_by_point(folder / "runs" / "custom") == first
-    assert times == {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
+    assert results_by_point(run) == first
+    assert modification_times(run) == times
 
 
 NETWORK = """\
@@ -186,15 +193,6 @@ BROKEN = {
         "MODULE:Net: a forward pass exceeded its time limit",
 }  # fmt: skip
 """Source of a module with a network -> message; MODULE is the name of the module."""
-FORKS = """\
-import os
-from torch import nn
-
-
-def Net():
-    os.fork()
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-"""
 
 
 def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
@@ -286,13 +284,8 @@ def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, profile: Path)
     for number, (source, message) in enumerate(BROKEN.items()):
         (folder / f"broken{number}.py").write_text(source)
         messages[f"broken{number}:Net"] = message.replace("MODULE", f"broken{number}")
-    (folder / "forks.py").write_text(FORKS)
-    names = [*messages, "nets:plain", "forks:Net"]
-    models = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in names)
-    spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{models}]").replace(
-        '  model: {family: "nets:Net"}\n', ""
-    )
-    (folder / "custom.yaml").write_text(spec)
+    names = [*messages, "nets:plain", "nets:forks"]
+    write_models(folder, *[f"{{family: '{name}', seconds: 8}}" for name in names])
     cli("sweep", folder / "custom.yaml", "--profile", profile, check=1)
     assert_failures(cli, messages.values(), done=2)
 
@@ -332,10 +325,6 @@ def test_tensors_and_images_are_converted() -> None:
     assert source.open_test().labels.tolist() == [1, 0]
 
 
-def make_network(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
-
-
 def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
     pair = [lambda: make_network(3), lambda: make_network(4)]
     again = lambda: make_network(  # noqa: E731
@@ -370,6 +359,7 @@ def test_user_code_in_folder_named_like_a_package_is_hashed(
     folder = tmp_path / parent
     folder.mkdir(parents=True)
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     hashes = set()
     for value in (1, 2):
         (folder / "user_helper.py").write_text(f"def width():\n    return {value} * 8\n")
@@ -380,12 +370,7 @@ def test_user_code_in_folder_named_like_a_package_is_hashed(
             monkeypatch.delitem(sys.modules, name, raising=False)
         linecache.clearcache()
         importlib.invalidate_caches()
-        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-        try:
-            build = importlib.import_module("user_nets").build
-        finally:
-            sys.dont_write_bytecode = before
-        hashes.add(object_hash(build))
+        hashes.add(object_hash(importlib.import_module("user_nets").build))
     assert len(hashes) == 2
     assert None not in hashes
 

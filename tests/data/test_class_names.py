@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,31 +17,29 @@ from tests.data.writers import RNG, load, write_images
 
 FINE = [f"thing_{i}" for i in range(100)]
 PETS = ["cat", "cat", "dog", "cat"]
-CASES: dict[str, tuple[dict[str, Any], list[str] | None]] = {
-    "folders": ({"source": "image_folder", "root": "pictures"}, ["day", "night"]),
-    "folders, not Unicode": ({"source": "image_folder", "root": "latin"}, ["<b>", "caf?"]),
-    "MNIST": ({"source": "mnist", "root": "mnist"}, None),
-    "Fashion-MNIST": ({"source": "fashion_mnist", "root": "fashion_mnist"}, ["T-shirt/top"]),
-    "CIFAR-10": ({"source": "cifar10", "root": "cifar10"}, ["airplane"]),
-    "CIFAR-5m": ({"source": "cifar5m", "root": "cifar5m"}, ["airplane"]),
-    "CIFAR-100": ({"source": "cifar100", "root": "fine"}, FINE),
-    "CIFAR-100 without names": ({"source": "cifar100", "root": "cifar100"}, None),
-    "CIFAR-100 with 99 names": ({"source": "cifar100", "root": "incomplete"}, None),
-    "npz, text": ({"source": "arrays", "path": "text.npz"}, ["cat", "dog"]),
-    "npz, bytes": (
-        {"source": "arrays", "path": "bytes.npz"}, ["a", "b\N{REPLACEMENT CHARACTER}"],
-    ),
-    "npz, 3 and 7": ({"source": "arrays", "path": "gaps.npz"}, ["3", "7"]),
-    "npz, 3.0 and 7.0": ({"source": "arrays", "path": "floats.npz"}, ["3", "7"]),
-    "npz, 0 and 1": ({"source": "arrays", "path": "plain.npz"}, None),
-    "WebDataset, numbers": ({"source": "webdataset", "path": "a.tar"}, None),
-    "WebDataset, text": ({"source": "webdataset", "path": "text.tar"}, ["cat", "dog"]),
-    "Parquet": ({"source": "image_table", "path": "pets.parquet"}, ["cat", "dog"]),
-    "Hugging Face": ({"source": "hugging_face", "path": "hf"}, ["sun", "rain"]),
-    "Hugging Face, unused class": ({"source": "hugging_face", "path": "gap"}, ["sun", "snow"]),
-    "Hugging Face, label -1": ({"source": "hugging_face", "path": "minus"}, ["-1", "rain"]),
+CASES: dict[str, tuple[str, str, str, list[str] | None]] = {
+    "folders": ("image_folder", "root", "pictures", ["day", "night"]),
+    "folders, not Unicode": ("image_folder", "root", "latin", ["<b>", "caf?"]),
+    "MNIST": ("mnist", "root", "mnist", None),
+    "Fashion-MNIST": ("fashion_mnist", "root", "fashion_mnist", ["T-shirt/top"]),
+    "CIFAR-10": ("cifar10", "root", "cifar10", ["airplane"]),
+    "CIFAR-5m": ("cifar5m", "root", "cifar5m", ["airplane"]),
+    "CIFAR-100": ("cifar100", "root", "fine", FINE),
+    "CIFAR-100 without names": ("cifar100", "root", "cifar100", None),
+    "CIFAR-100 with 99 names": ("cifar100", "root", "incomplete", None),
+    "npz, text": ("arrays", "path", "text.npz", ["cat", "dog"]),
+    "npz, bytes": ("arrays", "path", "bytes.npz", ["a", "b\N{REPLACEMENT CHARACTER}"]),
+    "npz, 3 and 7": ("arrays", "path", "gaps.npz", ["3", "7"]),
+    "npz, 3.0 and 7.0": ("arrays", "path", "floats.npz", ["3", "7"]),
+    "npz, 0 and 1": ("arrays", "path", "plain.npz", None),
+    "WebDataset, numbers": ("webdataset", "path", "a.tar", None),
+    "WebDataset, text": ("webdataset", "path", "text.tar", ["cat", "dog"]),
+    "Parquet": ("image_table", "path", "pets.parquet", ["cat", "dog"]),
+    "Hugging Face": ("hugging_face", "path", "hf", ["sun", "rain"]),
+    "Hugging Face, unused class": ("hugging_face", "path", "gap", ["sun", "snow"]),
+    "Hugging Face, label -1": ("hugging_face", "path", "minus", ["-1", "rain"]),
 }  # fmt: skip
-"""Keys of a data section, and the first names of its classes."""
+"""Source, location key, location, and the first names of the classes."""
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +78,8 @@ def test_class_names_are_read_and_packed(
     case: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    keys, expected = CASES[case]
-    samples = load(**keys)
+    source, key, location, expected = CASES[case]
+    samples = load(source, **{key: location})
     names = samples.class_names
     if expected is None:
         assert names is None
@@ -90,8 +87,7 @@ def test_class_names_are_read_and_packed(
         assert names is not None
         assert list(names)[: len(expected)] == expected
         assert len(names) == samples.classes
-    source, location = keys
-    packed = pack_data_set(keys[source], {location: keys[location]}, out=tmp_path / "x.packed")
-    packed_samples = load(**keys | {location: packed.path})
+    packed = pack_data_set(source, {key: location}, out=tmp_path / "x.packed")
+    packed_samples = load(source, **{key: packed.path})
     assert packed_samples.class_names == names
     assert packed_samples.fingerprint == samples.fingerprint

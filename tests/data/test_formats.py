@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from flexhpc.data import load_samples, load_test_set
 from flexhpc.data.custom import convert_samples
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
-from tests.data.writers import tar_of, write_text
+from tests.data.writers import one_line_error, tar_of, write_text
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (60, 6, 8, 3), dtype=np.uint8)
 LABELS = np.arange(60) % 3
@@ -55,23 +56,13 @@ def write_hugging_face(folder: Path) -> None:
     vectors.save_to_disk(folder / "hfv")
 
 
-def _with_invalid_offset(content: bytes) -> bytes:
-    """Replace the int32 offset of the second image in an Arrow file by one beyond its end."""
-    sizes = [len(encode_png(image)) for image in IMAGES[:6]]
-    offsets = np.cumsum(sizes).astype("<i4").tobytes()
-    start = content.index(offsets)
-    return content[: start + 4] + b"\xff\xff\xff\x7e" + content[start + 8 :]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("formats")
-    write_formats(folder)
-    return folder
+    return write_formats(tmp_path_factory.mktemp("formats"))
 
 
-def write_formats(folder: Path) -> None:
-    """Write the same images in every format, and damaged files."""
+def write_formats(folder: Path) -> Path:
+    """Write the same images in every format, and damaged files; return the folder."""
     images = IMAGES.transpose(0, 3, 1, 2)
     np.savez(folder / "keras.npz", x_train=images, y_train=LABELS, x_test=images[:6],
              y_test=LABELS[:6])  # fmt: skip
@@ -106,18 +97,22 @@ def write_formats(folder: Path) -> None:
         damaged[len(damaged) // 3] ^= 255
         (folder / f"{name}_damaged.npz").write_bytes(damaged)
     shutil.copytree(folder / "hf", folder / "hf_damaged")
+    offsets = np.cumsum([len(image) for image in encoded[:6]]).astype("<i4").tobytes()
+    beyond_the_end = offsets[:4] + b"\xff\xff\xff\x7e" + offsets[8:]
     for path in (folder / "hf_damaged").rglob("*.arrow"):
-        path.write_bytes(_with_invalid_offset(path.read_bytes()))
+        path.write_bytes(path.read_bytes().replace(offsets, beyond_the_end))
     (folder / "text.npz").write_text("no archive")
+    return folder
 
 
 SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"
 
 
 def load_section(folder: Path, data: str) -> flexhpc.data.Samples:
-    """Load the data section of a spec in this folder."""
-    (point,) = load_points(write_text(folder / "spec.yaml", SPEC.format(data)))[1]
-    return load_samples(point.data, point.seed)
+    """Load the data section of a spec in this folder; paths are relative to it."""
+    with contextlib.chdir(folder):
+        (point,) = load_points(write_text(folder / "spec.yaml", SPEC.format(data)))[1]
+        return load_samples(point.data, point.seed)
 
 
 VALID = {
@@ -138,12 +133,12 @@ VALID = {
 def test_formats_give_equal_samples(
     data: str, has_test_set: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder)
     loaded = load_section(folder, data)
     n = len(loaded.labels)
     assert n in (30, 40, 60)
     np.testing.assert_array_equal(loaded.inputs.rows, IMAGES[:n].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(loaded.labels, LABELS[:n])
+    monkeypatch.chdir(folder)
     (point,) = load_points(folder / "spec.yaml")[1]
     if has_test_set:
         test = load_test_set(point.data, 0)
@@ -153,8 +148,7 @@ def test_formats_give_equal_samples(
             load_test_set(point.data, 0)
 
 
-def test_npy_files_are_memory_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def test_npy_files_are_memory_mapped(folder: Path) -> None:
     mapped = load_section(folder, "source: arrays, path: x.npy, target: y.npy").inputs.rows
     assert isinstance(mapped, np.memmap)
     floats = load_section(folder, "source: arrays, path: floats.npy, target: y.npy").inputs.rows
@@ -162,8 +156,7 @@ def test_npy_files_are_memory_mapped(folder: Path, monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(floats, IMAGES.transpose(0, 3, 1, 2))
 
 
-def test_hugging_face_vectors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def test_hugging_face_vectors(folder: Path) -> None:
     assert load_section(folder, "source: hugging_face, path: hfv, column: v").shape == (8,)
 
 
@@ -207,13 +200,9 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("data", "message"), INVALID.values(), ids=INVALID)
-def test_invalid_data_is_one_error_message(
-    data: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    with pytest.raises(PointError, match=message) as caught:
+def test_invalid_data_is_one_error_message(data: str, message: str, folder: Path) -> None:
+    with one_line_error(message):
         load_section(folder, data)
-    assert "\n" not in str(caught.value)
 
 
 DATA_SET = """\
@@ -234,13 +223,10 @@ class Set:
 """
 
 
-def test_packed_custom_data_set_is_found_by_its_name(
-    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packed_custom_data_set_is_found_by_its_name(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "sets.py").write_text(DATA_SET)
     output = cli("data", "prepare", "sets:Set", "--set", "data.kwargs.size=30").stdout
     assert "data/sets:Set.packed: valid, 30 samples of 3x8x8" in output
-    monkeypatch.chdir(tmp_path)
     packed = load_section(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
     assert "sets:Set.packed" in packed.source.name
     assert len(load_section(tmp_path, "source: 'sets:Set'").labels) == 40

@@ -53,9 +53,8 @@ def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
     [("gaussian", 0), ("permuted_each", 0), ("permuted", 1), ("original", 1)],
 )
 def test_distinct_inputs_have_no_conflicts(tmp_path: Path, inputs: str, conflicts: int) -> None:
-    samples = load_table(
-        write_text(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs
-    )
+    path = write_text(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n")
+    samples = load_table(path, inputs=inputs)
     assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
 import struct
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from flexhpc.config.sections.data import Data
 from flexhpc.config.variants import variants
 from flexhpc.data import Samples, load_samples
+from flexhpc.errors import PointError
 
 RNG = np.random.default_rng(0)
 UNPICKLED = Path("/tmp/flexhpc-unpickled")
@@ -32,6 +36,14 @@ def section(**keys: Any) -> Data:
 def load(source: str, seed: int = 0, **keys: Any) -> Samples:
     """Load the samples of a ``data`` section with these keys."""
     return load_samples(section(source=source, **keys), seed)
+
+
+@contextlib.contextmanager
+def one_line_error(pattern: str) -> Iterator[None]:
+    """Expect a PointError whose message matches a pattern and is one line."""
+    with pytest.raises(PointError, match=pattern) as caught:
+        yield
+    assert "\n" not in str(caught.value)
 
 
 class Malicious:

@@ -218,14 +218,12 @@ def test_unpack_inverts_pack(ids: set[int], n_total: int) -> None:
 def test_a_damaged_file_gives_a_one_line_error(path: Path, damage: str, problem: str) -> None:
     append_probe(path, probe())
     content = path.read_bytes()
-    if damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "text":
-        path.write_text("not HDF5")
-    elif damage == "no checksum":
-        path.write_bytes(content[512:])
-    elif damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
+    contents = {
+        "empty": b"", "text": b"not HDF5", "no checksum": content[512:],
+        "truncated": content[: len(content) // 2],
+    }  # fmt: skip
+    if damage in contents:
+        path.write_bytes(contents[damage])
     else:
         with edited(path) as file:
             if damage == "no probes":
