@@ -214,7 +214,6 @@ def test_several_probes_per_round_need_fewer_rounds() -> None:
     searches = (SEARCH.model_copy(update={"at_once": k}) for k in (1, 4))
     (_, sequential), (_, four) = (play(search, 60_000, fails_above(2000)) for search in searches)
     assert len(four) / 4 < 0.6 * len(sequential)
-    assert sorted(r.n for r in four[:4]) == [64, 128, 256, 512]
     assert len({r.n for r in four[4:8]}) == 4
 
 
