@@ -33,8 +33,7 @@ def statuses(run: Path, *commands: list[Any]) -> list[dict[str, Any]]:
         allowed = (0, 1) if command[0] in ("results", "status") else (0,)  # 1: a point failed
         assert output.returncode in allowed, output.stdout + output.stderr
         assert "Traceback" not in output.stdout + output.stderr
-    parsed: list[dict[str, Any]] = json.loads(output.stdout)
-    return parsed
+    return json.loads(output.stdout)
 
 
 def test_corrupt_files_affect_only_their_points(run: Path) -> None:
