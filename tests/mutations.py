@@ -24,26 +24,30 @@ class Mutation:
 
     Attributes:
         file: below flexhpc/; original, replacement: the text.
-        tests: files of tests, or kinds of faults, that must detect the change.
+        tests: files of tests that must detect the change.
+        faults: kinds of faults that must detect it, with --faults.
     """
 
     name: str
     file: str
     original: str
     replacement: str
-    tests: tuple[str, ...]
+    tests: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 MUTATIONS = (
-    Mutation("fsync", "atomic.py", "os.fsync(written.fileno())", "pass", ("tests/test_atomic.py",)),
+    Mutation(
+        "fsync", "atomic.py", "os.fsync(written.fileno())", "pass", ("tests/test_atomic.py",),
+        ("power failure",),
+    ),
     Mutation(
         "claim token", "store/claim.py", "current.token == self.record.token", "True",
-        ("tests/store",),
+        ("tests/store",), ("host returns",),
     ),
     Mutation(
         "rank vote", "training/group.py", "return bool(self.all_reduce(votes) > 0)",
-        "return stop",
-        ("tests/training/test_group.py",),
+        "return stop", ("tests/training/test_group.py",), ("interrupted ranks",),
     ),
     Mutation(
         "censoring", "search/history.py",
@@ -81,63 +85,50 @@ MUTATIONS = (
         "mask moved to the CPU", "training/loop.py", "evaluation.correct.cpu().numpy()",
         "evaluation.correct.numpy()", ("tests/training/test_stand_in_device.py",),
     ),
-)  # fmt: skip
-
-
-FAULTS = (
-    Mutation(
-        "fsync", "atomic.py", "os.fsync(written.fileno())", "pass", ("power failure",),
-    ),
-    Mutation(
-        "claim token", "store/claim.py", "current.token == self.record.token", "True",
-        ("host returns",),
-    ),
     Mutation(
         "checksum of a point file", "store/checksum.py",
         "if hashlib.sha256(memoryview(content)[USER_BLOCK_SIZE:]).digest() != content[_DIGEST]:",
-        "if False:", ("damaged point file",),
+        "if False:", faults=("damaged point file",),
     ),
     Mutation(
         "checksums of a checkpoint", "training/checkpoint.py",
-        "_verify_checksums(content)\n        state", "state", ("damaged checkpoint",),
-    ),
-    Mutation(
-        "rank agreement", "training/group.py", "return bool(self.all_reduce(votes) > 0)",
-        "return stop", ("interrupted ranks",),
+        "_verify_checksums(content)\n        state", "state", faults=("damaged checkpoint",),
     ),
     Mutation(
         "optimizer state of a checkpoint", "training/loop.py",
-        'self.optimizer.load_state_dict(saved["optimizer"])', "pass", ("killed worker",),
+        'self.optimizer.load_state_dict(saved["optimizer"])', "pass",
+        faults=("killed worker",),
     ),
     Mutation(
         "uncounted child runs", "tracking/sync.py",
         "self._delete_uncounted_children(parent, status.point.id)", "pass",
-        ("killed tracking process",),
+        faults=("killed tracking process",),
     ),
     Mutation(
         "partial files of killed writers", "store/run_folder.py",
-        "return [path for path in parts if", "return [path for path in () if", ("slow disk",),
+        "return [path for path in parts if", "return [path for path in () if",
+        faults=("slow disk",),
     ),
     Mutation(
         "a server that does not respond", "tracking/periodic_sync.py", "except Exception as error:",
-        "except KeyError as error:", ("tracking server down, broken, slow",),
+        "except KeyError as error:", faults=("tracking server down, broken, slow",),
     ),
     Mutation(
         "no space on the disk", "store/point_file.py",
         "except (OSError, RuntimeError, ValueError, MemoryError) as error:",
-        "except KeyError as error:",
-        ("full disk",),
+        "except KeyError as error:", faults=("full disk",),
     ),
 )  # fmt: skip
 
 
-def detect(mutation: Mutation, copy: Path) -> str:
+def detect(mutation: Mutation, copy: Path, with_faults: bool) -> str:
     """Return the first line of output that reports a mutation, or an empty string."""
-    if mutation in FAULTS:
-        kinds = [word for kind in mutation.tests for word in ("--kind", kind)]
+    detectors = mutation.faults if with_faults else mutation.tests
+    if with_faults:
+        kinds = [word for kind in detectors for word in ("--kind", kind)]
         command = ["tests.faults", "--minutes", "6", "--until-broken", *kinds]
     else:
-        command = ["pytest", "-q", "-x", "-n", "0", *mutation.tests]
+        command = ["pytest", "-q", "-x", "-n", "0", *detectors]
     file = copy / "flexhpc" / mutation.file
     text = file.read_text()
     file.write_text(text.replace(mutation.original, mutation.replacement))
@@ -149,8 +140,8 @@ def detect(mutation: Mutation, copy: Path) -> str:
         )  # fmt: skip
     finally:
         file.write_text(text)
-    lines = [s for s in done.stdout.splitlines() if s.startswith(("FAILED", *mutation.tests))]
-    if mutation in FAULTS:  # a sweep in which no fault occurred is reported as well
+    lines = [s for s in done.stdout.splitlines() if s.startswith(("FAILED", *detectors))]
+    if with_faults:  # a sweep in which no fault occurred is reported as well
         lines = [line for line in lines if "lost=0, duplicates=0, wrong=0" not in line]
     return lines[0] if lines and done.returncode else ""
 
@@ -158,7 +149,8 @@ def detect(mutation: Mutation, copy: Path) -> str:
 def main() -> int:
     """Try all mutations, or those with the given names; return the exit status."""
     names = [word for word in sys.argv[1:] if word != "--faults"]
-    mutations = FAULTS if "--faults" in sys.argv[1:] else MUTATIONS
+    with_faults = "--faults" in sys.argv[1:]
+    mutations = [m for m in MUTATIONS if (m.faults if with_faults else m.tests)]
     undetected = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "flexhpc"
@@ -166,7 +158,7 @@ def main() -> int:
         for mutation in mutations:
             if names and mutation.name not in names:
                 continue
-            failure = detect(mutation, copy)
+            failure = detect(mutation, copy, with_faults)
             undetected += not failure
             print(f"{mutation.name}: {failure or 'NOT DETECTED'}", flush=True)
     return min(undetected, 1)

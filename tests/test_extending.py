@@ -82,10 +82,9 @@ def test_a_point_of_new_variants_is_measured(extended_copy: Path) -> None:
     """41 parameters per class fit between 41 and 82 random labels."""
     (extended_copy / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
     run_copy(extended_copy, extended_copy, "sweep", "spec.yaml", "--profile", "profile.yaml")
-    rows = json.loads(
+    (row,) = json.loads(
         run_copy(extended_copy, extended_copy, "results", "runs/extended", "--format", "json")
     )
-    (row,) = rows
     assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "complete")
     assert row["largest_fit"] >= 16
     assert row["emc_eps_0.1"] >= 4

@@ -6,11 +6,12 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.faults.kinds import KINDS
-from tests.mutations import FAULTS, MUTATIONS, Mutation
+from tests.mutations import MUTATIONS, Mutation
 
 
-@pytest.mark.parametrize("mutation", [*MUTATIONS, *FAULTS], ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_mutation_applies_to_one_line(mutation: Mutation) -> None:
     assert (REPOSITORY / "flexhpc" / mutation.file).read_text().count(mutation.original) == 1
-    for test in mutation.tests:
-        assert test in KINDS or (REPOSITORY / test).exists()
+    assert all((REPOSITORY / test).exists() for test in mutation.tests)
+    assert mutation.faults or mutation.tests
+    assert KINDS.keys() >= set(mutation.faults)

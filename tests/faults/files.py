@@ -8,14 +8,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from tests.faults.site import SPEC, Outcome, Site
-from tests.sweeps import kill_sweep
 
 
 def damaged_point_file(site: Site, faults: int) -> Outcome:
     """Damage a point file: the point fails with one error until the file is removed."""
     for _ in range(faults):
         site.finish(site.start())
-        site.check_probes()
         files = sorted(site.run.glob("points/*/*.h5"))
         path = files[int(site.rng.integers(len(files)))]
         damage(path, site)
@@ -35,8 +33,7 @@ def damaged_checkpoint(site: Site, faults: int) -> Outcome:
         site.hold(sweep)
         site.barrier.continue_slowly()
         site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
-        kill_sweep(sweep)
-        site.check_probes()
+        site.kill(sweep)
         for path in site.run.glob("points/*/*.ckpt"):
             damage(path, site)
             site.outcome.faults += 1
@@ -58,8 +55,7 @@ def nan_in_data(site: Site, faults: int) -> Outcome:
         site.remove_run()
         sweep = site.start()
         site.hold(sweep)
-        kill_sweep(sweep)
-        site.check_probes()
+        site.kill(sweep)
         with_nan = images.copy()
         with_nan.flat[int(site.rng.integers(images.size))] = np.nan
         write(with_nan)
@@ -67,7 +63,6 @@ def nan_in_data(site: Site, faults: int) -> Outcome:
         output = site.finish(sweep)
         site.outcome.faults += sweep.returncode != 0  # 0 if the sweep was already complete
         site.expect("images hold nan" in output or not sweep.returncode, output)
-        site.check_probes()
         write(images)
     return site.resume_and_compare()
 

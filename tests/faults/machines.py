@@ -52,7 +52,6 @@ def on_small_disk(too_small: Callable[[int], str], sufficient: str, error: str) 
                 points = [line for line in output.splitlines() if ": failed" in line]
                 reported = error in output and all(" be written" in line for line in points)
                 site.expect(reported or not sweep.returncode, output)
-                site.check_probes()
             remount(sufficient)
             return site.resume_and_compare()
 
@@ -74,7 +73,6 @@ def read_only(site: Site, faults: int) -> Outcome:
             output = site.finish(sweep)
             site.expect("Read-only file system" in output or not sweep.returncode, output)
             remount("rw")
-            site.check_probes()
         return site.resume_and_compare()
 
 
@@ -89,7 +87,6 @@ def failing_writes(error: int | str, one_in: int = 40) -> Fault:
         for _ in range(faults):
             site.finish(site.start(**faulty(site, WITH=str(error), ONE_IN=str(one_in))))
             site.outcome.faults += count_failures(site)
-            site.check_probes()
         return site.resume_and_compare()
 
     return fault
@@ -105,7 +102,6 @@ def slow_disk(site: Site, faults: int) -> Outcome:
         sweep = site.start(**faulty(site, SLOW="0.01"))
         site.signal_worker(sweep, signal.SIGKILL)
         site.finish(sweep)
-        site.check_probes()
     return site.resume_and_compare()
 
 
@@ -126,12 +122,10 @@ def host_returns(site: Site, faults: int) -> Outcome:
             process.suspend()
         site.outcome.faults += 1
         site.finish(site.start())
-        site.check_probes()
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.resume()
         site.finish(remote)
-        site.check_probes()
     return site.resume_and_compare()
 
 
@@ -139,22 +133,16 @@ def faulty(site: Site, **variables: str) -> dict[str, str]:
     """Return the environment of a faulty machine; faulty_machine.c documents the variables."""
     return {
         "LD_PRELOAD": str(_compiled()), "FAULTY": str(site.run / "points"),
-        "FAULTY_FAILURES": str(_failures(site)),
+        "FAULTY_FAILURES": str(site.folder / "failures"),
         **{f"FAULTY_{name}": value for name, value in variables.items()},
     }  # fmt: skip
 
 
-def _failures(site: Site) -> Path:
-    return site.folder / "failures"
-
-
 def count_failures(site: Site) -> int:
     """Return the number of failures of the machine since the last call."""
-    try:
-        count = _failures(site).stat().st_size
-        _failures(site).unlink()
-    except FileNotFoundError:
-        return 0
+    failures = site.folder / "failures"
+    count = failures.stat().st_size if failures.exists() else 0
+    failures.unlink(missing_ok=True)
     return count
 
 

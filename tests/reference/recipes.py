@@ -90,8 +90,7 @@ def store(recipe: Recipe, counts: list[Count]) -> None:
 
 
 def _stored() -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
-    return stored
+    return json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
 
 
 def count(recipe: Recipe, n: int, seeds: range) -> Count:

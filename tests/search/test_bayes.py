@@ -175,9 +175,7 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
     fits = [result(100, repeat=i, cost=1000) for i in range(5)]
     for tolerance in (0.1, 3.0):
         search = SEARCH.model_copy(update={"tolerance": tolerance})
-        step = next_probes(search, 60_000, fails + fits)
-        assert isinstance(step, list)
-        ((n, *_),) = step
+        ((n, *_),) = next_probes(search, 60_000, fails + fits)
         assert 100 < n < 2000
 
 
@@ -187,9 +185,7 @@ def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
     history = [result(n, 5 * (n > 1000), repeat=i) for n in (1000, 3000) for i in range(20)]
     closer = [*history, result(1300)]
     for probes, low, high in ((history, 1000, 1300), (closer, 2000, 3000)):
-        step = next_probes(search, 60_000, probes)
-        assert isinstance(step, list)
-        ((n, *_),) = step
+        ((n, *_),) = next_probes(search, 60_000, probes)
         assert low < n < high
 
 
@@ -197,9 +193,8 @@ def test_first_probes_of_a_round() -> None:
     """Multiples of ``start`` up to the number of samples, then smaller values."""
 
     def first(start: int, at_once: int) -> list[int]:
-        step = next_probes(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
-        assert isinstance(step, list)
-        return [n for n, *_ in step]
+        search = SEARCH.model_copy(update={"start": start, "at_once": at_once})
+        return [n for n, *_ in next_probes(search, 1797, [])]
 
     assert first(64, 8) == [64, 128, 256, 512, 1024, 1797, 32, 16]
     assert first(5000, 4) == [1797, 898, 449, 224]
@@ -219,7 +214,6 @@ def test_several_probes_per_round_need_fewer_rounds() -> None:
     searches = (SEARCH.model_copy(update={"at_once": k}) for k in (1, 4))
     (_, sequential), (_, four) = (play(search, 60_000, fails_above(2000)) for search in searches)
     assert len(four) / 4 < 0.6 * len(sequential)
-    assert sorted(r.n for r in four[:4]) == [64, 128, 256, 512]
     assert len({r.n for r in four[4:8]}) == 4
 
 

@@ -51,19 +51,22 @@ def test_search_finds_a_sharp_threshold(search: Search, n_limit: int, threshold:
     low, high = estimate.largest_fit, estimate.smallest_fail
     if threshold >= n_limit:
         assert (estimate.censored, estimate.emc, estimate.emc_hi) == ("right", n_limit, None)
+        assert estimate.ended_by == "data"
     elif isinstance(search, Bisection) and threshold >= 1:
-        assert estimate.censored == "none"
+        assert (estimate.censored, estimate.ended_by) == ("none", "tolerance")
         assert low <= threshold < high
         assert high - low == 1 or high <= low * (1 + search.tolerance)
         assert low <= estimate.emc <= high
         assert estimate.emc_lo <= estimate.emc <= estimate.emc_hi
     elif isinstance(search, Bisection):
         assert (estimate.censored, estimate.emc, high) == ("left", 0, 1)
+        assert estimate.ended_by == "data"
     elif threshold < min(search.start, n_limit):
         assert (estimate.censored, low) == ("left", None)
     else:
         ns = ascending_n_values(search.start, search.growth, n_limit, search.step)
         assert estimate.emc == max(n for n in ns if n <= threshold)
+        assert estimate.ended_by == "failure"
     assert estimate.probes == len(history)
     assert estimate.cost == sum(r.cost for r in history)
 
@@ -204,10 +207,3 @@ def test_no_search_costs_more_than_its_bound(policy: str, data, threshold: int) 
     search = data.draw(SEARCHES[policy])
     estimate, _ = play(search, 5_000, fits(lambda n, _: n <= threshold))
     assert estimate.cost <= cost_bound(search, Adam(optimizer="adam", epochs=10), 5_000)
-
-
-def test_reason_why_a_search_ended() -> None:
-    for search, expected in ((BISECTION, "tolerance"), (GROWTH, "failure")):
-        assert play(search, 60_000, fits(lambda n, _: n <= 1000))[0].ended_by == expected
-        assert play(search, 500, fits(lambda n, _: n <= 1000))[0].ended_by == "data"
-    assert play(BISECTION, 500, fits(lambda *_: False))[0].ended_by == "data"

@@ -9,14 +9,7 @@ import pytest
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Doubling
-from flexhpc.search import (
-    Estimate,
-    Probe,
-    ProbeResult,
-    estimate_so_far,
-    is_precise,
-    next_probes,
-)
+from flexhpc.search import Estimate, Probe, ProbeResult, estimate_so_far, is_precise, next_probes
 from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.history import accepted_probes
 from flexhpc.search.policy import gain_of_last_doublings
