@@ -88,7 +88,6 @@ def duel(name: str, budget: float, seed: int) -> bool:
 
 
 def row(name: str, replays: int, pool: ProcessPoolExecutor) -> str:
-    """Replay the searches of one model; return its row of the table."""
     arms = RecordedWorld.arms(name)
     emcs = [true_emc(RecordedWorld(name, arm)) for arm in arms]
     best = int(np.argmax(emcs))
