@@ -28,7 +28,6 @@ def statuses_of(run: Path) -> list[PointStatus]:
 
 
 def markdown_row(cells: Sequence[str]) -> str:
-    """Format a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 

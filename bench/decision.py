@@ -208,9 +208,8 @@ def run_rounds(
             return result
         for status in result.next_points:
             record = records[status.point.id]
-            record = record.at_probe_count(
-                list(record.estimates)[-1 if result.next_is_precise else 0]
-            )
+            counts = list(record.estimates)
+            record = record.at_probe_count(counts[-1 if result.next_is_precise else 0])
             statuses[status.point.id] = replace(
                 status, state="done", record=record, estimate=record.estimate
             )
@@ -219,17 +218,10 @@ def run_rounds(
 def markdown(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Format the results as a Markdown table, one row per ratio."""
     verdicts = ("larger", "the same", "not decided")
-    yield markdown_head(
-        [
-            "true ratio",
-            "wrong",
-            "larger",
-            "same",
-            "not decided",
-            "all decided",
-            "cost / fixed design",
-        ]
-    )
+    yield markdown_head([
+        "true ratio", "wrong", "larger", "same", "not decided", "all decided",
+        "cost / fixed design",
+    ])  # fmt: skip
     for ratio in dict.fromkeys(row["ratio"] for row in rows):
         of_ratio = [row for row in rows if row["ratio"] == ratio]
         of_values = [verdict for row in of_ratio for verdict in row["verdicts"]]

@@ -57,12 +57,9 @@ def measure_fit(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     train(training.model_copy(update={"epochs": 1}), make, data, Callbacks())
     outcome = train(training, make, data, Callbacks())
     return {
-        "optimizer": optimizer,
-        "lr": lr,
-        "missed": outcome.n_errors,
-        "epochs": outcome.epochs,
+        "optimizer": optimizer, "lr": lr, "missed": outcome.n_errors, "epochs": outcome.epochs,
         "ms_per_update": 1e3 * outcome.seconds / outcome.steps,
-    }
+    }  # fmt: skip
 
 
 def measure_curvature(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
@@ -87,15 +84,11 @@ def measure_curvature(steps: int, products: int, data: ProbeData) -> dict[str, A
     spectrum = hessian_ritz(network, data.inputs, data.labels, CPU, products, seed=0)
     seconds = time.perf_counter() - start
     return {
-        "steps": steps,
-        "loss": float(loss.detach()),
-        "products": spectrum.products,
-        "smallest": spectrum.min,
-        "residual": spectrum.residual_min,
-        "largest": spectrum.max,
+        "steps": steps, "loss": float(loss.detach()), "products": spectrum.products,
+        "smallest": spectrum.min, "residual": spectrum.residual_min, "largest": spectrum.max,
         "ms_per_product": 1e3 * seconds / spectrum.products,
         "ms_per_gradient": 1e3 * statistics.median(gradients),
-    }
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -104,21 +104,16 @@ def main() -> None:
         checking = seconds_of(verify_packed, path)
         (single,) = read_concurrently(path, 1)
         readers = read_concurrently(path, PROCESSES)
-        results = {
-            "bench": "packed_set",
-            "samples": SIZE,
-            "gigabytes": path.stat().st_size / 1e9,
-            "cores": os.cpu_count(),
-            "writing_seconds": writing,
-            "writing_peak_mb": peak,
-            "checking_seconds": checking,
-            "single": single,
-            "processes": PROCESSES,
-            "opening_ms_each": statistics.median(r["opening_ms"] for r in readers),
-            "pss_mb_each": statistics.median(r["pss_mb"] for r in readers),
-            "private_mb_each": statistics.median(r["private_mb"] for r in readers),
-            "samples_per_second_together": sum(r["samples_per_second"] for r in readers),
+        medians = {
+            f"{key}_each": statistics.median(reader[key] for reader in readers)
+            for key in ("opening_ms", "pss_mb", "private_mb")
         }
+        results = {
+            "bench": "packed_set", "samples": SIZE, "gigabytes": path.stat().st_size / 1e9,
+            "cores": os.cpu_count(), "writing_seconds": writing, "writing_peak_mb": peak,
+            "checking_seconds": checking, "single": single, "processes": PROCESSES, **medians,
+            "samples_per_second_together": sum(r["samples_per_second"] for r in readers),
+        }  # fmt: skip
     print(json.dumps(results, indent=1))
 
 

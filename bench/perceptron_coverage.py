@@ -63,14 +63,9 @@ def search(dims: int, seed: int) -> Estimate:
     while isinstance(step := next_probes(settings, N_LIMIT, history), list):
         for n, repeat, *_ in step:
             fit = separable(rng.normal(size=(n, dims)), rng.choice([-1.0, 1.0], size=n))
+            verdict = "fit" if fit else "not_fit"
             history.append(
-                ProbeResult(
-                    n=n,
-                    repeat=repeat,
-                    verdict="fit" if fit else "not_fit",
-                    n_errors=0 if fit else 1,
-                    cost=n,
-                )
+                ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=int(not fit), cost=n)
             )
     return step
 
@@ -80,14 +75,13 @@ def measure(dims: int, runs: int, pool: ProcessPoolExecutor) -> dict[str, object
     estimates = list(pool.map(partial(search, dims), range(runs), chunksize=4))
     truth = 2 * dims
     emc = np.array([e.emc for e in estimates]) / truth
+    quantiles = np.quantile(emc, QUANTILES).tolist()
     covered = [e.emc_lo <= truth and (e.emc_hi is None or truth <= e.emc_hi) for e in estimates]
     return {
         "dims": dims,
         "runs": runs,
         "coverage": float(np.mean(covered)),
-        "emc_over_2d": dict(
-            zip(map(str, QUANTILES), np.quantile(emc, QUANTILES).tolist(), strict=True)
-        ),
+        "emc_over_2d": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
         "rmse": float(np.sqrt(np.mean(np.log(emc) ** 2))),
         "bias": float(np.mean(np.log(emc))),
         "probes": float(np.mean([e.probes for e in estimates])),

@@ -23,18 +23,16 @@ SPEC = Path(__file__).parent.parent / "sweeps" / "perceptron.yaml"
 
 def rows(run: Path) -> list[dict[str, float]]:
     """Return d, budget and EMC of every point that is not censored."""
-    return [
-        {
-            "dims": status.point.swept["data.dims"],
-            "epochs": status.point.swept["training.epochs"],
-            "emc": status.estimate.emc,
-            "emc_lo": status.estimate.emc_lo,
-            "emc_hi": status.estimate.emc_hi or 0,
-            "emc_over_2d": status.estimate.emc / (2 * status.point.swept["data.dims"]),
-        }
-        for status in statuses_of(run)
-        if status.estimate is not None and status.estimate.censored == "none"
-    ]
+    results = []
+    for status in statuses_of(run):
+        estimate, swept = status.estimate, status.point.swept
+        if estimate is not None and estimate.censored == "none":
+            results.append({
+                "dims": swept["data.dims"], "epochs": swept["training.epochs"],
+                "emc": estimate.emc, "emc_lo": estimate.emc_lo, "emc_hi": estimate.emc_hi or 0,
+                "emc_over_2d": estimate.emc / (2 * swept["data.dims"]),
+            })  # fmt: skip
+    return results
 
 
 def plot(results: Sequence[dict[str, float]], path: Path) -> None:

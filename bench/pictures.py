@@ -37,11 +37,7 @@ def live_table(run: Path) -> str:
     folder, _, points = open_run(run)
     reader = StatusReader(folder, points)
     console = Console(
-        record=True,
-        width=_COLUMNS,
-        height=20,
-        force_terminal=True,
-        file=io.StringIO(),
+        record=True, width=_COLUMNS, height=20, force_terminal=True, file=io.StringIO()
     )
     view = ProgressView(console, folder.name)
     first_training = None

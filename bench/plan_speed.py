@@ -35,11 +35,8 @@ def measure(points: int, folder: Path) -> tuple[float, float, int]:
     path = folder / f"{points}.yaml"
     path.write_text(spec(points))
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [FLEXHPC, "plan", str(path), "--runs", str(folder / "runs")],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [FLEXHPC, "plan", str(path), "--runs", str(folder / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)

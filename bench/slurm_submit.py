@@ -81,10 +81,9 @@ def submit(command: list[str], folder: Path, environment: dict[str, str]) -> dic
     """Run a command until all points are queued; return seconds and number of sbatch calls."""
     tools, count = folder / "bin", folder / "calls"
     tools.mkdir(parents=True)
-    (tools / "sbatch").write_text(
-        COUNTING_SBATCH.format(count=count, sbatch=shutil.which("sbatch"))
-    )
-    (tools / "sbatch").chmod(0o755)
+    counter = tools / "sbatch"
+    counter.write_text(COUNTING_SBATCH.format(count=count, sbatch=shutil.which("sbatch")))
+    counter.chmod(0o755)
     with_counter = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -138,7 +137,6 @@ def install_hydra(folder: Path) -> Path | None:
 
 
 def main() -> None:
-    measurements: dict[str, list[dict[str, Any]]] = {"flexhpc": [], "submitit map_array": []}
     with tempfile.TemporaryDirectory() as scratch, devcluster() as environment:
         folder = Path(scratch)
         (folder / "spec.yaml").write_text(SPEC)
@@ -153,12 +151,12 @@ def main() -> None:
             "submitit map_array": [sys.executable, str(folder / "map_array.py")],
         }  # fmt: skip
         if python := install_hydra(folder):
-            measurements["hydra submitit launcher"] = []
             commands["hydra submitit launcher"] = [
                 str(python), str(folder / "app.py"), "--multirun", f"+seed=range({POINTS})",
                 "hydra/launcher=submitit_slurm", "+hydra.launcher.additional_parameters.hold=true",
                 f"hydra.launcher.array_parallelism={POINTS}",
             ]  # fmt: skip
+        measurements: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
         for number in range(ROUNDS):
             for name, command in commands.items():
                 work = folder / f"{number}-{name.split()[0]}"
@@ -167,14 +165,10 @@ def main() -> None:
                     result["status_seconds"] = measure_status(work, environment)
                 measurements[name].append(result)
                 cancel_all(environment)
-    rows = [
-        {
-            "tool": name,
-            "points": POINTS,
-            **{key: statistics.median(run[key] for run in runs) for key in runs[0]},
-        }
-        for name, runs in measurements.items()
-    ]
+    rows = []
+    for name, runs in measurements.items():
+        medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        rows.append({"tool": name, "points": POINTS, **medians})
     print(json.dumps({"bench": "slurm_submit", "rounds": ROUNDS, "runs": rows}, indent=1))
 
 

@@ -11,12 +11,9 @@ import argparse
 import os
 import subprocess
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -52,49 +49,36 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass
-class Memory:
-    """Peak resident memory of a sweep's processes (MB), by role."""
+def peak_memory(sweep: subprocess.Popen[bytes]) -> dict[str, float]:
+    """Wait for a sweep; return the peak resident memory of its processes (MB), by role.
 
-    peaks: dict[str, float]
-
-    @classmethod
-    @contextmanager
-    def sampled(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
-        """Sample the memory of a sweep once a second until the ``with`` block ends.
-
-        Args:
-            root: process of ``flexhpc sweep``.
-        """
-        memory, done = cls(defaultdict(float)), threading.Event()
-
-        def sample_repeatedly() -> None:
-            while not done.wait(1.0):
-                memory.sample(root.pid)
-
-        thread = threading.Thread(target=sample_repeatedly)
-        thread.start()
+    The memory of the process and of all its descendants is sampled once a second.
+    """
+    peaks: dict[str, float] = defaultdict(float)
+    while True:
         try:
-            yield memory
-        finally:
-            done.set()
-            thread.join()
+            sweep.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            for role, megabytes in sample_memory(sweep.pid):
+                peaks[role] = max(peaks[role], megabytes)
+        else:
+            return peaks
 
-    def sample(self, pid: int) -> None:
-        """Update the peaks from a process and all its descendants."""
+
+def sample_memory(pid: int) -> Iterator[tuple[str, float]]:
+    """Yield role and resident memory (MB) of a process and of all its descendants."""
+    try:
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return
+    for process in processes:
         try:
-            root = psutil.Process(pid)
-            processes = [root, *root.children(recursive=True)]
+            command = " ".join(process.cmdline())
+            megabytes = process.memory_info().rss / 1e6
         except psutil.Error:
-            return
-        for process in processes:
-            try:
-                command = " ".join(process.cmdline())
-                megabytes = process.memory_info().rss / 1e6
-            except psutil.Error:
-                continue
-            role = next((role for part, role in ROLES.items() if part in command), "other")
-            self.peaks[role] = max(self.peaks[role], megabytes)
+            continue
+        yield next((role for part, role in ROLES.items() if part in command), "other"), megabytes
 
 
 def measure_command(folder: Path, *arguments: str) -> str:
@@ -118,10 +102,9 @@ def measure_sweep(folder: Path, points: int, profile: str) -> tuple[str, ...]:
             [FLEXHPC, "sweep", "soak.yaml", "--profile", "profile.yaml"], cwd=folder,
             stdout=log, stderr=log,
         )  # fmt: skip
-        with Memory.sampled(sweep) as memory:
-            status = sweep.wait()
+        peaks = peak_memory(sweep)
     seconds = time.monotonic() - started
-    assert status == 0, (folder / "sweep.log").read_text()[-2000:]
+    assert sweep.returncode == 0, (folder / "sweep.log").read_text()[-2000:]
     files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
     commands = [
         measure_command(folder, command, "runs/soak")
@@ -133,7 +116,7 @@ def measure_sweep(folder: Path, points: int, profile: str) -> tuple[str, ...]:
     probes = sum(status.probes for status in statuses_of(folder / "runs" / "soak"))
     return (
         f"{points:,}", f"{probes:,}", f"{seconds:.0f}", f"{1000 * seconds / points:.0f}",
-        *(f"{memory.peaks[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
+        *(f"{peaks[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
         *commands, sync,
         f"{len(files):,}", f"{sum(path.stat().st_size for path in files) / 1e6:.0f}",
     )  # fmt: skip

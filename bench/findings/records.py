@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config import Point, load_points
+from flexhpc.config import load_points
 from flexhpc.search import Estimate
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -61,10 +61,7 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     statuses = []
     for point in load_points(spec)[1]:
         content = stored["points"][point.id]
-        probes = [
-            ProbeSummary(**{**dict(probe), "seeds": {}, "loss_curve": none})
-            for probe in content["probes"]
-        ]
+        probes = [ProbeSummary(**p, seeds={}, loss_curve=none) for p in content["probes"]]
         record = PointRecord(
             header=Header(point=point.canonical, **content["header"]), probes=probes,
             estimate=Estimate.from_stored(content["estimate"]), evaluation=content["evaluation"],
@@ -73,10 +70,3 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
             PointStatus(point=point, state="done", record=record, estimate=record.estimate)
         )
     return statuses, stored["spec"]
-
-
-def key_without_seed(point: Point) -> str:
-    """Return a key that is equal for points that differ only in their seed."""
-    canonical = json.loads(point.canonical)
-    canonical.pop("seed", None)
-    return json.dumps(canonical, sort_keys=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 from bench.common import statuses_of
-from bench.findings.records import key_without_seed, load_records
+from bench.findings.records import load_records
+from flexhpc.config import Point
 from flexhpc.search import Estimate
 
 
@@ -24,14 +26,20 @@ def agreement(run: Path, stored: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         cells = defaultdict(list)
         for status in load_records(stored, Path(scratch))[0]:
-            cells[key_without_seed(status.point)].append(status.estimate)
+            cells[_cell_key(status.point)].append(status.estimate)
     lines = []
     for status in statuses_of(run):
         if status.estimate is None:
             raise SystemExit(f"{status.point.label} is not finished")
-        cell = [e for e in cells.get(key_without_seed(status.point), []) if e is not None]
+        cell = [e for e in cells[_cell_key(status.point)] if e is not None]
         lines.append(f"{status.point.label}: {_agreement(status.estimate, cell)}")
     return lines
+
+
+def _cell_key(point: Point) -> str:
+    settings = json.loads(point.canonical)
+    settings.pop("seed", None)
+    return json.dumps(settings, sort_keys=True)
 
 
 def _agreement(estimate: Estimate, cell: list[Estimate]) -> str:

@@ -111,7 +111,6 @@ def cost_text(results: Study) -> str:
 
 
 def excludes_one(comparison: Comparison) -> bool:
-    """Return whether the interval excludes 1."""
     low, high = comparison.low, comparison.high
     return (low is not None and low > 1) or (high is not None and high < 1)
 

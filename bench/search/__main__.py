@@ -11,7 +11,6 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,29 +32,12 @@ BISECTIONS = 400
 GROWTH_FACTORS = (1.005, 1.02, 1.25)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """Settings of a variant of the Bayesian search.
-
-    Attributes:
-        settings: settings of the policy.
-        with_errors: whether the policy uses the numbers of missed samples.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    with_errors: bool = True
-
-
-VARIANTS = {
-    "bayes": Variant(),
-    "verdicts only": Variant(with_errors=False),
-    "four at once": Variant(settings={"at_once": 4}),
-}
+VARIANTS = ("bayes", "verdicts only", "four at once")
+"""Variants of the Bayesian search; "verdicts only" ignores the numbers of missed samples."""
 
 
 @cache
 def worlds() -> dict[str, World]:
-    """Return every world by name."""
     by_name: dict[str, World] = {name: RecordedWorld(name) for name in MODELS}
     for lapse in (0.0, 0.02, 0.05):
         curves = {f"perceptron, d = {d}": perceptron(d, lapse) for d in (20, 50, 200)}
@@ -66,10 +48,11 @@ def worlds() -> dict[str, World]:
 
 def search_once(name: str, variant: str, seed: int) -> Replay:
     """Replay a search to a tolerance of 5 % or a cost of 60 full training runs."""
-    world, options = worlds()[name], VARIANTS[variant]
-    search = Bayes(policy="bayes", tolerance=0.05, max_cost=60.0, **options.settings)
+    search = Bayes(policy="bayes", tolerance=0.05, max_cost=60.0)
+    if variant == "four at once":
+        search = search.model_copy(update={"at_once": 4})
     rng = np.random.default_rng(seed)
-    return replay_search(world, search, rng, with_errors=options.with_errors)
+    return replay_search(worlds()[name], search, rng, with_errors=variant != "verdicts only")
 
 
 def single_runs_once(name: str, growth: float | None, seed: int) -> tuple[float, float]:
@@ -138,7 +121,6 @@ class Bisections:
 
 
 def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """Replay all searches on one world; return the results."""
     searches = pool.map(partial(single_runs_once, name, None), range(BISECTIONS))
     bisections = Bisections(np.array(list(searches)))
     unit = bisections.unit_cost
@@ -150,10 +132,8 @@ def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str
     for growth in GROWTH_FACTORS:
         searches = pool.map(partial(single_runs_once, name, growth), range(100))
         errors, costs = np.array(list(searches)).T
-        results["growth"][str(growth)] = {
-            "cost": float(costs.mean()),
-            "bias": float(errors.mean()),
-        }
+        growth_results = {"cost": float(costs.mean()), "bias": float(errors.mean())}
+        results["growth"][str(growth)] = growth_results
     for variant in VARIANTS:
         if variant != "bayes" and name not in MODELS:  # probes of curves have no error counts
             continue

@@ -23,7 +23,7 @@ from bench.search.replay import draw_start, unit_cost
 from bench.search.worlds import RATES, RecordedWorld, true_emc
 from flexhpc.config import load_points
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Estimate, ProbeResult, next_probes
+from flexhpc.search import ProbeResult, next_probes
 
 NEAR = 0.05
 """The chosen arm is near the best arm if its EMC is smaller by at most this fraction."""
@@ -48,10 +48,8 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
     if len(arms) == 1:
         coordinates = [()]
     history: list[ProbeResult] = []
-    while True:
-        step = next_probes(search, RecordedWorld.n_limit, history, coordinates)
-        if isinstance(step, Estimate):
-            break
+    n_limit = RecordedWorld.n_limit
+    while isinstance(step := next_probes(search, n_limit, history, coordinates), list):
         history += [worlds[arms[probe.arm]].draw(probe.n, rng).result(probe) for probe in step]
     unit = unit_cost(worlds[best], emcs[best])
     chosen = arms[step.arm]
@@ -90,7 +88,6 @@ def duel(name: str, budget: float, seed: int) -> bool:
 
 
 def row(name: str, replays: int, pool: ProcessPoolExecutor) -> str:
-    """Replay the searches of one model; return its row of the table."""
     arms = RecordedWorld.arms(name)
     emcs = [true_emc(RecordedWorld(name, arm)) for arm in arms]
     best = int(np.argmax(emcs))

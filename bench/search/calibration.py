@@ -13,7 +13,6 @@ import argparse
 import itertools
 import math
 import os
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -158,7 +157,6 @@ def search_once(seed: int) -> dict[str, Any]:
         "error": float(replay.error[-1]),
         "ended_by": replay.estimate.ended_by,
         "probes": len(replay.cost),
-        "cost": float(replay.cost[-1]),
         "seconds": replay.seconds,
     }
 
@@ -174,28 +172,23 @@ def covers_lapse_rate(name: str, rate: float, few: bool, seed: int) -> bool:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Summarize searches: coverage, bias, RMSE, cost, and how often each reason ended a search."""
+    """Summarize searches; "capped" is the fraction that a maximum of the policy ended."""
     covered = np.array([row["covered"] for row in rows], dtype=float)
     errors = np.array([row["error"] for row in rows])
-    reasons = Counter(str(row["ended_by"]) for row in rows)
     return {
         "coverage": float(covered.mean()),
         "standard_error": float(covered.std() / math.sqrt(len(rows))),
-        "bias": float(np.median(errors)),
         "rmse": float(np.sqrt((errors**2).mean())),
         "probes": float(np.mean([row["probes"] for row in rows])),
-        "cost": float(np.mean([row["cost"] for row in rows])),
-        "ended_by": {reason: reasons[reason] / len(rows) for reason in sorted(reasons)},
+        "capped": float(np.mean([str(row["ended_by"]).startswith("max") for row in rows])),
         "ms": 1000 * sum(r["seconds"] for r in rows) / sum(r["probes"] for r in rows),
     }
 
 
 def coverage_row(name: str, searches: list[dict[str, Any]]) -> str:
-    """Format a row of the coverage table."""
     row = summary(searches)
-    capped = sum(share for reason, share in row["ended_by"].items() if reason.startswith("max"))
     coverage = f"{row['coverage']:.3f} +- {row['standard_error']:.3f}"
-    cells = [f"{row['rmse']:.2f}", f"{row['probes']:.0f}", f"{capped:.0%}"]
+    cells = [f"{row['rmse']:.2f}", f"{row['probes']:.0f}", f"{row['capped']:.0%}"]
     return markdown_row([name, str(len(searches)), coverage, *cells])
 
 

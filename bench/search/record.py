@@ -11,8 +11,9 @@ Writes one file per model to ``recorded/``; existing files are not replaced.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -30,29 +31,13 @@ MODELS, RECORDED = HERE / "models", HERE / "recorded"
 FIRST_REPEAT = 1_000_000
 """First ``repeat`` of recorded probes; large, so that their seeds differ from the pilot search."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ladder:
-    """Recorded n, as multiples of a pilot search's EMC, and the number of seeds at each n."""
-
-    near: np.ndarray
-    far: np.ndarray
-    near_seeds: int
-    far_seeds: int
-
-
-SINGLE_ARM = Ladder(
-    near=np.geomspace(1 / 2.4, 2.4, 15),
-    far=np.array([1 / 16, 1 / 10, 1 / 6, 1 / 4, 1 / 3, 3.0, 4.0, 6.0]),
-    near_seeds=32,
-    far_seeds=10,
+Ladder = tuple[tuple[Iterable[float], int], ...]
+"""Recorded n, as multiples of a pilot search's EMC, and the number of seeds at each n."""
+SINGLE_ARM: Ladder = (
+    (np.geomspace(1 / 2.4, 2.4, 15), 32),
+    ((1 / 16, 1 / 10, 1 / 6, 1 / 4, 1 / 3, 3.0, 4.0, 6.0), 10),
 )
-SEVERAL_ARMS = Ladder(
-    near=np.geomspace(1 / 2.4, 2.4, 9),
-    far=np.array([1 / 10, 1 / 4, 4.0]),
-    near_seeds=48,
-    far_seeds=8,
-)
+SEVERAL_ARMS: Ladder = ((np.geomspace(1 / 2.4, 2.4, 9), 48), ((1 / 10, 1 / 4, 4.0), 8))
 
 
 def pilot_emc(point: Point, samples: Samples, group: Group, arm: int = 0) -> int:
@@ -90,15 +75,15 @@ def _pilot_emc(name: str, arm: int) -> int:
 
 
 def record(name: str, pool: ProcessPoolExecutor) -> None:
-    """Record the training runs of a model in a file."""
     point, samples, _ = _load(name)
     arms = range(len(point.arms))
     ladder = SINGLE_ARM if len(arms) == 1 else SEVERAL_ARMS
     tasks = []
     emcs = pool.map(partial(_pilot_emc, name), arms)
     for arm, emc in zip(arms, emcs, strict=True):
-        seeds = {round(emc * f): ladder.near_seeds for f in ladder.near}
-        seeds |= {round(emc * f): ladder.far_seeds for f in ladder.far}
+        seeds: dict[int, int] = {}
+        for multiples, count in ladder:
+            seeds |= {round(emc * multiple): count for multiple in multiples}
         tasks += [
             (name, Probe(n, FIRST_REPEAT + repeat, arm))
             for n in sorted(seeds)

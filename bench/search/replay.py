@@ -13,7 +13,7 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, estimate_so_far, next_probes
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.next_n import SearchState, ascending_n_values, replay_bisection, replay_growth
+from flexhpc.search.next_n import ascending_n_values, replay_bisection, replay_growth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +126,8 @@ def replay_single_runs(
         run = world.draw(state.next_n, rng)
         verdicts[state.next_n] = run.verdict == "fit"
         cost += run.cost
-    return math.log(_estimate(state, growth) / emc), cost / unit_cost(world, emc)
-
-
-def _estimate(state: SearchState, growth: float | None) -> float:
     low, high = state.bracket.largest_fit, state.bracket.smallest_fail
-    if low is None or high is None or growth is not None:
-        return low or 0.5
-    return math.sqrt(low * high)
+    estimate = low or 0.5
+    if growth is None and low is not None and high is not None:
+        estimate = math.sqrt(low * high)
+    return math.log(estimate / emc), cost / unit_cost(world, emc)

@@ -26,24 +26,23 @@ from torch import Tensor, nn
 
 from bench.common import markdown_head, markdown_row, median_text
 from bench.speed.loops import TrainingLoop, installed_loops, silence
-from flexhpc.config.sections.model import Network
-from flexhpc.config.variants import variants
+from flexhpc.config.sections.model import Cnn, Efficientnet, Mlp, Network, Resnet, Vit
 from flexhpc.models import build
 from flexhpc.models.families import Shape
 
 N, CLASSES, MIN_EPOCHS = 512, 10, 32
 GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
-NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
-    "MLP 8": (GREY, {"family": "mlp", "width": 8, "depth": 2}),
-    "MLP 64": (GREY, {"family": "mlp", "width": 64, "depth": 2}),
-    "MLP 512": (GREY, {"family": "mlp", "width": 512, "depth": 2}),
-    "CNN 8": (GREY, {"family": "cnn", "width": 8, "depth": 3}),
-    "CNN 32": (COLOUR, {"family": "cnn", "width": 32, "depth": 3}),
-    "ResNet 4": (GREY, {"family": "resnet", "width": 4, "depth": 2}),
-    "ViT 48": (GREY, {"family": "vit", "width": 48, "depth": 4, "patch": 7}),
-    "tabular MLP 64": (TABLE, {"family": "mlp", "width": 64, "depth": 2}),
-    "ResNet 8": (GREY, {"family": "resnet", "width": 8, "depth": 2}),
-    "EfficientNet 8": (GREY, {"family": "efficientnet", "width": 8, "depth": 2}),
+NETWORKS: dict[str, tuple[Shape, Network]] = {
+    "MLP 8": (GREY, Mlp(family="mlp", width=8, depth=2)),
+    "MLP 64": (GREY, Mlp(family="mlp", width=64, depth=2)),
+    "MLP 512": (GREY, Mlp(family="mlp", width=512, depth=2)),
+    "CNN 8": (GREY, Cnn(family="cnn", width=8, depth=3)),
+    "CNN 32": (COLOUR, Cnn(family="cnn", width=32, depth=3)),
+    "ResNet 4": (GREY, Resnet(family="resnet", width=4, depth=2)),
+    "ViT 48": (GREY, Vit(family="vit", width=48, depth=4, patch=7)),
+    "tabular MLP 64": (TABLE, Mlp(family="mlp", width=64, depth=2)),
+    "ResNet 8": (GREY, Resnet(family="resnet", width=8, depth=2)),
+    "EfficientNet 8": (GREY, Efficientnet(family="efficientnet", width=8, depth=2)),
 }
 SLOW = ("ResNet 8", "EfficientNet 8")
 """Networks that are measured only if named in ``--networks``."""
@@ -55,10 +54,8 @@ def untrained(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
     Two equal samples have different labels, so that no training run ends early with a fit.
     """
-    shape, section = NETWORKS[name]
+    shape, model = NETWORKS[name]
     torch.manual_seed(0)
-    model = variants("model")[str(section["family"])].model_validate(section)
-    assert isinstance(model, Network)
     inputs, labels = torch.randn(N, *shape), torch.randint(CLASSES, (N,))
     inputs[1], labels[1] = inputs[0], (labels[0] + 1) % CLASSES
     return build(model, shape, CLASSES), inputs, labels
@@ -106,7 +103,6 @@ def measure_rates(
 
 
 def row(network_name: str, rates: Rates) -> str:
-    """Format the table row of a network."""
     flexhpc = rates["flexhpc"]
     cells = [network_name, f"{statistics.median(flexhpc) / 1e3:.1f}k"]
     for name, others in rates.items():

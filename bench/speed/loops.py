@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from flexhpc.config.sections.training import Training
-from flexhpc.config.variants import variants
+from flexhpc.config.sections.training import Adam
 from flexhpc.training import Callbacks, ProbeData, train
 
 BATCH, RATE, EVAL_BATCH = 128, 1e-3, 1024
@@ -34,8 +33,7 @@ def flexhpc(
     """Train as flexhpc trains a probe, including the metrics of its convergence gates."""
     section = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
     section |= {"gates": {"plateau": {"mode": "off"}}, "curves": curves}
-    training = variants("training")["adam"].model_validate(section)
-    assert isinstance(training, Training)
+    training = Adam.model_validate(section)
     device = device_of(network)
     data = ProbeData(inputs=inputs.to(device), labels=labels.to(device), init_seed=0, order_seed=0)
     train(training, lambda: network, data, Callbacks())

@@ -61,7 +61,6 @@ class SweepTimes:
 
 
 def run_sweep(points: int, workers: int, tracking: str) -> SweepTimes:
-    """Run a sweep of ``points`` points; return its times."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(
