@@ -19,9 +19,10 @@ from flexhpc.measuring.probe import run_training
 from flexhpc.models import build, count_parameters
 from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read_point_file
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Group
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from tests.conftest import Cli
+from tests.training.helpers import CPU, collect_models
 
 SPEC = """\
 name: tokens
@@ -85,14 +86,8 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
     samples = load_samples(point.data, point.seed)
     assert samples.inputs.rows.shape == (60, 6)
     networks: list[torch.nn.Module] = []
-
-    def on_train_end(network: torch.nn.Module) -> dict[str, float]:
-        networks.append(network)
-        return {}
-
-    callbacks = Callbacks(on_train_end=on_train_end)
     outcome, subset, _ = run_training(
-        point, samples, Probe(12, 0), Group(torch.device("cpu")), callbacks
+        point, samples, Probe(12, 0), Group(CPU), collect_models(networks)
     )
     assert outcome.verdict == "fit"
     tokens = torch.from_numpy(samples.inputs.rows[subset])
