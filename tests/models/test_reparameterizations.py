@@ -23,9 +23,8 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_bits, count_parameters
-from tests.training.helpers import assert_outcomes_equal, resume, run
+from tests.training.helpers import DIGIT, assert_outcomes_equal, build_seeded, resume, run
 
-DIGIT = (1, 8, 8)
 PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
 REPARAMETERIZATIONS: dict[str, dict] = {
     **{f"subspace {p}": {"subspace": Subspace(dims=20, projection=p)} for p in PROJECTIONS},
@@ -44,11 +43,6 @@ NETWORKS: dict[str, Model] = {
 WITH_BATCH_NORM = ("mlp", "resnet", "timm")
 
 
-def build_seeded(model: Model, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build(model, DIGIT, 10)
-
-
 def train_sgd(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) -> nn.Module:
     """Train with SGD on random images; return the network."""
     generator = torch.Generator().manual_seed(seed)
@@ -62,14 +56,6 @@ def train_sgd(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32
         nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
     return network
-
-
-def weight_change(network: nn.Module) -> torch.Tensor:
-    """Return the change of all weights since the initialisation, flattened."""
-    weights = network.weights()
-    return torch.cat(
-        [(w - network.network.get_parameter(name)).flatten() for name, w in weights.items()]
-    ).detach()
 
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
@@ -141,13 +127,15 @@ def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
     """The changes in seven training runs from one initialisation span the d = 4 columns of P."""
     subspace = Subspace(dims=4, projection=projection)
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
-    networks = [
-        train_sgd(build_seeded(model).double(), seed, dtype=torch.float64) for seed in range(7)
-    ]
-    changes = torch.stack([weight_change(network) for network in networks])
+    flat_changes = []
+    for seed in range(7):
+        network = train_sgd(build_seeded(model).double(), seed, dtype=torch.float64)
+        initial = network.network
+        changes = [w - initial.get_parameter(name) for name, w in network.weights().items()]
+        flat_changes.append(torch.cat([change.flatten() for change in changes]).detach())
+    changes = torch.stack(flat_changes)
     assert changes.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
     assert int(torch.linalg.matrix_rank(changes)) == 4
-    network = build_seeded(model).double()
     span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
     residual = changes.T - span @ torch.linalg.lstsq(span, changes.T).solution
     assert float(residual.norm() / changes.norm()) < 1e-12
