@@ -92,14 +92,6 @@ def train(
     return None
 
 
-def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple[Outcome, Outcome]:
-    cpu, device = (
-        train(spec, n, device_type, resident_bytes=resident_bytes)
-        for device_type in ("cpu", "standin")
-    )
-    return cpu, device
-
-
 def measure_point(spec: str, folder: Path, device_type: str) -> Values:
     """Measure the only point of a spec; return its results."""
     point, run = point_of(spec), RunFolder(folder)
