@@ -236,9 +236,8 @@ def test_interrupted_training_runs_are_resumed_bitwise(kind: str, tmp_path: Path
     training = Adam(optimizer="adam", lr=3e-2, batch_size=32, epochs=8)
     uninterrupted = run(training, 60, model=model)
     assert uninterrupted.loss_curve[-1] < uninterrupted.loss_curve[0]
-    assert_outcomes_equal(
-        uninterrupted, resume(training, 60, [6], tmp_path / "probe.ckpt", model=model)
-    )
+    resumed = resume(training, 60, [6], tmp_path / "probe.ckpt", model=model)
+    assert_outcomes_equal(uninterrupted, resumed)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-import torch
 
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.sections.training import Sgd
@@ -17,7 +16,7 @@ from flexhpc.errors import PointError
 from flexhpc.training import Group, Outcome
 from tests.barrier import wait_for
 from tests.conftest import FULL, REPOSITORY
-from tests.training.helpers import assert_outcomes_close, assert_outcomes_equal, run
+from tests.training.helpers import CPU, assert_outcomes_close, assert_outcomes_equal, run
 from tests.training.ranks import CASES, INTERRUPTED, train_case
 
 
@@ -35,7 +34,7 @@ def start(
 
 @pytest.fixture(scope="module")
 def single() -> dict[str, Outcome]:
-    group = Group(torch.device("cpu"))
+    group = Group(CPU)
     return {name: train_case(case, group) for name, case in CASES.items()}
 
 
