@@ -43,14 +43,14 @@ NETWORKS: dict[str, Model] = {
 WITH_BATCH_NORM = ("mlp", "resnet", "timm")
 
 
-def train_sgd(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) -> nn.Module:
+def train_sgd(network: nn.Module, seed: int, steps: int = 4) -> nn.Module:
     """Train with SGD on random images; return the network."""
     generator = torch.Generator().manual_seed(seed)
     trainable = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.1)
     network.train()
     for _ in range(steps):
-        images = torch.randn(6, *DIGIT, generator=generator).to(dtype)
+        images = torch.randn(6, *DIGIT, generator=generator).to(trainable[0].dtype)
         optimizer.zero_grad()
         labels = torch.randint(10, (6,), generator=generator)
         nn.functional.cross_entropy(network(images), labels).backward()
@@ -105,7 +105,7 @@ def test_state_dict_restores_the_network_without_its_projection(kind: str, tmp_p
     assert torch.equal(network.eval()(images), restored.eval()(images))
     tensors = [*network.double().parameters(), *network.buffers()]
     assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
-    train_sgd(network, 0, dtype=torch.float64)
+    train_sgd(network, 0)
     assert network(images.double()).dtype == torch.float64
 
 
@@ -129,7 +129,7 @@ def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
     flat_changes = []
     for seed in range(7):
-        network = train_sgd(build_seeded(model).double(), seed, dtype=torch.float64)
+        network = train_sgd(build_seeded(model).double(), seed)
         initial = network.network
         changes = [w - initial.get_parameter(name) for name, w in network.weights().items()]
         flat_changes.append(torch.cat([change.flatten() for change in changes]).detach())
@@ -165,7 +165,7 @@ def test_low_rank_changes_have_the_rank(rank: int) -> None:
     model = Mlp(
         family="mlp", width=6, depth=2, activation="tanh", low_rank=LowRank(rank=rank)
     )  # a dead ReLU would not change its row
-    network = train_sgd(build_seeded(model).double(), 0, steps=12, dtype=torch.float64)
+    network = train_sgd(build_seeded(model).double(), 0, steps=12)
     initial = dict(network.network.named_parameters())
     assert all(name.endswith("weight") for name in network.weights())  # without biases
     for name, weight in network.weights().items():

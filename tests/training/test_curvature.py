@@ -102,8 +102,6 @@ def test_ritz_values_equal_extreme_eigenvalues(
 def test_only_a_saddle_has_negative_curvature() -> None:
     saddle = torch.linspace(-0.5, 3, 40, dtype=torch.float64)
     result = lanczos(lambda v: saddle * v, torch.ones(40, dtype=torch.float64), 40)
-    assert result.min == pytest.approx(-0.5, abs=1e-9)
-    assert result.max == pytest.approx(3, abs=1e-9)
     assert result.has_negative_min(0.1)
     assert not result.has_negative_min(0.2)
     minimum = torch.cat([torch.zeros(30), torch.linspace(0, 3, 20)]).double()

@@ -136,9 +136,7 @@ GATES = {
 PROCEDURES = {
     "fit": Case(training=f"{ADAM}, batch_size: 16, epochs: 80", n=30, verdict="fit"),
     "diverged": Case(
-        "family: mlp, width: 16, depth: 6",
-        f"optimizer: sgd, lr: 1e6, {SHORT}",
-        precision="fp32",
+        "family: mlp, width: 16, depth: 6", f"optimizer: sgd, lr: 1e6, {SHORT}", precision="fp32",
         verdict="diverged",
     ),
     "curves by evaluation": Case(training=f"{TRAINED}, curves: evaluation", n=200),
@@ -153,7 +151,7 @@ PROCEDURES = {
     "shards, curves by evaluation": Case(training=f"{TRAINED}, shards: 3, curves: evaluation"),
     "inputs as bytes": Case(CNN, resident_bytes=0),
     "inputs by pixel": Case(data=f"{DIGITS}, standardise: pixel", resident_bytes=0),
-}
+}  # fmt: skip
 CASES = FAMILIES | OPTIMIZERS | REPARAMETERIZATIONS | PRECISIONS | GATES | PROCEDURES
 
 Call = Callable[..., Any]
