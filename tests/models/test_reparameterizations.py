@@ -127,13 +127,13 @@ def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
     """The changes in seven training runs from one initialisation span the d = 4 columns of P."""
     subspace = Subspace(dims=4, projection=projection)
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
-    flat_changes = []
+    vectors = []
     for seed in range(7):
         network = train_sgd(build_seeded(model).double(), seed)
         initial = network.network
-        changes = [w - initial.get_parameter(name) for name, w in network.weights().items()]
-        flat_changes.append(torch.cat([change.flatten() for change in changes]).detach())
-    changes = torch.stack(flat_changes)
+        pairs = [(w, initial.get_parameter(name)) for name, w in network.weights().items()]
+        vectors.append(torch.cat([(w - start).flatten() for w, start in pairs]).detach())
+    changes = torch.stack(vectors)
     assert changes.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
     assert int(torch.linalg.matrix_rank(changes)) == 4
     span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
