@@ -23,9 +23,8 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_bits, count_parameters
-from tests.training.helpers import assert_outcomes_equal, resume, run
+from tests.training.helpers import DIGIT, assert_outcomes_equal, build_seeded, resume, run
 
-DIGIT = (1, 8, 8)
 PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
 REPARAMETERIZATIONS: dict[str, dict] = {
     **{f"subspace {p}": {"subspace": Subspace(dims=20, projection=p)} for p in PROJECTIONS},
@@ -44,32 +43,19 @@ NETWORKS: dict[str, Model] = {
 WITH_BATCH_NORM = ("mlp", "resnet", "timm")
 
 
-def build_seeded(model: Model, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return build(model, DIGIT, 10)
-
-
-def train_sgd(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) -> nn.Module:
+def train_sgd(network: nn.Module, seed: int, steps: int = 4) -> nn.Module:
     """Train with SGD on random images; return the network."""
     generator = torch.Generator().manual_seed(seed)
     trainable = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.1)
     network.train()
     for _ in range(steps):
-        images = torch.randn(6, *DIGIT, generator=generator).to(dtype)
+        images = torch.randn(6, *DIGIT, generator=generator).to(trainable[0].dtype)
         optimizer.zero_grad()
         labels = torch.randint(10, (6,), generator=generator)
         nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
     return network
-
-
-def weight_change(network: nn.Module) -> torch.Tensor:
-    """Return the change of all weights since the initialisation, flattened."""
-    weights = network.weights()
-    return torch.cat(
-        [(w - network.network.get_parameter(name)).flatten() for name, w in weights.items()]
-    ).detach()
 
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
@@ -119,7 +105,7 @@ def test_state_dict_restores_the_network_without_its_projection(kind: str, tmp_p
     assert torch.equal(network.eval()(images), restored.eval()(images))
     tensors = [*network.double().parameters(), *network.buffers()]
     assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
-    train_sgd(network, 0, dtype=torch.float64)
+    train_sgd(network, 0)
     assert network(images.double()).dtype == torch.float64
 
 
@@ -141,13 +127,15 @@ def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
     """The changes in seven training runs from one initialisation span the d = 4 columns of P."""
     subspace = Subspace(dims=4, projection=projection)
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
-    networks = [
-        train_sgd(build_seeded(model).double(), seed, dtype=torch.float64) for seed in range(7)
-    ]
-    changes = torch.stack([weight_change(network) for network in networks])
+    vectors = []
+    for seed in range(7):
+        network = train_sgd(build_seeded(model).double(), seed)
+        initial = network.network
+        pairs = [(w, initial.get_parameter(name)) for name, w in network.weights().items()]
+        vectors.append(torch.cat([(w - start).flatten() for w, start in pairs]).detach())
+    changes = torch.stack(vectors)
     assert changes.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
     assert int(torch.linalg.matrix_rank(changes)) == 4
-    network = build_seeded(model).double()
     span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
     residual = changes.T - span @ torch.linalg.lstsq(span, changes.T).solution
     assert float(residual.norm() / changes.norm()) < 1e-12
@@ -177,7 +165,7 @@ def test_low_rank_changes_have_the_rank(rank: int) -> None:
     model = Mlp(
         family="mlp", width=6, depth=2, activation="tanh", low_rank=LowRank(rank=rank)
     )  # a dead ReLU would not change its row
-    network = train_sgd(build_seeded(model).double(), 0, steps=12, dtype=torch.float64)
+    network = train_sgd(build_seeded(model).double(), 0, steps=12)
     initial = dict(network.network.named_parameters())
     assert all(name.endswith("weight") for name in network.weights())  # without biases
     for name, weight in network.weights().items():
@@ -248,9 +236,8 @@ def test_interrupted_training_runs_are_resumed_bitwise(kind: str, tmp_path: Path
     training = Adam(optimizer="adam", lr=3e-2, batch_size=32, epochs=8)
     uninterrupted = run(training, 60, model=model)
     assert uninterrupted.loss_curve[-1] < uninterrupted.loss_curve[0]
-    assert_outcomes_equal(
-        uninterrupted, resume(training, 60, [6], tmp_path / "probe.ckpt", model=model)
-    )
+    resumed = resume(training, 60, [6], tmp_path / "probe.ckpt", model=model)
+    assert_outcomes_equal(uninterrupted, resumed)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -80,24 +81,16 @@ def train(
 
     callbacks = Callbacks(should_stop=should_stop, checkpoint=checkpoint, forgetting=True)
     samples = load_samples(point.data, point.seed)
-    max_float_bytes = probe._MAX_FLOAT_BYTES
-    probe._MAX_FLOAT_BYTES = max_float_bytes if resident_bytes is None else resident_bytes
-    try:
-        with device_of_type(device_type) as device, contextlib.suppress(Interrupted):
-            outcome = run_training(point, samples, Probe(n, 0), Group(device), callbacks)[0]
-            assert (updates != outcome.steps) == resumed
-            return outcome
-    finally:
-        probe._MAX_FLOAT_BYTES = max_float_bytes
+    max_float_bytes = probe._MAX_FLOAT_BYTES if resident_bytes is None else resident_bytes
+    with (
+        mock.patch.object(probe, "_MAX_FLOAT_BYTES", max_float_bytes),
+        device_of_type(device_type) as device,
+        contextlib.suppress(Interrupted),
+    ):
+        outcome = run_training(point, samples, Probe(n, 0), Group(device), callbacks)[0]
+        assert (updates != outcome.steps) == resumed
+        return outcome
     return None
-
-
-def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple[Outcome, Outcome]:
-    cpu, device = (
-        train(spec, n, device_type, resident_bytes=resident_bytes)
-        for device_type in ("cpu", "standin")
-    )
-    return cpu, device
 
 
 def measure_point(spec: str, folder: Path, device_type: str) -> Values:

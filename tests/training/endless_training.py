@@ -6,24 +6,20 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 from flexhpc.config.sections.training import Sgd
 from flexhpc.errors import PeerLost
 from flexhpc.training import Callbacks, Group
+from tests.training.helpers import CPU
 from tests.training.ranks import Case, train_case
 
 if __name__ == "__main__":
     rank, size, token, folder = sys.argv[1:5]
-    device = torch.device("cpu")
     endless = Case(
         Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
     )
     callbacks = Callbacks(on_progress=lambda _: Path(folder, "training").touch())
     try:
-        group = Group.init_process_group(
-            device, int(rank), int(size), host="127.0.0.1", token=token
-        )
+        group = Group.init_process_group(CPU, int(rank), int(size), host="127.0.0.1", token=token)
         train_case(endless, group, callbacks)
     except PeerLost as error:
         print(error, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from flexhpc.config.sections.data import Digits
 from flexhpc.config.sections.model import Mlp, Model
@@ -21,7 +22,13 @@ from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 
 CPU = torch.device("cpu")
+DIGIT = (1, 8, 8)
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
+
+
+def build_seeded(model: Model, shape: tuple[int, ...] = DIGIT, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(model, shape, 10)
 
 
 def probe_data(n: int, repeat: int = 0, labels: str = "random") -> ProbeData:
@@ -40,22 +47,25 @@ def run(
     training: Training, n: int, *, model: Model = SMALL, repeat: int = 0, labels: str = "random",
     callbacks: Callbacks | None = None, device: torch.device = CPU,
 ) -> Outcome:  # fmt: skip
-    make, data = partial(build, model, (1, 8, 8), 10), probe_data(n, repeat, labels)
+    make, data = partial(build, model, DIGIT, 10), probe_data(n, repeat, labels)
     data = replace(data, inputs=data.inputs.to(device), labels=data.labels.to(device))
     return train(training, make, data, callbacks or Callbacks(), Group(device))
 
 
-def run_with_model(
-    training: Training, n: int, model: Model = SMALL
-) -> tuple[Outcome, torch.nn.Module]:
-    """Return the outcome of :func:`run` and the trained model."""
-    models: list[torch.nn.Module] = []
+def collect_models(models: list[nn.Module]) -> Callbacks:
+    """Return callbacks that append the trained model to a list."""
 
-    def on_train_end(trained: torch.nn.Module) -> dict[str, float]:
+    def on_train_end(trained: nn.Module) -> dict[str, float]:
         models.append(trained)
         return {}
 
-    outcome = run(training, n, model=model, callbacks=Callbacks(on_train_end=on_train_end))
+    return Callbacks(on_train_end=on_train_end)
+
+
+def run_with_model(training: Training, n: int, model: Model = SMALL) -> tuple[Outcome, nn.Module]:
+    """Return the outcome of :func:`run` and the trained model."""
+    models: list[nn.Module] = []
+    outcome = run(training, n, model=model, callbacks=collect_models(models))
     return outcome, models[0]
 
 

@@ -2,7 +2,8 @@
 
 They are written from the papers, with other methods than the fast implementations: a preconditioner
 is a dense matrix (a Kronecker product) that multiplies the flattened gradient, and Newton-Schulz is
-a polynomial of the singular values.
+a polynomial of the singular values. Each ``step`` returns the new weight and does not change the
+previous one.
 """
 
 from __future__ import annotations
@@ -10,19 +11,12 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
-class Optimizer(Protocol):
-    """Computes the new weight from the previous one, which it does not change."""
-
-    def step(self, weight: Array, gradient: Array, lr: float) -> Array: ...
 
 
 def unfold(tensor: Array, axis: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,24 +74,17 @@ def test_gradient_evaluations_are_not_exceeded(n: int, batch: int, budget: int) 
     assert used + sizes[rest] > budget
 
 
-def test_sgd_and_full_batch_gd_with_equal_budgets() -> None:
-    """50 epochs of 100 samples, in batches of 10 or 100."""
-    options = {"gates": NO_PLATEAU, "lr": 1e-4}
-    budgets = {
-        "epochs": {"epochs": 50},
-        "steps": {"steps": 50},
-        "gradients": {"gradient_evaluations": 5_000},
-    }
-    sgd, gd = (
-        {name: run(kind(**section, **budget, **options), 100) for name, budget in budgets.items()}
-        for kind, section in (
-            (Sgd, {"optimizer": "sgd", "batch_size": 10}), (Gd, {"optimizer": "gd"}),
-        )
-    )  # fmt: skip
-    assert (sgd["epochs"].steps, gd["epochs"].steps) == (500, 50)
-    assert sgd["epochs"].cost == gd["epochs"].cost == 5_000
-    assert (sgd["steps"].cost, gd["steps"].cost) == (500, 5_000)
-    assert (sgd["gradients"].steps, gd["gradients"].steps) == (500, 50)
+@pytest.mark.parametrize(
+    ("key", "budget", "sgd_steps"),
+    [("epochs", 50, 500), ("steps", 50, 50), ("gradient_evaluations", 5_000, 500)],
+)
+def test_sgd_and_full_batch_gd_with_equal_budgets(key: str, budget: int, sgd_steps: int) -> None:
+    """100 samples in batches of 10 or 100."""
+    options = {"gates": NO_PLATEAU, "lr": 1e-4, key: budget}
+    sgd = run(Sgd(optimizer="sgd", batch_size=10, **options), 100)
+    gd = run(Gd(optimizer="gd", **options), 100)
+    assert (sgd.steps, gd.steps) == (sgd_steps, 50)
+    assert (sgd.cost, gd.cost) == (10 * sgd_steps, 5_000)
 
 
 def test_until_convergence_ends_at_a_plateau() -> None:

@@ -39,6 +39,14 @@ def cnn() -> nn.Module:
     )  # fmt: skip
 
 
+def frozen_and_unused() -> nn.Module:
+    """Return a network with a frozen and an unused parameter."""
+    model = tanh_net()
+    model.register_parameter("unused", nn.Parameter(torch.ones(3)))
+    model[3].weight.requires_grad_(False)
+    return model
+
+
 def attention() -> nn.Module:
     vit = Vit(family="vit", width=4, depth=1, heads=2, patch=2, mlp_ratio=1.0)
     return build(vit, (1, 4, 4), 3)
@@ -64,13 +72,14 @@ def eigenvalues(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         return torch.linalg.eigvalsh(hessian(loss, flat))
 
 
-@pytest.mark.parametrize("make", [tanh_net, cnn, attention])
+@pytest.mark.parametrize("make", [tanh_net, frozen_and_unused, cnn, attention])
 @pytest.mark.parametrize(
     ("shards", "n"), [(None, 20), (3, 20), (None, 600)], ids=["plain", "shards", "chunks"]
 )
 def test_ritz_values_equal_extreme_eigenvalues(
     make: Callable[[], nn.Module], shards: int | None, n: int
 ) -> None:
+    """Frozen parameters are constant, and unused ones add zeros to the spectrum."""
     torch.manual_seed(0)
     model = make().train()
     inputs, labels = samples(n)
@@ -90,24 +99,9 @@ def test_ritz_values_equal_extreme_eigenvalues(
     assert max(result.residual_min, result.residual_max) < 1e-6 * size
 
 
-def test_frozen_parameters_are_constant_and_unused_ones_add_zeros() -> None:
-    torch.manual_seed(0)
-    model = tanh_net()
-    model.register_parameter("unused", nn.Parameter(torch.ones(3)))
-    model[3].weight.requires_grad_(False)
-    inputs, labels = samples()
-    result = hessian_ritz(model, inputs, labels, UNDIVIDED, MAX_PRODUCTS, seed=1)
-    spectrum = eigenvalues(model, inputs, labels)
-    assert len(spectrum) == sum(p.numel() for p in tanh_net().parameters()) - 12 + 3
-    assert result.min == pytest.approx(float(spectrum[0]), abs=1e-8)
-    assert result.max == pytest.approx(float(spectrum[-1]), abs=1e-8)
-
-
 def test_only_a_saddle_has_negative_curvature() -> None:
     saddle = torch.linspace(-0.5, 3, 40, dtype=torch.float64)
     result = lanczos(lambda v: saddle * v, torch.ones(40, dtype=torch.float64), 40)
-    assert result.min == pytest.approx(-0.5, abs=1e-9)
-    assert result.max == pytest.approx(3, abs=1e-9)
     assert result.has_negative_min(0.1)
     assert not result.has_negative_min(0.2)
     minimum = torch.cat([torch.zeros(30), torch.linspace(0, 3, 20)]).double()
@@ -132,19 +126,14 @@ def test_ritz_values_are_in_the_spectrum(n: int, products: int, seed: int, low_r
     result = lanczos(multiply, torch.from_numpy(random.standard_normal(n)), products)
     spectrum = torch.linalg.eigvalsh(matrix)
     tolerance = 1e-12 * float(spectrum.abs().max())
-    assert (
-        float(spectrum[0]) - tolerance
-        <= result.min
-        <= result.max
-        <= float(spectrum[-1]) + tolerance
-    )
+    lowest, highest = float(spectrum[0]), float(spectrum[-1])
+    assert lowest - tolerance <= result.min <= result.max <= highest + tolerance
     for value, residual in ((result.min, result.residual_min), (result.max, result.residual_max)):
         assert float((spectrum - value).abs().min()) <= residual + tolerance
     assert result.products == calls <= min(n, products)
     if products >= n:
-        assert result.max - result.min == pytest.approx(
-            float(spectrum[-1] - spectrum[0]), abs=1e-5 * float(spectrum.abs().max())
-        )
+        difference = result.max - result.min
+        assert difference == pytest.approx(highest - lowest, abs=1e7 * tolerance)
 
 
 def test_lanczos_stops_when_both_ends_have_converged() -> None:

@@ -12,14 +12,15 @@ from torch.nn import functional
 
 from flexhpc.config.sections.model import Cnn, Mlp, Model
 from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Training
-from flexhpc.models import build
 from flexhpc.training import Callbacks
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.optimizers import perturb_weights, restore_weights
 from tests.training.helpers import (
+    CPU,
     SMALL,
     assert_outcomes_equal,
+    build_seeded,
     probe_data,
     resume,
     run,
@@ -35,7 +36,6 @@ GD = Gd(optimizer="gd", lr=0.5, epochs=EPOCHS, precision="fp64")
 CNN = Cnn(family="cnn", width=4, depth=2)
 TINY = Mlp(family="mlp", width=2, depth=1)
 COUNT_FORGETTING = Callbacks(forgetting=True)
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("model", [SMALL, CNN], ids=["mlp", "cnn"])
@@ -57,8 +57,7 @@ def test_both_curves_detect_a_fit_in_the_same_epoch(training: Training, model: M
 def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], list[int], list]:
     """Return loss and errors of every epoch and the forgetting events of every sample."""
     data = probe_data(n)
-    torch.manual_seed(data.init_seed)
-    net = build(model, (1, 8, 8), 10).double()
+    net = build_seeded(model, seed=data.init_seed).double()
     weights = list(net.parameters())
     optimizer: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-2)
     if isinstance(training, Gd):

@@ -9,19 +9,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flexhpc.config.sections.gates import (
-    CurvatureGate,
-    Gates,
-    GradientGate,
-    PlateauGate,
-    StabilityGate,
-)
+from flexhpc.config.sections.gates import Gates, PlateauGate, StabilityGate
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd
-from flexhpc.models import build
 from flexhpc.training import Outcome
 from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
-from tests.training.helpers import SMALL, probe_data, run, run_with_model
+from tests.training.helpers import SMALL, build_seeded, probe_data, run, run_with_model
 
 SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
 TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
@@ -42,29 +35,25 @@ def test_default_gates_do_not_reject() -> None:
 
 
 def test_the_plateau_gate_rejects_improving_training_runs() -> None:
-    outcome = short_run(plateau=PlateauGate(mode="reject"))
+    outcome = short_run(plateau="reject")
     assert (outcome.verdict, outcome.rejected) == ("unconverged", True)
-    fitting = run(
-        Adam(optimizer="adam", lr=1e-2, gates=Gates(plateau=PlateauGate(mode="reject"))), 30
-    )
+    fitting = run(Adam(optimizer="adam", lr=1e-2, gates=Gates(plateau="reject")), 30)
     assert (fitting.verdict, fitting.rejected) == ("fit", False)
     assert not any(name.startswith("touched") for name in fitting.metrics)
 
 
 def test_the_gradient_gate_compares_with_the_initial_norm() -> None:
-    reported = short_run(gradient=GradientGate(mode="report"))
+    reported = short_run(gradient="report")
     ratio = reported.metrics["gradient_norm"] / reported.metrics["gradient_norm_start"]
     data = probe_data(200)
-    torch.manual_seed(data.init_seed)
-    network = build(TINY, (1, 8, 8), 10)
+    network = build_seeded(TINY, seed=data.init_seed)
     functional.cross_entropy(network(data.inputs), data.labels).backward()
     norm = torch.cat([p.grad.reshape(-1) for p in network.parameters()]).norm()
     assert reported.metrics["gradient_norm_start"] == pytest.approx(float(norm), rel=1e-4)
     assert 0 < ratio < 1
     for tolerance, rejected in ((ratio * 0.99, True), (min(ratio * 1.01, 0.999), False)):
-        gate = GradientGate(mode="reject", tolerance=tolerance)
-        off = PlateauGate(mode="off")
-        outcome = short_run(gradient=gate, plateau=off)
+        gate = {"mode": "reject", "tolerance": tolerance}
+        outcome = short_run(gradient=gate, plateau="off")
         assert outcome.rejected is rejected
         assert outcome.verdict == ("unconverged" if rejected else "not_fit")
         assert outcome.metrics["touched_gradient"] == rejected
@@ -72,7 +61,7 @@ def test_the_gradient_gate_compares_with_the_initial_norm() -> None:
 
 @pytest.mark.parametrize("mode", ["report", "reject"])
 def test_the_curvature_gate_detects_saddles(mode: str) -> None:
-    outcome = short_run(curvature=CurvatureGate(mode=mode, products=400))
+    outcome = short_run(curvature={"mode": mode, "products": 400})
     metrics = outcome.metrics
     assert metrics["min_ritz"] < 0 < metrics["max_ritz"]
     assert 0 < metrics["hessian_products"] <= 400
@@ -85,7 +74,7 @@ def test_the_curvature_gate_detects_saddles(mode: str) -> None:
 def test_a_linear_network_has_no_saddle() -> None:
     """Its loss is convex."""
     linear = Mlp(family="mlp", width=1, depth=0)
-    gates = Gates(curvature=CurvatureGate(mode="reject", products=700))
+    gates = Gates(curvature={"mode": "reject", "products": 700})
     outcome = run(Adam(**SHORT, gates=gates), 400, model=linear)
     assert outcome.verdict == "unconverged"
     assert outcome.metrics["touched_curvature"] == 0
@@ -93,8 +82,8 @@ def test_a_linear_network_has_no_saddle() -> None:
 
 
 def test_gates_do_not_affect_training() -> None:
-    without = short_run(gradient=GradientGate(mode="off"))
-    curvature = short_run(curvature=CurvatureGate(mode="report"))
+    without = short_run(gradient="off")
+    curvature = short_run(curvature="report")
     np.testing.assert_array_equal(without.loss_curve, curvature.loss_curve)
     np.testing.assert_array_equal(without.fitted, curvature.fitted)
 
@@ -106,8 +95,7 @@ def test_an_update_follows_its_formula(options: dict[str, Any]) -> None:
     """SAM, label smoothing, and clipping of all gradients as one vector, in float64."""
     data = probe_data(50)
     inputs, labels = data.inputs.double(), data.labels
-    torch.manual_seed(data.init_seed)
-    network = build(SMALL, (1, 8, 8), 10).double()
+    network = build_seeded(SMALL, seed=data.init_seed).double()
     parameters = list(network.parameters())
     before = [p.detach().clone() for p in parameters]
     plain = functional.cross_entropy(network(inputs), labels).item()
@@ -161,8 +149,7 @@ def test_a_loss_that_rises_again_is_unstable() -> None:
         increase = losses[losses.argmin() :].max() - losses.min()
         assert increase > StabilityGate().given_back * (start - losses.min())
     for mode, verdicts in (("off", ("not_fit", "unconverged")), ("reject", ("unstable",))):
-        gates = Gates(stability=StabilityGate(mode=mode))
-        gated = training.model_copy(update={"gates": gates})
+        gated = training.model_copy(update={"gates": Gates(stability=mode)})
         outcome = run(gated, 362, model=model, repeat=unstable_repeats[0])
         assert outcome.verdict in verdicts
         assert outcome.rejected is (mode == "reject")

@@ -12,20 +12,11 @@ import torch
 
 from flexhpc.config.sections.gates import CurvatureGate, Gates, PlateauGate
 from flexhpc.config.sections.model import Cnn, Mlp, Resnet, Timm
-from flexhpc.config.sections.training import (
-    Adam,
-    AdamW,
-    Gd,
-    Muon,
-    Sam,
-    Sgd,
-    Shampoo,
-    Soap,
-    Training,
-)
+from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
 from flexhpc.training import Callbacks, device_inputs, train
+from tests.sections import optimizer
 from tests.training.helpers import (
     SMALL,
     assert_outcomes_equal,
@@ -37,24 +28,24 @@ from tests.training.helpers import (
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 TRAININGS: dict[str, Training] = {
-    "sgd": Sgd(optimizer="sgd", lr=0.05, batch_size=32, epochs=40),
-    "gd": Gd(optimizer="gd", lr=0.2, momentum=0.5, epochs=40),
-    "adam": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=40),
-    "shampoo": Shampoo(optimizer="shampoo", batch_size=32, epochs=20),
-    "soap": Soap(optimizer="soap", batch_size=32, epochs=20),
-    "muon": Muon(optimizer="muon", batch_size=32, epochs=20, schedule="cosine", warmup=5),
-    "adamw": AdamW(optimizer="adamw", lr=1e-2, batch_size=32, epochs=40),
-    "cosine": Sgd(optimizer="sgd", lr=0.05, batch_size=32, epochs=40, schedule="cosine"),
-    "steps": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97),
-    "evaluation": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97, curves="evaluation"),
-    "fp64": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="fp64"),
-    "bf16": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="bf16"),
-    "extended": Sgd(
-        optimizer="sgd", lr=0.05, batch_size=32, epochs=5, unconverged="extend", warmup=30,
-        clip_norm=0.5, sam=Sam(), label_smoothing=0.1,
+    "sgd": optimizer("sgd", lr=0.05, epochs=40),
+    "gd": optimizer("gd", lr=0.2, momentum=0.5, epochs=40),
+    "adam": optimizer("adam", lr=1e-2, epochs=40),
+    "shampoo": optimizer("shampoo", epochs=20),
+    "soap": optimizer("soap", epochs=20),
+    "muon": optimizer("muon", epochs=20, schedule="cosine", warmup=5),
+    "adamw": optimizer("adamw", lr=1e-2, epochs=40),
+    "cosine": optimizer("sgd", lr=0.05, epochs=40, schedule="cosine"),
+    "steps": optimizer("adam", lr=1e-2, steps=97),
+    "evaluation": optimizer("adam", lr=1e-2, steps=97, curves="evaluation"),
+    "fp64": optimizer("adam", lr=1e-2, epochs=20, precision="fp64"),
+    "bf16": optimizer("adam", lr=1e-2, epochs=20, precision="bf16"),
+    "extended": optimizer(
+        "sgd", lr=0.05, epochs=5, unconverged="extend", warmup=30, clip_norm=0.5, sam=Sam(),
+        label_smoothing=0.1,
     ),
-    "dropout": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=6),
-    "channels_last": Adam(optimizer="adam", lr=1e-3, batch_size=32, epochs=4),
+    "dropout": optimizer("adam", lr=1e-2, epochs=6),
+    "channels_last": optimizer("adam", lr=1e-3, epochs=4),
 }  # fmt: skip
 
 
@@ -82,10 +73,9 @@ def test_an_improving_training_run_is_unconverged_at_the_end_of_its_budget(curve
 
 
 def test_a_plateau_ends_the_training_run_as_not_fit() -> None:
-    tiny = Mlp(family="mlp", width=2, depth=1)
     gates = Gates(plateau=PlateauGate(patience=50))
     training = ADAM.model_copy(update={"epochs": 1000, "gates": gates})
-    outcome, model = run_with_model(training, 800, tiny)
+    outcome, model = run_with_model(training, 800, Mlp(family="mlp", width=2, depth=1))
     assert outcome.verdict == "not_fit"
     assert outcome.epochs < 1000
     assert outcome.metrics["plateau_epochs"] == 50
@@ -133,9 +123,8 @@ def test_an_interrupted_training_run_is_resumed_bitwise(name: str, tmp_path: Pat
     uninterrupted = run(training, n, model=model)
     assert uninterrupted.steps > max(stops) or name == "gd"
     assert uninterrupted.epochs > 5 or name != "extended"
-    assert_outcomes_equal(
-        uninterrupted, resume(training, n, stops, tmp_path / "probe.ckpt", model=model)
-    )
+    resumed = resume(training, n, stops, tmp_path / "probe.ckpt", model=model)
+    assert_outcomes_equal(uninterrupted, resumed)
 
 
 def test_damaged_checkpoints_and_checkpoints_of_other_keys_are_ignored(tmp_path: Path) -> None:
@@ -147,13 +136,11 @@ def test_damaged_checkpoints_and_checkpoints_of_other_keys_are_ignored(tmp_path:
     with pytest.raises(Interrupted):
         run(training, 150, callbacks=callbacks)
     uninterrupted = run(training, 150)
-    assert_outcomes_equal(
-        uninterrupted, run(training, 150, callbacks=Callbacks(checkpoint=path, key="mine"))
-    )
+    outcome = run(training, 150, callbacks=Callbacks(checkpoint=path, key="mine"))
+    assert_outcomes_equal(uninterrupted, outcome)
     path.write_bytes(path.read_bytes()[:-500])
-    assert_outcomes_equal(
-        uninterrupted, run(training, 150, callbacks=Callbacks(checkpoint=path, key="other"))
-    )
+    outcome = run(training, 150, callbacks=Callbacks(checkpoint=path, key="other"))
+    assert_outcomes_equal(uninterrupted, outcome)
 
 
 def test_checkpoints_are_saved_periodically(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from torch import nn
 from flexhpc.config.sections.model import LowRank, Network
 from flexhpc.config.sections.training import Training
 from flexhpc.models import build
-from flexhpc.training import Callbacks, Outcome, train
+from flexhpc.training import Outcome, train
 from flexhpc.training import loop as loop_module
 from tests.sections import FAMILIES, OPTIMIZERS, choices, optimizer, small_network
-from tests.training.helpers import probe_data, run
+from tests.training.helpers import DIGIT, collect_models, probe_data
 
 NETWORKS = [
     small_network(name, width=8, norm=norm)
@@ -32,41 +32,34 @@ ADAM = optimizer("adam", epochs=4)
 RESNET = small_network("resnet", width=4)
 
 
-def is_channels_last(training: Training, model: Network | nn.Module) -> bool:
-    """Return whether the kernels of a network are in channels_last at the end of its training."""
-    results: set[bool] = set()
-
-    def on_train_end(network: nn.Module) -> dict[str, float]:
-        kernels = [p for p in network.parameters() if p.dim() == 4]
-        for kernel in kernels:
-            expected = torch.empty(kernel.shape, memory_format=torch.channels_last).stride()
-            results.add(kernel.stride() == expected)
-        return {}
-
-    make = partial(build, model, (1, 8, 8), 10) if isinstance(model, Network) else lambda: model
-    train(training, make, probe_data(60), Callbacks(on_train_end=on_train_end))
-    (result,) = results
-    return result
+def train_network(training: Training, model: Network | nn.Module) -> tuple[Outcome, bool]:
+    """Return the outcome, and whether the trained kernels are in channels_last."""
+    networks: list[nn.Module] = []
+    make = partial(build, model, DIGIT, 10) if isinstance(model, Network) else lambda: model
+    outcome = train(training, make, probe_data(60), collect_models(networks))
+    (is_channels_last,) = {
+        kernel.stride() == torch.empty(kernel.shape, memory_format=torch.channels_last).stride()
+        for kernel in networks[0].parameters()
+        if kernel.dim() == 4
+    }
+    return outcome, is_channels_last
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda m: f"{m.family}-{getattr(m, 'norm', '')}")
 def test_formats_differ_by_rounding_only(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    for training in TRAININGS:
-        assert is_channels_last(training, model)
-        outcome = run(training, 60, model=model)
-        with monkeypatch.context() as context:
-            context.setattr(loop_module, "use_channels_last", lambda model, device: None)
-            assert not is_channels_last(training, model)
-            assert_curves_close(outcome, run(training, 60, model=model))
-
-
-def assert_curves_close(first: Outcome, second: Outcome) -> None:
-    """Assert that two loss curves differ by much less than they change.
+    """The loss curves differ by much less than they change.
 
     Rounding depends on the processor, and grows where Adam divides by small second moments.
     """
-    difference = np.abs(first.loss_curve - second.loss_curve).max()
-    assert difference < 0.02 * np.ptp(first.loss_curve)
+    for training in TRAININGS:
+        outcome, is_channels_last = train_network(training, model)
+        assert is_channels_last
+        with monkeypatch.context() as context:
+            context.setattr(loop_module, "use_channels_last", lambda model, device: None)
+            unconverted, is_channels_last = train_network(training, model)
+        assert not is_channels_last
+        difference = np.abs(outcome.loss_curve - unconverted.loss_curve).max()
+        assert difference < 0.02 * np.ptp(outcome.loss_curve)
 
 
 class ViewFlattening(nn.Module):
@@ -96,4 +89,5 @@ class ViewFlattening(nn.Module):
 def test_unsupported_cases_are_not_converted(
     training: Training, model: Network | nn.Module
 ) -> None:
-    assert not is_channels_last(training, model)
+    _, is_channels_last = train_network(training, model)
+    assert not is_channels_last

@@ -19,9 +19,10 @@ from flexhpc.measuring.probe import run_training
 from flexhpc.models import build, count_parameters
 from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read_point_file
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Group
 from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from tests.conftest import Cli
+from tests.training.helpers import CPU, collect_models
 
 SPEC = """\
 name: tokens
@@ -78,21 +79,14 @@ def test_the_number_of_parameters_equals_its_formula(spec: Path) -> None:
     assert count_parameters(point.model, (6,), 8) == 9 * 16 + 6 * 16 + block + 32 + 16 * 8 + 8
 
 
-@pytest.mark.parametrize("shards", [None, 3])
-def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
-    changes = [] if shards is None else [f"training.shards={shards}"]
+@pytest.mark.parametrize("changes", [[], ["training.shards=3"]], ids=["plain", "shards"])
+def test_fitted_sequences_are_correct(spec: Path, changes: list[str]) -> None:
     (point,) = load_points(spec, changes)[1]
     samples = load_samples(point.data, point.seed)
     assert samples.inputs.rows.shape == (60, 6)
     networks: list[torch.nn.Module] = []
-
-    def on_train_end(network: torch.nn.Module) -> dict[str, float]:
-        networks.append(network)
-        return {}
-
-    callbacks = Callbacks(on_train_end=on_train_end)
     outcome, subset, _ = run_training(
-        point, samples, Probe(12, 0), Group(torch.device("cpu")), callbacks
+        point, samples, Probe(12, 0), Group(CPU), collect_models(networks)
     )
     assert outcome.verdict == "fit"
     tokens = torch.from_numpy(samples.inputs.rows[subset])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from flexhpc.config.sections.base import Section
+from flexhpc.training import Outcome
 from tests import sections
 from tests.barrier import TIMEOUT
 from tests.training.helpers import assert_outcomes_close, assert_outcomes_equal
@@ -135,9 +136,7 @@ GATES = {
 PROCEDURES = {
     "fit": Case(training=f"{ADAM}, batch_size: 16, epochs: 80", n=30, verdict="fit"),
     "diverged": Case(
-        "family: mlp, width: 16, depth: 6",
-        f"optimizer: sgd, lr: 1e6, {SHORT}",
-        precision="fp32",
+        "family: mlp, width: 16, depth: 6", f"optimizer: sgd, lr: 1e6, {SHORT}", precision="fp32",
         verdict="diverged",
     ),
     "curves by evaluation": Case(training=f"{TRAINED}, curves: evaluation", n=200),
@@ -152,7 +151,7 @@ PROCEDURES = {
     "shards, curves by evaluation": Case(training=f"{TRAINED}, shards: 3, curves: evaluation"),
     "inputs as bytes": Case(CNN, resident_bytes=0),
     "inputs by pixel": Case(data=f"{DIGITS}, standardise: pixel", resident_bytes=0),
-}
+}  # fmt: skip
 CASES = FAMILIES | OPTIMIZERS | REPARAMETERIZATIONS | PRECISIONS | GATES | PROCEDURES
 
 Call = Callable[..., Any]
@@ -179,7 +178,10 @@ def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any
 @pytest.mark.parametrize("name", CASES)
 def test_devices_agree(name: str, call: Call) -> None:
     case = CASES[name]
-    cpu, device = call("train_on_both", case.spec, case.n, case.resident_bytes)
+    cpu, device = (
+        call("train", case.spec, case.n, device_type, resident_bytes=case.resident_bytes)
+        for device_type in DEVICE_TYPES
+    )
     assert_outcomes_close(cpu, device, case.tolerance, case.tolerance)
     assert case.verdict in (None, cpu.verdict)
 
@@ -192,6 +194,14 @@ RESUMED = {
 }
 
 
+def interrupt_and_resume(
+    call: Call, case: Case, stopped_on: str, resumed_on: str, checkpoint: Path
+) -> Outcome:
+    stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
+    assert stopped is None
+    return call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, resumed=True)
+
+
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize(("stopped_on", "resumed_on"), [DEVICE_TYPES, DEVICE_TYPES[::-1]])
 def test_a_training_run_is_resumed_on_a_different_device(
@@ -199,24 +209,19 @@ def test_a_training_run_is_resumed_on_a_different_device(
 ) -> None:
     case = RESUMED[name]
     uninterrupted = call("train", case.spec, case.n, "cpu")
-    checkpoint = tmp_path / "probe.ckpt"
-    stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
-    assert stopped is None
-    resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, resumed=True)
+    resumed = interrupt_and_resume(call, case, stopped_on, resumed_on, tmp_path / "probe.ckpt")
     assert_outcomes_close(uninterrupted, resumed, case.tolerance, case.tolerance)
 
 
 def test_dropout_uses_the_generator_of_the_device(call: Call, tmp_path: Path) -> None:
     case = Case(DROPOUT)
-    cpu, uninterrupted = call("train_on_both", case.spec, case.n)
+    cpu, uninterrupted = (call("train", case.spec, case.n, device) for device in DEVICE_TYPES)
     assert not np.array_equal(cpu.loss_curve, uninterrupted.loss_curve), "random numbers of the CPU"
     checkpoint = tmp_path / "probe.ckpt"
-    for resumed_on in ("standin", "cpu"):  # the CPU cannot restore the state of the device
-        stopped = call("train", case.spec, case.n, "standin", checkpoint=checkpoint, stop_at=5)
-        assert stopped is None
-        resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, resumed=True)
-        if resumed_on == "standin":
-            assert_outcomes_equal(uninterrupted, resumed)
+    resumed = interrupt_and_resume(call, case, "standin", "standin", checkpoint)
+    assert_outcomes_equal(uninterrupted, resumed)
+    # The CPU cannot restore the random state of the device.
+    interrupt_and_resume(call, case, "standin", "cpu", checkpoint)
 
 
 def test_doctor_reports_the_device(call: Call) -> None:
