@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from flexhpc.config import Point, freeze, load_points, load_sweep, request_hash
-from flexhpc.config.identity import canonical_json
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.variants import DEFAULT_VARIANT, variant_union
 from flexhpc.errors import InputError
@@ -160,8 +159,7 @@ def test_grid_may_contain_tuned_and_fixed_values(tmp_path: Path) -> None:
 
 def test_overrides_replace_axes(tmp_path: Path) -> None:
     text = BASE + "grid: {model.width: [2, 4], seed: [0, 1]}\n"
-    assert len(points(tmp_path, text, "seed=5")) == 2
-    assert {p.seed for p in points(tmp_path, text, "seed=5")} == {5}
+    assert [p.seed for p in points(tmp_path, text, "seed=5")] == [5, 5]
     widths = points(tmp_path, text, "model.width=[1,2,3]", "seed=0")
     assert [p.model.width for p in widths] == [1, 2, 3]
     zipped = BASE + "zip:\n  - {model.width: [2, 4], model.depth: [1, 2]}\n"
@@ -262,13 +260,6 @@ def test_frozen_spec_keeps_the_order_of_points(tmp_path: Path) -> None:
     assert len(freeze_spec(tmp_path, sections_with_different_keys)) == 10
 
 
-def test_canonical_json_does_not_depend_on_key_order() -> None:
-    first = {"a": {"b": [{"c": 1.5, "d": "é"}], "e": None}, "f": 2}
-    assert canonical_json(first) == canonical_json(
-        {"f": 2, "a": {"e": None, "b": [{"d": "é", "c": 1.5}]}}
-    )
-
-
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "sweeps").rglob("*.yaml")),
     ids=lambda path: f"{path.parent.name}/{path.stem}",
@@ -299,7 +290,7 @@ def test_overrides_of_a_frozen_spec_are_validated(tmp_path: Path) -> None:
 
 
 def test_evaluation_is_not_part_of_an_id_and_is_kept_in_a_frozen_spec(tmp_path: Path) -> None:
-    text = BASE.replace("source: digits", "source: mnist")
+    text = BASE.replace("digits", "mnist")
     (plain,) = points(tmp_path, text)
     assert (plain.evaluate, plain.evaluation) == (None, None)
     evaluations = {

@@ -41,14 +41,6 @@ def test_line_numbers_of_nested_values() -> None:
     assert document.line_number(("a", "nowhere")) == 1
 
 
-def test_duplicate_keys_are_reported_with_both_lines() -> None:
-    document = parse_yaml("a: 1\nb: 2\na: 3\n", "f")
-    assert [str(p) for p in document.problems] == [
-        "f:3: a: duplicate key (first defined on line 1)"
-    ]
-    assert document.value["a"] == 1
-
-
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: [1\n", "a: b: c\n", "\t- x", "a: *x\n", "'"])
 def test_text_that_is_not_a_mapping_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(InputError) as caught:
