@@ -41,7 +41,6 @@ def simulate_point(
     """Simulate the search of a point whose EMC grows as a power of the budget.
 
     Args:
-        point: the point.
         emc: EMC with the whole budget (samples).
         exponent: EMC is proportional to the budget to this power.
     """
@@ -62,7 +61,6 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
     """Compare tanh with relu, whose EMC is proportional to the budget.
 
     Args:
-        folder: an empty folder.
         ratio: EMC of tanh over EMC of relu with the whole budget.
         exponent: EMC of tanh is proportional to the budget to this power.
     """

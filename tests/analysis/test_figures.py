@@ -15,7 +15,7 @@ from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.summary import summarize
 from flexhpc.store.status import PointStatus
-from tests.analysis.builders import BAYES, measured_point, points_of, swept_points
+from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, swept_points
 
 NAMES = ["relu", "tanh", "gelu"]
 
@@ -79,8 +79,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
     """``random`` is a value of both labels and merge; one point has no other swept values."""
     zipped = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
+        f"{DIGITS}  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
         "  - data.labels: [original, original, original, random, random]\n"
         "    data.merge: [random, null, null, null, null]\n"
         "    data.classes: [2, null, null, 2, 5]\n"
@@ -137,8 +136,7 @@ def test_keys_determined_by_a_different_key_are_omitted_from_names(tmp_path: Pat
     """``zip`` assigns a batch size to each optimizer, and one of two budgets to each point."""
     zipped = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
-        f"  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
+        f"{DIGITS}  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
         "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
         "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n",
     )
