@@ -49,17 +49,15 @@ def measure(point: Point, ratio: float, *, precise: bool) -> PointStatus:
     emc *= ratio if point.swept["model.activation"] == "tanh" else 1
     status = simulate_point(point, emc, np.random.default_rng(point.index))
     probes = status.record.probes[::-1]
+    searches = {COARSE_PROBES: point.search}
+    if precise:
+        searches[len(probes)] = point.with_precise_search().search
     estimates = {}
-    for count, search in (
-        (COARSE_PROBES, point.search),
-        (len(probes), point.with_precise_search().search),
-    ):
+    for count, search in searches.items():
         history = to_history(probes[:count], point.training)
         estimates[count] = estimate_so_far(search, 60_000, history, ended_by="tolerance")
     record = replace(status.record, probes=probes, estimates=estimates)
-    record = record.at_probe_count(len(probes) if precise else COARSE_PROBES)
-    if not precise:
-        record = replace(record, estimates={COARSE_PROBES: estimates[COARSE_PROBES]})
+    record = record.at_probe_count(max(searches))
     return PointStatus(point=point, state="done", record=record, estimate=record.estimate)
 
 

@@ -66,7 +66,6 @@ def test_points_with_different_x_are_not_moved() -> None:
 def test_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
     statuses = swept_points(tmp_path, [40, 90, 50], lr=rates, activation=NAMES, seed=[*range(5)])
     spec = emc_figure(statuses)
-    assert layout_of(statuses).x_axis == "number"
     (scale,) = {str(layer["encoding"]["x"]["scale"]): layer["encoding"]["x"]["scale"]
                 for layer in spec["layer"]}.values()  # fmt: skip
     drawn = [row["x"] for row in spec["data"]["values"] if row["kind"] in ("point", "label")]

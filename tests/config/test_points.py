@@ -121,8 +121,7 @@ def test_ids_equal_those_of_earlier_commits(tmp_path: Path) -> None:
 def test_frozen_spec_of_a_different_version_is_rejected(tmp_path: Path) -> None:
     freeze_spec(tmp_path, BASE)
     frozen = tmp_path / "frozen.yaml"
-    newer = frozen.read_text().replace("frozen:\n  version: 1\n", "frozen:\n  version: 2\n")
-    frozen.write_text(newer)
+    frozen.write_text(frozen.read_text().replace("version: 1\n", "version: 2\n"))
     with pytest.raises(InputError, match=r"frozen: unsupported version \(2\)"):
         load_points(frozen)
 
@@ -173,8 +172,8 @@ def test_null_removes_a_key(tmp_path: Path) -> None:
     sgd, adam = points(tmp_path, text)
     assert sgd.training.momentum == 0.5
     assert not hasattr(adam.training, "momentum")
-    full = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
-    (default,) = points(tmp_path, full, "model.subspace.projection=null")
+    sparse = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
+    (default,) = points(tmp_path, sparse, "model.subspace.projection=null")
     assert default.model.subspace.projection == "dense"
 
 
