@@ -198,8 +198,8 @@ def two_models(tmp_path: Path) -> list[PointStatus]:
     """Two models of three seeds, with original labels and an evaluation, and with random labels."""
     swept = points_of(
         tmp_path,
-        "fixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
-        "  model.width: [4, 8]\n  data.labels: [original, random]\n  seed: [0, 1, 2]\n",
+        f"{DIGITS}grid:\n  model.width: [4, 8]\n  data.labels: [original, random]\n"
+        "  seed: [0, 1, 2]\n",
     )
     statuses = []
     for point in swept:
