@@ -174,7 +174,9 @@ def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
     statuses = []
     for point in swept:
         width = point.model.width
-        outcomes = [(16, 0), (32, 0), (64, 5 + width), (45, 3), (38, 2), (35, 1), (33, 1)]
+        outcomes: Sequence[Outcome] = [
+            (16, 0), (32, 0), (64, 5 + width), (45, 3), (38, 2), (35, 1), (33, 1),
+        ]  # fmt: skip
         if point.data.labels == "original":
             outcomes = ALL_FIT if width > exact else outcomes[: 3 + width % 5]
         statuses.append(evaluated_point(point, outcomes, 10 * width))
