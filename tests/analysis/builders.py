@@ -87,9 +87,12 @@ def probe_summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSum
     return ProbeSummary(**{**values, **changes})
 
 
-def render(renderable: object, width: int, **options: Any) -> list[str]:
+def render(renderable: object, width: int, *, colours: bool = False) -> list[str]:
     """Return the lines of a terminal of this width."""
-    console = Console(width=width, file=io.StringIO(), **options)
+    console = Console(
+        width=width, file=io.StringIO(), force_terminal=colours,
+        color_system="standard" if colours else None,
+    )  # fmt: skip
     console.print(renderable)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 

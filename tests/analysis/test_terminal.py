@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,8 @@ from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, re
 PROGRESS = {"n": 120, "epoch": 30, "epochs": 300, "n_errors": 12, "elapsed": 3.0}
 
 
-def status_lines(statuses: list[PointStatus], width: int = 160, **options: Any) -> list[str]:
-    return render(status_view(statuses, width), width, **options)
+def status_lines(statuses: list[PointStatus], width: int = 160) -> list[str]:
+    return render(status_view(statuses, width), width)
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_unfinished_estimate_is_marked(points: list[PointStatus]) -> None:
     _, done, running, _ = status_lines(points)
     assert "~ " + emc_text(points[1].estimate) in running
     assert "~ " + emc_text(points[0].estimate) not in done
-    styled = status_lines(points, force_terminal=True, color_system="standard")
+    styled = render(status_view(points, 160), 160, colours=True)
     assert "\x1b[2;3" in styled[2], "dim and italic"
 
 
