@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections import defaultdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from flexhpc.analysis.report import report_runs
 from flexhpc.config import Point, load_points
@@ -22,6 +24,8 @@ Outcome = tuple[int, int] | tuple[int, int, str]
 """n and number of missed samples of a probe; its verdict if that is neither ``fit`` nor
 ``not_fit``."""
 
+DIGITS = "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+"""A spec without name, budget and grid."""
 BISECTION = "{policy: bisection, start: 16}"
 BAYES = "{policy: bayes, start: 16}"
 ALL_FIT: list[Outcome] = [(min(16 * 2**i, 1000), 0) for i in range(7)]
@@ -62,9 +66,7 @@ def swept_points(
             "labels": "data.labels", "lr": "training.lr", "seed": "seed"}  # fmt: skip
     lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
     points = points_of(
-        folder,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}",
+        folder, f"{DIGITS}  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}"
     )
     return [
         measured_point(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=size)
@@ -83,6 +85,16 @@ def probe_summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSum
         "seconds": 1.0, "finished": 1e9, "loss_curve": np.zeros(10, np.float32),
     }  # fmt: skip
     return ProbeSummary(**{**values, **changes})
+
+
+def render(renderable: object, width: int, *, colours: bool = False) -> list[str]:
+    """Return the lines of a terminal of this width."""
+    console = Console(
+        width=width, file=io.StringIO(), force_terminal=colours,
+        color_system="standard" if colours else None,
+    )  # fmt: skip
+    console.print(renderable)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
 def measured_point(

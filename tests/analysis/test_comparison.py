@@ -26,6 +26,7 @@ from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus, status_with_run_name
 from tests.analysis.builders import (
+    DIGITS,
     activation_points,
     measured_point,
     one_point,
@@ -219,8 +220,7 @@ def test_verdicts_use_holms_correction(
 def test_key_determined_by_the_compared_key_may_differ_within_pairs(tmp_path: Path) -> None:
     zipped = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits, labels: random}\n  model: {family: mlp, depth: 1}\n"
-        "zip:\n  - {training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}\n"
+        f"{DIGITS}zip:\n  - {{training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}}\n"
         "grid:\n  model.width: [4, 8]\n  seed: [0, 1]\n",
     )
     rng = np.random.default_rng(1)
@@ -257,12 +257,9 @@ def test_comparisons_that_differ_in_within_or_margin_are_all_kept(tmp_path: Path
         tmp_path, [30, 60], activation=["relu", "tanh"], width=[4, 8], depth=[4, 8]
     )
     requests = [
-        Compare(by="model.activation", within=[key], decide=decide)
-        for key, decide in (
-            ("model.width", None),
-            ("model.depth", None),
-            ("model.depth", Decide(margin=0.2)),
-        )
+        Compare(by="model.activation", within=["model.width"]),
+        Compare(by="model.activation", within=["model.depth"]),
+        Compare(by="model.activation", within=["model.depth"], decide=Decide(margin=0.2)),
     ]
     compared = compare_points(statuses, requests).effects
     assert [(dict(effect.within), effect.margin) for effect in compared] == [
@@ -355,20 +352,16 @@ def test_unmeasured_points_are_not_paired(tmp_path: Path) -> None:
     assert effects([*waiting[:3], *measured[3:]], BY_ACTIVATION) == [], "no point at the baseline"
     assert effects(waiting, BY_ACTIVATION) == []
     spec = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
-    assert [effect.verdict_text for effect in compare_as_specified(unfinished, [spec]).effects] == [
-        "no pairs"
-    ]
-    assert compare_as_specified(unfinished, ["name: x\n"]).effects == [], (
-        "no default comparison without pairs"
-    )
+    requested = compare_as_specified(unfinished, [spec]).effects
+    assert [effect.verdict_text for effect in requested] == ["no pairs"]
+    default = compare_as_specified(unfinished, ["name: x\n"]).effects
+    assert default == [], "no default comparison without pairs"
 
 
 def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path) -> None:
     points = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits, labels: random}\n"
-        "  model: {family: mlp, depth: 1, width: 4}\n"
-        "  search: {policy: growth, start: 16, growth: 2}\ngrid:\n  training:\n"
+        f"{DIGITS}  search: {{policy: growth, start: 16, growth: 2}}\ngrid:\n  training:\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n",
     )

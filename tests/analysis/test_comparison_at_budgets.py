@@ -16,21 +16,11 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far
 from flexhpc.store.record import to_history
 from flexhpc.store.status import PointStatus
-from tests.analysis.builders import measured_point, points_of, probe_summary
+from tests.analysis.builders import ACTIVATIONS, measured_point, points_of, probe_summary
 from tests.search import test_stages as stages
 
 BUDGET, WIDTH = 4000, 0.1
-SPEC = f"""\
-fixed:
-  data: {{source: fashion_mnist, labels: random}}
-  model: {{family: mlp, depth: 1}}
-  training: {{optimizer: adam, steps: {BUDGET}}}
-  search: {{policy: bayes, start: 16}}
-grid:
-  model.activation: [relu, tanh]
-  model.width: [4, 8, 16]
-  seed: [0, 1, 2]
-"""
+SPEC = ACTIVATIONS.replace("epochs: 500, schedule: cosine", f"steps: {BUDGET}")
 EMC = {4: 100.0, 8: 200.0, 16: 400.0}
 """EMC of relu with the whole budget by width."""
 
@@ -41,7 +31,6 @@ def simulate_point(
     """Simulate the search of a point whose EMC grows as a power of the budget.
 
     Args:
-        point: the point.
         emc: EMC with the whole budget (samples).
         exponent: EMC is proportional to the budget to this power.
     """
@@ -62,13 +51,12 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
     """Compare tanh with relu, whose EMC is proportional to the budget.
 
     Args:
-        folder: an empty folder.
         ratio: EMC of tanh over EMC of relu with the whole budget.
         exponent: EMC of tanh is proportional to the budget to this power.
     """
     rng = np.random.default_rng(4)
     statuses = []
-    for point in points_of(folder, SPEC):
+    for point in points_of(folder, f"{SPEC}  seed: [0, 1, 2]\n"):
         emc = EMC[point.swept["model.width"]]
         if point.swept["model.activation"] == "tanh":
             statuses.append(simulate_point(point, ratio * emc, exponent, rng))
@@ -101,9 +89,8 @@ def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) ->
 
 def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> None:
     text = SPEC.replace(f"steps: {BUDGET}", "until: saturation").replace("[4, 8, 16]", "[8]")
-    text = text.replace("[0, 1, 2]", "[0, 1]")
     statuses = []
-    for number, point in enumerate(points_of(tmp_path, text)):
+    for number, point in enumerate(points_of(tmp_path, f"{text}  seed: [0, 1]\n")):
         emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
         estimate, history = stages.play_doubling(stages.simulated(number, saturates=0.0, emc=emc))
         measured = measured_point(point, [], n_limit=stages.N_LIMIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,15 @@ from flexhpc.store.record import to_history
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import ACTIVATIONS, points_of, simulate_point
 
-DECIDE = Compare(by="model.activation", decide=Decide(max_seeds=4))
 COARSE_PROBES = 8
+
+
+def comparison(**settings: float) -> Compare:
+    """Return a comparison of activations that ends a sweep, by default after four seeds."""
+    return Compare(by="model.activation", decide=Decide(**{"max_seeds": 4, **settings}))
+
+
+DECIDE = comparison()
 
 
 @pytest.fixture
@@ -40,22 +48,27 @@ def measure(point: Point, ratio: float, *, precise: bool) -> PointStatus:
     emc = 25 * point.swept["model.width"]
     emc *= ratio if point.swept["model.activation"] == "tanh" else 1
     status = simulate_point(point, emc, np.random.default_rng(point.index))
-    assert status.record is not None
     probes = status.record.probes[::-1]
+    searches = {COARSE_PROBES: point.search}
+    if precise:
+        searches[len(probes)] = point.with_precise_search().search
     estimates = {}
-    for count, search in (
-        (COARSE_PROBES, point.search),
-        (len(probes), point.with_precise_search().search),
-    ):
+    for count, search in searches.items():
         history = to_history(probes[:count], point.training)
-        estimate = estimate_so_far(search, 60_000, history, ended_by="tolerance")
-        assert estimate is not None
-        estimates[count] = estimate
+        estimates[count] = estimate_so_far(search, 60_000, history, ended_by="tolerance")
     record = replace(status.record, probes=probes, estimates=estimates)
-    record = record.at_probe_count(len(probes) if precise else COARSE_PROBES)
-    if not precise:
-        record = replace(record, estimates={COARSE_PROBES: estimates[COARSE_PROBES]})
+    record = record.at_probe_count(max(searches))
     return PointStatus(point=point, state="done", record=record, estimate=record.estimate)
+
+
+def measure_listed(
+    points: list[Point], ratio: float, *, precise: bool = False, failed: Sequence[Point] = ()
+) -> list[PointStatus]:
+    """Simulate the points of the seeds in the spec, some of which failed."""
+    return [
+        PointStatus(point=p, state="failed") if p in failed else measure(p, ratio, precise=precise)
+        for p in points if not p.optional
+    ]  # fmt: skip
 
 
 def waiting(point: Point) -> PointStatus:
@@ -119,9 +132,8 @@ def test_comparison_that_needs_many_more_pairs_is_abandoned(points: list[Point])
 
 def test_comparison_that_many_seeds_can_decide_is_continued(points: list[Point]) -> None:
     """With 3 sizes, 1,000 seeds give 3,000 pairs."""
-    many_seeds = Compare(by="model.activation", decide=Decide(max_seeds=1000, margin=0.01))
-    listed = [measure(p, 0.95, precise=True) for p in points if not p.optional]
-    decision = decide(listed, many_seeds)
+    listed = measure_listed(points, 0.95, precise=True)
+    decision = decide(listed, comparison(max_seeds=1000, margin=0.01))
     assert 1000 < decision.effects[0].more_pairs < 5 * 3000
     assert (decision.rounds, decision.ended_by) == (2, None)
 
@@ -138,29 +150,28 @@ def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> 
 
 
 def test_max_cost_ends_a_sweep_before_a_round(points: list[Point]) -> None:
-    unlimited, _ = run_rounds(points, 1.1)
-    settings = Decide(max_seeds=4, max_cost=unlimited[3].trainings)
-    decisions, _ = run_rounds(points, 1.1, Compare(by="model.activation", decide=settings))
+    unlimited, statuses = run_rounds(points, 1.1)
+    max_cost = unlimited[3].trainings
+    decisions, _ = run_rounds(points, 1.1, comparison(max_cost=max_cost))
     assert decisions[-1].ended_by == "max_cost"
-    assert unlimited[1].trainings < decisions[-1].trainings <= settings.max_cost
+    assert unlimited[1].trainings < decisions[-1].trainings <= max_cost
+    compare = comparison(max_cost=unlimited[2].trainings * 1.01)
+    not_started = [s if s.point.seed < 2 else waiting(s.point) for s in statuses]
+    assert decide(not_started, compare).ended_by == "max_cost"
+    first = next(s for s in statuses if s.point.seed == 2)
+    started = [first if s.point is first.point else s for s in not_started]
+    assert len(decide(started, compare).next_points) == 5, "a round that has started is finished"
 
 
 def test_failed_points_are_omitted(points: list[Point]) -> None:
-    statuses = [measure(p, 4.0, precise=False) for p in points if not p.optional]
-    statuses[0] = PointStatus(point=statuses[0].point, state="failed")
-    decision = decide(statuses, DECIDE)
+    decision = decide(measure_listed(points, 4.0, failed=points[:1]), DECIDE)
     assert decision.ended_by == "decided"
     assert [(e.pairs, e.unpaired) for e in decision.effects] == [(5, 1)]
 
 
 def test_comparison_whose_points_failed_is_abandoned(points: list[Point]) -> None:
-    statuses = [
-        PointStatus(point=p, state="failed")
-        if p.swept["model.activation"] == "tanh"
-        else measure(p, 1.0, precise=False)
-        for p in points if not p.optional
-    ]  # fmt: skip
-    decision = decide(statuses, DECIDE)
+    tanh = [p for p in points if p.swept["model.activation"] == "tanh"]
+    decision = decide(measure_listed(points, 1.0, failed=tanh), DECIDE)
     assert (decision.ended_by, decision.next_points, decision.effects) == ("max_seeds", [], [])
     assert decision.text.startswith("0 of 1 comparisons decided")
 
@@ -168,17 +179,13 @@ def test_comparison_whose_points_failed_is_abandoned(points: list[Point]) -> Non
 def test_single_pair_gives_no_verdict(points: list[Point]) -> None:
     """The ratio of 4 may be due to the seed."""
     by_width = Compare(by="model.activation", within=["model.width"], decide=Decide(max_seeds=4))
-    statuses = [
-        PointStatus(point=p, state="failed") if p.seed == 1 else measure(p, 4.0, precise=False)
-        for p in points if p.seed < 2
-    ]  # fmt: skip
-    decision = decide(statuses, by_width)
+    failed = [p for p in points if p.seed == 1]
+    decision = decide(measure_listed(points, 4.0, failed=failed), by_width)
     assert [effect.pairs for effect in decision.effects] == [1, 1, 1]
     assert [effect.verdict for effect in decision.effects] == ["not decided"] * 3
-    statuses = [
-        measure(s.point, 4.0, precise=True) if s.point.seed == 0 else s for s in statuses
-    ] + [waiting(p) for p in points if p.optional]
-    next_points = decide(statuses, by_width).next_points
+    precise = measure_listed(points, 4.0, precise=True, failed=failed)
+    added = [waiting(p) for p in points if p.optional]
+    next_points = decide([*precise, *added], by_width).next_points
     assert {s.point.seed for s in next_points} == {2}, "no further seed is added"
 
 
@@ -191,34 +198,18 @@ def test_round_without_all_of_its_points_is_not_evaluated(points: list[Point]) -
     assert [effect.pairs for effect in decision.effects] == [6]
 
 
-def test_max_cost_does_not_end_a_round_that_has_started(points: list[Point]) -> None:
-    unlimited, statuses = run_rounds(points, 1.1)
-    max_cost = unlimited[2].trainings * 1.01
-    compare = Compare(by="model.activation", decide=Decide(max_seeds=4, max_cost=max_cost))
-    first = next(s for s in statuses if s.point.seed == 2)
-    started = [s if s.point.seed < 2 or s is first else waiting(s.point) for s in statuses]
-    assert len(decide(started, compare).next_points) == 5
-    not_started = [s if s.point.seed < 2 else waiting(s.point) for s in statuses]
-    assert decide(not_started, compare).ended_by == "max_cost"
-
-
-def test_nearly_equal_emcs_are_the_same_within_the_margin(points: list[Point]) -> None:
-    wide = Compare(by="model.activation", decide=Decide(margin=0.9, error=0.2, max_seeds=4))
-    decisions, _ = run_rounds(points, 1.0, wide)
-    assert [effect.verdict for effect in decisions[-1].effects] == ["the same within 90 %"]
-
-
 def test_compare_in_python_applies_the_rule(points: list[Point], tmp_path: Path) -> None:
     """With the settings of the spec, or with default values if they are requested."""
-    settings = Decide(margin=0.9, error=0.2, max_seeds=4)
-    _, statuses = run_rounds(points, 1.0, Compare(by="model.activation", decide=settings))
+    compare = comparison(margin=0.9, error=0.2)
+    decisions, statuses = run_rounds(points, 1.0, compare)
+    assert [effect.verdict for effect in decisions[-1].effects] == ["the same within 90 %"]
     folder = RunFolder(tmp_path)
     run = make_run(folder, statuses)
     folder.spec.write_text("name: test\n")
     once, repeated = (run.compare("model.activation", decide=rule) for rule in (False, True))
     assert [*once.verdict, *repeated.verdict] == ["not decided"] * 2
     assert repeated.more_pairs[0] > once.more_pairs[0], "later rounds need a part of the error rate"
-    values = settings.model_dump_json()
+    values = compare.decide.model_dump_json()
     folder.spec.write_text(f"compare:\n- {{by: model.activation, decide: {values}}}\n")
     assert [*run.compare("model.activation").verdict] == ["the same within 90 %"]
 

@@ -15,7 +15,7 @@ from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.summary import summarize
 from flexhpc.store.status import PointStatus
-from tests.analysis.builders import BAYES, measured_point, points_of, swept_points
+from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, swept_points
 
 NAMES = ["relu", "tanh", "gelu"]
 
@@ -66,7 +66,6 @@ def test_points_with_different_x_are_not_moved() -> None:
 def test_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
     statuses = swept_points(tmp_path, [40, 90, 50], lr=rates, activation=NAMES, seed=[*range(5)])
     spec = emc_figure(statuses)
-    assert layout_of(statuses).x_axis == "number"
     (scale,) = {str(layer["encoding"]["x"]["scale"]): layer["encoding"]["x"]["scale"]
                 for layer in spec["layer"]}.values()  # fmt: skip
     drawn = [row["x"] for row in spec["data"]["values"] if row["kind"] in ("point", "label")]
@@ -79,8 +78,7 @@ def test_ambiguous_values_are_shown_with_their_key(tmp_path: Path) -> None:
     """``random`` is a value of both labels and merge; one point has no other swept values."""
     zipped = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
+        f"{DIGITS}  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
         "  - data.labels: [original, original, original, random, random]\n"
         "    data.merge: [random, null, null, null, null]\n"
         "    data.classes: [2, null, null, 2, 5]\n"
@@ -137,8 +135,7 @@ def test_keys_determined_by_a_different_key_are_omitted_from_names(tmp_path: Pat
     """``zip`` assigns a batch size to each optimizer, and one of two budgets to each point."""
     zipped = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
-        f"  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
+        f"{DIGITS}  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
         "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
         "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n",
     )

@@ -25,6 +25,8 @@ from flexhpc.config import Point
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import (
     ALL_FIT,
+    BISECTION,
+    DIGITS,
     NONE_FIT,
     UNCENSORED,
     Outcome,
@@ -166,23 +168,15 @@ def test_ratio_of_censored_emcs_is_a_bound(
 def test_report_counts_omitted_pairs(exact: int, tmp_path: Path) -> None:
     swept = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, depth: 1}\n"
-        "  training: {epochs: 500}\n  search: {policy: bisection, start: 16}\n"
-        "grid:\n  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n"
-        "  data.labels: [original, random]\n",
+        f"{DIGITS}  training: {{epochs: 500}}\n  search: {BISECTION}\ngrid:\n"
+        "  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n  data.labels: [original, random]\n",
     )
     statuses = []
     for point in swept:
         width = point.model.width
         outcomes: Sequence[Outcome] = [
-            (16, 0),
-            (32, 0),
-            (64, 5 + width),
-            (45, 3),
-            (38, 2),
-            (35, 1),
-            (33, 1),
-        ]
+            (16, 0), (32, 0), (64, 5 + width), (45, 3), (38, 2), (35, 1), (33, 1),
+        ]  # fmt: skip
         if point.data.labels == "original":
             outcomes = ALL_FIT if width > exact else outcomes[: 3 + width % 5]
         statuses.append(evaluated_point(point, outcomes, 10 * width))
@@ -206,8 +200,8 @@ def two_models(tmp_path: Path) -> list[PointStatus]:
     """Two models of three seeds, with original labels and an evaluation, and with random labels."""
     swept = points_of(
         tmp_path,
-        "fixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
-        "  model.width: [4, 8]\n  data.labels: [original, random]\n  seed: [0, 1, 2]\n",
+        f"{DIGITS}grid:\n  model.width: [4, 8]\n  data.labels: [original, random]\n"
+        "  seed: [0, 1, 2]\n",
     )
     statuses = []
     for point in swept:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,12 +17,7 @@ from flexhpc.search import ProbeResult
 from tests.analysis.builders import measured_point, one_point
 
 
-def test_perfect_fit_stores_all_bits_of_the_labels() -> None:
-    """A perceptron at its capacity, n = 2 d with two classes, stores 2 bits per parameter."""
-    assert label_information(400, 1.0, 2) / 200 == 2
-    assert label_information(100, 1.0, 10) == pytest.approx(100 * math.log2(10))
-
-
+@example(400, 2, 1.0)
 @given(st.integers(1, 10**6), st.integers(2, 100), st.floats(0, 1))
 def test_information_equals_that_of_a_symmetric_channel(
     n: int, classes: int, accuracy: float

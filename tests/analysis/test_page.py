@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from flexhpc.analysis.details import json_for_script
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import measured_point, probe_summary, swept_points, write_report
 from tests.barrier import TIMEOUT
@@ -47,12 +46,6 @@ def test_report_contains_exponents_of_power_laws(tmp_path: Path) -> None:
         assert float(low) < 1 < float(high)
         assert float(slope) == pytest.approx(1, abs=0.35)
         assert count == "3"
-
-
-def test_json_cannot_end_its_script_element() -> None:
-    text = json_for_script({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
-    assert "<" not in text
-    assert "\\u003c/script" in text
 
 
 def open_page(
@@ -192,14 +185,11 @@ def compared_page(tmp_path: Path) -> Path:
     """A report with rows, ratios of several verdicts, a bound and a failed point."""
     emc = {"relu": 40, "gelu": 43, "tanh": 90}
     points = [s.point for s in swept_points(tmp_path, [40], activation=[*emc], seed=[*range(5)])]
-    statuses = [
-        measured_point(
-            point,
-            [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2), (3 * n // 2, 9), (2 * n, 20)],
-        )
-        for point in points
-        if (n := emc[point.swept["model.activation"]])
-    ]
+    statuses = []
+    for point in points:
+        n = emc[point.swept["model.activation"]]
+        outcomes = [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2), (3 * n // 2, 9)]
+        statuses.append(measured_point(point, [*outcomes, (2 * n, 20)]))
     failed = PointStatus(point=points[0], state="failed", message="its worker died")
     title = "a_long_name_without_a_space_in_it"
     return write_report([*statuses[1:], failed], tmp_path / "out", "name: test\nx: 1", title)
@@ -229,15 +219,11 @@ def test_figures_fit_a_phone(initial_width: int, compared_page: Path, chromium: 
     """Figures are as wide as the page with readable text, also after the phone was rotated."""
     page, _ = open_page(chromium, compared_page, initial_width)
     page.set_viewport_size({"width": 390, "height": 900})
-    page.wait_for_function(
-        """Array.from(document.querySelectorAll("figure .vega-embed svg"),
-          (svg) => svg.getBoundingClientRect().width).every((width) => width <= 358)"""
-    )
-    sizes = page.evaluate(
-        """Array.from(document.querySelectorAll("figure .vega-embed svg"), (svg) => [
-          svg.getBoundingClientRect().width, Math.min(...Array.from(
-            svg.querySelectorAll("text"), (text) => text.getBoundingClientRect().height))])"""
-    )
+    figures = """Array.from(document.querySelectorAll("figure .vega-embed svg"), (svg) => [
+      svg.getBoundingClientRect().width, Math.min(...Array.from(
+        svg.querySelectorAll("text"), (text) => text.getBoundingClientRect().height))])"""
+    page.wait_for_function(f"{figures}.every(([width]) => width <= 358)")
+    sizes = page.evaluate(figures)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert len(sizes) >= 2
     assert all(250 <= width <= 358 and text >= 10 for width, text in sizes), sizes

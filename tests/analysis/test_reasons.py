@@ -12,7 +12,6 @@ from typing import get_args
 import numpy as np
 import pandas
 import pytest
-from rich.console import Console
 
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import VERDICTS, fit_chart
@@ -53,11 +52,12 @@ from tests.analysis.builders import (
     one_point,
     points_of,
     probe_summary,
+    render,
     two_points,
     write_report,
 )
 
-MANY_PROBES = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
+MANY_PROBES = [(30, 0), (34, 0), (40, 2), (44, 5)] * 12
 
 
 @pytest.fixture
@@ -94,9 +94,7 @@ def test_bounds_are_marked_in_every_results_format(
 def test_bounds_are_marked_in_table_note_and_report(
     points: list[PointStatus], tmp_path: Path
 ) -> None:
-    console = Console(width=200, file=io.StringIO())
-    console.print(results_table(points))
-    lines = console.file.getvalue().splitlines()
+    lines = render(results_table(points), 200)
     assert ">= 1000" in lines[1]
     assert ">= 10.000" in lines[1]
     assert "< 0.020" in lines[2]

@@ -25,6 +25,7 @@ from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at_training_
 from flexhpc.store import read_point_file, to_history
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import (
+    DIGITS,
     measured_point,
     one_point,
     points_of,
@@ -190,10 +191,8 @@ def test_results_contain_emcs_at_other_budgets(small_run: Path, cli: Cli) -> Non
         assert text in table
     assert f"x{rows[0]['doubling']:.2f}" in cli("status", small_run).stdout
     errors = cli("results", small_run, "--budget", 241, "--budget", 0, check=2).stderr
-    assert (
-        "--budget 241: must be above 0 and at most 240, which is 2 times the largest budget"
-        in errors
-    )
+    limit = "must be above 0 and at most 240, which is 2 times the largest budget"
+    assert f"--budget 241: {limit}" in errors
     assert "--budget 0: must be" in errors
 
 
@@ -211,11 +210,7 @@ def test_results_contain_emcs_at_other_budgets(small_run: Path, cli: Cli) -> Non
 def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
     training: str, time: float | None, tmp_path: Path
 ) -> None:
-    (point,) = points_of(
-        tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
-        f"  training: {training}\n",
-    )
+    (point,) = points_of(tmp_path, f"{DIGITS}  training: {training}\n")
     fit, fail = to_history([probe_summary((16, 0)), probe_summary((32, 3))], point.training)
     assert (fit.time, fail.time) == (time, None)
     if time is None:

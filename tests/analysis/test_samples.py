@@ -20,7 +20,7 @@ from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
-from tests.analysis.builders import points_of
+from tests.analysis.builders import DIGITS, points_of
 from tests.command import flexhpc_output
 from tests.conftest import Cli
 
@@ -139,9 +139,8 @@ def test_masks_command_agrees_in_every_format(noisy_run: Path, cli: Cli, tmp_pat
     assert grouped["drawn"].sum() == frame["drawn"].sum()
     rows = json.loads(cli("masks", noisy_run, "--format", "json").stdout)
     assert len(rows) == len(frame)
-    assert (
-        "no point has this key" in cli("masks", noisy_run, "--by", "model.nosuch", check=2).stderr
-    )
+    error = cli("masks", noisy_run, "--by", "model.nosuch", check=2).stderr
+    assert "no point has this key" in error
     assert "cannot be written" in cli("masks", noisy_run, "-o", tmp_path, check=2).stderr
 
 
@@ -224,9 +223,7 @@ def test_report_shows_hard_and_easy_samples(noisy_run: Path, cli: Cli, tmp_path:
 def test_pictures_download_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FLEXHPC_DATA", raising=False)
-    (point,) = points_of(
-        tmp_path, "fixed:\n  data: {source: cifar10}\n  model: {family: mlp, width: 4, depth: 1}\n"
-    )
+    (point,) = points_of(tmp_path, DIGITS.replace("digits", "cifar10"))
     downloads: list[str] = []
 
     def download(source: str, root: Path) -> str:
@@ -258,11 +255,8 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
     images = np.random.default_rng(0).integers(0, 255, (60, 1, 6, 6), dtype=np.uint8)
     names = labels.split()
     np.savez(tmp_path / "pets.npz", x=images, y=np.array(names)[np.arange(60) % 2])
-    (point,) = points_of(
-        tmp_path,
-        f"fixed:\n  data: {{source: arrays, path: {tmp_path}/pets.npz{keys}}}\n"
-        "  model: {family: mlp, width: 4, depth: 1}\n",
-    )
+    source = f"arrays, path: {tmp_path}/pets.npz{keys}"
+    (point,) = points_of(tmp_path, DIGITS.replace("digits", source))
     scores = SampleScores(group={"data": "arrays", "labels": ""}, n_total=60, point=point)
     scores.half_missed[:] = 1
     scores.half_variance[:] = 1

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
 from flexhpc.analysis.tables import Column, fitted_table, results_table, shorten_name, status_view
 from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
-from tests.analysis.builders import BAYES, measured_point, points_of, two_points
+from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, render, two_points
 
 PROGRESS = {"n": 120, "epoch": 30, "epochs": 300, "n_errors": 12, "elapsed": 3.0}
 
 
-def render(renderable: object, width: int) -> list[str]:
-    console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(renderable)
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+def status_lines(statuses: list[PointStatus], width: int = 160) -> list[str]:
+    return render(status_view(statuses, width), width)
 
 
 @pytest.fixture
@@ -43,13 +39,9 @@ def points(tmp_path: Path) -> list[PointStatus]:
 def test_long_names_are_cut_in_the_middle(points: list[PointStatus], width: int) -> None:
     """Keys without a value are omitted from names."""
     keys = {f"model.key_{i}": None if i % 2 else i for i in range(16)}
-    statuses = [
-        replace(
-            points[0], point=replace(points[0].point, swept={**keys, "seed": seed}), host="host"
-        )
-        for seed in range(3)
-    ]
-    lines = render(status_view(statuses, width), width)[1:]
+    swept = [replace(points[0].point, swept={**keys, "seed": seed}) for seed in range(3)]
+    statuses = [replace(points[0], point=point, host="host") for point in swept]
+    lines = status_lines(statuses, width)[1:]
     for seed, (line, point) in enumerate(zip(lines, statuses, strict=True)):
         assert len(line) <= width
         assert emc_text(point.estimate) in line
@@ -60,7 +52,7 @@ def test_long_names_are_cut_in_the_middle(points: list[PointStatus], width: int)
 
 @pytest.mark.parametrize("width", [60, 80, 110, 160])
 def test_columns_that_do_not_fit_are_omitted(points: list[PointStatus], width: int) -> None:
-    header, done, running, _ = render(status_view(points, width), width)
+    header, done, running, _ = status_lines(points, width)
     assert max(map(len, (header, done, running))) <= width
     assert "…" not in header + done + running
     for text in (points[0].point.label, "done", emc_text(points[0].estimate)):
@@ -84,19 +76,16 @@ def test_cut_names_remain_distinct() -> None:
     lines = render(fitted_table([Column(name="point", cells=names, min_width=22)], 22), 80)
     assert all(len(line) <= 22 for line in lines)
     assert len(set(lines[1:])) == len(names), lines
-    assert len({shorten_name(name, 22) for name in names}) < len(names), (
-        "the default cut is ambiguous"
-    )
+    default_cuts = {shorten_name(name, 22) for name in names}
+    assert len(default_cuts) < len(names), "the default cut is ambiguous"
 
 
 def test_unfinished_estimate_is_marked(points: list[PointStatus]) -> None:
-    _, done, running, _ = render(status_view(points, 160), 160)
+    _, done, running, _ = status_lines(points)
     assert "~ " + emc_text(points[1].estimate) in running
     assert "~ " + emc_text(points[0].estimate) not in done
-    console = Console(width=160, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(status_view(points, 160))
-    line = console.file.getvalue().splitlines()[2]
-    assert "\x1b[2;3" in line, "dim and italic"
+    styled = render(status_view(points, 160), 160, colours=True)
+    assert "\x1b[2;3" in styled[2], "dim and italic"
 
 
 def test_points_that_failed_for_the_same_reason_share_a_line(points: list[PointStatus]) -> None:
@@ -107,12 +96,12 @@ def test_points_that_failed_for_the_same_reason_share_a_line(points: list[PointS
         for i in range(24)
     ]
     with_probes = replace(points[1], state="failed", message=message, progress={})
-    lines = render(status_view([points[0], *failed, with_probes], 160), 160)
+    lines = status_lines([points[0], *failed, with_probes])
     assert len(lines) == 4
     assert lines[-1] == f"24 points (first: {points[0].point.label}) failed: {message}"
     assert "failed" in lines[2]
-    assert len(render(status_view(failed[:2], 160), 160)) == 3
-    assert render(status_view(failed, 160), 160) == [lines[-1]]
+    assert len(status_lines(failed[:2])) == 3
+    assert status_lines(failed) == [lines[-1]]
 
 
 def test_each_reason_of_failure_is_one_line(points: list[PointStatus]) -> None:
@@ -134,9 +123,7 @@ def test_limited_rows_include_running_points(points: list[PointStatus]) -> None:
 def test_labels_omit_shared_entries_of_swept_mappings(tmp_path: Path) -> None:
     swept = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits, labels: random}\n"
-        "  model: {family: mlp, depth: 1, width: 4}\ngrid:\n  training:\n"
-        "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
+        f"{DIGITS}grid:\n  training:\n    - {{optimizer: sgd, steps: 200, lr: 0.1}}\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n"
         "    - {optimizer: adam, steps: 200, lr: 0.1}\n",
     )
@@ -151,8 +138,7 @@ def test_labels_omit_shared_entries_of_swept_mappings(tmp_path: Path) -> None:
 def test_labels_contain_tuned_keys(tmp_path: Path) -> None:
     swept = points_of(
         tmp_path,
-        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 8}\n"
-        "grid:\n  training:\n    - {optimizer: sgd, lr: {tune: [0.01, 0.3]}}\n"
+        f"{DIGITS}grid:\n  training:\n    - {{optimizer: sgd, lr: {{tune: [0.01, 0.3]}}}}\n"
         "    - {optimizer: adam, lr: 0.001}\n",
     )
     assert [point.label for point in swept] == ["sgd lr=[0.01, 0.3]", "adam lr=0.001"]

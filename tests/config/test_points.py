@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from flexhpc.config import Point, freeze, load_points, load_sweep, request_hash
-from flexhpc.config.identity import canonical_json
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.variants import DEFAULT_VARIANT, variant_union
 from flexhpc.errors import InputError
@@ -122,8 +121,7 @@ def test_ids_equal_those_of_earlier_commits(tmp_path: Path) -> None:
 def test_frozen_spec_of_a_different_version_is_rejected(tmp_path: Path) -> None:
     freeze_spec(tmp_path, BASE)
     frozen = tmp_path / "frozen.yaml"
-    newer = frozen.read_text().replace("frozen:\n  version: 1\n", "frozen:\n  version: 2\n")
-    frozen.write_text(newer)
+    frozen.write_text(frozen.read_text().replace("version: 1\n", "version: 2\n"))
     with pytest.raises(InputError, match=r"frozen: unsupported version \(2\)"):
         load_points(frozen)
 
@@ -160,8 +158,7 @@ def test_grid_may_contain_tuned_and_fixed_values(tmp_path: Path) -> None:
 
 def test_overrides_replace_axes(tmp_path: Path) -> None:
     text = BASE + "grid: {model.width: [2, 4], seed: [0, 1]}\n"
-    assert len(points(tmp_path, text, "seed=5")) == 2
-    assert {p.seed for p in points(tmp_path, text, "seed=5")} == {5}
+    assert [p.seed for p in points(tmp_path, text, "seed=5")] == [5, 5]
     widths = points(tmp_path, text, "model.width=[1,2,3]", "seed=0")
     assert [p.model.width for p in widths] == [1, 2, 3]
     zipped = BASE + "zip:\n  - {model.width: [2, 4], model.depth: [1, 2]}\n"
@@ -175,8 +172,8 @@ def test_null_removes_a_key(tmp_path: Path) -> None:
     sgd, adam = points(tmp_path, text)
     assert sgd.training.momentum == 0.5
     assert not hasattr(adam.training, "momentum")
-    full = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
-    (default,) = points(tmp_path, full, "model.subspace.projection=null")
+    sparse = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
+    (default,) = points(tmp_path, sparse, "model.subspace.projection=null")
     assert default.model.subspace.projection == "dense"
 
 
@@ -262,13 +259,6 @@ def test_frozen_spec_keeps_the_order_of_points(tmp_path: Path) -> None:
     assert len(freeze_spec(tmp_path, sections_with_different_keys)) == 10
 
 
-def test_canonical_json_does_not_depend_on_key_order() -> None:
-    first = {"a": {"b": [{"c": 1.5, "d": "é"}], "e": None}, "f": 2}
-    assert canonical_json(first) == canonical_json(
-        {"f": 2, "a": {"e": None, "b": [{"d": "é", "c": 1.5}]}}
-    )
-
-
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "sweeps").rglob("*.yaml")),
     ids=lambda path: f"{path.parent.name}/{path.stem}",
@@ -299,7 +289,7 @@ def test_overrides_of_a_frozen_spec_are_validated(tmp_path: Path) -> None:
 
 
 def test_evaluation_is_not_part_of_an_id_and_is_kept_in_a_frozen_spec(tmp_path: Path) -> None:
-    text = BASE.replace("source: digits", "source: mnist")
+    text = BASE.replace("digits", "mnist")
     (plain,) = points(tmp_path, text)
     assert (plain.evaluate, plain.evaluation) == (None, None)
     evaluations = {

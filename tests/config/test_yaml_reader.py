@@ -30,25 +30,6 @@ def test_numbers_are_read_as_written(number: float) -> None:
     assert parse_scalar(repr(number).replace("inf", ".inf")) == number
 
 
-def test_quoted_scalars_are_text() -> None:
-    assert parse_yaml("a: '1'\nb: \"no\"\n", "f").value == {"a": "1", "b": "no"}
-
-
-def test_line_numbers_of_nested_values() -> None:
-    document = parse_yaml("a:\n  b: 1\n  c: [1,\n     2]\n", "f")
-    assert document.lines["a", "b"] == 2
-    assert document.lines["a", "c", 1] == 4
-    assert document.line_number(("a", "nowhere")) == 1
-
-
-def test_duplicate_keys_are_reported_with_both_lines() -> None:
-    document = parse_yaml("a: 1\nb: 2\na: 3\n", "f")
-    assert [str(p) for p in document.problems] == [
-        "f:3: a: duplicate key (first defined on line 1)"
-    ]
-    assert document.value["a"] == 1
-
-
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: [1\n", "a: b: c\n", "\t- x", "a: *x\n", "'"])
 def test_text_that_is_not_a_mapping_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(InputError) as caught:
