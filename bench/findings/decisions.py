@@ -1,0 +1,98 @@
+"""Replay the sweeps of docs/findings.md as sweeps that end when their comparisons are decided.
+
+Usage: python -m bench.findings.decisions [--orders 6]
+
+Each stored sweep is replayed with its seeds in random orders: two seeds are listed, and the others
+are added as needed. The cost of a point is the cost of its stored search up to the coarse tolerance
+or to the tolerance of the spec. Prints the cost and the verdicts of each sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.common import markdown_head, markdown_row
+from bench.decision import run_rounds
+from bench.findings.page import RECORDS
+from bench.findings.records import load_records
+from flexhpc.analysis.comparison import compare_as_specified, requested_comparisons
+from flexhpc.analysis.decision import cost_in_trainings
+from flexhpc.config.sections.compare import Decide
+from flexhpc.search import Estimate, next_probes
+from flexhpc.store.record import PointRecord, to_history
+from flexhpc.store.status import PointStatus
+
+COLUMNS = (
+    "sweep", "points", "comparisons", "same verdict", "not decided", "opposite verdict",
+    "cost (median)", "cost (largest)",
+)  # fmt: skip
+LISTED_SEEDS = 2
+
+
+def add_coarse_estimate(status: PointStatus) -> PointRecord:
+    """Return a finished point's record, to which the estimate of a coarse search is added."""
+    record, point = status.record, status.point
+    assert record is not None
+    assert record.estimate is not None
+    history = to_history(record.probes, point.training)
+    for count in range(1, len(history)):
+        step = next_probes(
+            point.search.with_coarse_tolerance(), record.header.n_limit, history[:count],
+            point.arm_coordinates, point.training.doubling_settings,
+        )  # fmt: skip
+        if isinstance(step, Estimate):
+            return replace(record, estimates={count: step, len(history): record.estimate})
+    return replace(record, estimates={len(history): record.estimate})
+
+
+def replay_sweep(path: Path, orders: int) -> list[str]:
+    """Replay a stored sweep; return its row of the table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        statuses, spec = load_records(path, Path(scratch))
+    (compare,) = requested_comparisons(spec)
+    verdicts = {e.key: e.verdict for e in compare_as_specified(statuses, [spec]).effects}
+    seeds = list(dict.fromkeys(status.point.seed for status in statuses))
+    compare = compare.model_copy(update={"decide": Decide(max_seeds=len(seeds))})
+    records = {status.point.id: add_coarse_estimate(status) for status in statuses}
+    total_cost = sum(map(cost_in_trainings, statuses))
+    costs, same, not_decided, opposite = [], 0, 0, 0
+    for number in range(orders):
+        order = dict(zip(seeds, np.random.default_rng(number).permutation(len(seeds)), strict=True))
+        points = [
+            replace(
+                s.point, seed=int(order[s.point.seed]),
+                optional=bool(order[s.point.seed] >= LISTED_SEEDS),
+                precise_search=s.point.search, search=s.point.search.with_coarse_tolerance(),
+            )
+            for s in sorted(statuses, key=lambda s: order[s.point.seed])
+        ]  # fmt: skip
+        decision = run_rounds(points, records, compare)
+        costs.append(decision.trainings / total_cost)
+        for decided in decision.effects:
+            pair = {decided.verdict, verdicts[decided.key]}
+            same += len(pair) == 1
+            not_decided += len(pair) == 2 and decided.verdict == "not decided"
+            opposite += pair == {"larger", "smaller"}
+    shares = [f"{count / orders / len(verdicts):.2f}" for count in (same, not_decided, opposite)]
+    cells = [path.name.split(".")[0], str(len(statuses)), str(len(verdicts)), *shares]
+    return [*cells, f"{np.median(costs):.2f}", f"{max(costs):.2f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--orders", type=int, default=6, help="number of random orders of the seeds"
+    )
+    arguments = parser.parse_args()
+    print(markdown_head(COLUMNS))
+    for path in sorted(RECORDS.glob("*.json.xz")):
+        print(markdown_row(replay_sweep(path, arguments.orders)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
