@@ -30,8 +30,6 @@ TOLERANCE = 0.1
 """Relative half-width of an interval at which the cost of a search is measured."""
 BISECTIONS = 400
 GROWTH_FACTORS = (1.005, 1.02, 1.25)
-
-
 VARIANTS = ("bayes", "verdicts only", "four at once")
 """Variants of the Bayesian search; "verdicts only" ignores the numbers of missed samples."""
 

@@ -1,4 +1,4 @@
-"""Points with given probes, or with probes simulated around a known EMC."""
+"""Points with given probes, or with simulated ones; text as a terminal shows it."""
 
 from __future__ import annotations
 

@@ -255,8 +255,8 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
     images = np.random.default_rng(0).integers(0, 255, (60, 1, 6, 6), dtype=np.uint8)
     names = labels.split()
     np.savez(tmp_path / "pets.npz", x=images, y=np.array(names)[np.arange(60) % 2])
-    source = f"arrays, path: {tmp_path}/pets.npz{keys}"
-    (point,) = points_of(tmp_path, DIGITS.replace("digits", source))
+    data = f"source: arrays, path: {tmp_path}/pets.npz{keys}"
+    (point,) = points_of(tmp_path, DIGITS.replace("source: digits", data))
     scores = SampleScores(group={"data": "arrays", "labels": ""}, n_total=60, point=point)
     scores.half_missed[:] = 1
     scores.half_variance[:] = 1

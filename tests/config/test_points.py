@@ -67,6 +67,10 @@ def test_id_does_not_depend_on_the_form_of_the_spec(tmp_path: Path) -> None:
     text = BASE.replace("width: 8", "width: 8, depth: 2, activation: relu")
     with_defaults = points(tmp_path, text.replace("name: x", "name: y"))[0]
     assert fixed.id == swept.id == with_defaults.id
+    timm = "model={{family: 'timm:resnet18', kwargs: {{{}}}}}"
+    orders = ("stem_width: 8, drop_rate: 0.1", "drop_rate: 0.1, stem_width: 8")
+    ids = {points(tmp_path, NO_MODEL, timm.format(order))[0].id for order in orders}
+    assert len(ids) == 1
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_reads_fashion_mnist_of_debian() -> None:
     np.testing.assert_allclose(samples.inputs.deviation.ravel() / 255, 0.3530, atol=1e-4)
 
 
-def test_reads_cifar10_and_fine_labels_of_cifar100(tmp_path: Path) -> None:
+def test_reads_cifar10_with_its_test_set_and_fine_labels_of_cifar100(tmp_path: Path) -> None:
     batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
     write_cifar10(tmp_path, batches[:5], batches[5])
     samples = load("cifar10", root=tmp_path)
@@ -192,7 +192,7 @@ CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
     [
         (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "not a zip file"),
         (lambda path: path.write_bytes(b"not a zip"), "not a zip file"),
-        (savez(X=np.zeros((2, 3, 32, 32), np.uint8), Y=np.zeros(2, int)), "uint8 and shape"),
+        (savez(X=np.zeros((2, 3, 32, 32), np.uint8), Y=np.zeros(2, int)), "dtype uint8 and shape"),
         (savez(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"shape \(2, .*Y has shape \(3,\)"),
         (savez(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
         (savez(images=CHANNELS_LAST, Y=np.array([0, 1])), r"no item named 'X\.npy'"),
