@@ -61,14 +61,14 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
             if (shape_and_classes := run_once(source_key, read, is_error=is_error)) is None:
                 continue
             shape, classes = shape_and_classes
+            if data.class_map is not None:
+                classes = len(set(data.class_map))
+            else:
+                classes = data.classes or classes
         if not isinstance(model, (CustomModel, Timm)):
             continue
         from flexhpc.models import count_parameters
 
-        if data.class_map is not None:
-            classes = len(set(data.class_map))
-        else:
-            classes = data.classes or classes
         model_key = ("model", shape, classes, model.model_dump_json())
         run_once(model_key, partial(count_parameters, model, shape, classes))
     return problems

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,15 @@ def test_frozen_spec_keeps_the_default_variants(
     monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
     assert load_points(tmp_path / "spec.yaml")[1][0].search.policy == "growth"
     assert load_points(tmp_path / "frozen.yaml")[1] == before
+
+
+def test_unknown_default_of_a_frozen_spec_is_reported(tmp_path: Path) -> None:
+    freeze_spec(tmp_path, BASE)
+    edited = tmp_path / "edited.yaml"
+    text = (tmp_path / "frozen.yaml").read_text()
+    edited.write_text(re.sub(r"( +)label_smoothing:", r"\1oops: {a: 1}\n\1label_smoothing:", text))
+    with pytest.raises(InputError, match=r"training\.oops: unknown key"):
+        load_points(edited)
 
 
 def test_default_budget_of_an_older_frozen_spec_is_kept(tmp_path: Path) -> None:

@@ -247,6 +247,23 @@ def test_edited_module_is_not_imported_into_the_same_process(folder: Path) -> No
     assert custom_code.import_object("twice:x", current, key="k")() == 2
 
 
+def test_models_are_checked_with_the_classes_of_each_point(folder: Path, cli: Cli) -> None:
+    """Both points use one image set; only the first one merges its classes."""
+    (folder / "two.py").write_text(
+        "from torch import nn\n"
+        "def Net(classes):\n"
+        "    assert classes == 2, f'{classes} classes'\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes))\n"
+    )
+    merged = "[0, 0, 0, 0, 0, 1, 1, 1, 1, 1]"
+    (folder / "two.yaml").write_text(
+        "name: two\n"
+        'fixed: {data: {source: mnist}, model: {family: "two:Net"}}\n'
+        f"grid: {{data.class_map: [{merged}, null]}}\n"
+    )
+    assert "10 classes" in cli("validate", "two.yaml", check=2).stderr
+
+
 def test_time_limit_of_a_custom_data_set(folder: Path) -> None:
     (folder / "slow.py").write_text("import time\ndef load():\n    time.sleep(100)\n")
     code = find_code("slow:load", folder)
