@@ -24,8 +24,8 @@ _MAX_CELLS = 2**30
 """Maximum number of cells of a Parquet table. As float64, they take 8 GB, three times as much
 as the data set HIGGS."""
 _MAX_COLUMNS = 2**15
-"""Maximum number of columns. pandas takes up to 2 ms per text column, so the time is
-limited to about a minute."""
+"""Maximum number of columns. It limits the time of reading to about a minute, because pandas takes
+up to 2 ms per text column."""
 _MAX_ROW_BYTES = 2**22
 _MISSING = ["?"]
 """Markers of missing values, in addition to the markers of pandas (an empty cell, NA, NaN, ...)."""

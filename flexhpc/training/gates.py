@@ -112,8 +112,8 @@ def apply_gates(
 
     Returns:
         The final verdict, which a gate may have changed; whether a gate with the mode ``reject``
-        rejected the training run, so that it is no evidence of capacity; and the metrics that the
-        gates record.
+        rejected the training run, which is then not evidence of capacity; and the metrics that
+        the gates record.
 
     Raises:
         PointError: the curvature gate has the mode ``reject``, and the network cannot be

@@ -120,7 +120,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildSite]:
         environment["CONTAINERS_CONF"] = str(REPOSITORY / "hpc" / "container" / "containers.conf")
         site.run("podman", "run", "--rm", BASE, "true")
     yield site
-    if not os.environ.get("CI"):  # takes up to a minute; CI discards the machine
+    if not os.environ.get("CI"):  # the machine is discarded after CI
         _remove_images(site)
         shutil.rmtree(checkout)
 
