@@ -32,7 +32,7 @@ from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, load_points
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate, next_probes
-from flexhpc.search.evidence import Floats
+from flexhpc.search.history import Floats
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from flexhpc.config import Point
 from flexhpc.config.point import swept_value_label
 from flexhpc.errors import InputError
-from flexhpc.search.evidence import Floats
-from flexhpc.search.history import UNINFORMATIVE
+from flexhpc.search.history import UNINFORMATIVE, Floats
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack_masks
 from flexhpc.store.status import PointStatus
