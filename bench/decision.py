@@ -101,7 +101,7 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
                 run = world.draw(probe.n, rng)
                 record.probes.append(ProbeSummary(
                     n=probe.n, repeat=probe.repeat, seeds={}, verdict=run.verdict,
-                    n_errors=run.n_errors, train_accuracy=0.0, loss=0.0, epochs=1,
+                    n_errors=int(run.verdict != "fit"), train_accuracy=0.0, loss=0.0, epochs=1,
                     steps=max(1, round(1000 * (run.share or 1.0))), cost=run.cost,
                     seconds=0.0, finished=0.0, loss_curve=np.zeros(0, np.float32),
                 ))  # fmt: skip

@@ -29,7 +29,7 @@ from bench.search.worlds import RecordedWorld, TrainingRun
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search.fit_curve import LAPSE_PRIOR, LAPSES, WIDTH_MIDDLE, WIDTH_SPREAD, WIDTHS
 
-BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 1.0)
+BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 0.5, 1.0)
 LAPSING_MODELS = ("perceptron_adam", "vit_adamw", "cnn_adam", "mlp_tanh")
 """Recorded models that hardly lapse; lapses are added to their training runs."""
 
