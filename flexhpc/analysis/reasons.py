@@ -30,7 +30,12 @@ NOT_SATURATED = (
     "not saturated: a larger budget would raise the EMC (see the column 2x budget), so the EMC "
     "applies only to the budget of the point"
 )
+TRAIN_EVAL_GAP = (
+    "failing training runs fitted every batch of the last epoch, but missed samples in evaluation; "
+    "in training, batch normalisation uses the statistics of each batch, and dropout is active"
+)
 NO_RESULT = "its worker ended without a result"
+_MIN_GAP = 0.05
 _MIN_GROUP = 3
 """Minimum number of points with the same error message that are reported in one line. Points with
 a finished probe are always reported separately."""
@@ -107,8 +112,21 @@ def emc_warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointS
         ],
         AT_EDGE: [s for s in statuses if best_value_at_edge(s)],
         NOT_SATURATED: [s for s in statuses if s.estimate and s.estimate.saturated == "no"],
+        TRAIN_EVAL_GAP: [s for s in statuses if _has_train_eval_gap(s)],
     }  # fmt: skip
     return [(text, points) for text, points in groups.items() if points]
+
+
+def _has_train_eval_gap(status: PointStatus) -> bool:
+    """Return whether most failing training runs of a point failed only in evaluation.
+
+    These training runs fitted every batch of their last epoch, but missed at least
+    ``_MIN_GAP`` of the samples in evaluation.
+    """
+    runs = status.record.finished_runs if status.record else []
+    failed = [run for run in runs if run.verdict != "fit"]
+    gaps = [run.metrics.get("missed_only_in_evaluation", 0.0) >= _MIN_GAP * run.n for run in failed]
+    return sum(gaps) > len(gaps) / 2
 
 
 def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:

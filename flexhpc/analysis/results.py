@@ -14,7 +14,7 @@ from flexhpc.analysis.conflicts import conflict_chance_at_emc
 from flexhpc.analysis.information import StoredBits, max_label_information, max_token_information
 from flexhpc.analysis.reasons import best_value_at_edge, censoring_reason, exceeds_tolerance
 from flexhpc.analysis.text import BOUNDS
-from flexhpc.config.sections.data import RandomTokens
+from flexhpc.config.sections.data import Tokens
 from flexhpc.config.sections.search import format_eps
 from flexhpc.search import EmcInterval, estimate_at_training_error
 from flexhpc.search.budget_curve import MAX_FACTOR, budget_curve
@@ -31,7 +31,7 @@ COLUMNS = (
     "rejected", "touched_plateau", "touched_gradient",
     "touched_curvature", "touched_stability", "unstable", "width_of_curve", "ended_by",
     "wider_than_asked", "best_chance", "at_edge", "doubling", "doubling_lo", "doubling_hi",
-    "saturated",
+    "saturated", "params_total",
     "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. They are followed by:
@@ -59,6 +59,7 @@ def results_row(status: PointStatus) -> Row:
     params, bits = record.header.params, record.header.bits
     row |= {
         "params": params or None, "bits": bits or None,
+        "params_total": record.header.params_total or None,
         "seconds": round(sum(run.seconds for run in record.training_runs), 3),
         "unstable": sum(run.verdict == "unstable" for run in record.finished_runs),
         **{f"touched_{gate}": _count_detections(record, gate) for gate in GATES},
@@ -108,8 +109,9 @@ def _stored_bits(status: PointStatus, record: PointRecord) -> StoredBits | None:
     predict them from the inputs, and before the first probe has finished.
     """
     data = status.point.data
-    if isinstance(data, RandomTokens):
-        return max_token_information(record.training_runs, data.length, data.vocabulary)
+    if isinstance(data, Tokens):
+        scored = data.sequence_length - data.first_in_loss
+        return max_token_information(record.training_runs, scored, data.vocabulary)
     if data.labels != "random" or record.header.classes < 2:
         return None
     return max_label_information(status.history, record.header.classes)

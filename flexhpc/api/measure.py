@@ -98,6 +98,8 @@ def measure(
     }  # fmt: skip
     if model is not None:
         fixed["model"] = _model_section(model, version, folder)
+        if str(fixed["model"].get("family")).startswith("hf:") and not isinstance(data, Mapping):
+            fixed["data"]["standardise"] = "none"  # token ids
     if callable(trainer := fixed["training"].get("trainer")):
         fixed["training"]["trainer"] = _register_callable("trainer", trainer, version, folder)
     if labels is not None:

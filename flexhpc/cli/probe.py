@@ -47,7 +47,7 @@ def probe(
         raise InputError(f"--arm {arm}: the point has arms 0 to {len(selected.arms) - 1}")
 
     from flexhpc.data import load_samples
-    from flexhpc.measuring.point import parameter_count
+    from flexhpc.measuring.point import parameter_counts
     from flexhpc.measuring.probe import choose_device, run_probe
     from flexhpc.search import Probe
     from flexhpc.training import Callbacks, Group
@@ -57,7 +57,7 @@ def probe(
     if n > len(samples.pool):
         raise InputError(f"--n {n}: {samples.source.name} has only {len(samples.pool)} samples")
     typer.echo(f"point {selected.index} {selected.id} {selected.label}")
-    count = parameter_count(selected, samples)
+    count = parameter_counts(selected, samples).trained
     size = f"{count:,} parameters, " if count else ""
     typer.echo(f"{size}n={n}, seed {selected.seed}, on {device}")
 

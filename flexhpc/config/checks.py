@@ -152,9 +152,9 @@ def _check_labels(data: Data) -> Problems:
 
 def _check_shapes(data: Data, model: Model) -> Problems:
     if data.has_tokens and not model.predicts_tokens and not isinstance(model, CustomModel):
-        yield "model.family", f"{data.source} contains sequences of tokens; use gpt"
+        yield "model.family", f"{data.source} contains sequences of tokens; use gpt or hf:PATH"
     if model.predicts_tokens and not data.has_tokens:
-        yield "data.source", f"{model.family} predicts tokens; use random_tokens"
+        yield "data.source", f"{model.family} predicts tokens; use random_tokens or key_value"
     if data.has_vectors and model.images_only:
         problem = f"{model.family} requires images, but {data.source} contains vectors"
         yield "model.family", f"{problem}; use linear or mlp"

@@ -64,7 +64,8 @@ def _defaults(cls: type[Section]) -> dict[str, Any]:
     for name, field in cls.model_fields.items():
         value = field.get_default(call_default_factory=True, validated_data={})
         if (inner := inner_section(field)) is not None:
-            values[name] = _defaults(inner)
+            if defaults := _defaults(inner):
+                values[name] = defaults
         elif INTERNAL not in field.metadata and value is not None and not field.is_required():
             values[name] = value
     return values

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.config.sections.base import INTERNAL, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, Section, annotation_parts, inner_section
 from flexhpc.config.sweep import EXTRA_SECTIONS
 from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variants
 
@@ -72,12 +72,13 @@ def _table_rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
     for name, field in cls.model_fields.items():
         if name == skip or INTERNAL in field.metadata:
             continue
-        if (inner := inner_section(field)) is not None:
+        inner = inner_section(field)
+        if inner is None or any(get_origin(p) is Literal for p in annotation_parts(field)):
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            default = _default_text(field.get_default(call_default_factory=True, validated_data={}))
+            yield f"| `{prefix}{name}` | {default} | {meaning} |"
+        if inner is not None:
             yield from _table_rows(inner, f"{prefix}{name}.", "")
-            continue
-        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-        default = _default_text(field.get_default(call_default_factory=True, validated_data={}))
-        yield f"| `{prefix}{name}` | {default} | {meaning} |"
 
 
 def _default_text(value: Any) -> str:

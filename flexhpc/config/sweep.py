@@ -237,6 +237,9 @@ class Sweep:
             _, variant = variant_union(name).key_and_variant(values)
             if (code := result.section.user_code).hash or variant not in self.code:
                 self.code[variant] = code  # a section with a version has no hash
+        if result is not None and (weights := getattr(result.section, "weights", None)):
+            name_or_path = result.section.pretrained or result.section.family
+            self.code[name_or_path] = Code(folder="", hash=weights)
         return result
 
     def _build_seed_at(self, positions: tuple[int, ...]) -> Seed | None:

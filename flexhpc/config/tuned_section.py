@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flexhpc.config.identity import canonical_json, id_values
 from flexhpc.config.nested import Keys, merge_defaults, with_value
+from flexhpc.config.pretrained import hash_network_files
 from flexhpc.config.sections.base import INTERNAL, NUISANCE, Section, inner_section
 from flexhpc.config.sections.custom import CustomCode
-from flexhpc.config.sections.model import Model
+from flexhpc.config.sections.model import Model, Network
 from flexhpc.config.sections.training import BUDGETS, Procedure
 from flexhpc.config.validation import KeyProblem, format_value, validate
 from flexhpc.config.variants import variant_union
@@ -40,7 +41,7 @@ class FrozenDefaults(BaseModel):
         version: ``HASH_VERSION`` of the flexhpc release that wrote the spec.
         variants: section -> default variant.
         defaults: section -> variant -> key -> default value.
-        code: import path of user code -> its location and version.
+        code: import path of user code, or path of pretrained weights -> location and version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,6 +126,15 @@ def build_section(
             untuned |= {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
             problems.append(((key,), f"{variant}: {one_line_message(error)}"))
+    if issubclass(cls, Network):
+        pretrained = untuned.get("pretrained")
+        known = frozen.code.get(pretrained or variant) if frozen else None
+        try:
+            untuned["weights"] = known.hash if known else hash_network_files(variant, pretrained)
+        except OSError as error:
+            problems.append((("pretrained",) if pretrained else (key,), one_line_message(error)))
+        except TypeError:
+            pass  # reported below, because pretrained is not a string
     arms = []
     for combination in itertools.product(*candidates.values()):
         arm_values = untuned

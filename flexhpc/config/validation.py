@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from flexhpc.config.sections.base import INTERNAL, Section, inner_section
+from flexhpc.config.sections.base import INTERNAL, UNION_TAG, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.variants import ENTRY_POINTS, VariantUnion
 from flexhpc.config.yaml_reader import KeyPath
@@ -164,7 +164,7 @@ def _error_path(detail: ErrorDetails) -> KeyPath:
         part
         for part in detail["loc"]
         if (part not in types or detail["type"] == "extra_forbidden")
-        and not str(part).startswith(("function-", "constrained-"))
+        and not str(part).startswith(("function-", "constrained-", UNION_TAG))
     )
 
 

@@ -1,4 +1,4 @@
-"""Data sources that need no files: scikit-learn's digits, Gaussian inputs and random tokens."""
+"""Data sources that need no files: scikit-learn's digits, Gaussian inputs, random tokens, facts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config.sections.data import Digits, Gaussian, RandomTokens
-from flexhpc.data.dataset import Source, Split
+from flexhpc.config.sections.data import Digits, Gaussian, KeyValue, RandomTokens, Tokens
+from flexhpc.data.dataset import Ints, Source, Split
 from flexhpc.seeds import derive_seed
 
 
@@ -47,15 +47,32 @@ def draw_gaussian(data: Gaussian, seed: int) -> Source:
 
 
 def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
-    """Draw uniformly random tokens, float32 (size, length), for the ``seed`` of a point.
+    """Draw uniformly random tokens for the ``seed`` of a point."""
+    rng = np.random.default_rng(derive_seed(seed, "inputs"))
+    return _token_source(data, rng.integers(0, data.vocabulary, (data.size, data.length)))
+
+
+def draw_key_value(data: KeyValue, seed: int) -> Source:
+    """Draw uniformly random facts for the ``seed`` of a point; no two facts have the same key."""
+    rng = np.random.default_rng(derive_seed(seed, "inputs"))
+    keys = rng.integers(0, data.vocabulary, (0, data.key_length))
+    while len(keys) < data.size:
+        drawn = rng.integers(0, data.vocabulary, (data.size, data.key_length))
+        keys = np.concatenate([keys, drawn])
+        _, first = np.unique(keys, axis=0, return_index=True)
+        keys = keys[np.sort(first)]
+    values = rng.integers(0, data.vocabulary, (data.size, data.value_length))
+    return _token_source(data, np.concatenate([keys[: data.size], values], axis=1))
+
+
+def _token_source(data: Tokens, tokens: Ints) -> Source:
+    """Return a source of token sequences, (size, sequence_length), stored as float32.
 
     All labels are zero and unused, because the model predicts the tokens.
     """
-    rng = np.random.default_rng(derive_seed(seed, "inputs"))
-    tokens = rng.integers(0, data.vocabulary, (data.size, data.length)).astype(np.float32)
     return Source(
-        name=f"random_tokens ({data.size} x {data.length}, vocabulary {data.vocabulary})",
+        name=f"{data.source} ({data.size} x {tokens.shape[1]}, vocabulary {data.vocabulary})",
         classes=data.vocabulary,
-        train=Split.from_arrays(tokens, np.zeros(data.size, np.int64)),
-        standardised_mask=np.zeros(data.length, dtype=np.bool_),
+        train=Split.from_arrays(tokens.astype(np.float32), np.zeros(data.size, np.int64)),
+        standardised_mask=np.zeros(tokens.shape[1], dtype=np.bool_),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
@@ -20,6 +20,9 @@ from flexhpc.launch.slurm.arrays import PlannedArray, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_MAX_ARRAY_SIZE, Slurm, SlurmUnavailable
 from flexhpc.search import cost_bound, probes_per_round
 from flexhpc.store.status import PointStatus, StatusReader
+
+if TYPE_CHECKING:
+    from flexhpc.models import ParameterCounts
 
 _MAX_ROWS = 40
 
@@ -55,7 +58,9 @@ def make_plan(
             "first_cost_bound": bounds[key][1],
         }
         if count_params:
-            row["params"] = _parameter_count(point)
+            counts = _parameter_counts(point)
+            row["params"] = counts and counts.trained
+            row["params_total"] = counts and counts.total
         rows.append(row)
     listed = {status.point.id for status in statuses}
     further = [
@@ -161,7 +166,11 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
             "seeds, or may end the sweep before all points are measured precisely"
         )
     for row in rows[:_MAX_ROWS]:
-        count = f"  {row['params']:,} parameters" if row.get("params") else ""
+        count = ""
+        if row.get("params"):
+            frozen = row["params_total"] > row["params"]
+            of_total = f" of {row['params_total']:,}" if frozen else ""
+            count = f"  {row['params']:,}{of_total} parameters"
         lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")
     if len(rows) > _MAX_ROWS:
         lines.append(f"   ... {len(rows) - _MAX_ROWS} more points; --json lists all points")
@@ -215,7 +224,7 @@ def _max_cost_bound(point: Point, doublings: int | None = None) -> int | None:
     return max(known) if len(known) == len(bounds) else None
 
 
-def _parameter_count(point: Point) -> int | None:
+def _parameter_counts(point: Point) -> ParameterCounts | None:
     from flexhpc.models import count_parameters
 
     if not isinstance(point.model, Network):

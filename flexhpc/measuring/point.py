@@ -15,7 +15,7 @@ from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
 from flexhpc.measuring.evaluation import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import final_state_path, run_probe
-from flexhpc.models import count_bits, count_parameters
+from flexhpc.models import ParameterCounts, count_parameters
 from flexhpc.search import Estimate, Probe, ProbeResult, estimate_so_far, next_probes
 from flexhpc.search.stages import runs_without_state
 from flexhpc.store import (
@@ -211,22 +211,23 @@ def stop_other_ranks(group: Group) -> None:
     group.broadcast_object(None)
 
 
-def parameter_count(point: Point, samples: Samples) -> int:
-    """Return the number of trained parameters of a point's network; 0 if it has no network."""
+def parameter_counts(point: Point, samples: Samples) -> ParameterCounts:
+    """Return the numbers of parameters of a point's network, which are 0 if it has no network."""
     if not isinstance(point.model, Network):
-        return 0
-    return count_parameters(point.model, samples.shape, samples.classes, device="cpu")
+        return ParameterCounts(0, 0, 0)
+    precision = point.training.precision if isinstance(point.training, Training) else "fp32"
+    return count_parameters(
+        point.model, samples.shape, samples.classes, precision=precision, device="cpu"
+    )
 
 
 def _header(point: Point, samples: Samples) -> Header:
-    bits = 0
-    if isinstance(point.model, Network):
-        precision = point.training.precision if isinstance(point.training, Training) else "fp32"
-        bits = count_bits(point.model, samples.shape, samples.classes, precision)
+    counts = parameter_counts(point, samples)
     return Header(
         point=point.canonical,
         point_id=point.id,
-        params=parameter_count(point, samples),
+        params=counts.trained,
+        params_total=counts.total,
         data_fingerprint=samples.fingerprint,
         n_total=len(samples.labels),
         n_limit=samples.n_limit,
@@ -235,7 +236,7 @@ def _header(point: Point, samples: Samples) -> Header:
         n_pool=len(samples.pool),
         conflict_groups=json.dumps(samples.conflict_groups),
         classes=samples.classes,
-        bits=bits,
+        bits=counts.bits,
     )
 
 

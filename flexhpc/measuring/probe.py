@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomTrainer
+from flexhpc.config.sections.data import Tokens
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.custom.time_limit import time_limit_as_point_error
@@ -31,6 +32,7 @@ from flexhpc.seeds import ProbeSeeds, derive_seed
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from flexhpc.training.device_inputs import chunk_size
+from flexhpc.training.losses import IGNORED
 from flexhpc.versions import image_name, package_versions, source_hash
 
 _MAX_FLOAT_BYTES = 2**30
@@ -66,9 +68,11 @@ def run_training(
         seeds = replace(seeds, subset=subset_seed)
     subset = draw_subset(samples.pool, n, seeds.subset)
     labels = samples.labels[subset]
-    if point.data.has_tokens:
+    prompt = 0
+    if isinstance(point.data, Tokens):
         labels = samples.select_inputs(subset).astype(np.int64)
-    prompt = getattr(point.data, "prompt", 0)
+        labels[:, : point.data.first_in_loss] = IGNORED
+        prompt = point.data.prompt_length
     started = time.monotonic()
 
     def report_progress(state: dict[str, Any]) -> None:

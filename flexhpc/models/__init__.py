@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from flexhpc.imports import lazy_getattr
 
 if TYPE_CHECKING:
-    from flexhpc.models.builder import build, count_bits, count_parameters
+    from flexhpc.models.builder import ParameterCounts, build, count_parameters
     from flexhpc.models.scaling import resolve_size
 
-__all__ = ["build", "count_bits", "count_parameters", "resolve_size"]
+__all__ = ["ParameterCounts", "build", "count_parameters", "resolve_size"]
 __getattr__ = lazy_getattr(
     __name__,
     {
         "build": "builder",
         "resolve_size": "scaling",
-        "count_bits": "builder",
+        "ParameterCounts": "builder",
         "count_parameters": "builder",
     },
 )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from flexhpc.config.sections.custom import CustomModel
-from flexhpc.config.sections.model import Network
+from flexhpc.config.sections.model import HuggingFaceModel, Network
 from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line_message
+from flexhpc.models.adaptation import PartlyTrained, head_parameters
 from flexhpc.models.families import Shape, build_family
+from flexhpc.models.pretrained import load_pretrained
 from flexhpc.models.reparameterizations import (
     LowRank,
     Quantised,
@@ -24,10 +27,10 @@ from flexhpc.models.scaling import resolve_size, scaled_shape
 
 
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
-    """Build an untrained network, initialised from torch's global random state.
+    """Build a network, initialised from torch's global random state; load pretrained weights.
 
-    The weights are drawn before the random numbers of a reparameterization. They therefore equal
-    the weights of a network that is built with the same seed and without the reparameterization.
+    The weights are drawn before the random numbers of adapters or of a reparameterization. They
+    therefore equal the weights of a network that is built with the same seed and without these.
 
     Args:
         model: the ``model`` section.
@@ -35,10 +38,14 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
         classes: number of outputs.
 
     Raises:
-        PointError: the network does not accept samples of this shape, or cannot be scaled or
-            reparameterized as requested.
+        PointError: the network does not accept samples of this shape, cannot be scaled, adapted or
+            reparameterized as requested, or does not match the pretrained weights.
     """
     network = _build_without_reparameterization(model, shape, classes)
+    if model.pretrained is not None:
+        load_pretrained(network, model, head_parameters(network, model))
+    if model.adapt is not None:
+        return PartlyTrained(network, model, head_parameters(network, model))
     if model.subspace is not None:
         return Subspace(network, model.subspace.dims, model.subspace.projection)
     if model.low_rank is not None:
@@ -57,88 +64,74 @@ def _build_without_reparameterization(model: Network, shape: Shape, classes: int
     return nn.Sequential(nn.Upsample(size[1:], mode="bilinear", align_corners=False), inner)
 
 
-def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
-    """Return the exact number of trained parameters.
+class ParameterCounts(NamedTuple):
+    """Numbers of parameters of a network.
 
-    With ``subspace``, only the coordinates in the subspace are trained. With ``low_rank``, only the
-    entries of the low-rank factors are trained, whose number can exceed the number of parameters of
-    the network. Otherwise, all trainable parameters of the network are trained. The network is
-    built and run once, so that an unsupported shape is detected here and not in the middle of a
-    sweep.
-
-    Args:
-        model: the ``model`` section.
-        shape: shape of one sample.
-        classes: number of outputs.
-        device: device on which the network runs; ignored for a custom network, which runs on the
-            CPU. "meta" allocates no weights, but torch then imports its compiler, which takes as
-            long as importing torch. Use "cpu" for a network that is about to be trained.
-
-    Raises:
-        PointError: the network does not accept samples of this shape, does not return ``classes``
-            logits for each sample, or cannot be scaled or reparameterized as requested.
+    Attributes:
+        trained: number of trained parameters. With ``subspace``, these are the coordinates in the
+            subspace; with ``low_rank``, the entries of the low-rank factors, whose number can
+            exceed the number of parameters of the network.
+        total: number of parameters of the network, including frozen parameters and adapters.
+        bits: number of bits of the trained parameters. A parameter has 64 bits if the precision is
+            fp64, and 32 bits otherwise, because training in bf16 keeps the weights in fp32. With
+            ``quantised``, each entry of a trained matrix has ``quantised.bits`` bits; vectors are
+            not quantised.
     """
-    device = _counting_device(model, device)
-    network = _build_for_count(model, shape, classes, device)
-    with torch.device(device), torch.no_grad(), _errors_as_point_error(model, shape):
-        logits = network(torch.zeros(2, *shape))
-    if logits.shape[:2] != (2, classes):
-        raise PointError(
-            f"model: {model.family} returns outputs of shape {tuple(logits.shape[1:])}, "
-            f"not {classes} logits per sample"
-        )
-    return _count_trained_parameters(model, network)
+
+    trained: int
+    total: int
+    bits: int
 
 
-def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
-    """Return the number of bits of the trained parameters.
+def count_parameters(
+    model: Network, shape: Shape, classes: int, *, precision: str = "fp32", device: str = "meta"
+) -> ParameterCounts:
+    """Return the exact numbers of parameters of a network.
 
-    A parameter has 64 bits if ``precision`` is fp64, and 32 bits otherwise, because training in
-    bf16 keeps the weights in fp32. With ``quantised``, each entry of a trained matrix has
-    ``quantised.bits`` bits; vectors are not quantised.
+    The network is built without its pretrained weights and run once, so that an unsupported shape
+    is detected here and not in the middle of a sweep.
 
     Args:
         model: the ``model`` section.
         shape: shape of one sample.
         classes: number of outputs.
         precision: ``training.precision``.
+        device: device on which the network runs. "meta" allocates no weights, but torch then
+            imports its compiler, which takes as long as importing torch. Use "cpu" for a network
+            that is about to be trained. Custom networks and networks with ``adapt`` always run on
+            the CPU.
 
     Raises:
-        PointError: the network cannot be built for samples of this shape, or cannot be scaled or
-            reparameterized as requested.
+        PointError: the network does not accept samples of this shape, does not return ``classes``
+            logits for each sample, or cannot be scaled, adapted or reparameterized as requested.
     """
-    network = _build_for_count(model, shape, classes, _counting_device(model, "meta"))
-    trained, bits = _count_trained_parameters(model, network), 64 if precision == "fp64" else 32
-    if model.quantised is None:
-        return trained * bits
-    rounded = sum(outputs * inputs for outputs, inputs in matrix_shapes(network).values())
-    return rounded * model.quantised.bits + (trained - rounded) * bits
-
-
-def _counting_device(model: Network, device: str) -> str:
-    """Return ``device``, or "cpu" for a custom network, whose code may not support "meta"."""
-    return "cpu" if isinstance(model, CustomModel) else device
-
-
-def _count_trained_parameters(model: Network, network: nn.Module) -> int:
-    """Count the trained parameters; ``network`` is built without its reparameterization."""
-    count = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    if model.subspace is not None:
-        check_subspace_dims(model.subspace.dims, count)
-        return model.subspace.dims
-    if model.low_rank is not None:
-        shapes = matrix_shapes(network).values()
-        return sum(min(model.low_rank.rank, *shape) * sum(shape) for shape in shapes)
-    return count
-
-
-def _build_for_count(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
-    """Build the network without its reparameterization, in eval mode.
-
-    torch's random state is not changed.
-    """
+    if isinstance(model, CustomModel | HuggingFaceModel) or model.adapt is not None:
+        device = "cpu"  # their code may not support "meta"
+    # The random state of torch is not changed.
     with torch.random.fork_rng([]), torch.device(device), _errors_as_point_error(model, shape):
-        return _build_without_reparameterization(model, shape, classes).eval()
+        network = _build_without_reparameterization(model, shape, classes).eval()
+        if model.adapt is not None:
+            network = PartlyTrained(network, model, head_parameters(network, model)).eval()
+        with torch.no_grad():
+            logits = network(torch.zeros(2, *shape))
+    if logits.shape[:2] != (2, classes):
+        raise PointError(
+            f"model: {model.family} returns outputs of shape {tuple(logits.shape[1:])}, "
+            f"not {classes} logits per sample"
+        )
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    shapes = matrix_shapes(network).values()
+    if model.subspace is not None:
+        check_subspace_dims(model.subspace.dims, trained)
+        trained = model.subspace.dims
+    if model.low_rank is not None:
+        trained = sum(min(model.low_rank.rank, *shape) * sum(shape) for shape in shapes)
+    bits = trained * (64 if precision == "fp64" else 32)
+    if model.quantised is not None:
+        rounded = sum(outputs * inputs for outputs, inputs in shapes)
+        bits = rounded * model.quantised.bits + bits // trained * (trained - rounded)
+    total = sum(p.numel() for p in network.parameters())
+    return ParameterCounts(trained=trained, total=total, bits=bits)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ class Header:
     Attributes:
         point: canonical JSON of the point.
         point_id: hash of ``point``.
-        params: number of trainable parameters; 0 if a custom trainer has no network.
+        params: number of trained parameters; 0 if a custom trainer has no network.
         data_fingerprint: hash of the content of the training set.
         n_total: number of samples in the training set.
         n_limit: largest n that can be probed (samples).
@@ -33,6 +33,7 @@ class Header:
             samples, as a JSON list of pairs [samples of each label in a group, number of such
             groups]. ``[[[2, 1], 30]]`` means 30 groups, each with two samples of one label and one
             sample of another label.
+        params_total: number of parameters of the network, including frozen ones; 0 if unknown.
     """
 
     point: str
@@ -47,6 +48,7 @@ class Header:
     bits: int
     n_pool: int
     conflict_groups: str
+    params_total: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

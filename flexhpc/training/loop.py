@@ -13,7 +13,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
-from flexhpc.training.device_inputs import DeviceInputs
+from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 from flexhpc.training.engine import Engine, frozen_running_statistics
 from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.evaluation import Evaluation, Evaluator
@@ -48,6 +48,7 @@ from flexhpc.training.outcome import Callbacks, ModelFactory, Outcome, ProbeData
 from flexhpc.training.sync_norm import batch_norm_layers
 
 SavedState = dict[str, Any]
+_FEATURE_CHUNK = 512
 
 
 @dataclass(kw_only=True)
@@ -260,6 +261,8 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         gates, verdict, evaluator, state.plateau, losses=state.losses,
         initial_gradient_norm=state.gradient_norm_start, initial_loss=state.loss_start,
     )  # fmt: skip
+    if verdict != "fit" and metrics is not None and state.errors[-1] == 0:
+        metrics_at_end["missed_only_in_evaluation"] = float(evaluation.errors)
     if state.max_steps != initial_max_steps:
         metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
     return Outcome(
@@ -277,6 +280,27 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
         error_curve=np.array(state.errors, dtype=np.int32),
         forgotten=None if run.forgetting is None else run.forgetting.events(),
     )
+
+
+def _features_of_frozen_part(
+    model: nn.Module, inputs: DeviceInputs, precision: contextlib.AbstractContextManager[Any]
+) -> Tensor | None:
+    """Return the inputs of the head for all samples if only the head is trained, else None.
+
+    With ``model.adapt: head``, these inputs do not change during training, so that computing them
+    once saves the forward passes of the frozen part in all epochs.
+    """
+    head_inputs: Any = getattr(model, "head_inputs", None)
+    if head_inputs is None:
+        return None
+    features = []
+    ids = torch.arange(inputs.shape[0])
+    for part in ids.split(chunk_size(inputs.shape[1:], _FEATURE_CHUNK)):
+        with precision:
+            features.append(head_inputs(inputs[slice(int(part[0]), int(part[-1]) + 1)]))
+        if features[-1] is None:
+            return None
+    return torch.cat(features)
 
 
 class TrainingRun:
@@ -306,7 +330,13 @@ class TrainingRun:
         precision: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if training.precision == "bf16":
             precision = torch.autocast(device.type, torch.bfloat16)
-        layers = None if training.precision == "bf16" else mlp_layers(model, data.inputs.dim())
+        inputs = DeviceInputs(data, double=training.precision == "fp64")
+        trained = self.model
+        if (features := _features_of_frozen_part(self.model, inputs, precision)) is not None:
+            trained = self.model.get_submodule("head")
+            data = replace(data, inputs=features, moments=None)
+            inputs = DeviceInputs(data, double=training.precision == "fp64")
+        layers = None if training.precision == "bf16" else mlp_layers(trained, data.inputs.dim())
         backprop = None if layers is None else ManualBackprop(layers, training.label_smoothing)
 
         self.forgetting = ForgettingCounter(len(labels), device) if callbacks.forgetting else None
@@ -315,10 +345,9 @@ class TrainingRun:
             loss = cross_entropy if backprop is None else functional.nll_loss
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
-        inputs = DeviceInputs(data, double=training.precision == "fp64")
         partition = Partition(group, training.shards)
         self.engine = Engine(
-            training, self.model, inputs, labels, partition, precision=precision,
+            training, trained, inputs, labels, partition, precision=precision,
             backprop=backprop, metrics=self.metrics, seed=data.init_seed,
         )  # fmt: skip
         self.evaluator = Evaluator(self.engine, data.prompt)

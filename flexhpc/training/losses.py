@@ -6,11 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+IGNORED = -100
+"""Label of a token that does not contribute to the loss."""
+
 
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, reduction: str, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the cross-entropy; the loss of a sequence is the mean over its tokens.
+    """Return the cross-entropy; the loss of a sequence is the mean over its tokens with a label.
+
+    All sequences have the same number of tokens with a label.
 
     Args:
         logits: (m, classes), or (m, classes, length) for sequences.
@@ -19,9 +24,11 @@ def cross_entropy(
         label_smoothing: fraction of each label that is spread over all classes.
     """
     loss = functional.cross_entropy(
-        logits, labels, reduction=reduction, label_smoothing=label_smoothing
+        logits, labels, reduction=reduction, label_smoothing=label_smoothing, ignore_index=IGNORED
     )
-    return loss / labels.shape[1] if labels.ndim > 1 and reduction == "sum" else loss
+    if labels.ndim > 1 and reduction == "sum":
+        return loss / ((labels != IGNORED).sum() / len(labels))
+    return loss
 
 
 def missed_samples(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:

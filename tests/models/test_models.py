@@ -51,7 +51,7 @@ GREY, COLOUR = (1, 28, 28), (3, 32, 32)
     ],
 )  # fmt: skip
 def test_parameter_counts_by_hand(model: Model, shape: tuple, expected: int) -> None:
-    assert count_parameters(model, shape, 10) == expected
+    assert count_parameters(model, shape, 10).trained == expected
     network = build(model, shape, 10)
     assert sum(p.numel() for p in network.parameters()) == expected
 
@@ -64,7 +64,7 @@ def test_resnets_have_the_requested_depth(shape: tuple, depth: int) -> None:
     assert network(torch.randn(2, *shape)).shape == (2, 7)
     blocks = [m for m in network.modules() if type(m).__name__ == "BasicBlock"]
     assert len(blocks) == depth
-    assert count_parameters(model, shape, 7) == sum(p.numel() for p in network.parameters())
+    assert count_parameters(model, shape, 7).trained == sum(p.numel() for p in network.parameters())
 
 
 IMAGE_FAMILIES = {name: cls for name, cls in FAMILIES.items() if not cls.predicts_tokens}

@@ -22,7 +22,7 @@ from flexhpc.config.sections.model import (
 )
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
-from flexhpc.models import build, count_bits, count_parameters
+from flexhpc.models import build, count_parameters
 from tests.training.helpers import DIGIT, assert_outcomes_equal, build_seeded, resume, run
 
 PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
@@ -72,7 +72,7 @@ def test_training_updates_trainable_parameters_and_running_statistics(name: str,
     assert all(int(norm.num_batches_tracked) == 2 for norm in norms)
     assert all(not torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
     trainable = [p for p in network.parameters() if p.requires_grad]
-    assert count_parameters(model, DIGIT, 10) == sum(p.numel() for p in trainable)
+    assert count_parameters(model, DIGIT, 10).trained == sum(p.numel() for p in trainable)
     for parameter, old in zip(network.parameters(), before, strict=True):
         assert parameter.isfinite().all()
         assert parameter.requires_grad or torch.equal(parameter, old)
@@ -134,7 +134,10 @@ def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
         pairs = [(w, initial.get_parameter(name)) for name, w in network.weights().items()]
         vectors.append(torch.cat([(w - start).flatten() for w, start in pairs]).detach())
     changes = torch.stack(vectors)
-    assert changes.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
+    assert changes.shape == (
+        7,
+        count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10).trained,
+    )
     assert int(torch.linalg.matrix_rank(changes)) == 4
     span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
     residual = changes.T - span @ torch.linalg.lstsq(span, changes.T).solution
@@ -143,7 +146,7 @@ def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
 
 def test_dims_are_at_most_the_number_of_parameters() -> None:
     model = Linear(family="linear", subspace=Subspace(dims=650))
-    assert count_parameters(model, DIGIT, 10) == 650
+    assert count_parameters(model, DIGIT, 10).trained == 650
     larger = Linear(family="linear", subspace=Subspace(dims=651))
     for function in (build, count_parameters):
         with pytest.raises(
@@ -154,7 +157,7 @@ def test_dims_are_at_most_the_number_of_parameters() -> None:
 
 def test_projection_larger_than_memory_is_one_error_message() -> None:
     model = Mlp(family="mlp", width=3_000, depth=2, subspace=Subspace(dims=9_000_000))
-    assert count_parameters(model, DIGIT, 10) == 9_000_000
+    assert count_parameters(model, DIGIT, 10).trained == 9_000_000
     with pytest.raises(PointError, match=r"projection: dense .* does not fit into") as caught:
         build(model, DIGIT, 10)
     assert "\n" not in str(caught.value)
@@ -173,7 +176,7 @@ def test_low_rank_changes_have_the_rank(rank: int) -> None:
         assert int(torch.linalg.matrix_rank(change, rtol=1e-9)) == min(rank, *change.shape)
     shapes = [(6, 64), (6, 6), (10, 6)]
     expected = sum(min(rank, *shape) * sum(shape) for shape in shapes)
-    assert count_parameters(model, DIGIT, 10) == expected
+    assert count_parameters(model, DIGIT, 10).trained == expected
 
 
 @pytest.mark.parametrize(
@@ -254,7 +257,8 @@ def test_interrupted_training_runs_are_resumed_bitwise(kind: str, tmp_path: Path
     ],
 )
 def test_bit_counts_by_hand(kind: dict, precision: str, expected: int) -> None:
-    assert count_bits(Linear(family="linear", **kind), DIGIT, 10, precision) == expected
+    model = Linear(family="linear", **kind)
+    assert count_parameters(model, DIGIT, 10, precision=precision).bits == expected
 
 
 @pytest.mark.parametrize("kind", [*REPARAMETERIZATIONS, ""])
@@ -266,7 +270,7 @@ def test_counting_allocates_no_weights(kind: str) -> None:
         "low rank": 2 * ((10**7 + 64) + 2 * 10**7 + (10 + 10**7)),
         "quantised": plain,
     }.get(kind, 20)
-    assert count_parameters(model, DIGIT, 10) == expected
+    assert count_parameters(model, DIGIT, 10).trained == expected
     vectors = 2 * 10**7 + 10
     bits = 2 * (plain - vectors) + 32 * vectors if kind == "quantised" else 32 * expected
-    assert count_bits(model, DIGIT, 10, "fp32") == bits
+    assert count_parameters(model, DIGIT, 10).bits == bits

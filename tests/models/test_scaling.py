@@ -101,7 +101,7 @@ def test_resize_keeps_constants_and_ramps() -> None:
 def test_match_params_chooses_the_closest_width(model: Sized, targets: list[int], widths) -> None:
     plain = model.model_copy(update={"match_params": None})
     counts = {
-        width: count_parameters(plain.model_copy(update={"width": width}), DIGIT, 10)
+        width: count_parameters(plain.model_copy(update={"width": width}), DIGIT, 10).trained
         for width in widths
     }
     for number in targets:

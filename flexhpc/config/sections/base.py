@@ -24,6 +24,8 @@ DATA_SET_NAME = "data_set_name"
 does not contain the location of the data."""
 INTERNAL = "internal"
 """Marks a field that flexhpc sets when it reads a spec; users cannot set it."""
+UNION_TAG = "union-"
+"""Prefix of pydantic's tags of the alternatives of a key; validation omits them from paths."""
 
 
 @dataclass(frozen=True)
@@ -83,5 +85,13 @@ class Section(BaseModel):
 
 def inner_section(field: FieldInfo) -> type[Section] | None:
     """Return the section class in the annotation of a field; None if the annotation has none."""
-    parts = (field.annotation, *get_args(field.annotation))
+    parts = annotation_parts(field)
     return next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
+
+
+def annotation_parts(field: FieldInfo) -> list[Any]:
+    """Return the annotation of a field and all types that it contains, at any depth."""
+    parts: list[Any] = [field.annotation]
+    for part in parts:
+        parts += get_args(part)
+    return parts

@@ -301,34 +301,99 @@ class Gaussian(Data):
             yield "merge", "has no effect with source: gaussian; give classes instead"
 
 
-class RandomTokens(Data):
-    """Sequences of uniformly random tokens. Each token is predicted from the previous tokens. A
-    sequence is fitted if every token after its prompt has the highest predicted probability."""
+class Tokens(Data):
+    """Keys that all sources of random tokens share."""
 
-    import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
     has_vectors: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
     has_tokens: ClassVar[bool] = True
 
-    source: Literal["random_tokens"]
     vocabulary: Annotated[int, Field(ge=2, le=2**20)] = 64
     """Number of different tokens."""
-    length: Annotated[int, Field(ge=1, le=2**16)] = 16
-    """Number of tokens per sequence."""
-    prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
-    """Number of initial tokens that need not be predicted correctly, because too few tokens precede
-    them to identify the sequence. The loss includes all tokens."""
     size: Count = 10_000
     """Number of sequences in the training set."""
 
     @property
+    def sequence_length(self) -> int:
+        """Number of tokens per sequence."""
+        raise NotImplementedError
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of initial tokens that need not be predicted correctly."""
+        raise NotImplementedError
+
+    @property
+    def first_in_loss(self) -> int:
+        """Index of the first token of a sequence that contributes to the loss."""
+        return 0
+
+    @property
     def static_info(self) -> DataSetInfo:
-        return DataSetInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
+        return DataSetInfo(shape=(self.sequence_length,), classes=self.vocabulary, size=self.size)
 
     def combination_problems(self) -> Problems:
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
             if getattr(self, key) != type(self).model_fields[key].default:
-                yield key, "has no effect with source: random_tokens; remove it"
+                yield key, f"has no effect with source: {self.source}; remove it"
+
+
+class RandomTokens(Tokens):
+    """Sequences of uniformly random tokens. Each token is predicted from the previous tokens. A
+    sequence is fitted if every token after its prompt has the highest predicted probability."""
+
+    import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
+
+    source: Literal["random_tokens"]
+    length: Annotated[int, Field(ge=1, le=2**16)] = 16
+    """Number of tokens per sequence."""
+    prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
+    """Number of initial tokens that need not be predicted correctly, because too few tokens precede
+    them to identify the sequence. The loss includes all tokens."""
+
+    @property
+    def sequence_length(self) -> int:
+        return self.length
+
+    @property
+    def prompt_length(self) -> int:
+        return self.prompt
+
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
         if self.prompt >= self.length:
             yield "prompt", f"must be below length ({self.length}), not {self.prompt}"
+
+
+class KeyValue(Tokens):
+    """Random facts: each sequence is a random key, which no other sequence has, followed by a
+    random value. The tokens of the value are predicted from the key and the previous tokens of the
+    value; only they contribute to the loss. A fact is fitted if every token of its value has the
+    highest predicted probability."""
+
+    import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_key_value"
+
+    source: Literal["key_value"]
+    key_length: Annotated[int, Field(ge=1, le=2**10)] = 4
+    """Number of tokens per key."""
+    value_length: Annotated[int, Field(ge=1, le=2**10)] = 4
+    """Number of tokens per value."""
+
+    @property
+    def sequence_length(self) -> int:
+        return self.key_length + self.value_length
+
+    @property
+    def prompt_length(self) -> int:
+        return self.key_length
+
+    @property
+    def first_in_loss(self) -> int:
+        return self.key_length
+
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
+        if 2 * self.size > self.vocabulary**self.key_length:
+            problem = f"{self.size} distinct keys need more tokens"
+            yield "size", f"{problem}; use a larger vocabulary or key_length"

@@ -5,9 +5,19 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from flexhpc.config.sections.base import NUISANCE, Count, PositiveNumber, Problems, Section
+from flexhpc.config.sections.base import (
+    INTERNAL,
+    LOCATION,
+    NUISANCE,
+    UNION_TAG,
+    Count,
+    Fraction,
+    PositiveNumber,
+    Problems,
+    Section,
+)
 
 _MAX_DEPTH = 10
 _PRETRAINED_KEYS = (
@@ -52,16 +62,71 @@ class Quantised(Section):
     not quantised."""
 
 
+class Lora(Section):
+    """LoRA adapters (Hu et al. 2021, arXiv 2106.09685): the product of two smaller matrices is
+    added to the weights of a layer. Only these matrices and the head are trained."""
+
+    rank: Count
+    """Rank of the product of the two matrices of each adapter."""
+    alpha: PositiveNumber | None = None
+    """The product is multiplied by alpha / rank; by default, alpha equals rank."""
+    targets: list[str] | None = None
+    """Names of the layers that get an adapter, or the ends of their names, such as `query` for
+    `encoder.layer.0.attention.self.query`. By default, all linear layers and convolutions without
+    groups, except the head, get an adapter."""
+    dropout: Fraction | None = None
+    """Dropout rate of the inputs of the adapters; by default 0."""
+
+
+class Peft(Section):
+    """Any method of the package peft that can be added to any network."""
+
+    method: str
+    """Name of the method in peft, such as `LOHA` or `IA3`."""
+    kwargs: dict[str, Any] | None = None
+    """Keyword arguments for the method's configuration class in peft."""
+
+    def combination_problems(self) -> Problems:
+        yield from json_problems("kwargs", self.kwargs)
+
+
+class Adapter(Section):
+    """Adapters, which are trained together with the head; give either `lora` or `peft`."""
+
+    lora: Lora | None = None
+    """LoRA adapters."""
+    peft: Peft | None = None
+    """Adapters of another method of peft."""
+
+    def combination_problems(self) -> Problems:
+        if self.lora is None and self.peft is None:
+            yield "lora", "is required in this mapping, such as {lora: {rank: 8}}"
+        if self.lora is not None and self.peft is not None:
+            yield "peft", "cannot be combined with lora; remove one of them"
+
+
+Adapt = Annotated[
+    Annotated[Literal["full", "head", "bias"], Tag(f"{UNION_TAG}name")]
+    | Annotated[Adapter, Tag(f"{UNION_TAG}mapping")],
+    Discriminator(
+        lambda value: UNION_TAG + ("mapping" if isinstance(value, dict | Section) else "name")
+    ),
+]
+
+
 class Model(Section):
     """Keys that all model families share."""
 
     images_only: ClassVar[bool] = False
     """Whether the model accepts only images (channels, height, width), not vectors."""
-    predicts_tokens: ClassVar[bool] = False
-    """Whether the model predicts the tokens of a sequence instead of one class per sample."""
 
     family: str
     """Network family."""
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether the model predicts the tokens of a sequence instead of one class per sample."""
+        return False
 
     @property
     def batch_norm(self) -> bool:
@@ -87,15 +152,33 @@ class Network(Model):
     """Training of low-rank updates of the matrices."""
     quantised: Quantised | None = None
     """Training of quantised weights."""
+    pretrained: Annotated[str | None, LOCATION] = None
+    """File with pretrained weights (.safetensors, or a state_dict written by torch.save), or a
+    folder that contains model.safetensors or pytorch_model.bin. The hash of the weights, not their
+    path, is part of a point's id. The head keeps its random weights if the file has no head, or one
+    for another number of classes. The head is the last linear layer; with `hf:PATH`, it consists of
+    all layers that the file lacks."""
+    weights: Annotated[str | None, INTERNAL] = None
+    """Hash of the pretrained weights and of config.json."""
+    adapt: Annotated[Adapt | None, BeforeValidator(lambda v: None if v == "full" else v)] = None
+    """Trained part of the network. `full` (the default): all parameters. `head`: the head (see
+    `pretrained`). `bias`: the head and all biases. A mapping, such as `{lora: {rank: 8}}`: the head
+    and adapters, which the package peft adds to the network."""
+    frozen_norm: Literal["eval", "train"] | None = None
+    """Mode of the layers of a partly trained network, except the head and adapters. `eval` (the
+    default): dropout is inactive, and batch normalisation uses the running statistics of the
+    pretrained weights. `train`: as in a network that is trained fully."""
 
     def combination_problems(self) -> Problems:
         for key in self.reparameterizations[1:]:
             yield key, f"cannot be combined with {self.reparameterizations[0]}; remove one of them"
+        if self.adapt is None and self.frozen_norm is not None:
+            yield "frozen_norm", "has no effect with adapt: full; remove it"
 
     @property
     def reparameterizations(self) -> list[str]:
-        """The reparameterization keys that are set; more than one is an error."""
-        keys = ("subspace", "low_rank", "quantised")
+        """The keys that replace the trained parameters and are set; more than one is an error."""
+        keys = ("subspace", "low_rank", "quantised", "adapt")
         return [key for key in keys if getattr(self, key) is not None]
 
 
@@ -340,13 +423,16 @@ class Gpt(_Transformer):
 
     import_path: ClassVar[str] = "flexhpc.models.families:gpt"
     images_only: ClassVar[bool] = False
-    predicts_tokens: ClassVar[bool] = True
 
     family: Literal["gpt"]
     depth: Depth = 2
     """Number of transformer blocks."""
     heads: Depth = 2
     """Number of attention heads."""
+
+    @property
+    def predicts_tokens(self) -> bool:
+        return True
 
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
@@ -356,7 +442,7 @@ class Gpt(_Transformer):
 
 
 class Timm(Network):
-    """Any timm model, selected by its name, without pretrained weights."""
+    """Any timm model, selected by its name."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:build_timm"
     aliases: ClassVar[tuple[str, ...]] = ("timm:NAME",)
@@ -370,7 +456,34 @@ class Timm(Network):
         yield from json_problems("kwargs", self.kwargs)
         for key in self.kwargs:
             if key in _PRETRAINED_KEYS:
-                yield f"kwargs.{key}", "loads pretrained weights, which is not supported; remove it"
+                problem = "loads pretrained weights whose content is unknown"
+                yield f"kwargs.{key}", f"{problem}; give their file as model.pretrained"
+
+
+class HuggingFaceModel(Network):
+    """Any network of the package transformers, built from the configuration in a local folder or in
+    the local cache of Hugging Face (nothing is downloaded)."""
+
+    import_path: ClassVar[str] = "flexhpc.models.hugging_face:build_hugging_face"
+    aliases: ClassVar[tuple[str, ...]] = ("hf:NAME",)
+    images_only: ClassVar[bool] = False
+
+    family: Annotated[str, Field(pattern=r"^hf:.+$")]
+    """The folder that contains config.json, or the name of a model in the cache, such as
+    `hf:models/minilm` or `hf:gpt2`. Its weights are random unless `pretrained` is set."""
+    task: Literal["classification", "causal_lm"] = "classification"
+    """`classification`: images, or sequences of token ids (with `data.standardise: none`), have one
+    class each. `causal_lm`: every token of a sequence is predicted from the previous tokens."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Changes of the configuration, such as `{num_hidden_layers: 2}`."""
+
+    @property
+    def predicts_tokens(self) -> bool:
+        return self.task == "causal_lm"
+
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
+        yield from json_problems("kwargs", self.kwargs)
 
 
 class NoModel(Model):

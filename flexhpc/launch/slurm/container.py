@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from flexhpc.config.pretrained import configuration_folder
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.errors import InputError
 from flexhpc.launch.prepare import PreparedRun
@@ -139,7 +140,9 @@ def task_container(profile: SlurmProfile, prepared: PreparedRun) -> TaskContaine
     run, workdir = prepared.run.path, Path.cwd()
     locations: set[str | None] = {"data"}
     for point in prepared.points:
-        locations.add(point.data.location)
+        locations |= {point.data.location, getattr(point.model, "pretrained", None)}
+        if (folder := configuration_folder(point.model.family)) is not None:
+            locations.add(str(folder))
         for section in (point.data, point.model, point.training):
             if isinstance(section, CustomCode):
                 locations.add(section.folder)

@@ -1,0 +1,59 @@
+"""Find the files of pretrained networks and hash their content, without importing torch."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+NAMES = ("model.safetensors", "pytorch_model.bin")
+"""Names of the weights file in a folder, in the order of preference."""
+
+
+def weights_file(path: str) -> Path:
+    """Return the weights file: ``path`` itself, or the file in this folder that is in ``NAMES``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    location = Path(path).expanduser()
+    if location.is_file():
+        return location
+    if not location.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    for name in NAMES:
+        if (location / name).is_file():
+            return location / name
+    raise FileNotFoundError(f"{path}: this folder contains neither {' nor '.join(NAMES)}")
+
+
+def configuration_folder(family: str) -> Path | None:
+    """Return the folder of the family ``hf:FOLDER``; None for a name in the cache, such as
+    ``hf:gpt2``, and for other families."""
+    folder = Path(family.removeprefix("hf:")).expanduser()
+    return folder if family.startswith("hf:") and folder.is_dir() else None
+
+
+def hash_network_files(family: str, pretrained: str | None) -> str | None:
+    """Return the SHA-256 hash of the files that define a network, as 16 hexadecimal digits.
+
+    These are the weights at ``pretrained``, and config.json of the family ``hf:FOLDER``. The result
+    is None if there are none.
+
+    Raises:
+        OSError: a file does not exist or cannot be read.
+    """
+    files = [] if pretrained is None else [weights_file(pretrained)]
+    if (folder := configuration_folder(family)) is not None:
+        files.append(folder / "config.json")
+    if not files:
+        return None
+    hashes = [_hash_file(f.absolute(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _hash_file(file: Path, size: int, modified: int) -> str:
+    """Hash a file; its size and the time of its last change only distinguish cached results."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,113 @@
+"""Load pretrained weights into a network."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexhpc.config.pretrained import hash_network_files, weights_file
+from flexhpc.config.sections.model import Network
+from flexhpc.errors import PointError, one_line_message
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts commonly store the state_dict in a file."""
+_OPTIONAL = ("num_batches_tracked", "position_ids")
+"""Ends of the names of buffers that not all versions of torch and transformers store."""
+_MAX_NAMES = 3
+
+
+def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
+    """Load the weights ``model.pretrained`` into a network.
+
+    Parameters of the head keep their initial values if the file does not contain them, or contains
+    them with another shape.
+
+    Args:
+        network: the network, on the CPU.
+        model: the ``model`` section.
+        head: names of the parameters of the head.
+
+    Raises:
+        PointError: the file cannot be read, has changed since the spec was read, or does not match
+            the network.
+    """
+    assert model.pretrained is not None
+    weights = _read_weights(model.pretrained, model)
+    expected = network.state_dict()
+    base = f"{getattr(network, 'base_model_prefix', '')}."
+    if not any(name in expected for name in weights):  # the weights of the base model only
+        weights = {base + name: weight for name, weight in weights.items()}
+    replaced = {
+        name for name in head if name not in weights or weights[name].shape != expected[name].shape
+    }
+    prefixes = tuple({name.rpartition(".")[0] + "." for name in head})
+    missing = [n for n in expected if n not in weights and n not in head]
+    missing = [n for n in missing if not n.endswith(_OPTIONAL)]
+    unexpected = [n for n in weights if n not in expected and not n.startswith(prefixes)]
+    unexpected = [n for n in unexpected if not n.endswith(_OPTIONAL)]
+    different = [
+        f"{n} {tuple(weights[n].shape)} instead of {tuple(expected[n].shape)}"
+        for n in expected
+        if n in weights and n not in head and weights[n].shape != expected[n].shape
+    ]
+    problems = [
+        f"{label} {_short_list(names)}"
+        for label, names in (
+            ("lacks", missing), ("also contains", unexpected), ("contains", different)
+        )
+        if names
+    ]  # fmt: skip
+    if problems:
+        raise PointError(
+            f"model.pretrained: {model.pretrained} does not match {model.family}: it "
+            f"{'; it '.join(problems)}; use the weights of this network"
+        )
+    kept = {n: w for n, w in weights.items() if n in expected and n not in replaced}
+    network.load_state_dict(kept, strict=False)
+
+
+def _read_weights(path: str, model: Network) -> dict[str, Tensor]:
+    """Read a state_dict from a file, without running code that the file contains.
+
+    Raises:
+        PointError: the file cannot be read, contains no state_dict, or has changed.
+    """
+    key = f"model.pretrained: {path}"
+    try:
+        file = weights_file(path)
+        if model.weights is not None and hash_network_files(model.family, path) != model.weights:
+            raise PointError(
+                f"{key} has changed since the sweep was started; run the sweep again to measure "
+                "the affected points again"
+            )
+        content: Any
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise PointError(
+            f"{key} contains objects other than tensors, which are not loaded because they can run "
+            "code; store only the state_dict, or use safetensors"
+        ) from None
+    except PointError:
+        raise
+    except Exception as error:  # damaged files raise many types of exceptions
+        raise PointError(f"{key} cannot be read ({one_line_message(error)})") from None
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise PointError(f"{key} does not contain a state_dict (names and tensors)")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def _short_list(names: list[str]) -> str:
+    text = ", ".join(names[:_MAX_NAMES])
+    return f"{text} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else text
