@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from flexhpc.cli import options
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from flexhpc.config import Point
 
 
@@ -34,10 +37,15 @@ def probe(
     arm: Annotated[
         int, typer.Option(min=0, help="Index of the arm (combination of tuned values).")
     ] = 0,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write the weights of the trained network to this .safetensors file."),
+    ] = None,
     overrides: options.Set = None,
 ) -> None:
-    """Do one training run with verbose output, for debugging; store nothing."""
+    """Do one training run with verbose output; store nothing but the weights (--save)."""
     from flexhpc.config import load_points
+    from flexhpc.config.sections.custom import CustomTrainer
 
     _, points = load_points(spec, overrides or ())
     selected = find_point(points, point)
@@ -46,6 +54,8 @@ def probe(
     if arm >= len(selected.arms):
         raise InputError(f"--arm {arm}: the point has arms 0 to {len(selected.arms) - 1}")
 
+    if save is not None and isinstance(selected.training, CustomTrainer):
+        raise InputError("--save: a custom trainer returns no network")
     from flexhpc.data import load_samples
     from flexhpc.measuring.point import parameter_counts
     from flexhpc.measuring.probe import choose_device, run_probe
@@ -64,8 +74,16 @@ def probe(
     for key, value in selected.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
+    def save_weights(network: nn.Module) -> dict[str, float]:
+        if save is not None:
+            from safetensors.torch import save_model
+
+            save.parent.mkdir(parents=True, exist_ok=True)
+            save_model(network, str(save))
+        return {}
+
     with _show_progress(n) as update:
-        callbacks = Callbacks(on_progress=update)
+        callbacks = Callbacks(on_progress=update, on_train_end=save_weights)
         outcome = run_probe(
             selected, samples, Probe(n, repeat, arm), None, Group(device), callbacks
         )

@@ -164,8 +164,9 @@ def run_probe(
         if len(unseen):
             scores = logits_of(network, samples, unseen, group.device)
             correct[:] = scores.argmax(dim=1).numpy() == samples.labels[unseen]
-        return {}
+        return on_train_end(network)
 
+    on_train_end = callbacks.on_train_end
     callbacks = replace(
         callbacks, on_train_end=record_predictions, checkpoint=checkpoint,
         final_state=final_state_path(checkpoint) if checkpoint and doubles else None,

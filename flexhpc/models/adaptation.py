@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,10 +116,11 @@ def head_parameters(network: nn.Module, model: Network) -> set[str]:
 def _add_adapters(network: nn.Module, adapter: Adapter, head: set[str]) -> None:
     """Add adapters to the layers of a network, in place."""
     peft = _import_peft()
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
     layers = [
         name
         for name, module in network.named_modules()
-        if name not in head and _is_adaptable(module)
+        if name not in head and _is_adaptable(module) and id(module.weight) not in embeddings
     ]
     if adapter.lora is not None:
         key = "model.adapt.lora"
@@ -139,7 +141,9 @@ def _add_adapters(network: nn.Module, adapter: Adapter, head: set[str]) -> None:
         names = ", ".join(sorted(methods))
         raise PointError(f"{key}.method: peft has no method {method}; use one of {names}")
     try:
-        peft.inject_adapter_in_model(methods[method](**config), network)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft corrects fan_in_fan_out with a warning
+            peft.inject_adapter_in_model(methods[method](**config), network)
     except Exception as error:  # peft raises various exceptions for settings it does not support
         raise PointError(f"{key}: peft rejects these settings: {one_line_message(error)}") from None
 

@@ -49,9 +49,10 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
     base = f"{network.base_model_prefix}."
     head = {name for name, _ in network.named_parameters() if not name.startswith(base)}
     network.flexhpc_head = head
-    if config.pad_token_id is None:
+    if len(shape) == 1 and config.pad_token_id is None:
         network.config.pad_token_id = -1  # classify the last token, because nothing is padded
     start = getattr(config, "bos_token_id", None) or 0
+    start = start if start < getattr(config, "vocab_size", 0) else 0  # as in reduced vocabularies
 
     def name_inputs(
         module: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]

@@ -38,9 +38,9 @@ def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
     assert model.pretrained is not None
     weights = _read_weights(model.pretrained, model)
     expected = network.state_dict()
-    base = f"{getattr(network, 'base_model_prefix', '')}."
-    if not any(name in expected for name in weights):  # the weights of the base model only
-        weights = {base + name: weight for name, weight in weights.items()}
+    base = getattr(network, "base_model_prefix", "")  # of networks of transformers
+    if base and not any(name in expected for name in weights):  # weights of the base model only
+        weights = {f"{base}.{name}": weight for name, weight in weights.items()}
     replaced = {
         name for name in head if name not in weights or weights[name].shape != expected[name].shape
     }
@@ -91,14 +91,14 @@ def _read_weights(path: str, model: Network) -> dict[str, Tensor]:
             content = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise PointError(
-            f"{key} contains objects other than tensors, which are not loaded because they can run "
-            "code; store only the state_dict, or use safetensors"
-        ) from None
     except PointError:
         raise
     except Exception as error:  # damaged files raise many types of exceptions
+        if isinstance(error, pickle.UnpicklingError) and "nsupported global" in str(error):
+            raise PointError(
+                f"{key} contains objects other than tensors, which are not loaded because they can "
+                "run code; store only the state_dict, or use safetensors"
+            ) from None
         raise PointError(f"{key} cannot be read ({one_line_message(error)})") from None
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -19,6 +19,7 @@ from flexhpc.analysis.reasons import (
     AT_EDGE,
     ONE_TRAINING,
     REASONS,
+    TRAIN_EVAL_GAP,
     WIDER,
     best_value_at_edge,
     best_values_text,
@@ -69,6 +70,21 @@ def points(tmp_path: Path) -> list[PointStatus]:
         measured_point(large, NONE_FIT, params=200, bits=6400),
         measured_point(large, UNCENSORED, params=300, bits=9600),
     ]
+
+
+def test_points_whose_training_runs_fail_only_in_evaluation_are_marked(tmp_path: Path) -> None:
+    status = measured_point(one_point(tmp_path), [*NONE_FIT, (1, 0)])
+
+    def warn(missed: float, count: int) -> bool:
+        runs = status.record.probes
+        changed = [replace(p, metrics={"missed_only_in_evaluation": missed * p.n}) for p in runs]
+        record = replace(status.record, probes=[*changed[:count], *runs[count:]])
+        texts = [text for text, _ in emc_warnings([replace(status, record=record)])]
+        return TRAIN_EVAL_GAP in texts
+
+    assert warn(0.5, 2)
+    assert not warn(0.5, 1)
+    assert not warn(0.01, 3)
 
 
 def test_bounds_are_marked_in_every_results_format(

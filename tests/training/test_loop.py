@@ -72,6 +72,27 @@ def test_an_improving_training_run_is_unconverged_at_the_end_of_its_budget(curve
     assert outcome.cost == 15 * 600
 
 
+class _FitsInTraining(torch.nn.Module):
+    """A network whose outputs are constant in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.linear(inputs.flatten(1))
+        return logits if self.training else logits * 0
+
+
+def test_samples_that_are_missed_only_in_evaluation_are_counted() -> None:
+    outcome = train(ADAM, _FitsInTraining, probe_data(20), Callbacks())
+    assert outcome.verdict != "fit"
+    assert outcome.error_curve[-1] == 0
+    assert outcome.metrics["missed_only_in_evaluation"] == outcome.n_errors > 10
+    for labels in (ADAM.model_copy(update={"epochs": 2}), ADAM):
+        assert "missed_only_in_evaluation" not in run(labels, 20).metrics
+
+
 def test_a_plateau_ends_the_training_run_as_not_fit() -> None:
     gates = Gates(plateau=PlateauGate(patience=50))
     training = ADAM.model_copy(update={"epochs": 1000, "gates": gates})

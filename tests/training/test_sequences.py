@@ -20,7 +20,7 @@ from flexhpc.models import build, count_parameters
 from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read_point_file
 from flexhpc.training import Group
-from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
+from flexhpc.training.losses import IGNORED, cross_entropy, has_finite_logits, missed_samples
 from tests.conftest import Cli
 from tests.training.helpers import CPU, collect_models
 
@@ -55,6 +55,36 @@ def test_loss_and_errors_are_those_of_all_tokens() -> None:
     assert not missed_samples(logits, labels, prompt=3).any()
     logits[4, 0, 0] = math.nan
     assert has_finite_logits(logits).tolist() == [True] * 4 + [False]
+
+
+def test_only_values_contribute_to_the_loss_of_facts() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 8, 6), torch.randint(8, (5, 6))
+    expected = cross_entropy(logits[:, :, 4:], labels[:, 4:], reduction="mean")
+    labels[:, :4] = IGNORED
+    assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(expected)
+    assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(5 * expected)
+
+
+def test_facts_have_distinct_keys_and_are_scored_by_their_values(spec: Path) -> None:
+    text = "{source: key_value, vocabulary: 8, key_length: 2, value_length: 3, size: 32}"
+    (point,) = load_points(spec, [f"data={text}"])[1]
+    samples = load_samples(point.data, point.seed)
+    tokens = samples.inputs.rows
+    assert tokens.shape == (32, 5)
+    assert len({tuple(row) for row in tokens[:, :2]}) == 32
+    assert {*tokens.flatten()} == set(range(8))
+    networks: list[torch.nn.Module] = []
+    outcome, subset, _ = run_training(
+        point, samples, Probe(12, 0), Group(CPU), collect_models(networks)
+    )
+    assert outcome.verdict == "fit"
+    facts = torch.from_numpy(tokens[subset])
+    with torch.no_grad():
+        logits = networks[0](facts)
+    assert (logits.argmax(dim=1)[:, 2:] == facts[:, 2:]).all()
+    loss = functional.cross_entropy(logits[:, :, 2:], facts[:, 2:].long())
+    assert outcome.loss == pytest.approx(float(loss), rel=1e-4)
 
 
 def test_predictions_do_not_depend_on_later_tokens(spec: Path) -> None:
@@ -124,6 +154,10 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
         "prompt": ("data.prompt=6", r"prompt: must be below length \(6\), not 6"),
         "mlp": ("model={family: mlp, width: 4}", "contains sequences of tokens; use gpt"),
         "digits": ("data={source: digits}", "gpt predicts tokens; use random_tokens"),
+        "facts": (
+            "data={source: key_value, vocabulary: 4, key_length: 2, size: 9}",
+            "size: 9 distinct keys need more tokens",
+        ),
         "heads": ("model.heads=3", r"16 is not a multiple of heads \(3\)"),
         "unseen": ("record.unseen=5", "unseen: has no effect with random tokens"),
         "scaling": ("model={family: gpt, width: 8, scaling: compound, scale: 1}", "resizes images"),
