@@ -75,12 +75,15 @@ def resume(
 ) -> Outcome:  # fmt: skip
     """Interrupt a training run after numbers of updates counted from each start; then finish it.
 
+    Fail if an update is repeated, because every start must continue from the checkpoint.
+
     Args:
         training, n, model: as for :func:`run`.
         stops: number of updates after which each start is interrupted.
         path: of the checkpoint.
         counting: whether each start counts forgetting events; by default none does.
     """
+    total = 0
     for i, stop in enumerate([*stops, 10**9]):
         updates = itertools.count(1)
         callbacks = Callbacks(
@@ -88,9 +91,13 @@ def resume(
             checkpoint=path, key="k", forgetting=bool(counting) and counting[i],
         )  # fmt: skip
         try:
-            return run(training, n, model=model, callbacks=callbacks)
+            outcome = run(training, n, model=model, callbacks=callbacks)
         except Interrupted:
             assert path.exists()
+            total += stop
+        else:
+            assert total + next(updates) - 1 == outcome.steps, "a checkpoint was ignored"
+            return outcome
     raise AssertionError("the last start is not interrupted")
 
 
