@@ -26,6 +26,11 @@ DIGIT = (1, 8, 8)
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
 
 
+def sample_shape(model: Model) -> tuple[int, ...]:
+    """Return the shape of an image, or of a sequence if the model predicts tokens."""
+    return (6,) if model.predicts_tokens else DIGIT
+
+
 def build_seeded(model: Model, shape: tuple[int, ...] = DIGIT, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build(model, shape, 10)
