@@ -30,7 +30,7 @@ REPARAMETERIZATIONS: dict[str, dict] = {
     "quantised": {"quantised": Quantised(bits=2)},
 }
 NETWORKS: dict[str, Model] = {
-    **{name: small_network(name) for name, cls in FAMILIES.items() if not cls.predicts_tokens},
+    **{name: x for name in FAMILIES if not (x := small_network(name)).predicts_tokens},
     "mlp": Mlp(family="mlp", width=6, depth=2, norm="batch"),
     "timm": Timm(family="timm:resnet10t", kwargs={"channels": [4, 4, 4, 4], "stem_width": 4}),
 }
