@@ -132,7 +132,7 @@ def runnable(command: str) -> str:
     for placeholder, value in PLACEHOLDERS.items():
         after = "(?![A-Za-z=])" if placeholder[-1].isalpha() else ""
         command = re.sub(rf"(?<![A-Za-z]){re.escape(placeholder)}{after}", value, command)
-    bare = re.fullmatch(r"flexhpc (data )?[a-z]+", command)
+    bare = re.fullmatch(r"flexhpc (data )?[a-z][a-z-]*", command)
     command = re.sub(r"\|[a-z]+", "", command)
     return re.sub(r"\[(--[^]]*|[A-Z]+=[^ ]+)\]", r"\1", command) + (" --help" if bare else "")
 

@@ -19,9 +19,8 @@ _MAX_WIDTH = 10**6
 def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     """Return the ``model`` section with ``scaling`` or ``match_params`` replaced by explicit sizes.
 
-    Widths are rounded to the nearest positive multiple of a number that depends on the family: the
-    number of heads for vit and gpt, 2 for resnet, 8 for efficientnet, 1 for other families. Depths
-    are rounded to the nearest positive integer. ``scaling`` selects the sizes that are multiplied:
+    Widths are rounded to the nearest positive multiple of ``model.width_multiple``, and depths to
+    the nearest positive integer. ``scaling`` selects the sizes that are multiplied:
 
     - ``width``, ``depth``, ``both``: the width, the depth, or both, by ``scale``.
     - ``compound``: the width by 1.1^scale, the depth by 1.2^scale, and the sides of images by

@@ -27,4 +27,5 @@ def test_samples_depend_on_the_seed_and_agree_with_the_section(name: str) -> Non
     assert not np.array_equal(inputs, other)
     info = section.static_info
     assert inputs.shape == (info.size, *info.shape)
+    assert section.has_vectors == (len(info.shape) == 1)
     assert 0 <= labels.min() <= labels.max() < info.classes

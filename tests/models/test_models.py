@@ -21,8 +21,9 @@ from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
 from flexhpc.models.initialisation import GAINS, linear_and_conv_layers
 from flexhpc.training.optimizers import make_optimizer
+from flexhpc.training.sync_norm import batch_norm_layers
 from tests.sections import FAMILIES, choices, small_network
-from tests.training.helpers import DIGIT, build_seeded
+from tests.training.helpers import DIGIT, build_seeded, sample_shape
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -67,7 +68,9 @@ def test_resnets_have_the_requested_depth(shape: tuple, depth: int) -> None:
     assert count_parameters(model, shape, 7).trained == sum(p.numel() for p in network.parameters())
 
 
-IMAGE_FAMILIES = {name: cls for name, cls in FAMILIES.items() if not cls.predicts_tokens}
+IMAGE_FAMILIES = {
+    name: cls for name, cls in FAMILIES.items() if not small_network(name).predicts_tokens
+}
 ACTIVATION_LAYERS = {
     "relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "identity": "Identity",
     "gelu": "GELU", "silu": "SiLU",
@@ -93,6 +96,25 @@ def test_families_train_with_every_activation(family: str, activation: str | Non
             optimizer.step()
         changed = [not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True)]
         assert sum(changed) > len(changed) / 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_initial_values_depend_on_the_seed_only(family: str) -> None:
+    """Except constants, such as the zeros of biases."""
+    model = small_network(family)
+    networks = [build_seeded(model, sample_shape(model), seed) for seed in (0, 0, 1)]
+    for first, same, other in zip(*(n.state_dict().values() for n in networks), strict=True):
+        assert torch.equal(first, same)
+        assert first.min() == first.max() or not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("family", "norm"), [(name, x) for name, cls in FAMILIES.items() for x in choices(cls, "norm")]
+)
+def test_batch_norm_agrees_with_the_layers(family: str, norm: str | None) -> None:
+    model = small_network(family, norm=norm)
+    network = build_seeded(model, sample_shape(model))
+    assert model.batch_norm == bool(batch_norm_layers(network))
 
 
 @pytest.mark.parametrize(

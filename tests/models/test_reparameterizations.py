@@ -11,18 +11,16 @@ from flexhpc.config.sections.model import (
     Cnn,
     Linear,
     LowRank,
-    Mixer,
     Mlp,
     Model,
     Quantised,
-    Resnet,
     Subspace,
     Timm,
-    Vit,
 )
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
+from tests.sections import FAMILIES, small_network
 from tests.training.helpers import DIGIT, assert_outcomes_equal, build_seeded, resume, run
 
 PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
@@ -32,15 +30,10 @@ REPARAMETERIZATIONS: dict[str, dict] = {
     "quantised": {"quantised": Quantised(bits=2)},
 }
 NETWORKS: dict[str, Model] = {
-    "linear": Linear(family="linear"),
+    **{name: x for name in FAMILIES if not (x := small_network(name)).predicts_tokens},
     "mlp": Mlp(family="mlp", width=6, depth=2, norm="batch"),
-    "cnn": Cnn(family="cnn", width=4, depth=2),
-    "vit": Vit(family="vit", width=6, depth=1),
-    "mixer": Mixer(family="mixer", width=6, depth=1),
-    "resnet": Resnet(family="resnet", width=4, depth=2),
     "timm": Timm(family="timm:resnet10t", kwargs={"channels": [4, 4, 4, 4], "stem_width": 4}),
 }
-WITH_BATCH_NORM = ("mlp", "resnet", "timm")
 
 
 def train_sgd(network: nn.Module, seed: int, steps: int = 4) -> nn.Module:
@@ -65,7 +58,7 @@ def test_training_updates_trainable_parameters_and_running_statistics(name: str,
     network = build_seeded(model)
     before = [p.detach().clone() for p in network.parameters()]
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert bool(norms) == (name in WITH_BATCH_NORM)
+    assert bool(norms) == (model.batch_norm or name == "timm")
     network.eval()(torch.randn(4, *DIGIT))
     assert all(int(norm.num_batches_tracked) == 0 for norm in norms)
     train_sgd(network, 0, steps=2)

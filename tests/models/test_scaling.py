@@ -19,7 +19,8 @@ from flexhpc.config.sections.model import (
 )
 from flexhpc.models import build, count_parameters, resolve_size
 from flexhpc.models.scaling import scaled_shape
-from tests.training.helpers import DIGIT, build_seeded
+from tests.sections import FAMILIES, small_network
+from tests.training.helpers import DIGIT, build_seeded, sample_shape
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -109,6 +110,18 @@ def test_match_params_chooses_the_closest_width(model: Sized, targets: list[int]
         assert result.match_params is None
         closest = min(counts, key=lambda width: (abs(counts[width] - number), width))
         assert result.width == closest < max(widths)
+
+
+@pytest.mark.parametrize("family", [n for n, cls in FAMILIES.items() if issubclass(cls, Sized)])
+def test_every_family_with_a_width_can_be_scaled_and_matched(family: str) -> None:
+    model = small_network(family)
+    shape = sample_shape(model)
+    count = count_parameters(model, shape, 10)
+    matched = model.model_copy(update={"width": None, "match_params": count})
+    assert resolve_size(matched, shape, 10) == model
+    for rule in ("width", "depth", "both"):
+        scaled = model.model_copy(update={"scaling": rule, "scale": 3.1})
+        assert count_parameters(scaled, shape, 10) > count
 
 
 @given(st.integers(50, 10**6))

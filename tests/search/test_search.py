@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
+import random as stdlib_random
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
+from flexhpc.config.sections.gates import Gates, PlateauGate
+from flexhpc.config.sections.search import (
+    Bayes,
+    Bisection,
+    Growth,
+    QuantileSearch,
+    Search,
+    format_eps,
+)
 from flexhpc.config.sections.training import Adam
 from flexhpc.config.variants import variants
-from flexhpc.search import Bracket, Probe, cost_bound, estimate_so_far, next_probes
+from flexhpc.search import Bracket, Probe, ProbeResult, cost_bound, estimate_so_far, next_probes
 from flexhpc.search.fit_curve import posterior
+from flexhpc.search.history import accepted_probes
 from flexhpc.search.next_n import ascending_n_values, majority_decision
-from tests.search.helpers import Train, fits, fits_with, play, result
+from flexhpc.search.policy import load_policy
+from tests.search.helpers import Train, fits, fits_with, misses, play, result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)
@@ -43,6 +56,27 @@ SEARCHES = {
 }
 """Sections of each policy; without an entry, all keys have their defaults."""
 every_policy = pytest.mark.parametrize("policy", SEARCHES)
+
+
+@st.composite
+def sections(draw: Callable[..., Search], policy: str) -> Search:
+    """Draw a section of a policy, including the estimand and ``eps`` if it supports them."""
+    search = draw(SEARCHES[policy])
+    if not isinstance(search, QuantileSearch):
+        return search
+    errors = st.lists(st.sampled_from([0.01, 0.1, 0.5]), min_size=1, unique=True)
+    quantile = draw(st.integers(1, 99))
+    return search.model_copy(update={"estimand": f"n{quantile}", "eps": draw(st.none() | errors)})
+
+
+def rejecting_half(train: Train, random: stdlib_random.Random) -> Train:
+    """Return training runs in which a gate rejects a failure with probability 1/2."""
+
+    def train_and_reject(probe: Probe) -> ProbeResult:
+        trained = train(probe)
+        return replace(trained, rejected=not trained.fit and random.random() < 0.5)
+
+    return train_and_reject
 
 
 @given(SEARCHES["bisection"] | SEARCHES["growth"], st.integers(1, 20_000), st.integers(0, 25_000))
@@ -74,12 +108,19 @@ def test_search_finds_a_sharp_threshold(search: Search, n_limit: int, threshold:
 @every_policy
 @given(st.data(), st.integers(1, 20_000), st.randoms(use_true_random=False))
 def test_random_verdicts_give_a_valid_estimate(policy: str, data, n_limit: int, random) -> None:
-    search = data.draw(SEARCHES[policy])
-    estimate, _ = play(search, n_limit, fits(lambda *_: random.random() < 0.5))
-    assert 0 <= estimate.emc <= n_limit
-    assert estimate.emc_lo <= estimate.emc
-    assert estimate.emc_hi is None or estimate.emc_hi >= estimate.emc
-    assert (estimate.emc_hi is None) == (estimate.censored == "right")
+    """The bracket consists of accepted probes, and there is an EMC at each training error."""
+    search = data.draw(sections(policy))
+    train = misses(lambda n, _: random.choice([0, random.randint(1, n)]))
+    estimate, history = play(search, n_limit, rejecting_half(train, random))
+    for emc in (estimate, *estimate.by_eps.values()):
+        assert 0 <= emc.emc <= n_limit
+        assert emc.emc_lo <= emc.emc
+        assert emc.emc_hi is None or emc.emc_hi >= emc.emc
+        assert (emc.emc_hi is None) == (emc.censored == "right")
+    accepted = accepted_probes(history) or history
+    assert estimate.largest_fit in {None, *(r.n for r in accepted if r.fit)}
+    assert estimate.smallest_fail in {None, *(r.n for r in accepted if not r.fit)}
+    assert {*estimate.by_eps} == {format_eps(eps) for eps in getattr(search, "eps", None) or ()}
 
 
 @every_policy
@@ -87,8 +128,9 @@ def test_random_verdicts_give_a_valid_estimate(policy: str, data, n_limit: int, 
 @given(st.data(), st.integers(100, 20_000), st.randoms(use_true_random=False))
 def test_proposal_depends_only_on_the_history(policy: str, data, n_limit: int, random) -> None:
     """The order of the probes has no effect, so that a resumed search needs no other state."""
-    search = data.draw(SEARCHES[policy])
-    estimate, history = play(search, n_limit, fits(lambda n, _: random.random() < 500 / (n + 1)))
+    search = data.draw(sections(policy))
+    train = rejecting_half(fits(lambda n, _: random.random() < 500 / (n + 1)), random)
+    estimate, history = play(search, n_limit, train)
     for length in range(len(history)):
         shuffled = history[:length]
         random.shuffle(shuffled)
@@ -202,8 +244,17 @@ def test_posterior_concentrates_at_the_true_curve() -> None:
 
 
 @every_policy
-@given(st.data(), st.integers(0, 6_000))
-def test_no_search_costs_more_than_its_bound(policy: str, data, threshold: int) -> None:
-    search = data.draw(SEARCHES[policy])
-    estimate, _ = play(search, 5_000, fits(lambda n, _: n <= threshold))
-    assert estimate.cost <= cost_bound(search, Adam(optimizer="adam", epochs=10), 5_000)
+@given(st.data(), st.integers(0, 6_000), st.randoms(use_true_random=False))
+def test_no_search_costs_more_than_its_bound(policy: str, data, threshold: int, random) -> None:
+    search = data.draw(sections(policy))
+    train = misses(lambda n, _: max(0, n - threshold))
+    plain = Adam(optimizer="adam", epochs=10)
+    rejecting = plain.model_copy(update={"gates": Gates(plateau=PlateauGate(mode="reject"))})
+    for training, outcomes in ((plain, train), (rejecting, rejecting_half(train, random))):
+        estimate, _ = play(search, 5_000, outcomes)
+        assert estimate.cost <= cost_bound(search, training, 5_000)
+    without, with_rejected = (
+        sum(count for _, count in load_policy(search).probe_bound(search, 5_000, can_reject=reject))
+        for reject in (False, True)
+    )
+    assert without < with_rejected or without == math.inf

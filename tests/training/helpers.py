@@ -26,6 +26,11 @@ DIGIT = (1, 8, 8)
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
 
 
+def sample_shape(model: Model) -> tuple[int, ...]:
+    """Return the shape of an image, or of a sequence if the model predicts tokens."""
+    return (6,) if model.predicts_tokens else DIGIT
+
+
 def build_seeded(model: Model, shape: tuple[int, ...] = DIGIT, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build(model, shape, 10)
@@ -75,12 +80,15 @@ def resume(
 ) -> Outcome:  # fmt: skip
     """Interrupt a training run after numbers of updates counted from each start; then finish it.
 
+    Fail if an update is repeated, because every start must continue from the checkpoint.
+
     Args:
         training, n, model: as for :func:`run`.
         stops: number of updates after which each start is interrupted.
         path: of the checkpoint.
         counting: whether each start counts forgetting events; by default none does.
     """
+    total = 0
     for i, stop in enumerate([*stops, 10**9]):
         updates = itertools.count(1)
         callbacks = Callbacks(
@@ -88,9 +96,13 @@ def resume(
             checkpoint=path, key="k", forgetting=bool(counting) and counting[i],
         )  # fmt: skip
         try:
-            return run(training, n, model=model, callbacks=callbacks)
+            outcome = run(training, n, model=model, callbacks=callbacks)
         except Interrupted:
             assert path.exists()
+            total += stop
+        else:
+            assert total + next(updates) - 1 == outcome.steps, "a checkpoint was ignored"
+            return outcome
     raise AssertionError("the last start is not interrupted")
 
 

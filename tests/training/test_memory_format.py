@@ -24,7 +24,7 @@ NETWORKS = [
     for norm in choices(cls, "norm")
 ]
 TRAININGS = [  # at a fifth of the default rate, rounding errors hardly grow
-    optimizer(name, lr=cls.model_fields["lr"].default / 5, epochs=4)
+    optimizer(name, lr=optimizer(name).lr / 5, epochs=4)
     for name, cls in OPTIMIZERS.items()
     if cls.elementwise
 ]

@@ -206,6 +206,51 @@ def test_non_finite_gradients_give_nan(name: str, finite: int, value: float) -> 
     assert not weight.isfinite().any()
 
 
+def weights_after_steps(name: str, group_lr: float, **keys: object) -> list[Tensor]:
+    """Return a matrix and a vector after three steps in which every group has the same rate."""
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape)) for shape in ((4, 3), (5,))]
+    optimizer = make_optimizer(sections.optimizer(name, **keys), weights)
+    for _ in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = group_lr
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        update_weights(optimizer)
+    return [weight.detach() for weight in weights]
+
+
+@every_optimizer
+def test_steps_use_the_learning_rate_of_the_group_and_weight_decay(name: str) -> None:
+    expected = weights_after_steps(name, 0.01, weight_decay=0.0)
+    other_section = weights_after_steps(name, 0.01, weight_decay=0.0, lr=0.5)
+    faster = weights_after_steps(name, 0.02, weight_decay=0.0)
+    decayed = weights_after_steps(name, 0.01, weight_decay=0.1)
+    assert all(map(torch.equal, expected, other_section)), "uses training.lr"
+    assert not any(map(torch.equal, expected, faster)), "ignores the rate of the group"
+    assert not all(map(torch.equal, expected, decayed)), "ignores weight_decay"
+
+
+@pytest.mark.parametrize("name", [n for n, cls in sections.OPTIMIZERS.items() if cls.supports_mup])
+def test_groups_have_the_learning_rate_factors_of_mup(name: str) -> None:
+    """The first factor if steps are proportional to the gradient, otherwise the second."""
+    changes = []
+    for gradient in (1.0, 2.0):
+        weights = [nn.Parameter(torch.zeros(3, 2)) for _ in range(2)]
+        weights[0].lr_factors = (0.5, 0.25)
+        optimizer = make_optimizer(sections.optimizer(name, weight_decay=0.0), weights)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = torch.full((3, 2), gradient)
+            update_weights(optimizer)
+        changes.append(weights[1].detach())
+    factors = {
+        id(p): group["lr_factor"] for group in optimizer.param_groups for p in group["params"]
+    }
+    proportional = torch.allclose(changes[1], 2 * changes[0])
+    assert [factors[id(weight)] for weight in weights] == [0.5 if proportional else 0.25, 1.0]
+
+
 def test_the_first_update_of_shampoo_is_the_sign_of_the_gradient() -> None:
     """Of a scalar, and of an axis that keeps only a diagonal."""
     scalar, vector = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.zeros(1201))

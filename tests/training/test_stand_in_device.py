@@ -73,9 +73,9 @@ def keys_of(section: Section) -> str:
 FAMILIES = {
     name: Case(
         keys_of(sections.small_network(name)), f"{ADAM}, batch_size: 32, epochs: 2",
-        TOKENS if cls.predicts_tokens else DIGITS, n=40,
+        TOKENS if sections.small_network(name).predicts_tokens else DIGITS, n=40,
     )
-    for name, cls in sections.FAMILIES.items()
+    for name in sections.FAMILIES
 } | {
     "mlp, BatchNorm": Case(f"{MLP}, norm: batch"),
     "mlp, mup": Case("family: mlp, width: 16, depth: 2, init: mup, base_width: 8"),

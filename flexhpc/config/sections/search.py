@@ -47,8 +47,8 @@ class Search(Section):
     """First n (number of samples) that the search tries."""
     max_cost: Annotated[Cap | None, PRECISION] = None
     """Maximum cost of the point in whole training runs; a probe that uses half of its budget counts
-    as half a run. With `bisection`, the maximum is multiplied by one plus the number of training
-    errors in `eps`."""
+    as half a run. With `eps`, the maximum is multiplied by one plus the number of training
+    errors."""
 
 
 class QuantileSearch(Search):
