@@ -116,12 +116,12 @@ def test_match_params_chooses_the_closest_width(model: Sized, targets: list[int]
 def test_every_family_with_a_width_can_be_scaled_and_matched(family: str) -> None:
     model = small_network(family)
     shape = sample_shape(model)
-    count = count_parameters(model, shape, 10)
+    count = count_parameters(model, shape, 10).trained
     matched = model.model_copy(update={"width": None, "match_params": count})
     assert resolve_size(matched, shape, 10) == model
     for rule in ("width", "depth", "both"):
         scaled = model.model_copy(update={"scaling": rule, "scale": 3.1})
-        assert count_parameters(scaled, shape, 10) > count
+        assert count_parameters(scaled, shape, 10).trained > count
 
 
 @given(st.integers(50, 10**6))
