@@ -19,7 +19,8 @@ import numpy as np
 
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound
-from flexhpc.search.history import LEVEL, Censored, Floats
+from flexhpc.search.evidence import Floats
+from flexhpc.search.history import LEVEL, Censored
 from flexhpc.store.status import PointStatus
 
 MIN_PAIRS = 4

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import (
     WIDTH_MIDDLE,
     WIDTH_PRIOR,
@@ -21,7 +22,7 @@ from flexhpc.search.fit_curve import (
     FitCurve,
     posterior,
 )
-from flexhpc.search.history import Floats, History
+from flexhpc.search.history import History
 
 Coordinates = Sequence[Sequence[float]]
 """For each arm, one coordinate per tuned key; neighbouring arms have a distance of about 1."""

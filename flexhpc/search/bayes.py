@@ -163,10 +163,11 @@ def _unconfirmed_n(
 ) -> int | None:
     """Return an n that must be probed before the search is allowed to end; None if there is none.
 
-    ``lower`` and ``upper`` are the ends of the interval of the EMC (samples). The posterior alone
-    is not sufficient, because it also depends on the times of the fits. Therefore a fit must
-    confirm the lower end of the interval, and a failure must confirm the upper end. If no probe
-    fitted, a failure at n = 1 is required. If no probe failed, a fit at ``n_limit`` is required.
+    ``lower`` and ``upper`` are the ends of the interval of the EMC (samples). The posterior
+    alone is not sufficient, because it also depends on the numbers of missed samples. Therefore a
+    fit must confirm the lower end of the interval, and a failure must confirm the upper end. If no
+    probe fitted, a failure at n = 1 is required. If no probe failed, a fit at ``n_limit`` is
+    required.
     """
     fits, fails = _fitted_and_failed_n(history, eps)
     if not fails:

@@ -15,16 +15,15 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit, logit
 
+from flexhpc.search.evidence import Evidence, Floats
 from flexhpc.search.history import (
     TAILS,
-    Floats,
     History,
     ProbeResult,
     Quantiles,
     accepted_and_unfinished,
-    group_by_n,
 )
 from flexhpc.search.times import Times
 
@@ -43,7 +42,6 @@ _GRID_CUTOFF = 1e-5
 """The threshold grid ends where the posterior mass falls below this fraction of its maximum."""
 _CELL_CUTOFF = 1e-6
 """Cells of the grid are dropped if their weight is below this fraction of the largest weight."""
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +138,8 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     Args:
         history: finished probes, in any order.
         n_limit: largest available n (samples).
-        eps: training error up to which a probe counts as a fit. If it is set, the times are
-            ignored.
+        eps: training error up to which a probe counts as a fit. If it is set, the numbers of missed
+            samples and the times are ignored.
     """
     return _posterior(accepted_and_unfinished(history), n_limit, eps)
 
@@ -151,50 +149,39 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     """Compute the posterior on a threshold grid that is refined around the posterior mass.
 
     Cells that are negligible given the verdicts are dropped. They would stay negligible, because
-    the times change the odds of two cells by a bounded factor. Therefore the times are evaluated
-    only on the remaining cells.
+    the numbers of missed samples and the times change the odds of two cells by bounded factors.
+    Therefore these numbers and times are evaluated only on the remaining cells.
     """
-    verdicts = _count_verdicts([r for r in history if not r.unfinished], eps)
+    evidence = Evidence.from_history([r for r in history if not r.unfinished], eps)
     grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE_SIZE)
     for size in (_MIDDLE_SIZE, _FINE_SIZE):
-        mass = _verdict_posterior(verdicts, grid).sum(axis=(1, 2))
+        mass = _verdict_posterior(evidence, grid).sum(axis=(1, 2))
         grid = _refine_grid(grid, mass, size)
-    weights = _verdict_posterior(verdicts, grid)
+    weights = _verdict_posterior(evidence, grid)
     i, j, k = cells = np.nonzero(weights > _CELL_CUTOFF * weights.max())
-    threshold, width, lapse, weight = grid[i], WIDTHS[j], LAPSES[k], weights[cells]
+    flat = i * len(WIDTHS) + j  # sorted: the lapse rates of one curve are adjacent
+    new = np.diff(flat, prepend=-1) > 0
+    curve_index = np.cumsum(new) - 1
+    threshold, width, lapse = grid[i], WIDTHS[j], LAPSES[k]
+    weight = weights[cells]
+    if evidence.has_missed_counts:
+        missed = evidence.missed_log_likelihood(threshold[new], width[new], curve_index, lapse)
+        weight = weight * np.exp(missed)
     times = Times.from_history(history if eps is None else ())
     if len(times):
-        flat = i * len(WIDTHS) + j  # sorted: the lapse rates of one curve are adjacent
-        new = np.diff(flat, prepend=-1) > 0
         by_law = times.log_likelihood_by_law(threshold[new], width[new])
-        weight = weight * np.exp(times.bounded_log_likelihood(by_law)[np.cumsum(new) - 1])
+        weight = weight * np.exp(times.bounded_log_likelihood(by_law)[curve_index])
     return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
 
 
-def _count_verdicts(history: History, eps: float | None) -> Floats:
-    """Return log n, the number of fits and the number of failures at each n, shape (3, n)."""
-    groups = group_by_n(history)
-    fits = [sum(result.fits_at(eps) for result in results) for results in groups.values()]
-    fails = [len(results) - fit for results, fit in zip(groups.values(), fits, strict=True)]
-    return np.array([np.log([*groups]), fits, fails], dtype=np.float64).reshape(3, -1)
-
-
-def _verdict_posterior(verdicts: Floats, threshold: Floats) -> Floats:
-    """Return the posterior given only the verdicts, shape (thresholds, widths, lapses).
-
-    Args:
-        verdicts: result of :func:`_count_verdicts`.
-        threshold: grid of thresholds (log n), shape (thresholds,).
-    """
-    log_n, fits, fails = verdicts
-    z = (threshold[:, None, None] - log_n) / WIDTHS[:, None]
-    fails_without_lapse = expit(-z)
+def _verdict_posterior(evidence: Evidence, threshold: Floats) -> Floats:
+    """Return the posterior given only the verdicts, shape (thresholds, widths, lapses)."""
     spacing = np.log(np.gradient(threshold))[:, None, None]
-    log_weight = spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR + np.log1p(-LAPSES) * fits.sum()
-    log_weight += (log_expit(z) @ fits)[:, :, None]
-    for i, lapse in enumerate(LAPSES):
-        log_weight[:, :, i] += np.log(lapse + (1 - lapse) * fails_without_lapse + _TINY) @ fails
-    weight = np.exp(log_weight - log_weight.max())
+    log_likelihood = evidence.verdict_log_likelihood(
+        threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None]
+    )
+    total = log_likelihood + spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR
+    weight = np.exp(total - total.max())
     return np.asarray(weight / weight.sum())
 
 
