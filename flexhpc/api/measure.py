@@ -98,7 +98,8 @@ def measure(
     }  # fmt: skip
     if model is not None:
         fixed["model"] = _model_section(model, version, folder)
-        if str(fixed["model"].get("family")).startswith("hf:") and not isinstance(data, Mapping):
+        is_hugging_face = str(fixed["model"].get("family")).startswith("hf:")
+        if is_hugging_face and isinstance(data, tuple) and getattr(data[0], "ndim", 0) == 2:
             fixed["data"]["standardise"] = "none"  # token ids
     if callable(trainer := fixed["training"].get("trainer")):
         fixed["training"]["trainer"] = _register_callable("trainer", trainer, version, folder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flexhpc.cli import options
-from flexhpc.errors import InputError
+from flexhpc.errors import InputError, one_line_message
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +45,6 @@ def probe(
 ) -> None:
     """Do one training run with verbose output; store nothing but the weights (--save)."""
     from flexhpc.config import load_points
-    from flexhpc.config.sections.custom import CustomTrainer
 
     _, points = load_points(spec, overrides or ())
     selected = find_point(points, point)
@@ -54,8 +53,8 @@ def probe(
     if arm >= len(selected.arms):
         raise InputError(f"--arm {arm}: the point has arms 0 to {len(selected.arms) - 1}")
 
-    if save is not None and isinstance(selected.training, CustomTrainer):
-        raise InputError("--save: a custom trainer returns no network")
+    if save is not None:
+        _check_save(save, selected)
     from flexhpc.data import load_samples
     from flexhpc.measuring.point import parameter_counts
     from flexhpc.measuring.probe import choose_device, run_probe
@@ -76,10 +75,15 @@ def probe(
 
     def save_weights(network: nn.Module) -> dict[str, float]:
         if save is not None:
+            from safetensors import SafetensorError
             from safetensors.torch import save_model
 
-            save.parent.mkdir(parents=True, exist_ok=True)
-            save_model(network, str(save))
+            try:
+                save_model(network, str(save))
+            except (OSError, RuntimeError, SafetensorError) as error:
+                typer.echo(
+                    f"--save: {save} cannot be written ({one_line_message(error)})", err=True
+                )
         return {}
 
     with _show_progress(n) as update:
@@ -97,6 +101,22 @@ def probe(
     if len(missed):
         typer.echo(f"missed samples (global ids): {' '.join(map(str, missed[:20]))}"
             + (" ..." if len(missed) > 20 else ""))  # fmt: skip
+
+
+def _check_save(save: Path, point: Point) -> None:
+    """Raise InputError if the weights of a point's network cannot be written to ``save``."""
+    from flexhpc.config.sections.custom import CustomTrainer
+
+    if isinstance(point.training, CustomTrainer):
+        raise InputError("--save: a custom trainer returns no network")
+    if keys := getattr(point.model, "reparameterizations", []):
+        raise InputError(f"--save: cannot be combined with model.{keys[0]}; remove it")
+    if save.suffix != ".safetensors":
+        raise InputError(f"--save: {save}: must end in .safetensors")
+    try:
+        save.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--save: {one_line_message(error)}") from None
 
 
 @contextmanager

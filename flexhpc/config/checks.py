@@ -152,7 +152,8 @@ def _check_labels(data: Data) -> Problems:
 
 def _check_shapes(data: Data, model: Model) -> Problems:
     if data.has_tokens and not model.predicts_tokens and not isinstance(model, CustomModel):
-        yield "model.family", f"{data.source} contains sequences of tokens; use gpt or hf:PATH"
+        problem = f"{data.source} contains sequences of tokens"
+        yield "model.family", f"{problem}; use gpt, or hf:PATH with model.task: causal_lm"
     if model.predicts_tokens and not data.has_tokens:
         yield "data.source", f"{model.family} predicts tokens; use random_tokens or key_value"
     if data.has_vectors and model.images_only:

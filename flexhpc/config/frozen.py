@@ -32,8 +32,12 @@ def request_hash(sweep: Sweep) -> str:
     A run reuses its frozen spec if this hash has not changed. Iterate over ``sweep.points()``
     before calling this function, because the iteration collects the hashes of user code.
     """
-    code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
-    return digest(canonical_json(requested_spec(sweep) | code))
+    hashes: dict[str, Any] = {}
+    if sweep.code:
+        hashes["code"] = {name: code.hash for name, code in sweep.code.items()}
+    if sweep.network_files:
+        hashes["network_files"] = sweep.network_files
+    return digest(canonical_json(requested_spec(sweep) | hashes))
 
 
 def freeze(sweep: Sweep, points: list[Point]) -> str:
@@ -52,6 +56,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
         variants=previous.variants if previous else DEFAULT_VARIANT,
         defaults=merge_defaults(defaults, previous.defaults) if previous else defaults,
         code=sweep.code,
+        network_files=sweep.network_files,
     )
     values = requested_spec(sweep) | {"frozen": frozen.model_dump()}
     head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"

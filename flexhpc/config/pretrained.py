@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def weights_file(path: str) -> Path:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    location = Path(path).expanduser()
+    location = Path(os.path.expanduser(path))
     if location.is_file():
         return location
     if not location.is_dir():
@@ -30,7 +31,7 @@ def weights_file(path: str) -> Path:
 def configuration_folder(family: str) -> Path | None:
     """Return the folder of the family ``hf:FOLDER``; None for a name in the cache, such as
     ``hf:gpt2``, and for other families."""
-    folder = Path(family.removeprefix("hf:")).expanduser()
+    folder = Path(os.path.expanduser(family.removeprefix("hf:")))
     return folder if family.startswith("hf:") and folder.is_dir() else None
 
 

@@ -107,6 +107,7 @@ class Sweep:
             frozen spec, because the flexhpc release that wrote it accepted all its combinations.
         folder: folder of the spec, which is searched for user code.
         code: import path of user code -> its location and version; filled by ``points()``.
+        network_files: see :class:`FrozenDefaults`; filled by ``points()``.
     """
 
     spec: SweepSpec
@@ -116,6 +117,7 @@ class Sweep:
     check_combinations: bool = True
     folder: Path | None = None
     code: dict[str, Code] = field(default_factory=dict)
+    network_files: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -238,8 +240,8 @@ class Sweep:
             if (code := result.section.user_code).hash or variant not in self.code:
                 self.code[variant] = code  # a section with a version has no hash
         if result is not None and (weights := getattr(result.section, "weights", None)):
-            name_or_path = result.section.pretrained or result.section.family
-            self.code[name_or_path] = Code(folder="", hash=weights)
+            network = f"{result.section.family} {result.section.pretrained}"
+            self.network_files[network] = weights
         return result
 
     def _build_seed_at(self, positions: tuple[int, ...]) -> Seed | None:

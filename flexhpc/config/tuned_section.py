@@ -41,7 +41,8 @@ class FrozenDefaults(BaseModel):
         version: ``HASH_VERSION`` of the flexhpc release that wrote the spec.
         variants: section -> default variant.
         defaults: section -> variant -> key -> default value.
-        code: import path of user code, or path of pretrained weights -> location and version.
+        code: import path of user code -> its location and version.
+        network_files: ``FAMILY PRETRAINED`` -> hash of the files of the network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +51,7 @@ class FrozenDefaults(BaseModel):
     variants: dict[str, str]
     defaults: dict[str, dict[str, dict[str, Any]]]
     code: dict[str, Code] = Field(default_factory=dict)
+    network_files: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +130,13 @@ def build_section(
             problems.append(((key,), f"{variant}: {one_line_message(error)}"))
     if issubclass(cls, Network):
         pretrained = untuned.get("pretrained")
-        known = frozen.code.get(pretrained or variant) if frozen else None
+        known = frozen.network_files if frozen else {}
         try:
-            untuned["weights"] = known.hash if known else hash_network_files(variant, pretrained)
+            if isinstance(pretrained, str | None):  # else reported below
+                current = known.get(f"{variant} {pretrained}")
+                untuned["weights"] = current or hash_network_files(variant, pretrained)
         except OSError as error:
             problems.append((("pretrained",) if pretrained else (key,), one_line_message(error)))
-        except TypeError:
-            pass  # reported below, because pretrained is not a string
     arms = []
     for combination in itertools.product(*candidates.values()):
         arm_values = untuned

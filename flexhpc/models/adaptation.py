@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flexhpc.config.sections.model import Adapter, Lora, Network
+from flexhpc.config.sections.model import Adapter, Network
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.imports import imports_without_gc
-
-_ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 class PartlyTrained(nn.Module):
@@ -32,7 +31,7 @@ class PartlyTrained(nn.Module):
             change during training; None otherwise.
 
     Raises:
-        PointError: the adapters cannot be added to this network.
+        PointError: the adapters cannot be added to this network, or nothing would be trained.
     """
 
     def __init__(self, network: nn.Module, model: Network, head: set[str]) -> None:
@@ -44,11 +43,17 @@ class PartlyTrained(nn.Module):
         if isinstance(model.adapt, Adapter):
             _add_adapters(network, model.adapt, head_modules)
         for name, parameter in network.named_parameters():
-            is_bias = model.adapt == "bias" and name.rpartition(".")[2] == "bias"
-            if is_bias or name in head:
+            is_bias = model.adapt == "bias" and "bias" in name.rpartition(".")[2]
+            if (is_bias and parameter.ndim == 1) or name in head:
                 parameter.requires_grad_(True)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise PointError(
+                f"model.adapt: nothing would be trained, because {model.family} has no head of its "
+                "own (its last layer shares the weights of the embedding); use full or lora"
+            )
         self._frozen = frozen if model.frozen_norm != "train" else []
-        self._unchanged = {n for n, p in self.named_parameters() if not p.requires_grad}
+        parameters = self.named_parameters(remove_duplicate=False)
+        self._unchanged = {name for name, p in parameters if not p.requires_grad}
         heads = [network.get_submodule(name) for name in head_modules]
         fixed = model.adapt == "head" and model.frozen_norm != "train" and len(heads) == 1
         self.head = heads[0] if fixed and isinstance(heads[0], nn.Linear) else None
@@ -68,9 +73,11 @@ class PartlyTrained(nn.Module):
         if self.head is None:
             return None
         passed: list[Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, args: passed.append(args[0]))
-        outputs = self.eval()(inputs)
-        hook.remove()
+        hook = self.head.register_forward_pre_hook(lambda _, args: passed.extend(args))
+        try:
+            outputs = self.eval()(inputs)
+        finally:
+            hook.remove()
         same = len(passed) == 1 and torch.equal(self.head(passed[0]), outputs)
         return passed[0] if same else None
 
@@ -92,79 +99,111 @@ class PartlyTrained(nn.Module):
         return super().load_state_dict({**state_dict, **frozen}, *args, **kwargs)
 
 
-def head_parameters(network: nn.Module, model: Network) -> set[str]:
+def head_parameters(network: nn.Module, model: Network, classes: int) -> set[str]:
     """Return the names of the parameters of the head, which is the last linear layer.
 
-    A network with other heads has an attribute ``flexhpc_head`` with the names.
+    A network with another head has an attribute ``flexhpc_head`` with the names.
 
     Raises:
-        PointError: the network has no linear layer.
+        PointError: the last linear layer does not have ``classes`` outputs.
     """
     names: set[str] | None = getattr(network, "flexhpc_head", None)
     if names is not None:
         return names
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
+    if not linear or network.get_submodule(linear[-1]).out_features != classes:
+        last = f"its last linear layer {linear[-1]} is not" if linear else "it has no"
         raise PointError(
-            f"model.adapt: {model.family} has no linear layer, so it has no head; use adapt: full"
+            f"model.adapt: cannot find the head of {model.family}, because {last} a linear layer "
+            f"with {classes} outputs; define the head last, or use adapt: full"
         )
-    return {
-        f"{linear[-1]}.{name}" for name, _ in network.get_submodule(linear[-1]).named_parameters()
-    }
+    head = network.get_submodule(linear[-1])
+    return {f"{linear[-1]}.{name}" for name, _ in head.named_parameters()}
+
+
+def check_gradients(network: nn.Module, logits: Tensor) -> None:
+    """Raise PointError if a trained parameter does not affect the outputs of a network.
+
+    For example, an adapter has no effect if the network uses the weights of a layer without calling
+    the layer.
+    """
+    logits.sum().backward()
+    unused = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    if unused:
+        names = ", ".join(name.removeprefix("network.") for name in unused[:2])
+        raise PointError(
+            f"model.adapt: {len(unused)} trained parameters have no effect on the outputs, such as "
+            f"{names}; select other layers with targets"
+        )
 
 
 def _add_adapters(network: nn.Module, adapter: Adapter, head: set[str]) -> None:
     """Add adapters to the layers of a network, in place."""
     peft = _import_peft()
-    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
-    layers = [
-        name
-        for name, module in network.named_modules()
-        if name not in head and _is_adaptable(module) and id(module.weight) not in embeddings
-    ]
+    torch.backends.mha.set_fastpath_enabled(False)  # it would ignore adapters of frozen layers
+    layers = _default_layers(network, head, only_linear=adapter.lora is None)
+    options: dict[str, Any] = {}
     if adapter.lora is not None:
-        key = "model.adapt.lora"
-        targets = _target_layers(layers, adapter.lora, network)
-        config = {
-            "r": adapter.lora.rank,
-            "lora_alpha": adapter.lora.alpha or adapter.lora.rank,
-            "lora_dropout": adapter.lora.dropout or 0.0,
-            "target_modules": targets,
-        }
-        method = "LORA"
+        key, method = "model.adapt.lora", "LORA"
+        layers = _matching_layers(network, layers, adapter.lora.targets, head)
+        options = {"r": adapter.lora.rank, "lora_alpha": adapter.lora.alpha or adapter.lora.rank,
+                   "lora_dropout": adapter.lora.dropout or 0.0}  # fmt: skip
     else:
         assert adapter.peft is not None
         key, method = "model.adapt.peft", adapter.peft.method.upper()
-        config = {"target_modules": layers, **(adapter.peft.kwargs or {})}
+    if not layers:
+        raise PointError(f"{key}: the network has no layer besides the head that can be adapted")
+    # A pattern is matched against whole names, and a list against the ends of names.
+    options["target_modules"] = "|".join(map(re.escape, layers))
+    if adapter.peft is not None:
+        options |= adapter.peft.kwargs or {}
     methods = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING
     if method not in methods:
         names = ", ".join(sorted(methods))
         raise PointError(f"{key}.method: peft has no method {method}; use one of {names}")
+    modules = {name: network.get_submodule(name) for name in head}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft corrects fan_in_fan_out with a warning
-            peft.inject_adapter_in_model(methods[method](**config), network)
+            peft.inject_adapter_in_model(methods[method](**options), network)
     except Exception as error:  # peft raises various exceptions for settings it does not support
         raise PointError(f"{key}: peft rejects these settings: {one_line_message(error)}") from None
+    if any(network.get_submodule(name) is not module for name, module in modules.items()):
+        raise PointError(f"{key}: target_modules contains the head, which is trained fully")
 
 
-def _is_adaptable(module: nn.Module) -> bool:
-    if type(module).__name__ == "Conv1D":  # the linear layer of GPT-2 in transformers
-        return True
-    return isinstance(module, _ADAPTABLE) and getattr(module, "groups", 1) == 1
+def _default_layers(network: nn.Module, head: set[str], *, only_linear: bool) -> list[str]:
+    """Return the names of the linear layers and of the convolutions without groups.
+
+    The head and layers that share their weights with an embedding are omitted, and so are
+    subclasses of these layers, because peft would copy them for the adapters.
+    """
+    shared = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+    kinds = [nn.Linear] if only_linear else [nn.Linear, nn.Conv1d, nn.Conv2d]
+    return [
+        name
+        for name, module in network.named_modules()
+        # Conv1D is the linear layer of GPT-2 in transformers.
+        if (type(module) in kinds or type(module).__name__ == "Conv1D")
+        and getattr(module, "groups", 1) == 1
+        and name not in head
+        and id(module.weight) not in shared
+    ]
 
 
-def _target_layers(layers: Sequence[str], lora: Lora, network: nn.Module) -> list[str]:
-    """Return the names of the layers that get an adapter.
+def _matching_layers(
+    network: nn.Module, layers: list[str], targets: list[str] | None, head: set[str]
+) -> list[str]:
+    """Return the layers whose name, or the end of whose name, is one of ``targets``.
 
     Raises:
         PointError: a target matches no layer.
     """
-    if lora.targets is None:
-        return list(layers)
-    names = [name for name, _ in network.named_modules()]
-    matched = []
-    for target in lora.targets:
+    if targets is None:
+        return layers
+    names = [name for name, _ in network.named_modules() if name not in head]
+    matched: dict[str, None] = {}
+    for target in targets:
         found = [name for name in names if name == target or name.endswith(f".{target}")]
         if not found:
             ends = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
@@ -172,8 +211,8 @@ def _target_layers(layers: Sequence[str], lora: Lora, network: nn.Module) -> lis
                 f"model.adapt.lora.targets: no layer is named {target}; the names of the linear "
                 f"layers and convolutions end in {ends}"
             )
-        matched += found
-    return matched
+        matched |= dict.fromkeys(found)
+    return [*matched]
 
 
 def _import_peft() -> Any:

@@ -13,7 +13,7 @@ from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import HuggingFaceModel, Network
 from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line_message
-from flexhpc.models.adaptation import PartlyTrained, head_parameters
+from flexhpc.models.adaptation import PartlyTrained, check_gradients, head_parameters
 from flexhpc.models.families import Shape, build_family
 from flexhpc.models.pretrained import load_pretrained
 from flexhpc.models.reparameterizations import (
@@ -42,10 +42,10 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
             reparameterized as requested, or does not match the pretrained weights.
     """
     network = _build_without_reparameterization(model, shape, classes)
-    if model.pretrained is not None:
-        load_pretrained(network, model, head_parameters(network, model))
+    if model.pretrained is not None and not isinstance(model, HuggingFaceModel):
+        load_pretrained(network, model, head_parameters(network, model, classes))
     if model.adapt is not None:
-        return PartlyTrained(network, model, head_parameters(network, model))
+        return PartlyTrained(network, model, head_parameters(network, model, classes))
     if model.subspace is not None:
         return Subspace(network, model.subspace.dims, model.subspace.projection)
     if model.low_rank is not None:
@@ -111,7 +111,9 @@ def count_parameters(
     with torch.random.fork_rng([]), torch.device(device), _errors_as_point_error(model, shape):
         network = _build_without_reparameterization(model, shape, classes).eval()
         if model.adapt is not None:
-            network = PartlyTrained(network, model, head_parameters(network, model)).eval()
+            head = head_parameters(network, model, classes)
+            network = PartlyTrained(network, model, head).eval()
+            check_gradients(network, network(torch.zeros(2, *shape)))
         with torch.no_grad():
             logits = network(torch.zeros(2, *shape))
     if logits.shape[:2] != (2, classes):

@@ -2,55 +2,107 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flexhpc.config.pretrained import hash_network_files
 from flexhpc.config.sections.model import HuggingFaceModel
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.imports import imports_without_gc
 from flexhpc.models.families import Shape
 
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
 
 def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> nn.Module:
-    """Build an untrained network from the configuration in a local folder or in the local cache.
+    """Build a network from the configuration in a local folder or in the local cache.
 
     The network is called with a tensor and returns a tensor: images (n, channels, height, width) or
     token ids (n, length) are passed under the name that the network expects, and its logits are
     returned as (n, classes) or, with ``task: causal_lm``, as (n, classes, length). There, token i
-    is predicted from a start token and the tokens before it.
+    is predicted from a start token and the tokens before it. Pretrained weights are loaded by
+    transformers.
 
     Raises:
-        PointError: transformers cannot be imported, the configuration is not found or not
-            supported, or the network has fewer than ``classes`` tokens.
+        PointError: transformers cannot be imported, the configuration or the weights are not found,
+            do not match, are not supported or have changed, or the network has fewer than
+            ``classes`` tokens.
     """
     transformers = _import_transformers()
-    path = model.family.removeprefix("hf:")
+    transformers.logging.set_verbosity_error()
+    key = f"model.family: {model.family}"
+    path = os.path.expanduser(model.family.removeprefix("hf:"))
+    if model.weights is not None:
+        _check_unchanged(model)
     if model.task == "causal_lm":
         kind = transformers.AutoModelForCausalLM
     elif len(shape) == 3:
         kind = transformers.AutoModelForImageClassification
     else:
         kind = transformers.AutoModelForSequenceClassification
-    options = {} if model.task == "causal_lm" else {"num_labels": classes}
+    labels = {} if model.task == "causal_lm" else {"num_labels": classes}
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            path, local_files_only=True, **options, **model.kwargs
+        config, unused = transformers.AutoConfig.from_pretrained(
+            path, **_LOCAL, **labels, **model.kwargs, return_unused_kwargs=True
         )
-        network: Any = kind.from_config(config, dtype=torch.float32)
+        if unused := {name for name in unused if name in model.kwargs}:
+            raise PointError(f"model.kwargs: {model.family} has no key {', '.join(unused)}")
+        if model.task == "causal_lm":
+            config.is_decoder = True  # encoders such as BERT would see the predicted tokens
+            config.use_cache = False
+        network, head = _create(kind, config, model)
+    except PointError:
+        raise
     except Exception as error:  # transformers raises various exceptions
-        raise PointError(f"model.family: {model.family}: {one_line_message(error)}") from None
+        raise PointError(f"{key}: {one_line_message(error)[:300]}") from None
     if model.task == "causal_lm" and config.vocab_size < classes:
         raise PointError(
             f"data.vocabulary: {classes} is more than the {config.vocab_size} tokens of "
             f"{model.family}; use at most {config.vocab_size}"
         )
+    if len(head) == len([*network.parameters()]):
+        raise PointError(f"{key}: networks of this type are not supported")
+    network.flexhpc_head = head
+    if len(shape) == 1 and model.task == "classification":
+        network.config.pad_token_id = -1  # nothing is padded: no token id means padding
+    _convert_inputs_and_outputs(network, config, model, shape, classes)
+    result: nn.Module = network
+    return result
+
+
+def _create(kind: Any, config: Any, model: HuggingFaceModel) -> tuple[Any, set[str]]:
+    """Return the network, with pretrained weights if requested, and the parameters of its head.
+
+    The head consists of the layers outside the base model, and of a pooler that the pretrained
+    weights lack.
+    """
+    missing: set[str] = set()
+    if model.pretrained is None:
+        network = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    else:
+        network, info = kind.from_pretrained(
+            os.path.expanduser(model.pretrained), config=config, dtype=torch.float32, **_LOCAL,
+            ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+        missing = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
     base = f"{network.base_model_prefix}."
     head = {name for name, _ in network.named_parameters() if not name.startswith(base)}
-    network.flexhpc_head = head
-    if len(shape) == 1 and config.pad_token_id is None:
-        network.config.pad_token_id = -1  # classify the last token, because nothing is padded
+    head |= {name for name in missing if "pooler" in name}
+    if lacking := sorted(missing - head):
+        raise PointError(
+            f"model.pretrained: {model.pretrained} does not match {model.family}: it lacks "
+            f"{', '.join(lacking[:3])} ({len(lacking)} in all), or has another shape of them"
+        )
+    return network, head
+
+
+def _convert_inputs_and_outputs(
+    network: Any, config: Any, model: HuggingFaceModel, shape: Shape, classes: int
+) -> None:
+    """Register hooks that name the inputs of a network, and return its logits."""
     start = getattr(config, "bos_token_id", None) or 0
     start = start if start < getattr(config, "vocab_size", 0) else 0  # as in reduced vocabularies
 
@@ -66,6 +118,11 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
                 f"data: {model.family} takes token ids, but the samples are not whole numbers; set "
                 "data.standardise: none"
             )
+        if ids.min() < 0 or ids.max() >= config.vocab_size:
+            raise PointError(
+                f"data: the token ids must be from 0 to {config.vocab_size - 1}, not from "
+                f"{int(ids.min())} to {int(ids.max())}"
+            )
         if model.task == "causal_lm":
             ids = torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
         return (), {"input_ids": ids}
@@ -76,8 +133,18 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
 
     network.register_forward_pre_hook(name_inputs, with_kwargs=True)
     network.register_forward_hook(take_logits)
-    result: nn.Module = network
-    return result
+
+
+def _check_unchanged(model: HuggingFaceModel) -> None:
+    try:
+        unchanged = hash_network_files(model.family, model.pretrained) == model.weights
+    except OSError as error:
+        raise PointError(f"model.family: {one_line_message(error)}") from None
+    if not unchanged:
+        raise PointError(
+            f"model.family: the files of {model.family} have changed since the sweep was started; "
+            "run the sweep again to measure the affected points again"
+        )
 
 
 def _import_transformers() -> Any:

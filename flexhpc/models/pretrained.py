@@ -17,7 +17,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts commonly store the state_dict in a file."""
 _OPTIONAL = ("num_batches_tracked", "position_ids")
 """Ends of the names of buffers that not all versions of torch and transformers store."""
-_MAX_NAMES = 3
+_MAX_NAMES, _MAX_LENGTH = 3, 80
 
 
 def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
@@ -36,11 +36,11 @@ def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
             the network.
     """
     assert model.pretrained is not None
+    key = f"model.pretrained: {model.pretrained}"
     weights = _read_weights(model.pretrained, model)
     expected = network.state_dict()
-    base = getattr(network, "base_model_prefix", "")  # of networks of transformers
-    if base and not any(name in expected for name in weights):  # weights of the base model only
-        weights = {f"{base}.{name}": weight for name, weight in weights.items()}
+    if not any(name in expected for name in weights):  # as saved by DataParallel
+        weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
     replaced = {
         name for name in head if name not in weights or weights[name].shape != expected[name].shape
     }
@@ -50,7 +50,7 @@ def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
     unexpected = [n for n in weights if n not in expected and not n.startswith(prefixes)]
     unexpected = [n for n in unexpected if not n.endswith(_OPTIONAL)]
     different = [
-        f"{n} {tuple(weights[n].shape)} instead of {tuple(expected[n].shape)}"
+        f"{n[:_MAX_LENGTH]} {tuple(weights[n].shape)} instead of {tuple(expected[n].shape)}"
         for n in expected
         if n in weights and n not in head and weights[n].shape != expected[n].shape
     ]
@@ -63,11 +63,21 @@ def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
     ]  # fmt: skip
     if problems:
         raise PointError(
-            f"model.pretrained: {model.pretrained} does not match {model.family}: it "
-            f"{'; it '.join(problems)}; use the weights of this network"
+            f"{key} does not match {model.family}: it {'; it '.join(problems)}; use the weights of "
+            "this network"
         )
     kept = {n: w for n, w in weights.items() if n in expected and n not in replaced}
-    network.load_state_dict(kept, strict=False)
+    wrong = [
+        n for n, w in kept.items()
+        if w.is_floating_point() != expected[n].is_floating_point()
+        or not bool(torch.isfinite(w).all())
+    ]  # fmt: skip
+    if wrong:
+        raise PointError(f"{key}: {_short_list(wrong)}: must contain finite floating-point numbers")
+    try:
+        network.load_state_dict(kept, strict=False)
+    except RuntimeError as error:
+        raise PointError(f"{key} cannot be loaded ({one_line_message(error)})") from None
 
 
 def _read_weights(path: str, model: Network) -> dict[str, Tensor]:
@@ -103,11 +113,13 @@ def _read_weights(path: str, model: Network) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+    items = content.items() if isinstance(content, Mapping) else ()
+    weights = {str(name): value for name, value in items if isinstance(value, Tensor)}
+    if not weights:
         raise PointError(f"{key} does not contain a state_dict (names and tensors)")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    return weights
 
 
 def _short_list(names: list[str]) -> str:
-    text = ", ".join(names[:_MAX_NAMES])
+    text = ", ".join(name[:_MAX_LENGTH] for name in names[:_MAX_NAMES])
     return f"{text} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else text

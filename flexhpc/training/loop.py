@@ -293,13 +293,19 @@ def _features_of_frozen_part(
     head_inputs: Any = getattr(model, "head_inputs", None)
     if head_inputs is None:
         return None
-    features = []
+    features: list[Tensor] = []
     ids = torch.arange(inputs.shape[0])
     for part in ids.split(chunk_size(inputs.shape[1:], _FEATURE_CHUNK)):
+        rows = inputs[slice(int(part[0]), int(part[-1]) + 1)]
         with precision:
-            features.append(head_inputs(inputs[slice(int(part[0]), int(part[-1]) + 1)]))
-        if features[-1] is None:
+            result = head_inputs(rows)
+            # Custom networks may be random, or depend on the other samples of a batch.
+            again = result if features or result is None else head_inputs(rows[:-1])
+        if result is None or again is None:
             return None
+        if not features and not torch.allclose(again, result[: len(again)], rtol=1e-3, atol=1e-5):
+            return None
+        features.append(result)
     return torch.cat(features)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional
 
 import flexhpc.training.loop
 from flexhpc.config import load_points
@@ -30,9 +32,11 @@ from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import InputError, PointError
 from flexhpc.measuring.probe import run_training
 from flexhpc.models import build, count_parameters
+from flexhpc.models.adaptation import PartlyTrained, check_gradients, head_parameters
 from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Group
+from flexhpc.training.device_inputs import DeviceInputs
 from tests.conftest import Cli
 from tests.training.helpers import (
     CPU,
@@ -40,6 +44,7 @@ from tests.training.helpers import (
     assert_outcomes_close,
     assert_outcomes_equal,
     collect_models,
+    probe_data,
     resume,
     run,
     run_with_model,
@@ -65,7 +70,7 @@ def adapted(model: Network, adapt: Any, **changes: Any) -> Network:
         (CNN, "head", 90),
         (CNN, "bias", 90 + (4 + 8) * 2),
         (CNN, LORA, 90 + 2 * (9 + 4) + 2 * (9 * 4 + 8)),
-        (CNN, Adapter(peft=Peft(method="ia3", kwargs={"feedforward_modules": []})), 90 + 4 + 8),
+        (MLP, Adapter(peft=Peft(method="ia3", kwargs={"feedforward_modules": []})), 90 + 8 + 8),
     ],
 )  # fmt: skip
 def test_only_the_adapted_part_is_trained(model: Network, adapt: Any, expected: int) -> None:
@@ -321,15 +326,121 @@ def test_networks_of_transformers_need_no_wrapper(kind: str, tmp_path: Path) -> 
             network(inputs + 0.5)
 
 
-def test_weights_of_a_base_model_are_loaded(tmp_path: Path) -> None:
-    """As in sentence-transformers, whose files contain no head."""
-    model = tiny_config("bert", tmp_path)
+@pytest.mark.parametrize(("kind", "saved"), [
+    ("bert", "BertModel"), ("bert", "BertForSequenceClassification"), ("bert", "BertForMaskedLM"),
+    ("vit", "ViTForImageClassification"), ("gpt2", "GPT2LMHeadModel"),
+])  # fmt: skip
+def test_weights_saved_by_transformers_are_loaded(kind: str, saved: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = tiny_config(kind, tmp_path)
+    shape = DIGIT if kind == "vit" else (6,)
     torch.manual_seed(1)
-    base = build(model, (6,), 3).get_submodule("bert")
-    save_file(base.state_dict(), tmp_path / "model.safetensors")
-    network = build(model.model_copy(update={"pretrained": str(tmp_path)}), (6,), 3)
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    stored = getattr(transformers, saved)(config)
+    stored.save_pretrained(tmp_path)
+    loaded = model.model_copy(update={"pretrained": str(tmp_path)})
+    if saved == "GPT2LMHeadModel":
+        causal = loaded.model_copy(update={"task": "causal_lm"})
+        assert build(causal, shape, 9)(torch.zeros(2, 6)).shape == (2, 9, 6)
+    network = build(loaded, shape, 3)
+    base = getattr(stored, "base_model", stored)
+    prefix = f"{network.base_model_prefix}."
     for name, value in base.state_dict().items():
-        torch.testing.assert_close(network.state_dict()[f"bert.{name}"], value, rtol=0, atol=0)
+        torch.testing.assert_close(network.state_dict()[prefix + name], value, rtol=0, atol=0)
+    trained = count_parameters(adapted(loaded, "head"), shape, 3).trained
+    pooler = 16 * 16 + 16 if saved == "BertForMaskedLM" else 0
+    assert trained == 16 * 3 + (0 if kind == "gpt2" else 3) + pooler
+
+
+def test_other_weights_and_settings_of_transformers_give_one_message(tmp_path: Path) -> None:
+    model = tiny_config("bert", tmp_path)
+    build(model, (6,), 3).save_pretrained(tmp_path)
+    wider = model.model_copy(
+        update={"pretrained": str(tmp_path), "kwargs": {"intermediate_size": 33}}
+    )
+    with pytest.raises(PointError, match=r"does not match .* or has another shape of them"):
+        build(wider, (6,), 3)
+    with pytest.raises(PointError, match="has no key num_hiden_layers"):
+        build(model.model_copy(update={"kwargs": {"num_hiden_layers": 2}}), (6,), 3)
+    with pytest.raises(PointError, match="token ids must be from 0 to 39, not from 0 to 40"):
+        build(model, (6,), 3)(torch.tensor([[0.0, 40.0]]))
+    changed = model.model_copy(update={"weights": "0" * 16})
+    with pytest.raises(PointError, match="have changed since the sweep was started"):
+        build(changed, (6,), 3)
+    missing = HuggingFaceModel(family=f"hf:{tmp_path}/other")
+    with pytest.raises(PointError, match=r"hf:.*other"):
+        build(missing, (6,), 3)
+
+
+def test_no_token_is_predicted_from_itself_or_later_tokens(tmp_path: Path) -> None:
+    for kind in ("bert", "gpt2"):
+        model = tiny_config(kind, tmp_path / kind).model_copy(update={"task": "causal_lm"})
+        network = build(model, (6,), 9).eval()
+        tokens = torch.randint(9, (3, 6)).float()
+        changed = tokens.clone()
+        changed[:, 3:] = (changed[:, 3:] + 1) % 9
+        with torch.no_grad():
+            first, second = network(tokens), network(changed)
+        torch.testing.assert_close(first[:, :, :4], second[:, :, :4])
+        assert not torch.allclose(first[:, :, 4:], second[:, :, 4:])
+    with pytest.raises(PointError, match="nothing would be trained"):
+        build(adapted(model, "head"), (6,), 9)
+
+
+class TwoLinear(nn.Module):
+    def __init__(self, head_first: bool = False) -> None:
+        super().__init__()
+        if head_first:
+            self.fc = nn.Linear(20, 10)
+        self.a = nn.ModuleDict({"fc": nn.Linear(64, 20)})
+        if not head_first:
+            self.fc = nn.Linear(20, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.a["fc"](inputs.flatten(1)).relu()
+        logits: torch.Tensor = self.fc(hidden)
+        return logits
+
+
+class NoisyFeatures(TwoLinear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.a["fc"](inputs.flatten(1))
+        logits: torch.Tensor = self.fc(hidden - hidden.mean(dim=0))
+        return logits
+
+
+class UnusedLayer(TwoLinear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = functional.linear(inputs.flatten(1), self.a["fc"].weight)
+        logits: torch.Tensor = self.fc(hidden)
+        return logits
+
+
+HEAD = {"fc.weight", "fc.bias"}
+
+
+def test_adapters_are_added_to_all_layers_but_the_head() -> None:
+    network = PartlyTrained(TwoLinear(), adapted(MLP, LORA), HEAD)
+    assert type(network.network.fc) is nn.Linear
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trained == 210 + 2 * (64 + 20)
+
+
+def test_adapters_without_effect_and_heads_that_are_not_last_are_rejected() -> None:
+    network = PartlyTrained(UnusedLayer(), adapted(MLP, LORA), set(HEAD))
+    with pytest.raises(PointError, match=r"2 trained parameters have no effect .* a\.fc\.lora_A"):
+        check_gradients(network, network(torch.ones(2, *DIGIT)))
+    with pytest.raises(PointError, match=r"last linear layer a\.fc is not .* with 10 outputs"):
+        head_parameters(TwoLinear(head_first=True), MLP, 10)
+    assert head_parameters(TwoLinear(), MLP, 10) == HEAD
+
+
+def test_features_that_depend_on_other_samples_are_not_computed_once() -> None:
+    inputs = DeviceInputs(probe_data(20), double=False)
+    for network, is_constant in ((TwoLinear(), True), (NoisyFeatures(), False)):
+        partly = PartlyTrained(network, adapted(MLP, "head"), set(HEAD))
+        features = flexhpc.training.loop._features_of_frozen_part(partly, inputs, nullcontext())
+        assert (features is not None) == is_constant
 
 
 def test_a_causal_language_model_predicts_facts(tmp_path: Path) -> None:

@@ -27,6 +27,14 @@ _PRETRAINED_KEYS = (
     "pretrained_cfg_overlay",
     "cache_dir",
 )
+_LOADING_KEYS = (
+    "trust_remote_code",
+    "local_files_only",
+    "cache_dir",
+    "revision",
+    "num_labels",
+    "return_unused_kwargs",
+)
 Activation = Literal["relu", "leaky_relu", "tanh", "identity", "gelu"]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
@@ -70,7 +78,7 @@ class Lora(Section):
     """Rank of the product of the two matrices of each adapter."""
     alpha: PositiveNumber | None = None
     """The product is multiplied by alpha / rank; by default, alpha equals rank."""
-    targets: list[str] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Names of the layers that get an adapter, or the ends of their names, such as `query` for
     `encoder.layer.0.attention.self.query`. By default, all linear layers and convolutions without
     groups, except the head, get an adapter."""
@@ -157,7 +165,7 @@ class Network(Model):
     folder that contains model.safetensors or pytorch_model.bin. The hash of the weights, not their
     path, is part of a point's id. The head keeps its random weights if the file has no head, or one
     for another number of classes. The head is the last linear layer; with `hf:PATH`, it consists of
-    all layers that the file lacks."""
+    all layers outside the base model, and of a pooler that the file lacks."""
     weights: Annotated[str | None, INTERNAL] = None
     """Hash of the pretrained weights and of config.json."""
     adapt: Annotated[Adapt | None, BeforeValidator(lambda v: None if v == "full" else v)] = None
@@ -484,6 +492,9 @@ class HuggingFaceModel(Network):
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
         yield from json_problems("kwargs", self.kwargs)
+        for key in self.kwargs:
+            if key in _LOADING_KEYS:
+                yield f"kwargs.{key}", "is set by flexhpc; remove it"
 
 
 class NoModel(Model):
