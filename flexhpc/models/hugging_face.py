@@ -33,6 +33,7 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
     """
     transformers = _import_transformers()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     key = f"model.family: {model.family}"
     path = os.path.expanduser(model.family.removeprefix("hf:"))
     if model.weights is not None:
