@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -314,14 +315,14 @@ class Tokens(Data):
     """Number of sequences in the training set."""
 
     @property
+    @abstractmethod
     def sequence_length(self) -> int:
         """Number of tokens per sequence."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def prompt_length(self) -> int:
         """Number of initial tokens that need not be predicted correctly."""
-        raise NotImplementedError
 
     @property
     def first_in_loss(self) -> int:
