@@ -15,7 +15,7 @@ def weights_file(path: str) -> Path:
     """Return the weights file: ``path`` itself, or the file in this folder that is in ``NAMES``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     location = Path(os.path.expanduser(path))
     if location.is_file():

@@ -15,7 +15,7 @@ from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.models.adaptation import PartlyTrained, check_gradients, head_parameters
 from flexhpc.models.families import Shape, build_family
-from flexhpc.models.pretrained import load_pretrained
+from flexhpc.models.pretrained import check_unchanged, load_pretrained
 from flexhpc.models.reparameterizations import (
     LowRank,
     Quantised,
@@ -39,8 +39,10 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
 
     Raises:
         PointError: the network does not accept samples of this shape, cannot be scaled, adapted or
-            reparameterized as requested, or does not match the pretrained weights.
+            reparameterized as requested, or does not match the pretrained weights; or its files
+            have changed since the spec was read.
     """
+    check_unchanged(model)
     network = _build_without_reparameterization(model, shape, classes)
     if model.pretrained is not None and not isinstance(model, HuggingFaceModel):
         load_pretrained(network, model, head_parameters(network, model, classes))

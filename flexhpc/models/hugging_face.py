@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexhpc.config.pretrained import hash_network_files
 from flexhpc.config.sections.model import HuggingFaceModel
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.imports import imports_without_gc
@@ -28,16 +27,13 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
 
     Raises:
         PointError: transformers cannot be imported, the configuration or the weights are not found,
-            do not match, are not supported or have changed, or the network has fewer than
-            ``classes`` tokens.
+            do not match or are not supported, or the network has fewer than ``classes`` tokens.
     """
     transformers = _import_transformers()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     key = f"model.family: {model.family}"
     path = os.path.expanduser(model.family.removeprefix("hf:"))
-    if model.weights is not None:
-        _check_unchanged(model)
     if model.task == "causal_lm":
         kind = transformers.AutoModelForCausalLM
     elif len(shape) == 3:
@@ -134,18 +130,6 @@ def _convert_inputs_and_outputs(
 
     network.register_forward_pre_hook(name_inputs, with_kwargs=True)
     network.register_forward_hook(take_logits)
-
-
-def _check_unchanged(model: HuggingFaceModel) -> None:
-    try:
-        unchanged = hash_network_files(model.family, model.pretrained) == model.weights
-    except OSError as error:
-        raise PointError(f"model.family: {one_line_message(error)}") from None
-    if not unchanged:
-        raise PointError(
-            f"model.family: the files of {model.family} have changed since the sweep was started; "
-            "run the sweep again to measure the affected points again"
-        )
 
 
 def _import_transformers() -> Any:

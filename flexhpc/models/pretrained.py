@@ -20,6 +20,21 @@ _OPTIONAL = ("num_batches_tracked", "position_ids")
 _MAX_NAMES, _MAX_LENGTH = 3, 80
 
 
+def check_unchanged(model: Network) -> None:
+    """Raise PointError if the files of a network have changed since the spec was read."""
+    if model.weights is None:
+        return
+    try:
+        unchanged = hash_network_files(model.family, model.pretrained) == model.weights
+    except OSError as error:
+        raise PointError(f"model.pretrained: {one_line_message(error)}") from None
+    if not unchanged:
+        raise PointError(
+            f"model.pretrained: a file of {model.family} has changed since the sweep was started; "
+            "run the sweep again to measure the affected points again"
+        )
+
+
 def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
     """Load the weights ``model.pretrained`` into a network.
 
@@ -32,12 +47,11 @@ def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
         head: names of the parameters of the head.
 
     Raises:
-        PointError: the file cannot be read, has changed since the spec was read, or does not match
-            the network.
+        PointError: the file cannot be read or does not match the network.
     """
     assert model.pretrained is not None
     key = f"model.pretrained: {model.pretrained}"
-    weights = _read_weights(model.pretrained, model)
+    weights = _read_weights(model.pretrained)
     expected = network.state_dict()
     if not any(name in expected for name in weights):  # as saved by DataParallel
         weights = {name.removeprefix("module."): weight for name, weight in weights.items()}
@@ -80,20 +94,15 @@ def load_pretrained(network: nn.Module, model: Network, head: set[str]) -> None:
         raise PointError(f"{key} cannot be loaded ({one_line_message(error)})") from None
 
 
-def _read_weights(path: str, model: Network) -> dict[str, Tensor]:
+def _read_weights(path: str) -> dict[str, Tensor]:
     """Read a state_dict from a file, without running code that the file contains.
 
     Raises:
-        PointError: the file cannot be read, contains no state_dict, or has changed.
+        PointError: the file cannot be read or contains no state_dict.
     """
     key = f"model.pretrained: {path}"
     try:
         file = weights_file(path)
-        if model.weights is not None and hash_network_files(model.family, path) != model.weights:
-            raise PointError(
-                f"{key} has changed since the sweep was started; run the sweep again to measure "
-                "the affected points again"
-            )
         content: Any
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
