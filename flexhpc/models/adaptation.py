@@ -26,10 +26,6 @@ class PartlyTrained(nn.Module):
         model: the ``model`` section; its ``adapt`` is not None.
         head: names of the parameters of the head.
 
-    Attributes:
-        head: the head, if it is the only part that is trained and the inputs of the head do not
-            change during training; None otherwise.
-
     Raises:
         PointError: the adapters cannot be added to this network, or nothing would be trained.
     """
@@ -56,7 +52,13 @@ class PartlyTrained(nn.Module):
         self._unchanged = {name for name, p in parameters if not p.requires_grad}
         heads = [network.get_submodule(name) for name in head_modules]
         fixed = model.adapt == "head" and model.frozen_norm != "train" and len(heads) == 1
-        self.head = heads[0] if fixed and isinstance(heads[0], nn.Linear) else None
+        # In a tuple, because the checkpoint would otherwise contain the head twice.
+        self._head = (heads[0],) if fixed and isinstance(heads[0], nn.Linear) else ()
+
+    @property
+    def head(self) -> nn.Module | None:
+        """The head, if only the head is trained and its inputs do not change; None otherwise."""
+        return self._head[0] if self._head else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs of the network."""
@@ -70,15 +72,16 @@ class PartlyTrained(nn.Module):
         The result is None without ``head``, or if the outputs of the network are not those of
         the head.
         """
-        if self.head is None:
+        head = self.head
+        if head is None:
             return None
         passed: list[Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, args: passed.extend(args))
+        hook = head.register_forward_pre_hook(lambda _, args: passed.extend(args))
         try:
             outputs = self.eval()(inputs)
         finally:
             hook.remove()
-        same = len(passed) == 1 and torch.equal(self.head(passed[0]), outputs)
+        same = len(passed) == 1 and torch.equal(head(passed[0]), outputs)
         return passed[0] if same else None
 
     def train(self, mode: bool = True) -> PartlyTrained:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -300,7 +300,8 @@ def _features_of_frozen_part(
         with precision:
             result = head_inputs(rows)
             # Custom networks may be random, or depend on the other samples of a batch.
-            again = result if features or result is None else head_inputs(rows[:-1])
+            is_checked = features or result is None or len(rows) == 1
+            again = result if is_checked else head_inputs(rows[:-1])
         if result is None or again is None:
             return None
         if not features and not torch.allclose(again, result[: len(again)], rtol=1e-3, atol=1e-5):
@@ -339,7 +340,7 @@ class TrainingRun:
         inputs = DeviceInputs(data, double=training.precision == "fp64")
         trained = self.model
         if (features := _features_of_frozen_part(self.model, inputs, precision)) is not None:
-            trained = self.model.get_submodule("head")
+            trained = cast(Any, self.model).head
             data = replace(data, inputs=features, moments=None)
             inputs = DeviceInputs(data, double=training.precision == "fp64")
         layers = None if training.precision == "bf16" else mlp_layers(trained, data.inputs.dim())

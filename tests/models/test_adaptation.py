@@ -160,6 +160,7 @@ def test_an_interrupted_training_run_gives_the_same_result(adapt: Any, tmp_path:
     )
     state = build(model, DIGIT, 10).state_dict()
     assert not any("0.weight" in name and "lora" not in name for name in state), "frozen"
+    assert sum(value.shape == (10, 8) for value in state.values()) == 1, "the head is saved once"
 
 
 def save_network(path: Path, model: Network, classes: int = 10, seed: int = 5) -> nn.Module:
@@ -365,7 +366,7 @@ def test_other_weights_and_settings_of_transformers_give_one_message(tmp_path: P
     with pytest.raises(PointError, match="token ids must be from 0 to 39, not from 0 to 40"):
         build(model, (6,), 3)(torch.tensor([[0.0, 40.0]]))
     changed = model.model_copy(update={"weights": "0" * 16})
-    with pytest.raises(PointError, match="have changed since the sweep was started"):
+    with pytest.raises(PointError, match="has changed since the sweep was started"):
         build(changed, (6,), 3)
     missing = HuggingFaceModel(family=f"hf:{tmp_path}/other")
     with pytest.raises(PointError, match=r"hf:.*other"):
