@@ -90,8 +90,9 @@ def count_parameters(
 ) -> ParameterCounts:
     """Return the exact numbers of parameters of a network.
 
-    The network is built without its pretrained weights and run once, so that an unsupported shape
-    is detected here and not in the middle of a sweep.
+    The network is built and run once, so that an unsupported shape is detected here and not in the
+    middle of a sweep. Pretrained weights are loaded only for ``hf:PATH``, because they determine
+    the head.
 
     Args:
         model: the ``model`` section.
@@ -130,10 +131,11 @@ def count_parameters(
         trained = model.subspace.dims
     if model.low_rank is not None:
         trained = sum(min(model.low_rank.rank, *shape) * sum(shape) for shape in shapes)
-    bits = trained * (64 if precision == "fp64" else 32)
+    bits_each = 64 if precision == "fp64" else 32
+    bits = trained * bits_each
     if model.quantised is not None:
         rounded = sum(outputs * inputs for outputs, inputs in shapes)
-        bits = rounded * model.quantised.bits + bits // trained * (trained - rounded)
+        bits = rounded * model.quantised.bits + (trained - rounded) * bits_each
     total = sum(p.numel() for p in network.parameters())
     return ParameterCounts(trained=trained, total=total, bits=bits)
 
