@@ -32,7 +32,7 @@ from flexhpc.analysis.likelihood import LOG_EMC, STEP, likelihood_of
 from flexhpc.config import Point, load_points
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import Estimate, next_probes
-from flexhpc.search.evidence import Floats
+from flexhpc.search.history import Floats
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus
@@ -101,7 +101,7 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
                 run = world.draw(probe.n, rng)
                 record.probes.append(ProbeSummary(
                     n=probe.n, repeat=probe.repeat, seeds={}, verdict=run.verdict,
-                    n_errors=run.n_errors, train_accuracy=0.0, loss=0.0, epochs=1,
+                    n_errors=int(run.verdict != "fit"), train_accuracy=0.0, loss=0.0, epochs=1,
                     steps=max(1, round(1000 * (run.share or 1.0))), cost=run.cost,
                     seconds=0.0, finished=0.0, loss_curve=np.zeros(0, np.float32),
                 ))  # fmt: skip

@@ -30,7 +30,6 @@ def test_drawn_training_runs_follow_the_fit_curve(name: str) -> None:
         fit_rate = np.mean([run.verdict == "fit" for run in runs])
         assert fit_rate == pytest.approx(world.fit_probability(n), abs=0.08)
         for run in runs:
-            assert (run.n_errors == 0) == (run.verdict == "fit")
             assert 0 < run.share <= 1.01
             assert run.cost == pytest.approx(run.share * run.full_cost, rel=0.05, abs=1)
 

@@ -24,14 +24,14 @@ from bench.search.replay import Replay, replay_search, replay_single_runs
 from bench.search.report import markdown
 from bench.search.worlds import MODELS, RecordedWorld, World, logistic, perceptron
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search.evidence import Floats
+from flexhpc.search.history import Floats
 
 TOLERANCE = 0.1
 """Relative half-width of an interval at which the cost of a search is measured."""
 BISECTIONS = 400
 GROWTH_FACTORS = (1.005, 1.02, 1.25)
-VARIANTS = ("bayes", "verdicts only", "four at once")
-"""Variants of the Bayesian search; "verdicts only" ignores the numbers of missed samples."""
+VARIANTS = ("bayes", "four at once")
+"""Variants of the Bayesian search."""
 
 
 @cache
@@ -50,7 +50,7 @@ def search_once(name: str, variant: str, seed: int) -> Replay:
     if variant == "four at once":
         search = search.model_copy(update={"at_once": 4})
     rng = np.random.default_rng(seed)
-    return replay_search(worlds()[name], search, rng, with_errors=variant != "verdicts only")
+    return replay_search(worlds()[name], search, rng)
 
 
 def single_runs_once(name: str, growth: float | None, seed: int) -> tuple[float, float]:
@@ -133,7 +133,7 @@ def measure(name: str, replay_count: int, pool: ProcessPoolExecutor) -> dict[str
         growth_results = {"cost": float(costs.mean()), "bias": float(errors.mean())}
         results["growth"][str(growth)] = growth_results
     for variant in VARIANTS:
-        if variant != "bayes" and name not in MODELS:  # probes of curves have no error counts
+        if variant != "bayes" and name not in MODELS:
             continue
         count = replay_count if variant == "bayes" else -(-replay_count // 3)
         replays = list(pool.map(partial(search_once, name, variant), range(count)))

@@ -27,17 +27,9 @@ from bench.common import markdown_head, markdown_row
 from bench.search.replay import replay_search
 from bench.search.worlds import RecordedWorld, TrainingRun
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search.evidence import (
-    FEW_MISSED,
-    ONSETS,
-    PAIR_PRIOR,
-    RELATIVE_ONSET,
-    SPREADS,
-    UNEXPLAINED,
-)
 from flexhpc.search.fit_curve import LAPSE_PRIOR, LAPSES, WIDTH_MIDDLE, WIDTH_SPREAD, WIDTHS
 
-BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 1.0)
+BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 0.5, 1.0)
 LAPSING_MODELS = ("perceptron_adam", "vit_adamw", "cnn_adam", "mlp_tanh")
 """Recorded models that hardly lapse; lapses are added to their training runs."""
 
@@ -50,13 +42,11 @@ class PriorWorld:
         threshold: threshold of the fit curve (log n).
         width: width of the fit curve (log n).
         lapse: lapse rate.
-        law: index of the law of missed samples (:mod:`flexhpc.search.evidence`).
     """
 
     threshold: float
     width: float
     lapse: float
-    law: int
     n_limit: int = 60_000
 
     @classmethod
@@ -69,7 +59,6 @@ class PriorWorld:
             threshold=float(rng.uniform(math.log(40), math.log(15_000))),
             width=width,
             lapse=float(rng.choice(LAPSES, p=np.exp(LAPSE_PRIOR) / np.exp(LAPSE_PRIOR).sum())),
-            law=int(rng.choice(len(PAIR_PRIOR), p=PAIR_PRIOR)),
         )
 
     def fit_probability(self, n: float) -> float:
@@ -87,33 +76,14 @@ class PriorWorld:
 
     def draw(self, n: int, rng: np.random.Generator) -> TrainingRun:
         """See :class:`bench.search.worlds.World`."""
-        hardness = (math.log(n) - self.threshold) / self.width + rng.logistic()
-        missed = 0
-        if rng.random() < self.lapse:
-            missed = _few_missed(n, rng) if rng.random() < FEW_MISSED else _any_missed(n, rng)
-        elif hardness >= 0:
-            onset = ONSETS[self.law] + RELATIVE_ONSET[self.law] * math.log(n)
-            explained = math.exp(min(onset + SPREADS[self.law] * hardness, 50.0))
-            unexplained = rng.random() < UNEXPLAINED
-            missed = _any_missed(n, rng) if unexplained else max(1, round(explained))
-        share = 1.0 if missed else 0.35
+        fit = bool(rng.random() < self.fit_probability(n))
+        share = 0.35 if fit else 1.0
         return TrainingRun(
-            verdict="not_fit" if missed else "fit",
-            n_errors=min(missed, n),
+            verdict="fit" if fit else "not_fit",
             share=share,
             cost=max(1, round(1000 * n * share)),
             full_cost=1000 * n,
         )
-
-
-def _few_missed(n: int, rng: np.random.Generator) -> int:
-    """Draw a number m of missed samples, with probability 1 / (m (m + 1))."""
-    return min(n, int(1 / (1 - rng.random())))
-
-
-def _any_missed(n: int, rng: np.random.Generator) -> int:
-    """Draw a number of missed samples from a log-uniform distribution over 1 to n."""
-    return min(n, max(1, round(math.exp(rng.uniform(math.log(0.5), math.log(n + 0.5))))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +93,10 @@ class LapsingWorld:
     Attributes:
         recorded: recorded training runs.
         rate: probability of an added lapse.
-        few: whether a lapse misses few samples.
     """
 
     recorded: RecordedWorld
     rate: float
-    few: bool
     n_limit: int = RecordedWorld.n_limit
 
     def fit_probability(self, n: float) -> float:
@@ -140,8 +108,7 @@ class LapsingWorld:
         run = self.recorded.draw(n, rng)
         if rng.random() >= self.rate:
             return run
-        missed = _few_missed(n, rng) if self.few else _any_missed(n, rng)
-        return replace(run, verdict="not_fit", n_errors=missed, share=1.0, cost=run.full_cost)
+        return replace(run, verdict="not_fit", share=1.0, cost=run.full_cost)
 
 
 def search_once(seed: int) -> dict[str, Any]:
@@ -161,9 +128,9 @@ def search_once(seed: int) -> dict[str, Any]:
     }
 
 
-def covers_lapse_rate(name: str, rate: float, few: bool, seed: int) -> bool:
+def covers_lapse_rate(name: str, rate: float, seed: int) -> bool:
     """Return whether the interval of the lapse rate contains the rate of the added lapses."""
-    world = LapsingWorld(recorded=RecordedWorld(name), rate=rate, few=few)
+    world = LapsingWorld(recorded=RecordedWorld(name), rate=rate)
     rng = np.random.default_rng(seed)
     estimate = replay_search(world, Bayes(policy="bayes"), rng).estimate
     assert estimate.lapse is not None
@@ -209,16 +176,11 @@ def main() -> None:
             if of_width := [s for s in searches if low <= s["width"] < high]:
                 print(coverage_row(f"{low:g} to {high:g}", of_width))
         print(f"\n{summary(searches)['ms']:.0f} ms of CPU time per decision\n", flush=True)
-        kinds = ["few samples", "any number of samples"]
-        columns = [f"coverage, lapses miss {kind}" for kind in kinds]
-        print(markdown_head(["lapses added to", "lapse rate", *columns]))
+        print(markdown_head(["lapses added to", "lapse rate", "coverage"]))
         for name, rate in itertools.product(LAPSING_MODELS, (0.1, 0.2)):
-            cells = []
-            for few in (True, False):
-                search = partial(covers_lapse_rate, name, rate, few)
-                covered = list(pool.map(search, range(arguments.replays)))
-                cells.append(f"{np.mean(covered):.2f}")
-            print(markdown_row([name, str(rate), *cells]), flush=True)
+            search = partial(covers_lapse_rate, name, rate)
+            covered = list(pool.map(search, range(arguments.replays)))
+            print(markdown_row([name, str(rate), f"{np.mean(covered):.2f}"]), flush=True)
 
 
 if __name__ == "__main__":

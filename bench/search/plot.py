@@ -8,7 +8,6 @@ from typing import Any
 from bench.search.report import Results, world_label
 from flexhpc.analysis.figures.chart import COLOURS, Chart, chart, layer
 
-_VARIANTS = ("bayes", "verdicts only")
 _BISECTIONS = "median of bisections"
 
 
@@ -16,15 +15,14 @@ def plot(results: Results, path: Path) -> None:
     data: list[dict[str, Any]] = []
     for name, world in results.items():
         unit = world["bisection"]["1"]["cost"]
-        curves = {v: world["variants"][v]["curve"] for v in _VARIANTS if v in world["variants"]}
-        bisections = world["bisection"].values()
-        curves[_BISECTIONS] = [(row["cost"] / unit, row["rmse"]) for row in bisections]
+        bisections = [(row["cost"] / unit, row["rmse"]) for row in world["bisection"].values()]
+        curves = {"bayes": world["variants"]["bayes"]["curve"], _BISECTIONS: bisections}
         data += [
             {"facet": world_label(name), "variant": variant, "cost": cost, "rmse": rmse}
             for variant, curve in curves.items()
             for cost, rmse in curve
         ]
-    colours = {**dict(zip(_VARIANTS, COLOURS, strict=False)), _BISECTIONS: "#888"}
+    colours = {"bayes": COLOURS[0], _BISECTIONS: "#888"}
     encoding = {
         "x": {"field": "cost", "type": "quantitative", "scale": {"type": "log", "nice": False},
               "axis": {"title": "cost, in bisections", "values": [1, 2, 4, 8], "format": "~g"}},

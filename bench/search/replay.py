@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from bench.search.worlds import World, true_emc
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Estimate, ProbeResult, estimate_so_far, next_probes
-from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import _posterior
+from flexhpc.search.history import Floats
 from flexhpc.search.next_n import ascending_n_values, replay_bisection, replay_growth
 
 
@@ -48,16 +48,13 @@ def unit_cost(world: World, emc: float) -> float:
     return world.draw(round(emc), np.random.default_rng(0)).full_cost
 
 
-def replay_search(
-    world: World, search: Bayes, rng: np.random.Generator, *, with_errors: bool = True
-) -> Replay:
+def replay_search(world: World, search: Bayes, rng: np.random.Generator) -> Replay:
     """Replay one Bayesian search.
 
     Args:
         world: source of training runs.
         search: settings; ``start`` is replaced.
         rng: source of randomness.
-        with_errors: whether the policy uses the numbers of missed samples.
     """
     emc = true_emc(world)
     unit = unit_cost(world, emc)
@@ -73,9 +70,7 @@ def replay_search(
         if isinstance(step, Estimate):
             break
         runs = [world.draw(probe.n, rng) for probe in step]
-        for probe, run in zip(step, runs, strict=True):
-            result = run.result(probe)
-            history.append(result if with_errors else replace(result, n_errors=0))
+        history += [run.result(probe) for probe, run in zip(step, runs, strict=True)]
         cost += sum(run.cost for run in runs) / unit
         elapsed += max(run.cost for run in runs) / unit
         estimate = estimate_so_far(search, world.n_limit, history)

@@ -30,7 +30,6 @@ class TrainingRun:
 
     Attributes:
         verdict: verdict of the probe.
-        n_errors: samples missed at the end.
         share: fraction of the initial budget that the training run used; None if unknown.
         cost: sample passes.
         full_cost: sample passes of a training run that uses the initial budget.
@@ -38,7 +37,6 @@ class TrainingRun:
     """
 
     verdict: str
-    n_errors: int
     share: float | None
     cost: int
     full_cost: int
@@ -48,7 +46,7 @@ class TrainingRun:
         """Return the result of a probe whose training run has this outcome."""
         return ProbeResult(
             n=probe.n, repeat=probe.repeat, arm=probe.arm, verdict=self.verdict,
-            n_errors=self.n_errors, cost=self.cost, share=self.share, time=self.time,
+            n_errors=int(self.verdict != "fit"), cost=self.cost, share=self.share, time=self.time,
         )  # fmt: skip
 
 
@@ -85,7 +83,7 @@ class RecordedWorld:
     known exactly and the curve need not be logistic. The kernel is about as wide as the distance
     between recorded n, because finer structure is noise of a few dozen training runs. To simulate a
     training run at n, a verdict is drawn, and then a recorded training run with this verdict at one
-    of the two nearest recorded n. The number of missed samples is scaled to n.
+    of the two nearest recorded n.
     """
 
     n_limit = 20_000
@@ -131,12 +129,10 @@ class RecordedWorld:
             key=lambda i: abs(i - target),
         )
         i = rng.choice(self._indices[self.sizes[nearest], fit])
-        scale = n / self.runs["n"][i]
         full_cost = self._full_cost(n)
         share = self.runs["cost"][i] / self.runs["full_cost"][i]
         return TrainingRun(
             verdict=str(self.runs["verdict"][i]),
-            n_errors=0 if fit else min(n, max(1, round(self.runs["n_errors"][i] * scale))),
             share=float(share),
             cost=max(1, round(share * full_cost)),
             full_cost=full_cost,
@@ -172,7 +168,6 @@ class CurveWorld:
         fit = bool(rng.random() < self.fit_probability(n))
         return TrainingRun(
             verdict="fit" if fit else "not_fit",
-            n_errors=0 if fit else 1,
             share=None,
             cost=max(1, round(1000 * n * (0.35 if fit else 1.0))),
             full_cost=1000 * n,

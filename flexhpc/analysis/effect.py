@@ -29,8 +29,7 @@ from flexhpc.analysis.text import without_shared_entries
 from flexhpc.config.point import swept_value_text, value_phrase
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
-from flexhpc.search.evidence import Floats
-from flexhpc.search.history import LEVEL
+from flexhpc.search.history import LEVEL, Floats
 from flexhpc.store.status import PointStatus
 
 ERROR_RATE = 0.05

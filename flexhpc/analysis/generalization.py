@@ -19,8 +19,7 @@ import numpy as np
 
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound
-from flexhpc.search.evidence import Floats
-from flexhpc.search.history import LEVEL, Censored
+from flexhpc.search.history import LEVEL, Censored, Floats
 from flexhpc.store.status import PointStatus
 
 MIN_PAIRS = 4

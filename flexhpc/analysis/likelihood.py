@@ -13,9 +13,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from flexhpc.search.budget_curve import budget_curve
-from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve, estimand_level, posterior
-from flexhpc.search.history import TAILS
+from flexhpc.search.history import TAILS, Floats
 from flexhpc.store.status import PointStatus
 
 STEP = 0.02

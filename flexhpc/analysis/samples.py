@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from flexhpc.config import Point
 from flexhpc.config.point import swept_value_label
 from flexhpc.errors import InputError
-from flexhpc.search.evidence import Floats
-from flexhpc.search.history import UNINFORMATIVE
+from flexhpc.search.history import Floats
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack_masks
 from flexhpc.store.status import PointStatus
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 _DATA_KEYS = ("data", "labels")
 _NAMED_KEYS = ("data.source", "data.labels", "data.corruption", "data.n_max")
 """Swept data keys whose values are not appended to the name of a data set."""
+UNINFORMATIVE = ("diverged", "unstable")
+"""Verdicts of training runs whose missed samples are not counted."""
 Counts = NDArray[np.int64]
 _MIN_RELIABILITY = 0.1
 

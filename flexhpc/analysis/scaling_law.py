@@ -19,8 +19,7 @@ from flexhpc.analysis.likelihood import (
     stack_likelihoods,
 )
 from flexhpc.analysis.reasons import is_censored
-from flexhpc.search.evidence import Floats
-from flexhpc.search.history import LEVEL, TAILS
+from flexhpc.search.history import LEVEL, TAILS, Floats
 from flexhpc.store.status import PointStatus
 
 MIN_SIZES = 3

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import (
     WIDTH_MIDDLE,
     WIDTH_PRIOR,
@@ -22,7 +21,7 @@ from flexhpc.search.fit_curve import (
     FitCurve,
     posterior,
 )
-from flexhpc.search.history import History
+from flexhpc.search.history import Floats, History
 
 Coordinates = Sequence[Sequence[float]]
 """For each arm, one coordinate per tuned key; neighbouring arms have a distance of about 1."""

@@ -95,12 +95,12 @@ def _smallest_allowed_n(history: History, arm: int, *, halvings: int) -> int:
 
     This is the smallest n tried for this arm, or for any arm if this arm has no probes, halved
     ``halvings`` times. It is at least 2, because a network with batch normalisation cannot be
-    trained on one sample. n = 1 is allowed only if it was tried before, or if the probes of all
-    arms failed and the smallest n tried is below 4.
+    trained on one sample. n = 1 is allowed only if no probe with n > 1 fitted and the smallest n
+    tried is below 4.
     """
     smallest = min([r.n for r in history if r.arm == arm] or [r.n for r in history])
-    last = smallest < 4 and all(result.verdict != "fit" for result in history)
-    return min(smallest, max(smallest >> halvings, 1 if last else 2))
+    last = smallest < 4 and all(r.verdict != "fit" for r in history if r.n > 1)
+    return max(smallest >> halvings, 1 if last else 2)
 
 
 def _propose_first_round(search: Bayes, n_limit: int, arm_count: int) -> Proposal:
@@ -163,11 +163,10 @@ def _unconfirmed_n(
 ) -> int | None:
     """Return an n that must be probed before the search is allowed to end; None if there is none.
 
-    ``lower`` and ``upper`` are the ends of the interval of the EMC (samples). The posterior
-    alone is not sufficient, because it also depends on the numbers of missed samples. Therefore a
-    fit must confirm the lower end of the interval, and a failure must confirm the upper end. If no
-    probe fitted, a failure at n = 1 is required. If no probe failed, a fit at ``n_limit`` is
-    required.
+    ``lower`` and ``upper`` are the ends of the interval of the EMC (samples). The posterior alone
+    is not sufficient, because it also depends on the times of the fits. Therefore a fit must
+    confirm the lower end of the interval, and a failure must confirm the upper end. If no probe
+    fitted, a failure at n = 1 is required. If no probe failed, a fit at ``n_limit`` is required.
     """
     fits, fails = _fitted_and_failed_n(history, eps)
     if not fails:

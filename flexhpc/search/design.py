@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from flexhpc.search.arms import ArmPosteriors
-from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve
-from flexhpc.search.history import History
+from flexhpc.search.history import Floats, History
 
 _CELLS, _BINS = 240, 16
 """Number of posterior draws, and number of groups of draws, if there is only one arm."""

@@ -15,21 +15,22 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit
 
-from flexhpc.search.evidence import Evidence, Floats
 from flexhpc.search.history import (
     TAILS,
+    Floats,
     History,
     ProbeResult,
     Quantiles,
     accepted_and_unfinished,
+    group_by_n,
 )
 from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of fit curve widths (log n). Measured: 0.05 (linear classifiers) to 0.35 (narrow MLPs)."""
-WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.9
+WIDTH_MIDDLE, WIDTH_SPREAD = 0.25, 0.9
 """Log-normal prior of the fit curve's width: median, and standard deviation of log(width)."""
 WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
@@ -42,6 +43,7 @@ _GRID_CUTOFF = 1e-5
 """The threshold grid ends where the posterior mass falls below this fraction of its maximum."""
 _CELL_CUTOFF = 1e-6
 """Cells of the grid are dropped if their weight is below this fraction of the largest weight."""
+_TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     Unfinished training runs contribute only the fraction of the budget within which they failed.
 
     The prior of the threshold is uniform in log n from below one sample to above ``n_limit``. The
-    prior of the width is log-normal with median 0.18; one standard deviation is a factor of 2.5.
+    prior of the width is log-normal with median 0.25; one standard deviation is a factor of 2.5.
     The prior of the lapse rate is mostly below 0.07. If all probes fitted, no threshold above the
     largest n is ruled out; if all failed, no threshold below the smallest n. In both cases, the
     caller must report the estimate as censored.
@@ -138,8 +140,8 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     Args:
         history: finished probes, in any order.
         n_limit: largest available n (samples).
-        eps: training error up to which a probe counts as a fit. If it is set, the numbers of missed
-            samples and the times are ignored.
+        eps: training error up to which a probe counts as a fit. If it is set, the times are
+            ignored.
     """
     return _posterior(accepted_and_unfinished(history), n_limit, eps)
 
@@ -149,39 +151,50 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     """Compute the posterior on a threshold grid that is refined around the posterior mass.
 
     Cells that are negligible given the verdicts are dropped. They would stay negligible, because
-    the numbers of missed samples and the times change the odds of two cells by bounded factors.
-    Therefore these numbers and times are evaluated only on the remaining cells.
+    the times change the odds of two cells by a bounded factor. Therefore the times are evaluated
+    only on the remaining cells.
     """
-    evidence = Evidence.from_history([r for r in history if not r.unfinished], eps)
+    verdicts = _count_verdicts([r for r in history if not r.unfinished], eps)
     grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE_SIZE)
     for size in (_MIDDLE_SIZE, _FINE_SIZE):
-        mass = _verdict_posterior(evidence, grid).sum(axis=(1, 2))
+        mass = _verdict_posterior(verdicts, grid).sum(axis=(1, 2))
         grid = _refine_grid(grid, mass, size)
-    weights = _verdict_posterior(evidence, grid)
+    weights = _verdict_posterior(verdicts, grid)
     i, j, k = cells = np.nonzero(weights > _CELL_CUTOFF * weights.max())
-    flat = i * len(WIDTHS) + j  # sorted: the lapse rates of one curve are adjacent
-    new = np.diff(flat, prepend=-1) > 0
-    curve_index = np.cumsum(new) - 1
-    threshold, width, lapse = grid[i], WIDTHS[j], LAPSES[k]
-    weight = weights[cells]
-    if evidence.has_missed_counts:
-        missed = evidence.missed_log_likelihood(threshold[new], width[new], curve_index, lapse)
-        weight = weight * np.exp(missed)
+    threshold, width, lapse, weight = grid[i], WIDTHS[j], LAPSES[k], weights[cells]
     times = Times.from_history(history if eps is None else ())
     if len(times):
+        flat = i * len(WIDTHS) + j  # sorted: the lapse rates of one curve are adjacent
+        new = np.diff(flat, prepend=-1) > 0
         by_law = times.log_likelihood_by_law(threshold[new], width[new])
-        weight = weight * np.exp(times.bounded_log_likelihood(by_law)[curve_index])
+        weight = weight * np.exp(times.bounded_log_likelihood(by_law)[np.cumsum(new) - 1])
     return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
 
 
-def _verdict_posterior(evidence: Evidence, threshold: Floats) -> Floats:
-    """Return the posterior given only the verdicts, shape (thresholds, widths, lapses)."""
+def _count_verdicts(history: History, eps: float | None) -> Floats:
+    """Return log n, the number of fits and the number of failures at each n, shape (3, n)."""
+    groups = group_by_n(history)
+    fits = [sum(result.fits_at(eps) for result in results) for results in groups.values()]
+    fails = [len(results) - fit for results, fit in zip(groups.values(), fits, strict=True)]
+    return np.array([np.log([*groups]), fits, fails], dtype=np.float64).reshape(3, -1)
+
+
+def _verdict_posterior(verdicts: Floats, threshold: Floats) -> Floats:
+    """Return the posterior given only the verdicts, shape (thresholds, widths, lapses).
+
+    Args:
+        verdicts: result of :func:`_count_verdicts`.
+        threshold: grid of thresholds (log n), shape (thresholds,).
+    """
+    log_n, fits, fails = verdicts
+    z = (threshold[:, None, None] - log_n) / WIDTHS[:, None]
+    fails_without_lapse = expit(-z)
     spacing = np.log(np.gradient(threshold))[:, None, None]
-    log_likelihood = evidence.verdict_log_likelihood(
-        threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None]
-    )
-    total = log_likelihood + spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR
-    weight = np.exp(total - total.max())
+    log_weight = spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR + np.log1p(-LAPSES) * fits.sum()
+    log_weight += (log_expit(z) @ fits)[:, :, None]
+    for i, lapse in enumerate(LAPSES):
+        log_weight[:, :, i] += np.log(lapse + (1 - lapse) * fails_without_lapse + _TINY) @ fails
+    weight = np.exp(log_weight - log_weight.max())
     return np.asarray(weight / weight.sum())
 
 

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
 EndedBy = Literal[
@@ -21,8 +25,6 @@ LEVEL = 0.9
 """Coverage probability of all intervals."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Probabilities of the quantiles that are the lower end, median and upper end of an interval."""
-UNINFORMATIVE = ("diverged", "unstable")
-"""Verdicts of probes whose number of missed samples gives no information about capacity."""
 MAX_REJECTED = 4
 """Maximum number of rejected probes with the same n and arm that are ignored. If there are more,
 each of them counts as a failure."""

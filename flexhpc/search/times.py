@@ -23,8 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from flexhpc.search.evidence import Floats, split_for_products
-from flexhpc.search.history import History
+from flexhpc.search.history import Floats, History
 
 _EARLY = np.geomspace(0.35, 6.0, 10)
 _SATURATES = np.arange(-7.0, 3.5, 1.25)
@@ -56,6 +55,9 @@ SHORTEST = math.exp(-1 / BROAD)
 """Assumed lower bound on the time of a fit (fraction of the budget) if only an upper bound is
 known."""
 _TINY = 1e-30
+_PER_PRODUCT = 8
+"""Number of densities that are multiplied before the logarithm of their product is taken. This
+saves logarithms, which dominate the run time."""
 
 
 def slope(log_factor: float) -> Floats:
@@ -126,9 +128,9 @@ class Times:
             Log-likelihood plus log prior probability of the law, shape (curves, laws).
         """
         total = np.tile(LAW_PRIOR, (len(threshold), 1))
-        for part in split_for_products(len(self.exact.T)):
+        for first in range(0, len(self.exact.T), _PER_PRODUCT):
             product = np.ones(total.shape, np.float32)
-            for log_n, log_time in self.exact[:, part].T:
+            for log_n, log_time in self.exact[:, first : first + _PER_PRODUCT].T:
                 distance = threshold - log_n
                 scale = width * (1 + WIDENING * np.maximum(distance, 0))
                 fits = scale * expit(distance / scale) + _TINY

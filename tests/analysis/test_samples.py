@@ -13,12 +13,17 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from flexhpc.analysis.sample_views import sample_view_of
-from flexhpc.analysis.samples import SampleScores, agreements, data_frame_of, sample_scores
+from flexhpc.analysis.samples import (
+    UNINFORMATIVE,
+    SampleScores,
+    agreements,
+    data_frame_of,
+    sample_scores,
+)
 from flexhpc.api.runs import load
 from flexhpc.data import load_samples, standard_files
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
-from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
 from tests.analysis.builders import DIGITS, points_of
 from tests.command import flexhpc_output

@@ -22,26 +22,24 @@ def result(n: int, missed: int = 0, verdict: str = "", **values: Any) -> ProbeRe
     return ProbeResult(n=n, verdict=verdict, n_errors=missed, **values)
 
 
-def misses(count: Callable[[int, int], int | None]) -> Train:
-    """Return training runs that miss ``count(n, repeat)`` samples; None: failed, count unknown."""
+def misses(count: Callable[[int, int], int]) -> Train:
+    """Return training runs that miss ``count(n, repeat)`` samples."""
 
     def train(probe: Probe) -> ProbeResult:
-        missed = count(probe.n, probe.repeat)
-        verdict = "not_fit" if missed is None else ""
         values = {"repeat": probe.repeat, "arm": probe.arm, "stage": probe.stage}
-        return result(probe.n, missed or 0, verdict, cost=10 * probe.n, **values)
+        return result(probe.n, count(probe.n, probe.repeat), cost=10 * probe.n, **values)
 
     return train
 
 
 def fits(predicate: Callable[[int, int], bool]) -> Train:
-    """Return training runs that fit if ``predicate(n, repeat)``, with unknown counts if not."""
-    return misses(lambda n, repeat: 0 if predicate(n, repeat) else None)
+    """Return training runs that fit if ``predicate(n, repeat)``, and else miss one sample."""
+    return misses(lambda n, repeat: 0 if predicate(n, repeat) else 1)
 
 
 def fits_with(
     chance: Callable[[int], float], rng: np.random.Generator,
-    missed: Callable[[int], int | None] = lambda _: None,
+    missed: Callable[[int], int] = lambda _: 1,
 ) -> Train:  # fmt: skip
     """Return training runs that fit with probability ``chance(n)``, and else miss ``missed(n)``."""
     return misses(lambda n, _: 0 if rng.random() < chance(n) else missed(n))

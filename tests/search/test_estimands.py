@@ -79,7 +79,7 @@ def test_estimate_at_uses_the_missed_samples_of_failed_probes() -> None:
     fits = [result(n) for n in (100, 120, 140)]
     many = [result(n, n // 2) for n in (200, 210, 220)]
     few = [result(n, n // 50) for n in (200, 210, 220)]
-    assert estimate_at_training_error(0.1, 1_000, [*fits, *many]).emc_hi < 240
+    assert estimate_at_training_error(0.1, 1_000, [*fits, *many]).emc_hi < 300
     assert estimate_at_training_error(0.1, 1_000, [*fits, *few]).censored == "right"
 
 

@@ -9,7 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from bench.search.budgets.record import DOUBLINGS, MODELS, VERDICTS
 from bench.search.worlds import TrainingRun
-from flexhpc.search.evidence import Floats
+from flexhpc.search.history import Floats
 
 _LEVELS = (np.arange(200) + 0.5) / 200
 
@@ -80,21 +80,20 @@ class TimedWorld:
         if log_time <= math.log(self.budget):
             share = math.exp(log_time) / self.budget
             return TrainingRun(
-                verdict="fit", n_errors=0, share=share, cost=round(full_cost * share),
+                verdict="fit", share=share, cost=round(full_cost * share),
                 full_cost=full_cost, time=share,
             )  # fmt: skip
         failed = self._outcomes[:, 0] > 0
         if not failed.any():
             return TrainingRun(
-                verdict="unconverged", n_errors=1, share=1.0, cost=full_cost, full_cost=full_cost
+                verdict="unconverged", share=1.0, cost=full_cost, full_cost=full_cost
             )
         nearest = min(set(self._n[failed]), key=lambda size: abs(math.log(size / n)))
         row = rng.choice(np.nonzero(failed & (self._n == nearest))[0])
-        verdict, steps, missed = self._outcomes[row]
+        verdict, steps, _ = self._outcomes[row]
         share = min(1.0, float(steps) / self.budget)
         return TrainingRun(
             verdict=VERDICTS[verdict],
-            n_errors=int(np.clip(round(missed * n / nearest), 1, n)),
             share=share,
             cost=round(full_cost * share),
             full_cost=full_cost,
