@@ -60,7 +60,9 @@ def measure(
 
             - A tuple (inputs, labels) or (inputs, labels, test inputs, test labels) of arrays or
               tensors. Inputs are images (n, channels, height, width) or (n, height, width), vectors
-              (n, features), or lists of encoded images (bytes) or PIL images.
+              (n, features), lists of encoded images (bytes) or PIL images, or a mapping with
+              pixel_values, or with input_ids and attention_mask. Labels of shape (n, length) are
+              labels of tokens, -100 for tokens that need not be predicted.
             - A map-style data set of torch or torchvision.
             - The ``data`` section of a spec as a mapping, or the name of a data source.
         labels: value of the key ``data.labels``: ``original`` (the default), ``random`` or
@@ -173,8 +175,10 @@ def _data_section(data: Any) -> dict[str, Any]:
     except PointError as error:
         raise InputError(str(error)) from None
     content = hashlib.sha256()
-    for array in arrays:
-        content.update(f"{array.shape} {array.dtype.str}".encode())
+    for column in arrays:
+        is_tokens = isinstance(column, dict)
+        array = column["input_ids"] if is_tokens else column
+        content.update(f"{'tokens ' * is_tokens}{array.shape} {array.dtype.str}".encode())
         content.update(np.ascontiguousarray(array).data)  # avoids a copy
     return {"source": register_object("arrays", content.hexdigest()[:16], arrays)}
 

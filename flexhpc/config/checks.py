@@ -154,8 +154,9 @@ def _check_shapes(data: Data, model: Model) -> Problems:
     if data.has_tokens and not model.predicts_tokens and not isinstance(model, CustomModel):
         problem = f"{data.source} contains sequences of tokens"
         yield "model.family", f"{problem}; use gpt, or hf:PATH with model.task: causal_lm"
-    if model.predicts_tokens and not data.has_tokens:
-        yield "data.source", f"{model.family} predicts tokens; use random_tokens or key_value"
+    if model.predicts_tokens and data.has_tokens is False:
+        problem = f"{model.family} predicts tokens, but {data.source} has one label per sample"
+        yield "data.source", f"{problem}; use a source of sequences, such as key_value"
     if data.has_vectors and model.images_only:
         problem = f"{model.family} requires images, but {data.source} contains vectors"
         yield "model.family", f"{problem}; use linear or mlp"

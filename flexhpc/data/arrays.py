@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,28 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular_file
 from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import class_names_of, encode_labels
-from flexhpc.data.dataset import Array, Ints, Source, Split, iterate_blocks
+from flexhpc.data.dataset import IGNORED, PADDING, Array, Ints, Source, Split, iterate_blocks
 from flexhpc.data.raw_files import check_fits_in_memory, convert_read_errors
 from flexhpc.errors import PointError
 
 _DEFAULT_NAMES = {
-    "column": ("x_train", "X_train", "x", "X", "inputs", "images", "data"),
+    "column": (
+        "input_ids",
+        "pixel_values",
+        "x_train",
+        "X_train",
+        "x",
+        "X",
+        "inputs",
+        "images",
+        "data",
+    ),
     "target": ("y_train", "y", "labels", "target"),
     "test_column": ("x_test", "X_test"),
     "test_target": ("y_test",),
 }
 """Key -> names of arrays in an .npz file; the first that exists is used if the key is not set."""
+_TOKEN_KEYS = ("input_ids", "attention_mask", "token_type_ids")
 _TEST_KEYS = ("test_column", "test_target")
 
 
@@ -57,6 +68,12 @@ def open_arrays(data: Arrays) -> Source:
         if has_tests or data.test_column or data.test_target:
             keys += _TEST_KEYS
         arrays = [_read_member(archive, path, key, getattr(data, key)) for key in keys]
+        if data.column in (None, "input_ids") and "input_ids" in archive.files:
+            present = [name for name in _TOKEN_KEYS if name in archive.files]
+            tokens = {name: _read_member(archive, path, "column", name) for name in present}
+            return array_source(
+                f"arrays {path}", [token_ids(f"arrays {path}", tokens), *arrays[1:]]
+            )
     return array_source(f"arrays {path}", arrays)
 
 
@@ -80,21 +97,27 @@ def _read_member(archive: Any, path: Path, key: str, name: str | None) -> Array:
         return array
 
 
-def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
+def array_source(name: str, arrays: Sequence[Any]) -> Source:
     """Create a source from arrays.
 
     Args:
         name: name of the source, for messages.
-        arrays: inputs and labels, optionally followed by test inputs and test labels.
+        arrays: inputs and labels, optionally followed by test inputs and test labels. Inputs can be
+            the result of :func:`token_ids`. Labels of shape (n, length) are labels of tokens; see
+            ``Source.token_labels``.
 
     Raises:
         PointError: the arrays are not valid samples and labels, or the lengths of inputs and labels
             differ.
     """
     inputs, labels, *tests = arrays
+    if np.ndim(labels) == 2:
+        return _sequence_source(name, inputs, labels, has_tests=bool(tests))
     codes, sorted_labels = encode_labels(name, labels)
+    inputs, is_tokens = _unwrap_tokens(inputs)
     train, test = _make_split(name, inputs, codes), None
     if tests:
+        tests[0], _ = _unwrap_tokens(tests[0])
         test_codes, _ = encode_labels(name, tests[1], sorted_labels)
         test = _make_split(f"{name}, test set", tests[0], test_codes)
         if test.shape != train.shape:
@@ -108,6 +131,83 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
         train=train,
         open_test=lambda: test,
         class_names=class_names_of(sorted_labels),
+        standardised_mask=np.zeros(train.shape, dtype=np.bool_) if is_tokens else None,
+    )
+
+
+def token_ids(name: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Check the inputs of a tokenizer, and mark padding.
+
+    Args:
+        name: name of the data set, for messages.
+        inputs: arrays (n, length): input_ids; optionally attention_mask, which is 0 for padding;
+            and token_type_ids, which must be 0.
+
+    Returns:
+        A mapping with one entry: input_ids, int64 (n, length), which are ``PADDING`` where the
+        attention mask is 0.
+
+    Raises:
+        PointError: a key is missing or unknown, or an array is invalid.
+    """
+    if "input_ids" not in inputs or (unknown := set(inputs) - {*_TOKEN_KEYS}):
+        problem = "unknown" if "input_ids" in inputs else "missing"
+        key = unknown.pop() if "input_ids" in inputs else "input_ids"
+        raise PointError(
+            f"{name}: inputs: {problem} key {key}; a mapping must contain only pixel_values, or "
+            f"{', '.join(_TOKEN_KEYS)}"
+        )
+    ids = inputs["input_ids"]
+    for key, array in inputs.items():
+        if array.ndim != 2 or array.shape != ids.shape or array.dtype.kind not in "biu":
+            raise PointError(
+                f"{name}: {key} must contain integers of shape (n, length), as input_ids, not "
+                f"{array.dtype} of shape {array.shape}"
+            )
+    if np.any(inputs.get("token_type_ids", 0)):
+        raise PointError(f"{name}: token_type_ids other than 0 are not supported")
+    mask = inputs.get("attention_mask", ids >= 0).astype(np.bool_)
+    if not mask.any(axis=1).all():
+        raise PointError(f"{name}: sample {int(mask.any(axis=1).argmin())} has no tokens")
+    return {"input_ids": np.where(mask, ids.astype(np.int64), PADDING)}
+
+
+def _unwrap_tokens(inputs: Array | dict[str, Array]) -> tuple[Array, bool]:
+    """Return the array of inputs, and whether these are token ids."""
+    return (inputs["input_ids"], True) if isinstance(inputs, dict) else (inputs, False)
+
+
+def _sequence_source(
+    name: str, inputs: Array | dict[str, Array], labels: Array, *, has_tests: bool
+) -> Source:
+    """Create a source of sequences with one label per token."""
+    if not isinstance(inputs, dict):
+        inputs = token_ids(name, {"input_ids": inputs})
+    ids = inputs["input_ids"]
+    if labels.shape != ids.shape or labels.dtype.kind not in "iu":
+        raise PointError(
+            f"{name}: labels of tokens must be integers of shape {ids.shape}, as input_ids, not "
+            f"{labels.dtype} of shape {labels.shape}"
+        )
+    if has_tests:
+        raise PointError(f"{name}: a test set is not supported with one label per token")
+    labels = labels.astype(np.int64)
+    scored, padding = labels != IGNORED, ids == PADDING
+    for problem, rows in (
+        ("has no label", ~scored.any(axis=1)),
+        (f"has a label below 0 other than {IGNORED}", (scored & (labels < 0)).any(axis=1)),
+        ("has a label where it is padded", (scored & padding).any(axis=1)),
+        ("is padded before its last token", (padding[:, :-1] & ~padding[:, 1:]).any(axis=1)),
+    ):
+        if rows.any():
+            raise PointError(f"{name}: sample {int(rows.argmax())} {problem}")
+    ids = np.where(padding, 0, ids)  # no token with a label follows
+    return Source(
+        name=name,
+        classes=int(max(ids.max(), labels.max())) + 1,
+        train=_make_split(name, ids, np.zeros(len(ids), np.int64)),
+        standardised_mask=np.zeros(ids.shape[1], dtype=np.bool_),
+        token_labels=labels,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from flexhpc.config.sections.custom import CustomData
 from flexhpc.custom.code import call_custom_code, import_object, to_array
-from flexhpc.data.arrays import array_source
+from flexhpc.data.arrays import array_source, token_ids
 from flexhpc.data.dataset import Array, Source
 from flexhpc.data.images import decode_image
 from flexhpc.errors import PointError
@@ -24,21 +25,24 @@ def open_custom(data: CustomData) -> Source:
     key = f"data.source: {data.source}"
     target = import_object(data.source, data.user_code, key="data.source")
 
-    def load_arrays() -> list[Array]:
+    def load_arrays() -> list[Any]:
         return convert_samples(key, target(**data.kwargs) if callable(target) else target)
 
     return array_source(key, call_custom_code(key, load_arrays, data.seconds))
 
 
-def convert_samples(name: str, samples: Any) -> list[Array]:
+def convert_samples(name: str, samples: Any) -> list[Any]:
     """Convert custom samples to arrays: inputs, labels and, if given, test inputs and test labels.
+
+    The inputs are an array, or the result of :func:`token_ids`.
 
     Args:
         name: name of the data set, for messages.
         samples: one of two forms. (1) A tuple (inputs, labels) or (inputs, labels, test inputs,
             test labels) of objects that NumPy can convert to arrays, such as torch tensors. Inputs
-            may also be a list or a pandas column of images, as encoded bytes or PIL images. (2) A
-            map-style data set (torch, torchvision); each of its samples is read once.
+            may also be a list or a pandas column of images, as encoded bytes or PIL images; or a
+            mapping, as a tokenizer or image processor of transformers returns it. (2) A map-style
+            data set (torch, torchvision); each of its samples is read once.
 
     Raises:
         PointError: ``samples`` has neither form.
@@ -72,8 +76,12 @@ def _read_map_style(name: str, samples: Any) -> tuple[list[Any], list[Any]]:
     return inputs, labels
 
 
-def _to_input_array(name: str, column: Any) -> Array:
-    """Convert inputs to one array; decode images."""
+def _to_input_array(name: str, column: Any) -> Any:
+    """Convert inputs to one array, or to the result of :func:`token_ids`; decode images."""
+    if isinstance(column, Mapping):
+        if {*column} == {"pixel_values"}:
+            return _to_input_array(name, column["pixel_values"])
+        return token_ids(name, {key: to_array(name, column[key]) for key in column})
     is_objects = getattr(getattr(column, "dtype", None), "kind", "") == "O"
     rows = list(column) if isinstance(column, list) or is_objects else []
     if rows and (isinstance(rows[0], bytes) or hasattr(rows[0], "getbands")):

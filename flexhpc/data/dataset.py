@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+IGNORED = -100
+"""Label of a token that need not be predicted, as in torch and transformers."""
+PADDING = -1
+"""Id of the tokens that fill up shorter sequences."""
 _VALUES_PER_BLOCK = 2**22
 
 
@@ -41,7 +45,8 @@ class Split:
 
     Attributes:
         labels: original labels, int64 (n,), from 0 to ``Source.classes`` - 1.
-        shape: shape of one sample: (channels, height, width) or (features,).
+        shape: shape of one sample: (channels, height, width), (features,) or (length,) for token
+            ids.
         dtype: uint8 or float32; in vectors, NaN marks a missing value.
         blocks: function that returns an iterator over the samples in order, as arrays
             ``(k, *shape)``; every call starts at the first sample.
@@ -101,6 +106,9 @@ class Source:
             None if all features are standardised.
         summary: statistics of the training samples; None if they must be computed.
         class_names: names of the classes, in order; None if the classes have no names.
+        token_labels: label of each token of each training sample, ``IGNORED`` for tokens that need
+            not be predicted, int64 (n, length); None if each sample has one label. With token
+            labels, the labels in ``train`` are unused.
     """
 
     name: str
@@ -111,6 +119,7 @@ class Source:
     standardised_mask: Mask | None = None
     summary: Summary | None = None
     class_names: Sequence[str] | None = None
+    token_labels: Ints | None = None
 
     def __post_init__(self) -> None:
         """Replace invalid Unicode characters in class names; names of folders can contain them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -146,6 +147,9 @@ def load_samples(data: Data, seed: int) -> Samples:
             assigned as requested.
     """
     loaded = _load_source(data, seed)
+    if loaded.source.token_labels is not None:
+        for key in data.keys_of_labelled_samples():
+            raise PointError(f"data.{key}: has no effect with one label per token; remove it")
     train_ids = np.flatnonzero(loaded.is_train)
     labels, classes, unmerged = draw_labels(data, loaded.source, train_ids, seed)
     pool, unfittable = train_ids, train_ids[:0]
@@ -225,6 +229,9 @@ def _load_source_cached(
     source = open_source(data, seed)
     train = Split.from_arrays(source.train.gather(), source.train.labels)
     summary = source.summary or compute_summary(train, source.classes)
+    if source.token_labels is not None and not data.seeded:
+        content = summary.fingerprint.encode() + source.token_labels.tobytes()
+        summary = replace(summary, fingerprint=hashlib.sha256(content).hexdigest()[:32])
     is_train = training_mask(len(train), data.test_fraction)
     if not is_train.all():
         mean, deviation = moments(train.small_blocks, is_train)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.config.sections.data import Digits, Gaussian, KeyValue, RandomTokens, Tokens
-from flexhpc.data.dataset import Ints, Source, Split
+from flexhpc.data.dataset import IGNORED, Ints, Source, Split
 from flexhpc.seeds import derive_seed
 
 
@@ -66,13 +66,13 @@ def draw_key_value(data: KeyValue, seed: int) -> Source:
 
 
 def _token_source(data: Tokens, tokens: Ints) -> Source:
-    """Return a source of token sequences, (size, sequence_length), stored as float32.
-
-    All labels are zero and unused, because the model predicts the tokens.
-    """
+    """Return a source of token sequences, (size, sequence_length), stored as float32."""
+    token_labels = tokens.copy()
+    token_labels[:, : data.first_in_loss] = IGNORED
     return Source(
         name=f"{data.source} ({data.size} x {tokens.shape[1]}, vocabulary {data.vocabulary})",
         classes=data.vocabulary,
         train=Split.from_arrays(tokens.astype(np.float32), np.zeros(data.size, np.int64)),
         standardised_mask=np.zeros(tokens.shape[1], dtype=np.bool_),
+        token_labels=token_labels,
     )

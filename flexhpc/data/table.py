@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -41,19 +42,10 @@ def open_table(data: Table) -> Source:
             the values of the target cannot be used as classes.
     """
     path = Path(data.path).expanduser()
-    if not path.is_file():
-        raise PointError(f"data.path: file not found ({data.path})")
-    with convert_read_errors(path, "a CSV or Parquet table"):
-        with open_regular_file(path) as file:
-            is_parquet = file.read(4) == b"PAR1"
-        frame = _read_parquet(path) if is_parquet else _read_stripped_csv(path)
-        frame.columns = frame.columns.map(str)
     drop, categorical = data.drop or [], data.categorical or []
-    for key, names in (("target", [data.target]), ("drop", drop), ("categorical", categorical)):
-        if unknown := [name for name in names if name not in frame.columns]:
-            columns = ", ".join(frame.columns[:20])
-            raise PointError(f"data.{key}: {path} has no column {unknown[0]}; it has {columns}")
-    labels, classes = _encode_target(normalise_column(frame[data.target]), path)
+    columns = {"target": [data.target], "drop": drop, "categorical": categorical}
+    frame = read_table(path, columns)
+    labels, classes = encode_target(normalise_column(frame[data.target]), path)
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
         raise PointError(
@@ -68,6 +60,30 @@ def open_table(data: Table) -> Source:
         train=Split.from_arrays(encode(encoding, features, path), labels),
         standardised_mask=standardised_mask(encoding),
     )
+
+
+def read_table(path: Path, columns: Mapping[str, list[str]]) -> pd.DataFrame:
+    """Read a CSV or Parquet table.
+
+    Args:
+        path: the file.
+        columns: for each key of the ``data`` section, the names of columns that must exist.
+
+    Raises:
+        PointError: the file or a column does not exist, or the file is unreadable or too large.
+    """
+    if not path.is_file():
+        raise PointError(f"data.path: file not found ({path})")
+    with convert_read_errors(path, "a CSV or Parquet table"):
+        with open_regular_file(path) as file:
+            is_parquet = file.read(4) == b"PAR1"
+        frame = _read_parquet(path) if is_parquet else _read_stripped_csv(path)
+        frame.columns = frame.columns.map(str)
+    for key, names in columns.items():
+        if unknown := [name for name in names if name not in frame.columns]:
+            existing = ", ".join(frame.columns[:20])
+            raise PointError(f"data.{key}: {path} has no column {unknown[0]}; it has {existing}")
+    return frame
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -102,8 +118,12 @@ def _read_stripped_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _encode_target(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
-    """Return the labels, int64 (n,), and the number of classes."""
+def encode_target(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
+    """Return the labels, int64 (n,), and the number of classes.
+
+    Raises:
+        PointError: a value is missing, or the values cannot be used as classes.
+    """
     import pandas as pd
 
     if missing := int(target.isna().sum()):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.config import Point
-from flexhpc.config.sections.custom import CustomTrainer
+from flexhpc.config.sections.custom import CustomModel, CustomTrainer
 from flexhpc.config.sections.data import Tokens
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
@@ -25,6 +25,7 @@ from flexhpc.custom.time_limit import time_limit_as_point_error
 from flexhpc.custom.trainer import Budget, TrainerCall
 from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
+from flexhpc.errors import PointError
 from flexhpc.measuring.trainer import UNSUPPORTED, run_trainer
 from flexhpc.models import build
 from flexhpc.search import Probe
@@ -32,7 +33,6 @@ from flexhpc.seeds import ProbeSeeds, derive_seed
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from flexhpc.training.device_inputs import chunk_size
-from flexhpc.training.losses import IGNORED
 from flexhpc.versions import image_name, package_versions, source_hash
 
 _MAX_FLOAT_BYTES = 2**30
@@ -67,12 +67,9 @@ def run_training(
     if subset_seed is not None:
         seeds = replace(seeds, subset=subset_seed)
     subset = draw_subset(samples.pool, n, seeds.subset)
-    labels = samples.labels[subset]
-    prompt = 0
-    if isinstance(point.data, Tokens):
-        labels = samples.select_inputs(subset).astype(np.int64)
-        labels[:, : point.data.first_in_loss] = IGNORED
-        prompt = point.data.prompt_length
+    token_labels = samples.source.token_labels
+    labels = (samples.labels if token_labels is None else token_labels)[subset]
+    prompt = point.data.prompt_length if isinstance(point.data, Tokens) else 0
     started = time.monotonic()
 
     def report_progress(state: dict[str, Any]) -> None:
@@ -86,6 +83,7 @@ def run_training(
     )
     make_model = None
     if isinstance(point.model, Network):
+        _check_labels_match_model(point, has_token_labels=token_labels is not None)
         make_model = partial(build, point.model, samples.shape, samples.classes)
     with time_limit_as_point_error():
         training = point.training.at_stage(probe.stage)
@@ -117,6 +115,26 @@ def run_training(
             prompt=prompt,
         )
         return train(training, make_model, data, training_callbacks, group), subset, seeds
+
+
+def _check_labels_match_model(point: Point, *, has_token_labels: bool) -> None:
+    """Raise PointError if a network predicts tokens and samples have one label each, or vice versa.
+
+    This check is needed for data sources whose labels are not known before their files are read.
+    """
+    model = point.model
+    if has_token_labels and not model.predicts_tokens and not isinstance(model, CustomModel):
+        raise PointError(
+            f"model.family: {model.family} predicts one class per sample, but the samples have one "
+            "label per token; use gpt, or hf:PATH with model.task: causal_lm"
+        )
+    if model.predicts_tokens and not has_token_labels:
+        raise PointError(
+            f"model.family: {model.family} predicts tokens, but each sample has one label; give "
+            "labels of shape (n, length), or use another network"
+        )
+    if has_token_labels and point.record.unseen is not None:
+        raise PointError("record.unseen: not supported with one label per token; remove it")
 
 
 def _load_inputs(

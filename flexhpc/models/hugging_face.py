@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.config.sections.model import HuggingFaceModel
+from flexhpc.data.dataset import PADDING
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.imports import imports_without_gc
 from flexhpc.models.families import Shape
@@ -63,8 +64,6 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
     if len(head) == len([*network.parameters()]):
         raise PointError(f"{key}: networks of this type are not supported")
     network.flexhpc_head = head
-    if len(shape) == 1 and model.task == "classification":
-        network.config.pad_token_id = -1  # nothing is padded: no token id means padding
     _convert_inputs_and_outputs(network, config, model, shape, classes)
     result: nn.Module = network
     return result
@@ -102,6 +101,7 @@ def _convert_inputs_and_outputs(
     """Register hooks that name the inputs of a network, and return its logits."""
     start = getattr(config, "bos_token_id", None) or 0
     start = start if start < getattr(config, "vocab_size", 0) else 0  # as in reduced vocabularies
+    filler = getattr(config, "pad_token_id", None)
 
     def name_inputs(
         module: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]
@@ -115,14 +115,26 @@ def _convert_inputs_and_outputs(
                 f"data: {model.family} takes token ids, but the samples are not whole numbers; set "
                 "data.standardise: none"
             )
-        if ids.min() < 0 or ids.max() >= config.vocab_size:
+        lowest, highest = (int(end) for end in ids.aminmax())
+        if lowest < PADDING or highest >= config.vocab_size:
             raise PointError(
-                f"data: the token ids must be from 0 to {config.vocab_size - 1}, not from "
-                f"{int(ids.min())} to {int(ids.max())}"
+                f"data: the token ids must be from 0 to {config.vocab_size - 1}, or {PADDING} for "
+                f"padding, not from {lowest} to {highest}"
             )
         if model.task == "causal_lm":
             ids = torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
-        return (), {"input_ids": ids}
+            return (), {"input_ids": ids}
+        # Decoders classify a sequence at its last token that does not have this id.
+        network.config.pad_token_id = filler if lowest == PADDING else -1
+        if lowest >= 0:
+            return (), {"input_ids": ids}
+        if filler is None:
+            raise PointError(
+                f"model.kwargs: {model.family} has no token for padding; give the id of a token "
+                "that does not end a sequence, such as {pad_token_id: 0}"
+            )
+        mask = ids != PADDING
+        return (), {"input_ids": ids.where(mask, filler), "attention_mask": mask.long()}
 
     def take_logits(module: nn.Module, args: Any, outputs: Any) -> Tensor:
         logits: Tensor = outputs.logits

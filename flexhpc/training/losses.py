@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
-"""Label of a token that does not contribute to the loss."""
+from flexhpc.data.dataset import IGNORED
 
 
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, reduction: str, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the cross-entropy; the loss of a sequence is the mean over its tokens with a label.
+    """Return the cross-entropy; the loss of sequences is the mean over all tokens with a label.
 
-    All sequences have the same number of tokens with a label.
+    The sum over sequences is this mean times the number of sequences.
 
     Args:
         logits: (m, classes), or (m, classes, length) for sequences.
@@ -34,11 +33,13 @@ def cross_entropy(
 def missed_samples(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
     """Return whether each sample is misclassified, bool (m,).
 
-    A sequence is misclassified if the prediction of any token after its first ``prompt`` tokens is
-    wrong.
+    A sequence is misclassified if the prediction of any token with a label after its first
+    ``prompt`` tokens is wrong.
     """
     wrong = logits.argmax(dim=1) != labels
-    return wrong[:, prompt:].any(dim=1) if wrong.ndim > 1 else wrong
+    if labels.ndim == 1:
+        return wrong
+    return (wrong & (labels != IGNORED))[:, prompt:].any(dim=1)
 
 
 def has_finite_logits(logits: Tensor) -> Tensor:

@@ -363,7 +363,7 @@ def test_other_weights_and_settings_of_transformers_give_one_message(tmp_path: P
         build(wider, (6,), 3)
     with pytest.raises(PointError, match="has no key num_hiden_layers"):
         build(model.model_copy(update={"kwargs": {"num_hiden_layers": 2}}), (6,), 3)
-    with pytest.raises(PointError, match="token ids must be from 0 to 39, not from 0 to 40"):
+    with pytest.raises(PointError, match="token ids must be from 0 to 39, or -1 for padding, not from 0 to 40"):
         build(model, (6,), 3)(torch.tensor([[0.0, 40.0]]))
     changed = model.model_copy(update={"weights": "0" * 16})
     with pytest.raises(PointError, match="has changed since the sweep was started"):

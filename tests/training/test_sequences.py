@@ -153,7 +153,7 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, profile: Pa
         "labels": ("data.labels=random", "labels: has no effect with source: random_tokens"),
         "prompt": ("data.prompt=6", r"prompt: must be below length \(6\), not 6"),
         "mlp": ("model={family: mlp, width: 4}", "contains sequences of tokens; use gpt"),
-        "digits": ("data={source: digits}", "gpt predicts tokens; use random_tokens"),
+        "digits": ("data={source: digits}", "gpt predicts tokens, but digits has one label per"),
         "facts": (
             "data={source: key_value, vocabulary: 4, key_length: 2, size: 9}",
             "size: 9 distinct keys need more tokens",

@@ -70,6 +70,10 @@ class CustomData(CustomCode, Data):
     (n, channels, height, width) or (n, height, width)) or vectors (float32, shape (n, features)).
     Labels are integers from 0, or any values that can be sorted."""
 
+    @property
+    def has_tokens(self) -> None:
+        return None
+
     @classmethod
     def location_key(cls) -> None:
         """Return None, because the folder of the code is not the location of samples."""

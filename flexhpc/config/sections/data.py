@@ -52,10 +52,6 @@ class Data(Section):
     """Whether samples are generated from the seed of the point instead of read from files. If so,
     the implementation receives the seed as a second argument."""
 
-    has_tokens: ClassVar[bool] = False
-    """Whether samples are token sequences, in which every token is predicted from the previous
-    tokens."""
-
     source: str
     """Source of the samples."""
     labels: Literal["original", "random", "corrupted"] = "original"
@@ -108,6 +104,12 @@ class Data(Section):
         return False
 
     @property
+    def has_tokens(self) -> bool | None:
+        """Whether samples are sequences with one label per token, which is predicted from the
+        previous tokens; None if this is not known before the samples are read."""
+        return False
+
+    @property
     def location(self) -> str | None:
         """Location of the samples; None if it is not set."""
         key = self.location_key()
@@ -131,6 +133,12 @@ class Data(Section):
         if cls.seeded:
             excluded -= {"classes"}
         return [name for name in cls.model_fields if name not in excluded]
+
+    def keys_of_labelled_samples(self) -> list[str]:
+        """Return the keys that are set, but have no effect on samples with one label per token."""
+        keys = ("labels", "classes", "merge", "class_map", "inputs", "test_fraction", "conflicts")
+        fields = type(self).model_fields
+        return [key for key in keys if getattr(self, key) != fields[key].default]
 
     def combination_problems(self) -> Problems:
         classes = "classes" in self.model_fields_set
@@ -334,10 +342,9 @@ class Tokens(Data):
         return DataSetInfo(shape=(self.sequence_length,), classes=self.vocabulary, size=self.size)
 
     def combination_problems(self) -> Problems:
-        for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
-                    "test_fraction", "conflicts"):  # fmt: skip
-            if getattr(self, key) != type(self).model_fields[key].default:
-                yield key, f"has no effect with source: {self.source}; remove it"
+        keys = self.keys_of_labelled_samples()
+        for key in (*keys, *(["standardise"] if self.standardise != "channel" else [])):
+            yield key, f"has no effect with source: {self.source}; remove it"
 
 
 class RandomTokens(Tokens):

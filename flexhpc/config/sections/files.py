@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from flexhpc.config.sections.base import DATA_SET_NAME, LOCATION
-from flexhpc.config.sections.data import Images
+from pydantic import Field
+
+from flexhpc.config.sections.base import DATA_SET_NAME, LOCATION, Problems
+from flexhpc.config.sections.data import Data, Images
 
 
 class FileFormat(Images):
@@ -22,7 +24,9 @@ class FileFormat(Images):
 
 class Arrays(FileFormat):
     """NumPy arrays: a .npz file, or one memory-mapped .npy file per array. Inputs are images
-    (n, channels, height, width) or (n, height, width), or vectors (n, features)."""
+    (n, channels, height, width) or (n, height, width), vectors (n, features), or token ids (n,
+    length). Labels have shape (n,); or, if a network predicts the tokens of a sequence, (n,
+    length), with -100 for tokens that need not be predicted."""
 
     import_path: ClassVar[str] = "flexhpc.data.arrays:open_arrays"
 
@@ -31,8 +35,9 @@ class Arrays(FileFormat):
     """Path of the .npz file, of the .npy file with the inputs, or of a file written by `flexhpc
     data prepare`."""
     column: str | None = None
-    """Name of the input array in a .npz file; by default the first of `x_train`, `X_train`, `x`,
-    `X`, `inputs`, `images` and `data` that exists."""
+    """Name of the input array in a .npz file; by default the first of `input_ids`, `pixel_values`,
+    `x_train`, `X_train`, `x`, `X`, `inputs`, `images` and `data` that exists. `input_ids` are token
+    ids, which are not standardised; they are padding where the array `attention_mask` is 0."""
     target: str | None = None
     """Name of the label array in a .npz file; by default the first of `y_train`, `y`, `labels` and
     `target` that exists. With .npy files, the name of the .npy file with the labels (required). The
@@ -43,6 +48,10 @@ class Arrays(FileFormat):
     test_target: str | None = None
     """Name of the array (.npz) or of the .npy file that contains the test labels. By default, the
     array `y_test` is used if the .npz file also contains `x_test` or `X_test`."""
+
+    @property
+    def has_tokens(self) -> None:
+        return None
 
 
 class ImageTable(FileFormat):
@@ -101,3 +110,46 @@ class WebDataset(FileFormat):
     read."""
     target: str = "cls"
     """Extension of the class files, each of which contains a number or a word."""
+
+
+class Text(Data):
+    """A table (CSV or Parquet) with a column of text, which a tokenizer converts to token ids.
+    Either every text has a class (`target`), or a network predicts its answer (`answer`)."""
+
+    import_path: ClassVar[str] = "flexhpc.data.text:open_text"
+    has_vectors: ClassVar[bool] = True
+
+    source: Literal["text"]
+    path: Annotated[str, LOCATION]
+    """The file of the table."""
+    column: str = "text"
+    """Column of the text."""
+    target: str | None = None
+    """Column of the classes."""
+    answer: str | None = None
+    """Column of the text to predict from the text in `column`. The loss includes only the tokens of
+    the answer, and a sample is fitted if each of them has the highest predicted probability."""
+    tokenizer: Annotated[str, LOCATION]
+    """File tokenizer.json of the package tokenizers, or a folder that contains this file."""
+    length: Annotated[int, Field(ge=1, le=2**16)] = 128
+    """Largest number of tokens. Longer texts are truncated; with `answer`, they are an error."""
+    name: Annotated[str | None, DATA_SET_NAME] = None
+    """Name that distinguishes two tables in one sweep, because `path` is not part of a point's
+    id."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a network predicts the tokens of answers."""
+        return self.answer is not None
+
+    def combination_problems(self) -> Problems:
+        yield from super().combination_problems()
+        if (self.target is None) == (self.answer is None):
+            yield "target", "give exactly one of target and answer"
+        if self.has_tokens:
+            for key in self.keys_of_labelled_samples():
+                yield key, "has no effect with answer; remove it"
+        if self.inputs != "original":
+            yield "inputs", "has no effect on text; remove it"
+        if self.standardise != "channel":
+            yield "standardise", "has no effect on text; remove it"

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from flexhpc.config.pretrained import configuration_folder
-from flexhpc.config.sections.custom import CustomCode
+from flexhpc.config.sections.base import LOCATION
 from flexhpc.errors import InputError
 from flexhpc.launch.prepare import PreparedRun
 from flexhpc.launch.profile import Container, SlurmProfile
@@ -140,12 +140,10 @@ def task_container(profile: SlurmProfile, prepared: PreparedRun) -> TaskContaine
     run, workdir = prepared.run.path, Path.cwd()
     locations: set[str | None] = {"data"}
     for point in prepared.points:
-        locations |= {point.data.location, getattr(point.model, "pretrained", None)}
         if (folder := configuration_folder(point.model.family)) is not None:
             locations.add(str(folder))
         for section in (point.data, point.model, point.training):
-            if isinstance(section, CustomCode):
-                locations.add(section.folder)
+            locations |= {getattr(section, key) for key in section.fields_with_mark(LOCATION)}
     data = sorted({workdir / Path(location).expanduser() for location in locations if location})
     for path in (run, workdir, *data):
         if any(character in str(path) for character in ":,"):
