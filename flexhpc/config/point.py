@@ -103,17 +103,21 @@ def swept_value_label(key: str, value: Any) -> str:
     """Return a swept value in short form, such as ``random``, ``width=48`` or ``mlp width=16``.
 
     A string is returned unchanged. A mapping, such as a whole section, becomes the short forms of
-    its items. Any other value is preceded by the last part of the dotted key.
+    its items; a mapping within a mapping is preceded by its key, such as ``lora rank=4``. Any other
+    value is preceded by the last part of the dotted key.
     """
     if is_tuning_request(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
-        return " ".join(
-            f"{inner}={v}"
-            if "." in key and isinstance(v, str)
-            else swept_value_label(f"{key}.{inner}", v)
-            for inner, v in value.items()
-        )
+        texts = []
+        for inner, v in value.items():
+            text = swept_value_label(f"{key}.{inner}", v)
+            if "." in key and isinstance(v, str):
+                text = f"{inner}={v}"
+            elif isinstance(v, dict) and not is_tuning_request(v):
+                text = f"{inner} {text}"
+            texts.append(text)
+        return " ".join(texts)
     return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
 
 

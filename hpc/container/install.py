@@ -2,7 +2,8 @@
 
     install.py tools                the build requirements of flexhpc's wheel
     install.py torch cuda|cpu       torch, and torchvision and timm if compatible builds exist
-    install.py packages             all other dependencies in pyproject.toml
+    install.py packages             all other dependencies in pyproject.toml, and those of the
+                                    extra finetuning
 
 `cuda` installs the pinned builds. `cpu` installs the pinned CPU build (local version `+cpu`), or
 the newest CPU build that pip finds if none is pinned. torchvision and timm are installed
@@ -36,7 +37,8 @@ def main(group: str, build: str = "cuda") -> None:
     if group == "tools":
         install(project()["build-system"]["requires"], pins)
     elif group == "packages":
-        dependencies = project()["project"]["dependencies"]
+        metadata = project()["project"]
+        dependencies = metadata["dependencies"] + metadata["optional-dependencies"]["finetuning"]
         install([d for d in dependencies if package_name(d) not in TORCH], other_pins)
     elif build == "cuda":
         install(list(TORCH), pins)

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from tests.barrier import Barrier, wait_for
 from tests.conftest import FULL
@@ -84,10 +86,10 @@ def test_an_array_with_two_processes_per_task(
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
-def test_tables_and_custom_networks_are_bound(
+def test_tables_custom_networks_and_weights_are_bound(
     container: dict[str, object], cluster: Cluster, tmp_path: Path
 ) -> None:
-    """In the working directory of the sweep, and in a folder above it."""
+    """In the working directory of the sweep, and in a folder above it; with adapters of peft."""
     workdir = tmp_path / "parent" / "workdir"
     (workdir / "tables").mkdir(parents=True)
     rows = "".join(f"{i % 7},{i % 11},{'yes' if i % 3 else 'no'}\n" for i in range(64))
@@ -95,13 +97,16 @@ def test_tables_and_custom_networks_are_bound(
         table.write_text(f"one,two,answer\n{rows}")
     (workdir / "nets.py").write_text(
         "from torch import nn\n\n\ndef net(shape, classes):\n"
-        "    return nn.Linear(shape[0], classes)\n"
+        "    return nn.Sequential(nn.Linear(shape[0], 4), nn.ReLU(), nn.Linear(4, classes))\n"
     )
+    network = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    torch.save(network.state_dict(), workdir.parent / "weights.pt")
     spec = workdir / "quick.yaml"
     spec.write_text(
         "name: quick\nfixed:\n"
         "  data: {source: table, path: tables/below.csv, target: answer}\n"
-        "  model: {family: 'nets:net'}\n"
+        f"  model: {{family: 'nets:net', pretrained: {workdir.parent}/weights.pt, "
+        "adapt: {lora: {rank: 1}}}\n"
         "  training: {epochs: 20}\n"
         "  search: {policy: growth, start: 4, growth: 2.0}\n"
         f"zip:\n  - data.path: [tables/below.csv, {workdir.parent}/above.csv]\n"

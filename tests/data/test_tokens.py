@@ -92,7 +92,7 @@ def test_mappings_have_known_keys(inputs: dict[str, Any], message: str) -> None:
 
 def write_tokenizer(path: Path) -> None:
     tokenizers = pytest.importorskip("tokenizers")
-    words = {word: i for i, word in enumerate("[UNK] [CLS] a b c d e f".split())}
+    words = {word: i for i, word in enumerate(["[UNK]", "[CLS]", *"abcdef"])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
@@ -110,9 +110,7 @@ def text_section(folder: Path, table: str, **keys: Any) -> Text:
 
 
 def test_text_is_truncated_and_padded(tmp_path: Path) -> None:
-    data = text_section(
-        tmp_path, "text,label\na b c d,x\nb z,y\n  ,x\n", target="label", length=4
-    )
+    data = text_section(tmp_path, "text,label\na b c d,x\nb z,y\n  ,x\n", target="label", length=4)
     with pytest.raises(PointError, match="column text is missing in 1 of 3 rows"):
         load_samples(data, 0)
     data = text_section(tmp_path, "text,label\na b c d,x\nb z,y\n", target="label", length=4)

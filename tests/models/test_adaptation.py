@@ -363,7 +363,9 @@ def test_other_weights_and_settings_of_transformers_give_one_message(tmp_path: P
         build(wider, (6,), 3)
     with pytest.raises(PointError, match="has no key num_hiden_layers"):
         build(model.model_copy(update={"kwargs": {"num_hiden_layers": 2}}), (6,), 3)
-    with pytest.raises(PointError, match="token ids must be from 0 to 39, or -1 for padding, not from 0 to 40"):
+    with pytest.raises(
+        PointError, match="token ids must be from 0 to 39, or -1 for padding, not from 0 to 40"
+    ):
         build(model, (6,), 3)(torch.tensor([[0.0, 40.0]]))
     changed = model.model_copy(update={"weights": "0" * 16})
     with pytest.raises(PointError, match="has changed since the sweep was started"):
@@ -486,3 +488,13 @@ def test_weights_of_a_probe_are_saved_and_loaded(tmp_path: Path, cli: Cli) -> No
     subset = draw_subset(samples.pool, 10, seeds.subset)
     logits = network(torch.from_numpy(samples.select_inputs(subset)))
     assert logits.argmax(dim=1).tolist() == samples.labels[subset].tolist()
+
+
+def test_labels_name_the_method(tmp_path: Path) -> None:
+    spec = tmp_path / "methods.yaml"
+    spec.write_text(
+        "name: methods\nfixed:\n  model: {family: mlp, width: 4, depth: 1}\ngrid:\n"
+        "  model.adapt: [full, head, {lora: {rank: 4}}, {peft: {method: loha}}]\n"
+    )
+    labels = [point.label for point in load_points(spec)[1]]
+    assert labels == ["full", "head", "lora rank=4", "peft method=loha"]
