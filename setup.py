@@ -1,4 +1,7 @@
-"""Copy sweeps/ and hpc/profiles/ into the wheel; everything else is in pyproject.toml."""
+"""Copy sweeps/ and hpc/profiles/ into the wheel; MANIFEST.in adds them to the sdist.
+
+Everything else is in pyproject.toml.
+"""
 
 import shutil
 from pathlib import Path
@@ -16,9 +19,9 @@ class BuildWithSpecs(build_py):
         if self.editable_mode:
             return
         for folder, target_name in (("sweeps", "specs"), ("hpc/profiles", "profiles")):
-            if Path(folder).is_dir():
-                target = Path(self.build_lib, "flexhpc", target_name)
-                shutil.copytree(folder, target, dirs_exist_ok=True)
+            target = Path(self.build_lib, "flexhpc", target_name)
+            compiled = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(folder, target, ignore=compiled, dirs_exist_ok=True)
 
 
 setup(cmdclass={"build_py": BuildWithSpecs})

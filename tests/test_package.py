@@ -20,12 +20,20 @@ from tests.test_extending import run_copy
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of the checkout."""
+    """Build the sdist from a copy of the checkout, and the wheel from the sdist, as `build` does.
+
+    Images are built without the sdist (tests/container).
+    """
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     copy_checkout(source)
+    (source / "sweeps" / "__pycache__").mkdir()
+    (source / "sweeps" / "__pycache__" / "nets.pyc").touch()
+    build_sdist = f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})"
+    subprocess.run([sys.executable, "-c", build_sdist], cwd=source, check=True)
+    (sdist,) = out.glob("flexhpc-*.tar.gz")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", str(out), str(source)],
+         "--wheel-dir", str(out), str(sdist)],
         check=True,
     )  # fmt: skip
     (path,) = out.glob("flexhpc-*.whl")
@@ -41,12 +49,17 @@ def installed_package(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_wheel_contains_all_data_files(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("py.typed", "specs/quickstart.yaml", "specs/mini/optimizers.yaml",
-                 "profiles/local.yaml", "analysis/report.html",
-                 "launch/slurm/container.sh"):  # fmt: skip
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
+    for name in ("py.typed", "analysis/report.html", "launch/slurm/container.sh"):
         assert f"flexhpc/{name}" in names
     assert not [name for name in names if name.startswith(("tests", "bench", "setup"))]
+    for folder, target in (("sweeps", "flexhpc/specs"), ("hpc/profiles", "flexhpc/profiles")):
+        assert {n: archive.read(n) for n in names if n.startswith(target)} == {
+            f"{target}/{path.relative_to(REPOSITORY / folder)}": path.read_bytes()
+            for path in (REPOSITORY / folder).rglob("*.*")
+            if path.parent.name != "__pycache__"
+        }
 
 
 def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path: Path) -> None:
