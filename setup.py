@@ -1,8 +1,10 @@
-"""Copy sweeps/ and hpc/profiles/ into the wheel; MANIFEST.in adds them to the sdist.
+"""Build the package; everything else is in pyproject.toml.
 
-Everything else is in pyproject.toml.
+The wheel contains sweeps/ and hpc/profiles/, which MANIFEST.in adds to the sdist. The description
+is README.md without its pictures and relative links, which do not work on PyPI.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -24,4 +26,15 @@ class BuildWithSpecs(build_py):
             shutil.copytree(folder, target, ignore=compiled, dirs_exist_ok=True)
 
 
-setup(cmdclass={"build_py": BuildWithSpecs})
+def description() -> str:
+    """Return README.md without pictures, and with relative links replaced by their texts."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[.*\n\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"\[([^]]+)\]\((?!https://)[^)]+\)", r"\1", text)
+
+
+setup(
+    cmdclass={"build_py": BuildWithSpecs},
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)

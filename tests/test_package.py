@@ -6,10 +6,12 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flexhpc.shipped import shipped_names
 from flexhpc.versions import source_hash
@@ -60,6 +62,26 @@ def test_the_wheel_contains_all_data_files(wheel: Path) -> None:
             for path in (REPOSITORY / folder).rglob("*.*")
             if path.parent.name != "__pycache__"
         }
+
+
+def test_the_description_has_no_relative_links(wheel: Path) -> None:
+    """They would not work on PyPI."""
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+    description = archive.read(metadata).decode().split("\n\n", 1)[1]
+    links = re.findall(r"\]\(([^)]*)\)", description)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert "\ndocs/reading.md explains the results" in description
+
+
+def test_all_files_have_the_same_version() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## (\d.*)$", changelog, flags=re.MULTILINE)
+    assert released[0] == f"{project['version']} ({citation['date-released']})"
 
 
 def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path: Path) -> None:
