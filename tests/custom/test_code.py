@@ -363,6 +363,12 @@ def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
         layers = make_network(3)
 
     assert len({object_hash(lambda: Base()), object_hash(lambda: Derived()), None}) == 3
+
+
+def test_code_without_a_file_has_no_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if linecache contains another source, as with `python -c` from Python 3.13 on."""
+    other = ["def typed(): return 2\n"]
+    monkeypatch.setitem(linecache.cache, "<string>", (len(other[0]), None, other, "<string>"))
     scope: dict[str, object] = {}
     exec("def typed(): return 1", scope)
     assert object_hash(scope["typed"]) is None
