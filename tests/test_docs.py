@@ -50,6 +50,7 @@ RUN_ELSEWHERE = {
     "flexhpc data prepare SOURCE": ("tests/data/test_packed.py", '"data", "prepare"'),
     "flexhpc data prepare my_data:load": ("tests/data/test_formats.py", '"sets:Set"'),
     "python -m flexhpc": ("tests/cli/test_main.py", '"-m", "flexhpc"'),
+    "python -m build": ("tests/test_package.py", "build_meta.build_sdist"),
     "make lint": (".ci/run", "make lint"),
     "make test": (".ci/run", "make test"),
     "make test-containers": (".ci/run", "make test-containers"),

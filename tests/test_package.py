@@ -84,6 +84,14 @@ def test_all_files_have_the_same_version() -> None:
     assert released[0] == f"{project['version']} ({citation['date-released']})"
 
 
+def test_ci_runs_the_supported_python_versions() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    supported = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["check"]["strategy"]["matrix"] == {"python-version": supported}
+    assert project["requires-python"] == f">={supported[0]}"
+
+
 def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path: Path) -> None:
     code = "import flexhpc; print(flexhpc.__file__)"
     assert run_copy(installed_package, tmp_path, code=code).startswith(str(installed_package))
