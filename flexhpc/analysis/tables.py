@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_WIDTH = 200
 """Width (characters) of tables that are not printed to a terminal."""
+_NO_LIMIT = 1_000_000
+"""Width (characters) at which no column is removed or cut."""
+_MAX_HTML_ROWS = 60
 _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
@@ -238,6 +242,27 @@ def print_results(
         if effects := compare_points(statuses, compare).effects:
             console.print()
             print_effects(effects, console)
+
+
+def results_html(statuses: Sequence[PointStatus]) -> str:
+    """Return the results table, failures and warnings as HTML, for notebooks."""
+    short = without_shared_entries(statuses)
+    common, others = common_failures(short)
+    lines = [*common_failure_lines(common), *warning_lines(short)]
+    if len(others) > _MAX_HTML_ROWS:
+        lines.insert(0, f"The table shows {_MAX_HTML_ROWS} of {len(others)} points.")
+    table = table_html(results_table(others[:_MAX_HTML_ROWS], _NO_LIMIT)) if others else ""
+    return table + "".join(f"<div>{escape(line)}</div>" for line in lines)
+
+
+def table_html(table: Table) -> str:
+    """Convert a table to HTML."""
+    head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
+    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def print_effects(effects: Sequence[Effect], console: Console) -> None:

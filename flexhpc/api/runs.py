@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from flexhpc.analysis.results import budget_value, emc_at_budget, results_row
+from flexhpc.analysis.tables import results_html, table_html
 from flexhpc.analysis.text import doubling_text, emc_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import EmcInterval, Estimate
@@ -191,6 +194,11 @@ class Measurement:
             raise PointError(self.status.message or _NO_RESULT)
         return fit_chart(self.status)
 
+    def _repr_html_(self) -> str:
+        """Return the results and the plot for notebooks."""
+        plot = self.plot().html() if self.status.probes else ""
+        return results_html([self.status]) + plot
+
     def __repr__(self) -> str:
         if self.status.estimate is None:
             return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
@@ -286,6 +294,20 @@ class Run:
 
         return data_frame_of(sample_scores(((self.folder, m.status) for m in self), by))
 
+    def plot(self) -> Chart:
+        """Plot the EMC of every point, as the first figure of the report does.
+
+        Raises:
+            PointError: nothing has been measured yet.
+        """
+        from flexhpc.analysis.figures.chart import Chart
+        from flexhpc.analysis.figures.emc import emc_figure
+
+        spec = emc_figure([m.status for m in self])
+        if spec is None:
+            raise PointError(_NO_RESULT)
+        return Chart({**spec, "background": "white", "padding": 12})
+
     def report(self) -> Path:
         """Write the HTML report; return the path of its page."""
         from flexhpc.analysis.report import report_runs
@@ -300,6 +322,11 @@ class Run:
 
     def __getitem__(self, index: int) -> Measurement:
         return self.measurements[index]
+
+    def _repr_html_(self) -> str:
+        """Return the results and the plot for notebooks."""
+        plot = self.plot().html() if any(m.status.estimate for m in self) else ""
+        return f"<div>{escape(str(self.path))}</div>{results_html([m.status for m in self])}{plot}"
 
     def __repr__(self) -> str:
         return "\n".join([f"<run {self.path}>", *(f"  {m!r}" for m in self.measurements)])
@@ -339,10 +366,22 @@ class Comparison:
     level: float
     chance: float | None
 
+    def _repr_html_(self) -> str:
+        """Return the comparison as a table for notebooks."""
+        chance = "" if self.chance is None else f"{self.chance:.3g}"
+        cells = {"EMC ratio": self._ratio_text, "P(larger)": chance}
+        table = Table(*cells)
+        table.add_row(*cells.values())
+        return table_html(table)
+
     def __str__(self) -> str:
-        ends = ["?" if end is None else f"{end:.2f}" for end in (self.low, self.high)]
         larger = "" if self.chance is None else f", P(larger) {self.chance:.3g}"
-        return f"ratio {self.ratio:.2f} [{ends[0]}, {ends[1]}]{larger}"
+        return f"ratio {self._ratio_text}{larger}"
+
+    @property
+    def _ratio_text(self) -> str:
+        ends = ["?" if end is None else f"{end:.2f}" for end in (self.low, self.high)]
+        return f"{self.ratio:.2f} [{ends[0]}, {ends[1]}]"
 
 
 def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison:

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
-from flexhpc.analysis.tables import Column, fitted_table, results_table, shorten_name, status_view
+from flexhpc.analysis.tables import (
+    Column,
+    fitted_table,
+    results_html,
+    results_table,
+    shorten_name,
+    status_view,
+)
 from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, render, two_points
@@ -142,3 +149,14 @@ def test_labels_contain_tuned_keys(tmp_path: Path) -> None:
         "    - {optimizer: adam, lr: 0.001}\n",
     )
     assert [point.label for point in swept] == ["sgd lr=[0.01, 0.3]", "adam lr=0.001"]
+
+
+def test_html_of_results_is_escaped_and_limited(points: list[PointStatus]) -> None:
+    labels = ["<b>", *"abcdefghij" * 10]
+    swept = [replace(points[0].point, swept={"data.labels": label}) for label in labels]
+    html = results_html([replace(points[0], point=point) for point in swept])
+    assert html.startswith("<table><thead><tr><th>data.labels</th><th>params</th><th>EMC</th>")
+    assert html.count("<tr>") == 1 + 60
+    assert "<td>&lt;b&gt;</td><td>1,234,567</td>" in html
+    assert "<div>The table shows 60 of 101 points.</div>" in html
+    assert results_html([]) == ""

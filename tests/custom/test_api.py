@@ -63,6 +63,10 @@ def test_measure_equals_a_recorded_measurement(
     assert [measurement.emc for measurement in loaded] == [recorded.emc]
     assert loaded.results.emc.tolist() == [recorded.emc]
     assert "EMC" in repr(loaded[0])
+    for html in (loaded._repr_html_(), loaded[0]._repr_html_()):
+        assert f">{recorded.emc} [" in html
+        assert '<img alt="chart" src="data:image/svg+xml;base64,' in html
+    loaded.plot().save(tmp_path / "emc.svg")
     assert loaded.report().is_file()
     assert torch.get_num_threads() == threads
 
@@ -90,6 +94,7 @@ def test_compare_returns_the_ratio_of_posteriors() -> None:
     narrow = measure()
     wide = measure(lambda: make_network(16))
     comparison = flexhpc.compare(wide, narrow)
+    assert f"<td>{comparison.ratio:.2f} [" in comparison._repr_html_()
     assert comparison.chance > 0.9
     assert comparison.low < comparison.ratio < comparison.high
     median_ratio = np.median(wide.draws()) / np.median(narrow.draws())

@@ -196,6 +196,11 @@ class Chart:
             raise ValueError(f"{path}: unknown format; use .svg, .png or .pdf")
         write_atomic(path, converters[path.suffix](self.svg()))
 
+    def html(self) -> str:
+        """Return an HTML image of the chart."""
+        svg = base64.b64encode(self.svg().encode()).decode()
+        return f'<img alt="chart" src="data:image/svg+xml;base64,{svg}">'
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the chart for IPython, as SVG and PNG."""
         svg = self.svg()
