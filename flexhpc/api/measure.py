@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
+from flexhpc.analysis.text import estimate_text
 from flexhpc.api.runs import Measurement
 from flexhpc.api.sweep import without_line_numbers
+from flexhpc.config.sections.search import Bayes
 from flexhpc.custom.code import register_object
 from flexhpc.custom.object_hash import object_hash
 from flexhpc.data.custom import convert_samples
@@ -25,10 +31,13 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import new_launch_id, write_launch
-from flexhpc.store.status import StatusReader
+from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.worker.in_process import measure_in_process
 
 Values = Mapping[str, Any]
+_REFRESH_EVERY = 0.25
+"""Minimum time between two updates of the progress display (seconds)."""
+_BAR_WIDTH = 24
 
 
 def measure(
@@ -83,8 +92,9 @@ def measure(
             By default, the code is identified by a hash of its source. Required with ``run`` if the
             source is unavailable, for example at an interactive prompt.
         threads: number of CPU threads of torch; 1 is fastest for small networks.
-        progress: whether to show a progress bar. By default, it is shown only in a terminal or a
-            notebook. In a notebook, it requires ipywidgets (``pip install flexhpc[notebook]``).
+        progress: whether to show the number of training runs, the EMC, the width of its interval
+            and the current training run. By default, they are shown only in a terminal or a
+            notebook.
 
     Returns:
         The measurement: EMC, its interval, the training runs and their masks.
@@ -114,13 +124,14 @@ def measure(
         path = folder or Path(temporary) / "measurement"
         spec = {"name": path.name, "seed": seed, "fixed": fixed}
         prepared = prepare_run(spec, (), path.parent)
-        status = StatusReader(prepared.run, prepared.points).read()[0]
+        reader = StatusReader(prepared.run, prepared.points)
+        status = reader.read()[0]
         if status.state != "done" or not prepared.is_unchanged:
             profile = LocalProfile.model_construct(cpus_per_process=threads)  # validated by torch
             task = write_launch(prepared, profile, new_launch_id(), image=None, detach=True)
             previous_threads = torch.get_num_threads()
             try:
-                with _progress_bar(progress) as update:
+                with _show_progress(progress, lambda: reader.read()[0]) as update:
                     measure_in_process(task, prepared.points[0], update)
             finally:
                 torch.set_num_threads(previous_threads)
@@ -184,28 +195,79 @@ def _data_section(data: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a callback that shows the current n, epoch and number of missed samples.
+def _show_progress(
+    requested: bool | None, read_status: Callable[[], PointStatus]
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a callback that shows the progress of the search and of the current training run.
 
-    If ``requested`` is None, the bar is shown only in a terminal or a notebook.
+    Args:
+        requested: whether to show it; if None, only in a terminal or a notebook.
+        read_status: function that reads the status of the point.
     """
-    columns = (
-        SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
-        TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),
-    )  # fmt: skip
-    bar = Progress(*columns, transient=True)
-    in_notebook = bar.console.is_jupyter
+    console = Console()
     if requested is None:
-        requested = bar.console.is_terminal or in_notebook
-    # In a notebook, rich requires ipywidgets, and warns at each update if it is not installed.
-    bar.disable = not requested or (in_notebook and find_spec("ipywidgets") is None)
-    with bar:
-        task = bar.add_task("", total=None, n="-", n_errors="-")
+        requested = console.is_terminal or console.is_jupyter
+    if not requested:
+        yield lambda _: None
+        return
+    with _notebook_output() if console.is_jupyter else _terminal_output(console) as show:
+        status, last_probe, last_time = read_status(), None, -math.inf
 
         def update(state: dict[str, Any]) -> None:
-            bar.update(
-                task, completed=state["epoch"], total=state["epochs"] or None, n=state["n"],
-                n_errors=state["n_errors"],
-            )  # fmt: skip
+            nonlocal status, last_probe, last_time
+            if time.monotonic() < last_time + _REFRESH_EVERY:
+                return
+            probe = (state["n"], state["repeat"])
+            if probe != last_probe:
+                status, last_probe = read_status(), probe
+            show(_progress_view(status, state))
+            last_time = time.monotonic()
 
         yield update
+
+
+@contextmanager
+def _terminal_output(console: Console) -> Iterator[Callable[[Table], None]]:
+    with Live(console=console, transient=True) as live:
+        yield live.update
+
+
+@contextmanager
+def _notebook_output() -> Iterator[Callable[[Table], None]]:
+    """Yield a function that replaces the displayed table.
+
+    ``rich.live`` would require ipywidgets.
+    """
+    from IPython.display import display
+
+    handle = display({"text/plain": ""}, raw=True, display_id=True)
+    try:
+        yield handle.update
+    finally:
+        handle.update({"text/plain": ""}, raw=True)
+
+
+def _progress_view(status: PointStatus, state: dict[str, Any]) -> Table:
+    """Return the view of a search: training runs, EMC, width of its interval, current run.
+
+    The number of training runs that a tolerance requires is about inversely proportional to the
+    square of the width of the interval. The first bar is based on this rule.
+    """
+    runs, fraction = status.training_runs, None
+    texts = [f"{runs} training run{'' if runs == 1 else 's'}"]
+    estimate, search = status.estimate, status.point.search
+    if estimate is not None:
+        texts += [f"budget x{2**estimate.stage}"] if estimate.stage else []
+        texts.append(f"EMC {estimate_text(status)}")
+        if isinstance(search, Bayes) and estimate.emc_lo and estimate.emc_hi:
+            width = max(math.sqrt(estimate.emc_hi / estimate.emc_lo) - 1, 1e-9)
+            texts.append(f"within {100 * width:.0f} % (tolerance {100 * search.tolerance:g} %)")
+            fraction = min(1.0, (math.log1p(search.tolerance) / math.log1p(width)) ** 2)
+    grid = Table.grid(padding=(0, 1))
+    for name, completed, total, text in (
+        ("search", fraction or 0, None if fraction is None else 1, ", ".join(texts)),
+        (f"n = {state['n']}", state["epoch"], state["epochs"] or None,
+         f"epoch {state['epoch']}, {state['n_errors']} missed"),
+    ):  # fmt: skip
+        grid.add_row(name, ProgressBar(total=total, completed=completed, width=_BAR_WIDTH), text)
+    return grid
