@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.text import Text
 
 from flexhpc.analysis.grouping import swept_keys
@@ -74,18 +77,20 @@ class Column:
         priority: if not all columns fit, the columns of lowest priority are removed first; a column
             with priority None is never removed.
         min_width: minimum width (characters) to which cells can be cut; None if they are never cut.
+        styles: style of each cell, in addition to the style of its row; empty for no styles.
     """
 
     name: str
-    cells: Sequence[str | Text]
+    cells: Sequence[str]
     align_right: bool = False
     priority: int | None = None
     min_width: int | None = None
+    styles: Sequence[str] = ()
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Width (characters) at which no cell is cut."""
-        return max(len(self.name), *(len(cell) for cell in self.cells), 0)
+        return max(cell_len(text) for text in (self.name, *self.cells))
 
     @property
     def required_width(self) -> int:
@@ -93,7 +98,7 @@ class Column:
         return self.width if self.min_width is None else min(self.width, self.min_width)
 
 
-def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
+def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Segments:
     """Return a table; cut cells and remove columns so that it fits the terminal.
 
     While the table is too wide, the column with the lowest ``priority`` is removed. Cells that are
@@ -115,36 +120,36 @@ def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = 
         excess = _total_width(widths) - width
         if excess > 0:
             widths[index] = max(fitting[index].required_width, widths[index] - excess)
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    shortened = []
-    for column, limit in zip(fitting, widths, strict=True):
-        table.add_column(
-            shorten_name(column.name, limit), no_wrap=True, overflow="ellipsis",
-            justify="right" if column.align_right else "left",
-        )  # fmt: skip
-        shortened.append(_shorten_cells(column.cells, limit))
-    for row, cells in enumerate(zip(*shortened, strict=True)):
-        table.add_row(*cells, style=styles[row] if styles else None)
-    return table
+    names = [shorten_name(c.name, limit) for c, limit in zip(fitting, widths, strict=True)]
+    rows = [names, *zip(*map(_shorten_cells, fitting, widths), strict=True)]
+    # Segments are rendered about ten times as fast as rich.table.Table, which needs 1 ms per row.
+    segments = []
+    for number, row in enumerate(rows):
+        row_style = "bold" if number == 0 else styles[number - 1] if styles else ""
+        for index, (column, cell, limit) in enumerate(zip(fitting, row, widths, strict=True)):
+            padding = " " * (limit - cell_len(cell))
+            text = padding + cell if column.align_right else cell + padding
+            cell_style = column.styles[number - 1] if number and column.styles else ""
+            style = Style.parse(f"{row_style} {cell_style}")
+            segments.append(Segment(" " * _GAP * (index > 0) + text, style))
+        segments.append(Segment.line())
+    return Segments(segments)
 
 
 def _total_width(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _shorten_cells(cells: Sequence[str | Text], limit: int) -> list[Text]:
+def _shorten_cells(column: Column, limit: int) -> list[str]:
     """Cut cells longer than ``limit`` at the position that keeps the most cells distinct."""
-    head = None
-    if any(len(cell) > limit for cell in cells):
-        heads = sorted(range(1, limit - 1), key=lambda head: abs(head - limit // 3))
-        names = {str(cell) for cell in cells[:_SAMPLED_CELLS]}
-        head = max(
-            heads, key=lambda h: len({shorten_name(name, limit, h) for name in names}), default=None
-        )
-    texts = [
-        Text(shorten_name(str(cell), limit, head)) if len(cell) > limit else cell for cell in cells
-    ]
-    return [text if isinstance(text, Text) else Text(text) for text in texts]
+    if column.width <= limit:
+        return list(column.cells)
+    heads = sorted(range(1, limit - 1), key=lambda head: abs(head - limit // 3))
+    names = set(column.cells[:_SAMPLED_CELLS])
+    head = max(
+        heads, key=lambda h: len({shorten_name(name, limit, h) for name in names}), default=None
+    )
+    return [shorten_name(cell, limit, head) for cell in column.cells]
 
 
 def shorten_name(name: str, width: int, head: int | None = None) -> str:
@@ -172,7 +177,7 @@ def _numeric_column(name: str, cells: Sequence[str], priority: int | None = None
     return Column(name, cells, align_right=True, priority=priority)
 
 
-def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) -> Table:
+def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) -> Segments:
     """Return the results as a table of swept keys, parameters, EMC, cost and status.
 
     Args:
@@ -374,8 +379,7 @@ def status_view(
         shown = [others[i] for i in sorted(first[: max(max_rows - 1, 1)])]
     states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in shown]
     progress = [_progress_cells(s) for s in shown]
-    styles = ["" if s.state == "done" else "dim italic" for s in shown]
-    emcs = [Text(estimate_text(s), style) for s, style in zip(shown, styles, strict=True)]
+    preliminary = ["" if s.state == "done" else "dim italic" for s in shown]
     columns = [
         Column("point", [_short_label(s) for s in shown], min_width=_MIN_NAME),
         Column("state", states),
@@ -384,7 +388,7 @@ def status_view(
             for name, priority in (("n", 9), ("epoch", 5), ("train acc", 4), ("probe left", 3))
         ),
         Column("bracket", [bracket_text(s.bracket) for s in shown], priority=7),
-        Column("EMC", emcs),
+        Column("EMC", [estimate_text(s) for s in shown], styles=preliminary),
         _numeric_column("2x budget", [doubling_text(s.estimate) for s in shown], 8),
         _numeric_column("probes", [str(s.training_runs or "") for s in shown], 10),
         _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in shown], 2),
@@ -392,10 +396,9 @@ def status_view(
         Column("host", [s.host for s in shown], priority=1),
         Column("ended by", [ending_text(s) for s in shown], priority=6),
     ]
-    table = fitted_table(columns, width, [_STATES[s.state] for s in shown])
-    if len(shown) < len(others):
-        table.add_row(f"... {len(others) - len(shown)} more", style="dim")
-    return Group(table, *lines)
+    if (omitted := len(others) - len(shown)) > 0:
+        lines.insert(0, Text(f"... {omitted} more", style="dim"))
+    return Group(fitted_table(columns, width, [_STATES[s.state] for s in shown]), *lines)
 
 
 def _progress_cells(status: PointStatus) -> dict[str, str]:
