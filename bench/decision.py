@@ -103,7 +103,7 @@ def replay(point: Point, model: str, censored: bool, seed: int) -> ReplayedSearc
                     n=probe.n, repeat=probe.repeat, seeds={}, verdict=run.verdict,
                     n_errors=int(run.verdict != "fit"), train_accuracy=0.0, loss=0.0, epochs=1,
                     steps=max(1, round(1000 * (run.share or 1.0))), cost=run.cost,
-                    seconds=0.0, finished=0.0, loss_curve=np.zeros(0, np.float32),
+                    seconds=0.0, finished=0.0,
                 ))  # fmt: skip
         count = len(record.probes)
         record = replace(record, estimates={**record.estimates, count: step})

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 
 from flexhpc.config import Point
-from flexhpc.store import RunFolder, read_masks, read_point_file
+from flexhpc.store import RunFolder, read_loss_curves, read_masks, read_point_file
 from flexhpc.store.checksum import add_checksum
 from flexhpc.store.point_file import JSON_ATTRIBUTE
 
@@ -21,13 +21,14 @@ def results_of_point(point: Point, run: RunFolder) -> dict[str, Any]:
     record, masks = read_point_file(run.point_file(point.id)), read_masks(run.point_file(point.id))
     assert record is not None
     keys = [(probe.arm, probe.n, probe.repeat, probe.stage) for probe in record.probes]
+    losses = read_loss_curves(run.point_file(point.id))
     order = sorted(range(len(keys)), key=keys.__getitem__)
     probes = [record.probes[i] for i in order]
     return {
         "probes": [
             (p.arm, p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.stage) for p in probes
         ],
-        "losses": [p.loss_curve.tobytes() for p in probes],
+        "losses": [losses[i].tobytes() for i in order],
         "subsets": [masks.subset[i].tobytes() for i in order],
         "fits": [masks.fit[i].tobytes() for i in order],
         "forgotten": [

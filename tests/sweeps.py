@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from flexhpc.store import read_masks, read_point_file
+from flexhpc.store import read_loss_curves, read_masks, read_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.client import mlflow_client
 from flexhpc.tracking.state import local_uri
@@ -37,8 +37,8 @@ def results_by_point(run: Path) -> dict[str, object]:
         record, masks = read_point_file(path), read_masks(path)
         assert record is not None
         results[point.id] = (
-            [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
-             for p in record.probes],
+            [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs) for p in record.probes],
+            [losses.tobytes() for losses in read_loss_curves(path)],
             masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
         )  # fmt: skip
     return results

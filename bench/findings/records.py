@@ -7,14 +7,12 @@ import lzma
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from flexhpc.config import load_points
 from flexhpc.search import Estimate
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
-_OMITTED = ("loss_curve", "machine", "metrics", "seeds")
+_OMITTED = ("machine", "metrics", "seeds")
 
 
 def save_records(run: Path, target: Path) -> Path:
@@ -57,11 +55,10 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     stored = json.loads(lzma.decompress(path.read_bytes()))
     spec = scratch / f"{path.name.split('.')[0]}.yaml"
     spec.write_text(stored["spec"])
-    none = np.empty(0, np.float32)
     statuses = []
     for point in load_points(spec)[1]:
         content = stored["points"][point.id]
-        probes = [ProbeSummary(**p, seeds={}, loss_curve=none) for p in content["probes"]]
+        probes = [ProbeSummary(**p, seeds={}) for p in content["probes"]]
         record = PointRecord(
             header=Header(point=point.canonical, **content["header"]), probes=probes,
             estimate=Estimate.from_stored(content["estimate"]), evaluation=content["evaluation"],

@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flexhpc.analysis.reasons import censoring_reason, ending_text
 from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
+from flexhpc.errors import PointError
 from flexhpc.search import History
 from flexhpc.search.fit_curve import posterior
+from flexhpc.store import RunFolder, read_loss_curves
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
 Details = dict[str, Any]
 """Data that the report page shows after a click on a point; see :func:`point_details`."""
+Curve = Sequence[float] | NDArray[np.float32]
+"""Loss after each epoch."""
 MAX_POINTS = 1_000
 """Maximum number of points with details on the report page; more details would make the page too
 large for browsers."""
@@ -27,14 +32,23 @@ _CURVE_VALUES, _LOSS_VALUES = 40, 24
 """Number of values of each fit curve, and maximum number of values of each loss curve."""
 
 
-def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
+def details_of(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[Details | None]:
     """Return the details of each of the first 1,000 points; None for a point without a probe."""
-    shown = statuses[:MAX_POINTS]
-    include_losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
+    shown = points[:MAX_POINTS]
+    include_losses = sum(status.probes for _, status in shown) <= _MAX_LOSS_CURVES
     return [
-        point_details(status, include_losses=include_losses) if status.record else None
-        for status in shown
+        point_details(status, _loss_curves(run, status) if include_losses else ())
+        if status.record
+        else None
+        for run, status in shown
     ]
+
+
+def _loss_curves(run: RunFolder, status: PointStatus) -> Sequence[Curve]:
+    try:
+        return read_loss_curves(run.point_file(status.point.id))
+    except PointError:  # the file was damaged or removed after its status was read
+        return ()
 
 
 def json_for_script(value: Any) -> str:
@@ -43,14 +57,14 @@ def json_for_script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def point_details(status: PointStatus, *, include_losses: bool = True) -> Details:
+def point_details(status: PointStatus, loss_curves: Sequence[Curve] = ()) -> Details:
     """Return the data of a point for the report page, with all its training runs.
 
     The training runs are in the order of their first probes.
 
     Args:
         status: a point that has a record.
-        include_losses: whether to include the loss curves.
+        loss_curves: loss curve of each probe; empty to omit the loss curves.
     """
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
@@ -61,6 +75,8 @@ def point_details(status: PointStatus, *, include_losses: bool = True) -> Detail
         for number, run in enumerate(record.training_runs)
         if run.arm == best and not run.rejected
     ]
+    keys = ((probe.n, probe.repeat, probe.arm) for probe in record.probes)
+    losses = dict(zip(keys, loss_curves, strict=False))  # the file may have new probes
     return {
         "label": status.point.label or status.point.id,
         "emc": emc_text(estimate),
@@ -78,22 +94,23 @@ def point_details(status: PointStatus, *, include_losses: bool = True) -> Detail
         "ended": ending_text(status),
         "curve": _fit_curve(status.history, record.header.n_limit),
         "probes": [
-            _probe_values(run, best, include_losses=include_losses) for run in record.training_runs
+            _probe_values(run, best, losses.get((run.n, run.repeat, run.arm), ()))
+            for run in record.training_runs
         ],
     }  # fmt: skip
 
 
-def _probe_values(probe: ProbeSummary, best_arm: int, *, include_losses: bool) -> list[Any]:
+def _probe_values(probe: ProbeSummary, best_arm: int, losses: Curve) -> list[Any]:
     """Return the values of a probe, in the order that ``report.js`` expects."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
         int(probe.arm != best_arm), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
-        *_subsample_losses(probe.loss_curve if include_losses else ()),
+        *_subsample_losses(losses),
     ]  # fmt: skip
 
 
-def _subsample_losses(curve: Any) -> tuple[list[int], list[float | None]]:
+def _subsample_losses(curve: Curve) -> tuple[list[int], list[float | None]]:
     """Return two lists: evenly spaced epochs, from the first to the last, and their losses."""
     last = len(curve) - 1
     if last < 0:

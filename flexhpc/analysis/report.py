@@ -160,7 +160,9 @@ def _write_report(
         failures=reasons.failures_by_message(statuses),
         # figures
         figures=figures,
-        details=json_for_script(details_of(statuses)),
+        details=json_for_script(
+            details_of([(run, s) for (run, _), s in zip(points, statuses, strict=True)])
+        ),
         max_details=MAX_POINTS,
         templates=json_for_script({"fit": fit_spec(), "loss": loss_spec()}),
         # tables

@@ -103,7 +103,7 @@ def append_probe(path: Path, probe: ProbeRecord, is_permitted: IsPermitted = lam
             )
 
 
-_SUMMARY = [field.name for field in fields(ProbeSummary) if field.name != "loss_curve"]
+_SUMMARY = [field.name for field in fields(ProbeSummary)]
 
 
 def write_estimate(
@@ -169,10 +169,7 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
     with open_point_file(path) as file:
         groups = probe_groups(file)
         probes = _unchanged_probes(previous.probes if previous else [], groups)
-        probes += [
-            ProbeSummary(**_read_fields(group), loss_curve=group["loss_curve"][:])
-            for group in groups[len(probes) :]
-        ]
+        probes += [ProbeSummary(**_read_fields(group)) for group in groups[len(probes) :]]
         estimate = (
             Estimate.from_stored(_read_fields(file["estimate"])) if "estimate" in file else None
         )
@@ -187,6 +184,16 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
             }
             or ({len(probes): estimate} if estimate else {}),  # measured before there was a group
         )
+
+
+def read_loss_curves(path: Path) -> list[NDArray[np.float32]]:
+    """Read the loss after each epoch of each probe, float32 (epochs,).
+
+    Raises:
+        PointError: as for :func:`open_point_file`.
+    """
+    with open_point_file(path) as file:
+        return [group["loss_curve"][:] for group in probe_groups(file)]
 
 
 def _read_fields(group: h5py.Group) -> dict[str, Any]:

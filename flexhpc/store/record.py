@@ -53,7 +53,7 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSummary:
-    """One finished probe without its masks.
+    """One finished probe without its masks and curves.
 
     Attributes:
         n: number of samples in the subset.
@@ -76,7 +76,6 @@ class ProbeSummary:
             with a larger budget has one probe per stage; epochs, steps, cost and seconds of each
             probe are totals since the first update.
         tuned: values of the tuned keys, by dotted path.
-        loss_curve: loss after each epoch, float32 (epochs,).
     """
 
     n: int
@@ -97,16 +96,16 @@ class ProbeSummary:
     arm: int = 0
     stage: int = 0
     tuned: Mapping[str, float] = field(default_factory=dict)
-    loss_curve: NDArray[np.float32] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRecord(ProbeSummary):
-    """One finished probe with its masks.
+    """One finished probe with its masks and curves.
 
     Attributes:
         subset: sorted global sample ids, int64 (n,).
         fitted: whether each sample of the subset was fitted at the end, bool (n,).
+        loss_curve: loss after each epoch, float32 (epochs,).
         error_curve: number of samples missed after each epoch, int32 (epochs,).
         unseen: sorted global ids of evaluated samples outside the subset, int64 (m,); None if
             there are none.
@@ -117,6 +116,7 @@ class ProbeRecord(ProbeSummary):
 
     subset: NDArray[np.int64] = field(repr=False)
     fitted: NDArray[np.bool_] = field(repr=False)
+    loss_curve: NDArray[np.float32] = field(repr=False)
     error_curve: NDArray[np.int32] = field(repr=False)
     unseen: NDArray[np.int64] | None = field(default=None, repr=False)
     unseen_fitted: NDArray[np.bool_] | None = field(default=None, repr=False)
@@ -125,7 +125,7 @@ class ProbeRecord(ProbeSummary):
 
 @dataclass(frozen=True, kw_only=True)
 class PointRecord:
-    """Content of a point file without the masks.
+    """Content of a point file without the masks and curves.
 
     Attributes:
         header: definition of the point.

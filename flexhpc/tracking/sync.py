@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.results import numeric_columns, results_row
@@ -28,7 +30,7 @@ from flexhpc.atomic import file_lock, read_json, write_json
 from flexhpc.config import load_points
 from flexhpc.search import estimate_so_far
 from flexhpc.search.stages import training_runs
-from flexhpc.store import RunFolder
+from flexhpc.store import RunFolder, read_loss_curves
 from flexhpc.store.record import PointRecord, ProbeSummary, to_history
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
@@ -222,10 +224,11 @@ class Syncer:
         unlogged = len(probes) - parent.probes_logged
         if unlogged > 0:
             self._delete_uncounted_children(parent, status.point.id)
+            losses = read_loss_curves(self.folder.point_file(status.point.id))
         for start in range(parent.probes_logged, len(probes), _PROBES_PER_BATCH):
             indices = range(len(probes))[start : start + _PROBES_PER_BATCH]
             for index in indices:
-                self._log_probe(parent, status, index)
+                self._log_probe(parent, status, index, losses[index])
             self._log_progress(parent, status, indices)
         if done:
             self._log_estimate(parent, status)
@@ -276,7 +279,9 @@ class Syncer:
                 self.client.delete_run(child.info.run_id)
             index += 1
 
-    def _log_probe(self, parent: _ParentRun, status: PointStatus, index: int) -> None:
+    def _log_probe(
+        self, parent: _ParentRun, status: PointStatus, index: int, losses: NDArray[np.float32]
+    ) -> None:
         assert status.record is not None
         probe = status.record.probes[index]
         end = int(probe.finished * 1000)
@@ -307,9 +312,7 @@ class Syncer:
             **probe.metrics,
         }
         metrics = [Metric(key, float(value), end, 0) for key, value in values.items()]
-        metrics += [
-            Metric("loss", value, end, epoch) for epoch, value in _thinned_curve(probe.loss_curve)
-        ]
+        metrics += [Metric("loss", value, end, epoch) for epoch, value in _thinned_curve(losses)]
         params = [
             Param("n", str(probe.n)),
             Param("repeat", str(probe.repeat)),
@@ -426,7 +429,7 @@ def _start_ms(record: PointRecord, index: int) -> int:
     return int(start * 1000)
 
 
-def _thinned_curve(curve: Any) -> Iterator[tuple[int, float]]:
+def _thinned_curve(curve: NDArray[np.float32]) -> Iterator[tuple[int, float]]:
     """Yield (epoch, loss) for about ``_CURVE_POINTS`` epochs, including the first and the last."""
     step = math.ceil(len(curve) / _CURVE_POINTS) or 1
     shown = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())

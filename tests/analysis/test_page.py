@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from flexhpc.store import RunFolder, create_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import measured_point, probe_summary, swept_points, write_report
 from tests.barrier import TIMEOUT
 from tests.conftest import Cli
+from tests.point_files import edited
 
 
 def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> None:
@@ -22,11 +25,22 @@ def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> No
     statuses = swept_points(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh"], width=[4, 8]
     )
+    probes = [probe_summary((40 + i, i % 2), epochs=500) for i in range(40)]
     curve = np.random.default_rng(0).random(500).astype(np.float32)
-    probes = [probe_summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
-    for point in statuses:
-        point.record.probes[:] = probes
+    source, run = tmp_path / "source.h5", RunFolder(tmp_path / "out" / "test")
+    create_point_file(source, statuses[0].record.header)
+    with edited(source) as file:
+        for number in range(len(probes)):
+            file[f"probes/{number:04d}/loss_curve"] = curve
+    for status in statuses:
+        status.record.probes[:] = probes
+        path = run.point_file(status.point.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+        with edited(path) as file:
+            file.attrs["point_id"] = status.point.id
     page = write_report(statuses, tmp_path / "out", "name: test")
+    assert page.read_text().count(f"{curve[-1]:.3g}]") >= 8000
     assert page.stat().st_size < 5e6
 
 

@@ -110,12 +110,15 @@ def test_figures_contain_every_point_and_every_training_run(small_run: Path) -> 
     folder, _, points = open_run(small_run)
     statuses = StatusReader(folder, points).read()
     rows = [row for row in emc_figure(statuses)["data"]["values"] if row["kind"] == "point"]
-    for row, details, point in zip(rows, details_of(statuses), statuses, strict=True):
+    all_details = details_of([(folder, status) for status in statuses])
+    for row, details, point in zip(rows, all_details, statuses, strict=True):
         estimate = point.estimate
         assert (row["x"], row["y"]) == (point.record.header.params, estimate.emc)
         assert (row["lo"], row["hi"]) == (estimate.emc_lo, estimate.emc_hi)
         probes = [(p.n, p.repeat, p.verdict, p.n_errors) for p in point.record.probes]
         assert [tuple(probe[:4]) for probe in details["probes"]] == probes
+        last_epochs = [probe.epochs for probe in point.record.probes]
+        assert [epochs[-1] for *_, epochs, _ in details["probes"]] == last_epochs
         drawn = [row["n"] for row in fit_chart(point).spec["datasets"]["trainings"]]
         assert drawn == [n for n, *_ in probes]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flexhpc.config import Point
 from flexhpc.measuring.point import measure
-from flexhpc.store import ProbeRecord, RunFolder, read_point_file
+from flexhpc.store import RunFolder, read_loss_curves, read_point_file
 from flexhpc.store.status import StatusReader
 from flexhpc.training import Callbacks
 from tests.conftest import Cli
@@ -27,8 +27,10 @@ def state(run: RunFolder, point: Point) -> str:
     return StatusReader(run, [point]).read()[0].state
 
 
-def training_runs(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
-    return [(p.n, p.repeat, p.verdict, p.loss_curve.tobytes()) for p in probes]
+def training_runs(path: Path) -> list[tuple[object, ...]]:
+    probes = read_point_file(path).probes
+    curves = [curve.tobytes() for curve in read_loss_curves(path)]
+    return [(p.n, p.repeat, p.verdict, c) for p, c in zip(probes, curves, strict=True)]
 
 
 def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
@@ -49,8 +51,7 @@ def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     assert measure(wide, run, CPU, Callbacks()) == estimate
     assert [p.finished for p in read_point_file(path).probes] == [p.finished for p in after]
     assert measure(narrow, scratch, CPU, Callbacks()) == estimate
-    expected = read_point_file(scratch.point_file(narrow.id)).probes
-    assert training_runs(expected) == training_runs(after)
+    assert training_runs(scratch.point_file(narrow.id)) == training_runs(path)
 
 
 def test_sweep_continues_to_a_smaller_tolerance(tmp_path: Path, cli: Cli, profile: Path) -> None:

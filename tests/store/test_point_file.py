@@ -22,6 +22,7 @@ from flexhpc.store import (
     ProbeRecord,
     append_probe,
     create_point_file,
+    read_loss_curves,
     read_masks,
     read_point_file,
     write_estimate,
@@ -83,7 +84,8 @@ def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
         for key in ("n", "repeat", "seeds", "verdict", "n_errors", "loss", "cost", "seconds",
                     "finished", "metrics", "machine", "epochs", "steps"):  # fmt: skip
             assert getattr(stored, key) == getattr(written, key), key
-        np.testing.assert_array_equal(stored.loss_curve, written.loss_curve)
+    for losses, written in zip(read_loss_curves(path), probes, strict=True):
+        np.testing.assert_array_equal(losses, written.loss_curve)
     assert masks.n.tolist() == masks.in_subset().sum(axis=1).tolist() == [50, 80, 80]
     assert masks.fitted().sum(axis=1).tolist() == [p.fitted.sum() for p in probes]
     write_estimate(path, ESTIMATE)
