@@ -37,6 +37,7 @@ def status(
         return queue.add_queue_state(reader.read())
 
     statuses = read_statuses()
+    reader.save_index()
     if queue.unavailable:
         typer.echo(f"{queue.unavailable}; showing the status without the queue", err=True)
     if as_json:
@@ -85,7 +86,9 @@ def results(
     errors, budgets = options.validated_training_errors(eps), budget or []
     folder, sweep, points = open_run(run)
     options.check_budgets(budgets, [point.training for point in points])
-    statuses = with_eps_estimates(StatusReader(folder, points).read(), errors)
+    reader = StatusReader(folder, points)
+    statuses = with_eps_estimates(reader.read(), errors)
+    reader.save_index()
     statuses = with_budget_estimates(statuses, budgets)
     if output_format is options.Format.table:
         print_results(statuses, sweep.compare, show_reasons=False)

@@ -283,6 +283,7 @@ def run_sweep(
                 if interrupted and backend.is_local:
                     _stop_workers(backend, reader, view, signals, stop_file)
                     statuses = reader.read()
+            reader.save_index()
             if not interrupted:
                 signals.raises = True
                 report(statuses)

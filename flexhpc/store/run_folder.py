@@ -18,6 +18,7 @@ class RunFolder:
         metadata: JSON file with the launches of the run and the software versions.
         jobs: folder with the task files, the logs and the folders that submitit creates.
         lock: lock file for all claims of the run; the lock is held for milliseconds at a time.
+        index: cache of the content of all point files; see :mod:`flexhpc.store.index`.
         database: MLflow database, which is used unless results are logged to an MLflow server.
         artifacts: folder with the MLflow artifacts, next to the MLflow database.
         report: folder with the HTML report.
@@ -30,6 +31,7 @@ class RunFolder:
         self.metadata = path / "run.json"
         self.jobs = path / "jobs"
         self.lock = path / "points" / ".lock"
+        self.index = path / ".index.gz"
         self.database = path / "mlflow.db"
         self.artifacts = path / "mlartifacts"
         self.report = path / "report"
@@ -88,4 +90,6 @@ class RunFolder:
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _point_path(self, point_id: str, suffix: str) -> Path:
-        return self.path / "points" / point_id[:2] / f"{point_id}.{suffix}"
+        return (
+            self.path / f"points/{point_id[:2]}/{point_id}.{suffix}"
+        )  # one / is faster than three

@@ -12,6 +12,10 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
 from flexhpc.search.stages import results_at_stage
 from flexhpc.store import PointRecord, RunFolder, read_claim, read_point_file, to_history
+from flexhpc.store.index import FileVersion, file_version, read_index, write_index
+
+_MIN_UNSAVED = 50
+"""Minimum number of new records for which the index is written."""
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
@@ -103,6 +107,8 @@ class PointStatus:
 class StatusReader:
     """Reads the status of a run's points; a repeated read skips unchanged point files.
 
+    The first read skips the point files that have not changed since :meth:`save_index`.
+
     Attributes:
         selection: argument of the last call of :meth:`select_points`; empty before the first call.
     """
@@ -110,7 +116,9 @@ class StatusReader:
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
         self.run, self.points, self._unselected = run, list(points), list(points)
         self.selection: Mapping[str, bool] = {}
-        self._cache: dict[str, tuple[tuple[int, int], PointStatus]] = {}
+        self._cache: dict[str, tuple[FileVersion, PointStatus]] = {}
+        self._records = read_index(run)
+        self._unsaved = 0  # number of records that were read after the index
 
     def read(self) -> list[PointStatus]:
         """Read the status of every point except the optional points that were not started.
@@ -144,12 +152,18 @@ class StatusReader:
         ]
         self.selection, self._cache = selection, {}
 
+    def save_index(self) -> None:
+        """Save the records of all points for later readers, unless nearly all are saved."""
+        if self._unsaved >= _MIN_UNSAVED:
+            write_index(self.run, self._records)
+            self._unsaved = 0
+
     def _current_status(self, point: Point) -> PointStatus:
         stored = self._stored_status(point)
+        if stored.state == "done" and point.precise_search is None:
+            return stored
         path = self.run.claim_file(point.id)
-        final = stored.state == "done" and point.precise_search is None
-        claim = None if final else read_claim(path)
-        if claim is None:
+        if (claim := read_claim(path)) is None:
             return stored
         state: PointState = stored.state
         if claim.holder_is_alive(path):
@@ -176,20 +190,34 @@ class StatusReader:
         """Return the status according to the point file; a claim does not change the state."""
         path = self.run.point_file(point.id)
         try:
-            stat = path.stat()
+            version = file_version(path.stat())
         except OSError:
             return PointStatus(point=point, state="waiting")
-        key = (stat.st_mtime_ns, stat.st_ino)
-        cached_key, cached = self._cache.get(point.id, (None, None))
-        if cached is not None and cached_key == key:
+        cached_version, cached = self._cache.get(point.id, (None, None))
+        if cached is not None and cached_version == version:
             return cached
-        status = _status_from_file(point, path, cached.record if cached is not None else None)
+        try:
+            record = self._read_record(point.id, path, version)
+        except PointError as error:
+            status = PointStatus(point=point, state="failed", message=str(error))
+        else:
+            status = _status_from_record(point, record)
         if status.state == "done" and (claim := read_claim(self.run.claim_file(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
             )
-        self._cache[point.id] = (key, status)
+        self._cache[point.id] = (version, status)
         return status
+
+    def _read_record(self, point_id: str, path: Path, version: FileVersion) -> PointRecord | None:
+        known_version, known = self._records.get(point_id, (None, None))
+        if known_version == version:
+            return known
+        record = read_point_file(path, known)
+        if record is not None:
+            self._records[point_id] = version, record
+            self._unsaved += 1
+        return record
 
 
 def is_done(point: Point, record: PointRecord) -> bool:
@@ -209,11 +237,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
     )
 
 
-def _status_from_file(point: Point, path: Path, previous: PointRecord | None) -> PointStatus:
-    try:
-        record = read_point_file(path, previous)
-    except PointError as error:
-        return PointStatus(point=point, state="failed", message=str(error))
+def _status_from_record(point: Point, record: PointRecord | None) -> PointStatus:
     if record is None:
         return PointStatus(point=point, state="waiting")
     if not record.has_evaluation(point.evaluation):
@@ -245,7 +269,9 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
     names = [folder.name for folder, _, _ in opened]
     runs = []
     for folder, sweep, points in opened:
-        statuses = StatusReader(folder, points).read()
+        reader = StatusReader(folder, points)
+        statuses = reader.read()
+        reader.save_index()
         if len(opened) > 1:
             name = folder.name if names.count(folder.name) == 1 else str(folder.path)
             statuses = [status_with_run_name(status, name) for status in statuses]
