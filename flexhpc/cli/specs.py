@@ -36,7 +36,7 @@ def validate(
         if errors := [f"{spec}: {message}" for message, is_error in problems.items() if is_error]:
             raise InputError(errors)
         for message in problems:
-            typer.echo(f"cannot be checked on this machine: {message}")
+            typer.echo(f"warning: {message}")
     count = sum(not point.optional for point in points)
     typer.echo(f"{spec}: valid, {count_text(count, 'point')}")
 
@@ -47,12 +47,20 @@ def plan(
     profile: options.Profile = None,
     runs: options.RunsFolder = Path("runs"),
     params: Annotated[bool, typer.Option("--params", help="Show parameter counts.")] = False,
+    time: Annotated[
+        bool,
+        typer.Option(
+            "--time", help="Time a few updates on this machine; show an upper bound on the time."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show the points of a sweep with their ids and states, and an upper bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines
 
-    planned = make_plan(spec, overrides or (), runs, profile, count_params=params)
+    planned = make_plan(
+        spec, overrides or (), runs, profile, count_params=params, time_training=time
+    )
     if as_json:
         typer.echo(json.dumps(planned, indent=1))
     else:

@@ -80,6 +80,19 @@ def open_image_set(data: ImageSet) -> Source:
     return _open_mnist(data.source, data.root)
 
 
+def find_training_files(source: str, root: str | None) -> list[Path]:
+    """Return the paths of the training files of an image set; download missing files.
+
+    Raises:
+        PointError: the files are not found; the message says how to get them.
+    """
+    if source == "cifar5m":
+        return _find_part_files(root)
+    if source in _CIFAR_FOLDERS:
+        return find_or_download(source, root, _cifar_candidates(source, _CIFAR_TRAIN[source]))
+    return find_or_download(source, root, _mnist_candidates(source, "train"))
+
+
 def _open_mnist(source: str, root: str | None) -> Source:
     """Open MNIST or Fashion-MNIST: 60,000 training and 10,000 test images, uint8 (n, 1, 28, 28)."""
 
@@ -87,7 +100,7 @@ def _open_mnist(source: str, root: str | None) -> Source:
         paths = find_files(source, root, _mnist_candidates(source, "t10k"))
         return _read_mnist(*paths) if paths else None
 
-    train = _read_mnist(*find_or_download(source, root, _mnist_candidates(source, "train")))
+    train = _read_mnist(*find_training_files(source, root))
     return Source(
         name=source, classes=10, train=train, open_test=open_test_split,
         class_names=_FASHION_MNIST_NAMES if source == "fashion_mnist" else None,
@@ -139,7 +152,7 @@ def read_idx(path: Path) -> Array:
 def _open_cifar(source: str, root: str | None) -> Source:
     """Open CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test images, uint8 (n, 3, 32, 32)."""
     classes = 100 if source == "cifar100" else 10
-    paths = find_or_download(source, root, _cifar_candidates(source, _CIFAR_TRAIN[source]))
+    paths = find_training_files(source, root)
     train, coarse = _read_cifar(paths, classes)
 
     def open_test_split() -> Split | None:
@@ -241,7 +254,7 @@ def open_cifar5m(root: str | None) -> Source:
     Raises:
         PointError: no part file is found, or a part file is missing or damaged.
     """
-    paths = _find_part_files(root)
+    paths = find_training_files("cifar5m", root)
     train = Split(
         labels=np.concatenate([_read_part_labels(path) for path in paths]),
         shape=_CIFAR_SHAPE,

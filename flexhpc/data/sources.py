@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.config.sections.data import Data, Images
+from flexhpc.config.sections.data import Data, Images, ImageSet, KnownTable
 from flexhpc.config.variants import load_implementation
 from flexhpc.data.dataset import Source, Split
+from flexhpc.data.image_sets import find_training_files
 from flexhpc.data.images import with_size_and_colour
 from flexhpc.data.packed import is_packed, open_packed
 from flexhpc.data.standard_files import folders_to_search
+from flexhpc.data.uci import find_known_table
 from flexhpc.errors import PointError
 
 
@@ -41,6 +43,22 @@ def open_original_files(data: Data, seed: int) -> Source:
     """
     open_data = load_implementation(data)
     return _apply_size_and_colour(open_data(data, seed) if data.seeded else open_data(data), data)
+
+
+def find_samples(data: Data, seed: int) -> None:
+    """Check that the files of a ``data`` section exist, without reading them.
+
+    Missing image sets are downloaded, except within ``no_downloads()``.
+
+    Raises:
+        PointError: the files are not found; the message says how to get them.
+    """
+    if isinstance(data, (ImageSet, KnownTable)):
+        if _open_packed(data) is None:
+            find = find_training_files if isinstance(data, ImageSet) else find_known_table
+            find(data.source, data.root)
+    elif data.location is not None and not Path(data.location).expanduser().exists():
+        open_original_files(data, seed)  # raises the error
 
 
 def _open_packed(data: Data) -> Source | None:

@@ -143,9 +143,11 @@ def not_found_error(
 ) -> PointError:
     """Create an error that lists the folders searched for a data set and says how to get it."""
     searched = ", ".join(map(str, folders))
+    is_downloadable = source in TORCHVISION_NAMES and not reason
+    download = f"`flexhpc data prepare {source}` downloads it; or " * is_downloadable
     return PointError(
-        f"data.source: {source} was not found in {searched} (searched for {files}){reason}; get "
-        f"{_HELP[source]} and set data.root to the folder that contains the data"
+        f"data.source: {source} was not found in {searched} (searched for {files}){reason}; "
+        f"{download}get {_HELP[source]} and set data.root to the folder that contains the data"
     )
 
 

@@ -29,14 +29,22 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_COVTYPE_FILES = (
-    "covtype.data.gz", "covtype.data", "samples_py3", "samples", "covtype.csv", "covtype_15k.csv",
-)  # fmt: skip
+_FILES = {
+    "covtype": (
+        "covtype.data.gz", "covtype.data", "samples_py3", "samples", "covtype.csv",
+        "covtype_15k.csv",
+    ),
+    "adult": ("adult.data", "adult.csv"),
+    "credit": (
+        *(f"default of credit card clients.{end}" for end in ("xls", "xlsx", "csv")),
+        "uci_credit_card.csv",
+    ),
+}  # fmt: skip
+"""Table -> names of its file in lower case, in order of priority."""
 _COVTYPE_FEATURES, _COVTYPE_NUMBERS, _COVTYPE_CLASSES = 54, 10, 7
 _ADULT_CLASSES = ["<=50K", ">50K"]
 _ADULT_NUMBERS = (0, 2, 4, 10, 11, 12)
 _ADULT_COLUMNS = 15
-_CREDIT_FILES = tuple(f"default of credit card clients.{end}" for end in ("xls", "xlsx", "csv"))
 _CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "y"}
 _CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
 _MAX_COLUMNS, _MAX_ROWS = 100, 600_000
@@ -60,9 +68,18 @@ def open_known_table(data: KnownTable) -> Source:
     return openers[data.source](data.root)
 
 
+def find_known_table(source: str, root: str | None) -> Path:
+    """Return the path of the file of ``covtype``, ``adult`` or ``credit``.
+
+    Raises:
+        PointError: the file is not found; the message says how to get it.
+    """
+    return find_table(source, root, _FILES[source])
+
+
 def _open_covtype(root: str | None) -> Source:
     """Open Covertype: 10 numeric columns, then 44 one-hot encoded columns; 7 classes."""
-    path = find_table("covtype", root, _COVTYPE_FILES)
+    path = find_known_table("covtype", root)
     if path.name.startswith("samples"):
         inputs, labels = _read_covtype_cache(path)
     else:
@@ -134,7 +151,7 @@ def _parse_joblib_array(
 
 def _open_adult(root: str | None) -> Source:
     """Open Adult (census income): 6 numeric columns and 8 text columns; 2 classes."""
-    path = find_table("adult", root, ("adult.data", "adult.csv"))
+    path = find_known_table("adult", root)
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), path)
 
@@ -173,7 +190,7 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
 
 def _open_credit(root: str | None) -> Source:
     """Open UCI's "Default of Credit Card Clients": 23 features (3 categorical) and 2 classes."""
-    path = find_table("credit", root, (*_CREDIT_FILES, "uci_credit_card.csv"))
+    path = find_known_table("credit", root)
     if path.suffix.lower() in (".xls", ".xlsx"):
         frame = _read_excel(path)
     else:

@@ -1,6 +1,6 @@
 """Plan of a sweep: its points, its workers or array jobs, and an upper bound on its cost.
 
-torch is imported only if parameters are counted (option ``--params``).
+torch is imported only for the options ``--params`` and ``--time``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
 from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
+from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile, SlurmProfile, load_profile
 from flexhpc.launch.remaining_time import seconds_per_pass
@@ -28,17 +32,27 @@ _MAX_ROWS = 40
 
 
 def make_plan(
-    spec: Path, overrides: Sequence[str], runs: Path, profile: Path | None, *, count_params: bool
-) -> dict[str, Any]:
-    """Return the plan of a sweep as a JSON-serializable dict; nothing is started or written.
+    spec: Path, overrides: Sequence[str], runs: Path, profile: Path | None, *, count_params: bool,
+    time_training: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the plan of a sweep as a JSON-serializable dict; nothing is written.
 
-    If ``count_params`` is True, the plan contains the number of trainable parameters of each point.
+    Args:
+        spec, overrides, runs, profile: see :func:`flexhpc.launch.prepare.prepare_run` and
+            :func:`flexhpc.launch.profile.load_profile`.
+        count_params: whether to count the trainable parameters of each point.
+        time_training: whether to time a few updates of each network on this machine.
 
     Raises:
-        InputError: the spec or the profile is invalid.
-        PointError: ``count_params`` is set, but the data cannot be read to determine its shape.
+        InputError: the spec or the profile is invalid, or cannot be combined with
+            ``time_training``.
+        PointError: parameters are counted or updates are timed, but the data cannot be read to
+            determine its shape, or a network cannot be built.
     """
     settings = load_profile(profile)
+    if time_training and isinstance(settings, SlurmProfile):
+        raise InputError("--time: cannot be combined with a SLURM profile, because it times updates"
+            " on this machine; remove --time or --profile")  # fmt: skip
     prepared = prepare_run(spec, overrides, runs)
     bounds: dict[tuple[int, int, int], tuple[int | None, int | None]] = {}
     rows: list[dict[str, Any]] = []
@@ -70,6 +84,21 @@ def make_plan(
     layout = _worker_layout(settings, [row["id"] for row in open_rows])
     at_once = (probes_per_round(point.search) for point in prepared.points)
     layout["planned_at_once"] = max(at_once, default=1)
+    from flexhpc.data.standard_files import no_downloads
+
+    open_points = [status.point for status in statuses if status.state != "done"]
+    with no_downloads():
+        missing = missing_data(open_points)
+    speeds = seconds_per_pass(statuses)
+    if time_training:
+        from flexhpc.measuring.speed import time_updates
+
+        timed = time_updates(open_points, settings.cpus_per_process)
+        speeds = np.array([timed.get(status.point.id, np.nan) for status in statuses])
+    time_bounds = [
+        _time_bound(statuses, [row[key] for row in rows], speeds, layout)
+        for key in ("cost_bound", "first_cost_bound")
+    ]
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),
@@ -78,9 +107,32 @@ def make_plan(
         "optional": len(prepared.points) - len(statuses),
         "cost_bound": _sum_of_bounds([row["cost_bound"] for row in open_rows] + further),
         "first_cost_bound": _sum_of_bounds([row["first_cost_bound"] for row in open_rows]),
-        "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
+        "time_bound": time_bounds[0],
+        "first_time_bound": time_bounds[1],
+        "is_timed": time_training,
         "layout": layout,
+        "missing_data": list(dict.fromkeys(missing.values())),
     }
+
+
+def missing_data(points: Sequence[Point]) -> dict[str, str]:
+    """Return an error message for each point whose data set is not found, by point id.
+
+    Missing image sets are downloaded, except within ``no_downloads()``.
+    """
+    from flexhpc.data.sources import find_samples
+
+    messages: dict[tuple[str, str | None], str] = {}
+    for point in points:
+        key = (point.data.source, point.data.location)
+        if key not in messages:
+            messages[key] = ""
+            try:
+                find_samples(point.data, point.seed)
+            except PointError as error:
+                messages[key] = str(error)
+    by_point = {p.id: messages[p.data.source, p.data.location] for p in points}
+    return {point_id: message for point_id, message in by_point.items() if message}
 
 
 def _sum_of_bounds(bounds: Sequence[int | None]) -> int | None:
@@ -90,14 +142,22 @@ def _sum_of_bounds(bounds: Sequence[int | None]) -> int | None:
 
 
 def _time_bound(
-    statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
-) -> float | None:
-    """Return an upper bound on the remaining time (seconds) at the speed of the finished probes.
+    statuses: Sequence[PointStatus], bounds: Sequence[int | None],
+    speeds: NDArray[np.float64] | None, layout: Mapping[str, Any],
+) -> float | None:  # fmt: skip
+    """Return an upper bound on the remaining time (seconds).
 
-    The bound is None if no probe has finished, if an unfinished point has no cost bound, or if the
-    sweep runs on a cluster, where the waiting time in the queue is unknown.
+    Args:
+        statuses: status of each point.
+        bounds: cost bound of each point.
+        speeds: training time per sample pass (seconds) of each point, float64 (points,); None if it
+            is unknown.
+        layout: see :func:`_worker_layout`.
+
+    Returns:
+        The bound. None if ``speeds`` is None, if an unfinished point has no cost bound, or if the
+        sweep runs on a cluster, where the waiting time in the queue is unknown.
     """
-    speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
         return None
     remaining: list[float] = []
@@ -153,7 +213,14 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     if bound and first and first < bound:
         cost += f" ({first:,} if no budget is doubled)"
     if planned["time_bound"] is not None and planned["to_measure"]:
-        cost += f", at most {duration_text(planned['time_bound'])} at the speed of this run so far"
+        cost += f"\ntime at most {duration_text(planned['time_bound'])}"
+        if bound and first and first < bound:
+            cost += f" ({duration_text(planned['first_time_bound'])} if no budget is doubled)"
+        cost += (
+            ", extrapolated from a few updates on this machine"
+            if planned["is_timed"]
+            else " at the speed of this run so far"
+        )
     lines = [
         f"{planned['name']}: {count_text(len(rows), 'point')}, {planned['to_measure']} to measure; "
         f"run folder: {planned['run']}",
@@ -165,6 +232,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
             f"comparisons may need {count_text(planned['optional'], 'further point')} with other "
             "seeds, or may end the sweep before all points are measured precisely"
         )
+    lines += [f"warning: {message}" for message in planned["missing_data"]]
     for row in rows[:_MAX_ROWS]:
         count = ""
         if row.get("params"):

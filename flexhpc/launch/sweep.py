@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from flexhpc.atomic import FolderWatch, file_lock, write_atomic
-from flexhpc.errors import PointError
+from flexhpc.errors import InputError, PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.local import LocalBackend
-from flexhpc.launch.plan import planned_arrays
+from flexhpc.launch.plan import missing_data, planned_arrays
 from flexhpc.launch.prepare import STOP_FILE, PreparedRun, write_run_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.progress_view import ProgressView
@@ -190,13 +190,16 @@ def start_detached_workers(prepared: PreparedRun, profile: LocalProfile | SlurmP
     """Start workers that outlive this process; return a one-line description of them.
 
     Raises:
+        InputError: a local sweep finds the data set of none of its points.
         PointError: no worker was started for some of the points.
     """
     launch = new_launch_id()
+    statuses = StatusReader(prepared.run, prepared.points).read()
+    _check_data(statuses, profile)
     backend = make_backend(prepared, profile, launch)
     write_launch(prepared, profile, launch, backend.image, detach=True)
     backend.poll()
-    todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
+    todo = [status for status in statuses if status.state != "done"]
     scheduler = Scheduler(backend)
     scheduler.assign_points(todo)
     unassigned = scheduler.points_without_worker(todo)
@@ -223,6 +226,7 @@ def run_sweep(
             SIGTERM raise KeyboardInterrupt, which ``report`` must handle.
 
     Raises:
+        InputError: a local sweep finds the data set of none of its points.
         PointError: the run folder was moved or removed during the sweep.
     """
     run, launch = prepared.run, new_launch_id()
@@ -238,6 +242,7 @@ def run_sweep(
     if finished and prepared.is_unchanged and tracked:
         report(statuses)
         return SweepResult(statuses=statuses, decisions=decisions)
+    _check_data(statuses, profile)
     with _StopSignals() as signals:
         backend = make_backend(prepared, profile, launch, lambda: bool(signals.count))
         task = write_launch(
@@ -294,6 +299,21 @@ def run_sweep(
         interrupted=interrupted,
         jobs_continue=interrupted and not backend.is_local and not stop_file.exists(),
     )
+
+
+def _check_data(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> None:
+    """Check that a local sweep finds the data set of at least one of its points.
+
+    Missing image sets are downloaded. On SLURM, data sets may exist only on the compute nodes.
+
+    Raises:
+        InputError: no data set is found, and a point is not measured yet.
+    """
+    if isinstance(profile, SlurmProfile) or all(status.state == "done" for status in statuses):
+        return
+    missing = missing_data([status.point for status in statuses])
+    if len(missing) == len(statuses):
+        raise InputError(dict.fromkeys(missing.values()))
 
 
 def _select_points(

@@ -14,21 +14,22 @@ from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.custom import CustomModel, CustomTrainer
 from flexhpc.config.sections.data import ImageSet, KnownTable
 from flexhpc.config.sections.model import Timm
-from flexhpc.data.sources import open_source
+from flexhpc.data.sources import find_samples, open_source
+from flexhpc.data.standard_files import no_downloads
 from flexhpc.errors import PointError
 
 
 def check_points(points: Sequence[Point]) -> dict[str, bool]:
     """Check the data, models and trainers of points on this machine.
 
-    Data sets are opened, except for standard image sets, which a sweep may download. timm and
-    custom models are built and run once on two samples of zeros, because the spec alone does not
-    show whether they are valid. torch is imported only to check these models. Custom trainers are
-    imported.
+    Data sets are opened; of standard image sets, only the existence of the files is checked, and
+    nothing is downloaded. timm and custom models are built and run once on two samples of zeros,
+    because the spec alone does not show whether they are valid. torch is imported only to check
+    these models. Custom trainers are imported.
 
     Returns:
         Mapping from each message to True if it is an error, or False if it is a warning. A missing
-        UCI table causes a warning, because the table may exist on the machine that runs the sweep.
+        standard data set causes a warning, because it may exist on the machine that runs the sweep.
     """
     problems: dict[str, bool] = {}
     results: dict[object, Any] = {}
@@ -39,7 +40,7 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
             results[key] = None
             try:
                 # Custom code prints its tracebacks to stderr.
-                with contextlib.redirect_stderr(io.StringIO()):
+                with contextlib.redirect_stderr(io.StringIO()), no_downloads():
                     results[key] = check()
             except PointError as error:
                 problems[str(error)] = is_error
@@ -55,8 +56,10 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
         source_key = data.model_dump_json(include=keys)
         if isinstance(data, ImageSet) and (info := preprocessed_info(data)) is not None:
             shape, classes = info.shape, info.classes
+            find = partial(find_samples, data, point.seed)
+            run_once(("files", data.source, data.root), find, is_error=False)
         else:
-            is_error = not isinstance(data, KnownTable)
+            is_error = not isinstance(data, (ImageSet, KnownTable))
             read = partial(_read_shape_and_classes, data, point.seed)
             if (shape_and_classes := run_once(source_key, read, is_error=is_error)) is None:
                 continue

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import FLEXHPC, Cli
+from tests.conftest import FLEXHPC, SMALL_SPEC, Cli
 
 COMMAND = """
 import sys
@@ -91,6 +91,17 @@ def test_plan_counts_points_parameters_and_cost(small_spec: Path, cli: Cli) -> N
     assert "310 parameters" in table
 
 
+def test_plan_extrapolates_the_time_from_a_few_updates(small_spec: Path, cli: Cli) -> None:
+    # The data need not exist.
+    command = ("plan", small_spec, "--set", "data.source=cifar10", "--time")
+    plan = json.loads(cli(*command, "--json").stdout)
+    assert plan["time_bound"] > 0
+    text = cli(*command, "--set", "model.width=[4]").stdout
+    assert re.search("time at most .*, extrapolated from a few updates on this machine", text)
+    error = cli(*command, "--profile", "gpu_cluster", check=2).stderr
+    assert error.startswith("--time: cannot be combined with a SLURM profile")
+
+
 def test_plan_excludes_measured_points(small_run: Path, cli: Cli) -> None:
     command = ("plan", small_run.parent.parent / "small.yaml", "--runs", small_run.parent, "--json")
     assert json.loads(cli(*command).stdout)["to_measure"] == 0
@@ -119,6 +130,24 @@ def test_probe_repeats_a_stored_probe(small_spec: Path, small_run: Path, cli: Cl
     assert "missed samples (global ids)" in fail
     different_seed = cli("probe", small_spec, "--point", "1", "--n", low, "--seed", "99").stdout
     assert different_seed != fit
+
+
+def test_missing_data_is_reported_before_workers_start(tmp_path: Path, cli: Cli) -> None:
+    spec = tmp_path / "cifar.yaml"
+    spec.write_text(SMALL_SPEC.replace("digits", "cifar10"))
+    missing = "data.source: cifar10 was not found in "
+    for verb in ("validate", "plan"):
+        output = cli(verb, spec).stdout
+        assert output.count(missing) == 1
+        assert "; `flexhpc data prepare cifar10` downloads it; or get " in output
+    for option in ((), ("--detach",)):
+        error = cli("sweep", spec, *option, "--set", "data.root=/no", check=2).stderr
+        assert error.startswith("data.source: cifar10 was not found in /no ")
+        assert len(error.splitlines()) == 1
+        assert not (tmp_path / "runs").exists()
+    table = "data={source: table, path: no.csv, target: y}"
+    error = cli("sweep", spec, "--set", table, check=2).stderr
+    assert error == "data.path: file not found (no.csv)\n"
 
 
 def test_invalid_arguments_give_status_two(small_spec: Path, cli: Cli) -> None:

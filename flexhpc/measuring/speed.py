@@ -1,0 +1,88 @@
+"""Time a few updates of each training procedure of a sweep, to estimate the time of the sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+
+from flexhpc.config import Point, Training
+from flexhpc.config.checks import preprocessed_info
+from flexhpc.config.sections.model import Network
+from flexhpc.data import load_samples
+from flexhpc.errors import Interrupted
+from flexhpc.measuring.probe import choose_device
+from flexhpc.models import build
+from flexhpc.training import Callbacks, ProbeData, train
+from flexhpc.training.budget import epoch_batch_sizes
+from flexhpc.training.outcome import ModelFactory
+
+_MIN_UPDATES, _MIN_SECONDS = 2, 0.5
+_BATCHES, _FULL_BATCH = 4, 1024
+
+
+def time_updates(points: Iterable[Point], threads: int) -> dict[str, float]:
+    """Return the training time per sample pass (seconds) on this machine, by point id.
+
+    Each network is trained on random inputs with random labels, for at least 2 updates and 0.5 s.
+    The data is read only if its shape is not known. Points with a custom trainer are omitted.
+
+    Raises:
+        PointError: the data cannot be read, or the network cannot be built.
+    """
+    device = choose_device(threads)
+    times: dict[object, float] = {}
+    by_point: dict[str, float] = {}
+    for point in points:
+        model, training = point.at_arm(0).model, point.at_arm(0).training
+        if not isinstance(training, Training) or not isinstance(model, Network):
+            continue
+        info = preprocessed_info(point.data)
+        data_key = info or (point.data.source, point.data.location)
+        key = (data_key, model.model_dump_json(), training.model_dump_json())
+        if key not in times:
+            if info is not None:
+                shape, classes, size = info.shape, info.classes, info.size
+            else:
+                samples = load_samples(point.data, point.seed)
+                shape, classes, size = samples.shape, samples.classes, samples.n_limit
+            batch = getattr(training, "batch_size", None) or _FULL_BATCH
+            data = _random_data(
+                min(size, _BATCHES * batch), shape, classes, device, tokens=point.data.has_tokens
+            )
+            make_model = partial(build, model, shape, classes)
+            times[key] = _time_training(training.at_stage(0), make_model, data)
+        by_point[point.id] = times[key]
+    return by_point
+
+
+def _random_data(
+    n: int, shape: tuple[int, ...], classes: int, device: torch.device, *, tokens: bool
+) -> ProbeData:
+    """Return n random samples with random labels."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (n, *shape) if tokens else (n,), generator=random)
+    inputs = labels if tokens else torch.randn(n, *shape, generator=random)
+    return ProbeData(
+        inputs=inputs.float().to(device), labels=labels.to(device), init_seed=0, order_seed=0
+    )
+
+
+def _time_training(training: Training, make_model: ModelFactory, data: ProbeData) -> float:
+    """Train for at least 2 updates and 0.5 s; return the seconds per sample pass."""
+    times = [time.monotonic()]
+
+    def should_stop() -> bool:
+        times.append(time.monotonic())
+        return len(times) > _MIN_UPDATES + 1 and times[-1] - times[1] >= _MIN_SECONDS
+
+    with contextlib.suppress(Interrupted):
+        train(training, make_model, data, Callbacks(should_stop=should_stop))
+    if len(times) > 2:
+        del times[0]  # the first interval includes building the network
+    n = len(data.labels)
+    passes = n / len(epoch_batch_sizes(training, n)) * training.gradients_per_sample
+    return (times[-1] - times[0]) / (len(times) - 1) / passes
