@@ -233,12 +233,19 @@ def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
         return Split.from_arrays(inputs, labels)
 
     def blocks() -> Iterator[Array]:
+        start = 0
         for block in iterate_blocks(inputs):
-            if np.isinf(block).any():
-                raise PointError(f"{name}: inputs contain infinite numbers")
-            if block.ndim > 2 and np.isnan(block).any():
-                raise PointError(f"{name}: images contain NaN")
-            yield np.ascontiguousarray(block, dtype=np.float32)
+            with np.errstate(over="ignore"):
+                converted = np.ascontiguousarray(block, dtype=np.float32)
+            if not (finite := np.isfinite(converted)).all():
+                row, *rest = np.argwhere(~finite)[0].tolist()
+                column = f"column {rest[0]}" if len(rest) == 1 else f"pixel {tuple(rest)}"
+                raise PointError(
+                    f"{name}: row {start + row}, {column} of the inputs is "
+                    f"{block[row, *rest]}, not a finite float32 number; remove or correct the row"
+                )
+            start += len(block)
+            yield converted
 
     shape = tuple(int(side) for side in inputs.shape[1:])
     split = Split(labels=labels, shape=shape, dtype=np.dtype(np.float32), blocks=blocks)

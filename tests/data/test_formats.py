@@ -66,6 +66,7 @@ def write_formats(folder: Path) -> Path:
     images = IMAGES.transpose(0, 3, 1, 2)
     np.savez(folder / "keras.npz", x_train=images, y_train=LABELS, x_test=images[:6],
              y_test=LABELS[:6])  # fmt: skip
+    np.savez(folder / "nan.npz", x=np.full((60, 4), np.nan), y=LABELS)
     np.savez(folder / "abc.npz", a=images, b=LABELS[:-1], c=np.full(60, np.nan))
     np.save(folder / "x.npy", images)
     np.save(folder / "y.npy", LABELS)
@@ -172,7 +173,8 @@ INVALID = {
                        "data.column: has no effect"),
     "test set without labels": ("source: arrays, path: x.npy, target: y.npy, test_column: x.npy",
                     "give both keys or neither"),
-    "infinite": ("source: arrays, path: infinite.npy, target: y.npy", "infinite numbers"),
+    "infinite": ("source: arrays, path: infinite.npy, target: y.npy", "row 0, column 0 .* is inf"),
+    "missing": ("source: arrays, path: nan.npz", "nan.npz: row 0, column 0 of the inputs is nan"),
     "floats": ("source: arrays, path: floats.npy, target: y.npy, side: 4", "float32 images"),
     "no column": ("source: image_table, path: parquet, target: t", "no column t; it has image"),
     "no bytes": ("source: image_table, path: parquet, column: n", "column n contains a value of"),
