@@ -90,9 +90,11 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
     """Create the run folder, write the frozen spec if it changed, and add the launch to run.json.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or contains the results of a different spec.
     """
     run = prepared.run
+    if not prepared.is_unchanged and not prepared.edited_code:
+        _check_same_sweep(prepared)
     try:
         run.lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(run.lock):
@@ -114,6 +116,19 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
             write_json(run.metadata, metadata)
     except OSError as error:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
+
+
+def _check_same_sweep(prepared: PreparedRun) -> None:
+    """Raise InputError if a run folder with results has no point in common with the spec."""
+    run, ids = prepared.run, {point.id for point in prepared.points}
+    measured = {i for i in run.started_points() if run.point_file(i).is_file()}
+    if not measured or not run.spec.is_file() or measured & ids:
+        return
+    if not ids & {point.id for point in load_points(run.spec)[1]}:
+        raise InputError(
+            f"name: {run.path} contains the results of a different spec with the same name (no "
+            "point in common); use another name"
+        )
 
 
 def _user_name() -> str:

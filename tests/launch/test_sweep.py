@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import threading
@@ -68,6 +69,21 @@ def test_a_larger_grid_measures_only_new_points(
     second = results_by_point(run)
     assert len(second) == 2
     assert first.items() <= second.items()
+
+
+def test_a_different_spec_does_not_replace_the_results_of_a_run(
+    small_run: Path, cli: Cli, profile: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "small"
+    shutil.copytree(small_run, run)
+    frozen = (run / "sweep.yaml").read_bytes()
+    command = ("sweep", small_run.parent.parent / "small.yaml", "--profile", profile)
+    error = cli(*command, "--set", "training.lr=0.02", check=2).stderr
+    assert "contains the results of a different spec with the same name" in error
+    assert len(error.splitlines()) == 1
+    assert (run / "sweep.yaml").read_bytes() == frozen
+    for changed in ("search.tolerance=0.3", "model.width=[4]"):
+        assert "4" in cli(*command, "--set", changed).stdout
 
 
 def test_ctrl_c_interrupts_a_report_after_the_last_probe(
