@@ -103,7 +103,7 @@ def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path
     original = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
     assert copied[copied.index("name:") :] == original[original.index("name:") :]
     assert copied.startswith("# flexhpc sweep vit_width\n# Expected: ")
-    assert "sweep vit_width --set 'name=vit_small' --set 'data.source=image_folder'\n" in copied
+    assert "sweep vit_width --set 'name=vit_small' --set 'data.source=digits' " in copied
     commit = ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "x"]
     for arguments in (["init", "-q"], commit):  # a project of the user around its environment
         subprocess.run(["git", "-C", installed_package.parent, *arguments], check=True)
