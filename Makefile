@@ -7,7 +7,9 @@ PORT ?= 5000
 export IMAGE SIF TORCH BASE RUNTIME BINDS GPU BUILD_FLAGS RUN_FLAGS APPTAINER_FLAGS ROOM_GB
 
 BIN := .venv/bin
-profile := $(if $(findstring /,$(PROFILE)),$(PROFILE),hpc/profiles/$(PROFILE:.yaml=).yaml)
+empty :=
+escape = $(subst $(empty) $(empty),\ ,$(1))
+profile := $(call escape,$(if $(findstring /,$(PROFILE)),$(PROFILE),$(PROFILE:.yaml=)))
 sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
@@ -28,22 +30,22 @@ dev: ## set up .venv, including the packages for tests and lint
 
 sweep: install ## run or resume a sweep (SPEC=, PROFILE=, SET=)
 	$(call need,SPEC,make sweep SPEC=sweeps/quickstart.yaml)
-	@$(BIN)/flexhpc sweep $(SPEC) --profile $(profile) $(sets)
+	@$(BIN)/flexhpc sweep $(call escape,$(SPEC)) --profile $(profile) $(sets)
 
 ui: install ## serve the MLflow UI on loopback (RUN=runs/NAME, by default the newest; PORT=)
-	@$(BIN)/flexhpc ui $(RUN) --port $(PORT)
+	@$(BIN)/flexhpc ui $(call escape,$(RUN)) --port $(PORT)
 
 status: install ## show the state of every point of a run (RUN=)
 	$(call need,RUN,make status RUN=runs/quickstart)
-	@if [ -t 1 ]; then $(BIN)/flexhpc status $(RUN) --watch; else $(BIN)/flexhpc status $(RUN); fi
+	@if [ -t 1 ]; then $(BIN)/flexhpc status $(call escape,$(RUN)) --watch; else $(BIN)/flexhpc status $(call escape,$(RUN)); fi
 
 results: install ## print the results table of a run (RUN=)
 	$(call need,RUN,make results RUN=runs/quickstart)
-	@$(BIN)/flexhpc results $(RUN)
+	@$(BIN)/flexhpc results $(call escape,$(RUN))
 
 report: install ## write the HTML report of a run (RUN=)
 	$(call need,RUN,make report RUN=runs/quickstart)
-	@$(BIN)/flexhpc report $(RUN)
+	@$(BIN)/flexhpc report $(call escape,$(RUN))
 
 check: lint ## run lint and the quick tests
 	@$(BIN)/python -m pytest -q -m 'not (slow or faults or sweeps or slurm or container or browser)'
@@ -80,7 +82,7 @@ sif: ## build the Apptainer image from the container image (SIF=flexhpc.sif)
 local: ## run a sweep in a container, on this machine's GPU if it has one (SPEC=, SET=)
 	$(call need,SPEC,make local SPEC=sweeps/quickstart.yaml)
 	$(if $(filter-out local,$(PROFILE)),$(error make local does not support PROFILE=))
-	@hpc/container/local.sh $(SPEC) $(sets)
+	@hpc/container/local.sh $(call escape,$(SPEC)) $(sets)
 
 test-containers: dev ## build the images and run sweeps in them, also on SLURM (Debian, as root)
 	@hpc/test_packages.sh

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.archives import copy_checkout
-from tests.conftest import REPOSITORY, SMALL_SPEC
+from tests.conftest import FLEXHPC, REPOSITORY, SMALL_SPEC
 
 NOBODY = 65534
 UNPRIVILEGED = (
@@ -19,6 +19,22 @@ UNPRIVILEGED = (
     "--bounding-set=+dac_read_search", "--inh-caps=+dac_read_search",
     "--ambient-caps=+dac_read_search",
 )  # fmt: skip
+
+
+def test_make_quotes_paths_and_lists_the_profiles(tmp_path: Path) -> None:
+    spec = tmp_path / "my specs" / "small one.yaml"
+    spec.parent.mkdir()
+    spec.write_text(SMALL_SPEC.replace("mlp", "mpl"))
+    make = ("make", "-o", "install", f"BIN={FLEXHPC.parent}", "sweep", f"SPEC={spec}")
+    for profile, message in (
+        ("local", f'{spec}:4: model.family: "mpl" is not '),
+        ("clutser", "clutser: neither a file nor one of the shipped profiles (devcluster, "),
+    ):
+        done = subprocess.run(
+            [*make, f"PROFILE={profile}"], cwd=REPOSITORY, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert message in done.stderr
 
 
 @pytest.mark.sweeps

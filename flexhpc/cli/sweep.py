@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +66,11 @@ def sweep(
         )
     if detach:
         summary = launch.start_detached_workers(prepared, settings)
-        typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` shows the status")
+        path = shlex.quote(str(prepared.run.path))
+        typer.echo(f"{summary}; `flexhpc status {path}` shows the status")
         uri = settings.tracking_uri
         option = "" if uri in (None, "none") else f" --uri {uri}"
-        typer.echo(f"`flexhpc sync {prepared.run.path}{option}` logs the results to MLflow")
+        typer.echo(f"`flexhpc sync {path}{option}` logs the results to MLflow")
         return
     report_errors: list[Exception | KeyboardInterrupt] = []
 
@@ -97,7 +99,7 @@ def _print_outcome(
     from flexhpc.analysis.tables import print_results
     from flexhpc.launch.tracking_process import tracking_warnings
 
-    statuses, path = result.statuses, run.path
+    statuses, path = result.statuses, shlex.quote(str(run.path))
     compare = [] if result.interrupted else requested_comparisons(run.spec.read_text())
     print_results(statuses, compare, show_reasons=result.interrupted)
     for decision in result.decisions:

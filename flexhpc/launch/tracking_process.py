@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 import sys
 import time
@@ -59,7 +60,8 @@ def tracking_process(
             with contextlib.suppress(OSError), log.open("a", errors="replace") as output:
                 output.write(
                     f"\nwarning: the MLflow process died (exit status {process.returncode}); run "
-                    f"`flexhpc sync {task.run}` to log the results, which are in the point files\n"
+                    f"`flexhpc sync {shlex.quote(task.run)}` to log the results, which are in the "
+                    "point files\n"
                 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,10 +35,10 @@ def sync_periodically(run: RunFolder, spec: Path, uri: str) -> None:
         except Exception as error:
             wait = _RETRY_AFTER
             if closed or not warned:
+                command = f"flexhpc sync {shlex.quote(str(run.path))}"
                 print(
                     f"warning: MLflow at {uri} cannot be updated ({one_line_message(error)}); no "
-                    f"results are lost; run `flexhpc sync {run.path}` later to log them from the "
-                    "point files",
+                    f"results are lost; run `{command}` later to log them from the point files",
                     flush=True,
                 )
             warned = True

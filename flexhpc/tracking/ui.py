@@ -62,7 +62,7 @@ def ui_page(run: RunFolder, name: str) -> str:
     except (sqlite3.Error, OSError) as error:
         raise InputError(
             f"{run.database}: cannot be read or written ({error}); remove it and run "
-            f"`flexhpc sync {run.path}`, which recreates it"
+            f"`flexhpc sync {shlex.quote(str(run.path))}`, which recreates it"
         ) from None
     assert experiment is not None, "created by sync()"
     query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
