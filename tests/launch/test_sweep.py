@@ -191,6 +191,22 @@ def test_changed_data_of_a_point_is_rejected(tmp_path: Path, cli: Cli, profile: 
     assert "was measured with 7 parameters" in result.stderr
 
 
+def test_an_unreachable_slurm_controller_is_one_error(
+    small_spec: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("sbatch") is None:
+        pytest.skip("sbatch is not installed")
+    conf = "ClusterName=x\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=1\n"
+    (tmp_path / "slurm.conf").write_text(conf + "AuthType=auth/none\n")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    for option in ((), ("--detach",)):
+        error = cli("sweep", small_spec, "--profile", "gpu_cluster", *option, check=1).stderr
+        assert error.startswith("SLURM does not respond: ")
+        assert "no points were submitted" in error
+        assert len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_launch_ids_are_unique() -> None:
     assert len({new_launch_id() for _ in range(20)}) == 20
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flexhpc.atomic import file_lock
-from flexhpc.errors import InputError
+from flexhpc.errors import InputError, PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
@@ -52,6 +52,7 @@ class SlurmBackend(Backend):
     Raises:
         InputError: SLURM or the container cannot be used on this machine, a task would use another
             version of Python or flexhpc than this process, or the path of the run contains ``%``.
+        PointError: the SLURM controller does not respond.
     """
 
     is_local = False
@@ -72,6 +73,13 @@ class SlurmBackend(Backend):
             raise InputError(f"{run.path}: SLURM expands % in paths; use a path without %")
         self.slurm = Slurm.with_conf(profile.slurm_conf)
         self.slurm.check_available()
+        try:
+            self.slurm.query_queue()
+        except SlurmUnavailable as error:
+            raise PointError(
+                f"SLURM does not respond: {error}; no points were submitted; run the same command "
+                "again to submit them"
+            ) from None
         if container is not None:
             container.check_versions(self.slurm)
         elif profile.python is not None:
