@@ -61,12 +61,20 @@ def check_point(
         yield from _check_training(model, training)
 
 
-def check_search(search: Search, model: TunedSection, training: TunedSection) -> Problems:
+def check_search(
+    search: Search, data: Data, model: TunedSection, training: TunedSection
+) -> Problems:
     """Yield (key, problem) for settings that the search does not support.
 
     Tuned keys require a policy with ``supports_tuning``, and ``until: saturation`` requires
-    ``bayes``. Neither tuned keys nor ``until: saturation`` can be combined with ``eps``.
+    ``bayes``. Neither tuned keys nor ``until: saturation`` can be combined with ``eps``. A
+    ``start`` other than the default must not exceed the number of samples.
     """
+    if search.start != type(search).model_fields["start"].default:
+        if data.n_max is not None and search.start > data.n_max:
+            yield "search.start", f"must be at most data.n_max ({data.n_max}), not {search.start}"
+        for problem in _size_problems(search.start, data):
+            yield "search.start", problem
     keys = [*model.candidates, *training.candidates]
     if keys and not search.supports_tuning:
         yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"

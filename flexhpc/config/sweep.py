@@ -266,7 +266,7 @@ class Sweep:
         evaluate, record = self.spec.evaluate, self.spec.record
         problems = [*check_point(data.section, model.section, procedure, evaluate, record)]
         if training is not None and search is not None:
-            problems += check_search(search.section, model, training)
+            problems += check_search(search.section, data.section, model, training)
         for key, problem in problems:
             self._add_problem(tuple(key.split(".")), problem, positions)
         if problems or training is None or search is None:

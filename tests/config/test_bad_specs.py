@@ -40,6 +40,8 @@ BAD = {
     "root of digits": (spec(data="{source: digits, root: /x}"), ":3: data.root: has no effect"),
     "folder without root": (spec(data="{source: image_folder}"), ":3: data.root: is required"),
     "n_max beyond data": (spec(data="{source: digits, n_max: 9999}"), ":3: data.n_max: 9999 is more"),
+    "start beyond data": (spec(search="{policy: growth, start: 9999}"), ":6: search.start: 9999 is more than the 1797"),
+    "start beyond n_max": (spec(data="{source: mnist, n_max: 90}", search="{start: 99}"), ":6: search.start: must be at most data.n_max (90), not 99"),
     "no model": ("name: x\nfixed:\n  data: {source: digits}\n", ":2: model.family: is required"),
     "corrupted labels without corruption": (spec(data="{source: digits, labels: corrupted}"), ":3: data.corruption: is required"),
     "corruption without corrupted labels": (spec(data="{source: digits, corruption: 0.2}"), ":3: data.corruption: has no effect"),
