@@ -49,7 +49,7 @@ class Child:
             with remote:
                 arguments = [function, str(remote.fileno()), str(self.owner)]
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", __name__, *arguments], pass_fds=[remote.fileno()],
+                    [sys.executable, "-P", "-m", __name__, *arguments], pass_fds=[remote.fileno()],
                     start_new_session=True,
                 )  # fmt: skip
         finally:

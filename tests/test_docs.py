@@ -44,7 +44,7 @@ PLACEHOLDERS = {
 """Values of the placeholders in commands."""
 
 RUN_ELSEWHERE = {
-    "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
+    "flexhpc ui": ("tests/tracking/test_sync.py", '"ui", str(folder.path)'),
     "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
     "flexhpc sweep trainers": ("tests/custom/test_trainers.py", '"sweep", path'),
     "flexhpc data prepare SOURCE": ("tests/data/test_packed.py", '"data", "prepare"'),

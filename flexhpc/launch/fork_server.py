@@ -68,7 +68,7 @@ class ForkServer:
     def __init__(self, log: Path) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flexhpc.worker.fork_server"],
+                [sys.executable, "-P", "-m", "flexhpc.worker.fork_server"],
                 bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 start_new_session=True,  # shield it from Ctrl-C and the hang-up of the terminal
             )  # fmt: skip

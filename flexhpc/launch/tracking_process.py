@@ -35,7 +35,7 @@ def tracking_process(
         yield
         return
     log = Path(task.spec).with_name("tracking.log")
-    command = [sys.executable, "-m", "flexhpc.tracking.periodic_sync", task.run, task.spec]
+    command = [sys.executable, "-P", "-m", "flexhpc.tracking.periodic_sync", task.run, task.spec]
     if uri:
         command.append(uri)
     with log.open("w") as output:

@@ -72,6 +72,7 @@ def ui_page(run: RunFolder, name: str) -> str:
 def exec_ui_server(run: RunFolder, port: int, socket: Path | None = None) -> None:
     """Replace this process with the UI server; for the arguments see :func:`ui_command`."""
     command = ui_command(run, port, socket)
+    os.chdir(run.path)  # uvicorn imports modules from the working directory
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
 

@@ -219,5 +219,5 @@ def test_a_dry_run_prints_the_script_that_enters_the_container(
     output = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--dry-run")
     assert "exec apptainer" in output.stdout
     assert "/scratch:/scratch" in output.stdout
-    assert "container.sh python -u -m submitit" in output.stdout
+    assert "container.sh python -P -u -m submitit" in output.stdout
     assert not (tmp_path / "runs").exists()

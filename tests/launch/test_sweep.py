@@ -126,6 +126,17 @@ def test_errors_of_workers_that_cannot_start_are_reported(
     assert "ImportError: no torch here" in log.read_text()
 
 
+def test_modules_in_the_working_directory_are_not_imported(
+    small_spec: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("numpy", "yaml"):
+        (tmp_path / f"{module}.py").write_text("raise ImportError('the wrong module')")
+    monkeypatch.setattr("flexhpc.launch.fork_server.ForkServer._current", None)
+    result = cli("sweep", small_spec, "--set", "model.width=[4]")
+    assert ": done, EMC " in result.stdout
+    assert not result.stderr
+
+
 def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, profile: Path) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(

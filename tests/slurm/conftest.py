@@ -112,7 +112,7 @@ class Cluster:
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
-                python = process.cmdline()[1:4] == ["-u", "-m", "submitit.core._submit"]
+                python = process.cmdline()[1:5] == ["-P", "-u", "-m", "submitit.core._submit"]
             except psutil.Error:
                 continue
             on_cluster = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]

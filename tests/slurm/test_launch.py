@@ -71,7 +71,7 @@ def test_a_detached_sweep_reports_its_job(cluster: Cluster, tmp_path: Path) -> N
     result = cluster.flexhpc(tmp_path, "sweep", spec, "--profile", profile, "--detach")
     run = tmp_path / "runs" / "quick"
     (script,) = run.glob("jobs/*/array-000/array.sh")
-    assert f"env MARK=1 {sys.executable} -u -m submitit" in script.read_text()
+    assert f"env MARK=1 {sys.executable} -P -u -m submitit" in script.read_text()
     (array,) = submissions(run)
     assert f"2 tasks submitted as job {array['job']}" in result.stdout
     wait_for(lambda: states(cluster, run) == ["done", "done"], "the end of both tasks")

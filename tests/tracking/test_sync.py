@@ -24,7 +24,7 @@ from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.client import existing_database_uri, mlflow_client
 from flexhpc.tracking.state import is_synced, local_uri, sync_state_path
 from flexhpc.tracking.sync import Syncer
-from flexhpc.tracking.ui import UI_ENVIRONMENT, ui_command, ui_page
+from flexhpc.tracking.ui import UI_ENVIRONMENT, ui_page
 from tests.barrier import TIMEOUT, wait_for
 from tests.conftest import FLEXHPC, Cli
 
@@ -243,11 +243,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(command: list[str], port: int) -> Iterator[str]:
+def served(command: list[str], port: int, cwd: Path | None = None) -> Iterator[str]:
     """Run a web server; yield its address once it responds, and end all of its processes."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, **UI_ENVIRONMENT},
+        env={**os.environ, **UI_ENVIRONMENT}, cwd=cwd,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
 
@@ -317,7 +317,9 @@ def test_ui_shows_points_and_probes(small_run: Path, tmp_path: Path, chromium: A
     port = free_port()
     path = ui_page(folder, "small")
     parents, _ = logged(local_uri(folder))
-    with served(ui_command(folder, port), port) as address:
+    (tmp_path / "yaml.py").write_text("raise ImportError('the working directory is imported')")
+    command = [str(FLEXHPC), "ui", str(folder.path), "--port", str(port)]
+    with served(command, port, tmp_path) as address:
         connections = [c for c in psutil.net_connections("inet") if c.laddr.port == port]
         listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}

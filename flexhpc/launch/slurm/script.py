@@ -63,7 +63,7 @@ def batch_script(
     python = profile.python or shlex.quote(sys.executable)
     if container is not None:
         python = container.python_command(record.folder)
-    executor = _Executor(record.folder, python=python)
+    executor = _Executor(record.folder, python=f"{python} -P")
     cpus = profile.cpus_per_process * (profile.probes_at_once or 1)
     options = {
         normalise_option_name(key): value
