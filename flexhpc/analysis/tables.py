@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 _DEFAULT_WIDTH = 200
 """Width (characters) of tables that are not printed to a terminal."""
-_NO_LIMIT = 1_000_000
-"""Width (characters) at which no column is removed or cut."""
 _MAX_HTML_ROWS = 60
 _GAP = 2
 """Spaces between columns."""
@@ -55,9 +53,8 @@ _SAMPLED_CELLS = 200
 _BAR_LENGTH = 10
 """Length (characters) of the progress bar of a comparison that is not decided."""
 _MIN_NAME = 16
-_MIN_KEY_WIDTH, _MAX_KEY_WIDTH = 5, 16
-"""Limits (characters) of ``min_width`` of the column of a swept key. Between these limits,
-``min_width`` is the length of the longest cell."""
+_MAX_CELL = 16
+"""Length (characters) up to which the values of a swept key are not cut."""
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
@@ -78,6 +75,7 @@ class Column:
             with priority None is never removed.
         min_width: minimum width (characters) to which cells can be cut; None if they are never cut.
         styles: style of each cell, in addition to the style of its row; empty for no styles.
+        short_name: header that replaces ``name`` in a column that is narrower than ``name``.
     """
 
     name: str
@@ -86,6 +84,7 @@ class Column:
     priority: int | None = None
     min_width: int | None = None
     styles: Sequence[str] = ()
+    short_name: str | None = None
 
     @cached_property
     def width(self) -> int:
@@ -120,7 +119,10 @@ def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = 
         excess = _total_width(widths) - width
         if excess > 0:
             widths[index] = max(fitting[index].required_width, widths[index] - excess)
-    names = [shorten_name(c.name, limit) for c, limit in zip(fitting, widths, strict=True)]
+    names = [
+        shorten_name(c.name if len(c.name) <= limit else c.short_name or c.name, limit)
+        for c, limit in zip(fitting, widths, strict=True)
+    ]
     rows = [names, *zip(*map(_shorten_cells, fitting, widths), strict=True)]
     # Segments are rendered about ten times as fast as rich.table.Table, which needs 1 ms per row.
     segments = []
@@ -173,6 +175,13 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(markup=False, width=_DEFAULT_WIDTH)
 
 
+def _key_column(key: str, cells: Sequence[str]) -> Column:
+    """Return the column of a swept key; if it is narrow, its header is the last part of the key."""
+    last = key.split(".")[-1]
+    longest = max(map(len, cells), default=0)
+    return Column(key, cells, min_width=max(len(last), min(longest, _MAX_CELL)), short_name=last)
+
+
 def _numeric_column(name: str, cells: Sequence[str], priority: int | None = None) -> Column:
     return Column(name, cells, align_right=True, priority=priority)
 
@@ -184,11 +193,14 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
         statuses: status of each point.
         width: width of the terminal (characters).
     """
+    return fitted_table(_result_columns(statuses), width)
+
+
+def _result_columns(statuses: Sequence[PointStatus]) -> list[Column]:
     columns = []
     for key in swept_keys(statuses):
         cells = [swept_value_text(status.point.swept.get(key)) for status in statuses]
-        min_width = max(_MIN_KEY_WIDTH, min(_MAX_KEY_WIDTH, max(map(len, cells))))
-        columns.append(Column(key, cells, min_width=min_width))
+        columns.append(_key_column(key, cells))
     if not columns:
         columns = [Column("point", [status.point.id for status in statuses])]
     params = [s.record.header.params if s.record else 0 for s in statuses]
@@ -219,7 +231,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
         Column("status", [status.state for status in statuses], priority=3),
         Column("ended by", [ending_text(status) for status in statuses], priority=7),
     ]
-    return fitted_table(columns, width)
+    return columns
 
 
 def print_results(
@@ -256,16 +268,16 @@ def results_html(statuses: Sequence[PointStatus]) -> str:
     lines = [*common_failure_lines(common), *warning_lines(short)]
     if len(others) > _MAX_HTML_ROWS:
         lines.insert(0, f"The table shows {_MAX_HTML_ROWS} of {len(others)} points.")
-    table = table_html(results_table(others[:_MAX_HTML_ROWS], _NO_LIMIT)) if others else ""
+    table = columns_html(_result_columns(others[:_MAX_HTML_ROWS])) if others else ""
     return table + "".join(f"<div>{escape(line)}</div>" for line in lines)
 
 
-def table_html(table: Table) -> str:
-    """Convert a table to HTML."""
-    head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
-    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
+def columns_html(columns: Sequence[Column]) -> str:
+    """Return columns as an HTML table."""
+    head = "".join(f"<th>{escape(column.name)}</th>" for column in columns)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+        for row in zip(*(column.cells for column in columns), strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -278,7 +290,7 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
         shown = [effect for effect in effects if effect.by == by]
         columns = [
             *_grouping_columns(shown),
-            Column(by, [e.value for e in shown], min_width=12),
+            _key_column(by, [e.value for e in shown]),
             Column("against", [e.baseline for e in shown], priority=2, min_width=10),
             *(
                 _numeric_column(
@@ -299,7 +311,7 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
 def _grouping_columns(items: Sequence[Effect | PowerLaw]) -> list[Column]:
     """Return one column for each grouping key of comparisons or power laws."""
     keys = dict.fromkeys(key for item in items for key in item.within)
-    return [Column(k, [item.within.get(k, "") for item in items], min_width=8) for k in keys]
+    return [_key_column(key, [item.within.get(key, "") for item in items]) for key in keys]
 
 
 def decision_view(decision: Decision, width: int) -> RenderableType:
@@ -381,7 +393,7 @@ def status_view(
     progress = [_progress_cells(s) for s in shown]
     preliminary = ["" if s.state == "done" else "dim italic" for s in shown]
     columns = [
-        Column("point", [_short_label(s) for s in shown], min_width=_MIN_NAME),
+        Column("point", [_short_label(s) for s in shown], min_width=max(_MIN_NAME, width // 3)),
         Column("state", states),
         *(
             Column(name, [cells.get(name, "") for cells in progress], priority=priority)

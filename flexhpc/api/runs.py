@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from flexhpc.analysis.results import budget_value, emc_at_budget, results_row
-from flexhpc.analysis.tables import results_html, table_html
+from flexhpc.analysis.tables import Column, columns_html, results_html
 from flexhpc.analysis.text import doubling_text, emc_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import EmcInterval, Estimate
@@ -369,10 +368,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         """Return the comparison as a table for notebooks."""
         chance = "" if self.chance is None else f"{self.chance:.3g}"
-        cells = {"EMC ratio": self._ratio_text, "P(larger)": chance}
-        table = Table(*cells)
-        table.add_row(*cells.values())
-        return table_html(table)
+        columns = [Column("EMC ratio", [self._ratio_text]), Column("P(larger)", [chance])]
+        return columns_html(columns)
 
     def __str__(self) -> str:
         larger = "" if self.chance is None else f", P(larger) {self.chance:.3g}"

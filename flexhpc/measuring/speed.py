@@ -12,7 +12,7 @@ import torch
 from flexhpc.config import Point, Training
 from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
-from flexhpc.data import load_samples
+from flexhpc.data import Samples, load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.probe import choose_device
 from flexhpc.models import build
@@ -27,8 +27,8 @@ _BATCHES, _FULL_BATCH = 4, 1024
 def time_updates(points: Iterable[Point], threads: int) -> dict[str, float]:
     """Return the training time per sample pass (seconds) on this machine, by point id.
 
-    Each network is trained on random inputs with random labels, for at least 2 updates and 0.5 s.
-    The data is read only if its shape is not known. Points with a custom trainer are omitted.
+    Each network is trained for at least 2 updates and 0.5 s, on random inputs with random labels.
+    If the shape of the data is not known, the data is read, and its first samples are used. Points with a custom trainer are omitted.
 
     Raises:
         PointError: the data cannot be read, or the network cannot be built.
@@ -44,15 +44,14 @@ def time_updates(points: Iterable[Point], threads: int) -> dict[str, float]:
         data_key = info or (point.data.source, point.data.location)
         key = (data_key, model.model_dump_json(), training.model_dump_json())
         if key not in times:
+            batch = getattr(training, "batch_size", None) or _FULL_BATCH
             if info is not None:
-                shape, classes, size = info.shape, info.classes, info.size
+                shape, classes, n = info.shape, info.classes, min(info.size, _BATCHES * batch)
+                data = _random_data(n, shape, classes, device, tokens=bool(point.data.has_tokens))
             else:
                 samples = load_samples(point.data, point.seed)
-                shape, classes, size = samples.shape, samples.classes, samples.n_limit
-            batch = getattr(training, "batch_size", None) or _FULL_BATCH
-            data = _random_data(
-                min(size, _BATCHES * batch), shape, classes, device, tokens=point.data.has_tokens
-            )
+                shape, classes = samples.shape, samples.classes
+                data = _first_samples(samples, _BATCHES * batch, device)
             make_model = partial(build, model, shape, classes)
             times[key] = _time_training(training.at_stage(0), make_model, data)
         by_point[point.id] = times[key]
@@ -69,6 +68,15 @@ def _random_data(
     return ProbeData(
         inputs=inputs.float().to(device), labels=labels.to(device), init_seed=0, order_seed=0
     )
+
+
+def _first_samples(samples: Samples, n: int, device: torch.device) -> ProbeData:
+    ids, labels = samples.pool[:n], samples.source.token_labels
+    labels = (samples.labels if labels is None else labels)[ids]
+    return ProbeData(
+        inputs=torch.from_numpy(samples.select_inputs(ids)).to(device),
+        labels=torch.from_numpy(labels).to(device), init_seed=0, order_seed=0,
+    )  # fmt: skip
 
 
 def _time_training(training: Training, make_model: ModelFactory, data: ProbeData) -> float:

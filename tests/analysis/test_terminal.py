@@ -73,8 +73,17 @@ def test_columns_that_do_not_fit_are_omitted(points: list[PointStatus], width: i
         assert "host" not in header
     results = render(results_table(points, width), width)
     assert max(map(len, results)) <= width
-    assert all("…" not in line for line in results[1:])
+    assert all("…" not in line for line in results)
     assert emc_text(points[0].estimate) in results[1]
+
+
+def test_swept_keys_and_names_stay_readable_in_80_columns(points: list[PointStatus]) -> None:
+    swept = {"data.labels": "random", "model.width": 16, "seed": 0, "training.optimizer": "adam"}
+    status = replace(points[0], point=replace(points[0].point, swept=swept))
+    header, row = render(results_table([status], 80), 80)
+    assert header.split()[:4] == ["data.labels", "width", "seed", "optimizer"]
+    assert row.split()[:4] == ["random", "16", "0", "adam"]
+    assert status_lines([status], 80)[1].startswith(status.point.label)
 
 
 def test_cut_names_remain_distinct() -> None:
