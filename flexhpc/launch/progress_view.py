@@ -94,17 +94,20 @@ class ProgressView:
 
         Points that failed with the same message form a group. ``last_states`` is updated.
         """
-        count = f"[{_finished_count(statuses)}/{len(statuses)}]"
         changed = [s for s in statuses if s.state != last_states.get(s.point.id)]
         last_states.update((s.point.id, s.state) for s in changed)
+        finished = _finished_count(statuses) - _finished_count(changed)
         for status in changed:
             if status.state == "done":
-                emc = emc_text(status.estimate)
-                self._print(f"{count} {points_text([status])}: done, EMC {emc}")
+                finished += 1
+                text = f"{points_text([status])}: done, EMC {emc_text(status.estimate)}"
+                self._print(f"[{finished}/{len(statuses)}] {text}")
         for message, points in failures_by_message(changed).items():
             reason = " for a reason printed above" if message in self._reported else f": {message}"
             self._reported.add(message)
-            self._print(f"{count} {points_text(points)}: failed{reason}")
+            finished += len(points)
+            text = f"{points_text(points)}: failed{reason}"
+            self._print(f"[{finished}/{len(statuses)}] {text}")
 
     def _print_verdicts(self, decisions: Sequence[Decision]) -> None:
         """Print a line for each new verdict of a comparison."""

@@ -129,4 +129,6 @@ def test_without_a_terminal_each_change_is_one_line(points: list[Point]) -> None
     assert [line for line in lines if "no data" in line] == [
         f"[12/12] {points[1].label} and 10 more: failed: no data"
     ]
+    counts = [line.split("/")[0] for line in lines if ": done" in line]
+    assert counts == [f"[{i}" for i in range(1, len(counts) + 1)]
     assert lines[-1] == f"[12/12] {points[0].label}: failed: other"
