@@ -190,6 +190,8 @@ def _problem_text(
             fix = "; under grid and in --set, write [[...]], because a plain list sweeps the key"
         elif error == "string_type" and isinstance(value, int | float):
             fix = "; quote it"
+        elif isinstance(value, list) and isinstance(kind, VariantUnion) and kind.key != "cluster":
+            fix = "; to sweep this key, list its values under grid"  # profiles have no grid
         return f"must be {' or '.join(types)}, not {format_value(value)}{fix}"
     if error == "extra_forbidden":
         return _unknown_key_problem(kind, cls, values, path)

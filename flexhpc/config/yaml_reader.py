@@ -113,6 +113,8 @@ def parse_yaml(text: str, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         problem = " ".join(str(error.problem or error.context).split())
+        if r"'\t'" in problem:
+            problem += "; indent with spaces instead of tabs"
         raise InputError(f"{file}:{line}: not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{file}:1: not valid YAML: {one_line_message(error)}") from None
@@ -137,6 +139,8 @@ def read_yaml(path: Path) -> Document:
         text = read_regular_file(path, _MAX_FILE_BYTES).decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}:1: not a text file in UTF-8") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     return parse_yaml(text, str(path))

@@ -115,7 +115,9 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
             }
             write_json(run.metadata, metadata)
     except OSError as error:
-        raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
+        raise InputError(
+            f"{run.path}: cannot be written ({error.strerror}); use another folder"
+        ) from None
 
 
 def _check_same_sweep(prepared: PreparedRun) -> None:

@@ -74,6 +74,8 @@ BAD = {
     "unknown key with the name of a type": (spec(model="{family: mlp, width: 8, int: 3}"), ":4: model.int: unknown key"),
     "list of learning rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: unknown key; use one of"),
     "synonym of a key": (spec(training="{optimizer: sgd, learning_rate: 0.1}"), "; did you mean lr?\n"),
+    "list under fixed": (spec(model="{family: mlp, width: [8, 16]}"), ":4: model.width: must be a whole number, not [8, 16]; to sweep this key, list its values under grid"),
+    "tabs": ("name: x\nfixed:\n\tseed: 3\n", "cannot start any token; indent with spaces instead of tabs"),
     "steps is text": (spec(training="{optimizer: sgd, steps: x}"), ':5: training.steps: must be a whole number, not "x"\n'),
     "growth is text": (spec(search="{policy: growth, growth: x}"), ':6: search.growth: must be a number, not "x"\n'),
     "decision without seeds": (spec("grid:\n  model.width: [4, 8]\ncompare: {by: model.width, decide: {}}\n"), ":9: compare.decide: requires two or more seeds in grid"),
@@ -235,7 +237,7 @@ def test_invalid_overrides_are_rejected(tmp_path: Path) -> None:
 
 def test_missing_specs_and_runs_are_reported(tmp_path: Path) -> None:
     for command in ("validate", "plan", "sweep"):
-        assert "cannot be read" in rejected(tmp_path, command, "none.yaml")[0]
+        assert rejected(tmp_path, command, "none.yaml") == ["none.yaml: file not found"]
     for command in ("status", "results", "report", "sync", "ui", "cancel"):
         assert "not a run folder" in rejected(tmp_path, command, "none")[0]
 
