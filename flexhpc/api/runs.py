@@ -24,7 +24,8 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flexhpc.analysis.figures.chart import Chart
+    from flexhpc.analysis.figures.chart import Chart, Style
+    from flexhpc.analysis.figures.emc import Quantity
 
 _DRAWS, _RATIO_DRAWS = 1_000, 20_000
 _NO_RESULT = "nothing has been measured yet"
@@ -293,19 +294,32 @@ class Run:
 
         return data_frame_of(sample_scores(((self.folder, m.status) for m in self), by))
 
-    def plot(self) -> Chart:
-        """Plot the EMC of every point, as the first figure of the report does.
+    def plot(
+        self, x: str | None = None, y: Quantity = "emc", *, facet: str | None = None,
+        size: tuple[float, float] = (3.3, 2.5), style: Style = "light",
+    ) -> Chart:  # fmt: skip
+        """Plot all points for a publication, as the command ``flexhpc figure`` does.
+
+        Args:
+            x: swept key on the x axis, or ``params`` (the number of parameters). If the values of
+                the key are not numbers, each value is a row. By default, as in the report.
+            y: ``emc``, ``emc_per_param`` or ``doubling`` (the EMC at twice the budget, divided by
+                the EMC).
+            facet: swept key; each of its values has its own facet. By default, as in the report.
+            size: width and height, including axes and legend (inches).
+            style: ``light`` or ``dark``.
+
+        Returns:
+            A chart that notebooks display; ``save("figure.pdf")`` writes it to a file.
 
         Raises:
-            PointError: nothing has been measured yet.
+            InputError: an argument is invalid.
+            PointError: no point has a value of ``y``.
         """
-        from flexhpc.analysis.figures.chart import Chart
-        from flexhpc.analysis.figures.emc import emc_figure
+        from flexhpc.analysis.figures.publication import publication_figure
 
-        spec = emc_figure([m.status for m in self])
-        if spec is None:
-            raise PointError(_NO_RESULT)
-        return Chart({**spec, "background": "white", "padding": 12})
+        statuses = [m.status for m in self]
+        return publication_figure(statuses, x=x, y=y, facet=facet, size=size, style=style)
 
     def report(self) -> Path:
         """Write the HTML report; return the path of its page."""

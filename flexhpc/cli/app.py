@@ -16,7 +16,7 @@ from flexhpc.cli.data import data_app
 from flexhpc.cli.doctor import doctor
 from flexhpc.cli.masks import masks
 from flexhpc.cli.probe import probe
-from flexhpc.cli.results import report, results, status
+from flexhpc.cli.results import figure, report, results, status
 from flexhpc.cli.runs import cancel, pack, sync, ui, unpack
 from flexhpc.cli.specs import plan, schema, specs, validate
 from flexhpc.cli.sweep import sweep
@@ -51,8 +51,8 @@ def flexhpc(
 
 
 for command in (
-    validate, plan, sweep, status, results, report, compare, masks, cancel, pack, unpack, specs,
-    schema, probe, sync, ui, doctor,
+    validate, plan, sweep, status, results, figure, report, compare, masks, cancel, pack, unpack,
+    specs, schema, probe, sync, ui, doctor,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -1,4 +1,4 @@
-"""Commands that show a run: ``status``, ``results``, ``report``."""
+"""Commands that show a run: ``status``, ``results``, ``figure``, ``report``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flexhpc.cli import options
+from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
@@ -117,6 +118,68 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
         typer.echo(line, err=True)
     if lines:
         raise typer.Exit(options.FAILED)
+
+
+def _parse_size(text: str) -> tuple[float, float]:
+    try:
+        width, height = map(float, text.split("x"))
+    except ValueError:
+        raise InputError(
+            f"--size {text}: must be WIDTHxHEIGHT in inches, such as 3.3x2.5"
+        ) from None
+    return width, height
+
+
+def figure(
+    run: options.Run,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Output file, which ends in .pdf, .svg or .png."),
+    ],
+    x: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Swept key on the x axis, or `params`, the number of parameters. If the values of "
+            "KEY are not numbers, each value is a row. By default, as in the report.",
+        ),
+    ] = None,
+    y: Annotated[
+        Literal["emc", "emc_per_param", "doubling"],
+        typer.Option(help="Plotted column of the results; `doubling` is the column 2x budget."),
+    ] = "emc",
+    facet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Swept key whose values have separate axes. By default, as in the report.",
+        ),
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Size in inches, including axes and legend. Text has a size of 8 points.",
+        ),
+    ] = "3.3x2.5",
+    style: Annotated[Literal["light", "dark"], typer.Option(help="Colours.")] = "light",
+) -> None:
+    """Write a figure for a publication: EMCs with intervals, and a legend."""
+    from flexhpc.analysis.figures.chart import SUFFIXES, UNKNOWN_FORMAT
+    from flexhpc.analysis.figures.publication import publication_figure
+    from flexhpc.store.status import StatusReader, open_run
+
+    inches = _parse_size(size)
+    if output.suffix not in SUFFIXES:
+        raise InputError(f"{output}: {UNKNOWN_FORMAT}")
+    folder, _, points = open_run(run)
+    statuses = StatusReader(folder, points).read()
+    chart = publication_figure(statuses, x=x, y=y, facet=facet, size=inches, style=style)
+    try:
+        chart.save(output.resolve())
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written: {error.strerror}") from None
+    typer.echo(output)
 
 
 def report(

@@ -28,7 +28,8 @@ def time_updates(points: Iterable[Point], threads: int) -> dict[str, float]:
     """Return the training time per sample pass (seconds) on this machine, by point id.
 
     Each network is trained for at least 2 updates and 0.5 s, on random inputs with random labels.
-    If the shape of the data is not known, the data is read, and its first samples are used. Points with a custom trainer are omitted.
+    If the shape of the data is not known, its first samples are used. Points with a custom trainer
+    are omitted.
 
     Raises:
         PointError: the data cannot be read, or the network cannot be built.

@@ -1,7 +1,8 @@
-"""Layout of figures, offsets of points with the same x, and the summary in sentences."""
+"""Layout of figures, offsets of points, printed figures, and the summary in sentences."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -9,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.figures.chart import Chart
+import flexhpc
+from flexhpc.analysis.figures.chart import COLOURS, DARK_COLOURS, Chart, svg_size
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
+from flexhpc.analysis.figures.publication import publication_figure
 from flexhpc.analysis.summary import summarize
+from flexhpc.errors import InputError, PointError
 from flexhpc.store.status import PointStatus
 from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, swept_points
+from tests.conftest import Cli
 
 NAMES = ["relu", "tanh", "gelu"]
 
@@ -208,3 +213,96 @@ def test_too_many_curves_become_rows(count: int, named: bool, tmp_path: Path) ->
     assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == named
     assert spec["height"] < 2000
     assert Chart(spec).svg()
+
+
+def legend_names(chart: Chart) -> set[str]:
+    layers = (chart.spec.get("spec") or chart.spec)["layer"]
+    scales = [e["scale"] for layer in layers for e in layer["encoding"].values() if "scale" in e]
+    return {name for scale in scales for name in scale["domain"] if isinstance(name, str)}
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[PointStatus]:
+    """Points with two labels, three activations, three sizes and two seeds."""
+    statuses = swept_points(
+        tmp_path, [40, 90, 45, 95], [100] * 2 + [200] * 2 + [400] * 2,
+        labels=["random", "original"], activation=NAMES, width=[4, 8, 16], seed=[0, 1],
+    )  # fmt: skip
+    statuses[0] = measured_point(statuses[0].point, [(500, 0), (1000, 0)])
+    return statuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facets", "names"),
+    [
+        ({}, ["random", "original"], {*NAMES, "lower bound", "median over seeds"}),
+        ({"x": "model.width", "facet": "seed"}, ["seed 0", "seed 1"], {"random, relu"}),
+        ({"x": "model.activation"}, ["random", "original"], {"width 4", "lower bound"}),
+        ({"facet": "model.width", "y": "emc_per_param"}, ["width 4", "width 8", "width 16"], set()),
+    ],
+)
+def test_printed_figure_has_requested_keys_and_size(
+    arguments: dict[str, str], facets: list[str], names: set[str], mixed: list[PointStatus]
+) -> None:
+    chart = publication_figure(mixed, size=(6.6, 4), **arguments)
+    assert chart.spec["facet"]["sort"] == facets
+    assert legend_names(chart) >= {"90 % interval", *names}
+    assert svg_size(Chart(chart.spec).svg()) == pytest.approx((6.6 * 108, 4 * 108), abs=1)
+    assert 'width="6.6in" height="4in"' in chart.svg()
+
+
+def test_axes_of_a_printed_figure_end_near_the_data(tmp_path: Path) -> None:
+    statuses = swept_points(tmp_path, [40, 80, 160, 320], width=[4, 8, 16, 32])
+    chart = publication_figure(statuses, x="model.width")
+    x = chart.spec["layer"][0]["encoding"]["x"]
+    assert x["axis"]["values"] == [4, 8, 16, 32]
+    low, high = x["scale"]["domain"]
+    assert 3.2 < low < 4
+    assert 32 < high < 40
+    assert "90 % interval" in legend_names(chart)
+    assert "median over seeds" not in legend_names(chart)
+
+
+def test_dark_figure_has_dark_colours(mixed: list[PointStatus]) -> None:
+    dark = publication_figure(mixed, style="dark", size=(6.6, 4)).svg()
+    assert DARK_COLOURS[COLOURS[0]] in dark
+    assert COLOURS[0] not in dark
+    assert DARK_COLOURS[COLOURS[0]] not in publication_figure(mixed, size=(6.6, 4)).svg()
+
+
+def test_wrong_arguments_of_a_printed_figure_are_reported_at_once(
+    mixed: list[PointStatus],
+) -> None:
+    with pytest.raises(InputError) as error:
+        publication_figure(mixed, x="width", y="EMC", facet="run", size=(0, 1), style="grey")
+    keys = "data.labels, model.activation, model.width, seed"
+    assert error.value.lines == [
+        "y: must be emc or emc_per_param or doubling (EMC)",
+        "style: must be light or dark (grey)",
+        "size: must be a width and a height up to 40 inches ((0, 1))",
+        f"x: unknown key (width); use one of params, {keys}",
+        f"facet: unknown key (run); use one of {keys}",
+    ]
+    for arguments, message in (
+        ({"x": "seed", "facet": "seed"}, r"facet: must differ from x \(seed\)"),
+        ({"size": (1, 1)}, "size: is too small for axes and legend; use at least 1.* inches"),
+    ):
+        with pytest.raises(InputError, match=message):
+            publication_figure(mixed, **arguments)
+    with pytest.raises(PointError, match="doubling: is not known at any point yet"):
+        publication_figure([replace(s, estimate=None, record=None) for s in mixed], y="doubling")
+
+
+def test_figure_command_and_plot_write_the_same_figure(
+    small_run: Path, tmp_path: Path, cli: Cli
+) -> None:
+    output = tmp_path / "figure.pdf"
+    cli("figure", small_run, "--x", "model.width", "--size", "4x3", "-o", output)
+    box = re.search(rb"MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", output.read_bytes())
+    assert [float(side) for side in box.groups()] == pytest.approx([288, 216], abs=0.1)  # points
+    chart = flexhpc.load(small_run).plot("model.width", size=(4, 3))
+    chart.save(tmp_path / "figure.svg")
+    cli("figure", small_run, "--x", "model.width", "--size", "4x3", "-o", tmp_path / "same.svg")
+    assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "figure.svg").read_bytes()
+    for wrong in (["-o", "figure.jpg"], ["-o", "figure.pdf", "--size", "4"]):
+        cli("figure", small_run, *wrong, check=2)

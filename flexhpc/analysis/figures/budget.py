@@ -69,7 +69,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
             row["label_y"] = label_y[row["line"]]
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
-    shared = {"x": x, "y": y, "color": series_colour(series, legend=True)}
+    shared = {"x": x, "y": y, "color": series_colour(series, {"title": None})}
     line = {**shared, "detail": {"field": "line"}}
     layers = [
         layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.4},

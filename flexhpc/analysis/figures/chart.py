@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import vl_convert
 
@@ -20,8 +22,18 @@ Spec = dict[str, Any]
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
-"""Colours based on the palette of Okabe and Ito. Colour-blind readers can distinguish them on white
-and on black backgrounds."""
+"""Colours based on the palette of Okabe and Ito, which colour-blind readers can distinguish."""
+INK = "#333"
+"""Colour of text and of the symbols of legends."""
+DARK_COLOURS = {
+    INK: "#d0d0d0",
+    **dict(zip(COLOURS, (
+        "#56B4E9", "#F08A3C", "#2FC99A", "#F0A3CC", "#F0E442", "#B8DEF7", "#BDBDBD", "#B79CF5",
+    ), strict=True)),
+}  # fmt: skip
+"""Colour of a chart on a light background -> its colour on a dark background."""
+Style = Literal["light", "dark"]
+_BACKGROUNDS: dict[Style, str] = {"light": "#fff", "dark": "#16181b"}
 ROW_HEIGHT = 26
 """Height (pixels) of a row of a chart with named rows."""
 VALUE_FOR_ZERO = 0.7
@@ -36,18 +48,31 @@ HORIZONTAL_ARROWS = {
 }
 """SVG paths of the arrows that mark bounds on a vertical or on a horizontal axis, by the side on
 which the value is censored. An arrow points towards the unknown value."""
-ARROW_MARK = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
+ARROW_MARK = {"type": "point", "filled": True, "size": 120, "opacity": 1}
 """Vega-Lite mark of an arrow; the caller adds its SVG path as the key ``shape``."""
+REFERENCE_LINE = {"strokeDash": [5, 4], "color": "#888"}
+"""Properties of the Vega-Lite mark of a reference line."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
+    (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, *range(5, 10)),
     tuple(i / 10 for i in range(10, 100)),
 )  # fmt: skip
 """Leading digits of ticks on a logarithmic axis; the first set that gives enough ticks is used."""
 _MIN_TICKS = 4
 _LABEL_HEIGHT = 15
+_CHARACTER_WIDTH, _LEGEND_SYMBOL_WIDTH = 6, 30
+_MARGIN, _MIN_LOG_RANGE = 0.06, 1.6
+"""Margin at each end of a logarithmic axis, as a fraction of the range of the values, and minimum
+ratio of the two ends."""
 _VEGA_LITE = "6.4"
 _SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
+SUFFIXES = (".svg", ".png", ".pdf")
+UNKNOWN_FORMAT = "unknown format; use .svg, .png or .pdf"
+_SVG_SIZE = re.compile(r'(?<=^<svg )([^>]*)width="([\d.]+)" height="([\d.]+)"')
+"""Size in pixels in the first tag of an SVG image; a size in inches does not match."""
+_INCHES = re.compile(r'"([\d.]+)in"')
+_TEXT_COLOURS = {"labelColor": INK, "titleColor": INK}
 _CONFIG: Spec = {
     "font": _FONT,
     "background": "transparent",
@@ -55,16 +80,22 @@ _CONFIG: Spec = {
     "axis": {
         "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
         "gridColor": "#8883", "domainColor": "#888", "tickColor": "#888", "labelLimit": 260,
+        **_TEXT_COLOURS,
     },
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300, "symbolOpacity": 1},
-    "header": {"labelFontSize": 13, "titleFontSize": 12},
+    "legend": {
+        "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300, "symbolOpacity": 1,
+        "orient": "top", "layout": {"top": {"direction": "vertical", "anchor": "start"}},
+        **_TEXT_COLOURS,
+    },
+    "header": {"labelFontSize": 13, "titleFontSize": 12, **_TEXT_COLOURS},
+    "title": {"color": INK, "subtitleColor": INK},
     "range": {"category": list(COLOURS)},
 }  # fmt: skip
 
 
 def chart(
     layers: Sequence[Spec], *, width: int, height: int,
-    data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (),
+    data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (), columns: int = 3,
 ) -> Spec:  # fmt: skip
     """Return the Vega-Lite spec of a chart of superimposed layers.
 
@@ -77,14 +108,35 @@ def chart(
         data: data rows for all layers that do not specify their own data.
         facets: values of the field ``facet`` of the data, in the order of display. The chart has
             facets only if there are at least two values.
+        columns: maximum number of facets next to each other.
     """
     spec: Spec = {"layer": list(layers), "width": width, "height": height}
     if len(facets) > 1:
         facet = {"field": "facet", "type": "nominal", "title": None, "sort": list(facets)}
-        spec = {"facet": facet, "columns": 3, "spec": spec}
+        spec = {"facet": facet, "columns": min(columns, len(facets)), "spec": spec}
     if data is not None:
         spec["data"] = {"values": list(data)}
     return {"$schema": _SCHEMA, "config": _CONFIG, **spec}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintSize:
+    """Size and legend of a printed figure.
+
+    Attributes:
+        width, height: size of the figure, including axes and legend (pixels).
+        columns: maximum number of facets next to each other.
+    """
+
+    width: float
+    height: float
+    columns: int
+
+    def facet_size(self, count: int) -> tuple[int, int]:
+        """Return the approximate width and height of each facet (pixels)."""
+        columns = min(self.columns, count)
+        rows = math.ceil(count / columns)
+        return round(0.8 * self.width / columns), round(0.7 * self.height / rows)
 
 
 def facet_size(facet_count: int) -> tuple[int, int]:
@@ -92,18 +144,15 @@ def facet_size(facet_count: int) -> tuple[int, int]:
     return {1: (640, 380), 2: (440, 320)}.get(facet_count, (300, 260))
 
 
-def log_encoding(title: str, domain: Sequence[float]) -> Spec:
-    """Return the Vega-Lite encoding of a logarithmic axis with ticks at round numbers.
+def log_encoding(title: str, domain: Sequence[float], ticks: Sequence[float] = ()) -> Spec:
+    """Return the Vega-Lite encoding of a logarithmic axis; the caller adds the key ``field``.
 
-    The caller adds the key ``field``.
+    Args:
+        title: title of the axis.
+        domain: both ends of the axis.
+        ticks: values with a tick; by default round numbers.
     """
-    decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
-    shown: list[float] = []
-    for steps in _TICKS if len(decades) < 6 else ((1.0,),):
-        ticks = [step * 10.0**decade for decade in decades for step in steps]
-        shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
-        if len(shown) >= _MIN_TICKS:
-            break
+    shown = list(ticks) or _round_numbers(domain)
     short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
     return {
         "type": "quantitative",
@@ -112,15 +161,35 @@ def log_encoding(title: str, domain: Sequence[float]) -> Spec:
     }
 
 
-def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
+def _round_numbers(domain: Sequence[float]) -> list[float]:
+    decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
+    shown: list[float] = []
+    for steps in _TICKS if len(decades) < 6 else ((1.0,),):
+        numbers = [step * 10.0**decade for decade in decades for step in steps]
+        shown = [number for number in numbers if domain[0] <= number <= domain[1]]
+        if len(shown) >= _MIN_TICKS:
+            break
+    return shown
+
+
+def legend_columns(names: Sequence[str], width: float) -> int:
+    """Return the number of columns of a legend that is at most ``width`` pixels wide."""
+    return max(1, int(width / (_CHARACTER_WIDTH * max(map(len, names)) + _LEGEND_SYMBOL_WIDTH)))
+
+
+def series_colour(series: Sequence[str], legend: Spec | None) -> Spec:
     """Return the Vega-Lite encoding that gives each series a colour.
 
     The colour is constant if there is only one series, or if there are more than eight.
+
+    Args:
+        series: names of the series.
+        legend: Vega-Lite definition of the legend; None for no legend.
     """
     if not 1 < len(series) <= len(COLOURS):
         return {"value": COLOURS[0]}
     colours = dict(zip(series, COLOURS, strict=False))
-    return colour_encoding("series", colours, {"title": None} if legend else None)
+    return colour_encoding("series", colours, legend)
 
 
 def colour_encoding(field: str, colours: Mapping[str, str], legend: Spec | None) -> Spec:
@@ -167,16 +236,24 @@ class Chart:
 
     Attributes:
         spec: Vega-Lite spec of the chart, for example for ``altair.Chart.from_dict``.
+        inches: width and height of the chart on paper; by default, one pixel is one point (1/72
+            inch).
     """
 
     spec: Spec = field(repr=False)
+    inches: tuple[float, float] | None = None
 
     def svg(self) -> str:
         """Render the chart as SVG text."""
-        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
+        svg = str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
+        if self.inches is None:
+            return svg
+        width, height = self.inches
+        return _SVG_SIZE.sub(rf'\1width="{width:g}in" height="{height:g}in"', svg)
 
     def png(self) -> bytes:
-        """Render the chart as PNG, with a scale factor of 2."""
+        """Render the chart as PNG, with 300 pixels per inch or, without ``inches``, in twice its
+        size."""
         return svg_to_png(self.svg())
 
     def save(self, path: str | Path) -> None:
@@ -193,7 +270,7 @@ class Chart:
         }  # fmt: skip
         path = Path(path)
         if path.suffix not in converters:
-            raise ValueError(f"{path}: unknown format; use .svg, .png or .pdf")
+            raise ValueError(f"{path}: {UNKNOWN_FORMAT}")
         write_atomic(path, converters[path.suffix](self.svg()))
 
     def html(self) -> str:
@@ -207,14 +284,31 @@ class Chart:
         return {"image/svg+xml": svg, "image/png": base64.b64encode(svg_to_png(svg)).decode()}
 
 
+def svg_size(svg: str) -> tuple[float, float]:
+    """Return the width and the height (pixels) of an SVG image that Vega rendered."""
+    size = _SVG_SIZE.search(svg)
+    assert size is not None
+    return float(size[2]), float(size[3])
+
+
 def svg_to_png(svg: str) -> bytes:
-    """Convert an SVG image to PNG, with a scale factor of 2."""
-    return bytes(vl_convert.svg_to_png(svg, scale=2))
+    """Convert an SVG image to PNG, with 300 pixels per inch or in twice its size in pixels."""
+    return bytes(vl_convert.svg_to_png(svg, scale=2 if _SVG_SIZE.search(svg) else 300 / 96))
 
 
 def svg_to_pdf(svg: str) -> bytes:
-    """Convert an SVG image to PDF."""
-    return bytes(vl_convert.svg_to_pdf(svg))
+    """Convert an SVG image to PDF; a pixel becomes a point, and a size in inches is kept."""
+    in_points = _INCHES.sub(lambda match: f'"{72 * float(match[1]):g}"', svg, count=2)
+    return bytes(vl_convert.svg_to_pdf(in_points))
+
+
+def with_style(spec: Spec, style: Style) -> Spec:
+    """Return a chart with the colours and the background of a style."""
+    text = json.dumps(spec)
+    if style == "dark":
+        pattern = "|".join(DARK_COLOURS)  # one pass, because a dark colour may also be a light one
+        text = re.sub(f'"({pattern})"', lambda match: f'"{DARK_COLOURS[match[1]]}"', text)
+    return {**json.loads(text), "background": _BACKGROUNDS[style]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +357,11 @@ def log_domain(values: Iterable[float], *, label_space: float = 0.0) -> list[flo
             the axis without this space.
     """
     shown = [value for value in values if value > 0 and math.isfinite(value)]
-    low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
+    if not shown:
+        return [1.0, 10.0]
+    low, high = min(shown), max(shown)
+    margin = max((high / low) ** _MARGIN, math.sqrt(_MIN_LOG_RANGE / (high / low)))
+    low, high = low / margin, high * margin
     return [low, high * (high / low) ** label_space]
 
 

@@ -6,19 +6,23 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from flexhpc.analysis.figures.chart import (
     ARROW_MARK,
     HORIZONTAL_ARROWS,
+    INK,
+    REFERENCE_LINE,
     ROW_HEIGHT,
     VALUE_FOR_ZERO,
     VERTICAL_ARROWS,
+    PrintSize,
     ReportFigure,
     Spec,
     chart,
     facet_size,
     layer,
+    legend_columns,
     log_domain,
     log_encoding,
     row_encoding,
@@ -36,6 +40,7 @@ from flexhpc.analysis.figures.layout import (
 )
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
+from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
@@ -47,53 +52,84 @@ _MIN_LOG_RATIO = 8.0
 """The x axis of a numeric key is logarithmic if its largest value is at least this multiple of its
 smallest value."""
 Row = dict[str, Any]
+Quantity = Literal["emc", "emc_per_param", "doubling"]
+_TITLES: dict[Quantity, str] = {
+    "emc": "EMC (samples)",
+    "emc_per_param": "EMC / parameters",
+    "doubling": "EMC at twice the budget / EMC",
+}
+_REFERENCES: dict[Quantity, str] = {
+    "emc": "", "emc_per_param": "EMC = parameters", "doubling": "no increase",
+}  # fmt: skip
+"""Label of the line at which a quantity is 1; empty if there is no line."""
+_REFERENCE_LABEL = {"type": "text", "color": "#888", "fontSize": 11, "baseline": "bottom"}
+_DASHES = {
+    True: "M-1.5,0 L-0.8,0 Z M-0.35,0 L0.35,0 Z M0.8,0 L1.5,0 Z",
+    False: "M0,-1.5 L0,-0.8 Z M0,-0.35 L0,0.35 Z M0,0.8 L0,1.5 Z",
+}
+"""SVG paths of a dashed line that is horizontal, or vertical (False)."""
+_MAX_TICKS = 8
+"""With at most this number of measured values of a key, they are the ticks of its axis."""
 
 
-def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) -> Spec | None:
+def emc_figure(
+    statuses: Sequence[PointStatus], y: Quantity = "emc", layout: Layout | None = None,
+    print_size: PrintSize | None = None,
+) -> Spec | None:  # fmt: skip
     """Plot EMC with intervals, and bounds as arrows; return None without points to plot.
 
     Args:
-        statuses: all points; those without an estimate are omitted.
-        per_parameter: whether to plot EMC divided by the number of parameters; points with 0
-            parameters are then omitted.
+        statuses: all points; those without a value of ``y`` are omitted.
+        y: plotted quantity: EMC, EMC per parameter, or ``doubling`` (the EMC at twice the budget,
+            divided by the EMC).
+        layout: the layout; by default, it is chosen by :func:`layout_of`.
+        print_size: size of a printed figure, which has a legend; None for the report, where curves
+            have labels and the caption describes the marks.
     """
     measured = [
-        (index, status)
-        for index, status in enumerate(statuses)
-        if status.estimate and status.record
-        and (status.record.header.params or not per_parameter)
-    ]  # fmt: skip
+        (index, status) for index, status in enumerate(statuses) if _plotted_values(status, y)
+    ]
     if not measured:
         return None
     points = [status for _, status in measured]
-    layout = layout_of(points)
-    rows = [
-        _plotted_row(status, layout, index, per_parameter=per_parameter)
-        for index, status in measured
-    ]
-    if layout.x_axis == "rows":
-        return _plot_rows(points, rows, per_parameter=per_parameter)
-    return _plot_curves(points, rows, layout, per_parameter=per_parameter)
+    layout = layout or layout_of(points)
+    rows = [_plotted_row(status, layout, index, y) for index, status in measured]
+    plot = _plot_rows if layout.x_axis == "rows" else _plot_curves
+    return plot(points, rows, layout, y, print_size)
 
 
-def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
+def _plotted_values(status: PointStatus, y: Quantity) -> Row | None:
+    """Return the value ``y`` of a point, both ends of its interval and its censoring, if known."""
+    estimate, params = status.estimate, status.record.header.params if status.record else 0
+    if estimate is None or status.record is None:
+        return None
+    if y == "doubling":
+        if estimate.doubling is None:
+            return None
+        low, middle, high = estimate.doubling
+        return {"y": middle, "lo": low, "hi": high, "censored": "none"}
+    if y == "emc_per_param" and not params:
+        return None
+    values = dict.fromkeys(("y", "lo", "hi"), emc_or_bound(estimate))
+    if estimate.censored == "none" and estimate.emc_hi is not None:
+        values |= {"lo": estimate.emc_lo, "hi": estimate.emc_hi}
+    divisor = params if y == "emc_per_param" else 1
+    shown = {name: max(n, VALUE_FOR_ZERO) / divisor for name, n in values.items()}
+    return {**shown, "censored": estimate.censored}
+
+
+def _plotted_row(status: PointStatus, layout: Layout, index: int, y: Quantity) -> Row:
     """Return the plotted values of a point; ``index`` is its index in the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None
     assert record is not None
     params = record.header.params
-    divisor = params if per_parameter else 1
-    low = high = emc_or_bound(estimate)
-    if estimate.censored == "none" and estimate.emc_hi is not None:
-        low, high = estimate.emc_lo, estimate.emc_hi
-    values = {"y": emc_or_bound(estimate), "lo": low, "hi": high}
     return {
         "id": index,
         "point": status.point.label or status.point.id,
         "facet": layout.facet(status),
         "series": layout.series(status),
-        **{name: max(n, VALUE_FOR_ZERO) / divisor for name, n in values.items()},
-        "censored": estimate.censored,
+        **(_plotted_values(status, y) or {}),
         "EMC": emc_text(estimate),
         "parameters": params or None,
         "EMC per parameter": ratio_text(estimate, params),
@@ -103,26 +139,29 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, *, per_paramet
 
 
 def _plot_curves(
-    points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
-) -> Spec:
+    points: Sequence[PointStatus], rows: list[Row], layout: Layout, quantity: Quantity,
+    print_size: PrintSize | None,
+) -> Spec:  # fmt: skip
     """Plot EMCs and their medians over seeds against the number of parameters or a numeric key."""
     for row, status in zip(rows, points, strict=True):
         row["x"] = layout.x(status)
     by_facet = group_by(rows, lambda row: row["facet"])
     facets = list(by_facet)
     series = list(dict.fromkeys(row["series"] for row in rows))
-    width, height = facet_size(len(facets))
+    width, height = (print_size.facet_size if print_size else facet_size)(len(facets))
+    with_labels = any(series) and not print_size
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
     logarithmic = layout.x_axis == "size" or (low > 0 and high / low >= _MIN_LOG_RATIO)
     if logarithmic:
-        x_domain = log_domain([low, high], label_space=0.3 if any(series) else 0.05)
+        x_domain = log_domain([low, high], label_space=0.3 if with_labels else 0)
     else:
-        x_domain = [low - 0.05 * (high - low), high + 0.35 * (high - low)]
+        margins = 0.05, 0.35 if with_labels else 0.05
+        x_domain = [low - margins[0] * (high - low), high + margins[1] * (high - low)]
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
     dodge = Dodge(rows, series, x_domain, width, logarithmic=logarithmic)
     x_domain = [min(x_domain[0], dodge.left_end(low)), max(x_domain[1], dodge.right_end(high))]
     labels: list[Row] = []
-    for facet, in_facet in by_facet.items():
+    for facet, in_facet in by_facet.items() if with_labels else ():
         curves = group_by(in_facet, lambda row: row["series"])
         ends = {name: max(curve, key=lambda row: row["x"]) for name, curve in curves.items()}
         end_ys = {name: row["y"] for name, row in ends.items() if name}
@@ -132,29 +171,32 @@ def _plot_curves(
                 "x": dodge.right_end(ends[name]["x"]), "label_y": label_y,
             })  # fmt: skip
     lines = _median_lines(rows)
+    has_seeds = len({(row["facet"], row["series"], row["x"]) for row in rows}) < len(rows)
     for line in lines:
         line["x"] = dodge.x(line["x"], line["series"])
     for row in rows:
         row["x"] = dodge.x(row["x"], row["series"], dodge.offsets[row["id"]])
-    data = [*rows, *lines, *labels]
-    if layout.x_axis == "size" and not per_parameter:
-        diagonal = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
-        if diagonal[0] < diagonal[1]:
-            data += [
-                {"facet": facet, "x": end, "y": end, "kind": "diagonal"}
-                for facet in facets for end in diagonal
-            ]  # fmt: skip
+    data = [*rows, *lines, *labels, *_reference_line(facets, x_domain, y_domain, layout, quantity)]
     title = "parameters" if layout.x_axis == "size" else layout.key
-    x = log_encoding(title, x_domain) if logarithmic else {
-        "type": "quantitative", "axis": {"title": title},
+    values = sorted({status_x for status in points if (status_x := layout.x(status))})
+    ticks = values if layout.x_axis == "number" and len(values) <= _MAX_TICKS else ()
+    x = log_encoding(title, x_domain, ticks) if logarithmic else {
+        "type": "quantitative", "axis": {"title": title, **({"values": ticks} if ticks else {})},
         "scale": {"type": "linear", "domain": x_domain, "nice": False, "zero": False},
     }  # fmt: skip
     x["field"] = "x"
-    y = {**_emc_axis(y_domain, per_parameter=per_parameter), "field": "y"}
-    colour = series_colour(series, legend=False)
+    y = {**log_encoding(_TITLES[quantity], y_domain), "field": "y"}
+    colour = series_colour(series, _series_legend(series, print_size))
+    label = {"x": x, "y": y, "text": {"field": "label"}}
     layers = [
-        layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
-              where="datum.kind === 'diagonal'"),
+        layer({"type": "line", **REFERENCE_LINE}, {"x": x, "y": y},
+              where="datum.kind === 'reference'"),
+        *([] if print_size else [
+            layer({**_REFERENCE_LABEL, "align": "left", "baseline": "top", "dx": 5}, label,
+                  where="datum.align === 'left'"),
+            layer({**_REFERENCE_LABEL, "align": "right", "dx": -3}, label,
+                  where="datum.align === 'right'"),
+        ]),
         layer({"type": "line", "strokeWidth": 1.6},
               {"x": x, "y": y, "color": colour, "detail": {"field": "piece"}},
               where="datum.kind === 'line'"),
@@ -166,27 +208,95 @@ def _plot_curves(
         layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
                "color": colour}, where="datum.kind === 'label'"),
+        *_mark_legend(data, VERTICAL_ARROWS, print_size, has_seeds=has_seeds),
     ]  # fmt: skip
-    return chart(layers, width=width, height=height, data=data, facets=facets)
+    columns = print_size.columns if print_size else 3
+    return chart(layers, width=width, height=height, data=data, facets=facets, columns=columns)
 
 
-def _plot_rows(points: Sequence[PointStatus], rows: list[Row], *, per_parameter: bool) -> Spec:
+def _reference_line(
+    facets: Sequence[str], x_domain: Sequence[float], y_domain: Sequence[float], layout: Layout,
+    quantity: Quantity,
+) -> list[Row]:  # fmt: skip
+    """Return the ends of the line at which EMC and parameters are equal, or the quantity is 1.
+
+    The label is at the upper right end, on the side of the line that has more space. Return [] if
+    there is no such line between the ends of the axes.
+    """
+    align, label = "right", _REFERENCES[quantity]
+    if quantity == "emc" and layout.x_axis == "size":
+        ends = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
+        line, label = [(end, end) for end in ends], "EMC = parameters"
+        if not ends[0] < ends[1]:
+            return []
+        if ends[1] < math.sqrt(x_domain[0] * x_domain[1]):
+            align = "left"
+    elif label and y_domain[0] < 1 < y_domain[1]:
+        line = [(end, 1) for end in x_domain]
+    else:
+        return []
+    start, end = ({"x": x, "y": y, "kind": "reference"} for x, y in line)
+    rows = start, {**end, "align": align, "label": label}
+    return [{**row, "facet": facet} for facet in facets for row in rows]
+
+
+def _mark_legend(
+    data: Sequence[Row], arrows: Mapping[str, str], print_size: PrintSize | None, *,
+    has_seeds: bool,
+) -> list[Spec]:  # fmt: skip
+    """Return a layer without marks that adds the legend of a printed figure.
+
+    The legend explains intervals, bounds, medians over seeds and the reference line.
+    """
+    if print_size is None:
+        return []
+    points = [row for row in data if row["kind"] == "point"]
+    bounds = {row["censored"] for row in points}
+    horizontal = "M-1.4,0 L1.4,0 Z"
+    bar = "M0,-1.4 L0,1.4 Z" if arrows is VERTICAL_ARROWS else horizontal
+    references = [row["label"] for row in data if "label" in row and row["kind"] == "reference"]
+    symbols = {
+        f"{100 * LEVEL:g} % interval": (any(row["lo"] < row["hi"] for row in points), bar),
+        "lower bound": ("right" in bounds, arrows["right"]),
+        "upper bound": ("left" in bounds, arrows["left"]),
+        "median over seeds": (has_seeds, horizontal),
+        **dict.fromkeys(references, (True, _DASHES[arrows is VERTICAL_ARROWS])),
+    }
+    shown = {name: path for name, (is_used, path) in symbols.items() if is_used}
+    if not shown:
+        return []
+    scale = {"domain": list(shown), "range": list(shown.values())}
+    columns = legend_columns(list(shown), print_size.width)
+    legend = {"title": None, "columns": columns, "labelOffset": 7}
+    shape = {"field": "mark", "type": "nominal", "scale": scale, "legend": legend}
+    mark = {"type": "point", "filled": True, "color": INK, "stroke": INK, "strokeWidth": 1.4}
+    return [layer(mark, {"shape": shape}, where="false")]
+
+
+def _plot_rows(
+    points: Sequence[PointStatus], rows: list[Row], layout: Layout, quantity: Quantity,
+    print_size: PrintSize | None,
+) -> Spec:  # fmt: skip
     """Plot one row per combination of swept values, with the points of all seeds.
 
     Rows are sorted by median EMC within their group, and groups by the largest median EMC of their
     rows, both in descending order.
     """
-    keys = independent_keys(points, varied_keys(points))
+    names = independent_keys(points, varied_keys(points))
+    keys = layout.rows or [key for key in names if key not in layout.facets]
+    facets = list(dict.fromkeys(row["facet"] for row in rows))
     by_name: dict[str, list[Row]] = {}
     for row, status in zip(rows, points, strict=True):
         row["row"] = swept_values_text(status, keys) or "EMC"
-        seeds = by_name.setdefault(row["row"], [])
-        row["seed"] = len(seeds)
-        seeds.append(row)
+        by_name.setdefault(row["row"], []).append(row)
+    side_by_side = group_by(rows, lambda row: (row["facet"], row["row"])).values()
+    for seeds in side_by_side:
+        for number, row in enumerate(seeds):
+            row["seed"] = number
     medians = {name: statistics.median(r["y"] for r in seeds) for name, seeds in by_name.items()}
     groups = group_by(rows, lambda row: row["series"])
     largest = {name: max(medians[r["row"]] for r in group) for name, group in groups.items()}
-    largest_in_group = {row["row"]: largest[row["series"]] for row in rows}
+    largest_in_group = {row["row"]: 0 if layout.rows else largest[row["series"]] for row in rows}
     order = sorted(medians, key=lambda name: (largest_in_group[name], medians[name]), reverse=True)
     dense = len(order) > _MAX_ROWS
     if dense:
@@ -199,26 +309,44 @@ def _plot_rows(points: Sequence[PointStatus], rows: list[Row], *, per_parameter:
         }  # fmt: skip
     else:
         y = row_encoding(order)
-    shared: Spec = {"y": y, "color": series_colour(list(groups), legend=dense)}
-    seeds_in_row = max(map(len, by_name.values()))
-    side_by_side = 1 < seeds_in_row <= _MAX_SEEDS_IN_ROW and not dense
-    if side_by_side:
+    with_legend = dense or bool(layout.rows)
+    legend = _series_legend(list(groups), print_size) or {"title": None}
+    shared: Spec = {"y": y, "color": series_colour(list(groups), legend if with_legend else None)}
+    seeds_in_row = max(map(len, side_by_side))
+    with_offsets = 1 < seeds_in_row <= _MAX_SEEDS_IN_ROW and not dense
+    if with_offsets:
         shared["yOffset"] = {"field": "seed", "type": "ordinal"}
     domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    x = _emc_axis(domain, per_parameter=per_parameter)
+    x = log_encoding(_TITLES[quantity], domain)
+    data, reference = list(rows), []
+    if (label := _REFERENCES[quantity]) and domain[0] < 1 < domain[1]:
+        line = {"y": 1, "kind": "reference", "label": label}
+        data += [{**line, "facet": facet} for facet in facets]
+        at = {"x": {**x, "field": "y"}}
+        where = "datum.kind === 'reference'"
+        reference = [layer({"type": "rule", **REFERENCE_LINE}, at, where=where)]
+        if print_size is None:
+            above = {**at, "y": {"value": 0}, "text": {"field": "label"}}
+            reference.append(layer({**_REFERENCE_LABEL, "dy": -3}, above, where=where))
     layers = [
+        *reference,
         layer({"type": "rule", "strokeWidth": 2, "opacity": 1},
               {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared},
               where="datum.kind === 'point'"),
         *_point_layers({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
+        *_mark_legend(data, HORIZONTAL_ARROWS, print_size, has_seeds=False),
     ]  # fmt: skip
-    step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if side_by_side else ROW_HEIGHT
+    step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if with_offsets else ROW_HEIGHT
     height = _DENSE_HEIGHT if dense else step * len(order)
-    return chart(layers, width=520, height=height, data=rows)
+    columns = print_size.columns if print_size else 3
+    return chart(layers, width=520, height=height, data=data, facets=facets, columns=columns)
 
 
-def _emc_axis(domain: Sequence[float], *, per_parameter: bool) -> Spec:
-    return log_encoding("EMC / parameters" if per_parameter else "EMC (samples)", domain)
+def _series_legend(series: Sequence[str], print_size: PrintSize | None) -> Spec | None:
+    """Return the legend of the curves of a printed figure; None for the report."""
+    if print_size is None:
+        return None
+    return {"title": None, "columns": legend_columns(series, print_size.width)}
 
 
 def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
@@ -270,6 +398,6 @@ FIGURES = (
         name="emc_per_parameter",
         title="EMC per parameter",
         caption="EMC divided by the number of parameters. Arrows mark bounds.",
-        draw=partial(emc_figure, per_parameter=True),
+        draw=partial(emc_figure, y="emc_per_param"),
     ),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flexhpc.config.point import swept_value_text, value_phrase
+from flexhpc.errors import InputError
 from flexhpc.store.status import PointStatus
 
 _SIZE_KEYS = ("width", "depth", "scale", "match_params", "dims", "seed")
@@ -27,12 +28,15 @@ class Layout:
         key: key on the x axis if ``x_axis`` is ``number``; empty otherwise.
         facets: swept keys; each combination of their values has its own facet.
         colours: swept keys; each combination of their values has its own colour.
+        rows: if ``x_axis`` is ``rows``, swept keys; each combination of their values has its own
+            row. If empty, these are all swept keys that are not facets.
     """
 
     x_axis: Literal["size", "number", "rows"]
     key: str = ""
     facets: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
 
     def facet(self, status: PointStatus) -> str:
         """Return the name of the facet of a point."""
@@ -45,7 +49,7 @@ class Layout:
     def x(self, status: PointStatus) -> float:
         """Return the x value of a point; undefined if ``x_axis`` is ``rows``."""
         if self.x_axis == "number":
-            return float(status.point.swept[self.key])
+            return float(_swept_value(status, self.key))
         return float(status.record.header.params) if status.record else 0.0
 
 
@@ -64,6 +68,66 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
             if layout.x_axis == "number":
                 return layout
     return _row_layout(varied)
+
+
+def requested_layout(statuses: Sequence[PointStatus], x: str | None, facet: str | None) -> Layout:
+    """Return a layout with requested keys; None stands for the choice of :func:`layout_of`.
+
+    Args:
+        statuses: points to plot.
+        x: swept key on the x axis, or ``params`` (the number of parameters). If the values of the
+            key are not numbers, each value is a row.
+        facet: swept key of the facets.
+
+    Raises:
+        InputError: a key is not swept, both keys are equal, or there would be too many facets or
+            curves.
+    """
+    expanded = [_flattened_values(status) for status in statuses]
+    texts = {
+        key: [swept_value_text(values.get(key)) for values in expanded]
+        for key in dict.fromkeys(key for values in expanded for key in values)
+    }
+    problems = [
+        f"{name}: unknown key ({key}); use one of {', '.join((*others, *texts))}"
+        for name, key, others in (("x", x, ("params",)), ("facet", facet, ()))
+        if key is not None and key not in (*others, *texts)
+    ]
+    if facet is not None and x == facet:
+        problems.append(f"facet: must differ from x ({x})")
+    if problems:
+        raise InputError(problems)
+    layout = layout_of(statuses)
+    if x is not None:
+        varied = [k for k in texts if len(set(texts[k])) > 1 and _last_part(k) != "seed"]
+        keys = independent_keys(statuses, [k for k in varied if k != facet])
+        if x == "params":
+            keys = without_size_and_seed_keys(keys)
+        else:  # keys that x does not determine
+            pairs = {key: set(zip(texts[x], texts[key], strict=True)) for key in keys}
+            keys = [key for key in keys if len(pairs[key]) > len(set(texts[x]))]
+        if x == "params" or all(is_number(values.get(x)) for values in expanded):
+            axis: Literal["size", "number"] = "size" if x == "params" else "number"
+            layout = Layout(x_axis=axis, key="" if x == "params" else x)
+        else:
+            layout = Layout(x_axis="rows", rows=(x,))
+        facets = _facet_keys(keys)
+        colours = tuple(key for key in keys if key not in facets)
+        layout = replace(layout, facets=facets, colours=colours)
+    if facet is not None:
+        if layout.key == facet:
+            layout = Layout(x_axis="rows")
+        colours = tuple(k for k in (*layout.facets, *layout.colours) if k != facet)
+        layout = replace(layout, facets=(facet,), colours=colours)
+    for name, group, limit in (
+        ("facets", layout.facets, _MAX_FACETS), ("curves", layout.colours, _MAX_COLOURS),
+    ):  # fmt: skip
+        count = len({swept_values_text(status, group) for status in statuses})
+        if count > limit and (layout.x_axis != "rows" or layout.rows or name == "facets"):
+            problems.append(f"x, facet: too many {name} ({count}, at most {limit}); use other keys")
+    if problems:
+        raise InputError(problems)
+    return layout
 
 
 def _section_layout(statuses: Sequence[PointStatus]) -> Layout | None:
@@ -174,15 +238,19 @@ def _faceted_layout(
         statuses: points to plot.
         number_key: numeric key on the x axis; if empty, the x axis is the number of parameters.
     """
-    facets = tuple(k for k in keys if k.startswith("data.")) if len(keys) > 1 else ()
-    if len(facets) == len(keys):
-        facets = facets[:-1]
+    facets = _facet_keys(keys)
     colours = tuple(k for k in keys if k not in facets)
     for group, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
         if len({swept_values_text(status, group) for status in statuses}) > limit:
             return _row_layout(keys)
     x_axis: Literal["size", "number"] = "number" if number_key else "size"
     return Layout(x_axis=x_axis, key=number_key, facets=facets, colours=colours)
+
+
+def _facet_keys(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the data keys; if all keys are data keys, without the last one."""
+    data_keys = tuple(key for key in keys if key.startswith("data."))
+    return data_keys if len(data_keys) < len(keys) else data_keys[:-1]
 
 
 def _size_varies(statuses: Sequence[PointStatus], keys: Sequence[str]) -> bool:
