@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -36,6 +37,7 @@ from flexhpc.analysis.text import (
 )
 from flexhpc.config.point import swept_value_text
 from flexhpc.config.sections.compare import Compare
+from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 if TYPE_CHECKING:
@@ -55,6 +57,12 @@ _BAR_LENGTH = 10
 _MIN_NAME = 16
 _MAX_CELL = 16
 """Length (characters) up to which the values of a swept key are not cut."""
+_SEARCH_COLUMNS = ("bracket", "probes", "cost", "status", "ended by")
+"""Columns that describe the search for the EMC; the LaTeX table omits them."""
+_LATEX = {
+    ">=": r"$\geq$", "\\": r"\textbackslash{}", "~": r"$\sim$", "^": r"\textasciicircum{}",
+    "<": "$<$", ">": "$>$", **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
     "queued": "magenta", "waiting": "dim",
@@ -193,10 +201,32 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
         statuses: status of each point.
         width: width of the terminal (characters).
     """
-    return fitted_table(_result_columns(statuses), width)
+    return fitted_table(_results_columns(statuses), width)
 
 
-def _result_columns(statuses: Sequence[PointStatus]) -> list[Column]:
+def latex_table(statuses: Sequence[PointStatus]) -> str:
+    """Return the results as a LaTeX table, without the columns on the search; one row per point."""
+    short = without_shared_entries(statuses)
+    columns = [c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS]
+    alignment = "".join("r" if column.align_right else "l" for column in columns)
+    lines = [[column.name for column in columns], *zip(*(c.cells for c in columns), strict=True)]
+    head, *rows = (" & ".join(_latex_text(str(cell)) for cell in line) + r" \\" for line in lines)
+    return "\n".join([
+        rf"% \usepackage{{booktabs}}; intervals contain the EMC with probability {LEVEL}",
+        rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", head, r"\midrule", *rows,
+        r"\bottomrule", r"\end{tabular}", "",
+    ])  # fmt: skip
+
+
+def _latex_text(text: str) -> str:
+    """Escape text for LaTeX; ``>=``, ``<``, ``~`` and the ``x`` of a factor become symbols."""
+    symbols = "|".join(map(re.escape, _LATEX))
+    escaped = re.sub(symbols, lambda match: _LATEX[match[0]], text)
+    escaped = re.sub(r"^x(?=[\d.]+$)", r"$\\times$", escaped)
+    return f"{{}}{escaped}" if escaped.startswith("[") else escaped  # not an argument of \\\\
+
+
+def _results_columns(statuses: Sequence[PointStatus]) -> list[Column]:
     columns = []
     for key in swept_keys(statuses):
         cells = [swept_value_text(status.point.swept.get(key)) for status in statuses]
@@ -268,7 +298,7 @@ def results_html(statuses: Sequence[PointStatus]) -> str:
     lines = [*common_failure_lines(common), *warning_lines(short)]
     if len(others) > _MAX_HTML_ROWS:
         lines.insert(0, f"The table shows {_MAX_HTML_ROWS} of {len(others)} points.")
-    table = columns_html(_result_columns(others[:_MAX_HTML_ROWS])) if others else ""
+    table = columns_html(_results_columns(others[:_MAX_HTML_ROWS])) if others else ""
     return table + "".join(f"<div>{escape(line)}</div>" for line in lines)
 
 

@@ -144,11 +144,21 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+class ResultsFormat(StrEnum):
+    """Output formats of the table of results."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+    latex = "latex"
+
+
 TableFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
 
-def write_output(content: bytes, output_format: Format, output: Path | None) -> None:
+def write_output(content: bytes, output_format: str, output: Path | None) -> None:
     """Write an encoded table to the file ``output`` or, if it is None, to stdout.
 
     Raises:
@@ -161,7 +171,7 @@ def write_output(content: bytes, output_format: Format, output: Path | None) -> 
             write_atomic(output.resolve(), content)
         except OSError as error:
             raise InputError(f"{output}: cannot be written: {error.strerror}") from None
-    elif output_format is Format.parquet and sys.stdout.isatty():
+    elif output_format == Format.parquet and sys.stdout.isatty():
         raise InputError(
             "Parquet cannot be printed to a terminal; use --output FILE, or redirect stdout"
         )

@@ -58,7 +58,10 @@ def status(
 
 def results(
     run: options.Run,
-    output_format: options.TableFormat = options.Format.table,
+    output_format: Annotated[
+        options.ResultsFormat,
+        typer.Option("--format", help="Output format; latex requires the package booktabs."),
+    ] = options.ResultsFormat.table,
     output: options.Output = None,
     eps: options.Eps = None,
     budget: Annotated[
@@ -81,7 +84,7 @@ def results(
         with_budget_estimates,
         with_eps_estimates,
     )
-    from flexhpc.analysis.tables import print_results
+    from flexhpc.analysis.tables import latex_table, print_results
     from flexhpc.store.status import StatusReader, open_run
 
     errors, budgets = options.validated_training_errors(eps), budget or []
@@ -91,14 +94,17 @@ def results(
     statuses = with_eps_estimates(reader.read(), errors)
     reader.save_index()
     statuses = with_budget_estimates(statuses, budgets)
-    if output_format is options.Format.table:
+    formats = options.ResultsFormat
+    if output_format is formats.table:
         print_results(statuses, sweep.compare, show_reasons=False)
     else:
         rows = [results_row(status) for status in statuses]
-        if output_format is options.Format.parquet:
+        if output_format is formats.parquet:
             content = as_parquet(rows)
+        elif output_format is formats.latex:
+            content = latex_table(statuses).encode()
         else:
-            content = (as_csv if output_format is options.Format.csv else as_json)(rows).encode()
+            content = (as_csv if output_format is formats.csv else as_json)(rows).encode()
         options.write_output(content, output_format, output)
     _exit_if_failed(statuses)
 

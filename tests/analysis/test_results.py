@@ -18,6 +18,7 @@ from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.results import COLUMNS, as_parquet, results_row, with_eps_estimates
+from flexhpc.analysis.tables import latex_table
 from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interval_text
 from flexhpc.cli.options import check_budgets
 from flexhpc.errors import InputError
@@ -26,6 +27,7 @@ from flexhpc.store import read_point_file, to_history
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import (
     DIGITS,
+    UNCENSORED,
     measured_point,
     one_point,
     points_of,
@@ -38,6 +40,26 @@ CONTRACT = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
 )  # fmt: skip
+
+
+def test_latex_table_contains_bounds_intervals_and_escaped_text(tmp_path: Path) -> None:
+    classes = [0, 1] * 5
+    zipped = points_of(
+        tmp_path,
+        f"{DIGITS}  search: {{policy: bayes, start: 16}}\nzip:\n"
+        f"  - data.class_map: [null, {classes}, null]\n"
+        "    model.activation: [leaky_relu, tanh, relu]\n",
+    )
+    outcomes = [(500, 0), (1000, 0)], [(4, 2), (1, 1)], UNCENSORED
+    statuses = [measured_point(p, runs) for p, runs in zip(zipped, outcomes, strict=True)]
+    emc = emc_text(statuses[2].estimate)
+    columns = r"data.class\_map & model.activation & params & EMC & 2x budget & EMC/param \\"
+    lines = latex_table(statuses).splitlines()
+    assert lines[1:5] == [r"\begin{tabular}{llrrrr}", r"\toprule", columns, r"\midrule"]
+    assert lines[5] == r" & leaky\_relu & 100 & $\geq$ 1000 &  & $\geq$ 10.000 \\"
+    assert lines[6] == rf"{{}}{classes} & tanh & 100 & $<$ 1 &  & $<$ 0.010 \\"
+    assert lines[7].startswith(f" & relu & 100 & {emc} & ")
+    assert lines[8:] == [r"\bottomrule", r"\end{tabular}"]
 
 
 def test_every_format_agrees_with_the_point_files(
@@ -54,6 +76,8 @@ def test_every_format_agrees_with_the_point_files(
     assert list(frame.columns) == ["point_id", "model.width", *COLUMNS]
     assert frame["emc"].tolist() == emcs
     table = cli("results", small_run).stdout
+    latex = cli("results", small_run, "--format", "latex").stdout
+    assert all(f"& {emc} [" in latex for emc in emcs)
     folder, _, points = open_run(small_run)
     for point, row in zip(points, rows, strict=True):
         record = read_point_file(folder.point_file(point.id))
