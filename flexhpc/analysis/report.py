@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flexhpc.analysis import generalization, reasons, results, text
-from flexhpc.analysis.comparison import Comparisons, compare_as_specified
+from flexhpc.analysis.comparison import Comparisons, compare_as_specified, requested_comparisons
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
 from flexhpc.analysis.figures import figures_of_report
@@ -112,7 +112,9 @@ def _write_report(
     statuses = results.with_eps_estimates([status for _, status in points], eps)
     rows = [results.results_row(status) for status in statuses]
     comparisons = _comparisons(statuses, specs)
+    is_comparison = any(map(requested_comparisons, specs))
     statuses = text.without_shared_entries(statuses)
+    laws = _fit_power_laws(statuses)
     done = [status for status in statuses if status.state == "done"]
     bounded = sum(map(reasons.is_censored, done))
     probes = [run for s in statuses if s.record for run in s.record.training_runs]
@@ -156,7 +158,7 @@ def _write_report(
         unfinished=len(statuses) - len(done),
         probes=len(probes),
         cost=sum(probe.cost for probe in probes),
-        summary=summarize(statuses, comparisons.effects),
+        summary=summarize(statuses, comparisons.effects, laws, is_comparison=is_comparison),
         failures=reasons.failures_by_message(statuses),
         # figures
         figures=figures,
@@ -179,7 +181,7 @@ def _write_report(
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,
         decisions=comparisons.decisions,
-        laws=_fit_power_laws(statuses),
+        laws=laws,
         samples=_sample_views(points),
         interpolation=generalization.interpolation_text(statuses),
         correlations=[

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.figures.layout import Layout, layout_of, swept_values_text
+from flexhpc.analysis.figures.layout import Layout, layout_of, swept_values_text, varied_keys
 from flexhpc.analysis.grouping import group_by, swept_keys
 from flexhpc.analysis.reasons import AT_EDGE, best_value_at_edge, exceeds_tolerance, is_censored
-from flexhpc.analysis.text import emc_text
+from flexhpc.analysis.scaling_law import PowerLaw
+from flexhpc.analysis.text import emc_or_bound, emc_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
 _MAX_CURVES = 8
 _MAX_COMPARISONS = 4
+_MAX_MEANS = 6
 
 
-def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -> list[str]:
-    """Summarize a sweep in sentences: EMCs, their limitations, and verdicts of comparisons."""
+def summarize(
+    statuses: Sequence[PointStatus], effects: Sequence[Effect] = (),
+    laws: Sequence[PowerLaw] = (), *, is_comparison: bool = False,
+) -> list[str]:  # fmt: skip
+    """Summarize a sweep in sentences: EMCs, verdicts of comparisons, and limitations of the EMCs.
+
+    Args:
+        statuses: all points.
+        effects: comparisons.
+        laws: power laws of the curves of EMC over parameters.
+        is_comparison: whether the spec requests the comparisons. Then they come first, including
+            those that are not decided.
+    """
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured:
         sentences = ["Nothing has been measured yet."]
@@ -25,13 +40,20 @@ def summarize(statuses: Sequence[PointStatus], effects: Sequence[Effect] = ()) -
         sentences = [f"EMC {emc_text(measured[0].estimate)}."]
     else:
         layout = layout_of(measured)
-        describe = _describe_extremes if layout.x_axis == "rows" else _describe_curves
-        sentences = describe(measured, layout)
-    return [*sentences, *_describe_limitations(statuses), *_describe_verdicts(effects)]
+        sentences = (
+            _describe_rows(measured, layout)
+            if layout.x_axis == "rows"
+            else _describe_curves(measured, layout, laws)
+        )
+    verdicts = _describe_verdicts(effects, with_undecided=is_comparison)
+    answers = [*verdicts, *sentences] if is_comparison else [*sentences, *verdicts]
+    return [*answers, *_describe_limitations(statuses)]
 
 
-def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
-    """Describe the EMCs at the smallest and at the largest x of each curve."""
+def _describe_curves(
+    measured: Sequence[PointStatus], layout: Layout, laws: Sequence[PowerLaw]
+) -> list[str]:
+    """Describe the power law of each curve, and the EMCs at its smallest and at its largest x."""
     curves = group_by(
         measured, lambda s: ", ".join(filter(None, (layout.facet(s), layout.series(s))))
     )
@@ -42,23 +64,40 @@ def _describe_curves(measured: Sequence[PointStatus], layout: Layout) -> list[st
         first = ends[xs[0]]
         ends[xs[0]] = f"{first} parameters" if layout.x_axis == "size" else f"{layout.key} {first}"
         parts = [
-            f"{_emc_range([s for s in curve if layout.x(s) == x])} at {label}"
+            f"{_mean_with_count([s for s in curve if layout.x(s) == x])} at {label}"
             for x, label in ends.items()
         ]
         start = f"{name}: " if name else ""
-        sentences.append(f"{start}EMC {', '.join(parts)}{_samples_per_parameter(curve)}.")
+        slopes = [law.slope_text for law in laws if _is_law_of(law, curve[0])]
+        law = f"scales as parameters ^ {slopes[0]}: " if slopes and layout.x_axis == "size" else ""
+        sentences.append(f"{start}EMC {law}{', '.join(parts)}{_samples_per_parameter(curve)}.")
     if len(curves) > _MAX_CURVES:
         sentences.append(f"{len(curves) - _MAX_CURVES} more curves are in the figure.")
     return sentences
 
 
-def _emc_range(points: Sequence[PointStatus]) -> str:
-    """Format the EMC of a single point, or the range of EMCs of several points."""
+def _is_law_of(law: PowerLaw, status: PointStatus) -> bool:
+    known = law.low is not None or law.high is not None
+    values = law.within.items()
+    return known and all((status.point.value_text(key) or "") == value for key, value in values)
+
+
+def _mean_with_count(points: Sequence[PointStatus]) -> str:
+    """Format the EMC of a single point, or the mean EMC of several points."""
     if len(points) == 1:
         return emc_text(points[0].estimate)
-    smallest, *_, largest = sorted(points, key=_emc_or_zero)
-    ends = [emc_text(s.estimate).split(" [")[0] for s in (smallest, largest)]
-    return f"{ends[0]} to {ends[1]} ({len(points)} points)"
+    noun = "seeds" if len({s.point.seed for s in points}) == len(points) else "points"
+    return f"{_mean_text(points)} (mean of {len(points)} {noun})"
+
+
+def _mean_text(points: Sequence[PointStatus]) -> str:
+    """Format the mean EMC; it is a bound if an EMC is a bound."""
+    emcs = [s.estimate for s in points if s.estimate]
+    low = statistics.mean(0 if e.censored == "left" else e.emc for e in emcs)
+    high = statistics.mean(math.inf if e.censored == "right" else emc_or_bound(e) for e in emcs)
+    if low == high:
+        return f"{low:.0f}"
+    return f">= {low:.0f}" if high == math.inf else f"< {high:.0f}"
 
 
 def _samples_per_parameter(curve: Sequence[PointStatus]) -> str:
@@ -75,14 +114,23 @@ def _samples_per_parameter(curve: Sequence[PointStatus]) -> str:
     return f"; {values} samples per parameter"
 
 
-def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
-    """Describe the largest and smallest EMC of each group, and whether their intervals overlap."""
+def _describe_rows(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
+    """Describe the mean EMCs over seeds or, with one seed, the largest and smallest EMC.
+
+    If the points have groups (:attr:`Layout.colours`), there is one sentence for each group.
+    """
     groups = group_by(measured, layout.series)
     if any(len(group) < 2 for group in groups.values()) or len(groups) > _MAX_CURVES:
         groups = {"": list(measured)}
     others = [key for key in swept_keys(measured) if "" in groups or key not in layout.colours]
     sentences = []
+    varied = varied_keys(measured)
     for name, group in groups.items():
+        rows = group_by(group, lambda s: swept_values_text(s, [k for k in others if k in varied]))
+        if (seeds := max(map(len, rows.values()))) > 1:
+            start = f"{name}: mean" if name else "Mean"
+            sentences.append(f"{start} EMC over {seeds} seeds: {_list_means(rows)}.")
+            continue
         ordered = sorted(group, key=_emc_or_zero)
         smallest, largest = ordered[0], ordered[-1]
         unset = f"the point without values of the {'other ' if name else ''}swept keys"
@@ -93,6 +141,15 @@ def _describe_extremes(measured: Sequence[PointStatus], layout: Layout) -> list[
             f"{emc_text(smallest.estimate)}; {_describe_overlap(ordered)}."
         )
     return sentences
+
+
+def _list_means(rows: Mapping[str, Sequence[PointStatus]]) -> str:
+    """List the mean EMCs of rows in descending order; of many rows, only the first and the last."""
+    names = sorted(rows, key=lambda name: -statistics.mean(map(_emc_or_zero, rows[name])))
+    means = [f"{name} {_mean_text(rows[name])}".strip() for name in names]
+    if (omitted := len(means) - _MAX_MEANS) > 1:
+        means[_MAX_MEANS - 1 : -1] = [f"{omitted} more"]
+    return "; ".join(means)
 
 
 def _describe_overlap(ordered: Sequence[PointStatus]) -> str:
@@ -172,19 +229,25 @@ def _emc_subject(count: int) -> str:
     return f"The EMC of {count} {'point' if count == 1 else 'points'} is"
 
 
-def _describe_verdicts(effects: Sequence[Effect]) -> list[str]:
-    """Return one sentence for each combination of group and baseline that has a verdict."""
+def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> list[str]:
+    """Return one sentence for each combination of group and baseline that has a verdict.
+
+    Args:
+        effects: comparisons.
+        with_undecided: whether to describe comparisons without a verdict as well.
+    """
     groups = group_by(effects, lambda effect: (effect.within_text, effect.baseline))
     sentences = []
     for (within, baseline), group in list(groups.items())[:_MAX_COMPARISONS]:
-        known = [effect for effect in group if effect.verdict != "not decided"]
+        known = [e for e in group if with_undecided or e.verdict != "not decided"]
         parts = []
         for effect in known:
             if effect.verdict in ("larger", "smaller") and effect.reversal_text:
                 verdict = f"{effect.verdict} on average ({effect.ratio_text})"
                 parts.append(f"{effect.value} {verdict}, {effect.reversal_text}")
             else:
-                parts.append(f"{effect.value} {effect.verdict} ({effect.ratio_text})")
+                ratio = f" ({effect.ratio_text})" if effect.ratio_text else ""
+                parts.append(f"{effect.value} {effect.verdict}{ratio}")
         if parts and len(known) < len(group):
             parts.append(f"other values not decided: {len(group) - len(known)}")
         if parts:

@@ -19,7 +19,14 @@ from flexhpc.analysis.figures.publication import publication_figure
 from flexhpc.analysis.summary import summarize
 from flexhpc.errors import InputError, PointError
 from flexhpc.store.status import PointStatus
-from tests.analysis.builders import BAYES, DIGITS, measured_point, points_of, swept_points
+from tests.analysis.builders import (
+    BAYES,
+    DIGITS,
+    measured_point,
+    points_of,
+    swept_points,
+    write_report,
+)
 from tests.conftest import Cli
 
 NAMES = ["relu", "tanh", "gelu"]
@@ -196,9 +203,40 @@ def test_named_values_are_rows_sorted_by_emc(tmp_path: Path) -> None:
     )  # fmt: skip
     assert layout_of(statuses).x_axis == "rows"
     assert emc_figure(statuses)["layer"][0]["encoding"]["y"]["sort"] == ["tanh", "relu"]
-    sentence = summarize(statuses)[0]
-    assert sentence.startswith("Largest EMC at random, tanh, seed")
-    assert "do not overlap" in sentence or "overlap, so" in sentence
+    emc = [s.estimate.emc for s in statuses]
+    means = f"tanh {(emc[2] + emc[3]) / 2:.0f}; relu {(emc[0] + emc[1]) / 2:.0f}"
+    assert summarize(statuses)[0] == f"Mean EMC over 2 seeds: {means}."
+    different_values = summarize(statuses[::2])[0]
+    assert different_values.startswith("Largest EMC at random, tanh")
+    assert "do not overlap" in different_values or "overlap, so" in different_values
+
+
+def test_mean_over_seeds_is_a_bound_if_an_emc_is_a_bound(tmp_path: Path) -> None:
+    statuses = swept_points(tmp_path, [30, 40], activation=NAMES[:2], seed=[0, 1])
+    emc = statuses[1].estimate.emc
+    for outcomes, mean in (
+        ([(500, 0), (1000, 0)], f">= {(1000 + emc) / 2:.0f}"),
+        ([(4, 2), (1, 1)], f"< {(1 + emc) / 2:.0f}"),
+    ):
+        bound = measured_point(statuses[0].point, outcomes)
+        assert f"relu {mean}" in summarize([bound, *statuses[1:]])[0]
+
+
+def test_summary_starts_with_the_comparison_or_the_growth_law(tmp_path: Path) -> None:
+    statuses = swept_points(
+        tmp_path, [40, 40, 80, 80, 160, 160], [100] * 2 + [200] * 2 + [400] * 2,
+        activation=["relu", "tanh"], width=[4, 8, 16], seed=[0, 1],
+    )  # fmt: skip
+
+    def first_sentence(spec: str, folder: str) -> str:
+        page = write_report(statuses, tmp_path / folder, spec).read_text()
+        return re.search('<ul class="summary"><li>(.*?)</li>', page)[1]
+
+    law = first_sentence("name: test", "law")
+    assert re.match(r"relu: EMC scales as parameters \^ [\d.]+ \[[\d.]+, [\d.]+\]: ", law)
+    assert re.search(r": \d+ \(mean of 2 seeds\) at 100 parameters, \d+ \(mean of 2 seeds\)", law)
+    verdict = first_sentence("name: test\ncompare: [{by: model.activation}]", "comparison")
+    assert re.match(r"Compared with relu: tanh [\w %]+ \(1\.0", verdict)
 
 
 @pytest.mark.parametrize(("count", "named"), [(10, True), (60, False)])
