@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.analysis.reasons import censoring_reason, ending_text
-from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
+from flexhpc.analysis.text import bracket_text, emc_text, point_title, ratio_text
 from flexhpc.errors import PointError
 from flexhpc.search import History
 from flexhpc.search.fit_curve import posterior
@@ -78,7 +78,7 @@ def point_details(status: PointStatus, loss_curves: Sequence[Curve] = ()) -> Det
     keys = ((probe.n, probe.repeat, probe.arm) for probe in record.probes)
     losses = dict(zip(keys, loss_curves, strict=False))  # the file may have new probes
     return {
-        "label": status.point.label or status.point.id,
+        "label": point_title(status.point),
         "emc": emc_text(estimate),
         "interval": None if exact is None or exact.emc_hi is None
         else {"lo": exact.emc_lo, "emc": exact.emc, "hi": exact.emc_hi},

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from flexhpc.analysis.grouping import swept_keys
+from flexhpc.config import Point
+from flexhpc.custom.code import IN_PROCESS
 from flexhpc.search import Bracket, EmcInterval, Estimate
 from flexhpc.search.history import Censored
 from flexhpc.store.status import PointStatus
@@ -103,6 +105,18 @@ def duration_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def point_title(point: Point) -> str:
+    """Return the label of a point; without swept values, its family, width, data and labels."""
+    if point.label:
+        return point.label
+    model, data = point.model.model_dump(), point.data.model_dump()
+    width = f"width {model['width']}" if model.get("width") else ""
+    labels = f"{data['labels']} labels" if data.get("labels") else ""
+    names = model.get("family"), data.get("source")
+    family, source = (str(name or "").removeprefix(f"{IN_PROCESS}:") for name in names)
+    return ", ".join(filter(None, (family, width, source, labels)))
 
 
 def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]:

@@ -42,6 +42,12 @@ CONTRACT = (
 )  # fmt: skip
 
 
+def test_title_of_a_single_point_describes_the_measurement(tmp_path: Path) -> None:
+    (point,) = points_of(tmp_path, DIGITS.replace("digits", "digits, labels: random"))
+    title = fit_chart(measured_point(point, UNCENSORED)).spec["title"]["text"]
+    assert title == "mlp, width 4, digits, random labels"
+
+
 def test_latex_table_contains_bounds_intervals_and_escaped_text(tmp_path: Path) -> None:
     classes = [0, 1] * 5
     zipped = points_of(

@@ -47,6 +47,7 @@ def test_measure_equals_a_recorded_measurement(
     np.testing.assert_array_equal(result.masks.fitted().sum(axis=1)[fits], result.probes.n[fits])
     low, high = np.quantile(result.draws(20_000), [0.05, 0.95])
     assert result.interval == pytest.approx((low, high), abs=1.5), "rounded outwards, from a grid"
+    assert result.plot().spec["title"]["text"].endswith("model, arrays, random labels")
     result.plot().save(tmp_path / "fit.pdf")
     assert (tmp_path / "fit.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match="unknown format"):
