@@ -22,6 +22,8 @@ from flexhpc.errors import PointError
 _PICTURES = 10
 _PICTURE_HEIGHT = 56
 """Approximate height of a picture on the page (pixels); images are enlarged by integer factors."""
+_MIN_RELIABILITY = 0.5
+"""Below this reliability, more than half of the variance of the hardness is noise."""
 _MAX_BYTES = 3e8
 """Maximum size (bytes) of a training set that is read to show pictures of its samples."""
 
@@ -56,12 +58,14 @@ class SampleView:
         hardest, easiest: pictures of the hardest and of the easiest samples.
         classes: for each class of the data set: its name, and how often its samples were drawn,
             were missed and were expected to be missed.
+        note: statement about the reliability of the order of the samples.
     """
 
     title: str
     hardest: list[Picture]
     easiest: list[Picture]
     classes: list[tuple[str, int, int, float]]
+    note: str
 
 
 def sample_view_of(scores: SampleScores) -> SampleView | None:
@@ -110,6 +114,17 @@ def sample_view_of(scores: SampleScores) -> SampleView | None:
             for i, (drawn, missed, expected) in enumerate(zip(*counts, strict=True))
             if drawn
         ],
+        note=_reliability_note(scores.reliability),
+    )
+
+
+def _reliability_note(reliability: float) -> str:
+    value = "unknown" if math.isnan(reliability) else f"{reliability:.2f}"
+    if reliability >= _MIN_RELIABILITY:
+        return f"Reliability of the hardness: {value}."
+    return (
+        f"The hardness of these samples is mostly noise (reliability: {value}), so other training "
+        "runs may show other samples. More training runs, for example of more seeds, are needed."
     )
 
 

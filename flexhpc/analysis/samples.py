@@ -157,6 +157,17 @@ class SampleScores:
         return score
 
     @property
+    def half_hardness(self) -> Floats:
+        """Hardness of each sample in the two halves of the training runs, (2, n_total)."""
+        return _ratio(self.half_missed - self.half_expected, np.sqrt(self.half_variance))
+
+    @property
+    def reliability(self) -> float:
+        """Split-half reliability of the hardness (:class:`Agreement`); nan if it is unknown."""
+        halves = self.half_hardness
+        return _reliability(halves[:, np.isfinite(halves).all(axis=0)])
+
+    @property
     def consistency(self) -> Floats:
         """P(correct | not drawn), (n_total,); nan for samples whose ``unseen`` is 0.
 
@@ -248,12 +259,9 @@ def agreements(groups: Sequence[SampleScores]) -> list[Agreement]:
 
 
 def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
-    halves = [
-        _ratio(s.half_missed - s.half_expected, np.sqrt(s.half_variance)) for s in (first, second)
-    ]
+    halves = first.half_hardness, second.half_hardness
     scored = np.isfinite(halves).all(axis=(0, 1))
-    r = [_correlation(*half[:, scored]) for half in halves]
-    reliability = (2 * r[0] / (1 + r[0]), 2 * r[1] / (1 + r[1]))
+    reliability = _reliability(halves[0][:, scored]), _reliability(halves[1][:, scored])
     correlation = _correlation(first.hardness[scored], second.hardness[scored])
     noisy = not min(reliability) > _MIN_RELIABILITY
     return Agreement(
@@ -261,6 +269,12 @@ def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
         correlation=correlation, reliability=reliability,
         corrected=None if noisy else min(correlation / math.sqrt(math.prod(reliability)), 1.0),
     )  # fmt: skip
+
+
+def _reliability(halves: Floats) -> float:
+    """Return the reliability of a score from its values in two halves, (2, number of samples)."""
+    r = _correlation(*halves)
+    return 2 * r / (1 + r)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:

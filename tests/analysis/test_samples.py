@@ -195,6 +195,7 @@ def test_corrected_agreement_recovers_the_true_correlation(shared: float) -> Non
     assert min(agreement.reliability) < 0.85
     assert agreement.corrected == pytest.approx(shared, abs=0.08)
     assert abs(agreement.correlation) <= abs(agreement.corrected) + 0.02
+    assert groups[0].reliability == pytest.approx(agreement.reliability[0], abs=0.01)
     unreliable = [simulated_scores(np.zeros(300), rng, name, 6) for name in "ab"]
     assert agreements(unreliable)[0].corrected is None
 
@@ -277,3 +278,6 @@ def test_pictures_name_the_classes(tmp_path: Path, keys: str, labels: str, named
             expected = str(trained)
         assert picture.trained_label == expected
     assert [label for label, *_ in view.classes] == names
+    assert "mostly noise (reliability: unknown)" in view.note
+    scores.half_missed[:] = np.arange(60)
+    assert sample_view_of(scores).note == "Reliability of the hardness: 1.00."
