@@ -2,14 +2,15 @@
 // Interaction with the page. Without this script, the page still shows all figures, tables and texts.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
-const ink = dark ? "#d0d0d0" : "#333";
-const embedOptions = {
-  renderer: "svg", actions: false, tooltip: { theme: dark ? "dark" : "light" },
-  config: { axis: { labelColor: ink, titleColor: ink, gridColor: "#8883", domainColor: "#888",
-                    tickColor: "#888" }, view: { stroke: null }, legend: { labelColor: ink, titleColor: ink },
-            header: { labelColor: ink }, title: { color: ink } },
-};
-const details = read("details");
+const embedOptions = { renderer: "svg", actions: false, tooltip: { theme: dark ? "dark" : "light" } };
+const details = read("details"), templates = read("templates");
+
+// Replace the colours for a light background by those for a dark background (figures/chart.py).
+function inColours(spec) {
+  if (!dark) return spec;
+  const colours = new RegExp(`"(${Object.keys(templates.dark).join("|")})"`, "g");
+  return JSON.parse(JSON.stringify(spec).replaceAll(colours, (_, light) => `"${templates.dark[light]}"`));
+}
 
 function element(name, text, className) {
   const node = document.createElement(name);
@@ -28,17 +29,17 @@ function zoomable(spec) {
   return { ...spec, layer };
 }
 
-const NARROW = 600, AXIS = 80; // pixels: maximum width of a phone, and width of an axis
+const NARROW = 600, AXIS = 80, SPACING = 20; // pixels: maximum width of a phone, width of an axis
 
-// On a phone, facets are stacked, a figure is as wide as the page, and the names of rows take at
-// most 45 % of this width.
+// A figure is as wide as the page. On a phone, facets are stacked, and the names of rows take at most
+// 45 % of the width.
 function fitToWidth(spec, available) {
-  if (available >= NARROW) return spec;
   const axisX = { labelOverlap: true, labelSeparation: 6 };
-  const config = { ...spec.config, legend: { orient: "bottom" }, axisX };
+  const config = { ...spec.config, axisX };
   if (spec.facet) {
-    const width = Math.min(spec.spec.width, available - AXIS);
-    return { ...spec, columns: 1, spec: { ...spec.spec, width }, config };
+    const columns = available < NARROW ? 1 : spec.columns;
+    const width = (available - AXIS) / columns - SPACING * (columns - 1) / columns;
+    return { ...spec, columns, spacing: SPACING, spec: { ...spec.spec, width }, config };
   }
   const layer = spec.layer.map((mark) => {
     const y = mark.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * available };
@@ -73,7 +74,9 @@ const figures = [];
 for (const container of document.querySelectorAll("[data-spec]")) {
   const spec = JSON.parse(container.querySelector("script").textContent);
   if (!spec) continue;
-  const drawing = container.querySelector(".drawing");
+  const fixed = container.querySelector(".drawing"), drawing = fixed.cloneNode(false);
+  fixed.classList.add("printed");
+  fixed.before(drawing);
   let pressed = { clientX: 0, clientY: 0 };
   drawing.addEventListener("pointerdown", (event) => { pressed = event; });
   drawing.addEventListener("click", (event) => {
@@ -83,14 +86,14 @@ for (const container of document.querySelectorAll("[data-spec]")) {
     if (id !== undefined) show(id, container);
   });
   figures.push({ container, width: 0, drawn: undefined, draw: () =>
-    vegaEmbed(drawing, fitToWidth(zoomable(spec), container.clientWidth), embedOptions)
+    vegaEmbed(drawing, inColours(fitToWidth(zoomable(spec), container.clientWidth)), embedOptions)
       .catch((error) => console.error(error)) });
 }
 
 function drawFigures() {
   for (const figure of figures) {
     const width = figure.container.clientWidth;
-    if (width === figure.width || (Math.min(width, figure.width) >= NARROW)) continue;
+    if (width === figure.width) continue;
     figure.width = width;
     figure.drawn = Promise.resolve(figure.drawn).then((result) => {
       result?.finalize();
@@ -99,7 +102,7 @@ function drawFigures() {
   }
 }
 
-const templates = read("templates"), OTHER = "other tuned values";
+const OTHER = "other tuned values";
 
 // Return the chart that figures/point.py describes, with the data that details.py wrote.
 function fitChart(point) {
@@ -261,7 +264,7 @@ function show(id, anchor) {
     const drawing = element("div", undefined, "drawing");
     drawing.setAttribute("aria-hidden", "true"); // the table below contains the training runs
     pair.append(drawing);
-    vegaEmbed(drawing, spec, embedOptions).catch((error) => console.error(error));
+    vegaEmbed(drawing, inColours(spec), embedOptions).catch((error) => console.error(error));
   }
   const heads = ["#", "n", "repeat", "verdict", "missed", "accuracy", "epochs", "sample passes",
                  "seconds"];

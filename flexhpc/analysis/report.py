@@ -19,6 +19,7 @@ from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
 from flexhpc.analysis.figures import figures_of_report
 from flexhpc.analysis.figures.chart import (
+    DARK_COLOURS,
     Chart,
     ReportFigure,
     Spec,
@@ -44,6 +45,7 @@ from flexhpc.store.status import PointStatus
 
 _MAX_SVG = 1_000_000
 """Maximum size (characters) of an SVG on the page; a larger figure is embedded as a PNG image."""
+_MEDIA_TYPES = {".pdf": "application/pdf", ".svg": "image/svg+xml", ".png": "image/png"}
 _MAX_SOURCES = 4
 _MAX_POINTS = 500
 """Masks are not read, and power laws are not fitted, if there are more points than this."""
@@ -166,7 +168,9 @@ def _write_report(
             details_of([(run, s) for (run, _), s in zip(points, statuses, strict=True)])
         ),
         max_details=MAX_POINTS,
-        templates=json_for_script({"fit": fit_spec(), "loss": loss_spec()}),
+        templates=json_for_script(
+            {"fit": fit_spec(), "loss": loss_spec(), "dark": DARK_COLOURS},
+        ),
         # tables
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
         swept=swept_keys(statuses),
@@ -246,16 +250,21 @@ def _sample_views(points: Sequence[tuple[RunFolder, PointStatus]]) -> list[Sampl
 def _write_figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     """Write a figure as SVG, PNG and PDF; return its variables for the template of the page."""
     html = Chart(spec).svg()
-    png = svg_to_png(html)
-    for ending, content in ((".svg", html), (".png", png), (".pdf", svg_to_pdf(html))):
-        write_atomic(folder / f"{figure.name}{ending}", content)
+    files = {".pdf": svg_to_pdf(html), ".svg": html.encode(), ".png": svg_to_png(html)}
+    uris = {}
+    for suffix, content in files.items():
+        write_atomic(folder / f"{figure.name}{suffix}", content)
+        data = base64.b64encode(content).decode()
+        uris[suffix] = f"data:{_MEDIA_TYPES[suffix]};base64,{data}"
     interactive = len(html) <= _MAX_SVG
     if not interactive:
-        data = base64.b64encode(png).decode()
-        html = f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{data}">'
+        html = f'<img alt="{escape(figure.title)}" width="620" src="{uris[".png"]}">'
+    caption = figure.caption if isinstance(figure.caption, str) else figure.caption(spec)
     return {
-        "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": html,
+        "name": figure.name, "title": figure.title, "caption": caption, "svg": html,
         "spec": json_for_script(spec if interactive else None), "interactive": interactive,
+        # The page must work without its folder, for example in a mail.
+        "files": {suffix: uri for suffix, uri in uris.items() if len(files[suffix]) <= _MAX_SVG},
     }  # fmt: skip
 
 

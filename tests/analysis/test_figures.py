@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import flexhpc
 from flexhpc.analysis.figures.chart import COLOURS, DARK_COLOURS, Chart, svg_size
@@ -340,6 +341,10 @@ def test_figure_command_and_plot_write_the_same_figure(
     assert [float(side) for side in box.groups()] == pytest.approx([288, 216], abs=0.1)  # points
     chart = flexhpc.load(small_run).plot("model.width", size=(4, 3))
     chart.save(tmp_path / "figure.svg")
+    chart.save(tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as png:
+        assert png.size == pytest.approx((1200, 900), abs=1)
+        assert png.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     cli("figure", small_run, "--x", "model.width", "--size", "4x3", "-o", tmp_path / "same.svg")
     assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "figure.svg").read_bytes()
     for wrong in (["-o", "figure.jpg"], ["-o", "figure.pdf", "--size", "4"]):

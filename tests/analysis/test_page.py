@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from flexhpc.analysis.figures.chart import COLOURS, DARK_COLOURS
 from flexhpc.store import RunFolder, create_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import measured_point, probe_summary, swept_points, write_report
@@ -116,7 +117,7 @@ def test_selecting_a_point_shows_its_training_runs(page: Any, small_run: Path) -
     page.wait_for_selector("#point .vega-embed svg")
     rows.last.click()
     assert not details.is_visible(), "a second click on a row closes the details"
-    marks = page.locator("[data-spec=emc] .mark-symbol path").all()
+    marks = page.locator("[data-spec=emc] .vega-embed .mark-symbol path").all()
     assert len(marks) == 3
     for mark in marks:
         mark.click()
@@ -225,6 +226,47 @@ def test_page_is_accessible_and_fits_the_screen(
         assert errors == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_fill_the_page_and_have_their_own_palette(
+    scheme: str, compared_page: Path, chromium: Any
+) -> None:
+    page, errors = open_page(chromium, compared_page, 1440, color_scheme=scheme)
+    available = page.locator("main").bounding_box()["width"]
+    for name in ("emc", "ratios"):
+        drawn = page.locator(f"[data-spec={name}] .vega-embed svg").bounding_box()["width"]
+        assert 0.97 * available < drawn <= available
+    table = page.locator("[aria-label=results]")
+    assert table.evaluate("table => table.scrollWidth <= table.clientWidth")
+    colours = page.locator("[data-spec=emc] .vega-embed svg").inner_html()
+    assert (COLOURS[0] in colours) == (scheme == "light")
+    assert (DARK_COLOURS[COLOURS[0]] in colours) == (scheme == "dark")
+    assert errors == []
+
+
+@pytest.mark.browser
+def test_figures_can_be_saved_from_a_page_without_its_folder(
+    compared_page: Path, chromium: Any, tmp_path: Path
+) -> None:
+    mailed = tmp_path / "mailed.html"
+    mailed.write_bytes(compared_page.read_bytes())
+    page, _ = open_page(chromium, mailed, 1440)
+    for suffix, start in (("pdf", b"%PDF"), ("svg", b"<svg"), ("png", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.click(f"[data-spec=emc] .files a:has-text('{suffix.upper()}')")
+        assert download.value.suggested_filename == f"emc.{suffix}"
+        assert Path(download.value.path()).read_bytes().startswith(start)
+
+
+@pytest.mark.browser
+def test_captions_describe_only_marks_of_their_figure(compared_page: Path, chromium: Any) -> None:
+    page, _ = open_page(chromium, compared_page, 1440)
+    caption = page.locator("[data-spec=emc] figcaption").inner_text()
+    assert caption.startswith("Bars are intervals. The points of a row have different seeds.")
+    assert "Curves" not in caption
+    assert "Dashed" not in caption
 
 
 @pytest.mark.browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import vl_convert
+from PIL import Image
 
 from flexhpc.atomic import write_atomic
 from flexhpc.store.status import PointStatus
@@ -67,6 +69,7 @@ ratio of the two ends."""
 _VEGA_LITE = "6.4"
 _SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
+_PNG_DPI = 300
 SUFFIXES = (".svg", ".png", ".pdf")
 UNKNOWN_FORMAT = "unknown format; use .svg, .png or .pdf"
 _SVG_SIZE = re.compile(r'(?<=^<svg )([^>]*)width="([\d.]+)" height="([\d.]+)"')
@@ -293,7 +296,12 @@ def svg_size(svg: str) -> tuple[float, float]:
 
 def svg_to_png(svg: str) -> bytes:
     """Convert an SVG image to PNG, with 300 pixels per inch or in twice its size in pixels."""
-    return bytes(vl_convert.svg_to_png(svg, scale=2 if _SVG_SIZE.search(svg) else 300 / 96))
+    in_pixels = _SVG_SIZE.search(svg) is not None
+    png = vl_convert.svg_to_png(svg, scale=2 if in_pixels else _PNG_DPI / 96)
+    out = io.BytesIO()
+    dpi = {} if in_pixels else {"dpi": (_PNG_DPI, _PNG_DPI)}
+    Image.open(io.BytesIO(png)).save(out, "PNG", optimize=True, **dpi)  # a quarter of the size
+    return out.getvalue()
 
 
 def svg_to_pdf(svg: str) -> bytes:
@@ -317,14 +325,15 @@ class ReportFigure:
 
     Attributes:
         name: file name without its extension.
-        title, caption: texts on the report page.
+        title: heading on the report page.
+        caption: text below the figure, or a function that takes the Vega-Lite spec and returns it.
         draw: function that takes all points and returns a Vega-Lite spec, or None if there is
             nothing to show.
     """
 
     name: str
     title: str
-    caption: str
+    caption: str | Callable[[Spec], str]
     draw: Callable[[Sequence[PointStatus]], Spec | None]
 
 

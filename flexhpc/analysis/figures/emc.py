@@ -62,7 +62,7 @@ _REFERENCES: dict[Quantity, str] = {
     "emc": "", "emc_per_param": "EMC = parameters", "doubling": "no increase",
 }  # fmt: skip
 """Label of the line at which a quantity is 1; empty if there is no line."""
-_REFERENCE_LABEL = {"type": "text", "color": "#888", "fontSize": 11, "baseline": "bottom"}
+_REFERENCE_LABEL = {"type": "text", "color": INK, "fontSize": 11, "baseline": "bottom"}
 _DASHES = {
     True: "M-1.5,0 L-0.8,0 Z M-0.35,0 L0.35,0 Z M0.8,0 L1.5,0 Z",
     False: "M0,-1.5 L0,-0.8 Z M0,-0.35 L0,0.35 Z M0,0.8 L0,1.5 Z",
@@ -383,21 +383,34 @@ def _median_lines(rows: Sequence[Row]) -> list[Row]:
     return lines
 
 
-FIGURES = (
-    ReportFigure(
-        name="emc",
-        title="EMC",
-        caption="Bars are intervals. An arrow marks a bound and points towards the unknown EMC. "
+def _caption(spec: Spec) -> str:
+    """Describe the marks that a figure of the report contains."""
+    rows = spec["data"]["values"]
+    points = [row for row in rows if row["kind"] == "point"]
+    lines = [row for row in rows if row["kind"] == "line"]
+    references = [row["label"] for row in rows if row["kind"] == "reference" and "label" in row]
+    seeds = len(points) > len({(row["facet"], row.get("row", row["point"])) for row in points})
+    sentences = {
+        "Bars are intervals.": any(row["lo"] < row["hi"] for row in points),
+        "An arrow marks a bound and points towards the unknown value.": (
+            any(row["censored"] != "none" for row in points)
+        ),
         "Curves connect medians over seeds; a curve is interrupted where the median is unknown "
-        "because of bounds. On the dashed line, the EMC is equal to the number of parameters. "
-        "Points with the same x, such as seeds, are drawn side by side. Click on a point to show "
-        "its training runs.",
-        draw=emc_figure,
-    ),
+        "because of bounds.": bool(lines),
+        f"Dashed line: {references[0] if references else ''}.": bool(references),
+        "Points with the same x, such as seeds, are drawn side by side.": bool(lines),
+        "The points of a row have different seeds.": seeds and not lines,
+        "Click on a point to show its training runs.": True,
+    }
+    return " ".join(sentence for sentence, applies in sentences.items() if applies)
+
+
+FIGURES = (
+    ReportFigure(name="emc", title="EMC", caption=_caption, draw=emc_figure),
     ReportFigure(
         name="emc_per_parameter",
         title="EMC per parameter",
-        caption="EMC divided by the number of parameters. Arrows mark bounds.",
+        caption=lambda spec: f"EMC divided by the number of parameters. {_caption(spec)}",
         draw=partial(emc_figure, y="emc_per_param"),
     ),
 )
