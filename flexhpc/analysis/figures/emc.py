@@ -220,24 +220,26 @@ def _reference_line(
 ) -> list[Row]:  # fmt: skip
     """Return the ends of the line at which EMC and parameters are equal, or the quantity is 1.
 
-    The label is at the upper right end, on the side of the line that has more space. Return [] if
-    there is no such line between the ends of the axes.
+    The label is on the side of the line that has more space, and inside the axes, because figures
+    with zoom are clipped. Return [] if there is no such line between the ends of the axes.
     """
-    align, label = "right", _REFERENCES[quantity]
+    label = _REFERENCES[quantity]
     if quantity == "emc" and layout.x_axis == "size":
-        ends = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
-        line, label = [(end, end) for end in ends], "EMC = parameters"
-        if not ends[0] < ends[1]:
+        low, high = max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])
+        if low >= high:
             return []
-        if ends[1] < math.sqrt(x_domain[0] * x_domain[1]):
-            align = "left"
+        label, ends = "EMC = parameters", [(low, low), (high, high)]
+        middle = (low * high**4) ** 0.2
+        is_left = high < math.sqrt(x_domain[0] * x_domain[1])
+        at, align = (ends[1], "left") if is_left else ((middle, middle), "right")
     elif label and y_domain[0] < 1 < y_domain[1]:
-        line = [(end, 1) for end in x_domain]
+        ends = [(end, 1) for end in x_domain]
+        at, align = ends[1], "right"
     else:
         return []
-    start, end = ({"x": x, "y": y, "kind": "reference"} for x, y in line)
-    rows = start, {**end, "align": align, "label": label}
-    return [{**row, "facet": facet} for facet in facets for row in rows]
+    rows: list[Row] = [{"x": x, "y": y} for x, y in ends]
+    rows.append({"x": at[0], "y": at[1], "label": label, "align": align})  # on the line
+    return [{**row, "kind": "reference", "facet": facet} for facet in facets for row in rows]
 
 
 def _mark_legend(
