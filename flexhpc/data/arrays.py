@@ -10,9 +10,10 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular_file
+from flexhpc.config.sections.data import IGNORED, PADDING
 from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import class_names_of, encode_labels
-from flexhpc.data.dataset import IGNORED, PADDING, Array, Ints, Source, Split, iterate_blocks
+from flexhpc.data.dataset import Array, Ints, Source, Split, iterate_blocks
 from flexhpc.data.raw_files import check_fits_in_memory, convert_read_errors
 from flexhpc.errors import PointError
 

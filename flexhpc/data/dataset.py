@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-IGNORED = -100
-"""Label of a token that need not be predicted, as in torch and transformers."""
-PADDING = -1
-"""Id of the tokens that fill up shorter sequences."""
 _VALUES_PER_BLOCK = 2**22
 
 

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.config.sections.data import Digits, Gaussian, KeyValue, RandomTokens, Tokens
-from flexhpc.data.dataset import IGNORED, Ints, Source, Split
+from flexhpc.config.sections.data import (
+    IGNORED,
+    Digits,
+    Gaussian,
+    KeyValue,
+    RandomTokens,
+    Tokens,
+)
+from flexhpc.data.dataset import Ints, Source, Split
 from flexhpc.seeds import derive_seed
 
 

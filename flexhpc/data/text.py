@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flexhpc.config.sections.data import IGNORED, PADDING
 from flexhpc.config.sections.files import Text
 from flexhpc.data.arrays import array_source
-from flexhpc.data.dataset import IGNORED, PADDING, Array, Source
+from flexhpc.data.dataset import Array, Source
 from flexhpc.data.table import encode_target, normalise_column, read_table
 from flexhpc.errors import PointError, one_line_message
 

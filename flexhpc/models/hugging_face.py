@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flexhpc.config.sections.data import PADDING
 from flexhpc.config.sections.model import HuggingFaceModel
-from flexhpc.data.dataset import PADDING
 from flexhpc.errors import PointError, one_line_message
 from flexhpc.imports import imports_without_gc
 from flexhpc.models.families import Shape

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flexhpc.data.dataset import IGNORED
+from flexhpc.config.sections.data import IGNORED
 
 
 def cross_entropy(

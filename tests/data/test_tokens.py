@@ -13,10 +13,10 @@ import torch
 
 import flexhpc
 from flexhpc.config import load_points
+from flexhpc.config.sections.data import IGNORED, PADDING
 from flexhpc.config.sections.files import Arrays, Text
 from flexhpc.config.sections.model import HuggingFaceModel
 from flexhpc.data import Samples, load_samples
-from flexhpc.data.dataset import IGNORED, PADDING
 from flexhpc.errors import InputError, PointError
 from flexhpc.models import build
 from flexhpc.training.losses import cross_entropy
@@ -213,7 +213,7 @@ def test_measure_a_mapping_of_a_tokenizer(tmp_path: Path) -> None:
     }
     found = flexhpc.measure({"family": f"hf:{tmp_path}"}, (inputs, [0, 1] * 15), **options)
     assert found.emc >= 1
-    labels = np.where(mask, inputs["input_ids"], IGNORED)
+    labels = np.where(mask, np.asarray(inputs["input_ids"]), IGNORED)
     model = {"family": f"hf:{tmp_path}", "task": "causal_lm"}
     assert flexhpc.measure(model, (inputs, labels), **options).emc >= 1
     with pytest.raises(PointError, match="predicts one class per sample"):

@@ -19,6 +19,10 @@ from flexhpc.config.sections.base import (
 )
 
 Classes = Annotated[int, Field(ge=2, le=10**6)]
+IGNORED = -100
+"""Label of a token that need not be predicted, as in torch and transformers."""
+PADDING = -1
+"""Id of the tokens that fill up shorter sequences."""
 
 
 @dataclass(frozen=True, kw_only=True)
