@@ -17,7 +17,7 @@ from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from flexhpc.imports import imports_without_gc
+from flexhpc.imports import child_environment, imports_without_gc
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 _CHECK_EVERY = 0.5  # seconds
@@ -50,7 +50,7 @@ class Child:
                 arguments = [function, str(remote.fileno()), str(self.owner)]
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", __name__, *arguments], pass_fds=[remote.fileno()],
-                    start_new_session=True,
+                    start_new_session=True, env=child_environment(),
                 )  # fmt: skip
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)

@@ -1,12 +1,14 @@
-"""Lazy imports of package members, and imports with the garbage collector disabled."""
+"""Lazy imports of package members, imports without garbage collection, and paths of children."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import gc
+import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -41,3 +43,16 @@ def imports_without_gc() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child process that is started with Python's option -P.
+
+    With -P, a child cannot import modules of the working directory. If this package was imported
+    from the working directory (``python -m flexhpc`` in a checkout), PYTHONPATH adds it.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if root != Path.cwd():
+        return dict(os.environ)
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -210,7 +210,7 @@ def latex_table(statuses: Sequence[PointStatus]) -> str:
     columns = [c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS]
     alignment = "".join("r" if column.align_right else "l" for column in columns)
     lines = [[column.name for column in columns], *zip(*(c.cells for c in columns), strict=True)]
-    head, *rows = (" & ".join(_latex_text(str(cell)) for cell in line) + r" \\" for line in lines)
+    head, *rows = (" & ".join(map(_latex_text, map(str, line))) + r" \\" for line in lines)
     return "\n".join([
         rf"% \usepackage{{booktabs}}; intervals contain the EMC with probability {LEVEL}",
         rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", head, r"\midrule", *rows,
@@ -223,7 +223,8 @@ def _latex_text(text: str) -> str:
     symbols = "|".join(map(re.escape, _LATEX))
     escaped = re.sub(symbols, lambda match: _LATEX[match[0]], text)
     escaped = re.sub(r"^x(?=[\d.]+$)", r"$\\times$", escaped)
-    return f"{{}}{escaped}" if escaped.startswith("[") else escaped  # not an argument of \\\\
+    # Otherwise the cell would be an argument of \\ in the previous line.
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def _results_columns(statuses: Sequence[PointStatus]) -> list[Column]:

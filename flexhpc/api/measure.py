@@ -111,7 +111,7 @@ def measure(
     if model is not None:
         fixed["model"] = _model_section(model, version, folder)
         is_hugging_face = str(fixed["model"].get("family")).startswith("hf:")
-        if is_hugging_face and isinstance(data, tuple) and getattr(data[0], "ndim", 0) == 2:
+        if is_hugging_face and isinstance(data, (tuple, list)) and np.ndim(data[0]) == 2:
             fixed["data"]["standardise"] = "none"  # token ids
     if callable(trainer := fixed["training"].get("trainer")):
         fixed["training"]["trainer"] = _register_callable("trainer", trainer, version, folder)

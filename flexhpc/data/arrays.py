@@ -71,6 +71,12 @@ def open_arrays(data: Arrays) -> Source:
         arrays = [_read_member(archive, path, key, getattr(data, key)) for key in keys]
         if data.column in (None, "input_ids") and "input_ids" in archive.files:
             present = [name for name in _TOKEN_KEYS if name in archive.files]
+            if len(arrays) > 2:
+                raise PointError(
+                    f"{path}: test arrays are not supported with input_ids; use data.test_fraction"
+                )
+            if data.inputs != "original":
+                raise PointError("data.inputs: has no effect on token ids; remove it")
             tokens = {name: _read_member(archive, path, "column", name) for name in present}
             return array_source(
                 f"arrays {path}", [token_ids(f"arrays {path}", tokens), *arrays[1:]]
@@ -168,6 +174,8 @@ def token_ids(name: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
     if np.any(inputs.get("token_type_ids", 0)):
         raise PointError(f"{name}: token_type_ids other than 0 are not supported")
     mask = inputs.get("attention_mask", ids >= 0).astype(np.bool_)
+    if np.any(mask & (ids < 0)):
+        raise PointError(f"{name}: input_ids must not be negative where attention_mask is 1")
     if not mask.any(axis=1).all():
         raise PointError(f"{name}: sample {int(mask.any(axis=1).argmin())} has no tokens")
     return {"input_ids": np.where(mask, ids.astype(np.int64), PADDING)}
@@ -183,6 +191,11 @@ def _sequence_source(
 ) -> Source:
     """Create a source of sequences with one label per token."""
     if not isinstance(inputs, dict):
+        if np.ndim(inputs) != 2 or inputs.dtype.kind not in "iu":
+            raise PointError(
+                f"{name}: labels must have shape (n,), not {labels.shape}; only sequences of token "
+                "ids (n, length) can have one label per token"
+            )
         inputs = token_ids(name, {"input_ids": inputs})
     ids = inputs["input_ids"]
     if labels.shape != ids.shape or labels.dtype.kind not in "iu":
@@ -203,10 +216,11 @@ def _sequence_source(
         if rows.any():
             raise PointError(f"{name}: sample {int(rows.argmax())} {problem}")
     ids = np.where(padding, 0, ids)  # no token with a label follows
+    train = _make_split(name, ids, np.zeros(len(ids), np.int64))
     return Source(
         name=name,
         classes=int(max(ids.max(), labels.max())) + 1,
-        train=_make_split(name, ids, np.zeros(len(ids), np.int64)),
+        train=train,
         standardised_mask=np.zeros(ids.shape[1], dtype=np.bool_),
         token_labels=labels,
     )

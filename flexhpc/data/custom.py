@@ -28,7 +28,10 @@ def open_custom(data: CustomData) -> Source:
     def load_arrays() -> list[Any]:
         return convert_samples(key, target(**data.kwargs) if callable(target) else target)
 
-    return array_source(key, call_custom_code(key, load_arrays, data.seconds))
+    arrays = call_custom_code(key, load_arrays, data.seconds)
+    if isinstance(arrays[0], dict) and data.inputs != "original":
+        raise PointError("data.inputs: has no effect on token ids; remove it")
+    return array_source(key, arrays)
 
 
 def convert_samples(name: str, samples: Any) -> list[Any]:
@@ -72,7 +75,8 @@ def _read_map_style(name: str, samples: Any) -> tuple[list[Any], list[Any]]:
             kind = type(sample).__name__
             raise PointError(f"{name}: sample {i} is a {kind}, not a tuple (input, label)")
         inputs.append(sample[0])
-        labels.append(int(sample[1]) if hasattr(sample[1], "item") else sample[1])
+        is_scalar = hasattr(sample[1], "item") and getattr(sample[1], "ndim", 0) == 0
+        labels.append(int(sample[1]) if is_scalar else sample[1])
     return inputs, labels
 
 

@@ -119,7 +119,7 @@ class _LoadedSource:
             mean, deviation = pool_moments(mean, deviation)
         elif data.standardise == "none":
             mean = np.zeros_like(mean)
-            is_image = self.source.train.dtype == np.uint8
+            is_image = len(self.source.train.shape) == 3 and self.source.train.dtype == np.uint8
             deviation = np.full_like(deviation, 255 if is_image else 1)
         deviation = np.where(deviation == 0, np.float32(1), deviation)
         if (standardised_mask := self.source.standardised_mask) is not None:

@@ -159,11 +159,11 @@ def write_packed(
     in the header; see :class:`PackedFile`.
 
     Raises:
-        PointError: a sample cannot be read, or samples have one label per token.
+        PointError: a sample cannot be read, or samples are text or have token labels.
         OSError: the file cannot be written, for example because the disk is full.
     """
-    if source.token_labels is not None:
-        raise PointError(f"{source.name}: samples with one label per token cannot be packed")
+    if source.token_labels is not None or keys.get("source") == "text":
+        raise PointError(f"{source.name}: text and samples with token labels cannot be packed")
     train, test = source.train, source.open_test()
     with atomic_replacement(out) as unfinished:
         with zipfile.ZipFile(unfinished, "w") as archive:

@@ -62,12 +62,15 @@ def open_table(data: Table) -> Source:
     )
 
 
-def read_table(path: Path, columns: Mapping[str, list[str]]) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Mapping[str, list[str]], *, as_text: bool = False
+) -> pd.DataFrame:
     """Read a CSV or Parquet table.
 
     Args:
         path: the file.
         columns: for each key of the ``data`` section, the names of columns that must exist.
+        as_text: whether to return all cells of a CSV file as text, including blanks around them.
 
     Raises:
         PointError: the file or a column does not exist, or the file is unreadable or too large.
@@ -77,8 +80,16 @@ def read_table(path: Path, columns: Mapping[str, list[str]]) -> pd.DataFrame:
     with convert_read_errors(path, "a CSV or Parquet table"):
         with open_regular_file(path) as file:
             is_parquet = file.read(4) == b"PAR1"
-        frame = _read_parquet(path) if is_parquet else _read_stripped_csv(path)
-        frame.columns = frame.columns.map(str)
+        if is_parquet:
+            frame = _read_parquet(path)
+        elif as_text:
+            frame = read_csv(
+                path, _MAX_COLUMNS, dtype=str, keep_default_na=False, na_values=[],
+                skipinitialspace=False,
+            )  # fmt: skip
+        else:
+            frame = _read_stripped_csv(path)
+        frame.columns = frame.columns.map(str).str.strip()
     for key, names in columns.items():
         if unknown := [name for name in names if name not in frame.columns]:
             existing = ", ".join(frame.columns[:20])
@@ -174,10 +185,10 @@ def _parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
+        defaults: dict[str, Any] = {"skipinitialspace": True, "na_values": _MISSING}
         frame: pd.DataFrame = pd.read_csv(
-            file, skipinitialspace=True, na_values=_MISSING, low_memory=False, index_col=False,
-            compression=None, **options,
-        )  # fmt: skip
+            file, low_memory=False, index_col=False, compression=None, **(defaults | options)
+        )
     return frame
 
 

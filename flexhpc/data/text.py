@@ -30,23 +30,19 @@ def open_text(data: Text) -> Source:
     """
     path = Path(data.path).expanduser()
     names = {"column": data.column, "target": data.target, "answer": data.answer}
-    frame = read_table(path, {key: [column] for key, column in names.items() if column})
-    name = f"text {path}"
-    tokenizer = _read_tokenizer(data.tokenizer)
-    texts = _text_column(frame, data.column, path)
+    columns = {key: [column] for key, column in names.items() if column}
+    frame = read_table(path, columns, as_text=True)
+    if not len(frame):
+        raise PointError(f"{path}: has no rows")
+    tokenizer, name = _read_tokenizer(data), f"text {path}"
     if data.target is not None:
         tokenizer.enable_truncation(data.length)
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        ids = _encode(tokenizer, frame, data.column, path)
         labels, _ = encode_target(normalise_column(frame[data.target]), path)
         return array_source(name, [{"input_ids": _pad(ids, PADDING, path)}, labels])
     assert data.answer is not None
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    answers = [
-        encoding.ids
-        for encoding in tokenizer.encode_batch(
-            _text_column(frame, data.answer, path), add_special_tokens=False
-        )
-    ]
+    ids = _encode(tokenizer, frame, data.column, path)
+    answers = _encode(tokenizer, frame, data.answer, path, add_special_tokens=False)
     sequences = [a + b for a, b in zip(ids, answers, strict=True)]
     for row, sequence in enumerate(sequences):
         if len(sequence) > data.length:
@@ -59,15 +55,18 @@ def open_text(data: Text) -> Source:
     return array_source(name, [inputs, _pad(token_labels, IGNORED, path)])
 
 
-def _text_column(frame: pd.DataFrame, name: str, path: Path) -> list[str]:
-    import pandas as pd
-
+def _encode(
+    tokenizer: Any, frame: pd.DataFrame, name: str, path: Path, **options: Any
+) -> list[list[int]]:
+    """Return the token ids of each cell of a column."""
     column = frame[name]
     if missing := int(column.isna().sum()):
         raise PointError(f"{path}: column {name} is missing in {missing} of {len(column)} rows")
-    if not pd.api.types.is_string_dtype(column):
-        raise PointError(f"{path}: column {name} must contain text")
-    return [str(text) for text in column]
+    try:
+        encodings = tokenizer.encode_batch([str(cell) for cell in column], **options)
+    except Exception as error:  # tokenizers raises Exception
+        raise PointError(f"data.tokenizer: {one_line_message(error)}") from None
+    return [encoding.ids for encoding in encodings]
 
 
 def _pad(rows: list[list[int]], filler: int, path: Path) -> Array:
@@ -79,15 +78,15 @@ def _pad(rows: list[list[int]], filler: int, path: Path) -> Array:
     return np.array([row + [filler] * (length - len(row)) for row in rows], dtype=np.int64)
 
 
-def _read_tokenizer(location: str) -> Any:
-    """Read a file tokenizer.json, or this file in a folder."""
+def _read_tokenizer(data: Text) -> Any:
+    """Read the file ``data.tokenizer``, or tokenizer.json in this folder."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise PointError(
             "data.source: text requires the package tokenizers; install flexhpc[finetuning]"
         ) from None
-    path = Path(location).expanduser()
+    path = Path(data.tokenizer).expanduser()
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
         raise PointError(f"data.tokenizer: file not found ({path})")
@@ -99,4 +98,9 @@ def _read_tokenizer(location: str) -> Any:
         ) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if data.length <= special:
+        raise PointError(
+            f"data.length: must be above {special}, the number of special tokens, not {data.length}"
+        )
     return tokenizer

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flexhpc.imports import child_environment
 from flexhpc.worker.fork_server import ProcessEvent, StartRequest
 from flexhpc.worker.signals import EXIT_PEER_LOST
 from flexhpc.worker.task import ProcessIdentity
@@ -71,6 +72,7 @@ class ForkServer:
                 [sys.executable, "-P", "-m", "flexhpc.worker.fork_server"],
                 bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 start_new_session=True,  # shield it from Ctrl-C and the hang-up of the terminal
+                env=child_environment(),
             )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None

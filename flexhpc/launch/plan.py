@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
 from flexhpc.config.checks import preprocessed_info
+from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.model import Network
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import prepare_run
@@ -122,17 +123,20 @@ def missing_data(points: Sequence[Point]) -> dict[str, str]:
     """
     from flexhpc.data.sources import find_samples
 
-    messages: dict[tuple[str, str | None], str] = {}
+    messages: dict[str, str] = {}
+    by_point: dict[str, str] = {}
     for point in points:
-        key = (point.data.source, point.data.location)
+        data = point.data
+        key = data.model_dump_json(include={*data.reading_keys(), *data.fields_with_mark(LOCATION)})
         if key not in messages:
             messages[key] = ""
             try:
-                find_samples(point.data, point.seed)
-            except PointError as error:
+                find_samples(data, point.seed)
+            except (PointError, OSError, RuntimeError) as error:  # of paths such as ~unknown/x
                 messages[key] = str(error)
-    by_point = {p.id: messages[p.data.source, p.data.location] for p in points}
-    return {point_id: message for point_id, message in by_point.items() if message}
+        if messages[key]:
+            by_point[point.id] = messages[key]
+    return by_point
 
 
 def _sum_of_bounds(bounds: Sequence[int | None]) -> int | None:

@@ -17,8 +17,8 @@ from flexhpc.atomic import read_json, write_atomic, write_json
 from flexhpc.config import Point, Sweep, freeze, load_points, load_sweep, request_hash
 from flexhpc.config.loading import Spec
 from flexhpc.config.sections.compare import Compare
-from flexhpc.errors import InputError
-from flexhpc.store import RunFolder
+from flexhpc.errors import InputError, PointError
+from flexhpc.store import RunFolder, read_point_file
 from flexhpc.versions import package_versions
 
 STOP_FILE = "stop"
@@ -57,7 +57,8 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
     old and the new spec are kept.
 
     Raises:
-        InputError: the spec is invalid, or the path of the run folder contains a control character.
+        InputError: the spec is invalid, the path of the run folder contains a control character, or
+            the folder contains the results of a different spec.
     """
     sweep, points = load_points(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
@@ -66,7 +67,7 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
     current_hash = request_hash(sweep)
     metadata = read_json(run.metadata) or {}
     is_unchanged = metadata.get("request") == current_hash and run.spec.is_file()
-    return PreparedRun(
+    prepared = PreparedRun(
         run=run,
         points=load_points(run.spec)[1] if is_unchanged else points,
         frozen_spec=run.spec.read_text() if is_unchanged else freeze(sweep, points),
@@ -75,6 +76,9 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
         compare=sweep.compare,
         edited_code=() if is_unchanged else _edited_code(run, sweep),
     )
+    if not prepared.is_unchanged and not prepared.edited_code:
+        _check_same_sweep(prepared)
+    return prepared
 
 
 def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
@@ -90,11 +94,9 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
     """Create the run folder, write the frozen spec if it changed, and add the launch to run.json.
 
     Raises:
-        InputError: the folder cannot be written, or contains the results of a different spec.
+        InputError: the folder cannot be written.
     """
     run = prepared.run
-    if not prepared.is_unchanged and not prepared.edited_code:
-        _check_same_sweep(prepared)
     try:
         run.lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(run.lock):
@@ -124,13 +126,23 @@ def _check_same_sweep(prepared: PreparedRun) -> None:
     """Raise InputError if a run folder with results has no point in common with the spec."""
     run, ids = prepared.run, {point.id for point in prepared.points}
     measured = {i for i in run.started_points() if run.point_file(i).is_file()}
-    if not measured or not run.spec.is_file() or measured & ids:
+    if not run.spec.is_file() or measured & ids:
         return
-    if not ids & {point.id for point in load_points(run.spec)[1]}:
+    if ids & {point.id for point in load_points(run.spec)[1]}:
+        return
+    if any(_has_probes(run, point_id) for point_id in measured):
         raise InputError(
-            f"name: {run.path} contains the results of a different spec with the same name (no "
-            "point in common); use another name"
+            f"{run.path}: contains the results of a different spec (no point in common); use "
+            "another name or folder"
         )
+
+
+def _has_probes(run: RunFolder, point_id: str) -> bool:
+    try:
+        record = read_point_file(run.point_file(point_id))
+    except PointError:  # a damaged file may contain probes
+        return True
+    return record is not None and bool(record.probes)
 
 
 def _user_name() -> str:

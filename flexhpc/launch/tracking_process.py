@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from flexhpc.imports import child_environment
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TaskFile
 
@@ -40,8 +41,9 @@ def tracking_process(
         command.append(uri)
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-        )
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+            env=child_environment(),
+        )  # fmt: skip
     try:
         yield
     finally:

@@ -83,7 +83,7 @@ def run_training(
     )
     make_model = None
     if isinstance(point.model, Network):
-        _check_labels_match_model(point, has_token_labels=token_labels is not None)
+        check_labels_match_model(point, samples)
         make_model = partial(build, point.model, samples.shape, samples.classes)
     with time_limit_as_point_error():
         training = point.training.at_stage(probe.stage)
@@ -117,12 +117,12 @@ def run_training(
         return train(training, make_model, data, training_callbacks, group), subset, seeds
 
 
-def _check_labels_match_model(point: Point, *, has_token_labels: bool) -> None:
+def check_labels_match_model(point: Point, samples: Samples) -> None:
     """Raise PointError if a network predicts tokens and samples have one label each, or vice versa.
 
     This check is needed for data sources whose labels are not known before their files are read.
     """
-    model = point.model
+    model, has_token_labels = point.model, samples.source.token_labels is not None
     if has_token_labels and not model.predicts_tokens and not isinstance(model, CustomModel):
         raise PointError(
             f"model.family: {model.family} predicts one class per sample, but the samples have one "

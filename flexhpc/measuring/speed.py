@@ -14,7 +14,7 @@ from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.model import Network
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import Interrupted
-from flexhpc.measuring.probe import choose_device
+from flexhpc.measuring.probe import check_labels_match_model, choose_device
 from flexhpc.models import build
 from flexhpc.training import Callbacks, ProbeData, train
 from flexhpc.training.budget import epoch_batch_sizes
@@ -42,7 +42,7 @@ def time_updates(points: Iterable[Point], threads: int) -> dict[str, float]:
         if not isinstance(training, Training) or not isinstance(model, Network):
             continue
         info = preprocessed_info(point.data)
-        data_key = info or (point.data.source, point.data.location)
+        data_key = info or point.data.model_dump_json()
         key = (data_key, model.model_dump_json(), training.model_dump_json())
         if key not in times:
             batch = getattr(training, "batch_size", None) or _FULL_BATCH
@@ -51,6 +51,7 @@ def time_updates(points: Iterable[Point], threads: int) -> dict[str, float]:
                 data = _random_data(n, shape, classes, device, tokens=bool(point.data.has_tokens))
             else:
                 samples = load_samples(point.data, point.seed)
+                check_labels_match_model(point, samples)
                 shape, classes = samples.shape, samples.classes
                 data = _first_samples(samples, _BATCHES * batch, device)
             make_model = partial(build, model, shape, classes)

@@ -58,8 +58,8 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
         raise PointError(f"{key}: {one_line_message(error)[:300]}") from None
     if model.task == "causal_lm" and config.vocab_size < classes:
         raise PointError(
-            f"data.vocabulary: {classes} is more than the {config.vocab_size} tokens of "
-            f"{model.family}; use at most {config.vocab_size}"
+            f"data: {classes} different tokens are more than the {config.vocab_size} tokens of "
+            f"{model.family}"
         )
     if len(head) == len([*network.parameters()]):
         raise PointError(f"{key}: networks of this type are not supported")
@@ -102,6 +102,8 @@ def _convert_inputs_and_outputs(
     start = getattr(config, "bos_token_id", None) or 0
     start = start if start < getattr(config, "vocab_size", 0) else 0  # as in reduced vocabularies
     filler = getattr(config, "pad_token_id", None)
+    if filler is not None and not 0 <= filler < getattr(config, "vocab_size", 0):
+        filler = None
 
     def name_inputs(
         module: nn.Module, args: tuple[Tensor], kwargs: dict[str, Any]
@@ -134,6 +136,12 @@ def _convert_inputs_and_outputs(
                 "that does not end a sequence, such as {pad_token_id: 0}"
             )
         mask = ids != PADDING
+        last = (mask * torch.arange(ids.shape[1], device=ids.device)).argmax(dim=1)
+        if (ids.gather(1, last[:, None]) == filler).any():
+            raise PointError(
+                f"model.kwargs: a sequence ends in the token for padding of {model.family}; give "
+                "the id of another token as pad_token_id"
+            )
         return (), {"input_ids": ids.where(mask, filler), "attention_mask": mask.long()}
 
     def take_logits(module: nn.Module, args: Any, outputs: Any) -> Tensor:

@@ -43,7 +43,7 @@ def read_index(run: RunFolder) -> Records:
                 point_id, (*version, schema), content = json.loads(line)
                 if schema == SCHEMA:
                     records[point_id] = tuple(version), _record_from_json(content)
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError):
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, RecursionError):
         return {}
     return records
 

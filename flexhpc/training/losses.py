@@ -12,9 +12,7 @@ from flexhpc.config.sections.data import IGNORED
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, reduction: str, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the cross-entropy; the loss of sequences is the mean over all tokens with a label.
-
-    The sum over sequences is this mean times the number of sequences.
+    """Return the cross-entropy; the loss of a sequence is the mean over its tokens with a label.
 
     Args:
         logits: (m, classes), or (m, classes, length) for sequences.
@@ -22,12 +20,15 @@ def cross_entropy(
         reduction: ``mean`` or ``sum`` over samples.
         label_smoothing: fraction of each label that is spread over all classes.
     """
+    per_token = labels.ndim > 1
     loss = functional.cross_entropy(
-        logits, labels, reduction=reduction, label_smoothing=label_smoothing, ignore_index=IGNORED
-    )
-    if labels.ndim > 1 and reduction == "sum":
-        return loss / ((labels != IGNORED).sum() / len(labels))
-    return loss
+        logits, labels, reduction="none" if per_token else reduction,
+        label_smoothing=label_smoothing, ignore_index=IGNORED,
+    )  # fmt: skip
+    if not per_token:
+        return loss
+    losses = loss.sum(dim=1) / (labels != IGNORED).sum(dim=1)
+    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 def missed_samples(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:

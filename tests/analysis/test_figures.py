@@ -318,7 +318,7 @@ def test_wrong_arguments_of_a_printed_figure_are_reported_at_once(
     assert error.value.lines == [
         "y: must be emc or emc_per_param or doubling (EMC)",
         "style: must be light or dark (grey)",
-        "size: must be a width and a height up to 40 inches ((0, 1))",
+        "size: must be a width and a height up to 20 inches ((0, 1))",
         f"x: unknown key (width); use one of params, {keys}",
         f"facet: unknown key (run); use one of {keys}",
     ]

@@ -63,6 +63,8 @@ def test_sequences_have_one_label_per_token(tmp_path: Path) -> None:
         ({"labels": IDS * 0 + IGNORED}, "sample 0 has no label"),
         ({"labels": IDS - 5}, "sample 0 has a label below 0"),
         ({"labels": IDS}, "sample 1 has a label where it is padded"),
+        ({"input_ids": IDS - 1}, "input_ids must not be negative where attention_mask is 1"),
+        ({"x_test": IDS, "y_test": [0, 1, 0, 1]}, "test arrays are not supported with input_ids"),
         (
             {"labels": IDS * 0 + [*[IGNORED] * 3, 1], "attention_mask": MASK[:, ::-1]},
             "sample 1 is padded before its last token",
@@ -104,16 +106,18 @@ def write_tokenizer(path: Path) -> None:
 
 def text_section(folder: Path, table: str, **keys: Any) -> Text:
     write_tokenizer(folder)
-    (folder / "text.csv").write_text(table)
-    location = {"path": str(folder / "text.csv"), "tokenizer": str(folder)}
+    path = folder / f"{len([*folder.iterdir()])}.csv"
+    path.write_text(table)
+    location = {"path": str(path), "tokenizer": str(folder)}
     return Text(source="text", **location, **keys)
 
 
 def test_text_is_truncated_and_padded(tmp_path: Path) -> None:
-    data = text_section(tmp_path, "text,label\na b c d,x\nb z,y\n  ,x\n", target="label", length=4)
-    with pytest.raises(PointError, match="column text is missing in 1 of 3 rows"):
-        load_samples(data, 0)
-    data = text_section(tmp_path, "text,label\na b c d,x\nb z,y\n", target="label", length=4)
+    table = "text,label\na b c d,x\nb z,y\n"
+    short = text_section(tmp_path, table, target="label", length=1)
+    with pytest.raises(PointError, match=r"length: must be above 1, the number of special tokens"):
+        load_samples(short, 0)
+    data = text_section(tmp_path, table, target="label", length=4)
     samples = load_samples(data, 0)
     expected = [[1, 2, 3, 4], [1, 3, 0, PADDING]]
     assert samples.select_inputs(np.arange(2)).tolist() == expected
@@ -129,6 +133,15 @@ def test_only_answers_have_labels(tmp_path: Path) -> None:
     short = text_section(tmp_path, table, answer="reply", length=4)
     with pytest.raises(PointError, match=r"row 1 has 5 tokens; increase data\.length \(4\)"):
         load_samples(short, 0)
+
+
+def test_cells_of_a_text_table_are_read_as_they_are(tmp_path: Path) -> None:
+    table = 'text,reply\n"NA", 1\n7,01\n'
+    data = text_section(tmp_path, table, answer="reply")
+    assert load_samples(data, 0).source.token_labels.tolist() == [[IGNORED] * 2 + [0]] * 2
+    for empty in ("text,reply\n", "text,reply\na,\n"):
+        with pytest.raises(PointError, match=r"has no rows|sample 0 has no label"):
+            load_samples(text_section(tmp_path, empty, answer="reply"), 0)
 
 
 def test_attention_masks_and_losses_are_those_of_transformers(tmp_path: Path) -> None:

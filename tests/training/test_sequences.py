@@ -64,6 +64,10 @@ def test_only_values_contribute_to_the_loss_of_facts() -> None:
     labels[:, :4] = IGNORED
     assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(expected)
     assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(5 * expected)
+    labels[0, 4] = IGNORED  # the loss of a sequence is the mean over its tokens
+    parts = [cross_entropy(logits[i : i + 1], labels[i : i + 1], reduction="sum") for i in range(5)]
+    assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(sum(parts))
+    assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(sum(parts) / 5)
 
 
 def test_facts_have_distinct_keys_and_are_scored_by_their_values(spec: Path) -> None:

@@ -80,8 +80,8 @@ def requested_layout(statuses: Sequence[PointStatus], x: str | None, facet: str 
         facet: swept key of the facets.
 
     Raises:
-        InputError: a key is not swept, both keys are equal, or there would be too many facets or
-            curves.
+        InputError: a key is not swept, both keys are equal, a point has no number of parameters, or
+            there would be too many facets or curves.
     """
     expanded = [_flattened_values(status) for status in statuses]
     texts = {
@@ -95,6 +95,8 @@ def requested_layout(statuses: Sequence[PointStatus], x: str | None, facet: str 
     ]
     if facet is not None and x == facet:
         problems.append(f"facet: must differ from x ({x})")
+    if x == "params" and not all(s.record and s.record.header.params for s in statuses):
+        problems.append("x: some points have no parameters; use a swept key")
     if problems:
         raise InputError(problems)
     layout = layout_of(statuses)

@@ -18,7 +18,7 @@ _PIXELS_PER_INCH = 72 * 12 / 8
 _FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
 _FACET_WIDTH = 130
 """Minimum width of a facet (pixels); narrower facets are placed below each other."""
-_MIN_AXIS, _MAX_INCHES = 40, 40.0
+_MIN_AXIS, _MAX_INCHES = 40, 20.0
 _MAX_RENDERINGS = 5
 """Maximum number of renderings that determine the size of the facets; a different size may change
 the labels of the axes, and so the space that they need."""

@@ -480,8 +480,8 @@ class HuggingFaceModel(Network):
     """The folder that contains config.json, or the name of a model in the cache, such as
     `hf:models/minilm` or `hf:gpt2`. Its weights are random unless `pretrained` is set."""
     task: Literal["classification", "causal_lm"] = "classification"
-    """`classification`: images, or sequences of token ids (with `data.standardise: none`), have one
-    class each. `causal_lm`: every token of a sequence is predicted from the previous tokens."""
+    """`classification`: images or sequences of token ids have one class each. `causal_lm`: every
+    token of a sequence is predicted from the previous tokens."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Changes of the configuration, such as `{num_hidden_layers: 2}`."""
 
