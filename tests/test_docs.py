@@ -39,7 +39,7 @@ PLACEHOLDERS = {
     "[-o FILE]": "-o other.zip", "unpack FILE": "unpack small.zip --runs others",
     "RUN...": "runs/small", "RUN": "runs/small", "runs/NAME": "runs/small", "URI": "sqlite:///v.db",
     "SOURCE": "digits", "--point 3 --n 500": "--point 2 --n 20",
-    "[SET=\"key=value ...\"]": "SET=seed=7", "[--watch]": "", "~/": "home/", "/data/": "data/",
+    "[SET=\"key=value ...\"]": "SET=name=other", "[--watch]": "", "~/": "home/", "/data/": "data/",
 }  # fmt: skip
 """Values of the placeholders in commands."""
 

@@ -72,7 +72,7 @@ def test_the_description_has_no_relative_links(wheel: Path) -> None:
     links = re.findall(r"\]\(([^)]*)\)", description)
     assert links
     assert all(link.startswith("https://") for link in links)
-    assert "\ndocs/reading.md explains the results" in description
+    assert "docs/reading.md explains the other\ncolumns" in description
 
 
 def test_all_files_have_the_same_version() -> None:

@@ -91,8 +91,10 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     text = SPEC.replace(f"steps: {BUDGET}", "until: saturation").replace("[4, 8, 16]", "[8]")
     statuses = []
     for number, point in enumerate(points_of(tmp_path, f"{text}  seed: [0, 1]\n")):
-        emc = 480.0 if point.swept["model.activation"] == "tanh" else 300.0
-        estimate, history = stages.play_doubling(stages.simulated(number, saturates=0.0, emc=emc))
+        emc = 750.0 if point.swept["model.activation"] == "tanh" else 300.0
+        estimate, history = stages.play_doubling(
+            stages.simulated(number + 4, saturates=0.0, emc=emc)
+        )
         measured = measured_point(point, [], n_limit=stages.N_LIMIT)
         measured.record.probes[:] = [
             probe_summary(
@@ -104,7 +106,7 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
         statuses.append(replace(measured, estimate=estimate))
     assert len({status.estimate.stage for status in statuses}) > 1
     (effect,) = compare_points(statuses, [Compare(by="model.activation")]).effects
-    assert effect.ratio == pytest.approx(1.6, rel=0.15)
+    assert effect.ratio == pytest.approx(2.5, rel=0.15)
     assert effect.verdict == "larger"
     saturated = all(status.estimate.saturated == "yes" for status in statuses)
     assert effect.at_this_budget == (not saturated)

@@ -164,7 +164,7 @@ def test_max_cost_ends_a_sweep_before_a_round(points: list[Point]) -> None:
 
 
 def test_failed_points_are_omitted(points: list[Point]) -> None:
-    decision = decide(measure_listed(points, 4.0, failed=points[:1]), DECIDE)
+    decision = decide(measure_listed(points, 4.0, precise=True, failed=points[:1]), DECIDE)
     assert decision.ended_by == "decided"
     assert [(e.pairs, e.unpaired) for e in decision.effects] == [(5, 1)]
 

@@ -159,7 +159,7 @@ def test_ratio_of_censored_emcs_is_a_bound(
     (mark,) = (
         layer["mark"] for layer in spec["layer"] if row["bound"] in layer["transform"][0]["filter"]
     )
-    assert mark["filled"] == (bound == "none")
+    assert mark["filled"] == (bound != "unknown")
     tip = float(mark["shape"][1:].split(",")[0]) if "shape" in mark else 0
     assert np.sign(tip) == {"lower": 1, "upper": -1}.get(bound, 0)
 

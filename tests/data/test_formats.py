@@ -165,7 +165,7 @@ INVALID = {
     "no file": ("source: arrays, path: nowhere.npz", "file not found .nowhere.npz"),
     "no archive": ("source: arrays, path: text.npz", "text.npz: cannot be read as an .npz file"),
     "no array": ("source: arrays, path: keras.npz, column: z", "no array z; it has x_train, y"),
-    "other names": ("source: arrays, path: abc.npz", "has no array x_train or .*; it has a, b, c"),
+    "other names": ("source: arrays, path: abc.npz", "has no array input_ids .*; it has a, b, c"),
     "different lengths": ("source: arrays, path: abc.npz, column: a, target: b", "do not match"),
     "no labels": ("source: arrays, path: abc.npz, column: a, target: c", "60 of 60 labels are"),
     "no target": ("source: arrays, path: x.npy", "data.target: is required with an .npy"),
