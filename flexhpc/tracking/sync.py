@@ -144,7 +144,7 @@ class Syncer:
         if report_run_id:
             page = (
                 f"#/experiments/{self.experiment_id}/runs/{report_run_id}"
-                "/artifacts/report/index.html"
+                "/artifacts/report/index.html?workflowType=machine_learning"
             )
             note += f" ([report at the last sync]({page}))"
         note += "."

@@ -128,7 +128,8 @@ def test_curves_brackets_artifacts_and_tags_are_logged(small_run: Path) -> None:
             stored = folder.artifacts / run_id / "artifacts" / page.path
             assert stored.read_bytes() == (folder.report / "index.html").read_bytes()
             note = client.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
-            assert f"runs/{run_id}/artifacts/{page.path})" in note
+            link = f"runs/{run_id}/artifacts/{page.path}?workflowType=machine_learning)"
+            assert link in note, "without workflowType, MLflow shows its GenAI layout"
     child = max(children, key=lambda c: c.data.metrics["epochs"])
     curve = client.get_metric_history(child.info.run_id, "loss")
     assert len(curve) > 20
