@@ -86,8 +86,9 @@ def measure(
             of 1 + ``tolerance`` of its geometric mean.
         seed: seed of subsets, random labels, initialisations and sample orders.
         run: run folder. Repeating the call resumes the measurement, also in another process. The
-            commands ``flexhpc status``, ``results``, ``report`` and ``ui`` show the folder. By
-            default, results are only in the returned object, and no files are kept.
+            commands ``flexhpc status``, ``results``, ``report`` and ``ui`` show the folder. Other
+            settings need another folder. By default, results are only in the returned object, and
+            no files are kept.
         version: version of ``model`` (or of the trainer), which identifies the code in later calls.
             By default, the code is identified by a hash of its source. Required with ``run`` if the
             source is unavailable, for example at an interactive prompt.
