@@ -137,7 +137,8 @@ def _convert_inputs_and_outputs(
             )
         mask = ids != PADDING
         last = (mask * torch.arange(ids.shape[1], device=ids.device)).argmax(dim=1)
-        if (ids.gather(1, last[:, None]) == filler).any():
+        # The head of decoders is named "score"; encoders do not need the last token.
+        if hasattr(network, "score") and (ids.gather(1, last[:, None]) == filler).any():
             raise PointError(
                 f"model.kwargs: a sequence ends in the token for padding of {model.family}; give "
                 "the id of another token as pad_token_id"

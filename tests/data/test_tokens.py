@@ -158,6 +158,8 @@ def test_attention_masks_and_losses_are_those_of_transformers(tmp_path: Path) ->
         if kind == "gpt2":
             with pytest.raises(PointError, match="has no token for padding"):
                 build(model, (4,), 2)(padded)
+            with pytest.raises(PointError, match="a sequence ends in the token for padding"):
+                build(model.model_copy(update={"kwargs": {"pad_token_id": 6}}), (4,), 2)(padded)
             model = model.model_copy(update={"kwargs": {"pad_token_id": 8}})
         network = build(model, (4,), 2).eval()
         full = network(ids[:1].float())
@@ -174,7 +176,9 @@ def test_attention_masks_and_losses_are_those_of_transformers(tmp_path: Path) ->
     network._forward_pre_hooks.clear()
     start = torch.zeros(4, 1, dtype=torch.int64)
     with_start = torch.cat([start, ids], dim=1), torch.cat([start + IGNORED, labels], dim=1)
-    expected = network(input_ids=with_start[0], labels=with_start[1]).loss
+    rows = zip(*with_start, strict=True)
+    losses = [network(input_ids=i[None], labels=y[None]).loss for i, y in rows]
+    expected = torch.stack(losses).mean()  # transformers averages over all tokens of a batch
     torch.testing.assert_close(loss, expected)
 
 
