@@ -33,6 +33,7 @@ PLACEHOLDERS = {
     "perceptron_shortfall RUN PLOT": "perceptron_shortfall runs/perceptron plot.png",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
+    "sweep mini/finetune_methods --set model.pretrained=digits.safetensors": "sweep small.yaml",
     "compare RUN": "compare runs/small --by model.width",
     "compare runs/gelu": "compare runs/small --by model.width",
     "gelu.yaml": "small.yaml", "runs/widths": "runs/small", "[--by KEY]": "--by model.width",
