@@ -36,7 +36,8 @@ class PreparedRun:
         request_hash: hash of the custom code and of the spec with overrides, but without defaults.
         is_unchanged: whether the last launch of this run had the same ``request_hash``.
         compare: the comparisons that the spec requests.
-        edited_code: import paths of custom code that has changed since the last launch of the run.
+        edited_code: import paths of custom code, and names of pretrained networks, that have
+            changed since the last launch of the run.
     """
 
     run: RunFolder
@@ -82,12 +83,16 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
 
 
 def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
-    """Return the import paths of custom code whose hash differs from that in the frozen spec."""
-    if not sweep.code or not run.spec.is_file():
+    """Return the custom code and pretrained networks whose hash differs from the frozen spec."""
+    if not (sweep.code or sweep.network_files) or not run.spec.is_file():
         return ()
     previous = load_sweep(run.spec).spec.frozen
-    hashed = previous.code if previous is not None else {}
-    return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
+    if previous is None:
+        return ()
+    code = {name: code.hash for name, code in sweep.code.items()}
+    old = {name: code.hash for name, code in previous.code.items()} | previous.network_files
+    new = code | sweep.network_files
+    return tuple(name for name, value in new.items() if old.get(name, value) != value)
 
 
 def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> None:

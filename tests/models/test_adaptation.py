@@ -472,7 +472,7 @@ fixed:
         changed[:, 3:] = 0
         torch.testing.assert_close(networks[0](changed)[:, :, :4], logits[:, :, :4])
     assert (logits.argmax(dim=1)[:, 3:] == tokens[:, 3:]).all()
-    with pytest.raises(PointError, match="64 is more than the 40 tokens"):
+    with pytest.raises(PointError, match="64 different tokens are more than the 40 tokens"):
         build(point.model, (6,), 64)
 
 
