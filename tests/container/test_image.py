@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tarfile
 import time
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
@@ -17,7 +18,7 @@ from urllib.parse import urlparse
 import pytest
 
 from tests.archives import unpack
-from tests.conftest import FLEXHPC
+from tests.conftest import FLEXHPC, REPOSITORY
 from tests.container.conftest import (
     QUICKSTART_WIDTHS,
     BuildSite,
@@ -101,7 +102,8 @@ def test_labels_and_health_check(site: BuildSite, image: Image) -> None:
     (settings,) = json.loads(site.run("podman", "image", "inspect", image.name).stdout)
     labels = settings["Labels"]
     assert labels["org.opencontainers.image.title"] == "flexhpc"
-    assert labels["org.opencontainers.image.version"] == "0.1.0"
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert labels["org.opencontainers.image.version"] == project["version"]
     assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", labels["org.opencontainers.image.revision"])
     assert settings["Config"]["Entrypoint"] == ["flexhpc"]
     assert settings["Healthcheck"]["Test"] == ["CMD", "flexhpc", "doctor"]
