@@ -90,6 +90,5 @@ class RunFolder:
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _point_path(self, point_id: str, suffix: str) -> Path:
-        return (
-            self.path / f"points/{point_id[:2]}/{point_id}.{suffix}"
-        )  # one / is faster than three
+        # Joining one path is faster than joining three.
+        return self.path / f"points/{point_id[:2]}/{point_id}.{suffix}"

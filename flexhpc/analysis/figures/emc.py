@@ -61,7 +61,7 @@ _TITLES: dict[Quantity, str] = {
 _REFERENCES: dict[Quantity, str] = {
     "emc": "", "emc_per_param": "EMC = parameters", "doubling": "no increase",
 }  # fmt: skip
-"""Label of the line at which a quantity is 1; empty if there is no line."""
+"""Label of the line at which a quantity is 1; empty for a quantity without this line."""
 _REFERENCE_LABEL = {"type": "text", "color": INK, "fontSize": 11, "baseline": "bottom"}
 _DASHES = {
     True: "M-1.5,0 L-0.8,0 Z M-0.35,0 L0.35,0 Z M0.8,0 L1.5,0 Z",
@@ -221,7 +221,7 @@ def _reference_line(
     """Return the ends of the line at which EMC and parameters are equal, or the quantity is 1.
 
     The label is on the side of the line that has more space, and inside the axes, because figures
-    with zoom are clipped. Return [] if there is no such line between the ends of the axes.
+    with zoom are clipped. Return [] if the line is outside the axes.
     """
     label = _REFERENCES[quantity]
     if quantity == "emc" and layout.x_axis == "size":
