@@ -210,7 +210,7 @@ def latex_table(statuses: Sequence[PointStatus]) -> str:
     columns = [c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS]
     alignment = "".join("r" if column.align_right else "l" for column in columns)
     lines = [[column.name for column in columns], *zip(*(c.cells for c in columns), strict=True)]
-    head, *rows = (" & ".join(map(_latex_text, map(str, line))) + r" \\" for line in lines)
+    head, *rows = (" & ".join(map(_latex_text, line)) + r" \\" for line in lines)
     return "\n".join([
         rf"% \usepackage{{booktabs}}; intervals contain the EMC with probability {LEVEL}",
         rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", head, r"\midrule", *rows,
