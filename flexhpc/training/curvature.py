@@ -169,7 +169,7 @@ def hessian_ritz(
     """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
     The computation is in float64 and eval mode on a copy of the model. A Hessian-vector product
-    takes about as long as two gradients over all samples. Up to ``max_products`` float64 vectors,
+    takes about as long as three gradients over all samples. Up to ``max_products`` float64 vectors,
     each with one element per parameter, are kept in memory.
 
     Args:

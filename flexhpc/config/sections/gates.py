@@ -77,7 +77,7 @@ class CurvatureGate(Gate):
     """The curvature is negative if the smallest Ritz value is below -`tolerance` times the largest
     Ritz value."""
     products: Annotated[int, Field(ge=2, le=10_000)] = 64
-    """Maximum number of Hessian-vector products; each costs about two passes over the subset."""
+    """Maximum number of Hessian-vector products; each costs about three gradients of the subset."""
 
 
 class StabilityGate(Gate):
