@@ -40,10 +40,11 @@ class Split:
     """The training or test samples of a source, in memory or read from files in blocks.
 
     Attributes:
-        labels: original labels, int64 (n,), from 0 to ``Source.classes`` - 1.
+        labels: original labels, int64 (n,), from 0 to ``Source.classes`` - 1; with
+            ``Source.token_labels``, a number for each answer, which only serves to find conflicts.
         shape: shape of one sample: (channels, height, width), (features,) or (length,) for token
             ids.
-        dtype: uint8 or float32; in vectors, NaN marks a missing value.
+        dtype: uint8, float32, or int64 for token ids; in vectors, NaN marks a missing value.
         blocks: function that returns an iterator over the samples in order, as arrays
             ``(k, *shape)``; every call starts at the first sample.
     """
@@ -103,8 +104,7 @@ class Source:
         summary: statistics of the training samples; None if they must be computed.
         class_names: names of the classes, in order; None if the classes have no names.
         token_labels: label of each token of each training sample, ``IGNORED`` for tokens that need
-            not be predicted, int64 (n, length); None if each sample has one label. With token
-            labels, the labels in ``train`` are unused.
+            not be predicted, int64 (n, length); None if each sample has one label.
     """
 
     name: str

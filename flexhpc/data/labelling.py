@@ -7,8 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Ints, Mask, Source, Summary
+from flexhpc.config.sections.data import IGNORED, PADDING, Data
+from flexhpc.data.dataset import Array, Ints, Mask, Source, Summary
+from flexhpc.data.summary import find_twins, row_hashes
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive_seed
 
@@ -147,6 +148,39 @@ def find_conflicts(
     compositions = Counter(tuple(part.tolist()) for part in np.split(counts, starts[1:]))
     conflicts = sorted((sizes, count) for sizes, count in compositions.items() if len(sizes) > 1)
     return conflicts, ids[labels[ids] != majority]
+
+
+def find_equal_prompts(ids: Array, labels: Ints) -> tuple[Ints, Ints, Ints]:
+    """Find sequences with the same prompt, and number their answers.
+
+    The prompt of a sequence consists of the tokens before its first label. Its answer consists of
+    this label and the following labels, up to the first token without a label. Answers to the same
+    prompt are compared up to the end of the shortest of them, because a network can fit an answer
+    and its continuation.
+
+    Args:
+        ids: token ids, (n, length).
+        labels: labels of the tokens, ``IGNORED`` for tokens that need not be predicted, int64 (n,
+            length); each sequence has a label.
+
+    Returns:
+        ids and groups of the sequences whose prompt is not unique, as in
+        :func:`flexhpc.data.summary.find_twins`; and a number for each sequence, int64 (n,), which
+        differs between two sequences with the same prompt if a network cannot fit both.
+    """
+    positions, has_label = np.arange(ids.shape[1]), labels != IGNORED
+    starts = has_label.argmax(axis=1)[:, None]
+    prompts = np.where(positions < starts, ids, PADDING)
+    twins, groups = find_twins(row_hashes(lambda: iter([prompts])))
+    answers = np.zeros(len(ids), dtype=np.int64)
+    if len(twins):
+        ends = np.where((positions < starts) | has_label, len(positions), positions)[twins].min(1)
+        shortest = np.full(groups.max() + 1, len(positions))
+        np.minimum.at(shortest, groups, ends)
+        compared = np.where(positions < shortest[groups, None], labels[twins], IGNORED)
+        _, numbers = np.unique(compared, axis=0, return_inverse=True)
+        answers[twins] = numbers.reshape(-1)
+    return twins, groups, answers
 
 
 def training_mask(count: int, test_fraction: float) -> Mask:

@@ -10,10 +10,16 @@ from functools import lru_cache
 import numpy as np
 
 from flexhpc.config.sections.base import LIMIT, LOCATION
-from flexhpc.config.sections.data import Data
+from flexhpc.config.sections.data import IGNORED, Data, Tokens
 from flexhpc.data.dataset import Array, Ints, Mask, Source, Split, Summary
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from flexhpc.data.labelling import draw_labels, find_conflicts, merge_labels, training_mask
+from flexhpc.data.labelling import (
+    draw_labels,
+    find_conflicts,
+    find_equal_prompts,
+    merge_labels,
+    training_mask,
+)
 from flexhpc.data.sources import open_source
 from flexhpc.data.standard_files import default_folder_settings
 from flexhpc.data.summary import compute_summary, moments, moments_per_pixel, pool_moments
@@ -28,7 +34,7 @@ class Samples:
     Attributes:
         source: all samples with their original labels, including held-out samples. The **global
             sample id** of a sample is its row in ``source.train``.
-        labels: labels of the point, int64 (n,).
+        labels: labels of the point, int64 (n,); unused if the tokens of samples have labels.
         classes: number of classes of the labels.
         class_names: names of the classes; None if the classes of the labels are not the classes of
             the data set, or have no names.
@@ -36,8 +42,9 @@ class Samples:
         pool: sorted global ids of the samples that may be drawn, without held-out samples and
             without samples that ``data.conflicts`` drops.
         n_limit: maximum number of samples of a probe.
-        conflicts: number of groups of identical inputs with different labels, counted without
-            held-out samples and before ``data.conflicts`` drops samples.
+        conflicts: number of groups of identical inputs with different labels (or of identical
+            prompts with different answers), counted without held-out samples and before
+            ``data.conflicts`` drops samples.
         unfittable: number of samples whose label is not the majority label of the samples with the
             same input, counted among the same samples as ``conflicts``. At least this many samples
             cannot be fitted; see :func:`flexhpc.data.labelling.find_conflicts`.
@@ -232,6 +239,12 @@ def _load_source_cached(
     if source.token_labels is not None and not data.seeded:
         content = summary.fingerprint.encode() + source.token_labels.tobytes()
         summary = replace(summary, fingerprint=hashlib.sha256(content).hexdigest()[:32])
+    if source.token_labels is not None:
+        labels = source.token_labels.copy()
+        labels[:, : data.prompt_length if isinstance(data, Tokens) else 0] = IGNORED
+        twins, groups, answers = find_equal_prompts(train.gather(), labels)
+        train = Split.from_arrays(train.gather(), answers)
+        summary = replace(summary, twins=twins, groups=groups)
     is_train = training_mask(len(train), data.test_fraction)
     if not is_train.all():
         mean, deviation = moments(train.small_blocks, is_train)

@@ -13,7 +13,7 @@ import torch
 
 import flexhpc
 from flexhpc.config import load_points
-from flexhpc.config.sections.data import IGNORED, PADDING
+from flexhpc.config.sections.data import IGNORED, PADDING, KeyValue, RandomTokens
 from flexhpc.config.sections.files import Arrays, Text
 from flexhpc.config.sections.model import HuggingFaceModel
 from flexhpc.data import Samples, load_samples
@@ -133,6 +133,18 @@ def test_only_answers_have_labels(tmp_path: Path) -> None:
     short = text_section(tmp_path, table, answer="reply", length=4)
     with pytest.raises(PointError, match=r"row 1 has 5 tokens; increase data\.length \(4\)"):
         load_samples(short, 0)
+
+
+def test_different_answers_to_one_prompt_are_conflicts(tmp_path: Path) -> None:
+    rows = ["a b,c", "a b,d e", "a b,c f", "a,b c", "a,b d", "b,c", "b,c d", "a b c,d"]
+    data = text_section(tmp_path, "\n".join(["text,reply", *rows]), answer="reply")
+    samples = load_samples(data, 0)
+    assert samples.conflict_groups == [((1, 1), 1), ((2, 1), 1)]
+    assert samples.unfittable == 2
+    facts = KeyValue(source="key_value", vocabulary=2, key_length=3, value_length=1, size=4)
+    assert load_samples(facts, 0).conflicts == 0
+    tokens = RandomTokens(source="random_tokens", vocabulary=2, length=9, prompt=2, size=32)
+    assert load_samples(tokens, 0).conflicts == 4
 
 
 def test_cells_of_a_text_table_are_read_as_they_are(tmp_path: Path) -> None:
