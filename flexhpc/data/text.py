@@ -23,6 +23,7 @@ def open_text(data: Text) -> Source:
 
     With ``target``, each text has one class; longer texts are truncated. With ``answer``, the
     sequences consist of a text and its answer, and only the tokens of the answer have labels.
+    Without both, all texts have the class 0, which random labels replace.
 
     Raises:
         PointError: the table or the tokenizer cannot be read, a column does not exist or contains
@@ -35,12 +36,13 @@ def open_text(data: Text) -> Source:
     if not len(frame):
         raise PointError(f"{path}: has no rows")
     tokenizer, name = _read_tokenizer(data), f"text {path}"
-    if data.target is not None:
+    if data.answer is None:
         tokenizer.enable_truncation(data.length)
         ids = _encode(tokenizer, frame, data.column, path)
-        labels, _ = encode_target(normalise_column(frame[data.target]), path)
+        labels = np.zeros(len(frame), np.int64)
+        if data.target is not None:
+            labels, _ = encode_target(normalise_column(frame[data.target]), path)
         return array_source(name, [{"input_ids": _pad(ids, PADDING, path)}, labels])
-    assert data.answer is not None
     ids = _encode(tokenizer, frame, data.column, path)
     answers = _encode(tokenizer, frame, data.answer, path, add_special_tokens=False)
     sequences = [a + b for a, b in zip(ids, answers, strict=True)]

@@ -147,6 +147,13 @@ def test_different_answers_to_one_prompt_are_conflicts(tmp_path: Path) -> None:
     assert load_samples(tokens, 0).conflicts == 4
 
 
+def test_text_without_classes_has_random_labels(tmp_path: Path) -> None:
+    data = text_section(tmp_path, "text\na b\nc\nd\ne\n", labels="random", classes=3)
+    samples = load_samples(data, 0)
+    assert samples.classes == 3
+    assert len({*samples.labels.tolist()}) > 1
+
+
 def test_cells_of_a_text_table_are_read_as_they_are(tmp_path: Path) -> None:
     table = 'text,reply\n"NA", 1\n7,01\n'
     data = text_section(tmp_path, table, answer="reply")
@@ -221,7 +228,8 @@ def test_a_sweep_on_answers(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
         ("answer: reply", "family: mlp, width: 8"): "text contains sequences of tokens",
         ("answer: reply, labels: random", gpt): "labels: has no effect with answer",
         ("target: reply", gpt): "gpt predicts tokens, but text has one label per sample",
-        ("column: text", gpt): "give exactly one of target and answer",
+        ("column: text", gpt): "give exactly one of target, answer and labels: random",
+        ("labels: random", gpt): "classes: is required without target",
     }
     for (data, model), message in wrong.items():
         Path("text.yaml").write_text(SPEC.format(data=data, model=model))

@@ -114,7 +114,8 @@ class WebDataset(FileFormat):
 
 class Text(Data):
     """A table (CSV or Parquet) with a column of text, which a tokenizer converts to token ids.
-    Either every text has a class (`target`), or a network predicts its answer (`answer`)."""
+    Every text has a class (`target`, or `labels: random`), or a network predicts its answer
+    (`answer`)."""
 
     import_path: ClassVar[str] = "flexhpc.data.text:open_text"
     has_vectors: ClassVar[bool] = True
@@ -125,7 +126,7 @@ class Text(Data):
     column: str = "text"
     """Column of the text."""
     target: str | None = None
-    """Column of the classes."""
+    """Column of the classes; not required with `labels: random` and `classes`."""
     answer: str | None = None
     """Column of the text to predict from the text in `column`. The loss includes only the tokens of
     the answer, and a sample is fitted if each of them has the highest predicted probability."""
@@ -144,8 +145,11 @@ class Text(Data):
 
     def combination_problems(self) -> Problems:
         yield from super().combination_problems()
-        if (self.target is None) == (self.answer is None):
-            yield "target", "give exactly one of target and answer"
+        has_classes = self.target is not None or (self.labels, self.answer) == ("random", None)
+        if has_classes == (self.answer is not None):
+            yield "target", "give exactly one of target, answer and labels: random"
+        if has_classes and self.target is None and self.classes is None:
+            yield "classes", "is required without target; give the number of random classes"
         if self.has_tokens:
             for key in self.keys_of_labelled_samples():
                 yield key, "has no effect with answer; remove it"
