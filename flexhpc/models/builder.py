@@ -106,7 +106,8 @@ def count_parameters(
 
     Raises:
         PointError: the network does not accept samples of this shape, does not return ``classes``
-            logits for each sample, or cannot be scaled, adapted or reparameterized as requested.
+            logits for each sample (a causal language model may return more), or cannot be scaled,
+            adapted or reparameterized as requested.
     """
     if isinstance(model, CustomModel | HuggingFaceModel) or model.adapt is not None:
         device = "cpu"  # their code may not support "meta"
@@ -119,6 +120,8 @@ def count_parameters(
             check_gradients(network, network(torch.zeros(2, *shape)))
         with torch.no_grad():
             logits = network(torch.zeros(2, *shape))
+    if isinstance(model, HuggingFaceModel) and model.predicts_tokens:
+        classes = max(classes, logits.shape[1])  # its vocabulary may contain further tokens
     if logits.shape[:2] != (2, classes):
         raise PointError(
             f"model: {model.family} returns outputs of shape {tuple(logits.shape[1:])}, "

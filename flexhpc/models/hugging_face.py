@@ -22,9 +22,9 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
 
     The network is called with a tensor and returns a tensor: images (n, channels, height, width) or
     token ids (n, length) are passed under the name that the network expects, and its logits are
-    returned as (n, classes) or, with ``task: causal_lm``, as (n, classes, length). There, token i
-    is predicted from a start token and the tokens before it. Pretrained weights are loaded by
-    transformers.
+    returned as (n, classes) or, with ``task: causal_lm``, as (n, vocabulary, length). There, token
+    i is predicted from a start token and the tokens before it, among all tokens of the network's
+    vocabulary. Pretrained weights are loaded by transformers.
 
     Raises:
         PointError: transformers cannot be imported, the configuration or the weights are not found,
@@ -64,7 +64,7 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
     if len(head) == len([*network.parameters()]):
         raise PointError(f"{key}: networks of this type are not supported")
     network.flexhpc_head = head
-    _convert_inputs_and_outputs(network, config, model, shape, classes)
+    _convert_inputs_and_outputs(network, config, model, shape)
     result: nn.Module = network
     return result
 
@@ -96,7 +96,7 @@ def _create(kind: Any, config: Any, model: HuggingFaceModel) -> tuple[Any, set[s
 
 
 def _convert_inputs_and_outputs(
-    network: Any, config: Any, model: HuggingFaceModel, shape: Shape, classes: int
+    network: Any, config: Any, model: HuggingFaceModel, shape: Shape
 ) -> None:
     """Register hooks that name the inputs of a network, and return its logits."""
     start = getattr(config, "bos_token_id", None) or 0
@@ -147,7 +147,7 @@ def _convert_inputs_and_outputs(
 
     def take_logits(module: nn.Module, args: Any, outputs: Any) -> Tensor:
         logits: Tensor = outputs.logits
-        return logits[..., :classes].transpose(1, 2) if model.task == "causal_lm" else logits
+        return logits.transpose(1, 2) if model.task == "causal_lm" else logits
 
     network.register_forward_pre_hook(name_inputs, with_kwargs=True)
     network.register_forward_hook(take_logits)

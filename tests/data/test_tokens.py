@@ -187,7 +187,7 @@ def test_attention_masks_and_losses_are_those_of_transformers(tmp_path: Path) ->
             torch.testing.assert_close(
                 network(padded)[row : row + 1], network(padded[row : row + 1, :length])
             )
-    network = build(HuggingFaceModel(family=f"hf:{tmp_path / 'gpt2'}", task="causal_lm"), (4,), 9)
+    network = build(HuggingFaceModel(family=f"hf:{tmp_path / 'gpt2'}", task="causal_lm"), (4,), 8)
     labels = ids.where(mask.bool(), IGNORED)
     labels[0, 0] = IGNORED
     loss = cross_entropy(network.eval()(ids.float()), labels, reduction="mean")

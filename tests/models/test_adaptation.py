@@ -342,7 +342,7 @@ def test_weights_saved_by_transformers_are_loaded(kind: str, saved: str, tmp_pat
     loaded = model.model_copy(update={"pretrained": str(tmp_path)})
     if saved == "GPT2LMHeadModel":
         causal = loaded.model_copy(update={"task": "causal_lm"})
-        assert build(causal, shape, 9)(torch.zeros(2, 6)).shape == (2, 9, 6)
+        assert build(causal, shape, 9)(torch.zeros(2, 6)).shape == (2, 40, 6)
     network = build(loaded, shape, 3)
     base = getattr(stored, "base_model", stored)
     prefix = f"{network.base_model_prefix}."
