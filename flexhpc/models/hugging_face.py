@@ -28,7 +28,8 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
 
     Raises:
         PointError: transformers cannot be imported, the configuration or the weights are not found,
-            do not match or are not supported, or the network has fewer than ``classes`` tokens.
+            do not match or are not supported, the network has fewer than ``classes`` tokens, or a
+            sequence has more tokens than the network has positions.
     """
     transformers = _import_transformers()
     transformers.logging.set_verbosity_error()
@@ -60,6 +61,12 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
         raise PointError(
             f"data: {classes} different tokens are more than the {config.vocab_size} tokens of "
             f"{model.family}"
+        )
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    if len(shape) == 1 and 0 < positions < shape[0]:  # XLNet, which has no limit, has -1
+        raise PointError(
+            f"data: sequences of {shape[0]} tokens are longer than the {positions} positions of "
+            f"{model.family}; shorten them, or increase max_position_embeddings with model.kwargs"
         )
     if len(head) == len([*network.parameters()]):
         raise PointError(f"{key}: networks of this type are not supported")

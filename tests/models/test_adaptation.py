@@ -367,6 +367,8 @@ def test_other_weights_and_settings_of_transformers_give_one_message(tmp_path: P
         PointError, match="token ids must be from 0 to 39, or -1 for padding, not from 0 to 40"
     ):
         build(model, (6,), 3)(torch.tensor([[0.0, 40.0]]))
+    with pytest.raises(PointError, match=r"sequences of 513 tokens are longer than the 512 posit"):
+        build(model, (513,), 3)
     changed = model.model_copy(update={"weights": "0" * 16})
     with pytest.raises(PointError, match="has changed since the sweep was started"):
         build(changed, (6,), 3)
