@@ -35,18 +35,34 @@ def configuration_folder(family: str) -> Path | None:
     return folder if family.startswith("hf:") and folder.is_dir() else None
 
 
+def _configuration_file(family: str) -> Path | None:
+    """Return config.json of the family ``hf:PATH``, in its folder or in the local cache; None if it
+    is not found there, and for other families."""
+    if (folder := configuration_folder(family)) is not None:
+        return folder / "config.json"
+    if not family.startswith("hf:"):
+        return None
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(family.removeprefix("hf:"), "config.json")
+    except (ImportError, ValueError):  # not the name of a model
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
 def hash_network_files(family: str, pretrained: str | None) -> str | None:
     """Return the SHA-256 hash of the files that define a network, as 16 hexadecimal digits.
 
-    These are the weights at ``pretrained``, and config.json of the family ``hf:FOLDER``. The result
+    These are the weights at ``pretrained``, and config.json of the family ``hf:PATH``. The result
     is None if there are none.
 
     Raises:
         OSError: a file does not exist or cannot be read.
     """
     files = [] if pretrained is None else [weights_file(pretrained)]
-    if (folder := configuration_folder(family)) is not None:
-        files.append(folder / "config.json")
+    if (configuration := _configuration_file(family)) is not None:
+        files.append(configuration)
     if not files:
         return None
     hashes = [_hash_file(f.absolute(), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

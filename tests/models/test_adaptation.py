@@ -16,6 +16,7 @@ from torch.nn import functional
 
 import flexhpc.training.loop
 from flexhpc.config import load_points
+from flexhpc.config.pretrained import hash_network_files
 from flexhpc.config.sections.model import (
     Adapter,
     Cnn,
@@ -375,6 +376,23 @@ def test_other_weights_and_settings_of_transformers_give_one_message(tmp_path: P
     missing = HuggingFaceModel(family=f"hf:{tmp_path}/other")
     with pytest.raises(PointError, match=r"hf:.*other"):
         build(missing, (6,), 3)
+
+
+def test_a_changed_configuration_in_the_cache_is_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert hash_network_files("hf:tiny", None) is None
+    references, snapshot = (tmp_path / "models--tiny" / name for name in ("refs", "snapshots/0"))
+    references.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (references / "main").write_text("0")
+    (snapshot / "config.json").write_text("{}")
+    first = hash_network_files("hf:tiny", None)
+    assert first == hash_network_files(f"hf:{snapshot}", None)
+    (snapshot / "config.json").write_text('{"n_layer": 1}')
+    assert hash_network_files("hf:tiny", None) not in (None, first)
 
 
 def test_no_token_is_predicted_from_itself_or_later_tokens(tmp_path: Path) -> None:
