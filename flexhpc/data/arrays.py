@@ -81,6 +81,11 @@ def open_arrays(data: Arrays) -> Source:
             return array_source(
                 f"arrays {path}", [token_ids(f"arrays {path}", tokens), *arrays[1:]]
             )
+        if "attention_mask" in archive.files and "input_ids" not in archive.files:
+            raise PointError(
+                f"{path}: attention_mask has no effect without input_ids; rename the array of "
+                "token ids to input_ids, or remove attention_mask"
+            )
     return array_source(f"arrays {path}", arrays)
 
 
@@ -122,11 +127,11 @@ def array_source(name: str, arrays: Sequence[Any]) -> Source:
         return _sequence_source(name, inputs, labels, has_tests=bool(tests))
     codes, sorted_labels = encode_labels(name, labels)
     inputs, is_tokens = _unwrap_tokens(inputs)
-    train, test = _make_split(name, inputs, codes), None
+    train, test = _make_split(name, inputs, codes, is_tokens=is_tokens), None
     if tests:
-        tests[0], _ = _unwrap_tokens(tests[0])
+        tests[0], test_is_tokens = _unwrap_tokens(tests[0])
         test_codes, _ = encode_labels(name, tests[1], sorted_labels)
-        test = _make_split(f"{name}, test set", tests[0], test_codes)
+        test = _make_split(f"{name}, test set", tests[0], test_codes, is_tokens=test_is_tokens)
         if test.shape != train.shape:
             raise PointError(
                 f"{name}: test samples have shape {test.shape}, but training samples have shape "
@@ -216,7 +221,7 @@ def _sequence_source(
         if rows.any():
             raise PointError(f"{name}: sample {int(rows.argmax())} {problem}")
     ids = np.where(padding, 0, ids)  # no token with a label follows
-    train = _make_split(name, ids, np.zeros(len(ids), np.int64))
+    train = _make_split(name, ids, np.zeros(len(ids), np.int64), is_tokens=True)
     return Source(
         name=name,
         classes=int(max(ids.max(), labels.max())) + 1,
@@ -226,8 +231,12 @@ def _sequence_source(
     )
 
 
-def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
-    """Create a split; convert samples to float32 unless their dtype is uint8."""
+def _make_split(name: str, inputs: Array, labels: Ints, *, is_tokens: bool) -> Split:
+    """Create a split; convert samples to float32, except uint8 samples and token ids.
+
+    Token ids are int64. They therefore have another fingerprint than features with the same values,
+    which are standardised.
+    """
     if len(labels) != len(inputs):
         raise PointError(
             f"{name}: inputs of shape {inputs.shape} and labels of shape {labels.shape} do not "
@@ -244,7 +253,7 @@ def _make_split(name: str, inputs: Array, labels: Ints) -> Split:
         raise PointError(f"{name}: inputs have dtype {inputs.dtype}, which is not numeric")
     if inputs.ndim == 3:
         inputs = inputs[:, None]
-    if inputs.dtype == np.uint8:
+    if inputs.dtype == np.uint8 or is_tokens:
         return Split.from_arrays(inputs, labels)
 
     def blocks() -> Iterator[Array]:

@@ -53,6 +53,14 @@ def test_sequences_have_one_label_per_token(tmp_path: Path) -> None:
     assert other.fingerprint != fingerprint
 
 
+def test_the_fingerprints_of_token_ids_and_features_differ(tmp_path: Path) -> None:
+    tokens = load(tmp_path, input_ids=IDS, labels=[0, 1, 0, 1])
+    features = load(tmp_path, x=IDS, labels=[0, 1, 0, 1])
+    assert tokens.fingerprint != features.fingerprint
+    with pytest.raises(PointError, match="attention_mask has no effect without input_ids"):
+        load(tmp_path, x=IDS, attention_mask=MASK, labels=[0, 1, 0, 1])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
