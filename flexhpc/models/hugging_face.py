@@ -119,12 +119,14 @@ def _convert_inputs_and_outputs(
         if len(shape) == 3:
             return (), {"pixel_values": inputs}
         ids = inputs.long()
-        if not torch.equal(ids.to(inputs.dtype), inputs):
+        is_whole = (ids == inputs).all()
+        ends = torch.stack([*ids.aminmax(), is_whole])  # so that a GPU is synchronised only once
+        lowest, highest, all_whole = ends.tolist()
+        if not all_whole:
             raise PointError(
                 f"data: {model.family} takes token ids, but the samples are not whole numbers; set "
                 "data.standardise: none"
             )
-        lowest, highest = (int(end) for end in ids.aminmax())
         if lowest < PADDING or highest >= config.vocab_size:
             raise PointError(
                 f"data: the token ids must be from 0 to {config.vocab_size - 1}, or {PADDING} for "
