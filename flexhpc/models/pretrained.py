@@ -30,8 +30,9 @@ def check_unchanged(model: Network) -> None:
         raise PointError(f"model.pretrained: {one_line_message(error)}") from None
     if not unchanged:
         raise PointError(
-            f"model.pretrained: a file of {model.family} has changed since the sweep was started; "
-            "run the sweep again to measure the affected points again"
+            f"model.pretrained: a file of {model.family} has changed since the sweep was started, "
+            "or is missing on this machine; run the sweep again to measure the affected points "
+            "again"
         )
 
 
