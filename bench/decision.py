@@ -154,13 +154,12 @@ def simulate(ratio: float, seed: int) -> dict[str, Any]:
         log_emc = math.log(25 * width * (1.0 if at_baseline else ratio))
         log_emcs[point.id] = log_emc + rng.normal(0, scatter / math.sqrt(2))
 
-    def likelihood(status: PointStatus, factor: float) -> Floats:
+    def likelihood(status: PointStatus) -> Floats:
         assert status.record is not None
-        assert factor == 1
         point_id = status.point.id
         return searches[point_id].likelihood_at(log_emcs[point_id], len(status.record.probes))
 
-    setattr(effect, "likelihood_at_budget", likelihood)  # noqa: B010
+    setattr(effect, "likelihood_of", likelihood)  # noqa: B010
     records = {point_id: search.record for point_id, search in searches.items()}
     result = run_rounds(points, records, compare)
     correct = {"not decided"}

@@ -30,7 +30,7 @@ PAGE = REPOSITORY / "docs" / "findings.md"
 PROSE = " ".join(PAGE.read_text().split())
 
 
-def load_finding(name: str, folder: Path) -> tuple[list[PointStatus], list[Effect]]:
+def load_finding(name: str, folder: Path) -> tuple[list[PointStatus], Sequence[Effect]]:
     """Return the points of a stored run, and its comparisons, each of 15 pairs of points."""
     statuses, spec = load_records(RECORDS / f"finding_{name}.json.xz", folder)
     effects = compare_as_specified(statuses, [spec]).effects

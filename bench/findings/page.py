@@ -9,12 +9,12 @@ from pathlib import Path
 
 from bench.common import markdown_row
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import compare_as_specified
+from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
-from flexhpc.analysis.figures.ratios import ratio_figure
+from flexhpc.analysis.figures.ratios import ratio_budget_figure, ratio_figure
 from flexhpc.analysis.generalization import Pair, correlations, label_pairs, pairs_by_family
 from flexhpc.analysis.results import with_eps_estimates
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
@@ -41,7 +41,8 @@ def write_page(page: Path) -> None:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
             statuses, spec = load_records(path, Path(scratch))
-            effects = compare_as_specified(statuses, [spec]).effects
+            comparisons = compare_as_specified(statuses, [spec])
+            effects = comparisons.effects
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
             tables = [
@@ -52,6 +53,8 @@ def write_page(page: Path) -> None:
             text = _replace_tables(text, name, tables_text)
             figures = {
                 "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
+                "ratios_over_budget":
+                ratio_budget_figure(compare_at_budgets(statuses, comparisons.requests)),
                 "generalization": generalization_figure(statuses),
             }  # fmt: skip
             for kind, figure in figures.items():

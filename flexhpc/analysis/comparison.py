@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import yaml
@@ -11,11 +12,18 @@ import yaml
 from flexhpc.analysis.decision import Decision, decide
 from flexhpc.analysis.effect import SMALLER_BUDGETS, Effect, effects_of, with_verdicts
 from flexhpc.analysis.figures.layout import is_number, varied_keys, without_size_and_seed_keys
+from flexhpc.analysis.likelihood import likelihood_at_budget
+from flexhpc.analysis.results import budget_value
 from flexhpc.config.sections.compare import Compare
+from flexhpc.search.history import Floats
 from flexhpc.store.status import PointStatus
 
 _MAX_VALUES, _MAX_POINTS = 12, 1000
-"""Maximum numbers of compared values and of points for which a comparison is suggested."""
+"""Maximum number of compared values for which a comparison is suggested, and maximum number of
+points for which a comparison is suggested or repeated at other budgets."""
+
+BUDGET_FRACTIONS = tuple(2.0**-doublings for doublings in range(7))
+"""Fractions of the largest budget at which EMCs are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +31,15 @@ class Comparisons:
     """Comparisons of the points of one or several runs.
 
     Attributes:
+        requests: entries of the section ``compare`` of the specs, or the suggested comparison.
         effects: the comparisons, each with its ratio and its verdict.
         decisions: for each entry of ``compare`` with the key ``decide``, the state of its
             comparisons.
     """
 
-    effects: list[Effect]
-    decisions: list[Decision]
+    requests: Sequence[Compare] = ()
+    effects: Sequence[Effect] = ()
+    decisions: Sequence[Decision] = ()
 
 
 def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare]) -> Comparisons:
@@ -55,16 +65,68 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
             decisions.append(decision)
     smaller: dict[tuple[str, ...], dict[str, Effect]] = {}
     for name, factor in SMALLER_BUDGETS.items():
-        at_factor = [e for request in requests for e in effects_of(statuses, request, factor)]
+        likelihood = partial(likelihood_at_budget, factor=factor)
+        at_factor = [e for request in requests for e in effects_of(statuses, request, likelihood)]
         for effect in with_verdicts(at_factor):
             smaller.setdefault(effect.key, {})[name] = effect
     return Comparisons(
+        requests=requests,
         effects=[
             replace(effect, at_smaller_budgets=smaller.get(key, {}))
             for key, effect in effects.items()
         ],
         decisions=decisions,
     )
+
+
+def compare_at_budgets(
+    statuses: Sequence[PointStatus], requests: Sequence[Compare]
+) -> dict[float, list[Effect]]:
+    """Compare EMCs at equal budgets, from the largest budget of the points to 1/64 of it.
+
+    A saturated point has the same EMC at all larger budgets. Comparisons at a smaller budget are
+    omitted if the EMC of any of their points is unknown there.
+
+    Args:
+        statuses: points of one or several runs.
+        requests: entries of the section ``compare`` of a spec; the key ``decide`` has no effect.
+
+    Returns:
+        A dict from each fraction of the largest budget to the comparisons. For points whose budgets
+        have different units, it is a fraction of the largest budget in the same unit. Empty if any
+        point has no budget, or for more than ``_MAX_POINTS`` points.
+    """
+    largest: dict[str, int] = {}
+    if len(statuses) > _MAX_POINTS:
+        return {}
+    for status in statuses:
+        if status.point.training.budget is None:
+            return {}
+        unit, _ = status.point.training.budget
+        largest[unit] = max(largest.get(unit, 0), budget_value(status))
+
+    def likelihood(status: PointStatus, fraction: float) -> Floats | None:
+        assert status.point.training.budget is not None
+        unit, _ = status.point.training.budget
+        factor = fraction * largest[unit] / budget_value(status)
+        if factor > 1 and status.estimate and status.estimate.saturated == "yes":
+            factor = 1.0
+        return likelihood_at_budget(status, factor) if factor <= 1 else None
+
+    at_budgets = {
+        fraction: list(chain.from_iterable(
+            effects_of(statuses, request, partial(likelihood, fraction=fraction))
+            for request in requests
+        ))
+        for fraction in BUDGET_FRACTIONS
+    }  # fmt: skip
+    pairs: dict[tuple[str, ...], int] = {}
+    for effect in chain.from_iterable(at_budgets.values()):
+        pairs[effect.key] = max(effect.pairs, pairs.get(effect.key, 0))
+    return {
+        fraction: with_verdicts([e for e in effects if e.pairs == pairs[e.key]])
+        for fraction, effects in at_budgets.items()
+    }
 
 
 def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Comparisons:
@@ -82,7 +144,7 @@ def compare_as_specified(statuses: Sequence[PointStatus], specs: Sequence[str]) 
     default = suggested_comparison(statuses)
     result = compare_points(statuses, [default] if default else [])
     has_pairs = any(effect.pairs for effect in result.effects)
-    return result if has_pairs else Comparisons(effects=[], decisions=[])
+    return result if has_pairs else Comparisons()
 
 
 def requested_comparisons(spec: str) -> list[Compare]:

@@ -21,7 +21,7 @@ from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.likelihood import (
     SAME_MARGIN,
     MeanRatio,
-    likelihood_at_budget,
+    likelihood_of,
     mean_ratio,
     ratio_likelihood,
 )
@@ -215,7 +215,7 @@ def _lie_on_both_sides_of_one(low: float, high: float) -> bool:
 def effects_of(
     statuses: Sequence[PointStatus],
     compare: Compare,
-    factor: float = 1.0,
+    likelihood: Callable[[PointStatus], Floats | None] | None = None,
     pairing: Pairing | None = None,
 ) -> list[Effect]:
     """Compare the EMCs at each value of a key with the EMCs at its baseline value.
@@ -228,13 +228,13 @@ def effects_of(
         compare: the compared key, its baseline (by default the value of the first point) and the
             grouping keys (by default the swept data keys). EMCs are compared separately for each
             combination of values of the grouping keys.
-        factor: EMCs are compared at this multiple of the budget of each point.
+        likelihood: function that takes a point and returns the likelihood of log EMC, (cells,), or
+            None to omit the point; by default :func:`flexhpc.analysis.likelihood.likelihood_of`.
         pairing: rule that pairs the points; by default derived from ``statuses``.
 
     Returns:
         One effect for each combination of grouping values and each value except the baseline. An
-        empty list unless points at the baseline and at another value were measured. Points whose
-        EMC at this multiple of their budget is unknown are omitted.
+        empty list unless points at the baseline and at another value were measured.
 
     Raises:
         InputError: no point has the compared key, the baseline or a key of ``within``; or
@@ -246,11 +246,12 @@ def effects_of(
     for status in statuses:
         value, estimate, record = pairing.compared_value(status), status.estimate, status.record
         if value is not None and estimate is not None and record is not None:
-            likelihood = likelihood_at_budget(status, factor)
-            if likelihood is not None:
+            likelihood_of_point = (likelihood or likelihood_of)(status)
+            if likelihood_of_point is not None:
                 has_budget = status.point.training.budget is not None
                 depends_on_budget = has_budget and estimate.saturated != "yes"
-                measured = _MeasuredPoint(likelihood, record.header.params, depends_on_budget)
+                params = record.header.params
+                measured = _MeasuredPoint(likelihood_of_point, params, depends_on_budget)
                 points.setdefault(pairing.pair_key(status), {}).setdefault(value, measured)
     values = {value for by_value in points.values() for value in by_value}
     if baseline not in values or len(values) < 2:

@@ -14,7 +14,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flexhpc.analysis import generalization, reasons, results, text
-from flexhpc.analysis.comparison import Comparisons, compare_as_specified, requested_comparisons
+from flexhpc.analysis.comparison import (
+    Comparisons,
+    compare_as_specified,
+    compare_at_budgets,
+    requested_comparisons,
+)
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
 from flexhpc.analysis.figures import figures_of_report
@@ -29,7 +34,12 @@ from flexhpc.analysis.figures.chart import (
 )
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
-from flexhpc.analysis.figures.ratios import RATIO_CAPTION, ratio_figure
+from flexhpc.analysis.figures.ratios import (
+    RATIO_BUDGET_CAPTION,
+    RATIO_CAPTION,
+    ratio_budget_figure,
+    ratio_figure,
+)
 from flexhpc.analysis.grouping import swept_keys
 from flexhpc.analysis.sample_views import SampleView, sample_view_of
 from flexhpc.analysis.samples import sample_scores
@@ -114,6 +124,7 @@ def _write_report(
     statuses = results.with_eps_estimates([status for _, status in points], eps)
     rows = [results.results_row(status) for status in statuses]
     comparisons = _comparisons(statuses, specs)
+    by_budget = compare_at_budgets(statuses, comparisons.requests)
     is_comparison = any(map(requested_comparisons, specs))
     statuses = text.without_shared_entries(statuses)
     laws = _fit_power_laws(statuses)
@@ -128,10 +139,16 @@ def _write_report(
         caption=RATIO_CAPTION,
         draw=lambda _: ratio_figure(comparisons.effects),
     )
+    ratios_over_budget = ReportFigure(
+        name="ratios_over_budget",
+        title="Ratios over budget",
+        caption=RATIO_BUDGET_CAPTION,
+        draw=lambda _: ratio_budget_figure(by_budget),
+    )
     first, *others = figures_of_report()
     figures = [
         _write_figure(figure, spec, folder)
-        for figure in (first, ratios, *others)
+        for figure in (first, ratios, ratios_over_budget, *others)
         if (spec := figure.draw(statuses)) is not None
     ]
     csv = results.as_csv(rows)
@@ -206,7 +223,7 @@ def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Compa
     try:
         return compare_as_specified(statuses, specs)
     except InputError:
-        return Comparisons(effects=[], decisions=[])
+        return Comparisons()
 
 
 def _estimand_text(statuses: Sequence[PointStatus]) -> str:

@@ -355,7 +355,7 @@ def test_unmeasured_points_are_not_paired(tmp_path: Path) -> None:
     requested = compare_as_specified(unfinished, [spec]).effects
     assert [effect.verdict_text for effect in requested] == ["no pairs"]
     default = compare_as_specified(unfinished, ["name: x\n"]).effects
-    assert default == [], "no default comparison without pairs"
+    assert not default, "no default comparison without pairs"
 
 
 def test_sections_swept_as_a_whole_are_compared_for_growth_policy(tmp_path: Path) -> None:

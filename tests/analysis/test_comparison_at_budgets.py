@@ -1,16 +1,19 @@
-"""Comparisons at a quarter and at half of the budget, on simulated training runs with times."""
+"""Comparisons at smaller budgets, on simulated training runs with times."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import compare_points
+from flexhpc.analysis.comparison import compare_at_budgets, compare_points
 from flexhpc.analysis.effect import Effect
+from flexhpc.analysis.figures.chart import Chart
+from flexhpc.analysis.figures.ratios import ratio_budget_figure
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far
@@ -47,8 +50,8 @@ def simulate_point(
     return PointStatus(point=point, state="done", record=record, estimate=estimate)
 
 
-def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
-    """Compare tanh with relu, whose EMC is proportional to the budget.
+def simulate_points(folder: Path, ratio: float, exponent: float) -> list[PointStatus]:
+    """Simulate points with tanh, and with relu, whose EMC is proportional to the budget.
 
     Args:
         ratio: EMC of tanh over EMC of relu with the whole budget.
@@ -62,12 +65,16 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
             statuses.append(simulate_point(point, ratio * emc, exponent, rng))
         else:
             statuses.append(simulate_point(point, emc, 1.0, rng))
+    return statuses
+
+
+def comparison(statuses: Sequence[PointStatus]) -> Effect:
     (effect,) = compare_points(statuses, [Compare(by="model.activation")]).effects
     return effect
 
 
 def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
-    effect = comparison(tmp_path, ratio=0.7, exponent=0.35)
+    effect = comparison(simulate_points(tmp_path, ratio=0.7, exponent=0.35))
     quarter, half = effect.at_smaller_budgets.values()
     assert effect.ratio == pytest.approx(0.7, rel=0.15)
     assert quarter.ratio == pytest.approx(0.7 * 4**0.65, rel=0.25)
@@ -79,12 +86,29 @@ def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
 
 
 def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) -> None:
-    effect = comparison(tmp_path, ratio=2.0, exponent=1.0)
+    effect = comparison(simulate_points(tmp_path, ratio=2.0, exponent=1.0))
     for at_budget in (effect, *effect.at_smaller_budgets.values()):
         assert at_budget.verdict == "larger"
         assert at_budget.low < 2.0 < at_budget.high
     assert effect.verdict_text == "larger at this budget"
     assert effect.as_row()["same_verdict_at_all_budgets"] is True
+
+
+def test_ratio_over_budget(tmp_path: Path) -> None:
+    statuses = simulate_points(tmp_path, ratio=0.7, exponent=0.35)
+    by_budget = compare_at_budgets(statuses, [Compare(by="model.activation")])
+    effect = comparison(statuses)
+    assert by_budget[1][0].ratio_text == effect.ratio_text
+    assert by_budget[0.25][0].ratio_text == effect.at_smaller_budgets["B/4"].ratio_text
+    for budget in (1, 1 / 2, 1 / 4, 1 / 8):
+        (at_budget,) = by_budget[budget]
+        assert at_budget.ratio == pytest.approx(0.7 * budget**-0.65, rel=0.3)
+    figure = ratio_budget_figure(by_budget)
+    rows = [(row["budget"], row["ratio"]) for row in figure["data"]["values"]]
+    assert rows[0] == ("B", effect.ratio_text)
+    assert ("B/4", effect.at_smaller_budgets["B/4"].ratio_text) in rows
+    assert "<svg" in Chart(figure).svg()
+    assert ratio_budget_figure({1.0: by_budget[1]}) is None
 
 
 def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> None:
@@ -110,3 +134,13 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     assert effect.verdict == "larger"
     saturated = all(status.estimate.saturated == "yes" for status in statuses)
     assert effect.at_this_budget == (not saturated)
+    requests = [Compare(by="model.activation")]
+    (at_largest,) = compare_at_budgets(statuses, requests)[1]
+    assert at_largest.ratio_text == effect.ratio_text
+
+    first, *others = statuses
+    assert first.estimate.saturated == "yes"
+    assert all(other.estimate.stage == first.estimate.stage + 1 for other in others)
+    not_saturated = replace(first.estimate, gain=(1.2, 1.3, 1.4))
+    by_budget = compare_at_budgets([replace(first, estimate=not_saturated), *others], requests)
+    assert [len(by_budget[fraction]) for fraction in (1, 1 / 2)] == [0, 1]

@@ -1,21 +1,24 @@
-"""Figure of the ratios between the EMCs at two values of a key, with one row per comparison."""
+"""Figures of the ratios of EMCs at two values of a key: one row per comparison, or over budget."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import (
     COLOURS,
+    REFERENCE_LINE,
     ROW_HEIGHT,
     Spec,
     chart,
     colour_encoding,
+    facet_size,
     layer,
     log_domain,
     log_encoding,
     row_encoding,
+    series_colour,
     tooltip,
 )
 
@@ -28,6 +31,14 @@ RATIO_CAPTION = (
 )
 _OPEN_FACTOR = 1.5
 """If an end of an interval is open, the upper end is drawn at this multiple of the lower end."""
+RATIO_BUDGET_CAPTION = (
+    "The same ratios at equal budgets, down to 1/64 of the largest budget B of the points. At "
+    "smaller budgets, EMCs are estimated from the times at which training runs fitted their "
+    "samples; with tuned keys, from the training runs at the values that are best at the budget of "
+    "the point. A saturated point has the same EMC at all larger budgets. Ratios whose interval is "
+    "wider than a factor of 4 are omitted."
+)
+_MAX_INTERVAL = 4.0
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
 }  # fmt: skip
@@ -58,7 +69,7 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
          "mark": {"type": "rect", "opacity": 0.12, "color": "#888"},
          "encoding": {"x": {"field": "from", **x}, "x2": {"field": "to"}}},
         {"data": {"values": [band]},
-         "mark": {"type": "rule", "strokeDash": [5, 4], "color": "#888"},
+         "mark": {"type": "rule", **REFERENCE_LINE},
          "encoding": {"x": {"field": "one", **x}}},
         layer({"type": "rule", "strokeWidth": 2},
               {"x": {"field": "lo", **x}, "x2": {"field": "hi"}, **shared}),
@@ -72,6 +83,67 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     return chart(layers, width=520, height=ROW_HEIGHT * len(rows), data=rows)
 
 
+def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | None:
+    """Plot the ratio of EMCs against the budget, with one facet per combination of grouping values.
+
+    Args:
+        by_budget: for each fraction of the largest budget, the comparisons at this budget.
+
+    Returns:
+        The Vega-Lite spec. None without comparisons at more than one budget.
+    """
+    effects = [
+        (fraction, effect)
+        for fraction, at_budget in by_budget.items()
+        for effect in at_budget
+        if effect.low and effect.high and effect.high / effect.low <= _MAX_INTERVAL
+    ]
+    if len({fraction for fraction, _ in effects}) < 2:
+        return None
+    names = list(dict.fromkeys(_comparison_name(effect) for _, effect in effects))
+    facets = list(dict.fromkeys(effect.within_text for _, effect in effects))
+    rows = [
+        {
+            "facet": effect.within_text, "series": _comparison_name(effect),
+            # Without an offset, intervals at the same budget would overlap.
+            "x": fraction * 1.05 ** (names.index(_comparison_name(effect)) - (len(names) - 1) / 2),
+            "y": effect.ratio, "lo": effect.low, "hi": effect.high, "ratio": effect.ratio_text,
+            "budget": f"B/{1 / fraction:g}" if fraction < 1 else "B", "verdict": effect.verdict,
+        }
+        for fraction, effect in effects
+    ]  # fmt: skip
+    width, height = facet_size(len(facets))
+    x_domain = log_domain([row["x"] for row in rows])
+    y_domain = log_domain([row[end] for row in rows for end in ("lo", "hi")])
+    same = 1 + max(effect.margin for _, effect in effects)
+    ticks = sorted({fraction for fraction, _ in effects})
+    x = {"field": "x", **log_encoding("budget / largest budget B", x_domain, ticks)}
+    x["axis"]["labelExpr"] = "datum.value < 1 ? 'B/' + format(1 / datum.value, 'd') : 'B'"
+    baselines = {effect.baseline for _, effect in effects}
+    baseline = baselines.pop() if len(baselines) == 1 else "the baseline"
+    y = {"field": "y", **log_encoding(f"EMC / EMC at {baseline}", y_domain)}
+    shared = {"x": x, "y": y, "color": series_colour(names, {"title": None})}
+    band = {"from": 1 / same, "to": same, "one": 1}
+    y_of = {key: {"field": key, **log_encoding("", y_domain)} for key in band}
+    point = {**shared, "tooltip": tooltip("series", "budget", "ratio", "verdict")}
+    layers: list[Spec] = [
+        {"data": {"values": [{**band, "facet": facet} for facet in facets]},
+         "mark": {"type": "rect", "opacity": 0.12, "color": "#888"},
+         "encoding": {"y": y_of["from"], "y2": {"field": "to"}}},
+        {"data": {"values": [{**band, "facet": facet} for facet in facets]},
+         "mark": {"type": "rule", **REFERENCE_LINE}, "encoding": {"y": y_of["one"]}},
+        layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.5},
+              {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}),
+        layer({"type": "line", "strokeWidth": 1.6}, shared),
+        layer({"type": "point", "filled": True, "size": 40, "opacity": 1}, point),
+    ]  # fmt: skip
+    return chart(layers, width=width, height=height, data=rows, facets=facets)
+
+
+def _comparison_name(effect: Effect) -> str:
+    return f"{effect.value} / {effect.baseline}"
+
+
 def _plotted_row(effect: Effect) -> dict[str, Any]:
     low, high, open_end = effect.low, effect.high, ""
     if high is None:
@@ -79,7 +151,7 @@ def _plotted_row(effect: Effect) -> dict[str, Any]:
         high, open_end = low * _OPEN_FACTOR, "hi"
     elif low is None:
         low, open_end = high / _OPEN_FACTOR, "lo"
-    name = f"{effect.value} / {effect.baseline}"
+    name = _comparison_name(effect)
     return {
         "row": f"{effect.within_text}: {name}" if effect.within_text else name,
         "lo": low, "hi": high, "open": open_end, "y": None if open_end else effect.ratio,
