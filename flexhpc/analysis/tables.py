@@ -59,9 +59,12 @@ _MAX_CELL = 16
 """Length (characters) up to which the values of a swept key are not cut."""
 _SEARCH_COLUMNS = ("bracket", "probes", "cost", "status", "ended by")
 """Columns that describe the search for the EMC; the LaTeX table omits them."""
+_DOUBLING = "2x budget"
+"""Header of the column of factors by which EMCs would increase if the budgets were doubled."""
 _LATEX = {
     ">=": r"$\geq$", "\\": r"\textbackslash{}", "~": r"$\sim$", "^": r"\textasciicircum{}",
-    "<": "$<$", ">": "$>$", **{character: f"\\{character}" for character in "&%$#_{}"},
+    "<": "$<$", ">": "$>$", "|": r"\textbar{}", "×": r"$\times$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
 _STATES = {
     "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
@@ -207,10 +210,15 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
 def latex_table(statuses: Sequence[PointStatus]) -> str:
     """Return the results as a LaTeX table, without the columns on the search; one row per point."""
     short = without_shared_entries(statuses)
-    columns = [c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS]
+    columns = [
+        c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS and any(c.cells)
+    ]
     alignment = "".join("r" if column.align_right else "l" for column in columns)
-    lines = [[column.name for column in columns], *zip(*(c.cells for c in columns), strict=True)]
-    head, *rows = (" & ".join(map(_latex_text, line)) + r" \\" for line in lines)
+    texts = (
+        [text.replace("x", "×") if c.name == _DOUBLING else text for text in (c.name, *c.cells)]
+        for c in columns
+    )
+    head, *rows = (" & ".join(map(_latex_text, line)) + r" \\" for line in zip(*texts, strict=True))
     return "\n".join([
         rf"% \usepackage{{booktabs}}; intervals contain the EMC with probability {LEVEL}",
         rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", head, r"\midrule", *rows,
@@ -219,10 +227,9 @@ def latex_table(statuses: Sequence[PointStatus]) -> str:
 
 
 def _latex_text(text: str) -> str:
-    """Escape text for LaTeX; ``>=``, ``<``, ``~`` and the ``x`` of a factor become symbols."""
+    """Escape text for LaTeX; ``>=``, ``<``, ``~`` and ``×`` become symbols."""
     symbols = "|".join(map(re.escape, _LATEX))
     escaped = re.sub(symbols, lambda match: _LATEX[match[0]], text)
-    escaped = re.sub(r"^x(?=[\d.]+$)", r"$\\times$", escaped)
     # Otherwise the cell would be an argument of \\ in the previous line.
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
@@ -240,7 +247,7 @@ def _results_columns(statuses: Sequence[PointStatus]) -> list[Column]:
     columns += [
         _numeric_column("params", [f"{size:,}" if size else "" for size in params], 5),
         _numeric_column("EMC", [estimate_text(status) for status in statuses]),
-        _numeric_column("2x budget", [doubling_text(e) for e in estimates], 8),
+        _numeric_column(_DOUBLING, [doubling_text(e) for e in estimates], 8),
         _numeric_column("EMC/param", ratios, 4),
         _numeric_column("bracket", [bracket_text(status.bracket) for status in statuses], 2),
         _numeric_column("probes", [str(status.training_runs or "") for status in statuses], 1),
@@ -432,7 +439,7 @@ def status_view(
         ),
         Column("bracket", [bracket_text(s.bracket) for s in shown], priority=7),
         Column("EMC", [estimate_text(s) for s in shown], styles=preliminary),
-        _numeric_column("2x budget", [doubling_text(s.estimate) for s in shown], 8),
+        _numeric_column(_DOUBLING, [doubling_text(s.estimate) for s in shown], 8),
         _numeric_column("probes", [str(s.training_runs or "") for s in shown], 10),
         _numeric_column("cost", [f"{s.cost:,}" if s.cost else "" for s in shown], 2),
         _numeric_column("tries", [str(s.attempts or "") for s in shown], 0),

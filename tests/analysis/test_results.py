@@ -58,14 +58,24 @@ def test_latex_table_contains_bounds_intervals_and_escaped_text(tmp_path: Path) 
     )
     outcomes = [(500, 0), (1000, 0)], [(4, 2), (1, 1)], UNCENSORED
     statuses = [measured_point(p, runs) for p, runs in zip(zipped, outcomes, strict=True)]
+    custom = {"data.class_map": "x2", "model.activation": "a|b=50%"}
+    statuses[2] = replace(statuses[2], point=replace(statuses[2].point, swept=custom))
     emc = emc_text(statuses[2].estimate)
-    columns = r"data.class\_map & model.activation & params & EMC & 2x budget & EMC/param \\"
+    columns = r"data.class\_map & model.activation & params & EMC & EMC/param \\"
     lines = latex_table(statuses).splitlines()
-    assert lines[1:5] == [r"\begin{tabular}{llrrrr}", r"\toprule", columns, r"\midrule"]
-    assert lines[5] == r" & leaky\_relu & 100 & $\geq$ 1000 &  & $\geq$ 10.000 \\"
-    assert lines[6] == rf"{{}}{classes} & tanh & 100 & $<$ 1 &  & $<$ 0.010 \\"
-    assert lines[7].startswith(f" & relu & 100 & {emc} & ")
+    assert lines[1:5] == [r"\begin{tabular}{llrrr}", r"\toprule", columns, r"\midrule"]
+    assert lines[5] == r" & leaky\_relu & 100 & $\geq$ 1000 & $\geq$ 10.000 \\"
+    assert lines[6] == rf"{{}}{classes} & tanh & 100 & $<$ 1 & $<$ 0.010 \\"
+    assert lines[7] == rf"x2 & a\textbar{{}}b=50\% & 100 & {emc} & 0.430 \\"
     assert lines[8:] == [r"\bottomrule", r"\end{tabular}"]
+
+
+def test_latex_table_marks_factors_by_a_sign(tmp_path: Path) -> None:
+    status = measured_point(one_point(tmp_path), UNCENSORED)
+    estimate = replace(status.estimate, doubling=(1.0, 1.25, 1.5))
+    lines = latex_table([replace(status, estimate=estimate)]).splitlines()
+    assert r"& 2$\times$ budget &" in lines[3]
+    assert r"& $\times$1.25 &" in lines[5]
 
 
 def test_every_format_agrees_with_the_point_files(
