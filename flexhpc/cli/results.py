@@ -172,7 +172,7 @@ def figure(
 ) -> None:
     """Write a figure for a publication: EMCs with intervals, and a legend."""
     from flexhpc.analysis.figures.chart import SUFFIXES, UNKNOWN_FORMAT
-    from flexhpc.analysis.figures.publication import publication_figure
+    from flexhpc.analysis.figures.publication import omitted_points_text, publication_figure
     from flexhpc.store.status import StatusReader, open_run
 
     inches = _parse_size(size)
@@ -186,6 +186,8 @@ def figure(
     except OSError as error:
         raise InputError(f"{output}: cannot be written: {error.strerror}") from None
     typer.echo(output)
+    if omitted := omitted_points_text(statuses, y):
+        typer.echo(omitted, err=True)
 
 
 def report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,10 +17,10 @@ from flexhpc.analysis.figures.chart import COLOURS, DARK_COLOURS, Chart, svg_siz
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
-from flexhpc.analysis.figures.publication import publication_figure
+from flexhpc.analysis.figures.publication import omitted_points_text, publication_figure
 from flexhpc.analysis.summary import summarize
 from flexhpc.errors import InputError, PointError
-from flexhpc.store.status import PointStatus
+from flexhpc.store.status import PointStatus, open_run
 from tests.analysis.builders import (
     BAYES,
     DIGITS,
@@ -349,3 +350,23 @@ def test_figure_command_and_plot_write_the_same_figure(
     assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "figure.svg").read_bytes()
     for wrong in (["-o", "figure.jpg"], ["-o", "figure.pdf", "--size", "4"]):
         cli("figure", small_run, *wrong, check=2)
+
+
+def test_figure_command_states_how_many_points_are_omitted(
+    small_run: Path, tmp_path: Path, cli: Cli
+) -> None:
+    copy = shutil.copytree(small_run, tmp_path / "copy")
+    output = tmp_path / "emc.svg"
+    assert cli("figure", copy, "-o", output).stderr == ""
+    folder, _, points = open_run(copy)
+    folder.point_file(points[0].id).unlink()
+    stderr = cli("figure", copy, "-o", output).stderr
+    assert stderr == "1 of 3 points are not in the figure: 1 not measured yet\n"
+
+
+def test_omitted_points_are_counted_by_reason(mixed: list[PointStatus]) -> None:
+    unknown = replace(mixed[0], estimate=None, record=None)
+    statuses = [replace(unknown, state="failed"), *mixed[1:]]
+    assert all(status.estimate.doubling is None for status in mixed)
+    text = "36 of 36 points are not in the figure: 1 failed, 35 without a value of doubling"
+    assert omitted_points_text(statuses, "doubling") == text

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.figures.chart import (
+    CURVE_LABEL,
     ReportFigure,
     Spec,
     chart,
@@ -80,7 +81,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         layer({"type": "point", "filled": True, "size": 30, "opacity": 1},
               {**shared, "tooltip": tooltip("point", "budget", "EMC")},
               where="!datum.predicted"),
-        layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": _LABEL_WIDTH},
+        layer({**CURVE_LABEL, "dx": 6, "fontSize": 11, "limit": _LABEL_WIDTH},
               {**shared, "y": {**y, "field": "label_y"}, "text": {"field": "size"}},
               where="datum.predicted"),
     ]  # fmt: skip

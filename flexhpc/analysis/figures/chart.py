@@ -52,6 +52,9 @@ HORIZONTAL_ARROWS = {
 which the value is censored. An arrow points towards the unknown value."""
 ARROW_MARK = {"type": "point", "filled": True, "size": 120, "opacity": 1}
 """Vega-Lite mark of an arrow; the caller adds its SVG path as the key ``shape``."""
+CURVE_LABEL = {"type": "text", "align": "left", "clip": False}
+"""Vega-Lite mark of the label at the right end of a curve. It is not clipped, because on a narrow
+page it extends beyond the axes."""
 REFERENCE_LINE = {"strokeDash": [5, 4], "color": "#888"}
 """Properties of the Vega-Lite mark of a reference line."""
 _TICKS = (

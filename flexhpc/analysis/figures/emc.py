@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from flexhpc.analysis.figures.chart import (
     ARROW_MARK,
+    CURVE_LABEL,
     HORIZONTAL_ARROWS,
     INK,
     REFERENCE_LINE,
@@ -87,7 +88,7 @@ def emc_figure(
             have labels and the caption describes the marks.
     """
     measured = [
-        (index, status) for index, status in enumerate(statuses) if _plotted_values(status, y)
+        (index, status) for index, status in enumerate(statuses) if plotted_values(status, y)
     ]
     if not measured:
         return None
@@ -98,7 +99,7 @@ def emc_figure(
     return plot(points, rows, layout, y, print_size)
 
 
-def _plotted_values(status: PointStatus, y: Quantity) -> Row | None:
+def plotted_values(status: PointStatus, y: Quantity) -> Row | None:
     """Return the value ``y`` of a point, both ends of its interval and its censoring, if known."""
     estimate, params = status.estimate, status.record.header.params if status.record else 0
     if estimate is None or status.record is None:
@@ -129,7 +130,7 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, y: Quantity) -
         "point": status.point.label or status.point.id,
         "facet": layout.facet(status),
         "series": layout.series(status),
-        **(_plotted_values(status, y) or {}),
+        **(plotted_values(status, y) or {}),
         "EMC": emc_text(estimate),
         "parameters": params or None,
         "EMC per parameter": ratio_text(estimate, params),
@@ -205,7 +206,7 @@ def _plot_curves(
               where="datum.kind === 'point'"),
         *_point_layers({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
                  size=_SMALL_MARKER if dodge.step else _LARGE_MARKER),
-        layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
+        layer({**CURVE_LABEL, "dx": 9, "fontSize": 12, "limit": 230},
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
                "color": colour}, where="datum.kind === 'label'"),
         *_mark_legend(data, VERTICAL_ARROWS, print_size, has_seeds=has_seeds),

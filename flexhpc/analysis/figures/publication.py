@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
 from flexhpc.analysis.figures.chart import Chart, PrintSize, Spec, Style, svg_size, with_style
-from flexhpc.analysis.figures.emc import Quantity, emc_figure
+from flexhpc.analysis.figures.emc import Quantity, emc_figure, plotted_values
 from flexhpc.analysis.figures.layout import requested_layout
 from flexhpc.analysis.text import without_shared_entries
 from flexhpc.errors import InputError, PointError
@@ -68,6 +69,20 @@ def publication_figure(
         raise PointError(f"{y}: is not known at any point yet")
     spec = with_style({**spec, "config": {**spec["config"], "font": _FONT}, "padding": 4}, style)
     return Chart(_fit_to_size(spec, width, height), inches=size)
+
+
+def omitted_points_text(statuses: Sequence[PointStatus], y: Quantity) -> str:
+    """Return how many points a figure of ``y`` omits and why; empty if it shows all points."""
+    omitted = Counter(
+        f"without a value of {y}" if s.estimate
+        else "failed" if s.state == "failed" else "not measured yet"
+        for s in statuses
+        if not plotted_values(s, y)
+    )  # fmt: skip
+    if not omitted:
+        return ""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in omitted.items())
+    return f"{omitted.total()} of {len(statuses)} points are not in the figure: {reasons}"
 
 
 def _fit_to_size(spec: Spec, width: float, height: float) -> Spec:
