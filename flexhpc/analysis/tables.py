@@ -10,7 +10,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, Segments
 from rich.style import Style
@@ -61,9 +61,10 @@ _SEARCH_COLUMNS = ("bracket", "probes", "cost", "status", "ended by")
 """Columns that describe the search for the EMC; the LaTeX table omits them."""
 _DOUBLING = "2x budget"
 """Header of the column of factors by which EMCs would increase if the budgets were doubled."""
+_TIMES = "\N{MULTIPLICATION SIGN}"
 _LATEX = {
     ">=": r"$\geq$", "\\": r"\textbackslash{}", "~": r"$\sim$", "^": r"\textasciicircum{}",
-    "<": "$<$", ">": "$>$", "|": r"\textbar{}", "×": r"$\times$",
+    "<": "$<$", ">": "$>$", "|": r"\textbar{}", _TIMES: r"$\times$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
 _STATES = {
@@ -131,7 +132,7 @@ def fitted_table(columns: Sequence[Column], width: int, styles: Sequence[str] = 
         if excess > 0:
             widths[index] = max(fitting[index].required_width, widths[index] - excess)
     names = [
-        shorten_name(c.name if len(c.name) <= limit else c.short_name or c.name, limit)
+        shorten_name(c.name if cell_len(c.name) <= limit else c.short_name or c.name, limit)
         for c, limit in zip(fitting, widths, strict=True)
     ]
     rows = [names, *zip(*map(_shorten_cells, fitting, widths), strict=True)]
@@ -170,11 +171,14 @@ def shorten_name(name: str, width: int, head: int | None = None) -> str:
 
     Args:
         name: name of a point.
-        width: maximum width (characters).
-        head: number of characters before the cut; by default a third of ``width``.
+        width: maximum width in the terminal, where some characters take two cells.
+        head: width before the cut; by default a third of ``width``.
     """
     head = width // 3 if head is None else head
-    return name if len(name) <= width else f"{name[:head]}…{name[head + 1 - width :]}"
+    if cell_len(name) <= width:
+        return name
+    tail = set_cell_size(name[::-1], width - head - 1)[::-1]
+    return f"{set_cell_size(name, head)}…{tail}"
 
 
 def make_console() -> Console:
@@ -189,7 +193,7 @@ def make_console() -> Console:
 def _key_column(key: str, cells: Sequence[str]) -> Column:
     """Return the column of a swept key; if it is narrow, its header is the last part of the key."""
     last = key.split(".")[-1]
-    longest = max(map(len, cells), default=0)
+    longest = max(map(cell_len, cells), default=0)
     return Column(key, cells, min_width=max(len(last), min(longest, _MAX_CELL)), short_name=last)
 
 
@@ -210,12 +214,10 @@ def results_table(statuses: Sequence[PointStatus], width: int = _DEFAULT_WIDTH) 
 def latex_table(statuses: Sequence[PointStatus]) -> str:
     """Return the results as a LaTeX table, without the columns on the search; one row per point."""
     short = without_shared_entries(statuses)
-    columns = [
-        c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS and any(c.cells)
-    ]
+    columns = [c for c in _results_columns(short) if c.name not in _SEARCH_COLUMNS and any(c.cells)]
     alignment = "".join("r" if column.align_right else "l" for column in columns)
     texts = (
-        [text.replace("x", "×") if c.name == _DOUBLING else text for text in (c.name, *c.cells)]
+        [text.replace("x", _TIMES) if c.name == _DOUBLING else text for text in (c.name, *c.cells)]
         for c in columns
     )
     head, *rows = (" & ".join(map(_latex_text, line)) + r" \\" for line in zip(*texts, strict=True))
@@ -227,7 +229,7 @@ def latex_table(statuses: Sequence[PointStatus]) -> str:
 
 
 def _latex_text(text: str) -> str:
-    """Escape text for LaTeX; ``>=``, ``<``, ``~`` and ``×`` become symbols."""
+    """Escape text for LaTeX; ``>=``, ``<``, ``~`` and the multiplication sign become symbols."""
     symbols = "|".join(map(re.escape, _LATEX))
     escaped = re.sub(symbols, lambda match: _LATEX[match[0]], text)
     # Otherwise the cell would be an argument of \\ in the previous line.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
 from flexhpc.analysis.tables import (
@@ -94,6 +95,13 @@ def test_cut_names_remain_distinct() -> None:
     assert len(set(lines[1:])) == len(names), lines
     default_cuts = {shorten_name(name, 22) for name in names}
     assert len(default_cuts) < len(names), "the default cut is ambiguous"
+
+
+def test_cut_names_of_wide_characters_fit_the_column() -> None:
+    names = ["数据集的一个很长的名字", "ab数据集的名字", "short"]
+    lines = render(fitted_table([Column(name="point", cells=names, min_width=12)], 12), 80)
+    assert all(cell_len(line) <= 12 for line in lines), lines
+    assert shorten_name("数据集的一个很长的名字", 12) == "数据… 的名字"
 
 
 def test_unfinished_estimate_is_marked(points: list[PointStatus]) -> None:
