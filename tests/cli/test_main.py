@@ -192,6 +192,8 @@ def test_version_help_and_completion(cli: Cli) -> None:
 
 
 def test_the_module_is_the_same_command(cli: Cli, tmp_path: Path) -> None:
+    """A module in the working directory does not shadow a library."""
+    (tmp_path / "typer.py").write_text("raise SystemExit(3)")
     command = [sys.executable, "-m", "flexhpc", "status", "none"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     expected = cli("status", "none", check=2)
