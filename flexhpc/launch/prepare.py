@@ -17,6 +17,7 @@ from flexhpc.atomic import read_json, write_atomic, write_json
 from flexhpc.config import Point, Sweep, freeze, load_points, load_sweep, request_hash
 from flexhpc.config.loading import Spec
 from flexhpc.config.sections.compare import Compare
+from flexhpc.custom.code import find_code
 from flexhpc.errors import InputError, PointError
 from flexhpc.store import RunFolder, read_point_file
 from flexhpc.versions import package_versions
@@ -137,9 +138,20 @@ def _check_same_sweep(prepared: PreparedRun) -> None:
         return
     if any(_has_probes(run, point_id) for point_id in measured):
         raise InputError(
-            f"{run.path}: contains the results of a different spec (no point in common); use "
-            "another name or folder"
+            f"{run.path}: contains the results of a different spec (no point in common"
+            f"{_missing_code(run)}); use another name or folder"
         )
+
+
+def _missing_code(run: RunFolder) -> str:
+    """Return the custom code of the frozen spec that no longer exists, for an error message."""
+    frozen = load_sweep(run.spec).spec.frozen
+    for name, code in frozen.code.items() if frozen else ():
+        try:
+            find_code(name, Path(code.folder) if code.folder else None)
+        except LookupError as error:
+            return f"; {name}: {error}"
+    return ""
 
 
 def _has_probes(run: RunFolder, point_id: str) -> bool:

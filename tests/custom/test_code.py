@@ -27,6 +27,7 @@ from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import convert_samples
 from flexhpc.data.load import load_samples
 from flexhpc.errors import InputError, PointError
+from flexhpc.launch.prepare import prepare_run, write_run_folder
 from flexhpc.models.custom import build_custom
 from tests.conftest import Cli
 from tests.custom.conftest import (
@@ -84,6 +85,19 @@ def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Pa
     points = load_points(frozen)[1]
     assert [point.id for point in points] == before
     assert points[0].model.folder == str(folder)
+
+
+def test_a_run_of_renamed_code_is_rejected_with_the_name_of_its_module(folder: Path) -> None:
+    spec, runs = folder / "custom.yaml", folder / "runs"
+    prepared = prepare_run(spec, [], runs)
+    write_run_folder(prepared, "launch", None)
+    damaged = prepared.run.point_file(prepared.points[0].id)  # may contain probes
+    damaged.parent.mkdir(parents=True)
+    damaged.touch()
+    (folder / "nets.py").rename(folder / "renamed.py")
+    message = f"no point in common; nets:Net: no module named nets in {folder} or on"
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare_run(spec, ["model.family='renamed:Net'"], runs)
 
 
 @pytest.mark.parametrize(
