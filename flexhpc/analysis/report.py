@@ -177,6 +177,7 @@ def _write_report(
         unfinished=len(statuses) - len(done),
         probes=len(probes),
         cost=sum(probe.cost for probe in probes),
+        budget=_budget_text(statuses),
         summary=summarize(statuses, comparisons.effects, laws, is_comparison=is_comparison),
         failures=reasons.failures_by_message(statuses),
         # figures
@@ -224,6 +225,17 @@ def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Compa
         return compare_as_specified(statuses, specs)
     except InputError:
         return Comparisons()
+
+
+def _budget_text(statuses: Sequence[PointStatus]) -> str:
+    """Format the budget of the points, ``1,500 steps``; empty if their budgets have no unit in
+    common."""
+    units = {(s.point.training.budget or ("",))[0] for s in statuses}
+    if len(units) != 1 or not (unit := units.pop()):
+        return ""
+    values = sorted({results.budget_value(status) for status in statuses})
+    numbers = " to ".join(f"{value:,}" for value in dict.fromkeys((values[0], values[-1])))
+    return f"{numbers} {unit.replace('_', ' ')}"
 
 
 def _estimand_text(statuses: Sequence[PointStatus]) -> str:
