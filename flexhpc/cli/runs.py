@@ -103,15 +103,17 @@ def ui(
 ) -> None:
     """Serve the MLflow UI for a run on the loopback interface, or on a Unix socket."""
     from flexhpc.store.status import open_run
-    from flexhpc.tracking.ui import exec_ui_server, make_private_socket_path, newest_run, ui_page
+    from flexhpc.tracking import ui as server
 
-    folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
-    page = ui_page(folder, sweep.name)
-    address = make_private_socket_path() if socket else None
+    folder, sweep, _ = open_run(run if run is not None else server.newest_run(runs))
+    if not socket:
+        server.check_port(port)
+    page = server.ui_page(folder, sweep.name)
+    address = server.make_private_socket_path() if socket else None
     if address is not None:
         typer.echo(
             "Run this command on your own machine, then open the address in a browser there:"
         )
         typer.echo(f"ssh -N -L {port}:{shlex.quote(str(address))} {platform.node()}")
     typer.echo(f"http://127.0.0.1:{port}{page}")
-    exec_ui_server(folder, port, address)
+    server.exec_ui_server(folder, port, address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -21,13 +22,15 @@ UI_ENVIRONMENT = {
 }
 
 
-def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[str]:
+def ui_command(run: RunFolder, port: int, socket_path: Path | None = None) -> list[str]:
     """Return the command that serves the MLflow UI of a run folder.
 
     Args:
-        socket: path of a Unix socket on which the UI is served instead of on ``port``.
+        socket_path: path of a Unix socket on which the UI is served instead of on ``port``.
     """
-    socket_options = ["--uvicorn-opts", f"--uds {shlex.quote(str(socket))}"] if socket else []
+    socket_options = (
+        ["--uvicorn-opts", f"--uds {shlex.quote(str(socket_path))}"] if socket_path else []
+    )
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *socket_options,
@@ -40,6 +43,20 @@ def make_private_socket_path() -> Path:
     The folder restricts access, because uvicorn makes the socket itself accessible to all users.
     """
     return Path(tempfile.mkdtemp(prefix="flexhpc-ui-"), "ui.sock")
+
+
+def check_port(port: int) -> None:
+    """Raise InputError if another process listens on the port.
+
+    MLflow's server would exit with status 0, after the address of the other server was printed.
+    """
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            raise InputError(f"--port {port}: {reason}; use another port") from None
 
 
 def ui_page(run: RunFolder, name: str) -> str:
@@ -69,9 +86,9 @@ def ui_page(run: RunFolder, name: str) -> str:
     return f"/#/experiments/{experiment[0]}/runs?{query}"
 
 
-def exec_ui_server(run: RunFolder, port: int, socket: Path | None = None) -> None:
+def exec_ui_server(run: RunFolder, port: int, socket_path: Path | None = None) -> None:
     """Replace this process with the UI server; for the arguments see :func:`ui_command`."""
-    command = ui_command(run, port, socket)
+    command = ui_command(run, port, socket_path)
     os.chdir(run.path)  # uvicorn imports modules from the working directory
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
