@@ -348,8 +348,6 @@ def test_figure_command_and_plot_write_the_same_figure(
         assert png.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     cli("figure", small_run, "--x", "model.width", "--size", "4x3", "-o", tmp_path / "same.svg")
     assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "figure.svg").read_bytes()
-    for wrong in (["-o", "figure.jpg"], ["-o", "figure.pdf", "--size", "4"]):
-        cli("figure", small_run, *wrong, check=2)
 
 
 def test_figure_command_states_how_many_points_are_omitted(

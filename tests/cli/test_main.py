@@ -145,22 +145,6 @@ def test_missing_data_is_reported_before_workers_start(tmp_path: Path, cli: Cli)
         assert error.startswith("data.source: cifar10 was not found in /no ")
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "runs").exists()
-    table = "data={source: table, path: no.csv, target: y}"
-    error = cli("sweep", spec, "--set", table, check=2).stderr
-    assert error == "data.path: file not found (no.csv)\n"
-
-
-def test_invalid_arguments_give_status_two(small_spec: Path, cli: Cli) -> None:
-    for command in (
-        "data check none", "data prepare digits --out /proc/x", "results x --format xml"
-    ):  # fmt: skip
-        assert cli(*command.split(), check=2).stderr
-    for arguments, message in (
-        (("--n", "5000"), "has only 1797 samples"),
-        (("--n", "5", "--point", "zz"), "matches no point"),
-        (("--n", "5", "--point", "17"), "matches no point"),
-    ):
-        assert message in cli("probe", small_spec, *arguments, check=2).stderr
 
 
 def test_doctor_and_schema(cli: Cli) -> None:

@@ -235,13 +235,6 @@ def test_invalid_overrides_are_rejected(tmp_path: Path) -> None:
     assert len(validation_errors(tmp_path, spec(), *overrides)) == 3, "all errors at once"
 
 
-def test_missing_specs_and_runs_are_reported(tmp_path: Path) -> None:
-    for command in ("validate", "plan", "sweep"):
-        assert rejected(tmp_path, command, "none.yaml") == ["none.yaml: file not found"]
-    for command in ("status", "results", "report", "sync", "ui", "cancel"):
-        assert "not a run folder" in rejected(tmp_path, command, "none")[0]
-
-
 def test_invalid_profile_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
     (tmp_path / "good.yaml").write_text(spec())
