@@ -45,7 +45,9 @@ function fitToWidth(spec, available) {
     const y = mark.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * available };
     return y?.axis?.labelLimit ? { ...mark, encoding: { ...mark.encoding, y: { ...y, axis } } } : mark;
   });
-  return { ...spec, layer, width: available, autosize: { type: "fit-x", contains: "padding" }, config };
+  // Vega fits the axes in one pass, and the labels at the ends of curves then shift by a few pixels.
+  const padding = { left: 5, top: 5, right: 15, bottom: 5 };
+  return { ...spec, layer, width: available, padding, autosize: { type: "fit-x", contains: "padding" }, config };
 }
 
 // Maximum distances (pixels) from a tap to a mark, and between marks that coincide.

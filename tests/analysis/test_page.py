@@ -281,6 +281,9 @@ def test_figures_fit_a_phone(initial_width: int, compared_page: Path, chromium: 
     page.wait_for_function(f"{figures}.every(([width]) => width <= 358)")
     sizes = page.evaluate(figures)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    cut = """Array.from(document.querySelectorAll("figure .vega-embed svg text"), (text) =>
+      text.getBoundingClientRect().right - text.closest("svg").getBoundingClientRect().right)"""
+    assert max(page.evaluate(cut)) <= 0
     assert len(sizes) >= 2
     assert all(250 <= width <= 358 and text >= 10 for width, text in sizes), sizes
 

@@ -61,7 +61,9 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
-    x_domain = log_domain([row["x"] for row in rows], label_space=_LABEL_WIDTH / width)
+    # Facets need space for labels inside their axes; next to other axes, there is space.
+    label_space = _LABEL_WIDTH / width if len(facets) > 1 else 0
+    x_domain = log_domain([row["x"] for row in rows], label_space=label_space)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
     ends = group_by((row for row in rows if row["predicted"]), lambda row: (row["facet"], row["x"]))
     for labelled in ends.values():
