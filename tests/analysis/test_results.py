@@ -130,6 +130,8 @@ def test_report_is_one_self_contained_page(small_run: Path, cli: Cli, tmp_path: 
     for point in StatusReader(folder, points).read():
         assert escape(emc_text(point.estimate)) in html
     assert len(html) < 2e6
+    assert re.search(r"budget: [\d,]+ (steps|epochs);", html)
+    assert "measures the points that are not done" in html
     assert (out / "results.csv").read_text().startswith("point_id,model.width,params")
     for suffix, start in {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}.items():
         for name in ("emc", "emc_per_parameter"):
