@@ -36,7 +36,7 @@ RATIO_BUDGET_CAPTION = (
     "smaller budgets, EMCs are estimated from the times at which training runs fitted their "
     "samples; with tuned keys, from the training runs at the values that are best at the budget of "
     "the point. A saturated point has the same EMC at all larger budgets. Ratios whose interval is "
-    "wider than a factor of 4 are omitted."
+    "wider than a factor of 4 are omitted, and comparisons whose ratio at B is a bound."
 )
 _MAX_INTERVAL = 4.0
 _COLOUR = {
@@ -88,6 +88,7 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
 
     Args:
         by_budget: for each fraction of the largest budget, the comparisons at this budget.
+            Comparisons whose ratio at the largest budget is a bound are omitted.
 
     Returns:
         The Vega-Lite spec. None without comparisons at more than one budget.
@@ -98,6 +99,8 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
         for effect in at_budget
         if effect.low and effect.high and effect.high / effect.low <= _MAX_INTERVAL
     ]
+    known = {effect.key for fraction, effect in effects if fraction == 1}
+    effects = [(fraction, effect) for fraction, effect in effects if effect.key in known]
     if len({fraction for fraction, _ in effects}) < 2:
         return None
     names = list(dict.fromkeys(_comparison_name(effect) for _, effect in effects))
@@ -114,8 +117,9 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
     ]  # fmt: skip
     width, height = facet_size(len(facets))
     x_domain = log_domain([row["x"] for row in rows])
-    y_domain = log_domain([row[end] for row in rows for end in ("lo", "hi")])
     same = 1 + max(effect.margin for _, effect in effects)
+    band = {"from": 1 / same, "to": same, "one": 1}
+    y_domain = log_domain([*band.values(), *(row[end] for row in rows for end in ("lo", "hi"))])
     ticks = sorted({fraction for fraction, _ in effects})
     x = {"field": "x", **log_encoding("budget / largest budget B", x_domain, ticks)}
     x["axis"]["labelExpr"] = "datum.value < 1 ? 'B/' + format(1 / datum.value, 'd') : 'B'"
@@ -123,7 +127,6 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
     baseline = baselines.pop() if len(baselines) == 1 else "the baseline"
     y = {"field": "y", **log_encoding(f"EMC / EMC at {baseline}", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(names, {"title": None})}
-    band = {"from": 1 / same, "to": same, "one": 1}
     y_of = {key: {"field": key, **log_encoding("", y_domain)} for key in band}
     point = {**shared, "tooltip": tooltip("series", "budget", "ratio", "verdict")}
     layers: list[Spec] = [
