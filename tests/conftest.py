@@ -100,32 +100,45 @@ def profile(tmp_path: Path) -> Path:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished sweep of the small spec; tests must not change it.
 
-    It is measured once for all processes of pytest-xdist. Next to the folder ``runs``,
-    ``outcome.json`` contains the exit status and output of the sweep, and remaining processes.
+    Next to the folder ``runs``, ``outcome.json`` contains the exit status and output of the sweep,
+    and remaining processes.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
-    run = folder / "runs" / "small"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            spec = folder / "small.yaml"
-            spec.write_text(SMALL_SPEC)
-            outcome: dict[str, Any] = {"status": None, "output": "the sweep did not end"}
-            try:
-                done = subprocess.run(
-                    [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
-                )  # fmt: skip
-                deadline = time.monotonic() + 10  # for processes that are about to exit
-                while (remaining := sorted(processes_in(folder))) and time.monotonic() < deadline:
-                    time.sleep(0.1)
-                output = done.stdout + done.stderr
-                outcome = {"status": done.returncode, "output": output, "remaining": remaining}
-            finally:
-                (folder / "outcome.json").write_text(json.dumps(outcome))
+
+    def measure(folder: Path) -> None:
+        spec = folder / "small.yaml"
+        spec.write_text(SMALL_SPEC)
+        outcome: dict[str, Any] = {"status": None, "output": "the sweep did not end"}
+        try:
+            done = subprocess.run(
+                [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
+            )  # fmt: skip
+            deadline = time.monotonic() + 10  # for processes that are about to exit
+            while (remaining := sorted(processes_in(folder))) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            output = done.stdout + done.stderr
+            outcome = {"status": done.returncode, "output": output, "remaining": remaining}
+        finally:
+            (folder / "outcome.json").write_text(json.dumps(outcome))
+
+    folder = shared_folder(tmp_path_factory, "measured", measure)
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["status"] == 0, outcome["output"]
-    return run
+    return folder / "runs" / "small"
+
+
+def shared_folder(
+    tmp_path_factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]
+) -> Path:
+    """Create and fill a folder once for all processes of pytest-xdist; return its path."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    filled = folder.with_name(f"{name}.filled")
+    with FileLock(f"{folder}.lock"):
+        if not filled.exists():
+            folder.mkdir()  # fails if another process could not fill the folder
+            fill(folder)
+            filled.touch()
+    return folder
 
 
 def processes_in(folder: Path) -> Iterator[str]:
@@ -154,9 +167,8 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         yield mount
 
 
-@pytest.fixture
-def chromium() -> Iterator[Any]:
-    """A browser without a window."""
+@pytest.fixture(scope="module")
+def _browser() -> Iterator[Any]:
     program = shutil.which("chromium")
     if program is None:
         if os.environ.get("CI"):
@@ -170,6 +182,14 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def chromium(_browser: Any) -> Iterator[Any]:
+    """A browser without a window; its pages are closed after the test."""
+    yield _browser
+    for context in _browser.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,6 @@ from flexhpc.store import RunFolder, create_point_file
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.builders import measured_point, probe_summary, swept_points, write_report
 from tests.barrier import TIMEOUT
-from tests.conftest import Cli
 from tests.point_files import edited
 
 
@@ -89,10 +88,9 @@ def open_page(
 
 
 @pytest.fixture
-def page(small_run: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[Any]:
+def page(small_run: Path, chromium: Any) -> Iterator[Any]:
     """The report of a run in a browser; fails after the test if there was an error in the page."""
-    html = Path(cli("report", small_run, "-o", tmp_path / "out").stdout.strip())
-    opened, errors = open_page(chromium, html, 1440, ["emc"])
+    opened, errors = open_page(chromium, small_run / "report" / "index.html", 1440, ["emc"])
     yield opened
     assert not errors
 
@@ -147,7 +145,9 @@ def test_selecting_a_point_shows_its_training_runs(page: Any, small_run: Path) -
 
 
 @pytest.mark.browser
-def test_results_can_be_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> None:
+def test_results_can_be_sorted_filtered_and_saved(
+    page: Any, small_run: Path, tmp_path: Path
+) -> None:
     def widths() -> list[str]:
         return page.locator("tr.point:visible td:nth-child(3)").all_inner_texts()
 
@@ -175,7 +175,7 @@ def test_results_can_be_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> 
         download.value.save_as(tmp_path / "saved.csv")
         return (tmp_path / "saved.csv").read_text().splitlines()
 
-    first, *rest = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    first, *rest = (small_run / "report" / "results.csv").read_text().splitlines()
     assert saved() == [first, *(line for line in rest if ",12,910," in line)]
     page.fill("#filter", "")
     column = first.split(",").index("model.width")
@@ -195,11 +195,12 @@ def test_escape_closes_the_details_and_links_lead_to_sections(page: Any) -> None
     page.wait_for_function("document.querySelector('#filter').getBoundingClientRect().top < 200")
 
 
-@pytest.fixture
-def compared_page(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def compared_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with rows, ratios of several verdicts, a bound and a failed point."""
+    folder = tmp_path_factory.mktemp("compared")
     emc = {"relu": 40, "gelu": 43, "tanh": 90}
-    points = [s.point for s in swept_points(tmp_path, [40], activation=[*emc], seed=[*range(5)])]
+    points = [s.point for s in swept_points(folder, [40], activation=[*emc], seed=[*range(5)])]
     statuses = []
     for point in points:
         n = emc[point.swept["model.activation"]]
@@ -207,7 +208,7 @@ def compared_page(tmp_path: Path) -> Path:
         statuses.append(measured_point(point, [*outcomes, (2 * n, 20)]))
     failed = PointStatus(point=points[0], state="failed", message="its worker died")
     title = "a_long_name_without_a_space_in_it"
-    return write_report([*statuses[1:], failed], tmp_path / "out", "name: test\nx: 1", title)
+    return write_report([*statuses[1:], failed], folder / "out", "name: test\nx: 1", title)
 
 
 @pytest.mark.browser

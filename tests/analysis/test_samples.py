@@ -27,7 +27,7 @@ from flexhpc.errors import PointError
 from flexhpc.store import Masks
 from tests.analysis.builders import DIGITS, points_of
 from tests.command import flexhpc_output
-from tests.conftest import Cli
+from tests.conftest import Cli, shared_folder
 
 SPEC = """\
 name: noisy
@@ -46,11 +46,13 @@ grid:
 @pytest.fixture(scope="module")
 def noisy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with corrupted labels."""
-    folder = tmp_path_factory.mktemp("noisy")
-    (folder / "noisy.yaml").write_text(SPEC)
-    (folder / "p.yaml").write_text("workers: 2\ntracking_uri: none\n")
-    flexhpc_output(folder, "sweep", "noisy.yaml", "--profile", "p.yaml")
-    return folder / "runs" / "noisy"
+
+    def measure(folder: Path) -> None:
+        (folder / "noisy.yaml").write_text(SPEC)
+        (folder / "p.yaml").write_text("workers: 2\ntracking_uri: none\n")
+        flexhpc_output(folder, "sweep", "noisy.yaml", "--profile", "p.yaml")
+
+    return shared_folder(tmp_path_factory, "noisy", measure) / "runs" / "noisy"
 
 
 def scores(run: Path) -> SampleScores:
