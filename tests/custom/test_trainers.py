@@ -24,7 +24,7 @@ from tests.barrier import Barrier, wait_for
 from tests.command import flexhpc_output
 from tests.conftest import REPOSITORY, Cli
 from tests.custom.conftest import assert_failures
-from tests.sweeps import finish_with_status, results_by_point, start_sweep, wait_for_sweep
+from tests.sweeps import results_by_point, start_sweep, wait_for_sweep
 
 LABELS = np.array([0, 1, 2, 0, 1])
 TRAINERS = """\
@@ -222,7 +222,7 @@ def test_killed_and_interrupted_sweeps_equal_an_undisturbed_one(folder: Path) ->
         wait_for_sweep(sweep)
         wait_for(lambda: not trainer_processes(folder), "the end of the trainer")
     barrier.open()
-    finish_with_status(start_sweep(spec))
+    flexhpc_output(folder, "sweep", spec, "--profile", "profile.yaml")
     disturbed = results_by_point(run)
     flexhpc_output(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
     assert results_by_point(folder / "undisturbed" / "custom") == disturbed

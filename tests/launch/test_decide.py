@@ -23,7 +23,8 @@ from flexhpc.tracking.description import decision_description
 from flexhpc.tracking.state import local_uri
 from flexhpc.tracking.sync import Syncer
 from tests.barrier import Barrier, wait_for
-from tests.conftest import Cli
+from tests.command import run_flexhpc
+from tests.conftest import Cli, shared_folder
 from tests.sweeps import (
     WITH_BARRIER,
     finish_with_status,
@@ -56,7 +57,10 @@ def spec(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return measure_undisturbed(tmp_path_factory.mktemp("undisturbed"), SPEC)
+    folder = shared_folder(
+        tmp_path_factory, "decided", lambda folder: measure_undisturbed(folder, SPEC)
+    )
+    return folder / "runs" / "small"
 
 
 def verdicts(run: Path) -> list[tuple[str, int]]:
@@ -86,7 +90,9 @@ def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
     assert "- 24 against 2: larger, ratio" in experiment.tags["mlflow.note.content"]
 
 
-def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed_run: Path) -> None:
+def test_results_do_not_depend_on_a_kill(
+    spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli
+) -> None:
     """SIGKILL of the sweep and its workers while further seeds are measured."""
     run, barrier = tmp_path / "runs" / "small", Barrier(tmp_path)
     barrier.hold(PASSES)
@@ -102,43 +108,46 @@ def test_results_do_not_depend_on_a_kill(spec: Path, tmp_path: Path, undisturbed
     wait_for_sweep(sweep)
     wait_for(lambda: not running_points(run), "the end of the workers")
     probes = probes_in(run)
-    sweep = start_sweep(spec, keys=KEYS)
-    finish_with_status(sweep)
+    cli("sweep", spec, "--profile", "profile.yaml")
     assert probes <= probes_in(run), "a finished probe was repeated"
     assert results_by_point(run) == results_by_point(undisturbed_run)
     assert verdicts(run) == verdicts(undisturbed_run)
 
 
 def test_two_sweeps_at_once_choose_the_same_points(
-    spec: Path, tmp_path: Path, undisturbed_run: Path
+    spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli, profile: Path
 ) -> None:
-    Barrier(tmp_path)
-    sweeps = [start_sweep(spec, keys="workers: 1\n") for _ in range(2)]
-    for sweep in sweeps:
-        finish_with_status(sweep)
+    """The second sweep starts while the first one trains."""
+    barrier = Barrier(tmp_path)
+    barrier.hold(PASSES)
+    first = start_sweep(spec, keys="workers: 1\n")
+    barrier.wait(sweep=first)
+    barrier.open()
+    cli("sweep", spec, "--profile", profile)
+    finish_with_status(first)
     assert results_by_point(tmp_path / "runs" / "small") == results_by_point(undisturbed_run)
 
 
 def test_a_finished_run_is_refined_without_repeating_probes(
-    spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli
+    spec: Path, tmp_path: Path, undisturbed_run: Path, cli: Cli, profile: Path
 ) -> None:
     """The section is added to the spec of a run that was measured coarsely."""
     Barrier(tmp_path)
     text = spec.read_text()
     spec.write_text(text[: text.index("compare:")])
     run = tmp_path / "runs" / "small"
-    cli("sweep", "small.yaml", "--set", "search.tolerance=0.5")
+    cli("sweep", spec, "--profile", profile, "--set", "search.tolerance=0.5")
     before = probes_in(run)
     decided = cli("compare", run, "--by", "model.kwargs.width", "--decide").stdout
     assert "rounds completed at a cost of" in decided
     spec.write_text(text)
-    cli("sweep", "small.yaml")
+    cli("sweep", spec, "--profile", profile)
     assert before < probes_in(run)
     assert results_by_point(run) == results_by_point(undisturbed_run)
 
 
 def test_a_sweep_ends_if_refined_points_fail_before_their_first_probe(
-    spec: Path, tmp_path: Path, cli: Cli
+    spec: Path, tmp_path: Path, cli: Cli, profile: Path
 ) -> None:
     """The model can no longer be built after the coarse measurement. The coarse EMCs are kept."""
     (tmp_path / "fragile.py").write_text(
@@ -151,11 +160,14 @@ def test_a_sweep_ends_if_refined_points_fail_before_their_first_probe(
     text = spec.read_text().replace("barrier_net:Net", "fragile:build")
     spec.write_text(text[: text.index("compare:")])
     run = tmp_path / "runs" / "small"
-    cli("sweep", "small.yaml", "--set", "search.tolerance=0.5")
+    command = ("sweep", spec, "--profile", profile)
+    cli(*command, "--set", "search.tolerance=0.5")
     before = results_by_point(run)
     (tmp_path / "broken").touch()
     spec.write_text(text)
-    assert "out of licences" in finish_with_status(start_sweep(spec), 1)
+    failed = run_flexhpc(tmp_path, *command)
+    assert failed.returncode == 1
+    assert "out of licences" in failed.stderr
     assert results_by_point(run) == before
 
 

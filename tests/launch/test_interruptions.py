@@ -18,7 +18,7 @@ from flexhpc.launch.prepare import prepare_run
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import write_launch
 from tests.barrier import Barrier, alive, wait_for
-from tests.conftest import FULL, Cli
+from tests.conftest import FULL, Cli, shared_folder
 from tests.sweeps import (
     WITH_BARRIER,
     finish_with_status,
@@ -58,7 +58,10 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return measure_undisturbed(tmp_path_factory.mktemp("undisturbed"), WITH_BARRIER)
+    folder = shared_folder(
+        tmp_path_factory, "undisturbed", lambda folder: measure_undisturbed(folder, WITH_BARRIER)
+    )
+    return folder / "runs" / "small"
 
 
 @pytest.fixture
@@ -73,12 +76,16 @@ def check_results(run: Path, undisturbed_run: Path) -> Callable[[], None]:
 
 
 @pytest.fixture
-def resume(spec: Path, barrier: Barrier, check_results: Callable[[], None]) -> Callable[[], None]:
+def resume(
+    spec: Path, barrier: Barrier, cli: Cli, check_results: Callable[[], None]
+) -> Callable[[], None]:
     """Run the same command again to the end; compare the results with an undisturbed run."""
+    profile = spec.with_name("two_workers.yaml")
+    profile.write_text(f"tracking_uri: none\n{TWO_WORKERS}")
 
     def resume_and_check() -> None:
         barrier.open()
-        finish_with_status(start_sweep(spec, keys=TWO_WORKERS))
+        cli("sweep", spec, "--profile", profile)
         check_results()
 
     return resume_and_check
