@@ -25,7 +25,7 @@ from flexhpc.measuring.pool import ProbePool
 from flexhpc.store import RunFolder, read_claim, read_point_file
 from flexhpc.training import Callbacks
 from tests.barrier import Barrier, alive, wait_for
-from tests.conftest import FULL, Cli
+from tests.conftest import FULL, Cli, shared_folder
 from tests.measuring.helpers import CPU, load_point, pool_of
 from tests.point_files import results_of_point
 from tests.sweeps import kill_sweep, start_sweep, wait_for_sweep
@@ -71,11 +71,20 @@ def point(spec: Path) -> Point:
 @pytest.fixture(scope="module")
 def expected(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Contents of the point measured in one process without a pool, in several rounds."""
-    run = RunFolder(tmp_path_factory.mktemp("serial"))
-    measure(point, run, CPU, Callbacks())
-    measured = results_of_point(point, run)
+    folder = shared_folder(
+        tmp_path_factory, "serial",
+        lambda folder: measure(point, RunFolder(folder), CPU, Callbacks()),
+    )  # fmt: skip
+    measured = results_of_point(point, RunFolder(folder))
     assert len(measured["probes"]) > 9, "several rounds of three"
     return measured
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProbePool]:
+    """A pool of two processes, each of which imports torch only once for several tests."""
+    with pool_of(2) as pool:
+        yield pool
 
 
 def processes(parent: int | None = None) -> set[int]:
@@ -97,7 +106,7 @@ def call_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) 
 
 
 def test_stop_request_saves_all_probes_in_progress(
-    point: Point, expected: dict[str, Any], barrier: Barrier, tmp_path: Path
+    point: Point, expected: dict[str, Any], barrier: Barrier, pool: ProbePool, tmp_path: Path
 ) -> None:
     run, stop = RunFolder(tmp_path), threading.Event()
 
@@ -105,43 +114,43 @@ def test_stop_request_saves_all_probes_in_progress(
         stop.set()
         barrier.continue_slowly()
 
+    pool.close()  # processes that passed the open barrier do not wait again
     barrier.hold(PASSES)
-    with pool_of(3) as pool:
-        call_at_barrier(barrier, 3, request_stop)
-        with pytest.raises(Interrupted):
-            measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
-        barrier.open()
-        record = read_point_file(run.point_file(point.id))
-        assert record.estimate is None
-        before = {(p.n, p.repeat): p.finished for p in record.probes}
-        assert len(run.checkpoints(point.id)) + len(before) == 3
-        measure(point, run, CPU, Callbacks(), pool)
+    call_at_barrier(barrier, 2, request_stop)
+    with pytest.raises(Interrupted):
+        measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
+    barrier.open()
+    record = read_point_file(run.point_file(point.id))
+    assert record.estimate is None
+    before = {(p.n, p.repeat): p.finished for p in record.probes}
+    assert len(run.checkpoints(point.id)) + len(before) == 2
+    measure(point, run, CPU, Callbacks(), pool)
     assert results_of_point(point, run) == expected
     after = {(p.n, p.repeat): p.finished for p in read_point_file(run.point_file(point.id)).probes}
     assert before.items() <= after.items(), "a finished probe was trained again"
 
 
 def test_killed_process_ends_the_attempt_and_loses_nothing(
-    point: Point, expected: dict[str, Any], barrier: Barrier, tmp_path: Path
+    point: Point, expected: dict[str, Any], barrier: Barrier, pool: ProbePool, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
     barrier.hold(PASSES)
-    with pool_of(2, checkpoint_every=0.05) as pool:
+    with pool_of(2, checkpoint_every=0.05) as killed:
         call_at_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
         with pytest.raises(PeerLost, match="a process that trains probes died"):
-            measure(point, run, CPU, Callbacks(), pool)
+            measure(point, run, CPU, Callbacks(), killed)
     barrier.open()
-    with pool_of(2) as pool:
-        measure(point, run, CPU, Callbacks(), pool)
+    measure(point, run, CPU, Callbacks(), pool)
     assert results_of_point(point, run) == expected
 
 
 def test_process_killed_while_idle_ends_the_next_attempt(point: Point, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
+    run, others = RunFolder(tmp_path), processes()
     pool = ProbePool(2, 1, 60.0)
+    started = Callbacks(should_stop=lambda: len(processes() - others) == 2)
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Callbacks(should_stop=lambda: len(processes()) == 2), pool)
-    killed = min(processes())
+        measure(point, run, CPU, started, pool)
+    killed = min(processes() - others)
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: not alive(killed), "the end of a process")
     with pytest.raises(PeerLost, match="died"):
@@ -149,7 +158,7 @@ def test_process_killed_while_idle_ends_the_next_attempt(point: Point, tmp_path:
     closing = threading.Thread(target=pool.close, daemon=True)
     closing.start()
     wait_for(lambda: not closing.is_alive(), "the end of ProbePool.close")
-    wait_for(lambda: not processes(), "the end of the processes")
+    wait_for(lambda: processes() <= others, "the end of the processes")
 
 
 def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
@@ -164,7 +173,22 @@ def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
     assert [p.verdict for p in record.probes] == ["fit", "fit"]
 
 
-def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) -> None:
+def test_impossible_probe_of_one_sample_ends_left_censored(pool: ProbePool, tmp_path: Path) -> None:
+    """n = 1 is impossible with batch norm; the other probes of the round count."""
+    point = load_point(
+        tmp_path, PLAIN, "model.norm=batch", "training.lr=1e-12", "training.epochs=3",
+        "search.start=4",
+    )  # fmt: skip
+    estimate = measure(point, RunFolder(tmp_path / "serial"), CPU, Callbacks())
+    assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate
+    assert estimate.censored == "left"
+    record = read_point_file(RunFolder(tmp_path / "pool").point_file(point.id))
+    assert min(probe.n for probe in record.probes) == 2
+
+
+def test_point_with_a_lost_claim_is_not_written(
+    point: Point, pool: ProbePool, tmp_path: Path
+) -> None:
     run = RunFolder(tmp_path)
 
     def owns_claim() -> bool:
@@ -172,26 +196,12 @@ def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) ->
         return record is None or len(record.probes) < 3
 
     callbacks = Callbacks(should_stop=lambda: not owns_claim(), owns_claim=owns_claim)
-    with pool_of(2) as pool:
-        with pytest.raises(Interrupted):
-            measure(point, run, CPU, callbacks, pool)
-        before = run.point_file(point.id).read_bytes()
-        assert not run.checkpoints(point.id)
+    with pytest.raises(Interrupted):
+        measure(point, run, CPU, callbacks, pool)
+    before = run.point_file(point.id).read_bytes()
+    assert not run.checkpoints(point.id)
+    pool.close()
     assert run.point_file(point.id).read_bytes() == before
-
-
-def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> None:
-    """n = 1 is impossible with batch norm; the other probes of the round count."""
-    point = load_point(
-        tmp_path, PLAIN, "model.norm=batch", "training.lr=1e-12", "training.epochs=3",
-        "search.start=4",
-    )  # fmt: skip
-    estimate = measure(point, RunFolder(tmp_path / "serial"), CPU, Callbacks())
-    with pool_of(2) as pool:
-        assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate
-    assert estimate.censored == "left"
-    record = read_point_file(RunFolder(tmp_path / "pool").point_file(point.id))
-    assert min(probe.n for probe in record.probes) == 2
 
 
 @pytest.mark.parametrize("killed", ["worker", "probe", *(["everything"] if FULL else [])])
