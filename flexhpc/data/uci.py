@@ -197,7 +197,7 @@ def _open_credit(root: str | None) -> Source:
         frame = _read_csv(path, header=None, dtype=str)
     has_two_headers = len(frame) > 1 and str(frame.iloc[1, 0]).strip().lower() == "id"
     header = 1 if has_two_headers else 0  # UCI's file has a row X1, X2, ... above the names
-    names = frame.iloc[header].astype(str).str.strip().str.lower().tolist()
+    names = frame.iloc[header].fillna("").astype(str).str.strip().str.lower().tolist()
     targets = [i for i, name in enumerate(names) if name in _CREDIT_TARGETS]
     features = [i for i, name in enumerate(names) if name != "id" and i not in targets]
     if len(targets) != 1 or len(features) != _CREDIT_FEATURES:

@@ -191,6 +191,9 @@ def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     assert loaded[0].labels.tolist() == rows[:, -1].tolist()
     inputs = loaded[0].select_inputs(np.arange(12))
     np.testing.assert_array_equal(inputs[:, 1:3], np.eye(2)[rows[:, 2] - 1])
+    no_name = write_text(tmp_path / "no_name.csv", as_csv(rows, CREDIT_HEADER.replace("Y", "")))
+    with pytest.raises(PointError, match="needs a header with the target"):
+        load("credit", root=no_name)
     workbook.write_bytes(workbook.read_bytes()[:700])
     with pytest.raises(PointError, match=r"clients\.xls: cannot be read"):
         load("credit", root=workbook)
