@@ -44,12 +44,14 @@ def test_a_sweep_writes_points_tracking_and_a_report(small_run: Path) -> None:
     assert outcome["remaining"] == [], "processes are still running"
 
 
-def test_a_finished_sweep_is_not_repeated(small_run: Path, cli: Cli, profile: Path) -> None:
-    spec = small_run.parent.parent / "small.yaml"
-    before = results_by_point(small_run)
-    cli("sweep", spec, "--profile", profile, "--runs", small_run.parent)
-    assert results_by_point(small_run) == before
-    assert len(json.loads((small_run / "run.json").read_text())["launches"]) == 1
+def test_a_finished_sweep_is_not_repeated(
+    small_run: Path, cli: Cli, profile: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "small"
+    shutil.copytree(small_run, run)
+    cli("sweep", small_run.parent.parent / "small.yaml", "--profile", profile)
+    assert results_by_point(run) == results_by_point(small_run)
+    assert len(json.loads((run / "run.json").read_text())["launches"]) == 1
 
 
 def test_a_larger_grid_measures_only_new_points(
