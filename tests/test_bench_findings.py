@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.findings.page import RECORDS, write_page
+from bench.findings.page import RECORDS, write_figures, write_page
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.comparison import compare_as_specified
@@ -58,11 +58,18 @@ def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
     write_page(page)
     assert page.read_text() == PAGE.read_text()
     for path in RECORDS.glob("*.json.xz"):
-        name = path.name.split(".")[0]
-        assert f"<!-- {name} -->" in PAGE.read_text()
-        for figure in (tmp_path / "findings").glob(f"{name}_*.png"):
-            assert (PAGE.parent / "findings" / figure.name).stat().st_size > 10_000
+        assert f"<!-- {path.name.split('.')[0]} -->" in PAGE.read_text()
     assert sum(path.stat().st_size for path in RECORDS.iterdir()) < 600_000
+
+
+def test_figures_are_on_the_page(tmp_path: Path) -> None:
+    statuses, spec = load_records(RECORDS / "finding_activations.json.xz", tmp_path)
+    write_figures(statuses, compare_as_specified(statuses, [spec]), tmp_path / "findings", "x")
+    kinds = {path.name.removeprefix("x_") for path in (tmp_path / "findings").iterdir()}
+    assert kinds == {"emc.png", "ratios.png", "ratios_over_budget.png"}
+    for path in RECORDS.glob("*.json.xz"):
+        for kind in kinds - {"ratios_over_budget.png"}:
+            assert f"](findings/{path.name.split('.')[0]}_{kind})" in PAGE.read_text()
 
 
 def test_activations(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     for run in arguments.keep:
         print(save_records(run, RECORDS))
     if not arguments.keep:
-        write_page(arguments.page)
+        write_page(arguments.page, arguments.page.parent / "findings")
         print(arguments.page)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.common import markdown_row
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
+from flexhpc.analysis.comparison import Comparisons, compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
@@ -31,10 +31,14 @@ _LAWS = {
 _EPS = (0.01, 0.05, 0.1)
 
 
-def write_page(page: Path) -> None:
+def write_page(page: Path, figures: Path | None = None) -> None:
     """Recreate the tables and figures of a page from the stored records.
 
     The tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``.
+
+    Args:
+        page: the page, which is changed.
+        figures: folder of the figures; None to write only the tables.
     """
     text = page.read_text()
     with tempfile.TemporaryDirectory() as scratch:
@@ -51,18 +55,25 @@ def write_page(page: Path) -> None:
             ]  # fmt: skip
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
-            figures = {
-                "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
-                "ratios_over_budget":
-                ratio_budget_figure(compare_at_budgets(statuses, comparisons.requests)),
-                "generalization": generalization_figure(statuses),
-            }  # fmt: skip
-            for kind, figure in figures.items():
-                if figure is not None:
-                    path = page.parent / "findings" / f"{name}_{kind}.png"
-                    path.parent.mkdir(exist_ok=True)
-                    Chart({**figure, "background": "white"}).save(path)
+            if figures is not None:
+                write_figures(statuses, comparisons, figures, name)
     write_atomic(page, text)
+
+
+def write_figures(
+    statuses: Sequence[PointStatus], comparisons: Comparisons, folder: Path, name: str
+) -> None:
+    """Write all figures of a finding that can be drawn, as PNG files."""
+    by_budget = compare_at_budgets(statuses, comparisons.requests)
+    figures = {
+        "emc": emc_figure(statuses), "ratios": ratio_figure(comparisons.effects),
+        "ratios_over_budget": ratio_budget_figure(by_budget),
+        "generalization": generalization_figure(statuses),
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    for kind, figure in figures.items():
+        if figure is not None:
+            Chart({**figure, "background": "white"}).save(folder / f"{name}_{kind}.png")
 
 
 def _replace_tables(text: str, name: str, tables: str) -> str:

@@ -36,7 +36,7 @@ fixed:
   data: {source: digits, labels: corrupted, corruption: 0.05}
   model: {family: mlp, depth: 1}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, steps: 1500}
-  search: {policy: bayes, start: 64, tolerance: 0.1}
+  search: {policy: bayes, start: 64, tolerance: 0.2}
 grid:
   model.width: [6, 10]
   model.activation: [relu, tanh]
