@@ -236,14 +236,15 @@ def _load_source_cached(
     source = open_source(data, seed)
     train = Split.from_arrays(source.train.gather(), source.train.labels)
     summary = source.summary or compute_summary(train, source.classes)
-    if source.token_labels is not None and not data.seeded:
-        content = summary.fingerprint.encode() + source.token_labels.tobytes()
-        summary = replace(summary, fingerprint=hashlib.sha256(content).hexdigest()[:32])
     if source.token_labels is not None:
-        labels = source.token_labels.copy()
-        labels[:, : data.prompt_length if isinstance(data, Tokens) else 0] = IGNORED
-        twins, groups, answers = find_equal_prompts(train.gather(), labels)
-        train = Split.from_arrays(train.gather(), answers)
+        if not data.seeded:
+            content = summary.fingerprint.encode() + source.token_labels.tobytes()
+            summary = replace(summary, fingerprint=hashlib.sha256(content).hexdigest()[:32])
+        ids, labels = train.gather(), source.token_labels.copy()
+        if isinstance(data, Tokens):
+            labels[:, : data.prompt_length] = IGNORED
+        twins, groups, answers = find_equal_prompts(ids, labels)
+        train = Split.from_arrays(ids, answers)
         summary = replace(summary, twins=twins, groups=groups)
     is_train = training_mask(len(train), data.test_fraction)
     if not is_train.all():
