@@ -90,9 +90,8 @@ def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     previous = load_sweep(run.spec).spec.frozen
     if previous is None:
         return ()
-    code = {name: code.hash for name, code in sweep.code.items()}
     old = {name: code.hash for name, code in previous.code.items()} | previous.network_files
-    new = code | sweep.network_files
+    new = {name: code.hash for name, code in sweep.code.items()} | sweep.network_files
     return tuple(name for name, value in new.items() if old.get(name, value) != value)
 
 
