@@ -21,8 +21,7 @@ from flexhpc.store.status import PointStatus
 _MAX_VALUES, _MAX_POINTS = 12, 1000
 """Maximum number of compared values for which a comparison is suggested, and maximum number of
 points for which a comparison is suggested or repeated at other budgets."""
-
-BUDGET_FRACTIONS = tuple(2.0**-doublings for doublings in range(7))
+_BUDGET_FRACTIONS = tuple(2.0**-doublings for doublings in range(7))
 """Fractions of the largest budget at which EMCs are compared."""
 
 
@@ -96,9 +95,9 @@ def compare_at_budgets(
         have different units, it is a fraction of the largest budget in the same unit. Empty if any
         point has no budget, or for more than ``_MAX_POINTS`` points.
     """
-    largest: dict[str, int] = {}
     if len(statuses) > _MAX_POINTS:
         return {}
+    largest: dict[str, int] = {}
     for status in statuses:
         if status.point.training.budget is None:
             return {}
@@ -118,7 +117,7 @@ def compare_at_budgets(
             effects_of(statuses, request, partial(likelihood, fraction=fraction))
             for request in requests
         ))
-        for fraction in BUDGET_FRACTIONS
+        for fraction in _BUDGET_FRACTIONS
     }  # fmt: skip
     pairs: dict[tuple[str, ...], int] = {}
     for effect in chain.from_iterable(at_budgets.values()):

@@ -109,6 +109,12 @@ def test_ratio_over_budget(tmp_path: Path) -> None:
     assert ("B/4", effect.at_smaller_budgets["B/4"].ratio_text) in rows
     assert "<svg" in Chart(figure).svg()
     assert ratio_budget_figure({1.0: by_budget[1]}) is None
+    bound = replace(effect, low=None)
+    assert ratio_budget_figure({**by_budget, 1.0: [bound]}) is None
+    wide = replace(by_budget[0.5][0], high=5 * by_budget[0.5][0].low)
+    rows = ratio_budget_figure({**by_budget, 0.5: [wide]})["data"]["values"]
+    assert {"B", "B/4"} < {row["budget"] for row in rows}
+    assert "B/2" not in {row["budget"] for row in rows}
 
 
 def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> None:

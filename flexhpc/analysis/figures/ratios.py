@@ -39,6 +39,7 @@ RATIO_BUDGET_CAPTION = (
     "wider than a factor of 4 are omitted, and comparisons whose ratio at B is a bound."
 )
 _MAX_INTERVAL = 4.0
+"""Largest ratio of the ends of an interval in the figure of ratios over the budget."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
 }  # fmt: skip
@@ -127,13 +128,14 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
     baseline = baselines.pop() if len(baselines) == 1 else "the baseline"
     y = {"field": "y", **log_encoding(f"EMC / EMC at {baseline}", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(names, {"title": None})}
+    bands = {"values": [{**band, "facet": facet} for facet in facets]}
     y_of = {key: {"field": key, **log_encoding("", y_domain)} for key in band}
     point = {**shared, "tooltip": tooltip("series", "budget", "ratio", "verdict")}
     layers: list[Spec] = [
-        {"data": {"values": [{**band, "facet": facet} for facet in facets]},
+        {"data": bands,
          "mark": {"type": "rect", "opacity": 0.12, "color": "#888"},
          "encoding": {"y": y_of["from"], "y2": {"field": "to"}}},
-        {"data": {"values": [{**band, "facet": facet} for facet in facets]},
+        {"data": bands,
          "mark": {"type": "rule", **REFERENCE_LINE}, "encoding": {"y": y_of["one"]}},
         layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.5},
               {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}),
