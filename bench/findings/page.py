@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.common import markdown_row
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import Comparisons, compare_as_specified, compare_at_budgets
+from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
@@ -47,33 +47,42 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             statuses, spec = load_records(path, Path(scratch))
             comparisons = compare_as_specified(statuses, [spec])
             effects = comparisons.effects
+            by_budget = compare_at_budgets(statuses, comparisons.requests)
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
             tables = [
-                [_cost_text(statuses)], _comparison_table(effects), _law_table(laws, statuses),
+                [_cost_text(statuses)], _comparison_table(effects), _budget_table(by_budget),
+                _law_table(laws, statuses),
                 _correlation_table(models), _training_error_table(statuses, effects),
             ]  # fmt: skip
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
             if figures is not None:
-                write_figures(statuses, comparisons, figures, name)
+                write_figures(statuses, effects, by_budget, figures / name)
     write_atomic(page, text)
 
 
 def write_figures(
-    statuses: Sequence[PointStatus], comparisons: Comparisons, folder: Path, name: str
-) -> None:
-    """Write all figures of a finding that can be drawn, as PNG files."""
-    by_budget = compare_at_budgets(statuses, comparisons.requests)
+    statuses: Sequence[PointStatus], effects: Sequence[Effect],
+    by_budget: Mapping[float, Sequence[Effect]], path: Path,
+) -> None:  # fmt: skip
+    """Write the figures of a finding as ``{path}_{kind}.png``, unless there is nothing to show.
+
+    Args:
+        statuses: all points.
+        effects: the comparisons.
+        by_budget: for each fraction of the largest budget, the comparisons at this budget.
+        path: path of the files, without the kind of the figure and the extension.
+    """
     figures = {
-        "emc": emc_figure(statuses), "ratios": ratio_figure(comparisons.effects),
+        "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
         "ratios_over_budget": ratio_budget_figure(by_budget),
         "generalization": generalization_figure(statuses),
     }  # fmt: skip
-    folder.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     for kind, figure in figures.items():
         if figure is not None:
-            Chart({**figure, "background": "white"}).save(folder / f"{name}_{kind}.png")
+            Chart({**figure, "background": "white"}).save(f"{path}_{kind}.png")
 
 
 def _replace_tables(text: str, name: str, tables: str) -> str:
@@ -106,6 +115,26 @@ def _comparison_table(effects: Sequence[Effect]) -> list[str]:
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
             effect.sizes_text, effect.chance_text, effect.pairs_text, effect.verdict_text,
+        ]
+        for effect in effects
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _budget_table(by_budget: Mapping[float, Sequence[Effect]]) -> list[str]:
+    """Format the ratios at equal budgets, from the largest budget B to B/32."""
+    ratios = {
+        f"B/{1 / fraction:g}" if fraction < 1 else "B": {e.key: e.ratio_text for e in effects}
+        for fraction, effects in by_budget.items() if fraction >= 1 / 32
+    }  # fmt: skip
+    effects = by_budget.get(1.0, [])
+    if not effects:
+        return []
+    head = [*effects[0].within, effects[0].by, "against", *ratios]
+    rows = [
+        [
+            *effect.within.values(), effect.value, effect.baseline,
+            *(texts.get(effect.key, "") for texts in ratios.values()),
         ]
         for effect in effects
     ]  # fmt: skip
