@@ -14,7 +14,7 @@ from flexhpc.config.identity import HASH_VERSION
 from flexhpc.config.nested import Keys, with_value, without_none
 from flexhpc.config.override import apply_override
 from flexhpc.config.point import Point, swept_value_text
-from flexhpc.config.sections.compare import Compare
+from flexhpc.config.sections.compare import Compare, Decide
 from flexhpc.config.sweep import EXTRA_SECTIONS, Axis, Sweep, SweepSpec
 from flexhpc.config.validation import format_value, suggestion, validate
 from flexhpc.config.variants import KEYS
@@ -79,9 +79,16 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
     points = list(sweep.points())
     _check_ids(sweep, points)
     if sweep.check_combinations:
+        compared: set[tuple[object, ...]] = set()
         for i, compare in enumerate(sweep.compare):
             for key, problem in _check_compare(compare, sweep):
                 _add_problem(sweep.document, ("compare", i, *key.split(".")), problem)
+            margin = (compare.decide or Decide()).margin
+            comparison = (compare.by, str(compare.baseline), *(compare.within or []), margin)
+            if comparison in compared:
+                problem = "repeats the comparison of an earlier entry; remove one of them"
+                _add_problem(sweep.document, ("compare", i, "by"), problem)
+            compared.add(comparison)
         evaluate = sweep.spec.evaluate
         if evaluate.enabled and points and not any(point.evaluate for point in points):
             reason = "random labels, random tokens, or gaussian or permuted_each inputs"
