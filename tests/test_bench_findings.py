@@ -80,9 +80,6 @@ def test_activations(tmp_path: Path) -> None:
     assert by_value["gelu"].verdict == by_value["tanh"].verdict == "larger"
     assert 0.94 < by_value["leaky_relu"].low < by_value["leaky_relu"].high < 1.06
     assert by_value["identity"].verdict == "smaller"
-    verdicts = [p.verdict for s in statuses for p in s.record.probes if p.verdict != "fit"]
-    unconverged = f"{verdicts.count('unconverged')} of the {len(verdicts)} training runs"
-    assert unconverged in PROSE
     ratios = [
         emc_per_parameter(s) for s in statuses if s.point.swept["model.activation"] != "identity"
     ]
@@ -193,10 +190,6 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
         for s in statuses if best_value_at_edge(s)
     )  # fmt: skip
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
-    failed = failures(statuses)
-    assert f"Of the {failed.total()} training runs that failed" in PROSE
-    assert f"best learning rate, {failed['unconverged']} were still improving" in PROSE
-    assert "not_fit" not in failed
 
 
 def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flexhpc.analysis.figures.ratios import ratio_budget_figure, ratio_figure
 from flexhpc.analysis.generalization import Pair, correlations, label_pairs, pairs_by_family
 from flexhpc.analysis.results import with_eps_estimates
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
+from flexhpc.analysis.summary import describe_limitations
 from flexhpc.atomic import write_atomic
 from flexhpc.config.point import swept_value_text
 from flexhpc.store.status import PointStatus
@@ -51,9 +53,9 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
             tables = [
-                [_cost_text(statuses)], _comparison_table(effects), _budget_table(by_budget),
-                _law_table(laws, statuses),
-                _correlation_table(models), _training_error_table(statuses, effects),
+                [_cost_text(statuses)], _limitation_list(statuses), _comparison_table(effects),
+                _budget_table(by_budget), _law_table(laws, statuses), _correlation_table(models),
+                _training_error_table(statuses, effects),
             ]  # fmt: skip
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
@@ -102,6 +104,15 @@ def _cost_text(statuses: Sequence[PointStatus]) -> str:
         f"{len(statuses)} points, {len(probes):,} training runs, {cost:.1e} sample passes, "
         f"{hours:.1f} core-hours."
     )
+
+
+def _limitation_list(statuses: Sequence[PointStatus]) -> list[str]:
+    """Format the limitations of the EMCs as a Markdown list."""
+    return [
+        line
+        for sentence in describe_limitations(statuses)
+        for line in textwrap.wrap(f"- {sentence}", 120, subsequent_indent="  ")
+    ]
 
 
 def _comparison_table(effects: Sequence[Effect]) -> list[str]:

@@ -47,7 +47,7 @@ def summarize(
         )
     verdicts = _describe_verdicts(effects, with_undecided=is_comparison)
     answers = [*verdicts, *sentences] if is_comparison else [*sentences, *verdicts]
-    return [*answers, *_describe_limitations(statuses)]
+    return [*answers, *describe_limitations(statuses)]
 
 
 def _describe_curves(
@@ -180,7 +180,7 @@ def _is_interval_above(a: Estimate | None, b: Estimate | None) -> bool:
     return a.censored != "left" and high is not None and low > high
 
 
-def _describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
+def describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
     """State how many points failed, are not finished, or have an EMC with a limitation."""
     total = len(statuses)
     failed = sum(s.state == "failed" for s in statuses)
