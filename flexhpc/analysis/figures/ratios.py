@@ -48,7 +48,10 @@ _SAME_COLOUR = COLOURS[2]
 
 def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     """Return a forest plot of the comparisons; None if no comparison has a ratio."""
-    rows = [_plotted_row(effect) for effect in effects if effect.ratio_text]
+    groups = _group_names(effects)
+    rows = [
+        _plotted_row(effect, groups[effect.within_text]) for effect in effects if effect.ratio_text
+    ]
     if not rows:
         return None
     same = 1 + max(effect.margin for effect in effects)
@@ -105,10 +108,11 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
     if len({fraction for fraction, _ in effects}) < 2:
         return None
     names = list(dict.fromkeys(_comparison_name(effect) for _, effect in effects))
-    facets = list(dict.fromkeys(effect.within_text for _, effect in effects))
+    groups = _group_names([effect for _, effect in effects])
+    facets = list(dict.fromkeys(groups.values()))
     rows = [
         {
-            "facet": effect.within_text, "series": _comparison_name(effect),
+            "facet": groups[effect.within_text], "series": _comparison_name(effect),
             # Without an offset, intervals at the same budget would overlap.
             "x": fraction * 1.05 ** (names.index(_comparison_name(effect)) - (len(names) - 1) / 2),
             "y": effect.ratio, "lo": effect.low, "hi": effect.high, "ratio": effect.ratio_text,
@@ -149,7 +153,16 @@ def _comparison_name(effect: Effect) -> str:
     return f"{effect.value} / {effect.baseline}"
 
 
-def _plotted_row(effect: Effect) -> dict[str, Any]:
+def _group_names(effects: Sequence[Effect]) -> dict[str, str]:
+    """Map the values of the grouping keys of each comparison to the name of its group.
+
+    A comparison of all points has no grouping keys. It is named only if others have some.
+    """
+    groups = dict.fromkeys(effect.within_text for effect in effects)
+    return {text: text or ("all points" if len(groups) > 1 else "") for text in groups}
+
+
+def _plotted_row(effect: Effect, group: str) -> dict[str, Any]:
     low, high, open_end = effect.low, effect.high, ""
     if high is None:
         assert low is not None
@@ -158,7 +171,7 @@ def _plotted_row(effect: Effect) -> dict[str, Any]:
         low, open_end = high / _OPEN_FACTOR, "lo"
     name = _comparison_name(effect)
     return {
-        "row": f"{effect.within_text}: {name}" if effect.within_text else name,
+        "row": f"{group}: {name}" if group else name,
         "lo": low, "hi": high, "open": open_end, "y": None if open_end else effect.ratio,
         "ratio": effect.ratio_text, "pairs": effect.pairs, "verdict": effect.verdict,
         "detail": effect.verdict_text,
