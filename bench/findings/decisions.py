@@ -2,8 +2,8 @@
 
 Usage: python -m bench.findings.decisions [--orders 6]
 
-Each stored sweep is replayed with its seeds in random orders: two seeds are listed, and the others
-are added as needed. The cost of a point is the cost of its stored search up to the coarse tolerance
+Each stored sweep without ``decide`` is replayed with its seeds in random orders: two seeds are
+listed, and the others are added as needed. The cost of a point is the cost of its stored search up to the coarse tolerance
 or to the tolerance of the spec. Prints the cost and the verdicts of each sweep.
 """
 
@@ -90,7 +90,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     print(markdown_head(COLUMNS))
-    for path in sorted(RECORDS.glob("*.json.xz")):
+    for name in ("activations", "convergence", "families", "optimizers"):
+        path = RECORDS / f"finding_{name}.json.xz"
         print(markdown_row(replay_sweep(path, arguments.orders)), flush=True)
 
 

@@ -118,14 +118,15 @@ def _limitation_list(statuses: Sequence[PointStatus]) -> list[str]:
 def _comparison_table(effects: Sequence[Effect]) -> list[str]:
     if not effects:
         return []
+    within = _grouping_keys(effects)
     head = [
-        *effects[0].within, effects[0].by, "against", "EMC ratio", "by size", "P(larger)", "pairs",
-        "verdict",
+        *within, effects[0].by, "against", "EMC ratio", "by size", "P(larger)", "pairs", "verdict"
     ]  # fmt: skip
     rows = [
         [
-            *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
-            effect.sizes_text, effect.chance_text, effect.pairs_text, effect.verdict_text,
+            *(effect.within.get(key, "") for key in within), effect.value, effect.baseline,
+            effect.ratio_text, effect.sizes_text, effect.chance_text, effect.pairs_text,
+            effect.verdict_text,
         ]
         for effect in effects
     ]  # fmt: skip
@@ -141,15 +142,20 @@ def _budget_table(by_budget: Mapping[float, Sequence[Effect]]) -> list[str]:
     effects = by_budget.get(1.0, [])
     if not effects:
         return []
-    head = [*effects[0].within, effects[0].by, "against", *ratios]
+    within = _grouping_keys(effects)
+    head = [*within, effects[0].by, "against", *ratios]
     rows = [
         [
-            *effect.within.values(), effect.value, effect.baseline,
+            *(effect.within.get(key, "") for key in within), effect.value, effect.baseline,
             *(texts.get(effect.key, "") for texts in ratios.values()),
         ]
         for effect in effects
     ]  # fmt: skip
     return _table(head, rows)
+
+
+def _grouping_keys(effects: Sequence[Effect]) -> list[str]:
+    return list(dict.fromkeys(key for effect in effects for key in effect.within))
 
 
 def _law_table(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str]:

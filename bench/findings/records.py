@@ -40,8 +40,9 @@ def _json(status: PointStatus) -> dict[str, object]:
     ]
     header = {k: v for k, v in asdict(record.header).items() if k != "point"}
     return {
-        "header": header, "probes": probes,
-        "estimate": asdict(estimate), "evaluation": record.evaluation,
+        "header": header, "probes": probes, "estimate": asdict(estimate),
+        "estimates": {count: asdict(earlier) for count, earlier in record.estimates.items()},
+        "evaluation": record.evaluation,
     }  # fmt: skip
 
 
@@ -57,11 +58,17 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     spec.write_text(stored["spec"])
     statuses = []
     for point in load_points(spec)[1]:
+        if point.optional and point.id not in stored["points"]:
+            continue  # the comparison was decided without this point
         content = stored["points"][point.id]
         probes = [ProbeSummary(**p, seeds={}) for p in content["probes"]]
         record = PointRecord(
             header=Header(point=point.canonical, **content["header"]), probes=probes,
             estimate=Estimate.from_stored(content["estimate"]), evaluation=content["evaluation"],
+            estimates={
+                int(count): Estimate.from_stored(estimate)
+                for count, estimate in content.get("estimates", {}).items()
+            },
         )  # fmt: skip
         statuses.append(
             PointStatus(point=point, state="done", record=record, estimate=record.estimate)
