@@ -3,8 +3,9 @@
 Usage: python -m bench.findings.decisions [--orders 6]
 
 Each stored sweep without ``decide`` is replayed with its seeds in random orders: two seeds are
-listed, and the others are added as needed. The cost of a point is the cost of its stored search up to the coarse tolerance
-or to the tolerance of the spec. Prints the cost and the verdicts of each sweep.
+listed, and the others are added as needed. The cost of a point is the cost of its stored search up
+to the coarse tolerance or to the tolerance of the spec. Prints the cost and the verdicts of each
+sweep.
 """
 
 from __future__ import annotations
