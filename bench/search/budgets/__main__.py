@@ -26,6 +26,8 @@ FACTORS = (1.0, 1 / 16, 1 / 4, 1 / 2, 2.0)
 """Multiples of the budget at which the EMC is evaluated."""
 DOUBLINGS = (0, 2)
 """log2(budget of a search / budget of its spec)."""
+_MAX_LAST_PROBABILITY = 0.1
+"""Budgets at which a larger fraction of the training runs on the most samples fit are omitted."""
 TUNED_ON = ("mlp_relu", "cnn_norm", "muon", "mlp_tanh", "vit")
 """Models on which the prior of the growth laws was chosen."""
 
@@ -73,6 +75,8 @@ def main() -> None:
         for model in arguments.models or recorded:
             for doublings in DOUBLINGS:
                 world = TimedWorld(model, doublings)
+                if world.fit_probability(world.sizes[-1]) > _MAX_LAST_PROBABILITY:
+                    continue  # the fit curve is unknown beyond the recorded n
                 search = partial(search_once, model, doublings)
                 rows = list(pool.map(search, range(arguments.searches)))
                 (_, cost), *means = np.mean(rows, axis=0)
