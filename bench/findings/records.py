@@ -59,7 +59,7 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     statuses = []
     for point in load_points(spec)[1]:
         if point.optional and point.id not in stored["points"]:
-            continue  # the comparison was decided without this point
+            continue  # the sweep ended without this point
         content = stored["points"][point.id]
         probes = [ProbeSummary(**p, seeds={}) for p in content["probes"]]
         record = PointRecord(

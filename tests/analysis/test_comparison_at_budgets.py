@@ -115,6 +115,12 @@ def test_ratio_over_budget(tmp_path: Path) -> None:
     rows = ratio_budget_figure({**by_budget, 0.5: [wide]})["data"]["values"]
     assert {"B", "B/4"} < {row["budget"] for row in rows}
     assert "B/2" not in {row["budget"] for row in rows}
+    by_group = {
+        budget: [*effects, *(replace(e, within={"model.depth": "2"}) for e in effects)]
+        for budget, effects in by_budget.items()
+    }
+    rows = ratio_budget_figure(by_group)["data"]["values"]
+    assert {row["facet"] for row in rows} == {"all points", "depth 2"}
 
 
 def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> None:
