@@ -96,8 +96,9 @@ def test_activations_at_three_depths(tmp_path: Path) -> None:
     assert [effect.verdict for effect in gelu] == [*["not decided"] * 3, "larger"]
     first, second, third = (effect.ratio for effect in gelu[:3])
     assert f"{first:.2f}, {second:.2f} and {third:.2f} at depths 1, 2 and 4" in PROSE
-    linear = [e.ratio for e in comparisons.effects if e.value == "identity"]
-    assert "to {:.2f}, {:.2f} and {:.2f}".format(*linear[:3]) in PROSE
+    linear = [s.estimate.emc for s in statuses if s.point.swept["model.activation"] == "identity"]
+    assert all(190 <= emc <= 205 for emc in linear), "about 195 at every depth"
+    assert "yes" not in {s.estimate.saturated for s in statuses}
     ratios = [
         emc_per_parameter(s) for s in statuses if s.point.swept["model.activation"] != "identity"
     ]

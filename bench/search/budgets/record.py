@@ -1,7 +1,7 @@
 """Record the updates at which training runs fit, up to 32 times the budget of a search.
 
 Usage: python -m bench.search.budgets.record [MODEL ...]
-Takes two hours of one core; if interrupted, the same command resumes.
+Takes several hours of one core; if interrupted, the same command resumes.
 
 Each model is a spec next to this file, with a constant learning rate; ``training.steps`` is the
 budget of its search. A training run with a smaller budget is then the beginning of one with a
