@@ -83,8 +83,10 @@ def load_points(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[
         for i, compare in enumerate(sweep.compare):
             for key, problem in _check_compare(compare, sweep):
                 _add_problem(sweep.document, ("compare", i, *key.split(".")), problem)
+            values = [v for axis in sweep.axes for v in axis.values.get(compare.by, [])]
+            baseline = str(values[:1] if compare.baseline is None else [compare.baseline])
             margin = (compare.decide or Decide()).margin
-            comparison = (compare.by, str(compare.baseline), *(compare.within or []), margin)
+            comparison = (compare.by, baseline, *sorted(compare.within or []), margin)
             if comparison in compared:
                 problem = "repeats the comparison of an earlier entry; remove one of them"
                 _add_problem(sweep.document, ("compare", i, "by"), problem)

@@ -85,7 +85,7 @@ BAD = {
     "comparison without pairs": (spec("zip:\n  - {model.width: [4, 8], data.labels: [original, random]}\ngrid:\n  seed: [0, 1]\ncompare: {by: model.width, decide: {}}\n"), ":11: compare.by: model.width gives no pairs, because no other value has the same data.labels as 4; move data.labels from zip to grid\n"),
     "sizes in common with no other value": (spec("zip:\n  - {model.width: [4, 8, 9, 12], model.activation: [relu, relu, tanh, tanh]}\ngrid:\n  seed: [0, 1]\ncompare: {by: model.activation, decide: {}}\n"), ":11: compare.by: model.activation gives no pairs, because no other value has the same model.width as relu; move"),
     "margin of a decision": (spec("grid:\n  seed: [0, 1]\ncompare: {by: seed, decide: {margin: 2}}\n"), ":9: compare.decide.margin: must be below 1, not 2"),
-    "repeated comparison": (spec("grid:\n  model.width: [4, 8]\n  seed: [0, 1]\ncompare:\n  - {by: model.width}\n  - {by: model.width, decide: {}}\n"), ":12: compare.by: repeats the comparison of an earlier entry; remove one of them"),
+    "repeated comparison": (spec("grid:\n  model.width: [4, 8]\n  seed: [0, 1]\ncompare:\n  - {by: model.width}\n  - {by: model.width, baseline: 4, decide: {}}\n"), ":12: compare.by: repeats the comparison of an earlier entry; remove one of them"),
     "comparison without by": (spec("compare:\n  - {baseline: 3}\n"), ":8: compare.by: is required\n"),
     "tuned values in descending order": (spec(training="{optimizer: sgd, lr: {tune: [0.2, 0.1]}}"), ":5: training.lr: tune takes ascending numbers"),
     "one tuned value": (spec(training="{optimizer: sgd, lr: {tune: [0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
