@@ -53,7 +53,7 @@ def load_sweep(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     errors: list[str] = []
     for override in overrides:
         try:
-            apply_override(document.value, override)
+            apply_override(document, override)
         except InputError as error:
             errors += error.lines
     if errors:

@@ -7,17 +7,17 @@ from typing import Any
 from flexhpc.config.nested import with_value
 from flexhpc.config.sweep import EXTRA_SECTIONS
 from flexhpc.config.validation import format_value
-from flexhpc.config.yaml_reader import parse_yaml, raise_if_problems
+from flexhpc.config.yaml_reader import Document, parse_yaml, raise_if_problems
 from flexhpc.errors import InputError
 
 
-def apply_override(top: dict[str, Any], text: str) -> None:
+def apply_override(document: Document, text: str) -> None:
     """Apply ``key=value`` to the values of a parsed spec, in place.
 
     A scalar value fixes the key, which is then no longer swept or tuned. A list sweeps the key.
 
     Args:
-        top: the parsed spec, a nested dict.
+        document: the parsed spec, a mapping.
         text: the override, ``key=value``.
 
     Raises:
@@ -33,6 +33,8 @@ def apply_override(top: dict[str, Any], text: str) -> None:
     parsed = parse_yaml("value: " + value_text, f"--set {text}")
     raise_if_problems(parsed.problems)
     value = parsed.value.get("value")
+    top: dict[str, Any] = document.value
+    document.overrides[key] = f"--set {text}"
     path = tuple(key.split("."))
     if (section := path[0]) == "name" or section in EXTRA_SECTIONS:  # cannot be swept
         if key != section and isinstance(top.get(section), list):

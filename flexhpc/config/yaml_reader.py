@@ -38,15 +38,23 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One error in a user's file: ``file:line: key: problem; fix``."""
+    """One error in a user's file or in an override: ``file:line: key: problem; fix``.
 
-    file: str
+    Attributes:
+        source: name of the file, or the option ``--set key=value``.
+        line: line number (from 1); 0 for an override.
+        key: key whose value is invalid.
+        text: the problem and its fix.
+    """
+
+    source: str
     line: int
     key: str
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key}: {self.text}"
+        line = f":{self.line}" if self.line else ""
+        return f"{self.source}{line}: {self.key}: {self.text}"
 
 
 def raise_if_problems(problems: Iterable[Problem]) -> None:
@@ -64,12 +72,14 @@ class Document:
         file: the name shown in errors.
         value: content of the file as nested dicts, lists and scalars.
         lines: line number (from 1) of every value, by its path of keys and list positions.
+        overrides: dotted key -> the option ``--set key=value`` that sets it.
         problems: errors found so far, in the order in which they were added, without duplicates.
     """
 
     file: str
     value: Any = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
     problems: dict[Problem, None] = field(default_factory=dict)
 
     def line_number(self, path: KeyPath) -> int:
@@ -84,11 +94,14 @@ class Document:
         """Add a problem with the value at ``path``, if it is not a duplicate.
 
         The message names ``key``, by default the path, and ``line``, by default the line of the
-        value.
+        value. If an override sets the value, the message names the override instead of the line.
         """
         key = key or ".".join(map(str, path)) or "(top)"
-        line = line or self.line_number(path)
-        self.problems[Problem(file=self.file, line=line, key=key, text=problem)] = None
+        source, line = self.file, line or self.line_number(path)
+        for name, option in self.overrides.items():
+            if f"{key}.".startswith(f"{name}."):
+                source, line = option, 0
+        self.problems[Problem(source=source, line=line, key=key, text=problem)] = None
 
 
 def parse_scalar(text: str) -> Any:
@@ -111,7 +124,7 @@ def parse_yaml(text: str, file: str) -> Document:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         problem = " ".join(str(error.problem or error.context).split())
         if r"'\t'" in problem:
             problem += "; indent with spaces instead of tabs"

@@ -181,7 +181,7 @@ BAD = {
     "pretrained weights": (spec(model="{family: 'timm:resnet18', kwargs: {pretrained: true}}"), ":4: model.kwargs.pretrained: loads pretrained weights"),
     "infinite kwargs": (spec(model="{family: 'timm:resnet18', kwargs: {drop_rate: .nan}}"), ":4: model.kwargs.drop_rate: must be a finite"),
     "edited frozen section": (spec("frozen: 5\n"), ":7: frozen: is written by flexhpc and must not be edited"),
-    "not yaml": ("name: [\n", "not valid YAML"),
+    "not yaml": ("name: [\n", "bad.yaml:1: not valid YAML"),
 }  # fmt: skip
 
 
@@ -223,11 +223,12 @@ def test_all_errors_are_reported_at_once_in_order_of_lines(tmp_path: Path) -> No
 
 def test_invalid_overrides_are_rejected(tmp_path: Path) -> None:
     expected = {
-        "model.widht=3": "model.widht",
+        "model.widht=3": "--set model.widht=3: model.widht: ",
         "width": "must have the form key=value",
         "=3": "must have the form key=value",
         "model.width=[1": "not valid YAML",
-        "model.width=0": "must be at least 1",
+        "model.width=0": "--set model.width=0: model.width: must be at least 1",
+        "search={policy: bayes, start: 0}": "start: 0}: search.start: must be at least 1",
         "name=a/b": "must consist of letters",
     }
     for override, message in expected.items():
