@@ -129,8 +129,9 @@ class Decision:
             follows.
         total: number of comparisons, including those whose points failed.
         trainings: cost so far, in whole training runs.
-        fixed_cost: estimated cost of measuring all listed points to the tolerance of the spec, in
-            whole training runs.
+        max_seeds: number of seeds of each point in the last possible round.
+        fixed_cost: estimated cost of measuring every point with ``max_seeds`` seeds to the
+            tolerance of the spec, in whole training runs.
     """
 
     effects: list[Effect]
@@ -143,6 +144,7 @@ class Decision:
     seeds: int
     total: int
     trainings: float
+    max_seeds: int
     fixed_cost: float
 
     @property
@@ -153,8 +155,8 @@ class Decision:
             return f"no pairs to compare; cost so far: {self.trainings:.0f} whole training runs"
         if self.ended_by == "decided":
             return (
-                f"all comparisons decided {cost}; measuring all listed points to the tolerance of "
-                f"the spec would cost about {self.fixed_cost:.0f} whole training runs"
+                f"all comparisons decided {cost}; measuring every point with {self.max_seeds} "
+                f"seeds (max_seeds) would cost about {self.fixed_cost:.0f} whole training runs"
             )
         if self.ended_by is not None:
             decided = sum(effect.verdict != "not decided" for effect in self.effects)
@@ -229,6 +231,7 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
     precise_costs = [costs[id(s)] for s in statuses if design.states[id(s), False]]
     predicted_costs = [_PRECISE_COST * cost for cost in costs.values() if cost]
     cost_per_point = float(np.mean(precise_costs or predicted_costs or [0.0]))
+    max_points = len(design.listed) * rounds[-1].seeds / max(1, design.listed_seeds)
     later_points: list[PointStatus] = []
     if ended_by is None:
         remaining = [max(cost_per_point - costs[id(status)], 0.0) for status in next_points]
@@ -250,7 +253,8 @@ def decide(statuses: Sequence[PointStatus], compare: Compare) -> Decision:
         next_points=next_points, later_points=later_points, next_is_precise=completed > 0,
         ended_by=ended_by, rounds=completed, max_rounds=len(rounds), seeds=round_.seeds,
         total=len(design.comparisons), trainings=sum(costs.values()),
-        fixed_cost=cost_per_point * len(design.listed),
+        max_seeds=rounds[-1].seeds,
+        fixed_cost=cost_per_point * max_points,
     )  # fmt: skip
 
 

@@ -92,6 +92,12 @@ class Effect(MeanRatio):
         return ", ".join(value_phrase(key, value) for key, value in self.within.items() if value)
 
     @property
+    def qualified_verdict(self) -> str:
+        """The verdict; "at this budget" is added if any point is not known to be saturated."""
+        is_limited = self.at_this_budget and self.verdict != "not decided"
+        return f"{self.verdict} at this budget" if is_limited else self.verdict
+
+    @property
     def verdict_text(self) -> str:
         """The verdict in words.
 
@@ -105,8 +111,7 @@ class Effect(MeanRatio):
                 for name, effect in self.at_smaller_budgets.items()
                 if effect.verdict != self.verdict
             ]
-            verdict = f"{self.verdict} at this budget" if self.at_this_budget else self.verdict
-            return "; ".join([verdict, *others])
+            return "; ".join([self.qualified_verdict, *others])
         if not self.pairs:
             return "no pairs"
         if self.pairs == self.bounds:

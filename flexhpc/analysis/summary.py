@@ -242,15 +242,14 @@ def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> li
         known = [e for e in group if with_undecided or e.verdict != "not decided"]
         parts = []
         for effect in known:
+            start = f"{effect.value} {effect.qualified_verdict}"
             if effect.verdict in ("larger", "smaller") and effect.reversal_text:
-                verdict = f"{effect.verdict} on average ({effect.ratio_text})"
-                parts.append(f"{effect.value} {verdict}, {effect.reversal_text}")
+                parts.append(f"{start} (mean ratio {effect.ratio_text}), {effect.reversal_text}")
             else:
-                ratio = f" ({effect.ratio_text})" if effect.ratio_text else ""
-                parts.append(f"{effect.value} {effect.verdict}{ratio}")
+                parts.append(f"{start} (ratio {effect.ratio_text})" if effect.ratio_text else start)
         if parts and len(known) < len(group):
             parts.append(f"other values not decided: {len(group) - len(known)}")
         if parts:
-            start = f"{within}: compared with" if within else "Compared with"
-            sentences.append(f"{start} {baseline}: {'; '.join(parts)}.")
+            start = f"EMC ({within}) compared" if within else "EMC compared"
+            sentences.append(f"{start} with {baseline}: {'; '.join(parts)}.")
     return sentences

@@ -85,6 +85,8 @@ class ProgressView:
         if remaining is None or remaining[1] == 0:
             return elapsed
         low, high = map(duration_text, remaining)
+        if low == high:
+            return f"{elapsed}, {high} left"
         number, unit = low.split(" ")
         start = number if high.endswith(unit) else low
         return f"{elapsed}, {start} to {high} left"

@@ -144,6 +144,8 @@ def test_verdict_does_not_depend_on_later_training_runs(points: list[Point]) -> 
     assert [effect.verdict for effect in decision.effects] == ["larger"]
     assert decision.trainings < decision.fixed_cost
     assert "decided at a cost of" in decision.text
+    cost = f"with {decision.max_seeds} seeds (max_seeds) would cost about {decision.fixed_cost:.0f}"
+    assert cost in decision.text
     precise = decide([measure(s.point, 4.0, precise=True) for s in statuses], DECIDE)
     assert (precise.effects, precise.rounds, precise.ended_by) == (decision.effects, 1, "decided")
     assert precise.trainings > decision.trainings

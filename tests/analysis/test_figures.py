@@ -238,7 +238,7 @@ def test_summary_starts_with_the_comparison_or_the_growth_law(tmp_path: Path) ->
     assert re.match(r"relu: EMC scales as parameters \^ [\d.]+ \[[\d.]+, [\d.]+\]: ", law)
     assert re.search(r": \d+ \(mean of 2 seeds\) at 100 parameters, \d+ \(mean of 2 seeds\)", law)
     verdict = first_sentence("name: test\ncompare: [{by: model.activation}]", "comparison")
-    assert re.match(r"Compared with relu: tanh [\w %]+ \(1\.0", verdict)
+    assert re.match(r"EMC compared with relu: tanh [\w %]+ \(ratio 1\.0", verdict)
 
 
 @pytest.mark.parametrize(("count", "named"), [(10, True), (60, False)])
