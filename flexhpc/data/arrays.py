@@ -58,10 +58,12 @@ def open_arrays(data: Arrays) -> Source:
             )
         if (data.test_column is None) != (data.test_target is None):
             raise PointError("data.test_column, data.test_target: give both keys or neither")
-        names = [path.name, data.target, data.test_column, data.test_target]
-        return array_source(
-            f"arrays {path}", [_memory_map(path.parent / name) for name in names if name]
-        )
+        names = {
+            "path": path.name, "target": data.target,
+            "test_column": data.test_column, "test_target": data.test_target,
+        }  # fmt: skip
+        arrays = [_memory_map(path.parent / name, key) for key, name in names.items() if name]
+        return array_source(f"arrays {path}", arrays)
     with convert_read_errors(path, "an .npz file"), open_regular_file(path) as file:
         archive = NpzFile(file)
         keys = ["column", "target"]
@@ -89,8 +91,8 @@ def open_arrays(data: Arrays) -> Source:
     return array_source(f"arrays {path}", arrays)
 
 
-def _memory_map(path: Path) -> Any:
-    with convert_read_errors(path, "an .npy file"):
+def _memory_map(path: Path, key: str) -> Any:
+    with convert_read_errors(f"data.{key}: {path}", "an .npy file"):
         open_regular_file(path).close()  # np.load would block on a named pipe
         return np.load(path, mmap_mode="r", allow_pickle=False)
 

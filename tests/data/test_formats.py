@@ -169,6 +169,8 @@ INVALID = {
     "different lengths": ("source: arrays, path: abc.npz, column: a, target: b", "do not match"),
     "no labels": ("source: arrays, path: abc.npz, column: a, target: c", "60 of 60 labels are"),
     "no target": ("source: arrays, path: x.npy", "data.target: is required with an .npy"),
+    "no target file": ("source: arrays, path: x.npy, target: no.npy",
+                       r"data\.target: .*no\.npy: cannot be read as an \.npy file"),
     "column of .npy": ("source: arrays, path: x.npy, target: y.npy, column: x",
                        "data.column: has no effect"),
     "test set without labels": ("source: arrays, path: x.npy, target: y.npy, test_column: x.npy",
