@@ -103,7 +103,8 @@ def test_included_specs_run_without_a_checkout(installed_package: Path, tmp_path
     original = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
     assert copied[copied.index("name:") :] == original[original.index("name:") :]
     assert copied.startswith("# flexhpc sweep vit_width\n# Expected: ")
-    assert "sweep vit_width --set 'name=vit_small' --set 'data.source=digits' " in copied
+    copied = run_copy(installed_package, tmp_path, "specs", "params_imagenet")
+    assert copied.startswith("# flexhpc sweep params_imagenet --set 'data.root=FOLDER'\n")
     commit = ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "x"]
     for arguments in (["init", "-q"], commit):  # a project of the user around its environment
         subprocess.run(["git", "-C", installed_package.parent, *arguments], check=True)

@@ -93,7 +93,7 @@ def _with_flexhpc_command(text: str) -> str:
     """Replace the ``make`` command in the header of a spec with a ``flexhpc`` command."""
 
     def flexhpc_command(match: re.Match[str]) -> str:
-        sets = re.sub(r"[^\s#]+=\S+", lambda setting: f"--set '{setting[0]}'", match["sets"] or "")
+        sets = re.sub(r"\S+=\S+", lambda setting: f"--set '{setting[0]}'", match["sets"] or "")
         return f"flexhpc sweep {match['name']} {sets}".rstrip()
 
     pattern = r"make sweep SPEC=sweeps/(?P<name>\S+)\.yaml(?: SET=\"(?P<sets>[^\"]*)\")?"
