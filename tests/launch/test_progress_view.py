@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from flexhpc.config import Point
+from flexhpc.launch import progress_view
 from flexhpc.launch.progress_view import ProgressView
 from flexhpc.launch.remaining_time import estimate_remaining_seconds, seconds_per_pass
 from flexhpc.store.status import PointStatus
@@ -110,6 +111,20 @@ def test_a_terminal_shows_progress_and_remaining_time(points: list[Point]) -> No
     output = console.file.getvalue()
     assert "left" in output
     assert "/12 points" in output
+
+
+@pytest.mark.parametrize(
+    ("remaining", "text"),
+    [((19.2, 19.4), "19 s left"), ((19.0, 30.0), "19 to 30 s left"), ((50.0, 600.0), "50 s to ")],
+)
+def test_remaining_time_is_a_range_only_if_its_ends_differ(
+    points: list[Point], remaining: tuple[float, float], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_view, "estimate_remaining_seconds", lambda _: remaining)
+    console = Console(width=100, file=io.StringIO())
+    statuses = [PointStatus(point=point, state="waiting") for point in points]
+    console.print(ProgressView(console, "f").render(statuses, note=""))
+    assert f", {text}" in console.file.getvalue()
 
 
 def test_without_a_terminal_each_change_is_one_line(points: list[Point]) -> None:
