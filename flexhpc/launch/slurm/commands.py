@@ -215,7 +215,9 @@ class Slurm:
     def _run_checked(self, command: list[str]) -> str:
         result = self._run(command)
         if result.returncode:
-            raise SlurmUnavailable(" ".join(result.stderr.split()) or f"{command[0]} failed")
+            lines = result.stderr.split("\n")
+            reason = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            raise SlurmUnavailable(reason or f"{command[0]}: exit status {result.returncode}")
         return result.stdout
 
     def _run(
