@@ -13,6 +13,7 @@ from flexhpc.config.checks import preprocessed_info
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.custom import CustomModel, CustomTrainer
 from flexhpc.config.sections.data import ImageSet, KnownTable
+from flexhpc.config.sections.files import Arrays
 from flexhpc.config.sections.model import Timm
 from flexhpc.data.sources import find_samples, open_source
 from flexhpc.data.standard_files import no_downloads
@@ -78,6 +79,10 @@ def check_points(points: Sequence[Point]) -> dict[str, bool]:
 
 
 def _read_shape_and_classes(data: Data, seed: int) -> tuple[tuple[int, ...], int]:
-    """Open a data set; return its sample shape and its number of classes before relabelling."""
+    """Read a data set; return its sample shape and its number of classes before relabelling."""
     source = open_source(data, seed)
+    if isinstance(data, Arrays):  # memory-mapped; reading finds values that are not finite
+        for split in filter(None, (source.train, source.open_test())):
+            for _ in split.blocks():
+                pass
     return source.train.shape, source.classes

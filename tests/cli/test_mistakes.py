@@ -56,6 +56,10 @@ MISTAKES = {
         "validate good.yaml --set 'data={source: arrays, path: nan.npz}'",
         "row 0, column 1 of the inputs is nan",
     ),
+    "NaN in an .npy file": (
+        "validate good.yaml --set 'data={source: arrays, path: nan.npy, target: y.npy}'",
+        "row 0, column 1 of the inputs is nan",
+    ),
     "unknown profile": ("sweep good.yaml --profile clutser", "one of the shipped profiles ("),
     "no SLURM": ("sweep good.yaml --profile slurm.yaml", "slurm needs sbatch and srun"),
     "no write permission": ("sweep good.yaml --runs /proc/x", "/proc/x/x: cannot be written"),
@@ -90,7 +94,10 @@ def folder(tmp_path: Path) -> Path:
     for name, text in SPECS.items():
         (tmp_path / f"{name}.yaml").write_text(text)
     (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
-    np.savez(tmp_path / "nan.npz", X=np.array([[1, np.nan], [2, 3]]), y=np.array([0, 1]))
+    inputs, labels = np.array([[1, np.nan], [2, 3]]), np.array([0, 1])
+    np.savez(tmp_path / "nan.npz", X=inputs, y=labels)
+    np.save(tmp_path / "nan.npy", inputs)
+    np.save(tmp_path / "y.npy", labels)
     prepared = prepare_run(tmp_path / "good.yaml", ["name=empty"], tmp_path / "runs")
     write_run_folder(prepared, "launch", None)
     return tmp_path
