@@ -56,7 +56,8 @@ from flexhpc.store.status import PointStatus
 _MAX_SVG = 1_000_000
 """Maximum size (characters) of an SVG on the page; a larger figure is embedded as a PNG image."""
 _MEDIA_TYPES = {".pdf": "application/pdf", ".svg": "image/svg+xml", ".png": "image/png"}
-_MAX_SOURCES = 4
+_MAX_NAMES = 4
+"""Maximum number of data sets, kinds of labels or network families that the header names."""
 _MAX_POINTS = 500
 """Masks are not read, and power laws are not fitted, if there are more points than this."""
 _IN_FIRST_TABLE = {
@@ -131,7 +132,6 @@ def _write_report(
     done = [status for status in statuses if status.state == "done"]
     bounded = sum(map(reasons.is_censored, done))
     probes = [run for s in statuses if s.record for run in s.record.training_runs]
-    sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
     models = generalization.label_pairs(statuses)
     ratios = ReportFigure(
         name="ratios",
@@ -168,7 +168,7 @@ def _write_report(
         specs=specs,
         provenance=[_provenance(run) for run, _ in runs],
         # header
-        sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
+        subject=_subject_text(statuses),
         estimand=_estimand_text(statuses),
         training_time=text.duration_text(sum(probe.seconds for probe in probes)),
         devices=", ".join(sorted({p.machine["device"] for p in probes if "device" in p.machine})),
@@ -225,6 +225,27 @@ def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Compa
         return compare_as_specified(statuses, specs)
     except InputError:
         return Comparisons()
+
+
+def _subject_text(statuses: Sequence[PointStatus]) -> str:
+    """Name the networks, data sets and labels of the points: ``cnn and mlp on digits, random
+    labels``."""
+    points = [(s.point.model.model_dump(), s.point.data.model_dump()) for s in statuses]
+    families = {str(model.get("family", "none")): None for model, _ in points}
+    sources = {str(data.get("source", "")): None for _, data in points}
+    labels = {str(data.get("labels", "")): None for _, data in points}
+    families.pop("none", None)  # of a custom trainer without a model
+    networks, data, kinds = (
+        " and ".join(filter(None, names)) if len(names) <= _MAX_NAMES else ""
+        for names in (families, sources, labels)
+    )
+    return "".join(
+        (
+            f": {networks}" * bool(networks),
+            f" on {data}" * bool(data),
+            f", {kinds} labels" * bool(kinds),
+        )
+    )
 
 
 def _budget_text(statuses: Sequence[PointStatus]) -> str:

@@ -247,8 +247,10 @@ def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> li
                 parts.append(f"{start} (mean ratio {effect.ratio_text}), {effect.reversal_text}")
             else:
                 parts.append(f"{start} (ratio {effect.ratio_text})" if effect.ratio_text else start)
-        if parts and len(known) < len(group):
-            parts.append(f"other values not decided: {len(group) - len(known)}")
+        undecided = [str(effect.value) for effect in group if effect not in known]
+        if parts and undecided:
+            few = len(undecided) <= _MAX_COMPARISONS
+            parts.append(f"not decided: {', '.join(undecided) if few else len(undecided)}")
         if parts:
             start = f"EMC ({within}) compared" if within else "EMC compared"
             sentences.append(f"{start} with {baseline}: {'; '.join(parts)}.")

@@ -44,12 +44,13 @@ def test_report_of_8000_training_runs_is_smaller_than_5_mb(tmp_path: Path) -> No
     assert page.stat().st_size < 5e6
 
 
-def test_report_contains_exponents_of_power_laws(tmp_path: Path) -> None:
+def test_report_names_its_networks_data_and_labels_and_contains_power_laws(tmp_path: Path) -> None:
     widths, params = [4, 8, 16], [100, 200, 400]
     statuses = swept_points(
         tmp_path, [25, 50, 100] * 2, params * 2, labels=["original", "random"], width=widths
     )
     page = write_report(statuses, tmp_path / "out", "name: test").read_text()
+    assert "6 points: mlp on digits, original and random labels;" in page
     laws = page[page.index("<h2>Power laws</h2>") : page.index("<h2>Results</h2>")]
     rows = re.findall(
         r'<td class="text">(\w+)</td>\s*<td>([\d.-]+) \[([\d.-]+), ([\d.-]+)\]</td><td>(\d+)</td>',

@@ -249,7 +249,8 @@ def _mark_legend(
 ) -> list[Spec]:  # fmt: skip
     """Return a layer without marks that adds the legend of a printed figure.
 
-    The legend explains intervals, bounds, medians over seeds and the reference line.
+    The legend explains intervals, bounds, medians over seeds and the reference line. ``has_seeds``
+    says whether points that differ only in their seeds are drawn side by side.
     """
     if print_size is None:
         return []
@@ -258,11 +259,12 @@ def _mark_legend(
     horizontal = "M-1.4,0 L1.4,0 Z"
     bar = "M0,-1.4 L0,1.4 Z" if arrows is VERTICAL_ARROWS else horizontal
     references = [row["label"] for row in data if "label" in row and row["kind"] == "reference"]
+    interval = f"{100 * LEVEL:g} % interval" + " of each seed" * has_seeds
     symbols = {
-        f"{100 * LEVEL:g} % interval": (any(row["lo"] < row["hi"] for row in points), bar),
+        interval: (any(row["lo"] < row["hi"] for row in points), bar),
         "lower bound": ("right" in bounds, arrows["right"]),
         "upper bound": ("left" in bounds, arrows["left"]),
-        "median over seeds": (has_seeds, horizontal),
+        "median over seeds": (has_seeds and arrows is VERTICAL_ARROWS, horizontal),
         **dict.fromkeys(references, (True, _DASHES[arrows is VERTICAL_ARROWS])),
     }
     shown = {name: path for name, (is_used, path) in symbols.items() if is_used}
@@ -337,7 +339,7 @@ def _plot_rows(
               {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared},
               where="datum.kind === 'point'"),
         *_point_layers({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
-        *_mark_legend(data, HORIZONTAL_ARROWS, print_size, has_seeds=False),
+        *_mark_legend(data, HORIZONTAL_ARROWS, print_size, has_seeds=seeds_in_row > 1),
     ]  # fmt: skip
     step = max(ROW_HEIGHT, 9 * seeds_in_row + 8) if with_offsets else ROW_HEIGHT
     height = _DENSE_HEIGHT if dense else step * len(order)
