@@ -162,7 +162,7 @@ class Decision:
             decided = sum(effect.verdict != "not decided" for effect in self.effects)
             rest = "next round" if self.ended_by == "max_cost" else "others"
             return (
-                f"{decided} of {self.total} comparisons decided {cost}; "
+                f"{decided} of {self.total} comparisons with compare.decide decided {cost}; "
                 f"compare.decide.{self.ended_by} is too small for the {rest}"
             )
         return (

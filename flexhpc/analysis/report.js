@@ -31,11 +31,12 @@ function zoomable(spec) {
 
 const NARROW = 600, AXIS = 80, SPACING = 20; // pixels: maximum width of a phone, width of an axis
 
-// A figure is as wide as the page. On a phone, facets are stacked, and the names of rows take at most
-// 45 % of the width.
+// A figure is as wide as the page. On a phone, facets and the entries of legends are stacked, and the
+// names of rows take at most 45 % of the width.
 function fitToWidth(spec, available) {
   const axisX = { labelOverlap: true, labelSeparation: 6 };
-  const config = { ...spec.config, axisX };
+  const legend = { ...spec.config.legend, ...(available < NARROW && { columns: 1 }) };
+  const config = { ...spec.config, axisX, legend };
   if (spec.facet) {
     const columns = available < NARROW ? 1 : spec.columns;
     const width = (available - AXIS) / columns - SPACING * (columns - 1) / columns;

@@ -215,7 +215,7 @@ def _describe_saturation(estimates: Sequence[Estimate]) -> str:
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
     low, high = min(gains, key=float), max(gains, key=float)
     factor = low if low == high else f"{low} to {high}"
-    raised = f"Twice the budget would raise the EMC by a factor of {factor}"
+    raised = f"Twice the budget would raise the EMC by an estimated factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
     names = {"yes": "saturated", "no": "not saturated", "unknown": "unknown"}
@@ -237,6 +237,7 @@ def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> li
         with_undecided: whether to describe comparisons without a verdict as well.
     """
     groups = group_by(effects, lambda effect: (effect.within_text, effect.baseline))
+    everything = "all points" if any(within for within, _ in groups) else ""
     sentences = []
     for (within, baseline), group in list(groups.items())[:_MAX_COMPARISONS]:
         known = [e for e in group if with_undecided or e.verdict != "not decided"]
@@ -252,6 +253,6 @@ def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> li
             few = len(undecided) <= _MAX_COMPARISONS
             parts.append(f"not decided: {', '.join(undecided) if few else len(undecided)}")
         if parts:
-            start = f"EMC ({within}) compared" if within else "EMC compared"
-            sentences.append(f"{start} with {baseline}: {'; '.join(parts)}.")
+            points = f" ({within or everything})" if within or everything else ""
+            sentences.append(f"EMC{points} compared with {baseline}: {'; '.join(parts)}.")
     return sentences

@@ -351,7 +351,7 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
 def _grouping_columns(items: Sequence[Effect | PowerLaw]) -> list[Column]:
     """Return one column for each grouping key of comparisons or power laws."""
     keys = dict.fromkeys(key for item in items for key in item.within)
-    return [_key_column(key, [item.within.get(key, "") for item in items]) for key in keys]
+    return [_key_column(key, [item.within.get(key, "all") for item in items]) for key in keys]
 
 
 def decision_view(decision: Decision, width: int) -> RenderableType:

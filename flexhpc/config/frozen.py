@@ -59,7 +59,10 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
         network_files=sweep.network_files,
     )
     values = requested_spec(sweep) | {"frozen": frozen.model_dump()}
-    head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
+    head = (
+        "# Frozen by flexhpc: the spec of this run. The section `frozen` contains the default of "
+        "every key; keys of other sections replace it.\n"
+    )
     return head + yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 

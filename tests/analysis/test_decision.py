@@ -175,7 +175,7 @@ def test_comparison_whose_points_failed_is_abandoned(points: list[Point]) -> Non
     tanh = [p for p in points if p.swept["model.activation"] == "tanh"]
     decision = decide(measure_listed(points, 1.0, failed=tanh), DECIDE)
     assert (decision.ended_by, decision.next_points, decision.effects) == ("max_seeds", [], [])
-    assert decision.text.startswith("0 of 1 comparisons decided")
+    assert decision.text.startswith("0 of 1 comparisons with compare.decide decided")
 
 
 def test_single_pair_gives_no_verdict(points: list[Point]) -> None:

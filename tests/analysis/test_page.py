@@ -63,6 +63,18 @@ def test_report_names_its_networks_data_and_labels_and_contains_power_laws(tmp_p
         assert count == "3"
 
 
+def test_comparisons_within_groups_and_of_all_points_have_the_same_columns(tmp_path: Path) -> None:
+    statuses = swept_points(
+        tmp_path, [40, 90] * 2, [100, 100, 200, 200], width=[4, 8], activation=["relu", "tanh"]
+    )
+    spec = "compare: [{by: model.activation, within: [model.width]}, {by: model.activation}]"
+    page = write_report(statuses, tmp_path / "out", f"name: test\n{spec}").read_text()
+    table = page[page.index("<h2>Comparisons</h2>") : page.index("<h2>Results</h2>")]
+    header, *rows = re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
+    assert [len(re.findall("<td", row)) for row in rows] == [len(re.findall("<th", header))] * 3
+    assert [re.search('<td class="text">(.*?)<', row)[1] for row in rows] == ["4", "8", "all"]
+
+
 def open_page(
     chromium: Any, html: Path, width: int, figures: Sequence[str] = ("emc", "ratios"), **more: Any
 ) -> tuple[Any, list[str]]:

@@ -144,7 +144,8 @@ FIGURES = (
         "the seed. At smaller budgets, the EMC is estimated from the times at which training runs "
         "fitted their samples. The last dot of a line is at the budget of its points; if the spec "
         "sets until: saturation, this is their last budget. The dashed part predicts the EMC at "
-        "twice this budget. If a line is flat at its end, its points are saturated.",
+        "twice this budget. A line that is flat at its end suggests that its points are saturated. "
+        "Budgets at which an EMC is only a bound are omitted.",
         draw=budget_figure,
     ),
 )

@@ -119,7 +119,8 @@ def chart(
     spec: Spec = {"layer": list(layers), "width": width, "height": height}
     if len(facets) > 1:
         facet = {"field": "facet", "type": "nominal", "title": None, "sort": list(facets)}
-        spec = {"facet": facet, "columns": min(columns, len(facets)), "spec": spec}
+        rows = math.ceil(len(facets) / columns)
+        spec = {"facet": facet, "columns": math.ceil(len(facets) / rows), "spec": spec}
     if data is not None:
         spec["data"] = {"values": list(data)}
     return {"$schema": _SCHEMA, "config": _CONFIG, **spec}
@@ -159,7 +160,7 @@ def log_encoding(title: str, domain: Sequence[float], ticks: Sequence[float] = (
         ticks: values with a tick; by default round numbers.
     """
     shown = list(ticks) or _round_numbers(domain)
-    short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
+    short = "format(datum.value, datum.value < 1000 ? '~g' : '.3~s')"  # 0.2 and 2k, not 200m
     return {
         "type": "quantitative",
         "axis": {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"},

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 
 from flexhpc.analysis.figures.chart import (
@@ -70,7 +71,8 @@ _DASHES = {
 }
 """SVG paths of a dashed line that is horizontal, or vertical (False)."""
 _MAX_TICKS = 8
-"""With at most this number of measured values of a key, they are the ticks of its axis."""
+"""At most this number of measured values are the ticks of the axis; numbers of parameters only if
+they differ by at least 10 %."""
 
 
 def emc_figure(
@@ -180,7 +182,8 @@ def _plot_curves(
     data = [*rows, *lines, *labels, *_reference_line(facets, x_domain, y_domain, layout, quantity)]
     title = "parameters" if layout.x_axis == "size" else layout.key
     values = sorted({status_x for status in points if (status_x := layout.x(status))})
-    ticks = values if layout.x_axis == "number" and len(values) <= _MAX_TICKS else ()
+    apart = layout.x_axis == "number" or all(b > 1.1 * a for a, b in pairwise(values))
+    ticks = values if apart and len(values) <= _MAX_TICKS else ()
     x = log_encoding(title, x_domain, ticks) if logarithmic else {
         "type": "quantitative", "axis": {"title": title, **({"values": ticks} if ticks else {})},
         "scale": {"type": "linear", "domain": x_domain, "nice": False, "zero": False},

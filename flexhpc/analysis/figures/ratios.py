@@ -132,7 +132,7 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
     baseline = baselines.pop() if len(baselines) == 1 else "the baseline"
     y = {"field": "y", **log_encoding(f"EMC / EMC at {baseline}", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(names, {"title": None})}
-    bands = {"values": [{**band, "facet": facet} for facet in facets]}
+    bands = {"values": [band]}  # a layer with its own data draws all of it in each facet
     y_of = {key: {"field": key, **log_encoding("", y_domain)} for key in band}
     point = {**shared, "tooltip": tooltip("series", "budget", "ratio", "verdict")}
     layers: list[Spec] = [
