@@ -124,7 +124,7 @@ def _reliability_note(reliability: float) -> str:
         return f"Reliability of the hardness: {value}."
     return (
         f"The hardness of these samples is mostly noise (reliability: {value}), so other training "
-        "runs may show other samples. More training runs, for example of more seeds, are needed."
+        "runs may show other samples. More training runs on the same labels are needed."
     )
 
 
