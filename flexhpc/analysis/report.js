@@ -118,10 +118,11 @@ function fitChart(point) {
   return withLegend({ ...templates.fit, datasets }, datasets.trainings);
 }
 
-// Restrict the legend to the verdicts of the point.
+// Restrict the legend to the values that the rows contain. Vega cannot draw an empty legend.
 function withLegend(spec, rows) {
   const copy = withTooltip(spec, rows), color = copy.layer.at(-1).encoding.color;
-  color.legend.values = [...new Set(rows.map((row) => row.shown))];
+  const values = [...new Set(rows.map((row) => row[color.field]))];
+  color.legend = values.length ? { ...color.legend, values } : null;
   return copy;
 }
 
@@ -136,7 +137,7 @@ function withTooltip(spec, rows) {
 function lossChart(point) {
   const losses = point.probes.flatMap(([n, , verdict, , , , , , , , tuned, epochs, losses], number) =>
     epochs.map((epoch, i) => ({ number, n, verdict, tuned, epoch, loss: losses[i] })));
-  return { ...withTooltip(templates.loss, losses),
+  return { ...withLegend(templates.loss, losses),
            datasets: { losses: losses.filter((row) => row.loss > 0) } };
 }
 

@@ -15,6 +15,8 @@ VERDICTS = {
     "saddle": "#B8860B", "diverged": "#7B4FB5", "other tuned values": "#BBB",
 }  # fmt: skip
 _WIDTH, _HEIGHT = 400, 240
+_LEGEND = {"title": None, "orient": "bottom", "columns": 4}
+"""The code that adds the data restricts the legend to the values that occur."""
 
 
 def fit_chart(status: PointStatus) -> Chart:
@@ -37,8 +39,8 @@ def fit_chart(status: PointStatus) -> Chart:
         "trainings": trainings,
     }
     spec = fit_spec()
-    shown = dict.fromkeys(row["shown"] for row in trainings)
-    spec["layer"][-1]["encoding"]["color"]["legend"]["values"] = list(shown)
+    shown = list(dict.fromkeys(row["shown"] for row in trainings))
+    spec["layer"][-1]["encoding"]["color"]["legend"] = {**_LEGEND, "values": shown}
     return Chart(
         {**spec, "title": title, "datasets": datasets, "background": "white", "padding": 12}
     )
@@ -56,9 +58,8 @@ def fit_spec() -> Spec:
     }  # fmt: skip
     y = {
         "type": "quantitative", "scale": {"domain": [0, 1.02]},
-        "axis": {"title": "train accuracy, P(fit)"},
+        "axis": {"title": "train accuracy (dots), P(fit) (curve)"},
     }  # fmt: skip
-    legend = {"title": None, "orient": "bottom", "columns": 4}
     layers: list[Spec] = [
         {
             "data": {"name": "interval"},
@@ -80,7 +81,7 @@ def fit_spec() -> Spec:
             "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.9},
             "encoding": {
                 "x": x, "y": {**y, "field": "accuracy"},
-                "color": colour_encoding("shown", VERDICTS, legend),
+                "color": colour_encoding("shown", VERDICTS, _LEGEND),
                 "tooltip": tooltip("number", "n", "verdict", "missed", "accuracy", "tuned"),
             },
         },
@@ -103,7 +104,7 @@ def loss_spec() -> Spec:
                 "axis": {"title": "training loss", "format": "~g", "tickCount": 5},
             },
             "detail": {"field": "number"},
-            "color": colour_encoding("verdict", VERDICTS, legend=None),
+            "color": colour_encoding("verdict", VERDICTS, _LEGEND),
             "tooltip": tooltip("number", "n", "verdict", "tuned"),
         },
     }  # fmt: skip
