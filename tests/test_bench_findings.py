@@ -216,6 +216,23 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
 
 
+def test_families_at_three_sizes(tmp_path: Path) -> None:
+    statuses, spec = load_records(RECORDS / "finding_families_size.json.xz", tmp_path)
+    effects = compare_as_specified(statuses, [spec]).effects
+    by_size = {(e.within.get("model.match_params"), e.value): e for e in effects}
+    for family, name in (("cnn", "the CNN fits"), ("vit", "the ViT")):
+        smallest, *others = (by_size[size, family] for size in ("1000", "2000", "4000", None))
+        assert smallest.verdict == "larger"
+        assert {effect.verdict for effect in others} == {"not decided"}
+        assert f"{name} {smallest.ratio_text} times" in PROSE
+    for size in ("2000", "4000"):
+        cnn, vit = (by_size[size, family].ratio for family in ("cnn", "vit"))
+        assert f"{cnn:.2f} and {vit:.2f}" in PROSE
+    ratios = [emc_per_parameter(s) for s in statuses]
+    assert f"The EMCs are {min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PROSE
+    assert sum(s.estimate.saturated == "no" for s in statuses) == len(statuses) - 1 == 8
+
+
 def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: Path) -> None:
     path = save_records(small_run, tmp_path)
     restored, spec = load_records(path, tmp_path)

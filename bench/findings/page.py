@@ -28,6 +28,7 @@ RECORDS = Path(__file__).parent / "records"
 _LAWS = {
     "finding_activations": ["model.activation"],
     "finding_families": ["data.labels", "model.family"],
+    "finding_families_size": ["model.family"],
 }
 """For sweeps over sizes: keys that group the points; a power law is fitted to each group."""
 _EPS = (0.01, 0.05, 0.1)
@@ -97,11 +98,11 @@ def _replace_tables(text: str, name: str, tables: str) -> str:
 
 
 def _cost_text(statuses: Sequence[PointStatus]) -> str:
-    probes = [probe for s in statuses if s.record for probe in s.record.probes]
-    hours = sum(probe.seconds for probe in probes) / 3600
-    cost = sum(probe.cost for probe in probes)
+    runs = [run for s in statuses if s.record for run in s.record.training_runs]
+    hours = sum(run.seconds for run in runs) / 3600
+    cost = sum(run.cost for run in runs)
     return (
-        f"{len(statuses)} points, {len(probes):,} training runs, {cost:.1e} sample passes, "
+        f"{len(statuses)} points, {len(runs):,} training runs, {cost:.1e} sample passes, "
         f"{hours:.1f} core-hours."
     )
 
