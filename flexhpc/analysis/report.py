@@ -228,8 +228,10 @@ def _comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> Compa
 
 
 def _subject_text(statuses: Sequence[PointStatus]) -> str:
-    """Name the networks, data sets and labels of the points: ``cnn and mlp on digits, random
-    labels``."""
+    """Name the networks, data and labels of the points: ``: cnn and mlp on digits, random labels``.
+
+    Of each kind, more than ``_MAX_NAMES`` names are omitted.
+    """
     points = [(s.point.model.model_dump(), s.point.data.model_dump()) for s in statuses]
     families = {str(model.get("family", "none")): None for model, _ in points}
     sources = {str(data.get("source", "")): None for _, data in points}
@@ -239,13 +241,9 @@ def _subject_text(statuses: Sequence[PointStatus]) -> str:
         " and ".join(filter(None, names)) if len(names) <= _MAX_NAMES else ""
         for names in (families, sources, labels)
     )
-    return "".join(
-        (
-            f": {networks}" * bool(networks),
-            f" on {data}" * bool(data),
-            f", {kinds} labels" * bool(kinds),
-        )
-    )
+    described = f": {networks}" if networks else ""
+    described += f" on {data}" if data else ""
+    return described + (f", {kinds} labels" if kinds else "")
 
 
 def _budget_text(statuses: Sequence[PointStatus]) -> str:

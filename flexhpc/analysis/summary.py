@@ -248,7 +248,7 @@ def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> li
                 parts.append(f"{start} (mean ratio {effect.ratio_text}), {effect.reversal_text}")
             else:
                 parts.append(f"{start} (ratio {effect.ratio_text})" if effect.ratio_text else start)
-        undecided = [str(effect.value) for effect in group if effect not in known]
+        undecided = [e.value for e in group if not with_undecided and e.verdict == "not decided"]
         if parts and undecided:
             few = len(undecided) <= _MAX_COMPARISONS
             parts.append(f"not decided: {', '.join(undecided) if few else len(undecided)}")
