@@ -232,15 +232,14 @@ def _subject_text(statuses: Sequence[PointStatus]) -> str:
 
     Of each kind, more than ``_MAX_NAMES`` names are omitted.
     """
-    points = [(s.point.model.model_dump(), s.point.data.model_dump()) for s in statuses]
-    families = {str(model.get("family", "none")): None for model, _ in points}
-    sources = {str(data.get("source", "")): None for _, data in points}
-    labels = {str(data.get("labels", "")): None for _, data in points}
-    families.pop("none", None)  # of a custom trainer without a model
-    networks, data, kinds = (
-        " and ".join(filter(None, names)) if len(names) <= _MAX_NAMES else ""
-        for names in (families, sources, labels)
-    )
+
+    def names(section: str, key: str) -> str:
+        values = {getattr(getattr(s.point, section), key, "none"): None for s in statuses}
+        values.pop("none", None)  # for example the family of a custom trainer without a model
+        return " and ".join(values) if len(values) <= _MAX_NAMES else ""
+
+    networks, data = names("model", "family"), names("data", "source")
+    kinds = names("data", "labels")
     described = f": {networks}" if networks else ""
     described += f" on {data}" if data else ""
     return described + (f", {kinds} labels" if kinds else "")

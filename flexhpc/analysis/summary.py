@@ -250,8 +250,7 @@ def _describe_verdicts(effects: Sequence[Effect], *, with_undecided: bool) -> li
                 parts.append(f"{start} (ratio {effect.ratio_text})" if effect.ratio_text else start)
         undecided = [e.value for e in group if not with_undecided and e.verdict == "not decided"]
         if parts and undecided:
-            few = len(undecided) <= _MAX_COMPARISONS
-            parts.append(f"not decided: {', '.join(undecided) if few else len(undecided)}")
+            parts.append(f"not decided: {', '.join(undecided)}")
         if parts:
             points = f" ({within or everything})" if within or everything else ""
             sentences.append(f"EMC{points} compared with {baseline}: {'; '.join(parts)}.")

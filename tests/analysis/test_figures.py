@@ -14,7 +14,7 @@ from PIL import Image
 
 import flexhpc
 from flexhpc.analysis.comparison import compare_as_specified
-from flexhpc.analysis.figures.chart import COLOURS, DARK_COLOURS, Chart, svg_size
+from flexhpc.analysis.figures.chart import COLOURS, DARK_COLOURS, Chart, chart, svg_size
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
@@ -267,6 +267,17 @@ def legend_names(chart: Chart) -> set[str]:
     layers = (chart.spec.get("spec") or chart.spec)["layer"]
     scales = [e["scale"] for layer in layers for e in layer["encoding"].values() if "scale" in e]
     return {name for scale in scales for name in scale["domain"] if isinstance(name, str)}
+
+
+def test_few_sizes_are_ticks_and_four_facets_form_a_square(tmp_path: Path) -> None:
+    statuses = swept_points(
+        tmp_path, [40] * 4 + [90] * 4, [100] * 4 + [200] * 4, width=[4, 8], seed=[0, 1],
+        labels=["random", "original"],
+    )  # fmt: skip
+    spec = emc_figure(statuses)
+    assert spec["layer"][0]["encoding"]["x"]["axis"]["values"] == [100, 200]
+    facets = [str(i) for i in range(4)]
+    assert chart([], width=1, height=1, facets=facets, columns=3)["columns"] == 2
 
 
 INTERVAL = "90 % interval"

@@ -126,6 +126,9 @@ def test_selecting_a_point_shows_its_training_runs(page: Any, small_run: Path) -
             assert int(n) == (bracket.largest_fit if verdict == "fit" else bracket.smallest_fail)
         assert rows.nth(number).evaluate("row => row.nextSibling.className") == "panel-row"
     page.wait_for_selector("#point .vega-embed svg")
+    legends = details.locator(".role-legend").all_text_contents()
+    assert len(legends) == 2, "of the fit curve and of the losses"
+    assert all("fit" in legend for legend in legends)
     rows.last.click()
     assert not details.is_visible(), "a second click on a row closes the details"
     marks = page.locator("[data-spec=emc] .vega-embed .mark-symbol path").all()
