@@ -217,6 +217,9 @@ def test_an_unreachable_slurm_controller_is_one_error(
         assert error.startswith("SLURM does not respond: ")
         assert "no points were submitted" in error
         assert len(error.splitlines()) == 1
+    (tmp_path / "slurm.conf").write_text("Unknown=1\n")
+    error = cli("sweep", small_spec, "--profile", "gpu_cluster", check=1).stderr
+    assert error.count("squeue: ") == 1, "only the last of several lines of squeue"
     assert not (tmp_path / "runs").exists()
 
 

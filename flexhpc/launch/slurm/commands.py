@@ -215,8 +215,7 @@ class Slurm:
     def _run_checked(self, command: list[str]) -> str:
         result = self._run(command)
         if result.returncode:
-            lines = result.stderr.split("\n")
-            reason = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            reason = result.stderr.strip().rpartition("\n")[2]
             raise SlurmUnavailable(reason or f"{command[0]}: exit status {result.returncode}")
         return result.stdout
 
