@@ -19,8 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from flexhpc.atomic import file_lock, pid_namespace, write_json
 from flexhpc.state_file import read_state
 
@@ -37,14 +35,18 @@ def this_host() -> str:
 
 
 def process_start_time(pid: int) -> float | None:
-    """Return the start time of a process (seconds since the epoch); None if it is dead."""
+    """Return the start time of a process (seconds since the system booted); None if it is dead.
+
+    The start time is read from ``/proc``. A start time since the epoch, such as that of psutil,
+    changes when the system clock is set.
+    """
     try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
-    except psutil.Error:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
         return None
+    # The second field is the name of the program, which may contain spaces and parentheses.
+    state, *fields = stat.rpartition(b")")[2].split()
+    return None if state in (b"Z", b"X") else int(fields[18]) / os.sysconf("SC_CLK_TCK")
 
 
 def process_is_alive(pid: int, birth: float) -> bool:
@@ -52,8 +54,7 @@ def process_is_alive(pid: int, birth: float) -> bool:
 
     The start time distinguishes this process from a later process with the same id.
     """
-    actual_birth = process_start_time(pid)
-    return actual_birth is not None and abs(actual_birth - birth) < 2.0
+    return process_start_time(pid) == birth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class ClaimRecord:
         launch: id of the launch that started the holder.
         host: host name and PID namespace of the holder; see :func:`this_host`.
         pid: process id of the holder.
-        birth: start time of the holder (seconds since the epoch).
+        birth: start time of the holder (seconds since its host booted).
         beat: time of the last heartbeat (seconds since the epoch), by the holder's clock.
         taken: time at which the claim was acquired (seconds since the epoch), by the file system's
             clock, so that it can be compared with modification times of saved files.
@@ -220,7 +221,7 @@ def acquire_claim(
             launch=launch,
             host=this_host(),
             pid=pid,
-            birth=process_start_time(pid) or time.time(),
+            birth=process_start_time(pid) or 0.0,
             beat=time.time(),
             taken=_extrapolated_time(path.parent, path.parent.stat().st_dev),
             deaths=deaths,

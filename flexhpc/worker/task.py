@@ -27,8 +27,8 @@ class ProcessIdentity:
 
     Attributes:
         pid: process id.
-        birth: start time of the process (seconds since the epoch); 0 if the process had ended when
-            the start time was read.
+        birth: start time of the process (seconds since the system booted); 0 if the process had
+            ended when the start time was read.
     """
 
     pid: int

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -93,6 +94,21 @@ def test_a_lost_claim_can_no_longer_be_written(paths: tuple[Path, Path]) -> None
     first.release("done")
     assert read_claim(paths[0]).token == second.record.token
     assert read_claim(paths[0]).state == "running"
+
+
+def test_start_times_do_not_depend_on_the_system_clock(tmp_path: Path) -> None:
+    """Otherwise, all holders would seem dead after the clock was set."""
+    program = tmp_path / "a ) b 1"  # the name appears in the file from which the time is read
+    program.write_text("#!/bin/sh\nread line\n")
+    program.chmod(0o700)
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as process:
+        birth = claims.process_start_time(process.pid)
+        after = time.clock_gettime(time.CLOCK_BOOTTIME)
+        assert before - 0.01 <= birth <= after, "a start time is a multiple of 0.01 s"
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not claims.process_is_alive(process.pid, birth), "the process is a zombie"
 
 
 @pytest.fixture
