@@ -369,11 +369,11 @@ def at_precision(status: PointStatus, *, coarse: bool) -> PointStatus | None:
         return None
     search = point.with_precise_search().search
     search = search.with_coarse_tolerance() if coarse else search
-    history = to_history(record.probes, point.training)
     for count, estimate in record.estimates.items():
         if is_precise(
-            search, record.header.n_limit, history[:count], point.arm_coordinates, estimate,
-            point.training.doubling_settings,
+            search, record.header.n_limit,
+            partial(to_history, record.probes[:count], point.training),
+            point.arm_coordinates, estimate, point.training.doubling_settings,
         ):  # fmt: skip
             return replace(status, record=record.at_probe_count(count), estimate=estimate)
     return None

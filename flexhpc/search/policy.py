@@ -271,7 +271,7 @@ def make_estimate(
 
 
 def is_precise(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates,
+    search: Search, n_limit: int, read_history: Callable[[], History], coordinates: Coordinates,
     estimate: Estimate, doubling_settings: Doubling | None = None,
 ) -> bool:  # fmt: skip
     """Return whether a final estimate is as precise as the ``search`` section requires.
@@ -285,7 +285,8 @@ def is_precise(
     Args:
         search: policy and its settings.
         n_limit: largest available n (samples).
-        history: probes from which the estimate was made.
+        read_history: returns the probes from which the estimate was made; it is called only if the
+            settings do not decide.
         coordinates: coordinates of the arms.
         estimate: final estimate.
         doubling_settings: see :func:`next_probes`.
@@ -303,5 +304,5 @@ def is_precise(
         if cap is not None and previous_cap is not None and cap <= previous_cap:
             return True
     return isinstance(
-        next_probes(search, n_limit, history, coordinates, doubling_settings), Estimate
+        next_probes(search, n_limit, read_history(), coordinates, doubling_settings), Estimate
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,7 +231,7 @@ def has_precise_estimate(point: Point, record: PointRecord) -> bool:
     return record.estimate is not None and is_precise(
         point.search,
         record.header.n_limit,
-        to_history(record.probes, point.training),
+        partial(to_history, record.probes, point.training),
         point.arm_coordinates,
         record.estimate,
         point.training.doubling_settings,

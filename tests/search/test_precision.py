@@ -41,11 +41,11 @@ def test_only_stricter_settings_continue_a_search(
 ) -> None:
     estimate, history = play(search, 60_000, train)
     other = search.model_copy(update=change)
-    assert is_precise(other, 60_000, history, SINGLE_ARM, estimate) is is_sufficient
+    assert is_precise(other, 60_000, lambda: history, SINGLE_ARM, estimate) is is_sufficient
     after, continued = play(other, 60_000, train, history=history)
     if not is_sufficient:
         assert len(continued) > len(history)
-        assert is_precise(search, 60_000, continued, SINGLE_ARM, after)
+        assert is_precise(search, 60_000, lambda: continued, SINGLE_ARM, after)
         assert after.emc_hi / after.emc_lo <= estimate.emc_hi / estimate.emc_lo
 
 
@@ -54,7 +54,7 @@ def test_larger_max_cost_continues_the_estimate_of_a_training_error() -> None:
     estimate, history = play(search, 60_000, train)
     assert estimate.ended_by == "max_cost"
     uncapped = search.model_copy(update={"max_cost": 60.0})
-    assert not is_precise(uncapped, 60_000, history, SINGLE_ARM, estimate)
+    assert not is_precise(uncapped, 60_000, lambda: history, SINGLE_ARM, estimate)
 
 
 def test_missing_repeats_are_trained_first() -> None:

@@ -122,10 +122,10 @@ def test_search_is_resumed_after_any_probe_of_a_round() -> None:
         done = end // 3 * 3
         expected = {(r.n, r.repeat, r.arm, r.stage) for r in history[end : done + 3]}
         assert set(missing) == expected
-    assert is_precise(policy, N_LIMIT, history, ((),), estimate, doubling_settings)
+    assert is_precise(policy, N_LIMIT, lambda: history, ((),), estimate, doubling_settings)
     larger = Doubling(saturation=1.0001, max_doublings=4)
-    assert not is_precise(policy, N_LIMIT, history, ((),), estimate, larger)
-    assert is_precise(SEARCH, N_LIMIT, history, ((),), estimate, doubling_settings)
+    assert not is_precise(policy, N_LIMIT, lambda: history, ((),), estimate, larger)
+    assert is_precise(SEARCH, N_LIMIT, lambda: history, ((),), estimate, doubling_settings)
 
 
 def test_search_with_too_few_samples_is_as_precise_as_requested() -> None:
@@ -135,7 +135,7 @@ def test_search_with_too_few_samples_is_as_precise_as_requested() -> None:
     estimate, history = play_doubling(train, n_limit=limit, tolerance=0.1)
     assert (estimate.censored, estimate.ended_by) == ("right", "data")
     assert estimate.emc_lo >= limit / 1.2
-    assert is_precise(policy, limit, history, ((),), estimate, DOUBLING)
+    assert is_precise(policy, limit, lambda: history, ((),), estimate, DOUBLING)
 
 
 def test_cap_of_a_stage_does_not_end_the_search() -> None:
