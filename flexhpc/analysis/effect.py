@@ -143,7 +143,8 @@ class Effect(MeanRatio):
     def chance_text(self) -> str:
         """The probability that the ratio is above 1, as text: ``0.97`` or ``> 0.999``."""
         if 0.001 <= self.chance_larger <= 0.999:
-            return f"{self.chance_larger:.3g}"
+            digits = 2 if 0.01 <= self.chance_larger <= 0.99 else 4
+            return f"{self.chance_larger:.{digits}f}"
         return "> 0.999" if self.chance_larger > 0.5 else "< 0.001"
 
     @property
@@ -466,6 +467,13 @@ def with_verdicts(
             more_pairs = _estimate_more_pairs(effect, *levels)
         result.append(replace(effect, verdict=verdict, more_pairs=more_pairs))
     return result
+
+
+def required_chance(effects: Sequence[Effect]) -> float:
+    """Return P(larger) above which the comparison with the highest P(larger) has the verdict
+    ``larger``, without ``decide``; see :func:`with_verdicts`."""
+    tests = sum(effect.pairs > effect.bounds for effect in effects)
+    return 1 - ERROR_RATE / (4 * max(1, tests))
 
 
 def _holm_rejections(

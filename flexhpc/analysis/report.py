@@ -22,6 +22,7 @@ from flexhpc.analysis.comparison import (
 )
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
+from flexhpc.analysis.effect import required_chance
 from flexhpc.analysis.figures import figures_of_report
 from flexhpc.analysis.figures.chart import (
     DARK_COLOURS,
@@ -202,6 +203,7 @@ def _write_report(
         censored=reasons.group_censored_by_reason(statuses),
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,
+        required_chance=required_chance(comparisons.effects),
         decisions=comparisons.decisions,
         laws=laws,
         samples=_sample_views(points),

@@ -109,7 +109,7 @@ def _samples_per_parameter(curve: Sequence[PointStatus]) -> str:
     ]
     if len(ratios) < len(curve):
         return ""
-    low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
+    low, high = (f"{x:.0f}" if x >= 10 else f"{x:#.2g}" for x in (min(ratios), max(ratios)))
     values = low if low == high else f"{low} to {high}"
     return f"; {values} samples per parameter"
 
@@ -211,14 +211,18 @@ def describe_limitations(statuses: Sequence[PointStatus]) -> list[str]:
 def _describe_saturation(estimates: Sequence[Estimate]) -> str:
     """Describe how much the EMCs would increase if the budget were doubled, and how many points are
     saturated."""
-    gains = [f"{e.doubling[1]:.2g}" for e in estimates if e.doubling]
+    gains = [f"{e.doubling[1]:.1f}" for e in estimates if e.doubling]
     counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
     low, high = min(gains, key=float), max(gains, key=float)
     factor = low if low == high else f"{low} to {high}"
     raised = f"Twice the budget would raise the EMC by an estimated factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
-    names = {"yes": "saturated", "no": "not saturated", "unknown": "unknown"}
+    names = {
+        "yes": "saturated",
+        "no": "not saturated",
+        "unknown": "with an interval too wide to tell",
+    }
     known = ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key])
     limit = "The EMC of a point that is not saturated applies only to the budget of this point"
     return f"{raised} (points: {known}). {limit}."

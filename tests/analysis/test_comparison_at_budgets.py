@@ -12,8 +12,10 @@ import pytest
 
 from flexhpc.analysis.comparison import compare_at_budgets, compare_points
 from flexhpc.analysis.effect import Effect
+from flexhpc.analysis.figures.budget import budget_figure
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.ratios import ratio_budget_figure
+from flexhpc.analysis.grouping import group_by
 from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
 from flexhpc.search import estimate_so_far
@@ -156,3 +158,26 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     not_saturated = replace(first.estimate, gain=(1.2, 1.3, 1.4))
     by_budget = compare_at_budgets([replace(first, estimate=not_saturated), *others], requests)
     assert [len(by_budget[fraction]) for fraction in (1, 1 / 2)] == [0, 1]
+
+
+def with_sample_limit(status: PointStatus, n_limit: int) -> PointStatus:
+    header = replace(status.record.header, n_limit=n_limit)
+    return replace(status, record=replace(status.record, header=header))
+
+
+def test_every_line_of_emc_over_budget_has_a_label_at_its_end(tmp_path: Path) -> None:
+    """Also a line without a prediction, because the EMC at twice the budget is only a bound."""
+    statuses = [
+        with_sample_limit(status, 500) if status.point.swept["model.width"] == 16 else status
+        for status in simulate_points(tmp_path, ratio=1.0, exponent=1.0)
+    ]
+    rows = budget_figure(statuses)["data"]["values"]
+    lines = group_by(rows, lambda row: row["line"]).values()
+    assert len(lines) == 6
+    for line in lines:
+        assert [row for row in line if "label_y" in row] == [line[-1]]
+        assert line[-1]["predicted"] == ("16 parameters" not in line[-1]["size"])
+    assert len({row["x"] for row in rows}) == len(rows), "lines overlap at a budget"
+    one_width = [status for status in statuses if status.point.swept["model.width"] == 8]
+    rows = budget_figure(one_width)["data"]["values"]
+    assert len({row["series"] for row in rows}) == 2, "the lines have the same colour"

@@ -57,19 +57,28 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         known,
         lambda s: (layout.facet(s), layout.series(s), _line_label(s, layout), budget_value(s)),
     )
-    rows = [row for key, points in lines.items() for row in _line_data(key, points)]
+    line_data = [_line_data(key, points) for key, points in lines.items()]
+    rows = [row for line in line_data for row in line]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
+    if layout.x_axis == "rows":
+        for row in rows:
+            row["series"] = row["size"]  # a line of named points has its own colour
     series = list(dict.fromkeys(row["series"] for row in rows))
     width, height = facet_size(len(facets))
     # Facets need space for labels inside their axes; next to other axes, there is space.
     label_space = _LABEL_WIDTH / width if len(facets) > 1 else 0
     x_domain = log_domain([row["x"] for row in rows], label_space=label_space)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    ends = group_by((row for row in rows if row["predicted"]), lambda row: (row["facet"], row["x"]))
+    ends = group_by((line[-1] for line in line_data if line), lambda row: (row["facet"], row["x"]))
     for labelled in ends.values():
         label_y = spread_labels({row["line"]: row["y"] for row in labelled}, y_domain, height)
         for row in labelled:
             row["label_y"] = label_y[row["line"]]
+    # Without an offset, intervals at the same budget would overlap.
+    step = min(1.03, 2 ** (0.45 / len(line_data)))
+    for number, line in enumerate(line_data):
+        for row in line:
+            row["x"] *= step ** (number - (len(line_data) - 1) / 2)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(series, {"title": None})}
@@ -85,7 +94,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
               where="!datum.predicted"),
         layer({**CURVE_LABEL, "dx": 6, "fontSize": 11, "limit": _LABEL_WIDTH},
               {**shared, "y": {**y, "field": "label_y"}, "text": {"field": "size"}},
-              where="datum.predicted"),
+              where="isValid(datum.label_y)"),
     ]  # fmt: skip
     return chart(layers, width=width, height=height, data=rows, facets=facets)
 
@@ -144,8 +153,9 @@ FIGURES = (
         "the seed. At smaller budgets, the EMC is estimated from the times at which training runs "
         "fitted their samples. The last dot of a line is at the budget of its points; if the spec "
         "sets until: saturation, this is their last budget. The dashed part predicts the EMC at "
-        "twice this budget. A line that is flat at its end suggests that its points are saturated. "
-        "Budgets at which an EMC is only a bound are omitted.",
+        "twice this budget; it is omitted if this EMC is only a bound. A line that is flat at its "
+        "end suggests that its points are saturated. Points at the same budget are drawn side by "
+        "side.",
         draw=budget_figure,
     ),
 )

@@ -136,7 +136,7 @@ def _plotted_row(status: PointStatus, layout: Layout, index: int, y: Quantity) -
         "EMC": emc_text(estimate),
         "parameters": params or None,
         "EMC per parameter": ratio_text(estimate, params),
-        "trainings": status.training_runs,
+        "training runs": status.training_runs,
         "kind": "point",
     }
 
@@ -198,7 +198,7 @@ def _plot_curves(
         *([] if print_size else [
             layer({**_REFERENCE_LABEL, "align": "left", "baseline": "top", "dx": 5}, label,
                   where="datum.align === 'left'"),
-            layer({**_REFERENCE_LABEL, "align": "right", "dx": -3}, label,
+            layer({**_REFERENCE_LABEL, "align": "right", "dx": -3, "dy": -2}, label,
                   where="datum.align === 'right'"),
         ]),
         layer({"type": "line", "strokeWidth": 1.6},
@@ -359,7 +359,7 @@ def _series_legend(series: Sequence[str], print_size: PrintSize | None) -> Spec 
 
 def _point_layers(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
     """Return a layer of dots for uncensored EMCs, and a layer of arrows for each type of bound."""
-    fields = ("point", "EMC", "parameters", "EMC per parameter", "trainings")
+    fields = ("point", "EMC", "parameters", "EMC per parameter", "training runs")
     encoding = {**encoding, "tooltip": tooltip(*fields)}
     exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
     bounds = {side: {**ARROW_MARK, "shape": shape} for side, shape in arrows.items()}
