@@ -195,6 +195,7 @@ def _write_report(
         swept=swept_keys(statuses),
         csv=json_for_script(csv.splitlines()),
         further_columns=_further_columns(rows),
+        describe_column=results.describe_column,
         has_tuned_keys=reasons.has_tuned_keys(statuses),
         has_doubling=any(row["doubling"] for row in rows),
         swept_value_text=swept_value_text,

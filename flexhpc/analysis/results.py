@@ -24,29 +24,75 @@ from flexhpc.store.status import PointStatus
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Row = dict[str, Any]
-COLUMNS = (
-    "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
-    "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
-    "bits", "emc_per_bit", "bits_per_param", "bits_per_param_lo", "bits_per_param_hi",
-    "rejected", "touched_plateau", "touched_gradient",
-    "touched_curvature", "touched_stability", "unstable", "width_of_curve", "ended_by",
-    "wider_than_asked", "best_chance", "at_edge", "doubling", "doubling_lo", "doubling_hi",
-    "saturated", "params_total",
-    "emc_per_param_bound", "censored_because", "conflict_chance",
-)  # fmt: skip
-"""Columns after ``point_id`` and the swept keys. They are followed by:
-
-- the best value of each tuned key (``best.training.lr``),
-- the EMC at each requested training error (``emc_eps_0.1``; ends of the interval and censoring have
-  the suffixes ``_lo``, ``_hi`` and ``_censored``),
-- the EMC at each requested budget (``emc_budget_500``, with the same suffixes; the column with the
-  suffix ``_predicted`` is true if this budget is larger than the budget of the point),
-- the columns in :data:`EVALUATION`.
-"""
-EVALUATION = (
-    "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
-)  # fmt: skip
+COLUMNS = {
+    "params": "number of trained parameters",
+    "emc": "EMC (samples); if it is censored, its bound",
+    "emc_lo": "lower end of the interval of the EMC (samples)",
+    "emc_hi": "upper end of the interval of the EMC (samples)",
+    "level": "probability that the interval contains the EMC",
+    "estimand": "definition of the EMC; n50: the n at which half of the training runs fit",
+    "censored": "right: the EMC may be larger than emc; left: the EMC is below smallest_fail",
+    "largest_fit": "largest n that fitted (samples)",
+    "smallest_fail": "smallest n that failed (samples)",
+    "probes": "number of training runs",
+    "cost": "cost of these training runs (sample passes: samples times epochs)",
+    "seconds": "duration of these training runs (seconds)",
+    "emc_per_param": "emc / params",
+    "unconverged": "failed training runs that were still improving when their budget ended",
+    "status": "state of the point: done, running, stopped, queued, waiting or failed",
+    "bits": "number of bits of the trained parameters",
+    "emc_per_bit": "emc / bits",
+    "bits_per_param": "information about random labels or tokens that the network stores, in bits "
+    "per parameter, at the n at which it stores most",
+    "bits_per_param_lo": "lower end of the interval of bits_per_param",
+    "bits_per_param_hi": "upper end of the interval of bits_per_param",
+    "rejected": "failed training runs that do not count, because a convergence gate rejected them",
+    "touched_plateau": "failed training runs not converged according to the gate plateau",
+    "touched_gradient": "failed training runs not converged according to the gate gradient",
+    "touched_curvature": "failed training runs not converged according to the gate curvature",
+    "touched_stability": "failed training runs not converged according to the gate stability",
+    "unstable": "training runs that became unstable",
+    "width_of_curve": "width of the fit curve (logarithm of n); larger: less steep",
+    "ended_by": "why the search ended",
+    "wider_than_asked": "whether the interval is wider than the tolerance",
+    "best_chance": "probability that the best values of the tuned keys are the best tried values",
+    "at_edge": "whether the best value of a tuned key is at an end of its range",
+    "doubling": "factor by which the EMC would increase if the budget were doubled",
+    "doubling_lo": "lower end of the interval of doubling",
+    "doubling_hi": "upper end of the interval of doubling",
+    "saturated": "whether twice the budget would raise the EMC by a factor of at most 1.1",
+    "params_total": "number of all parameters, including frozen parameters",
+    "emc_per_param_bound": ">= or <, if emc_per_param is only a bound",
+    "censored_because": "why the EMC is only a bound",
+    "conflict_chance": "probability that n = EMC random samples contain equal inputs with "
+    "different labels",
+}
+"""Columns after ``point_id`` and the swept keys -> description. They are followed by columns whose
+names begin with a key of :data:`PREFIXES`, and by the columns in :data:`EVALUATION`."""
+PREFIXES = {
+    "best.": "best value of this tuned key",
+    "emc_eps_": "EMC at this training error (samples); _lo, _hi: ends of its interval; _censored: "
+    "as censored",
+    "emc_budget_": "EMC at this budget (samples); _lo, _hi and _censored: as for emc_eps_; "
+    "_predicted: whether the budget is larger than the budget of the point",
+}
+"""Prefix of the names of columns -> description of these columns."""
+EVALUATION = {
+    "train_accuracy": "accuracy on the training set of the evaluated training run",
+    "test_accuracy": "accuracy of the evaluated training run on the test set",
+    "gap": "train_accuracy - test_accuracy",
+    "test_loss": "mean loss on the test set",
+    "calibration_error": "expected calibration error on the test set",
+    "interpolated": "whether the evaluated training run fitted all its samples",
+}
+"""Columns of points with a requested evaluation -> description."""
 GATES = ("plateau", "gradient", "curvature", "stability")
+
+
+def describe_column(name: str) -> str:
+    """Return the description of a column; empty for ``point_id`` and for swept keys."""
+    by_prefix = (text for prefix, text in PREFIXES.items() if name.startswith(prefix))
+    return {**COLUMNS, **EVALUATION}.get(name) or next(by_prefix, "")
 
 
 def results_row(status: PointStatus) -> Row:
@@ -135,7 +181,7 @@ def numeric_columns(row: Row) -> dict[str, float]:
     keys = list(row)
     return {
         key: float(row[key])
-        for key in keys[keys.index(COLUMNS[0]) :]
+        for key in keys[keys.index(next(iter(COLUMNS))) :]
         if isinstance(row[key], int | float) and math.isfinite(row[key])
     }
 

@@ -17,7 +17,15 @@ import flexhpc
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.analysis.results import COLUMNS, as_parquet, results_row, with_eps_estimates
+from flexhpc.analysis.results import (
+    COLUMNS,
+    EVALUATION,
+    PREFIXES,
+    as_parquet,
+    describe_column,
+    results_row,
+    with_eps_estimates,
+)
 from flexhpc.analysis.tables import latex_table
 from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interval_text
 from flexhpc.cli.options import check_budgets
@@ -34,7 +42,7 @@ from tests.analysis.builders import (
     probe_summary,
     write_report,
 )
-from tests.conftest import Cli
+from tests.conftest import REPOSITORY, Cli
 
 CONTRACT = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
@@ -78,10 +86,16 @@ def test_latex_table_marks_factors_by_a_sign(tmp_path: Path) -> None:
     assert r"& $\times$1.25 &" in lines[5]
 
 
+def test_every_column_is_described_in_the_docs() -> None:
+    names = [*COLUMNS, *(f"{prefix}..." for prefix in PREFIXES), *EVALUATION]
+    rows = [f"| `{name}` | {describe_column(name)} |" for name in names]
+    assert "\n".join(rows) in (REPOSITORY / "docs" / "reading.md").read_text()
+
+
 def test_every_format_agrees_with_the_point_files(
     small_run: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    assert COLUMNS[: len(CONTRACT)] == CONTRACT
+    assert tuple(COLUMNS)[: len(CONTRACT)] == CONTRACT
     rows = json.loads(cli("results", small_run, "--format", "json").stdout)
     assert list(rows[0]) == ["point_id", "model.width", *COLUMNS]
     text = cli("results", small_run, "--format", "csv").stdout

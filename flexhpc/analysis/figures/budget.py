@@ -76,8 +76,8 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
             row["label_y"] = label_y[row["line"]]
     # Without an offset, intervals at the same budget would overlap.
     step = min(1.03, 2 ** (0.45 / len(line_data)))
-    for number, line in enumerate(line_data):
-        for row in line:
+    for number, of_line in enumerate(line_data):
+        for row in of_line:
             row["x"] *= step ** (number - (len(line_data) - 1) / 2)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
