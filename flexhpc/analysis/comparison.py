@@ -55,7 +55,8 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
             key.
     """
     at_budget = [effects_of(statuses, request) for request in requests]
-    effects = {effect.key: effect for effect in with_verdicts(list(chain(*at_budget)))}
+    different = {effect.key: effect for effect in chain(*at_budget)}
+    effects = {effect.key: effect for effect in with_verdicts(list(different.values()))}
     decisions = []
     for request, without_verdicts in zip(requests, at_budget, strict=True):
         if request.decide:
@@ -66,7 +67,7 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
     for name, factor in SMALLER_BUDGETS.items():
         likelihood = partial(likelihood_at_budget, factor=factor)
         at_factor = [e for request in requests for e in effects_of(statuses, request, likelihood)]
-        for effect in with_verdicts(at_factor):
+        for effect in with_verdicts(list({effect.key: effect for effect in at_factor}.values())):
             smaller.setdefault(effect.key, {})[name] = effect
     return Comparisons(
         requests=requests,

@@ -33,6 +33,7 @@ from flexhpc.search.history import LEVEL, Floats
 from flexhpc.store.status import PointStatus
 
 ERROR_RATE = 0.05
+_MIN_DISTANCE = 0.0001
 """Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
 half on verdicts that they are the same."""
 _MIN_DIFFERENCE = 0.02
@@ -141,11 +142,8 @@ class Effect(MeanRatio):
 
     @property
     def chance_text(self) -> str:
-        """The probability that the ratio is above 1, as text: ``0.97`` or ``> 0.999``."""
-        if 0.001 <= self.chance_larger <= 0.999:
-            digits = 2 if 0.01 <= self.chance_larger <= 0.99 else 4
-            return f"{self.chance_larger:.{digits}f}"
-        return "> 0.999" if self.chance_larger > 0.5 else "< 0.001"
+        """The probability that the ratio is above 1, as text; see :func:`chance_text`."""
+        return chance_text(self.chance_larger)
 
     @property
     def pairs_text(self) -> str:
@@ -469,11 +467,23 @@ def with_verdicts(
     return result
 
 
-def required_chance(effects: Sequence[Effect]) -> float:
-    """Return P(larger) above which the comparison with the highest P(larger) has the verdict
-    ``larger``, without ``decide``; see :func:`with_verdicts`."""
-    tests = sum(effect.pairs > effect.bounds for effect in effects)
-    return 1 - ERROR_RATE / (4 * max(1, tests))
+def sufficient_chance(tests: int) -> float:
+    """Return P(larger) from which :func:`with_verdicts` always decides that two EMCs differ.
+
+    If other comparisons are decided, a smaller value is sufficient.
+
+    Args:
+        tests: number of comparisons with a ratio.
+    """
+    return 1 - ERROR_RATE / (4 * tests)
+
+
+def chance_text(chance: float) -> str:
+    """Format a probability with two digits of its distance to 0 or 1: ``0.42``, ``0.9938``."""
+    distance = min(chance, 1 - chance)
+    if distance < _MIN_DISTANCE:
+        return f"> {1 - _MIN_DISTANCE}" if chance > 0.5 else f"< {_MIN_DISTANCE}"
+    return f"{chance:.{1 - math.floor(math.log10(distance))}f}"
 
 
 def _holm_rejections(

@@ -22,7 +22,7 @@ from flexhpc.analysis.comparison import (
 )
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
-from flexhpc.analysis.effect import required_chance
+from flexhpc.analysis.effect import sufficient_chance
 from flexhpc.analysis.figures import figures_of_report
 from flexhpc.analysis.figures.chart import (
     DARK_COLOURS,
@@ -41,7 +41,7 @@ from flexhpc.analysis.figures.ratios import (
     ratio_budget_figure,
     ratio_figure,
 )
-from flexhpc.analysis.grouping import swept_keys
+from flexhpc.analysis.grouping import group_by, swept_keys
 from flexhpc.analysis.sample_views import SampleView, sample_view_of
 from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
@@ -146,6 +146,7 @@ def _write_report(
         caption=RATIO_BUDGET_CAPTION,
         draw=lambda _: ratio_budget_figure(by_budget),
     )
+    further_columns = _further_columns(rows)
     first, *others = figures_of_report()
     figures = [
         _write_figure(figure, spec, folder)
@@ -194,8 +195,8 @@ def _write_report(
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
         swept=swept_keys(statuses),
         csv=json_for_script(csv.splitlines()),
-        further_columns=_further_columns(rows),
-        describe_column=results.describe_column,
+        further_columns=further_columns,
+        descriptions=group_by(further_columns, results.describe_column),
         has_tuned_keys=reasons.has_tuned_keys(statuses),
         has_doubling=any(row["doubling"] for row in rows),
         swept_value_text=swept_value_text,
@@ -204,7 +205,8 @@ def _write_report(
         censored=reasons.group_censored_by_reason(statuses),
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,
-        required_chance=required_chance(comparisons.effects),
+        tests=(tests := sum(e.pairs > e.bounds for e in comparisons.effects)),
+        sufficient_chance=sufficient_chance(max(tests, 1)),
         decisions=comparisons.decisions,
         laws=laws,
         samples=_sample_views(points),

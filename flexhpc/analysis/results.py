@@ -26,7 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Row = dict[str, Any]
 COLUMNS = {
     "params": "number of trained parameters",
-    "emc": "EMC (samples); if it is censored, its bound",
+    "emc": "EMC (samples); a lower bound if censored is right, 0 if censored is left",
     "emc_lo": "lower end of the interval of the EMC (samples)",
     "emc_hi": "upper end of the interval of the EMC (samples)",
     "level": "probability that the interval contains the EMC",
@@ -34,11 +34,12 @@ COLUMNS = {
     "censored": "right: the EMC may be larger than emc; left: the EMC is below smallest_fail",
     "largest_fit": "largest n that fitted (samples)",
     "smallest_fail": "smallest n that failed (samples)",
-    "probes": "number of training runs",
+    "probes": "number of training runs; before the first estimate, number of probes",
     "cost": "cost of these training runs (sample passes: samples times epochs)",
     "seconds": "duration of these training runs (seconds)",
     "emc_per_param": "emc / params",
-    "unconverged": "failed training runs that were still improving when their budget ended",
+    "unconverged": "training runs with the verdict unconverged: still improving at the end of "
+    "their budget",
     "status": "state of the point: done, running, stopped, queued, waiting or failed",
     "bits": "number of bits of the trained parameters",
     "emc_per_bit": "emc / bits",
@@ -51,18 +52,20 @@ COLUMNS = {
     "touched_gradient": "failed training runs not converged according to the gate gradient",
     "touched_curvature": "failed training runs not converged according to the gate curvature",
     "touched_stability": "failed training runs not converged according to the gate stability",
-    "unstable": "training runs that became unstable",
+    "unstable": "training runs with the verdict unstable",
     "width_of_curve": "width of the fit curve (logarithm of n); larger: less steep",
     "ended_by": "why the search ended",
     "wider_than_asked": "whether the interval is wider than the tolerance",
-    "best_chance": "probability that the best values of the tuned keys are the best tried values",
+    "best_chance": "probability that the best values of the tuned keys are really the best",
     "at_edge": "whether the best value of a tuned key is at an end of its range",
     "doubling": "factor by which the EMC would increase if the budget were doubled",
     "doubling_lo": "lower end of the interval of doubling",
     "doubling_hi": "upper end of the interval of doubling",
-    "saturated": "whether twice the budget would raise the EMC by a factor of at most 1.1",
+    "saturated": "yes, no or unknown: whether doubling the budget raises the EMC by a factor of at "
+    "most 1.1; after two doublings, the last two doublings",
     "params_total": "number of all parameters, including frozen parameters",
-    "emc_per_param_bound": ">= or <, if emc_per_param is only a bound",
+    "emc_per_param_bound": ">=: emc_per_param and emc_per_bit are lower bounds; <: they are 0, "
+    "and the upper bound is smallest_fail / params or smallest_fail / bits",
     "censored_because": "why the EMC is only a bound",
     "conflict_chance": "probability that n = EMC random samples contain equal inputs with "
     "different labels",
@@ -72,7 +75,7 @@ names begin with a key of :data:`PREFIXES`, and by the columns in :data:`EVALUAT
 PREFIXES = {
     "best.": "best value of this tuned key",
     "emc_eps_": "EMC at this training error (samples); _lo, _hi: ends of its interval; _censored: "
-    "as censored",
+    "like the column censored",
     "emc_budget_": "EMC at this budget (samples); _lo, _hi and _censored: as for emc_eps_; "
     "_predicted: whether the budget is larger than the budget of the point",
 }

@@ -109,7 +109,7 @@ def _samples_per_parameter(curve: Sequence[PointStatus]) -> str:
     ]
     if len(ratios) < len(curve):
         return ""
-    low, high = (f"{x:.0f}" if x >= 10 else f"{x:#.2g}" for x in (min(ratios), max(ratios)))
+    low, high = (f"{x:.0f}" if x >= 9.95 else f"{x:#.2g}" for x in (min(ratios), max(ratios)))
     values = low if low == high else f"{low} to {high}"
     return f"; {values} samples per parameter"
 

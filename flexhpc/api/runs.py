@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.analysis.effect import chance_text
 from flexhpc.analysis.results import budget_value, emc_at_budget, results_row
 from flexhpc.analysis.tables import Column, columns_html, results_html
 from flexhpc.analysis.text import doubling_text, emc_text
@@ -381,12 +382,12 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Return the comparison as a table for notebooks."""
-        chance = "" if self.chance is None else f"{self.chance:.3g}"
+        chance = "" if self.chance is None else chance_text(self.chance)
         columns = [Column("EMC ratio", [self._ratio_text]), Column("P(larger)", [chance])]
         return columns_html(columns)
 
     def __str__(self) -> str:
-        larger = "" if self.chance is None else f", P(larger) {self.chance:.3g}"
+        larger = "" if self.chance is None else f", P(larger) {chance_text(self.chance)}"
         return f"ratio {self._ratio_text}{larger}"
 
     @property

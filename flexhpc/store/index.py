@@ -9,6 +9,7 @@ is ignored: gzip verifies its checksum.
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import json
 import os
@@ -37,6 +38,8 @@ def file_version(status: os.stat_result) -> FileVersion:
 def read_index(run: RunFolder) -> Records:
     """Read the index; return an empty dict if it is missing, damaged, or of another version."""
     records: Records = {}
+    collects_garbage = gc.isenabled()
+    gc.disable()  # records contain no reference cycles; with collections, reading is 1.4x slower
     try:
         with open_regular_file(run.index) as file, gzip.open(file, "rt", encoding="utf-8") as lines:
             for line in lines:
@@ -45,6 +48,9 @@ def read_index(run: RunFolder) -> Records:
                     records[point_id] = tuple(version), _record_from_json(content)
     except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, RecursionError):
         return {}
+    finally:
+        if collects_garbage:
+            gc.enable()
     return records
 
 

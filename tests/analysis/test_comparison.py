@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from flexhpc.analysis.comparison import compare_as_specified, compare_points, suggested_comparison
-from flexhpc.analysis.effect import ERROR_RATE, Effect, effects_of, with_verdicts
+from flexhpc.analysis.effect import (
+    ERROR_RATE,
+    Effect,
+    effects_of,
+    sufficient_chance,
+    with_verdicts,
+)
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
     LOG_RATIO,
@@ -215,6 +221,17 @@ def test_verdicts_use_holms_correction(
     compared = [effect_of(chance_larger=1 - p / 2) for p in error_probabilities]
     verdicts = [effect.verdict for effect in with_verdicts(compared)]
     assert verdicts == ["larger" if larger else "not decided" for larger in rejected]
+
+
+@pytest.mark.parametrize("tests", [1, 3, 20])
+def test_sufficient_chance_is_the_limit_of_a_verdict(tests: int) -> None:
+    """The text of a probability shows on which side of the limit it is."""
+    limit = sufficient_chance(tests)
+    undecided = [effect_of(chance_larger=0.5)] * (tests - 1)
+    for distance, verdict in ((-1, "not decided"), (1, "larger")):
+        compared = effect_of(chance_larger=limit + distance * (1 - limit) / 10)
+        assert with_verdicts([compared, *undecided])[0].verdict == verdict
+        assert (float(compared.chance_text) > limit) == (verdict == "larger")
 
 
 def test_key_determined_by_the_compared_key_may_differ_within_pairs(tmp_path: Path) -> None:

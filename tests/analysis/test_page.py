@@ -70,6 +70,7 @@ def test_comparisons_within_groups_and_of_all_points_have_the_same_columns(tmp_p
     spec = "compare: [{by: model.activation, within: [model.width]}, {by: model.activation}]"
     page = write_report(statuses, tmp_path / "out", f"name: test\n{spec}").read_text()
     table = page[page.index("<h2>Comparisons</h2>") : page.index("<h2>Results</h2>")]
+    assert "With 3 comparisons, a P(larger) above 0.99583" in table
     header, *rows = re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
     assert [len(re.findall("<td", row)) for row in rows] == [len(re.findall("<th", header))] * 3
     assert [re.search('<td class="text">(.*?)<', row)[1] for row in rows] == ["4", "8", "all"]

@@ -38,6 +38,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StatusReader:
         path = reader.run.point_file(point.id)
         create_point_file(path, replace(HEADER, point_id=point.id, point=point.canonical))
         append_probe(path, replace(probe(50), metrics={"gradient_norm": float("inf")}))
+        append_probe(path, replace(probe(60), machine={"host": "other"}))
     write_estimate(reader.run.point_file(points[1].id), ESTIMATE)
     reader.read()
     reader.save_index()
@@ -57,7 +58,7 @@ def test_only_changed_point_files_are_read(reader: StatusReader) -> None:
     append_probe(paths[2], probe(90))
     first, second, third = read_again(reader)
     assert [first, second] == expected[:2]
-    assert third.probes == 2
+    assert third.probes == 3
     os.utime(paths[0], ns=(0, 0))
     assert read_again(reader)[0].state == "failed", "the index was used for a changed file"
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.figures.chart import (
+    COLOURS,
     CURVE_LABEL,
     ReportFigure,
     Spec,
@@ -60,28 +61,32 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     line_data = [_line_data(key, points) for key, points in lines.items()]
     rows = [row for line in line_data for row in line]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
-    if layout.x_axis == "rows":
-        for row in rows:
-            row["series"] = row["size"]  # a line of named points has its own colour
     series = list(dict.fromkeys(row["series"] for row in rows))
+    names = list(dict.fromkeys(row["size"] for row in rows))
+    has_named_lines = layout.x_axis == "rows" and len(series) == 1 and len(names) <= len(COLOURS)
+    if has_named_lines:  # each has its own colour and a label, so that no legend is needed
+        series = names
+        for row in rows:
+            row["series"] = row["size"]
     width, height = facet_size(len(facets))
     # Facets need space for labels inside their axes; next to other axes, there is space.
     label_space = _LABEL_WIDTH / width if len(facets) > 1 else 0
-    x_domain = log_domain([row["x"] for row in rows], label_space=label_space)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    ends = group_by((line[-1] for line in line_data if line), lambda row: (row["facet"], row["x"]))
-    for labelled in ends.values():
-        label_y = spread_labels({row["line"]: row["y"] for row in labelled}, y_domain, height)
-        for row in labelled:
+    for in_facet in group_by(filter(None, line_data), lambda line: line[0]["facet"]).values():
+        ends = [line[-1] for line in in_facet]
+        label_y = spread_labels({row["line"]: row["y"] for row in ends}, y_domain, height)
+        for row in ends:
             row["label_y"] = label_y[row["line"]]
-    # Without an offset, intervals at the same budget would overlap.
-    step = min(1.03, 2 ** (0.45 / len(line_data)))
-    for number, of_line in enumerate(line_data):
-        for row in of_line:
-            row["x"] *= step ** (number - (len(line_data) - 1) / 2)
+        # Without an offset, intervals at the same budget would overlap.
+        step = min(1.03, 2 ** (0.45 / len(in_facet)))
+        for number, of_line in enumerate(in_facet):
+            for row in of_line:
+                row["x"] *= step ** (number - (len(in_facet) - 1) / 2)
+    x_domain = log_domain([row["x"] for row in rows], label_space=label_space)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
-    shared = {"x": x, "y": y, "color": series_colour(series, {"title": None})}
+    legend = None if has_named_lines else {"title": None}
+    shared = {"x": x, "y": y, "color": series_colour(series, legend)}
     line = {**shared, "detail": {"field": "line"}}
     layers = [
         layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.4},
@@ -153,9 +158,9 @@ FIGURES = (
         "the seed. At smaller budgets, the EMC is estimated from the times at which training runs "
         "fitted their samples. The last dot of a line is at the budget of its points; if the spec "
         "sets until: saturation, this is their last budget. The dashed part predicts the EMC at "
-        "twice this budget; it is omitted if this EMC is only a bound. A line that is flat at its "
-        "end suggests that its points are saturated. Points at the same budget are drawn side by "
-        "side.",
+        "twice this budget. A line that is flat at its end suggests that its points are saturated. "
+        "Budgets at which the EMC of a point of the line is unknown or only a bound are omitted, "
+        "also in the dashed part. Points at the same budget are drawn side by side.",
         draw=budget_figure,
     ),
 )

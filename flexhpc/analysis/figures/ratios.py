@@ -24,7 +24,7 @@ from flexhpc.analysis.figures.chart import (
 
 RATIO_CAPTION = (
     "Each ratio compares points that differ only in the compared key. It is the geometric mean "
-    "over the measured sizes. Bars are intervals; with several seeds, they include the variation "
+    "over the measured sizes. Bars are intervals; with several pairs, they include the variation "
     "between seeds. An arrow marks an end of an interval that is open because an EMC is a bound. "
     "The grey band contains the ratios at which two EMCs count as the same, for the largest margin "
     "of the comparisons (by default 10 %)."
