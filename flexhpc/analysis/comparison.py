@@ -55,8 +55,7 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
             key.
     """
     at_budget = [effects_of(statuses, request) for request in requests]
-    different = {effect.key: effect for effect in chain(*at_budget)}
-    effects = {effect.key: effect for effect in with_verdicts(list(different.values()))}
+    effects = {effect.key: effect for effect in with_verdicts(_without_repeats(at_budget))}
     decisions = []
     for request, without_verdicts in zip(requests, at_budget, strict=True):
         if request.decide:
@@ -66,8 +65,8 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
     smaller: dict[tuple[str, ...], dict[str, Effect]] = {}
     for name, factor in SMALLER_BUDGETS.items():
         likelihood = partial(likelihood_at_budget, factor=factor)
-        at_factor = [e for request in requests for e in effects_of(statuses, request, likelihood)]
-        for effect in with_verdicts(list({effect.key: effect for effect in at_factor}.values())):
+        at_factor = [effects_of(statuses, request, likelihood) for request in requests]
+        for effect in with_verdicts(_without_repeats(at_factor)):
             smaller.setdefault(effect.key, {})[name] = effect
     return Comparisons(
         requests=requests,
@@ -77,6 +76,11 @@ def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare])
         ],
         decisions=decisions,
     )
+
+
+def _without_repeats(effects: Sequence[Sequence[Effect]]) -> list[Effect]:
+    """Join lists of comparisons; a comparison that several lists contain is listed once."""
+    return list({effect.key: effect for effect in chain(*effects)}.values())
 
 
 def compare_at_budgets(

@@ -33,9 +33,10 @@ from flexhpc.search.history import LEVEL, Floats
 from flexhpc.store.status import PointStatus
 
 ERROR_RATE = 0.05
-_MIN_DISTANCE = 0.0001
 """Family-wise error rate of all verdicts. Half of it is spent on verdicts that two EMCs differ, and
 half on verdicts that they are the same."""
+_MIN_DISTANCE = 0.0001
+"""Smallest distance of a probability to 0 or 1 that is printed exactly."""
 _MIN_DIFFERENCE = 0.02
 """A ratio counts as above or below 1 only if it differs from 1 by more than this value."""
 SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}

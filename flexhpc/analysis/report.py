@@ -147,6 +147,7 @@ def _write_report(
         draw=lambda _: ratio_budget_figure(by_budget),
     )
     further_columns = _further_columns(rows)
+    tests = sum(effect.pairs > effect.bounds for effect in comparisons.effects)
     first, *others = figures_of_report()
     figures = [
         _write_figure(figure, spec, folder)
@@ -205,7 +206,7 @@ def _write_report(
         censored=reasons.group_censored_by_reason(statuses),
         conflict_notes=conflict_notes(statuses),
         effects=comparisons.effects,
-        tests=(tests := sum(e.pairs > e.bounds for e in comparisons.effects)),
+        tests=tests,
         sufficient_chance=sufficient_chance(max(tests, 1)),
         decisions=comparisons.decisions,
         laws=laws,

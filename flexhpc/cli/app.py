@@ -60,7 +60,7 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the command line. Errors that a user can cause are printed without a traceback."""
-    # By default, collections take a fifth of the time of `status` of 10,000 points.
+    # By default, collections take half of the time in which a table of 10,000 points is formatted.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)  # skip the garbage collection at exit, which takes 0.1 s
     try:

@@ -223,6 +223,14 @@ def test_verdicts_use_holms_correction(
     assert verdicts == ["larger" if larger else "not decided" for larger in rejected]
 
 
+def test_a_repeated_comparison_counts_once(tmp_path: Path) -> None:
+    statuses = swept_points(tmp_path, [40, 60], [100, 100], activation=["relu", "tanh"])
+    requests = [Compare(by="model.activation"), Compare(by="model.activation", baseline="relu")]
+    (expected,) = compare_points(statuses, requests[:1]).effects
+    assert expected.more_pairs, "it depends on the number of comparisons"
+    assert list(compare_points(statuses, requests).effects) == [expected]
+
+
 @pytest.mark.parametrize("tests", [1, 3, 20])
 def test_sufficient_chance_is_the_limit_of_a_verdict(tests: int) -> None:
     """The text of a probability shows on which side of the limit it is."""
