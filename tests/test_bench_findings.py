@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import pearsonr
 
-from bench.findings.page import RECORDS, write_figures, write_page
+from bench.findings.page import RECORDS, models_needed, write_figures, write_page
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
-from flexhpc.analysis.comparison import compare_as_specified
+from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.generalization import correlations, label_pairs
+from flexhpc.analysis.generalization import Correlation, correlations, label_pairs
 from flexhpc.analysis.reasons import best_value_at_edge
 from flexhpc.analysis.results import results_row
 from flexhpc.analysis.summary import summarize
@@ -175,6 +177,30 @@ def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
         for s in statuses if s.point.swept["training.optimizer"] == "gd"
     ]  # fmt: skip
     assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes" in PROSE
+
+
+def test_optimizers_until_saturation(tmp_path: Path) -> None:
+    statuses, spec = load_records(RECORDS / "finding_optimizers_saturation.json.xz", tmp_path)
+    comparisons = compare_as_specified(statuses, [spec])
+    assert {effect.verdict for effect in comparisons.effects} == {"not decided"}
+    by_budget = compare_at_budgets(statuses, comparisons.requests)
+    full, half, quarter = (by_budget[factor][-1].ratio_text for factor in (1.0, 0.5, 0.25))
+    assert f"SGD is {full} times" in PROSE
+    assert f"the ratios are {quarter} and {half}" in PROSE
+    assert not any(best_value_at_edge(status) for status in statuses)
+    ratios = [emc_per_parameter(status) for status in statuses]
+    assert f"fit {min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PROSE
+
+
+def test_number_of_models_for_a_correlation() -> None:
+    correlation = Correlation(
+        name="Pearson", value=0.4, lower=0, upper=1, jackknife_min=None, jackknife_max=None
+    )
+    count = models_needed(correlation)
+    x, noise = np.random.default_rng(0).normal(size=(2, 4000, count))
+    y = 0.4 * x + math.sqrt(1 - 0.4**2) * noise
+    found = np.mean([pearsonr(*samples).pvalue < 0.05 for samples in zip(x, y, strict=True)])
+    assert found == pytest.approx(0.9, abs=0.02)
 
 
 def test_families_by_labels_and_size(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from scipy.special import ndtri
 
 from bench.common import markdown_row
 from bench.findings.records import load_records
@@ -16,7 +19,14 @@ from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.figures.ratios import ratio_budget_figure, ratio_figure
-from flexhpc.analysis.generalization import Pair, correlations, label_pairs, pairs_by_family
+from flexhpc.analysis.generalization import (
+    Correlation,
+    Pair,
+    correlations,
+    label_pairs,
+    pairs_by_family,
+    uncensored_pairs,
+)
 from flexhpc.analysis.results import with_eps_estimates
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.summary import describe_limitations
@@ -32,6 +42,23 @@ _LAWS = {
 }
 """For sweeps over sizes: keys that group the points; a power law is fitted to each group."""
 _EPS = (0.01, 0.05, 0.1)
+_SCATTER = {
+    "Pearson": (3, 1.0),
+    "Spearman": (3, 1.06),
+    "Kendall": (4, 0.437),
+    "Pearson given log parameters": (4, 1.0),
+}
+"""For each coefficient, numbers o and c: with n models, the variance of artanh(coefficient) is
+c / (n - o) (Fieller, Hartley and Pearson 1957, Biometrika 44)."""
+_ERROR, _POWER = 0.05, 0.9
+"""Error rate (two-sided) and power for the number of models that a correlation needs."""
+_PREDICTORS: dict[str, Callable[[Pair], float]] = {
+    "log(EMC original / EMC random)": lambda model: model.log_ratio,
+    "log(EMC original)": lambda model: math.log(model.emc_original),
+    "log(EMC random)": lambda model: math.log(model.emc_random),
+    "log(parameters)": lambda model: math.log(model.params),
+}
+_MIN_FAMILIES = 3
 
 
 def write_page(page: Path, figures: Path | None = None) -> None:
@@ -56,7 +83,7 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             tables = [
                 [_cost_text(statuses)], _limitation_list(statuses), _comparison_table(effects),
                 _budget_table(by_budget), _law_table(laws, statuses), _correlation_table(models),
-                _training_error_table(statuses, effects),
+                _prediction_table(models), _training_error_table(statuses, effects),
             ]  # fmt: skip
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
@@ -189,14 +216,54 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
         [
             f"{family} ({len(group)})", outcome, line.name,
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
-            line.jackknife_text,
+            line.jackknife_text, f"{models_needed(line):,}",
         ]
         for family, group in pairs_by_family(models).items()
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         for line in correlations(group, key)
     ]  # fmt: skip
-    head = ["models", "correlated with", "coefficient", "value", "range without one model"]
+    head = [
+        "models", "correlated with", "coefficient", "value", "range without one model",
+        "models needed",
+    ]  # fmt: skip
     return _table(head, rows) if rows else []
+
+
+def models_needed(correlation: Correlation) -> int:
+    """Return how many independent models a correlation needs to be different from 0.
+
+    With this number of models, a test with error rate ``_ERROR`` finds a correlation of the given
+    value with probability ``_POWER``.
+    """
+    offset, factor = _SCATTER[correlation.name]
+    quantiles = ndtri(1 - _ERROR / 2) + ndtri(_POWER)
+    value = min(max(abs(correlation.value), 1e-3), 1 - 1e-3)
+    return math.ceil(offset + factor * (quantiles / math.atanh(value)) ** 2)
+
+
+def _prediction_table(models: Sequence[Pair]) -> list[str]:
+    """Predict the test accuracy of each family by a linear regression on the other families.
+
+    The column ``R2`` is 1 - (sum of squared errors) / (sum of squared errors if the mean accuracy
+    of the other families is predicted).
+    """
+    models = uncensored_pairs(models)
+    families = np.array([model.family for model in models])
+    accuracy = np.array([model.test_accuracy for model in models])
+    if len(set(families)) < _MIN_FAMILIES:
+        return []
+    rows = []
+    for name, predictor in _PREDICTORS.items():
+        x = np.array([predictor(model) for model in models])
+        error, baseline_error = 0.0, 0.0
+        for family in set(families):
+            others = families != family
+            slope, intercept = np.polyfit(x[others], accuracy[others], 1)
+            error += np.sum((slope * x + intercept - accuracy)[~others] ** 2)
+            baseline_error += np.sum((accuracy[others].mean() - accuracy[~others]) ** 2)
+        pearson, r2 = np.corrcoef(x, accuracy)[0, 1], 1 - error / baseline_error
+        rows.append([name, f"{pearson:.2f}", f"{r2:.2f}"])
+    return _table(["predictor", "Pearson", "R2 for families left out"], rows)
 
 
 def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
