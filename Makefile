@@ -113,7 +113,6 @@ devcluster-down: ## stop this cluster
 bench: dev ## measure the speed of flexhpc and of other training loops (20 minutes)
 	@$(BIN)/python -m bench.plan_speed
 	@$(BIN)/python -m bench.worker_start
-	@$(BIN)/python -m bench.speed.loop_overhead
 	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1
 	@$(BIN)/python -m bench.speed.startup --rounds 2
 	@$(BIN)/python -m bench.speed.time_to_emc --rounds 2

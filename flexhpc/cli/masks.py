@@ -35,7 +35,7 @@ def masks(
         ),
     ] = False,
     top: Annotated[int, typer.Option(min=1, help="Number of rows of each table.")] = 20,
-    output_format: options.TableFormat = options.Format.table,
+    output_format: options.TableFormat = "table",
     output: options.Output = None,
 ) -> None:
     """Show how often each sample was drawn for training and missed, and its hardness.
@@ -53,7 +53,7 @@ def masks(
             raise InputError("--agreement: requires --by KEY, to compare the values of this key")
         _print_agreements(agreements(groups))
         return
-    if output_format is options.Format.table and output is None:
+    if output_format == "table" and output is None:
         for scores in groups:
             _print_hardest(scores, top)
         return
@@ -61,9 +61,9 @@ def masks(
 
 
 def _encode(frame: pd.DataFrame, output_format: options.Format) -> bytes:
-    if output_format is options.Format.parquet:
+    if output_format == "parquet":
         return bytes(frame.to_parquet(index=False))
-    if output_format is options.Format.json:
+    if output_format == "json":
         return (frame.to_json(orient="records") + "\n").encode()
     from flexhpc.analysis.results import csv_cell
 

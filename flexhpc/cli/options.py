@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -135,25 +134,8 @@ def check_budgets(budgets: list[float], procedures: Sequence[Procedure]) -> None
         )
 
 
-class Format(StrEnum):
-    """Output formats of tables."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
-class ResultsFormat(StrEnum):
-    """Output formats of the table of results."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-    latex = "latex"
-
-
+Format = Literal["table", "csv", "json", "parquet"]
+ResultsFormat = Literal["table", "csv", "json", "parquet", "latex"]
 TableFormat = Annotated[Format, typer.Option("--format", help="Output format.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
 
@@ -171,7 +153,7 @@ def write_output(content: bytes, output_format: str, output: Path | None) -> Non
             write_atomic(output.resolve(), content)
         except OSError as error:
             raise InputError(f"{output}: cannot be written: {error.strerror}") from None
-    elif output_format == Format.parquet and sys.stdout.isatty():
+    elif output_format == "parquet" and sys.stdout.isatty():
         raise InputError(
             "Parquet cannot be printed to a terminal; use --output FILE, or redirect stdout"
         )

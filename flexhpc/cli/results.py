@@ -61,7 +61,7 @@ def results(
     output_format: Annotated[
         options.ResultsFormat,
         typer.Option("--format", help="Output format; latex requires the package booktabs."),
-    ] = options.ResultsFormat.table,
+    ] = "table",
     output: options.Output = None,
     eps: options.Eps = None,
     budget: Annotated[
@@ -94,17 +94,16 @@ def results(
     statuses = with_eps_estimates(reader.read(), errors)
     reader.save_index()
     statuses = with_budget_estimates(statuses, budgets)
-    formats = options.ResultsFormat
-    if output_format is formats.table:
+    if output_format == "table":
         print_results(statuses, sweep.compare, show_reasons=False)
     else:
         rows = [results_row(status) for status in statuses]
-        if output_format is formats.parquet:
+        if output_format == "parquet":
             content = as_parquet(rows)
-        elif output_format is formats.latex:
+        elif output_format == "latex":
             content = latex_table(statuses).encode()
         else:
-            content = (as_csv if output_format is formats.csv else as_json)(rows).encode()
+            content = (as_csv if output_format == "csv" else as_json)(rows).encode()
         options.write_output(content, output_format, output)
     _exit_if_failed(statuses)
 

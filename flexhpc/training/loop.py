@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils import deterministic
 
 from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
@@ -443,15 +442,11 @@ def _use_deterministic_algorithms() -> Iterator[None]:
 
     Operations without a deterministic algorithm print a warning. This function does not call
     torch.use_deterministic_algorithms, because that imports torch's compiler, which takes as long
-    as importing torch. In deterministic mode, torch also fills new memory with nan. Filling is
-    disabled here, because it takes 5 % of the time of an update.
+    as importing torch.
     """
-    settings: Any = deterministic  # its attributes are not in torch's stubs
-    mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+    mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("warn")
-    settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        settings.fill_uninitialized_memory = fill
