@@ -66,14 +66,14 @@ def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
 
 def test_figures_are_on_the_page(tmp_path: Path) -> None:
     statuses, effects = load_finding("activations", tmp_path)
-    write_figures(statuses, effects, {1.0: effects, 0.5: effects}, tmp_path / "findings" / "x")
-    kinds = {path.name.removeprefix("x_") for path in (tmp_path / "findings").iterdir()}
-    assert kinds == {"emc.png", "ratios.png", "ratios_over_budget.png"}
+    names = {f"x_{kind}.png" for kind in ("emc", "ratios", "ratios_over_budget", "generalization")}
+    path = tmp_path / "findings" / "x"
+    write_figures(statuses, effects, {1.0: effects, 0.5: effects}, path, page=" ".join(names))
+    assert {path.name for path in path.parent.iterdir()} == names - {"x_generalization.png"}
+    linked = set(re.findall(r"\]\(findings/(\w+\.png)\)", PAGE.read_text()))
+    assert linked == {path.name for path in (PAGE.parent / "findings").iterdir()}
     for path in RECORDS.glob("*.json.xz"):
-        name = path.name.split(".")[0]
-        without_budget = {"ratios_over_budget.png"} if "convergence" in name else set()
-        for kind in kinds - without_budget:
-            assert f"](findings/{name}_{kind})" in PAGE.read_text()
+        assert any(name.startswith(path.name.split(".")[0]) for name in linked)
 
 
 def test_activations(tmp_path: Path) -> None:
@@ -240,6 +240,18 @@ def test_families_by_labels_and_size(tmp_path: Path) -> None:
         for s in statuses if best_value_at_edge(s)
     )  # fmt: skip
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
+
+
+@pytest.mark.parametrize(("name", "count"), [("", 32), ("_600", 31)])
+def test_generalization_of_34_models(name: str, count: int, tmp_path: Path) -> None:
+    statuses, _ = load_records(RECORDS / f"finding_generalization{name}.json.xz", tmp_path)
+    models = label_pairs(statuses)
+    assert (len(statuses), len(models)) == (68, count)
+    for result in correlations(models, "test_accuracy"):
+        if result.name != "Kendall":
+            assert f"{result.value:.2f} [{result.lower:.2f}, {result.upper:.2f}]" in PROSE
+        if result.name == "Pearson":
+            assert f"{models_needed(result)} " in PROSE
 
 
 def test_families_at_three_sizes(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ _PREDICTORS: dict[str, Callable[[Pair], float]] = {
     "log(EMC random)": lambda model: math.log(model.emc_random),
     "log(parameters)": lambda model: math.log(model.params),
 }
-_MIN_FAMILIES = 3
+_MIN_MODELS, _MIN_FAMILIES = 8, 3
+"""Minimum number of models for the correlation within a family, and of families for predictions."""
 
 
 def write_page(page: Path, figures: Path | None = None) -> None:
@@ -88,21 +89,22 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
             if figures is not None:
-                write_figures(statuses, effects, by_budget, figures / name)
+                write_figures(statuses, effects, by_budget, figures / name, page=text)
     write_atomic(page, text)
 
 
 def write_figures(
     statuses: Sequence[PointStatus], effects: Sequence[Effect],
-    by_budget: Mapping[float, Sequence[Effect]], path: Path,
+    by_budget: Mapping[float, Sequence[Effect]], path: Path, page: str,
 ) -> None:  # fmt: skip
-    """Write the figures of a finding as ``{path}_{kind}.png``, unless there is nothing to show.
+    """Write the figures of a finding that the page shows, as ``{path}_{kind}.png``.
 
     Args:
         statuses: all points.
         effects: the comparisons.
         by_budget: for each fraction of the largest budget, the comparisons at this budget.
         path: path of the files, without the kind of the figure and the extension.
+        page: the text of the page, which contains the file names of the figures.
     """
     figures = {
         "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
@@ -111,7 +113,7 @@ def write_figures(
     }  # fmt: skip
     path.parent.mkdir(exist_ok=True)
     for kind, figure in figures.items():
-        if figure is not None:
+        if figure is not None and f"{path.name}_{kind}.png" in page:
             Chart({**figure, "background": "white"}).save(f"{path}_{kind}.png")
 
 
@@ -211,19 +213,22 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
 
 
 def _correlation_table(models: Sequence[Pair]) -> list[str]:
-    """Correlate log(EMC with true labels / EMC with random labels) with generalization."""
+    """Correlate log(EMC with original labels / EMC with random labels) with the test accuracy.
+
+    The correlation with the generalization gap has the opposite sign, because all models reach a
+    training accuracy of 1.
+    """
     rows = [
         [
-            f"{family} ({len(group)})", outcome, line.name,
+            f"{family} ({len(group)})", line.name,
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
             line.jackknife_text, f"{models_needed(line):,}",
         ]
-        for family, group in pairs_by_family(models).items()
-        for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
-        for line in correlations(group, key)
+        for family, group in pairs_by_family(models).items() if len(group) >= _MIN_MODELS
+        for line in correlations(group, "test_accuracy")
     ]  # fmt: skip
     head = [
-        "models", "correlated with", "coefficient", "value", "range without one model",
+        "models", "coefficient", "value", "range without one model",
         "models needed",
     ]  # fmt: skip
     return _table(head, rows) if rows else []
@@ -296,12 +301,12 @@ def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Eff
 
 
 def _factor_text(factors: Sequence[float]) -> str:
-    """Format the median and the quartiles; "open" means an infinite factor (no upper bound)."""
+    """Format the median and, of several factors, the quartiles; an infinite factor is "open"."""
     low, middle, high = (
         sorted(factors)[round(share * (len(factors) - 1))] for share in (0.25, 0.5, 0.75)
     )
     texts = [f"{f:.2f}" if math.isfinite(f) else "open" for f in (low, middle, high)]
-    return f"{texts[1]} ({texts[0]} to {texts[2]})"
+    return f"{texts[1]} ({texts[0]} to {texts[2]})" if len(factors) > 1 else texts[1]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
