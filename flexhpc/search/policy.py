@@ -142,15 +142,15 @@ def _propose_or_double(
         return proposal
     if proposal == "data" and not any(result.fit for result in history):
         return proposal if last else "doubling"
-    estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
-    arm = 0 if estimate is None else estimate.arm
-    low = high = math.inf
+    saturated = may_be_saturated = False  # unknown before the second doubling
     if stage > 1:
+        estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
+        arm = 0 if estimate is None else estimate.arm
         results = [result for result in history if result.arm == arm]
         low, _, high = gain_of_last_doublings(results, n_limit, search)
-    saturated = high <= doubling_settings.saturation
-    undecided = low <= doubling_settings.saturation
-    if not last and (proposal == "data" or (proposal == "tolerance" and undecided)):
+        saturated = high <= doubling_settings.saturation
+        may_be_saturated = low <= doubling_settings.saturation
+    if not last and (proposal == "data" or (proposal == "tolerance" and may_be_saturated)):
         proposal = _propose_at_stage(search, n_limit, history, coordinates)
         if isinstance(proposal, list):
             return proposal

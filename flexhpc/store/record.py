@@ -186,17 +186,23 @@ class PointRecord:
 
 def to_history(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
     """Convert stored probes to a history, from which a search can be resumed by replay."""
-    timed, doubles = training.extends_smaller_budgets, training.doubling_settings is not None
-    return [
-        ProbeResult(
+    doubles = training.doubling_settings is not None
+    history = []
+    for p in probes:
+        share = _budget_share(p, training)
+        time: float | None = None
+        failed_after: float | None = None
+        if p.verdict == "fit" and training.extends_smaller_budgets:
+            time = share
+        elif p.verdict == "fit" and doubles:  # it fitted at an unknown time within the budget
+            time, failed_after = 1.0, 0.0
+        result = ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, arm=p.arm, stage=p.stage,
-            share=(share := _budget_share(p, training)),
-            time=None if p.verdict != "fit" else share if timed else 1.0 if doubles else None,
-            failed_after=0.0 if doubles and not timed and p.verdict == "fit" else None,
-        )
-        for p in probes
-    ]  # fmt: skip
+            share=share, rejected=p.rejected, arm=p.arm, time=time, stage=p.stage,
+            failed_after=failed_after,
+        )  # fmt: skip
+        history.append(result)
+    return history
 
 
 def _budget_share(probe: ProbeSummary, training: Procedure) -> float | None:

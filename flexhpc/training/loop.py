@@ -298,13 +298,13 @@ def _features_of_frozen_part(
         rows = inputs[slice(int(part[0]), int(part[-1]) + 1)]
         with precision:
             result = head_inputs(rows)
-            # Custom networks may be random, or depend on the other samples of a batch.
-            is_checked = features or result is None or len(rows) == 1
-            again = result if is_checked else head_inputs(rows[:-1])
-        if result is None or again is None:
-            return None
-        if not features and not torch.allclose(again, result[: len(again)], rtol=1e-3, atol=1e-5):
-            return None
+            if result is None:
+                return None
+            if not features and len(rows) > 1:
+                # Custom networks may be random, or depend on the other samples of a batch.
+                again = head_inputs(rows[:-1])
+                if again is None or not torch.allclose(again, result[:-1], rtol=1e-3, atol=1e-5):
+                    return None
         features.append(result)
     return torch.cat(features)
 
