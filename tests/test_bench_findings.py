@@ -10,17 +10,25 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from bench.findings.page import RECORDS, models_needed, write_figures, write_page
+from bench.findings.decisions import cost_of_fewest_seeds
+from bench.findings.page import (
+    RECORDS,
+    models_needed,
+    prediction_table,
+    write_figures,
+    write_page,
+)
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.generalization import Correlation, correlations, label_pairs
+from flexhpc.analysis.generalization import Correlation, Pair, correlations, label_pairs
 from flexhpc.analysis.reasons import best_value_at_edge
 from flexhpc.analysis.results import results_row
 from flexhpc.analysis.summary import summarize
@@ -29,7 +37,7 @@ from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "findings.md"
-PROSE = " ".join(PAGE.read_text().split())
+PROSE = " ".join(re.sub(r"<!-- finding_.*?<!-- end -->", "", PAGE.read_text(), flags=re.S).split())
 
 
 def load_finding(name: str, folder: Path) -> tuple[list[PointStatus], Sequence[Effect]]:
@@ -66,14 +74,14 @@ def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
 
 def test_figures_are_on_the_page(tmp_path: Path) -> None:
     statuses, effects = load_finding("activations", tmp_path)
-    names = {f"x_{kind}.png" for kind in ("emc", "ratios", "ratios_over_budget", "generalization")}
-    path = tmp_path / "findings" / "x"
-    write_figures(statuses, effects, {1.0: effects, 0.5: effects}, path, page=" ".join(names))
-    assert {path.name for path in path.parent.iterdir()} == names - {"x_generalization.png"}
+    path, page = tmp_path / "findings" / "x", "x_emc.png, x_ratios.png, x_generalization.png"
+    write_figures(statuses, effects, {1.0: effects, 0.5: effects}, path, page)
+    assert {path.name for path in path.parent.iterdir()} == {"x_emc.png", "x_ratios.png"}
     linked = set(re.findall(r"\]\(findings/(\w+\.png)\)", PAGE.read_text()))
     assert linked == {path.name for path in (PAGE.parent / "findings").iterdir()}
+    kinds = ("emc", "ratios", "ratios_over_budget", "generalization")
     for path in RECORDS.glob("*.json.xz"):
-        assert any(name.startswith(path.name.split(".")[0]) for name in linked)
+        assert not linked.isdisjoint(f"{path.name.split('.')[0]}_{kind}.png" for kind in kinds)
 
 
 def test_activations(tmp_path: Path) -> None:
@@ -192,15 +200,46 @@ def test_optimizers_until_saturation(tmp_path: Path) -> None:
     assert f"fit {min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PROSE
 
 
-def test_number_of_models_for_a_correlation() -> None:
+@pytest.mark.parametrize(
+    ("name", "test", "value"),
+    [("Pearson", pearsonr, 0.4), ("Spearman", spearmanr, 0.385), ("Kendall", kendalltau, 0.262)],
+)
+def test_number_of_models_for_a_correlation(name: str, test: Any, value: float) -> None:
+    """All three values are those of a bivariate normal distribution with correlation 0.4."""
     correlation = Correlation(
-        name="Pearson", value=0.4, lower=0, upper=1, jackknife_min=None, jackknife_max=None
+        name=name, value=value, lower=0, upper=1, jackknife_min=None, jackknife_max=None
     )
     count = models_needed(correlation)
-    x, noise = np.random.default_rng(0).normal(size=(2, 4000, count))
+    x, noise = np.random.default_rng(0).normal(size=(2, 2000, count))
     y = 0.4 * x + math.sqrt(1 - 0.4**2) * noise
-    found = np.mean([pearsonr(*samples).pvalue < 0.05 for samples in zip(x, y, strict=True)])
-    assert found == pytest.approx(0.9, abs=0.02)
+    detected = [test(*samples).pvalue < 0.05 for samples in zip(x, y, strict=True)]
+    assert np.mean(detected) == pytest.approx(0.9, abs=0.03)
+
+
+def test_test_accuracy_of_omitted_families_is_predicted() -> None:
+    """Test accuracy is a function of the EMC with random labels alone."""
+    models = [
+        Pair(
+            name="", family=family, params=params, emc_original=original, emc_random=random,
+            test_accuracy=0.1 * math.log(random), gap=0,
+        )
+        for family, params, original, random in (
+            ("mlp", 10, 50, 20), ("mlp", 20, 40, 35), ("cnn", 30, 90, 60), ("cnn", 10, 80, 70),
+            ("vit", 20, 70, 10), ("vit", 30, 60, 50),
+        )
+    ]  # fmt: skip
+    _, _, *rows = prediction_table(models)
+    assert [row.startswith("| log(EMC random) | 1.00 | 1.00 |") for row in rows] == [
+        False, False, True, False,
+    ]  # fmt: skip
+    assert prediction_table(models[:4]) == [], "two families"
+
+
+def test_cost_of_the_fewest_seeds(tmp_path: Path) -> None:
+    """With three of five seeds, less than half of the subsets have the verdict of all seeds."""
+    statuses, spec = load_records(RECORDS / "finding_convergence.json.xz", tmp_path)
+    costs = [cost_of_fewest_seeds(statuses, spec, same) for same in (0.0, 0.5, 1.0)]
+    assert costs == pytest.approx([0.4, 0.8, 0.8], abs=0.05)
 
 
 def test_families_by_labels_and_size(tmp_path: Path) -> None:
@@ -247,11 +286,10 @@ def test_generalization_of_34_models(name: str, count: int, tmp_path: Path) -> N
     statuses, _ = load_records(RECORDS / f"finding_generalization{name}.json.xz", tmp_path)
     models = label_pairs(statuses)
     assert (len(statuses), len(models)) == (68, count)
-    for result in correlations(models, "test_accuracy"):
-        if result.name != "Kendall":
-            assert f"{result.value:.2f} [{result.lower:.2f}, {result.upper:.2f}]" in PROSE
-        if result.name == "Pearson":
-            assert f"{models_needed(result)} " in PROSE
+    pearson, spearman, _, partial = correlations(models, "test_accuracy")
+    for result in (pearson, spearman, partial):
+        assert f"{result.value:.2f} [{result.lower:.2f}, {result.upper:.2f}]" in PROSE
+    assert re.search(rf"would need .*?{models_needed(pearson)}\b.*? independent models", PROSE)
 
 
 def test_families_at_three_sizes(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Usage: python -m bench.findings.decisions [--orders 6]
 Each stored sweep without ``decide`` is replayed with its seeds in random orders: two seeds are
 listed, and the others are added as needed. The cost of a point is the cost of its stored search up
 to the coarse tolerance or to the tolerance of the spec. Prints the cost and the verdicts of each
-sweep, and the cost of a design that knows in advance how many seeds are necessary. Takes six
+sweep, and the cost of the smallest constant number of seeds with as many equal verdicts. Takes six
 minutes.
 """
 
@@ -32,7 +32,7 @@ from flexhpc.store.status import PointStatus
 
 COLUMNS = (
     "sweep", "points", "comparisons", "same verdict", "not decided", "opposite verdict",
-    "cost (median)", "cost (largest)", "cost of the fewest seeds",
+    "cost (median)", "cost (largest)", "cost, constant seeds",
 )  # fmt: skip
 LISTED_SEEDS = 2
 
@@ -53,11 +53,18 @@ def add_coarse_estimate(status: PointStatus) -> PointRecord:
     return replace(record, estimates={len(history): record.estimate})
 
 
-def cost_of_fewest_seeds(statuses: list[PointStatus], spec: str) -> float:
-    """Return the cost of the fewest seeds that give all verdicts of a sweep, each in one test.
+def cost_of_fewest_seeds(statuses: list[PointStatus], spec: str, same: float) -> float:
+    """Return the cost of the fewest seeds with which one test gives as many equal verdicts.
 
-    That is the smallest number of seeds for which at least half of all subsets of this size give
-    the same verdicts as all seeds. The cost is the median over the subsets, relative to all seeds.
+    Args:
+        statuses: the points of a sweep, whose verdicts with all seeds are the reference.
+        spec: path of the spec.
+        same: fraction of the comparisons that must have the same verdict as with all seeds, in the
+            mean over all subsets of a number of seeds.
+
+    Returns:
+        The median cost of the subsets with the smallest such number of seeds, as a fraction of the
+        cost of all seeds.
     """
 
     def verdicts(chosen: list[PointStatus]) -> dict[EffectKey, str]:
@@ -70,8 +77,8 @@ def cost_of_fewest_seeds(statuses: list[PointStatus], spec: str) -> float:
             [status for status in statuses if status.point.seed in subset]
             for subset in itertools.combinations(seeds, count)
         ]
-        same = [verdicts(subset) == final for subset in subsets]
-        if np.mean(same) >= 0.5:
+        equal = [[v == final[key] for key, v in verdicts(s).items()] for s in subsets]
+        if np.mean(equal) >= same:
             costs = [sum(map(cost_in_trainings, subset)) for subset in subsets]
             return float(np.median(costs)) / sum(map(cost_in_trainings, statuses))
     return 1.0
@@ -105,10 +112,11 @@ def replay_sweep(path: Path, orders: int) -> list[str]:
             same += len(pair) == 1
             not_decided += len(pair) == 2 and decided.verdict == "not decided"
             opposite += pair == {"larger", "smaller"}
-    shares = [f"{count / orders / len(verdicts):.2f}" for count in (same, not_decided, opposite)]
-    cells = [path.name.split(".")[0], str(len(statuses)), str(len(verdicts)), *shares]
-    cells += [f"{np.median(costs):.2f}", f"{max(costs):.2f}"]
-    return [*cells, f"{cost_of_fewest_seeds(statuses, spec):.2f}"]
+    shares = [count / orders / len(verdicts) for count in (same, not_decided, opposite)]
+    numbers = [*shares, np.median(costs), max(costs)]
+    numbers.append(cost_of_fewest_seeds(statuses, spec, same=shares[0]))
+    cells = [path.name.split(".")[0], str(len(statuses)), str(len(verdicts))]
+    return [*cells, *(f"{number:.2f}" for number in numbers)]
 
 
 def main() -> None:

@@ -42,14 +42,15 @@ _LAWS = {
 }
 """For sweeps over sizes: keys that group the points; a power law is fitted to each group."""
 _EPS = (0.01, 0.05, 0.1)
-_SCATTER = {
+_ARTANH_VARIANCE = {
     "Pearson": (3, 1.0),
     "Spearman": (3, 1.06),
     "Kendall": (4, 0.437),
     "Pearson given log parameters": (4, 1.0),
 }
 """For each coefficient, numbers o and c: with n models, the variance of artanh(coefficient) is
-c / (n - o) (Fieller, Hartley and Pearson 1957, Biometrika 44)."""
+c / (n - o) (Fisher 1921, Metron 1; rank correlations: Fieller, Hartley and Pearson 1957, Biometrika
+44)."""
 _ERROR, _POWER = 0.05, 0.9
 """Error rate (two-sided) and power for the number of models that a correlation needs."""
 _PREDICTORS: dict[str, Callable[[Pair], float]] = {
@@ -59,7 +60,7 @@ _PREDICTORS: dict[str, Callable[[Pair], float]] = {
     "log(parameters)": lambda model: math.log(model.params),
 }
 _MIN_MODELS, _MIN_FAMILIES = 8, 3
-"""Minimum number of models for the correlation within a family, and of families for predictions."""
+"""Minimum number of models for a correlation, and of families for predictions."""
 
 
 def write_page(page: Path, figures: Path | None = None) -> None:
@@ -84,7 +85,7 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             tables = [
                 [_cost_text(statuses)], _limitation_list(statuses), _comparison_table(effects),
                 _budget_table(by_budget), _law_table(laws, statuses), _correlation_table(models),
-                _prediction_table(models), _training_error_table(statuses, effects),
+                prediction_table(models), _training_error_table(statuses, effects),
             ]  # fmt: skip
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
@@ -227,10 +228,7 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
         for family, group in pairs_by_family(models).items() if len(group) >= _MIN_MODELS
         for line in correlations(group, "test_accuracy")
     ]  # fmt: skip
-    head = [
-        "models", "coefficient", "value", "range without one model",
-        "models needed",
-    ]  # fmt: skip
+    head = ["models", "coefficient", "value", "range without one model", "models needed"]
     return _table(head, rows) if rows else []
 
 
@@ -240,16 +238,16 @@ def models_needed(correlation: Correlation) -> int:
     With this number of models, a test with error rate ``_ERROR`` finds a correlation of the given
     value with probability ``_POWER``.
     """
-    offset, factor = _SCATTER[correlation.name]
+    offset, factor = _ARTANH_VARIANCE[correlation.name]
     quantiles = ndtri(1 - _ERROR / 2) + ndtri(_POWER)
     value = min(max(abs(correlation.value), 1e-3), 1 - 1e-3)
     return math.ceil(offset + factor * (quantiles / math.atanh(value)) ** 2)
 
 
-def _prediction_table(models: Sequence[Pair]) -> list[str]:
+def prediction_table(models: Sequence[Pair]) -> list[str]:
     """Predict the test accuracy of each family by a linear regression on the other families.
 
-    The column ``R2`` is 1 - (sum of squared errors) / (sum of squared errors if the mean accuracy
+    R2 is 1 - (sum of squared errors over all models) / (sum of squared errors if the mean accuracy
     of the other families is predicted).
     """
     models = uncensored_pairs(models)
@@ -261,14 +259,14 @@ def _prediction_table(models: Sequence[Pair]) -> list[str]:
     for name, predictor in _PREDICTORS.items():
         x = np.array([predictor(model) for model in models])
         error, baseline_error = 0.0, 0.0
-        for family in set(families):
+        for family in sorted(set(families)):
             others = families != family
             slope, intercept = np.polyfit(x[others], accuracy[others], 1)
             error += np.sum((slope * x + intercept - accuracy)[~others] ** 2)
             baseline_error += np.sum((accuracy[others].mean() - accuracy[~others]) ** 2)
         pearson, r2 = np.corrcoef(x, accuracy)[0, 1], 1 - error / baseline_error
         rows.append([name, f"{pearson:.2f}", f"{r2:.2f}"])
-    return _table(["predictor", "Pearson", "R2 for families left out"], rows)
+    return _table(["predictor", "Pearson", "R2 on omitted families"], rows)
 
 
 def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:

@@ -8,8 +8,9 @@ value. Rates are samples per second of CPU time, on one thread. Takes ten minute
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from unittest.mock import patch
 
@@ -25,6 +26,16 @@ from flexhpc.training.device_inputs import DeviceInputs
 
 Disable = Callable[[], AbstractContextManager[object]]
 BATCHES, EVALUATION = "flexhpc", "flexhpc, curves by evaluation"
+
+
+@contextlib.contextmanager
+def deterministic_with_fill() -> Iterator[None]:
+    """Enable torch's deterministic mode, which by default fills new memory."""
+    torch.set_deterministic_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode("default")
 
 
 def _new_batch(self: DeviceInputs, ids: torch.Tensor) -> torch.Tensor:
@@ -48,6 +59,10 @@ OPTIMIZATIONS: dict[str, tuple[Disable, str, tuple[str, ...]]] = {
     "channels_last": (
         lambda: patch.object(loop, "use_channels_last", lambda *_: None), BATCHES,
         ("CNN 8", "CNN 32", "ResNet 4", "ResNet 8", "EfficientNet 8"),
+    ),
+    "new memory not filled": (
+        lambda: patch.object(loop, "_use_deterministic_algorithms", deterministic_with_fill),
+        BATCHES, ("MLP 8", "CNN 8"),
     ),
 }  # fmt: skip
 """For each optimization: how to disable it, the loop and the networks to measure."""

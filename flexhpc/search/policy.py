@@ -142,7 +142,7 @@ def _propose_or_double(
         return proposal
     if proposal == "data" and not any(result.fit for result in history):
         return proposal if last else "doubling"
-    saturated = may_be_saturated = False  # unknown before the second doubling
+    saturated = may_be_saturated = False  # the gain is not known before the second doubling
     if stage > 1:
         estimate = load_policy(search).estimate(search, n_limit, history, coordinates)
         arm = 0 if estimate is None else estimate.arm

@@ -181,7 +181,8 @@ def read_point_file(path: Path, previous: PointRecord | None = None) -> PointRec
             estimates={
                 int(name): Estimate.from_stored(_read_fields(file["estimates"][name]))
                 for name in sorted(file.get("estimates", ()))
-            },
+            }
+            or ({len(probes): estimate} if estimate else {}),  # measured before there was a group
         )
 
 

@@ -180,7 +180,7 @@ class PointRecord:
         if estimate is None:
             return True
         has_fixed_budget = not {"steps", "epochs"}.isdisjoint(requested)
-        same_budget = has_fixed_budget or stored["stage"] == estimate.stage
+        same_budget = has_fixed_budget or stored.get("stage", 0) == estimate.stage
         return bool(stored["arm"] == estimate.arm and same_budget)
 
 

@@ -411,7 +411,7 @@ def _evaluation_settings(record: PointRecord) -> str:
     """Return the settings and the stage of the stored evaluation as JSON; empty without one."""
     if record.evaluation is None:
         return ""
-    return json.dumps([record.evaluation["asked"], record.evaluation["stage"]])
+    return json.dumps([record.evaluation["asked"], record.evaluation.get("stage", 0)])
 
 
 def _start_ms(record: PointRecord, index: int) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import deterministic
 
 from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
@@ -442,11 +443,15 @@ def _use_deterministic_algorithms() -> Iterator[None]:
 
     Operations without a deterministic algorithm print a warning. This function does not call
     torch.use_deterministic_algorithms, because that imports torch's compiler, which takes as long
-    as importing torch.
+    as importing torch. In deterministic mode, torch also fills new memory with nan, which adds up
+    to 250 kernel launches to an update. Filling is disabled here.
     """
-    mode = torch.get_deterministic_debug_mode()
+    settings: Any = deterministic  # its attributes are not in torch's stubs
+    mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
     torch.set_deterministic_debug_mode("warn")
+    settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
+        settings.fill_uninitialized_memory = fill

@@ -102,7 +102,7 @@ def test_records_and_masks_are_read_as_written(tmp_path: Path) -> None:
 def test_an_evaluation_belongs_to_the_arm_of_the_estimate(path: Path) -> None:
     write_estimate(path, ESTIMATE)
     assert not read_point_file(path).has_evaluation({})
-    write_evaluation(path, {"asked": {}, "arm": 0, "stage": 0, "gap": 0.5})
+    write_evaluation(path, {"asked": {}, "arm": 0, "gap": 0.5})
     assert read_point_file(path).has_evaluation({})
     assert not read_point_file(path).has_evaluation({"n": 5})
     write_estimate(path, replace(ESTIMATE, arm=1))

@@ -32,7 +32,9 @@ from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 MODELS = Path(__file__).parent
 DOUBLINGS = np.arange(-5, 6)
 """log2(recorded budget / budget of the search)."""
-REPEATS = 16
+REPEATS, MORE_REPEATS = 16, 32
+WIDE_CURVES = ("mlp_narrow", "original")
+"""Models with wide fit curves, which need ``MORE_REPEATS`` training runs at each n."""
 SIZES = 12
 RANGE = 4.0
 """Recorded n lie between EMC / RANGE and EMC * RANGE, where a pilot search gives the EMC."""
@@ -100,7 +102,8 @@ def record(name: str) -> None:
     sizes = np.unique(sizes.round().astype(int))
     sizes = sizes[(sizes >= 2) & (sizes <= samples.n_limit)]
     recorded = {(n, repeat) for n, repeat, *_ in rows}
-    tasks = [(int(n), repeat) for repeat in range(REPEATS) for n in sizes]
+    repeats = MORE_REPEATS if name in WIDE_CURVES else REPEATS
+    tasks = [(int(n), repeat) for repeat in range(repeats) for n in sizes]
     longest = with_largest_budget(training)
     longest_point = replace(
         point, training=longest, arms=tuple(replace(arm, training=longest) for arm in point.arms)
