@@ -290,6 +290,11 @@ def test_generalization_of_34_models(name: str, count: int, tmp_path: Path) -> N
     for result in (pearson, spearman, partial):
         assert f"{result.value:.2f} [{result.lower:.2f}, {result.upper:.2f}]" in PROSE
     assert re.search(rf"would need .*?{models_needed(pearson)}\b.*? independent models", PROSE)
+    edges = [s.point.swept["model.family"] for s in statuses if best_value_at_edge(s)]
+    assert (len(edges), edges.count("cnn")) == (18, 15)
+    if not name:
+        accuracies = [model.test_accuracy for model in models]
+        assert f"{min(accuracies):.2f} to {max(accuracies):.2f}, differ little" in PROSE
 
 
 def test_families_at_three_sizes(tmp_path: Path) -> None:

@@ -233,10 +233,10 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
 
 
 def models_needed(correlation: Correlation) -> int:
-    """Return how many independent models a correlation needs to be different from 0.
+    """Return how many independent models are needed to detect a correlation.
 
-    With this number of models, a test with error rate ``_ERROR`` finds a correlation of the given
-    value with probability ``_POWER``.
+    If the true correlation has the given value, a test with error rate ``_ERROR`` detects it with
+    probability ``_POWER``.
     """
     offset, factor = _ARTANH_VARIANCE[correlation.name]
     quantiles = ndtri(1 - _ERROR / 2) + ndtri(_POWER)

@@ -443,8 +443,8 @@ def _use_deterministic_algorithms() -> Iterator[None]:
 
     Operations without a deterministic algorithm print a warning. This function does not call
     torch.use_deterministic_algorithms, because that imports torch's compiler, which takes as long
-    as importing torch. In deterministic mode, torch also fills new memory with nan, which adds up
-    to 250 kernel launches to an update. Filling is disabled here.
+    as importing torch. In deterministic mode, torch also fills new memory with nan. Filling is
+    disabled here, because on a GPU it is an additional kernel launch for each new tensor.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
     mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
