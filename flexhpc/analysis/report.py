@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -46,12 +46,13 @@ from flexhpc.analysis.sample_views import SampleView, sample_view_of
 from flexhpc.analysis.samples import sample_scores
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.summary import summarize
-from flexhpc.atomic import read_json, write_atomic
+from flexhpc.atomic import write_atomic
 from flexhpc.config.point import swept_value_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search.fit_curve import estimand_level
 from flexhpc.search.history import LEVEL
 from flexhpc.store import RunFolder
+from flexhpc.store.run_record import read_run_record
 from flexhpc.store.status import PointStatus
 
 _MAX_SVG = 1_000_000
@@ -68,31 +69,24 @@ _IN_FIRST_TABLE = {
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
     """Return the name, folder and command of a run, and the metadata that run.json contains."""
-    record = read_json(run.metadata) or {}
-    listed, packages = record.get("launches"), record.get("packages")
-    launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
+    record = read_run_record(run.metadata)
+    launches = record.launches
+    started = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(launch.time)) for launch in launches]
     facts = {
-        "started": _start_time(launches[0]) if launches else "",
-        "last launch": _start_time(launches[-1]) if launches else "",
+        "started": started[0] if started else "",
+        "last launch": started[-1] if started else "",
         "launches": len(launches),
-        "hosts": ", ".join(sorted({str(launch.get("host")) for launch in launches})),
-        "image": ", ".join(sorted({str(x["image"]) for x in launches if x.get("image")})),
-        "commit of flexhpc": record.get("git"),
-        "Python": record.get("python"),
-        **(packages if isinstance(packages, dict) else {}),
+        "hosts": ", ".join(sorted({launch.host for launch in launches})),
+        "image": ", ".join(sorted({launch.image for launch in launches if launch.image})),
+        "commit of flexhpc": record.git,
+        "Python": record.python,
+        **record.packages,
     }
     return {
         "name": run.name, "folder": run.path,
         "command": f"flexhpc sweep {shlex.quote(str(run.spec))}",
         "facts": {key: value for key, value in facts.items() if value not in (None, "")},
     }  # fmt: skip
-
-
-def _start_time(launch: Mapping[str, Any]) -> str:
-    seconds = launch.get("time")
-    if not isinstance(seconds, int | float):
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def report_runs(

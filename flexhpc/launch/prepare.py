@@ -8,18 +8,19 @@ import platform
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
-from flexhpc.atomic import read_json, write_atomic, write_json
+from flexhpc.atomic import write_atomic, write_json
 from flexhpc.config import Point, Sweep, freeze, load_points, load_sweep, request_hash
 from flexhpc.config.loading import Spec
 from flexhpc.config.sections.compare import Compare
 from flexhpc.custom.code import find_code
 from flexhpc.errors import InputError, PointError
 from flexhpc.store import RunFolder, read_point_file
+from flexhpc.store.run_record import LaunchRecord, RunRecord, read_run_record
 from flexhpc.versions import package_versions
 
 STOP_FILE = "stop"
@@ -67,8 +68,8 @@ def prepare_run(spec: Spec, overrides: Sequence[str], runs: Path) -> PreparedRun
     if any(character < " " for character in str(run.path)):
         raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
     current_hash = request_hash(sweep)
-    metadata = read_json(run.metadata) or {}
-    is_unchanged = metadata.get("request") == current_hash and run.spec.is_file()
+    last_hash = read_run_record(run.metadata).request
+    is_unchanged = last_hash == current_hash and run.spec.is_file()
     prepared = PreparedRun(
         run=run,
         points=load_points(run.spec)[1] if is_unchanged else points,
@@ -107,20 +108,17 @@ def write_run_folder(prepared: PreparedRun, launch: str, image: str | None) -> N
         with FileLock(run.lock):
             if not prepared.is_unchanged:
                 write_atomic(run.spec, prepared.frozen_spec)
-            metadata = read_json(run.metadata) or {"name": run.name}
-            previous = metadata.get("launches")
-            new = {
-                "id": launch, "time": time.time(), "host": platform.node(), "image": image,
-                "user": _user_name(),
-            }  # fmt: skip
-            metadata |= {
-                "request": prepared.request_hash,
-                "python": platform.python_version(),
-                "packages": package_versions(),
-                "git": _git_commit(),
-                "launches": [*(previous if isinstance(previous, list) else []), new],
-            }
-            write_json(run.metadata, metadata)
+            new = LaunchRecord(
+                id=launch, time=time.time(), host=platform.node(), image=image, user=_user_name()
+            )
+            record = RunRecord(
+                request=prepared.request_hash,
+                python=platform.python_version(),
+                packages=package_versions(),
+                git=_git_commit(),
+                launches=(*read_run_record(run.metadata).launches, new),
+            )
+            write_json(run.metadata, asdict(record))
     except OSError as error:
         raise InputError(
             f"{run.path}: cannot be written ({error.strerror}); use another folder"

@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.results import numeric_columns, results_row
-from flexhpc.atomic import file_lock, read_json, write_json
+from flexhpc.atomic import file_lock, write_json
 from flexhpc.config import load_points
 from flexhpc.search import estimate_so_far
 from flexhpc.search.stages import training_runs
 from flexhpc.store import RunFolder, read_loss_curves
 from flexhpc.store.record import PointRecord, ProbeSummary, to_history
+from flexhpc.store.run_record import read_run_record
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.client import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.description import decision_description, point_description
@@ -159,17 +160,14 @@ class Syncer:
 
     def _source_tags(self) -> dict[str, str]:
         """Return MLflow's source tags (user, command, Git commit) from run.json."""
-        record = read_json(self.folder.metadata) or {}
-        launches = record.get("launches")
-        last = launches[-1] if isinstance(launches, list) and launches else None
-        user = last.get("user") if isinstance(last, dict) else None
+        record = read_run_record(self.folder.metadata)
         tags = {
-            "mlflow.user": user,
+            "mlflow.user": record.launches[-1].user if record.launches else "",
             "mlflow.source.name": f"flexhpc sweep {self.name}",
             "mlflow.source.type": "JOB",
-            "mlflow.source.git.commit": record.get("git"),
+            "mlflow.source.git.commit": record.git,
         }
-        return {key: str(value) for key, value in tags.items() if value}
+        return {key: value for key, value in tags.items() if value}
 
     def sync(self) -> int:
         """Log all new results to MLflow; return the number of probes that were logged."""

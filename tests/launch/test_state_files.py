@@ -58,7 +58,9 @@ def test_a_task_file_with_unknown_keys_is_rejected(small_spec: Path, tmp_path: P
         TaskFile.read(path)
 
 
-@pytest.mark.parametrize("content", [*CONTENTS, '{"colour": "red", "launches": [{"id": "a"}]}'])
+@pytest.mark.parametrize(
+    "content", [*CONTENTS, '{"colour": "red", "launches": [{"id": "a", "time": 0}]}']
+)
 def test_a_launch_is_recorded_in_a_damaged_run_json(
     content: str, small_spec: Path, tmp_path: Path
 ) -> None:
