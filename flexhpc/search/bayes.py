@@ -26,9 +26,6 @@ from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 _EPS_LEVEL = 0.5
 """The EMC at a training error ``eps`` is the n at which this fraction of training runs ends with a
 training error of at most ``eps``."""
-_BRACKET_SLACK = 1.05
-"""A search is allowed to end only if the largest n that fitted is at most this factor below the
-interval, and the smallest n that failed is at most this factor above the interval."""
 _MAX_REGRET = 0.25
 """The comparison of arms stops if the expected regret of the best arm is at most this fraction of
 the tolerance."""
@@ -51,8 +48,8 @@ def propose(
         ends = curve.quantiles(curve.n_at_fit_probability(q))
         lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
-        unconfirmed = _unconfirmed_n(results, lower, upper, n_limit, eps) if narrow else None
-        if narrow and unconfirmed is None and compared is None:
+        unprobed = _unprobed_end(results, n_limit, eps) if narrow else None
+        if narrow and unprobed is None and compared is None:
             if eps is None and _emc_interval(curve, q, n_limit, results, eps).censored != "none":
                 ended_by = "data"
             continue
@@ -67,7 +64,7 @@ def propose(
             candidate: _smallest_allowed_n(history, candidate, halvings=search.at_once)
             for candidate in draws.curves
         }
-        required = [] if unconfirmed is None else [(arm, max(unconfirmed, lowest[arm]))]
+        required = [] if unprobed is None else [(arm, max(unprobed, lowest[arm]))]
         return choose_probes(
             draws, costs, lowest, n_limit, history, count=search.at_once, required=required
         )
@@ -158,25 +155,18 @@ def estimate_at_training_error(eps: float, n_limit: int, history: History) -> Em
     return _emc_interval(posterior(history, n_limit, eps), _EPS_LEVEL, n_limit, history, eps)
 
 
-def _unconfirmed_n(
-    history: History, lower: float, upper: float, n_limit: int, eps: float | None
-) -> int | None:
+def _unprobed_end(history: History, n_limit: int, eps: float | None) -> int | None:
     """Return an n that must be probed before the search is allowed to end; None if there is none.
 
-    ``lower`` and ``upper`` are the ends of the interval of the EMC (samples). The posterior alone
-    is not sufficient, because it also depends on the times of the fits. Therefore a fit must
-    confirm the lower end of the interval, and a failure must confirm the upper end. If no probe
-    fitted, a failure at n = 1 is required. If no probe failed, a fit at ``n_limit`` is required.
+    A narrow interval of a search whose probes all fitted, or all failed, is a bound. If no probe
+    failed, a fit at ``n_limit`` is required; if no probe fitted, a failure at n = 1.
     """
     fits, fails = _fitted_and_failed_n(history, eps)
     if not fails:
         return None if n_limit in fits else n_limit
     if not fits:
         return None if 1 in fails else 1
-    low, high = math.floor(lower / _BRACKET_SLACK), min(math.ceil(upper * _BRACKET_SLACK), n_limit)
-    if max(fits) < low:
-        return low
-    return high if min(fails) > high else None
+    return None
 
 
 def _emc_interval(

@@ -42,7 +42,7 @@ BROAD = 1 / 8
 """Density (per unit of log time) of the times that follow no growth law."""
 NO_LAW = 0.1
 """Prior odds that no growth law describes the times of a point."""
-MAX_TIME_FACTOR = 50.0
+MAX_TIME_FACTOR = 10.0
 """Largest factor by which the times of a point, over all its probes, can change the odds between
 two fit curves."""
 WIDENING = 0.75

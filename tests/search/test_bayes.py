@@ -170,16 +170,6 @@ def test_order_of_probes_within_a_round_has_no_effect(
     assert step == expected
 
 
-def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
-    """The interval is narrow enough, but is between the fits and the failures."""
-    search = SEARCH.model_copy(update={"tolerance": 3.0, "max_cost": None})
-    history = [result(n, 5 * (n > 1000), repeat=i) for n in (1000, 3000) for i in range(20)]
-    closer = [*history, result(1300)]
-    for probes, low, high in ((history, 1000, 1300), (closer, 2000, 3000)):
-        ((n, *_),) = next_probes(search, 60_000, probes)
-        assert low < n < high
-
-
 def test_first_probes_of_a_round() -> None:
     """Multiples of ``start`` up to the number of samples, then smaller values."""
 
