@@ -38,7 +38,7 @@ from tests.sweeps import (
 )
 
 SPEC = (
-    WITH_BARRIER.replace("[10, 14]", "[8, 9]")
+    WITH_BARRIER.replace("[10, 14]", "[8, 11]")
     .replace("policy: bisection", "policy: bayes")
     .replace("tolerance: 0.2", "tolerance: 0.4")
     + "  seed: [0, 1]\ncompare: {by: model.kwargs.width, decide: {max_seeds: 3}}\n"
@@ -71,7 +71,7 @@ def verdicts(run: Path) -> list[tuple[str, int]]:
 
 def test_a_sweep_ends_when_decided(tmp_path: Path, cli: Cli) -> None:
     """A network of twelve times the width fits more; the coarse EMCs of two seeds show it."""
-    text = SPEC.replace("[8, 9]", "[2, 24]").replace("decide: {", "decide: {error: 0.2, ")
+    text = SPEC.replace("[8, 11]", "[2, 24]").replace("decide: {", "decide: {error: 0.2, ")
     Barrier(tmp_path)
     (tmp_path / "wide.yaml").write_text(text.replace("name: small", "name: wide"))
     planned = cli("plan", "wide.yaml").stdout
