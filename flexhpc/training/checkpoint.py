@@ -50,11 +50,16 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
 def _verify_checksums(content: bytes) -> None:
     """Verify the checksum of every member of a checkpoint.
 
+    Attributes have no checksum. From a member whose attributes mark it as a folder, torch would
+    load uninitialised memory.
+
     Raises:
         zipfile.BadZipFile: the content is damaged, or is not an uncompressed zip archive.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise zipfile.BadZipFile("a member is compressed")
+        if any(member.external_attr for member in archive.infolist()):
+            raise zipfile.BadZipFile("a member has attributes, but torch writes none")
         if (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"{damaged} is corrupt (checksum mismatch)")

@@ -40,6 +40,17 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     assert folder.exists(), "the checkpoint contains no code"
 
 
+def test_a_member_that_is_marked_as_a_folder_is_detected(tmp_path: Path) -> None:
+    """The attributes have no checksum, and torch.load returns uninitialised memory."""
+    path = tmp_path / "probe.ckpt"
+    checkpoint.save(path, "k", {"weight": torch.ones(3)})
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/0"))
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+    assert checkpoint.load(path, "k") is None
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "other network": lambda state: state["model"].update(
         {key: value[:1] for key, value in state["model"].items()}
