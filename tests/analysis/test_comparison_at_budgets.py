@@ -131,7 +131,7 @@ def test_saturated_points_are_compared_at_their_last_budgets(tmp_path: Path) -> 
     for number, point in enumerate(points_of(tmp_path, f"{text}  seed: [0, 1]\n")):
         emc = 750.0 if point.swept["model.activation"] == "tanh" else 300.0
         estimate, history = stages.play_doubling(
-            stages.simulated(number + 4, saturates=0.0, emc=emc)
+            stages.simulated(number + 6, saturates=0.0, emc=emc)
         )
         measured = measured_point(point, [], n_limit=stages.N_LIMIT)
         measured.record.probes[:] = [

@@ -68,13 +68,14 @@ def test_latex_table_contains_bounds_intervals_and_escaped_text(tmp_path: Path) 
     statuses = [measured_point(p, runs) for p, runs in zip(zipped, outcomes, strict=True)]
     custom = {"data.class_map": "x2", "model.activation": "a|b=50%"}
     statuses[2] = replace(statuses[2], point=replace(statuses[2].point, swept=custom))
-    emc = emc_text(statuses[2].estimate)
+    estimate = statuses[2].estimate
     columns = r"data.class\_map & model.activation & params & EMC & EMC/param \\"
     lines = latex_table(statuses).splitlines()
     assert lines[1:5] == [r"\begin{tabular}{llrrr}", r"\toprule", columns, r"\midrule"]
     assert lines[5] == r" & leaky\_relu & 100 & $\geq$ 1000 & $\geq$ 10.000 \\"
     assert lines[6] == rf"{{}}{classes} & tanh & 100 & $<$ 1 & $<$ 0.010 \\"
-    assert lines[7] == rf"x2 & a\textbar{{}}b=50\% & 100 & {emc} & 0.430 \\"
+    cells = rf"100 & {emc_text(estimate)} & {estimate.emc / 100:.3f} \\"
+    assert lines[7] == rf"x2 & a\textbar{{}}b=50\% & {cells}"
     assert lines[8:] == [r"\bottomrule", r"\end{tabular}"]
 
 
