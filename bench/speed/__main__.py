@@ -26,12 +26,24 @@ from torch import Tensor, nn
 
 from bench.common import markdown_head, markdown_row, median_text
 from bench.speed.loops import TrainingLoop, installed_loops, silence
-from flexhpc.config.sections.model import Cnn, Efficientnet, Mlp, Network, Resnet, Vit
+from flexhpc.config.sections.model import (
+    Adapter,
+    Cnn,
+    Efficientnet,
+    Lora,
+    Mlp,
+    Network,
+    Resnet,
+    Timm,
+    Vit,
+)
 from flexhpc.models import build
 from flexhpc.models.families import Shape
 
 N, CLASSES, MIN_EPOCHS = 512, 10, 32
-GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
+GREY, COLOUR, LARGE, TABLE = (1, 28, 28), (3, 32, 32), (3, 64, 64), (54,)
+LITE0 = "timm:efficientnet_lite0"
+LAST_BLOCK = Adapter(lora=Lora(rank=4, targets=["blocks.6.0.conv_pwl"]))
 NETWORKS: dict[str, tuple[Shape, Network]] = {
     "MLP 8": (GREY, Mlp(family="mlp", width=8, depth=2)),
     "MLP 64": (GREY, Mlp(family="mlp", width=64, depth=2)),
@@ -43,8 +55,11 @@ NETWORKS: dict[str, tuple[Shape, Network]] = {
     "tabular MLP 64": (TABLE, Mlp(family="mlp", width=64, depth=2)),
     "ResNet 8": (GREY, Resnet(family="resnet", width=8, depth=2)),
     "EfficientNet 8": (GREY, Efficientnet(family="efficientnet", width=8, depth=2)),
+    "EfficientNet-Lite0, head": (LARGE, Timm(family=LITE0, adapt="head")),
+    "EfficientNet-Lite0, LoRA in the last block": (LARGE, Timm(family=LITE0, adapt=LAST_BLOCK)),
 }
-SLOW = ("ResNet 8", "EfficientNet 8")
+PARTLY_TRAINED = ("EfficientNet-Lite0, head", "EfficientNet-Lite0, LoRA in the last block")
+SLOW = ("ResNet 8", "EfficientNet 8", *PARTLY_TRAINED)
 """Networks that are measured only if named in ``--networks``."""
 Rates = dict[str, list[float]]
 

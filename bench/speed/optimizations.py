@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from bench.common import markdown_head, markdown_row, median_text
-from bench.speed.__main__ import N, measure_rate
+from bench.speed.__main__ import PARTLY_TRAINED, N, measure_rate
 from bench.speed.loops import LOOPS, TrainingLoop
 from flexhpc.training import evaluation, loop, optimizers
 from flexhpc.training.device_inputs import DeviceInputs
@@ -64,6 +64,10 @@ OPTIMIZATIONS: dict[str, tuple[Disable, str, tuple[str, ...]]] = {
         lambda: patch.object(loop, "_use_deterministic_algorithms", deterministic_with_fill),
         BATCHES, ("MLP 8", "CNN 8"),
     ),
+    "frozen part computed once": (
+        lambda: patch.object(loop, "split_off_frozen_part", lambda *_: None), BATCHES,
+        PARTLY_TRAINED,
+    ),
 }  # fmt: skip
 """For each optimization: how to disable it, the loop and the networks to measure."""
 
@@ -73,6 +77,8 @@ def speedups(
 ) -> list[float]:
     """Return the rate with an optimization over the rate without it, for each round."""
     epochs = max(16, round(0.5 * measure_rate(training_loop, network, 2) / N))
+    if network in PARTLY_TRAINED:
+        epochs = 64
     with disable():
         measure_rate(training_loop, network, 2)  # imports
     ratios = []

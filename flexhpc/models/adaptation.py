@@ -50,39 +50,13 @@ class PartlyTrained(nn.Module):
         self._frozen = frozen if model.frozen_norm != "train" else []
         parameters = self.named_parameters(remove_duplicate=False)
         self._unchanged = {name for name, p in parameters if not p.requires_grad}
-        heads = [network.get_submodule(name) for name in head_modules]
-        fixed = model.adapt == "head" and model.frozen_norm != "train" and len(heads) == 1
-        # In a tuple, because the checkpoint would otherwise contain the head twice.
-        self._head = (heads[0],) if fixed and isinstance(heads[0], nn.Linear) else ()
-
-    @property
-    def head(self) -> nn.Module | None:
-        """The head, if only the head is trained and its inputs do not change; None otherwise."""
-        return self._head[0] if self._head else None
+        self.frozen_part_is_fixed = model.frozen_norm != "train"
+        """Whether the activations of the frozen part are the same in every update."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs of the network."""
         outputs: Tensor = self.network(inputs)
         return outputs
-
-    @torch.no_grad()
-    def head_inputs(self, inputs: Tensor) -> Tensor | None:
-        """Return the inputs of ``head`` for a batch of inputs of the network, in eval mode.
-
-        The result is None without ``head``, or if the outputs of the network are not those of
-        the head.
-        """
-        head = self.head
-        if head is None:
-            return None
-        passed: list[Tensor] = []
-        hook = head.register_forward_pre_hook(lambda _, args: passed.extend(args))
-        try:
-            outputs = self.eval()(inputs)
-        finally:
-            hook.remove()
-        same = len(passed) == 1 and torch.equal(head(passed[0]), outputs)
-        return passed[0] if same else None
 
     def train(self, mode: bool = True) -> PartlyTrained:
         """Set the training mode of all layers except the frozen layers, which stay in eval mode."""

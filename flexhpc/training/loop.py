@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.budget import epoch_batch_sizes, epoch_order
-from flexhpc.training.device_inputs import DeviceInputs, chunk_size
+from flexhpc.training.device_inputs import DeviceInputs
 from flexhpc.training.engine import Engine, frozen_running_statistics
 from flexhpc.training.epoch_metrics import EpochMetrics, ForgettingCounter
 from flexhpc.training.evaluation import Evaluation, Evaluator
+from flexhpc.training.frozen_part import split_off_frozen_part
 from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
 from flexhpc.training.group import Group, Partition
 from flexhpc.training.losses import cross_entropy
@@ -48,7 +49,6 @@ from flexhpc.training.outcome import Callbacks, ModelFactory, Outcome, ProbeData
 from flexhpc.training.sync_norm import batch_norm_layers
 
 SavedState = dict[str, Any]
-_FEATURE_CHUNK = 512
 
 
 @dataclass(kw_only=True)
@@ -282,34 +282,6 @@ def _run_training_loop(run: TrainingRun, state: TrainState, data: ProbeData) -> 
     )
 
 
-def _features_of_frozen_part(
-    model: nn.Module, inputs: DeviceInputs, precision: contextlib.AbstractContextManager[Any]
-) -> Tensor | None:
-    """Return the inputs of the head for all samples if only the head is trained, else None.
-
-    With ``model.adapt: head``, these inputs do not change during training, so that computing them
-    once saves the forward passes of the frozen part in all epochs.
-    """
-    head_inputs: Any = getattr(model, "head_inputs", None)
-    if head_inputs is None:
-        return None
-    features: list[Tensor] = []
-    ids = torch.arange(inputs.shape[0])
-    for part in ids.split(chunk_size(inputs.shape[1:], _FEATURE_CHUNK)):
-        rows = inputs[slice(int(part[0]), int(part[-1]) + 1)]
-        with precision:
-            result = head_inputs(rows)
-            if result is None:
-                return None
-            if not features and len(rows) > 1:
-                # Custom networks may be random, or depend on the other samples of a batch.
-                again = head_inputs(rows[:-1])
-                if again is None or not torch.allclose(again, result[:-1], rtol=1e-3, atol=1e-5):
-                    return None
-        features.append(result)
-    return torch.cat(features)
-
-
 class TrainingRun:
     """Model, optimizer, gradient engine, evaluator and metrics of a training run.
 
@@ -339,10 +311,12 @@ class TrainingRun:
             precision = torch.autocast(device.type, torch.bfloat16)
         inputs = DeviceInputs(data, double=training.precision == "fp64")
         trained = self.model
-        if (features := _features_of_frozen_part(self.model, inputs, precision)) is not None:
-            trained = cast(Any, self.model).head
-            data = replace(data, inputs=features, moments=None)
-            inputs = DeviceInputs(data, double=training.precision == "fp64")
+        if getattr(self.model, "frozen_part_is_fixed", False):
+            split = split_off_frozen_part(self.model, inputs, precision)
+            if split is not None:
+                trained, activations = split
+                data = replace(data, inputs=activations, moments=None)
+                inputs = DeviceInputs(data, double=training.precision == "fp64")
         layers = None if training.precision == "bf16" else mlp_layers(trained, data.inputs.dim())
         backprop = None if layers is None else ManualBackprop(layers, training.label_smoothing)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Group
 from flexhpc.training.device_inputs import DeviceInputs
+from flexhpc.training.frozen_part import split_off_frozen_part
 from tests.conftest import Cli
 from tests.training.helpers import (
     CPU,
@@ -125,43 +127,50 @@ def test_initial_outputs_with_lora_are_those_of_the_network() -> None:
     torch.testing.assert_close(outputs[0], outputs[2], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("model", [MLP, CNN, Vit(family="vit", width=6, depth=1, heads=1)])
-def test_features_of_the_head_are_computed_once(
-    model: Network, monkeypatch: pytest.MonkeyPatch
+VIT = Vit(family="vit", width=6, depth=2, heads=1)
+LAST_BLOCK = Adapter(lora=Lora(rank=2, targets=["blocks.1.attn.qkv", "blocks.1.mlp.fc1"]))
+
+
+@pytest.mark.parametrize(
+    ("model", "adapt"),
+    [(MLP, "head"), (CNN, "head"), (VIT, "head"), (VIT, LAST_BLOCK), (MLP, LORA), (VIT, "bias")],
+)
+def test_activations_of_the_frozen_part_are_computed_once(
+    model: Network, adapt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outcome equals that of a training run that computes them for every batch."""
     training = Adam(optimizer="adam", lr=3e-3, epochs=30, batch_size=8)
-    calls = 0
-
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-
-    handle = nn.modules.module.register_module_forward_hook(
-        lambda module, *_: count() if isinstance(module, nn.LayerNorm | nn.ReLU) else None
-    )
+    is_split = adapt in ("head", LAST_BLOCK)
+    calls: list[nn.Module] = []
     outcomes, numbers = [], []
     for cached in (True, False):
         if not cached:
-            name = "_features_of_frozen_part"
+            name = "split_off_frozen_part"
             monkeypatch.setattr(flexhpc.training.loop, name, lambda *_: None)
-        calls = 0
-        outcomes.append(run(training, 40, model=adapted(model, "head")))
-        numbers.append(calls)
-    handle.remove()
+        calls.clear()
+        hook = nn.modules.module.register_module_forward_hook(lambda m, *_: calls.append(m))
+        outcomes.append(run(training, 40, model=adapted(model, adapt)))
+        hook.remove()
+        first = next(m for m in calls if isinstance(m, nn.Linear | nn.Conv2d))
+        numbers.append(calls.count(first))
     assert_outcomes_close(*outcomes, tolerance=1e-3, metrics_tolerance=0.05)
-    assert 0 < numbers[0] < numbers[1] / 20
+    assert 0 < numbers[0] < numbers[1] / 20 if is_split else numbers[0] >= numbers[1]
 
 
-@pytest.mark.parametrize("adapt", ["head", "bias", LORA])
-def test_an_interrupted_training_run_gives_the_same_result(adapt: Any, tmp_path: Path) -> None:
-    model, checkpoint = adapted(CNN, adapt), tmp_path / "checkpoint"
+@pytest.mark.parametrize(
+    ("network", "adapt"), [(CNN, "head"), (CNN, "bias"), (CNN, LORA), (VIT, LAST_BLOCK)]
+)
+def test_an_interrupted_training_run_gives_the_same_result(
+    network: Network, adapt: Any, tmp_path: Path
+) -> None:
+    model, checkpoint = adapted(network, adapt), tmp_path / "checkpoint"
     assert_outcomes_equal(
         resume(STEPS, 30, [3, 4], checkpoint, model=model), run(STEPS, 30, model=model)
     )
     state = build(model, DIGIT, 10).state_dict()
     assert not any("0.weight" in name and "lora" not in name for name in state), "frozen"
-    assert sum(value.shape == (10, 8) for value in state.values()) == 1, "the head is saved once"
+    heads = [value for value in state.values() if value.ndim == 2 and len(value) == 10]
+    assert len(heads) == 1, "the head is saved once"
 
 
 def save_network(path: Path, model: Network, classes: int = 10, seed: int = 5) -> nn.Module:
@@ -296,9 +305,9 @@ def test_timm_networks_are_adapted() -> None:
     assert count_parameters(model, (3, 32, 32), 7).trained == 7 * 513
 
 
-def tiny_config(kind: str, folder: Path) -> HuggingFaceModel:
+def tiny_config(kind: str, folder: Path, layers: int = 1) -> HuggingFaceModel:
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2}
     if kind == "bert":
         config = transformers.BertConfig(vocab_size=40, intermediate_size=32, **sizes)
     elif kind == "vit":
@@ -458,12 +467,41 @@ def test_adapters_without_effect_and_heads_that_are_not_last_are_rejected() -> N
     assert head_parameters(TwoLinear(), MLP, 10) == HEAD
 
 
-def test_features_that_depend_on_other_samples_are_not_computed_once() -> None:
-    inputs = DeviceInputs(probe_data(20), double=False)
-    for network, is_constant in ((TwoLinear(), True), (NoisyFeatures(), False)):
-        partly = PartlyTrained(network, adapted(MLP, "head"), set(HEAD))
-        features = flexhpc.training.loop._features_of_frozen_part(partly, inputs, nullcontext())
-        assert (features is not None) == is_constant
+class GatedHead(nn.Module):
+    """The frozen layer affects the outputs only through a gate whose initial value is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.fc = nn.Linear(64, 20), nn.Linear(20, 10)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.a(inputs.flatten(1))
+        logits: torch.Tensor = self.fc(inputs.flatten(1)[:, :20])
+        return logits + self.gate * hidden[:, :10]
+
+
+def split(network: nn.Module, inputs: torch.Tensor) -> tuple[nn.Module, torch.Tensor] | None:
+    data = replace(probe_data(len(inputs)), inputs=inputs)
+    return split_off_frozen_part(network, DeviceInputs(data, double=False), nullcontext())
+
+
+def test_networks_that_cannot_be_split_are_evaluated_as_a_whole(tmp_path: Path) -> None:
+    images = torch.randn(20, *DIGIT)
+    assert split(PartlyTrained(TwoLinear(), adapted(MLP, "head"), HEAD), images) is not None
+    assert split(PartlyTrained(NoisyFeatures(), adapted(MLP, "head"), HEAD), images) is None
+    assert split(PartlyTrained(GatedHead(), adapted(MLP, "head"), HEAD | {"gate"}), images) is None
+
+    targets = ["layer.1.attention.self.query", "layer.1.output.dense"]
+    model = tiny_config("bert", tmp_path, layers=2)
+    network = build(adapted(model, Adapter(lora=Lora(rank=2, targets=targets))), (6,), 3)
+    tokens = torch.randint(40, (20, 6)).float()
+    part, activations = split(network, tokens) or (network, tokens)
+    assert activations.shape == (20, 6, 16)
+    torch.testing.assert_close(part(activations[4:7]), network(tokens[4:7]))
+    torch.testing.assert_close(network(tokens[4:7]), network(tokens)[4:7])
+    tokens[15:, 4:] = -1  # the attention mask is another input of the upper part
+    assert split(network, tokens) is None
 
 
 def test_a_causal_language_model_predicts_facts(tmp_path: Path) -> None:
