@@ -287,7 +287,8 @@ class MiniBatches(Training):
     """Keys of all optimizers that use the gradient of a mini-batch."""
 
     batch_size: Annotated[Count, NUISANCE] = 128
-    """Global batch size; an epoch is split into batches of at most this many samples."""
+    """Global batch size; an epoch is split into batches of at most this many samples. For updates
+    with all samples, use `optimizer: gd`."""
     batches: Literal["near_equal", "tail"] = "near_equal"
     """How an epoch is split. `near_equal`: into as few batches as possible, with sizes that differ
     by at most one sample. `tail`: into full batches and a smaller last batch, like a plain
