@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 
 _CHUNK = 512
-_TRACED_ROWS = 7
+_FEW_ROWS = 7
 _MAX_BYTES = 2 * 2**30
 """Maximum size of the activations of all samples."""
 
@@ -112,7 +112,7 @@ def split_off_frozen_part(
         outputs are random, or if these inputs would need more than 2 GiB.
     """
     network.eval()
-    rows = inputs[slice(0, _TRACED_ROWS)]
+    rows = inputs[slice(0, _FEW_ROWS)]
     with precision:
         calls, outputs = _trace(network, rows)
         for call, skipped in _possible_splits(calls):
@@ -210,8 +210,8 @@ def _activations(
         hook = first.register_forward_pre_hook(lambda _, args: passed.append(args[0]))
         try:
             outputs = network(rows)
-            if start == 0 and n > 1:
-                network(rows[:-1])
+            if start == 0:
+                network(rows[: max(1, min(n - 1, _FEW_ROWS))])
         finally:
             hook.remove()
         first_rows, *again = passed
@@ -221,8 +221,10 @@ def _activations(
         # may have hardly any effect before training.
         if not torch.equal(part(first_rows), outputs):
             return None
-        if any(not torch.allclose(a, first_rows[:-1], rtol=1e-3, atol=1e-5) for a in again):
-            return None
+        for few_rows in again:
+            same_rows = first_rows[: len(few_rows)]
+            if not torch.allclose(few_rows, same_rows, rtol=1e-3, atol=1e-5):
+                return None
         chunks.append(first_rows)
         passed.clear()
     return torch.cat(chunks)
