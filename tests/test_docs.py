@@ -34,6 +34,8 @@ PLACEHOLDERS = {
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
     "sweep mini/finetune_methods --set model.pretrained=digits.safetensors": "sweep small.yaml",
+    "sweep mini/lora_rank --set model.pretrained=gpt.safetensors": "sweep small.yaml",
+    "probe facts.yaml --n 300": "probe small.yaml --point 2 --n 20",
     "compare RUN": "compare runs/small --by model.width",
     "compare runs/gelu": "compare runs/small --by model.width",
     "gelu.yaml": "small.yaml", "runs/widths": "runs/small", "[--by KEY]": "--by model.width",
