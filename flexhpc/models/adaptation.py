@@ -50,8 +50,9 @@ class PartlyTrained(nn.Module):
         self._frozen = frozen if model.frozen_norm != "train" else []
         parameters = self.named_parameters(remove_duplicate=False)
         self._unchanged = {name for name, p in parameters if not p.requires_grad}
-        self.frozen_part_is_fixed = model.frozen_norm != "train"
-        """Whether the activations of the frozen part are the same in every update."""
+        leaves = all(not [*network.get_submodule(name).children()] for name in head_modules)
+        self.frozen_part_is_fixed = model.frozen_norm != "train" and leaves
+        """Whether all frozen layers stay in eval mode."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs of the network."""

@@ -44,13 +44,12 @@ class _Call(NamedTuple):
 class UpperPart(nn.Module):
     """The part of a network that begins with one of its modules.
 
-    The network runs as usual, but the modules that end before this module begins are skipped: they
-    return zeros.
+    The network runs as usual, but the skipped modules return zeros of the right shapes.
 
     Args:
         network: the network.
         first: the module with which the part begins.
-        skipped: the modules that are skipped, each with its outputs for ``rows``.
+        skipped: modules that end before this module begins, each with its outputs for ``rows``.
         rows: a batch of inputs of the network.
     """
 
@@ -71,7 +70,8 @@ class UpperPart(nn.Module):
 
     def forward(self, activations: Tensor) -> Any:
         """Return the outputs of the network for a batch of inputs of the first module."""
-        rows = self._row.expand(len(activations), *self._row.shape[1:]).contiguous()
+        row = self._row.to(activations.dtype)
+        rows = row.expand(len(activations), *row.shape[1:])
         with self._skip_frozen_part(activations):
             return self.network(rows)
 
@@ -80,8 +80,13 @@ class UpperPart(nn.Module):
         """Pass ``activations`` to the first module instead of computing them."""
 
         def zeros(value: Any) -> Any:
-            is_batch = isinstance(value, Tensor) and value.shape[:1] == (0,)
-            return value.new_zeros(len(activations), *value.shape[1:]) if is_batch else value
+            if not isinstance(value, Tensor):
+                return value
+            if value.is_floating_point():
+                value = value.to(activations.dtype)
+            if value.shape[:1] != (0,):
+                return value
+            return value.new_zeros(1, *value.shape[1:]).expand(len(activations), *value.shape[1:])
 
         (first,) = self._first
         hook = first.register_forward_pre_hook(lambda _, args: (activations, *args[1:]))
@@ -109,22 +114,62 @@ def split_off_frozen_part(
     Returns:
         The part of the network that must be evaluated in every update, and its inputs for all n
         samples, shape (n, ...). None if the network cannot be split, for example because its
-        outputs are random, or if these inputs would need more than 2 GiB.
+        outputs are random, if these inputs would need more than 2 GiB, or with bf16.
     """
+    if inputs.shape[0] <= _FEW_ROWS or not isinstance(precision, contextlib.nullcontext):
+        return None
     network.eval()
     rows = inputs[slice(0, _FEW_ROWS)]
-    with precision:
-        calls, outputs = _trace(network, rows)
-        for call, skipped in _possible_splits(calls):
-            if not any(True for each in skipped for _ in each.module.parameters()):
-                return None  # there is no frozen part
-            part: nn.Module = call.module
-            if not isinstance(part, nn.Linear) or call.outputs is not outputs:
-                frozen = [(each.module, each.outputs) for each in skipped]
-                part = UpperPart(network, call.module, frozen, rows)
-            if _same_gradients(network, outputs, part(call.first_input)):
-                activations = _activations(network, part, call.module, inputs)
-                return None if activations is None else (part, activations)
+    try:
+        with _noise_on_trained_weights(network):
+            split = _verified_split(network, inputs, rows)
+        if split is None:
+            return None
+        first, part, activations = split
+        _, values = _run(network, first, rows)
+    except Exception:
+        return None  # the part cannot run without the rest of the network
+    # The activations may depend neither on the trained weights nor on the other samples of a batch.
+    expected = activations[:_FEW_ROWS]
+    tolerance = 1e-5 * float(expected.abs().max())
+    same = torch.allclose(values, expected, rtol=1e-3, atol=tolerance)
+    return (part, activations) if same else None
+
+
+@contextlib.contextmanager
+def _noise_on_trained_weights(network: nn.Module) -> Iterator[None]:
+    """Add noise to the trained weights. Without it, adapters and heads that are initially zero
+    would hide differences between a network and its upper part."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trained]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for parameter in trained:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.02 * noise.to(parameter))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, values in zip(trained, before, strict=True):
+                parameter.copy_(values)
+
+
+def _verified_split(
+    network: nn.Module, inputs: DeviceInputs, rows: Tensor
+) -> tuple[nn.Module, nn.Module, Tensor] | None:
+    """Return the first module of the upper part, the upper part, and the activations."""
+    calls, outputs = _trace(network, rows)
+    for call, skipped in _possible_splits(calls, rows):
+        if not any(True for each in skipped for _ in each.module.parameters()):
+            return None  # there is no frozen part
+        part: nn.Module = call.module
+        if not isinstance(part, nn.Linear) or call.outputs is not outputs:
+            frozen = [(each.module, each.outputs) for each in skipped]
+            part = UpperPart(network, call.module, frozen, rows)
+        if _same_gradients(network, outputs, part, call.first_input):
+            activations = _activations(network, part, call.module, inputs)
+            return None if activations is None else (call.module, part, activations)
     return None
 
 
@@ -154,7 +199,7 @@ def _trace(network: nn.Module, rows: Tensor) -> tuple[list[_Call], Tensor]:
     return calls, outputs
 
 
-def _possible_splits(calls: list[_Call]) -> Iterator[tuple[_Call, list[_Call]]]:
+def _possible_splits(calls: list[_Call], rows: Tensor) -> Iterator[tuple[_Call, list[_Call]]]:
     """Yield calls with which the trained part may begin; each with the calls that can be skipped.
 
     The innermost of these calls comes first.
@@ -165,11 +210,13 @@ def _possible_splits(calls: list[_Call]) -> Iterator[tuple[_Call, list[_Call]]]:
         if (
             counts[call.module] == 1
             and isinstance(call.first_input, Tensor)
+            and call.first_input.is_floating_point()
+            and call.first_input.shape[:1] == rows.shape[:1]
             and not call.first_input.requires_grad
             and _requires_grad(call.outputs)
             and not any(_requires_grad(other.outputs) for other in before)
         ):
-            once = [o for o in before if counts[o.module] == 1 and "forward" not in vars(o.module)]
+            once = [o for o in before if counts[o.module] == 1 and _can_be_skipped(o.module)]
             inner = {id(o) for outer in once for o in once if outer.begin < o.begin < outer.end}
             yield call, [o for o in once if id(o) not in inner]
 
@@ -178,13 +225,24 @@ def _requires_grad(outputs: Any) -> bool:
     return any(isinstance(v, Tensor) and v.requires_grad for v in pytree.tree_leaves(outputs))
 
 
-def _same_gradients(network: nn.Module, outputs: Tensor, part_outputs: Any) -> bool:
-    """Return whether both outputs, and the gradients of the sums of their squares, are equal."""
+def _can_be_skipped(module: nn.Module) -> bool:
+    return "forward" not in vars(module) and not module._forward_hooks
+
+
+def _same_gradients(
+    network: nn.Module, outputs: Tensor, part: nn.Module, first_input: Tensor
+) -> bool:
+    """Return whether a part of the network has the same outputs and gradients as the network."""
+    try:
+        part_outputs = part(first_input)
+    except Exception:
+        return False  # such as a module that needs the outputs of a skipped module
     if not isinstance(part_outputs, Tensor) or not torch.equal(part_outputs, outputs):
         return False
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
     gradients, part_gradients = (
-        torch.autograd.grad(values.square().sum(), trained, allow_unused=True, retain_graph=True)
+        torch.autograd.grad((values * weights).sum(), trained, allow_unused=True, retain_graph=True)
         for values in (outputs, part_outputs)
     )
     return all(
@@ -194,37 +252,34 @@ def _same_gradients(network: nn.Module, outputs: Tensor, part_outputs: Any) -> b
 
 
 @torch.no_grad()
+def _run(network: nn.Module, first: nn.Module, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs of the network and the input of one of its modules."""
+    passed: list[Tensor] = []
+    hook = first.register_forward_pre_hook(lambda _, args: passed.append(args[0]))
+    try:
+        outputs = network(rows)
+    finally:
+        hook.remove()
+    (first_input,) = passed
+    return outputs, first_input
+
+
+@torch.no_grad()
 def _activations(
     network: nn.Module, part: nn.Module, first: nn.Module, inputs: DeviceInputs
 ) -> Tensor | None:
-    """Return the inputs of the first module for all samples; None if they are not sufficient.
+    """Return the inputs of the first module for all samples.
 
-    They are sufficient if they do not depend on the other samples of a batch, and if ``part``
-    computes the outputs of the network from them.
+    The result is None if the inputs are too large, or if ``part`` does not compute the outputs of
+    the network from them, for example because the attention mask of a sample is missing.
     """
     n, chunks = inputs.shape[0], list[Tensor]()
     chunk = chunk_size(inputs.shape[1:], _CHUNK)
-    passed: list[Tensor] = []
     for start in range(0, n, chunk):
-        rows = inputs[slice(start, start + chunk)]
-        hook = first.register_forward_pre_hook(lambda _, args: passed.append(args[0]))
-        try:
-            outputs = network(rows)
-            if start == 0:
-                network(rows[: max(1, min(n - 1, _FEW_ROWS))])
-        finally:
-            hook.remove()
-        first_rows, *again = passed
-        if n * first_rows[0].nbytes > _MAX_BYTES:
+        outputs, activations = _run(network, first, inputs[slice(start, start + chunk)])
+        if n * activations[0].nbytes > _MAX_BYTES:
             return None
-        # Equality, because an input of the upper part that is missing, such as an attention mask,
-        # may have hardly any effect before training.
-        if not torch.equal(part(first_rows), outputs):
+        if not torch.equal(part(activations), outputs):
             return None
-        for few_rows in again:
-            same_rows = first_rows[: len(few_rows)]
-            if not torch.allclose(few_rows, same_rows, rtol=1e-3, atol=1e-5):
-                return None
-        chunks.append(first_rows)
-        passed.clear()
+        chunks.append(activations)
     return torch.cat(chunks)

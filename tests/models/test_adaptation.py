@@ -23,6 +23,7 @@ from flexhpc.config.sections.model import (
     Cnn,
     HuggingFaceModel,
     Lora,
+    Mixer,
     Mlp,
     Network,
     Peft,
@@ -133,8 +134,11 @@ LAST_BLOCK = Adapter(lora=Lora(rank=2, targets=["blocks.1.attn.qkv", "blocks.1.m
 
 @pytest.mark.parametrize(
     ("model", "adapt"),
-    [(MLP, "head"), (CNN, "head"), (VIT, "head"), (VIT, LAST_BLOCK), (MLP, LORA), (VIT, "bias")],
-)
+    [
+        (MLP, "head"), (CNN, "head"), (VIT, "head"), (VIT, LAST_BLOCK), (MLP, LORA), (VIT, "bias"),
+        (Mixer(family="mixer", width=6, depth=2), LORA),  # the weights of its head are initially 0
+    ],
+)  # fmt: skip
 def test_activations_of_the_frozen_part_are_computed_once(
     model: Network, adapt: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +471,24 @@ def test_adapters_without_effect_and_heads_that_are_not_last_are_rejected() -> N
     assert head_parameters(TwoLinear(), MLP, 10) == HEAD
 
 
+class ChangingFeatures(TwoLinear):
+    """The inputs of the head depend on the weights of the head."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.a["fc"](inputs.flatten(1))
+        logits: torch.Tensor = self.fc(hidden * (1 + self.fc.weight.detach().abs().sum()))
+        return logits
+
+
+class TwoRowsPerSample(TwoLinear):
+    """The head is applied to two rows for each sample."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.a["fc"](inputs.flatten(1)).repeat_interleave(2, dim=0)
+        logits: torch.Tensor = self.fc(hidden).view(len(inputs), 2, -1).sum(dim=1)
+        return logits
+
+
 class GatedHead(nn.Module):
     """The frozen layer affects the outputs only through a gate whose initial value is 0."""
 
@@ -489,7 +511,8 @@ def split(network: nn.Module, inputs: torch.Tensor) -> tuple[nn.Module, torch.Te
 def test_networks_that_cannot_be_split_are_evaluated_as_a_whole(tmp_path: Path) -> None:
     images = torch.randn(20, *DIGIT)
     assert split(PartlyTrained(TwoLinear(), adapted(MLP, "head"), HEAD), images) is not None
-    assert split(PartlyTrained(NoisyFeatures(), adapted(MLP, "head"), HEAD), images) is None
+    for other in (NoisyFeatures, ChangingFeatures, TwoRowsPerSample):
+        assert split(PartlyTrained(other(), adapted(MLP, "head"), HEAD), images) is None
     assert split(PartlyTrained(GatedHead(), adapted(MLP, "head"), HEAD | {"gate"}), images) is None
 
     targets = ["layer.1.attention.self.query", "layer.1.output.dense"]
