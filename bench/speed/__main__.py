@@ -58,7 +58,7 @@ NETWORKS: dict[str, tuple[Shape, Network]] = {
     "EfficientNet-Lite0, head": (LARGE, Timm(family=LITE0, adapt="head")),
     "EfficientNet-Lite0, LoRA in the last block": (LARGE, Timm(family=LITE0, adapt=LAST_BLOCK)),
 }
-PARTLY_TRAINED = ("EfficientNet-Lite0, head", "EfficientNet-Lite0, LoRA in the last block")
+PARTLY_TRAINED = tuple(name for name, (_, model) in NETWORKS.items() if model.adapt is not None)
 SLOW = ("ResNet 8", "EfficientNet 8", *PARTLY_TRAINED)
 """Networks that are measured only if named in ``--networks``."""
 Rates = dict[str, list[float]]

@@ -78,7 +78,7 @@ def speedups(
     """Return the rate with an optimization over the rate without it, for each round."""
     epochs = max(16, round(0.5 * measure_rate(training_loop, network, 2) / N))
     if network in PARTLY_TRAINED:
-        epochs = 64
+        epochs = 64  # the frozen part is computed once for each training run
     with disable():
         measure_rate(training_loop, network, 2)  # imports
     ratios = []

@@ -50,7 +50,7 @@ class PartlyTrained(nn.Module):
         self._frozen = frozen if model.frozen_norm != "train" else []
         parameters = self.named_parameters(remove_duplicate=False)
         self._unchanged = {name for name, p in parameters if not p.requires_grad}
-        leaves = all(not [*network.get_submodule(name).children()] for name in head_modules)
+        leaves = not any(list(network.get_submodule(name).children()) for name in head_modules)
         self.frozen_part_is_fixed = model.frozen_norm != "train" and leaves
         """Whether all frozen layers stay in eval mode."""
 

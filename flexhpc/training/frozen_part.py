@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from flexhpc.errors import PointError
 from flexhpc.training.device_inputs import DeviceInputs, chunk_size
 
 _CHUNK = 512
@@ -28,28 +29,28 @@ class _Call(NamedTuple):
 
     Attributes:
         module: the module.
-        begin: number of calls that had begun before this call began.
-        end: number of calls that had begun before this call ended.
+        start: number of calls that had started before this call.
+        end: number of calls that had started when this call ended.
         first_input: first positional argument; None if there is none.
         outputs: outputs of the module.
     """
 
     module: nn.Module
-    begin: int
+    start: int
     end: int
     first_input: Any
     outputs: Any
 
 
 class UpperPart(nn.Module):
-    """The part of a network that begins with one of its modules.
+    """The part of a network that starts with one of its modules.
 
     The network runs as usual, but the skipped modules return zeros of the right shapes.
 
     Args:
         network: the network.
-        first: the module with which the part begins.
-        skipped: modules that end before this module begins, each with its outputs for ``rows``.
+        first: the module with which the part starts.
+        skipped: modules that end before this module starts, each with its outputs for ``rows``.
         rows: a batch of inputs of the network.
     """
 
@@ -114,21 +115,20 @@ def split_off_frozen_part(
     Returns:
         The part of the network that must be evaluated in every update, and its inputs for all n
         samples, shape (n, ...). None if the network cannot be split, for example because its
-        outputs are random, if these inputs would need more than 2 GiB, or with bf16.
+        outputs are random, or if these inputs would need more than 2 GiB. With bf16, only the last
+        linear layer can be split off.
     """
-    if inputs.shape[0] <= _FEW_ROWS or not isinstance(precision, contextlib.nullcontext):
+    if inputs.shape[0] <= _FEW_ROWS:
         return None
     network.eval()
     rows = inputs[slice(0, _FEW_ROWS)]
-    try:
+    with precision:
         with _noise_on_trained_weights(network):
-            split = _verified_split(network, inputs, rows)
+            split = _verified_split(network, inputs, rows, precision)
         if split is None:
             return None
         first, part, activations = split
         _, values = _run(network, first, rows)
-    except Exception:
-        return None  # the part cannot run without the rest of the network
     # The activations may depend neither on the trained weights nor on the other samples of a batch.
     expected = activations[:_FEW_ROWS]
     tolerance = 1e-5 * float(expected.abs().max())
@@ -138,8 +138,11 @@ def split_off_frozen_part(
 
 @contextlib.contextmanager
 def _noise_on_trained_weights(network: nn.Module) -> Iterator[None]:
-    """Add noise to the trained weights. Without it, adapters and heads that are initially zero
-    would hide differences between a network and its upper part."""
+    """Add noise to the trained weights.
+
+    Without the noise, adapters and heads that are initially zero would hide differences between a
+    network and its upper part.
+    """
     trained = [p for p in network.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in trained]
     generator = torch.Generator().manual_seed(0)
@@ -156,20 +159,28 @@ def _noise_on_trained_weights(network: nn.Module) -> Iterator[None]:
 
 
 def _verified_split(
-    network: nn.Module, inputs: DeviceInputs, rows: Tensor
-) -> tuple[nn.Module, nn.Module, Tensor] | None:
+    network: nn.Module, inputs: DeviceInputs, rows: Tensor,
+    precision: contextlib.AbstractContextManager[Any],
+) -> tuple[nn.Module, nn.Module, Tensor] | None:  # fmt: skip
     """Return the first module of the upper part, the upper part, and the activations."""
     calls, outputs = _trace(network, rows)
     for call, skipped in _possible_splits(calls, rows):
         if not any(True for each in skipped for _ in each.module.parameters()):
-            return None  # there is no frozen part
+            return None  # skipping these modules would save nothing
         part: nn.Module = call.module
         if not isinstance(part, nn.Linear) or call.outputs is not outputs:
+            if not isinstance(precision, contextlib.nullcontext):
+                return None  # the activations would be stored with another dtype
             frozen = [(each.module, each.outputs) for each in skipped]
             part = UpperPart(network, call.module, frozen, rows)
-        if _same_gradients(network, outputs, part, call.first_input):
-            activations = _activations(network, part, call.module, inputs)
-            return None if activations is None else (call.module, part, activations)
+        try:
+            if _same_gradients(network, outputs, part(call.first_input)):
+                activations = _activations(network, part, call.module, inputs)
+                return None if activations is None else (call.module, part, activations)
+        except PointError:
+            raise
+        except Exception:
+            continue  # such as a module that needs the outputs of a skipped module
     return None
 
 
@@ -179,16 +190,16 @@ def _trace(network: nn.Module, rows: Tensor) -> tuple[list[_Call], Tensor]:
     The network itself is not among the calls.
     """
     calls: list[_Call] = []
-    begun = 0
+    started = 0
     running: list[tuple[int, Any]] = []
 
     def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
-        nonlocal begun
-        running.append((begun, args[0] if args else None))
-        begun += 1
+        nonlocal started
+        running.append((started, args[0] if args else None))
+        started += 1
 
     def end(module: nn.Module, _: Any, outputs: Any) -> None:
-        calls.append(_Call(module, running[-1][0], begun, running.pop()[1], outputs))
+        calls.append(_Call(module, running[-1][0], started, running.pop()[1], outputs))
 
     with contextlib.ExitStack() as hooks:
         for module in network.modules():
@@ -200,13 +211,13 @@ def _trace(network: nn.Module, rows: Tensor) -> tuple[list[_Call], Tensor]:
 
 
 def _possible_splits(calls: list[_Call], rows: Tensor) -> Iterator[tuple[_Call, list[_Call]]]:
-    """Yield calls with which the trained part may begin; each with the calls that can be skipped.
+    """Yield calls with which the upper part may start, each with the calls that can be skipped.
 
     The innermost of these calls comes first.
     """
     counts = Counter(call.module for call in calls)
-    for call in sorted(calls, key=lambda call: -call.begin):
-        before = [other for other in calls if other.end <= call.begin]
+    for call in sorted(calls, key=lambda call: -call.start):
+        before = [other for other in calls if other.end <= call.start]
         if (
             counts[call.module] == 1
             and isinstance(call.first_input, Tensor)
@@ -217,7 +228,7 @@ def _possible_splits(calls: list[_Call], rows: Tensor) -> Iterator[tuple[_Call, 
             and not any(_requires_grad(other.outputs) for other in before)
         ):
             once = [o for o in before if counts[o.module] == 1 and _can_be_skipped(o.module)]
-            inner = {id(o) for outer in once for o in once if outer.begin < o.begin < outer.end}
+            inner = {id(o) for outer in once for o in once if outer.start < o.start < outer.end}
             yield call, [o for o in once if id(o) not in inner]
 
 
@@ -229,14 +240,8 @@ def _can_be_skipped(module: nn.Module) -> bool:
     return "forward" not in vars(module) and not module._forward_hooks
 
 
-def _same_gradients(
-    network: nn.Module, outputs: Tensor, part: nn.Module, first_input: Tensor
-) -> bool:
-    """Return whether a part of the network has the same outputs and gradients as the network."""
-    try:
-        part_outputs = part(first_input)
-    except Exception:
-        return False  # such as a module that needs the outputs of a skipped module
+def _same_gradients(network: nn.Module, outputs: Tensor, part_outputs: Any) -> bool:
+    """Return whether a network and its upper part have the same outputs and gradients."""
     if not isinstance(part_outputs, Tensor) or not torch.equal(part_outputs, outputs):
         return False
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -503,9 +503,20 @@ class GatedHead(nn.Module):
         return logits + self.gate * hidden[:, :10]
 
 
-def split(network: nn.Module, inputs: torch.Tensor) -> tuple[nn.Module, torch.Tensor] | None:
+def split(
+    network: nn.Module, inputs: torch.Tensor, precision: Any = None
+) -> tuple[nn.Module, torch.Tensor] | None:
     data = replace(probe_data(len(inputs)), inputs=inputs)
-    return split_off_frozen_part(network, DeviceInputs(data, double=False), nullcontext())
+    device_inputs = DeviceInputs(data, double=False)
+    return split_off_frozen_part(network, device_inputs, precision or nullcontext())
+
+
+def test_with_bf16_only_the_head_is_split_off() -> None:
+    images, bf16 = torch.randn(20, *DIGIT), torch.autocast("cpu", torch.bfloat16)
+    for adapt in ("head", LAST_BLOCK):
+        network = build(adapted(VIT, adapt), DIGIT, 10)
+        assert split(network, images) is not None
+        assert (split(network, images, bf16) is not None) == (adapt == "head")
 
 
 def test_networks_that_cannot_be_split_are_evaluated_as_a_whole(tmp_path: Path) -> None:
