@@ -7,8 +7,9 @@ frozen part passes its activations to a single module, such as a block of a tran
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,22 +46,25 @@ class _Call(NamedTuple):
 class UpperPart(nn.Module):
     """The part of a network that starts with one of its modules.
 
-    The network runs as usual, but the skipped modules return zeros of the right shapes.
+    The network runs as usual, but the skipped modules return zeros of the right shapes. Its inputs
+    are those that :func:`_part_inputs` returns.
 
     Args:
         network: the network.
         first: the module with which the part starts.
+        shape: shape of the first input of this module for one sample.
         skipped: modules that end before this module starts, each with its outputs for ``rows``.
         rows: a batch of inputs of the network.
     """
 
     def __init__(
-        self, network: nn.Module, first: nn.Module, skipped: list[tuple[nn.Module, Any]],
-        rows: Tensor,
+        self, network: nn.Module, first: nn.Module, shape: Sequence[int],
+        skipped: list[tuple[nn.Module, Any]], rows: Tensor,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network = network
         self._first = (first,)  # in a tuple, because it is a module of the network already
+        self._shape = shape
         self._row = rows[:1]
 
         def without_rows(value: Any) -> Any:
@@ -69,10 +73,16 @@ class UpperPart(nn.Module):
 
         self._skipped = [(m, pytree.tree_map(without_rows, outputs)) for m, outputs in skipped]
 
-    def forward(self, activations: Tensor) -> Any:
-        """Return the outputs of the network for a batch of inputs of the first module."""
-        row = self._row.to(activations.dtype)
-        rows = row.expand(len(activations), *row.shape[1:])
+    def forward(self, inputs: Tensor) -> Any:
+        """Return the outputs of the network."""
+        if self._row.dim() == 2:
+            size = math.prod(self._shape)
+            # In the memory format of the frozen part's outputs, the results are bit-identical.
+            activations = inputs[:, :size].unflatten(1, self._shape).contiguous()
+            rows = inputs[:, size:]
+        else:
+            activations, row = inputs, self._row.to(inputs.dtype)
+            rows = row.expand(len(inputs), *row.shape[1:])
         with self._skip_frozen_part(activations):
             return self.network(rows)
 
@@ -100,6 +110,18 @@ class UpperPart(nn.Module):
             hook.remove()
             for module, _ in self._skipped:
                 vars(module).pop("forward", None)
+
+
+def _part_inputs(part: nn.Module, activations: Tensor, inputs: Tensor | DeviceInputs) -> Tensor:
+    """Return the inputs of the upper part of a network for m samples.
+
+    These are the activations (m, ...) or, if the inputs of the network are vectors or sequences
+    (m, length), each sample's activations followed by these inputs, (m, size + length). From them,
+    the network computes further inputs of the part, such as the attention mask.
+    """
+    if not isinstance(part, UpperPart) or len(inputs.shape) > 2:
+        return activations
+    return torch.cat([activations.flatten(1), inputs[:]], dim=1)
 
 
 def split_off_frozen_part(
@@ -132,8 +154,9 @@ def split_off_frozen_part(
     # The activations may depend neither on the trained weights nor on the other samples of a batch.
     expected = activations[:_FEW_ROWS]
     tolerance = 1e-5 * float(expected.abs().max())
-    same = torch.allclose(values, expected, rtol=1e-3, atol=tolerance)
-    return (part, activations) if same else None
+    if not torch.allclose(values, expected, rtol=1e-3, atol=tolerance):
+        return None
+    return part, _part_inputs(part, activations, inputs)
 
 
 @contextlib.contextmanager
@@ -172,9 +195,10 @@ def _verified_split(
             if not isinstance(precision, contextlib.nullcontext):
                 return None  # the activations would be stored with another dtype
             frozen = [(each.module, each.outputs) for each in skipped]
-            part = UpperPart(network, call.module, frozen, rows)
+            part = UpperPart(network, call.module, call.first_input.shape[1:], frozen, rows)
         try:
-            if _same_gradients(network, outputs, part(call.first_input)):
+            part_outputs = part(_part_inputs(part, call.first_input, rows))
+            if _same_gradients(network, outputs, part_outputs):
                 activations = _activations(network, part, call.module, inputs)
                 return None if activations is None else (call.module, part, activations)
         except PointError:
@@ -276,15 +300,16 @@ def _activations(
     """Return the inputs of the first module for all samples.
 
     The result is None if the inputs are too large, or if ``part`` does not compute the outputs of
-    the network from them, for example because the attention mask of a sample is missing.
+    the network from them.
     """
     n, chunks = inputs.shape[0], list[Tensor]()
     chunk = chunk_size(inputs.shape[1:], _CHUNK)
     for start in range(0, n, chunk):
-        outputs, activations = _run(network, first, inputs[slice(start, start + chunk)])
+        rows = inputs[slice(start, start + chunk)]
+        outputs, activations = _run(network, first, rows)
         if n * activations[0].nbytes > _MAX_BYTES:
             return None
-        if not torch.equal(part(activations), outputs):
+        if not torch.equal(part(_part_inputs(part, activations, rows)), outputs):
             return None
         chunks.append(activations)
     return torch.cat(chunks)

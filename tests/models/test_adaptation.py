@@ -530,12 +530,13 @@ def test_networks_that_cannot_be_split_are_evaluated_as_a_whole(tmp_path: Path) 
     model = tiny_config("bert", tmp_path, layers=2)
     network = build(adapted(model, Adapter(lora=Lora(rank=2, targets=targets))), (6,), 3)
     tokens = torch.randint(40, (20, 6)).float()
-    part, activations = split(network, tokens) or (network, tokens)
-    assert activations.shape == (20, 6, 16)
-    torch.testing.assert_close(part(activations[4:7]), network(tokens[4:7]))
+    for end in (20, 15):
+        tokens[end:, 4:] = -1  # padding
+        part, inputs = split(network, tokens) or (network, tokens)
+        assert inputs.shape == (20, 6 * 16 + 6)
+        for rows in (slice(4, 7), slice(13, 20)):
+            torch.testing.assert_close(part(inputs[rows]), network(tokens[rows]))
     torch.testing.assert_close(network(tokens[4:7]), network(tokens)[4:7])
-    tokens[15:, 4:] = -1  # the attention mask is another input of the upper part
-    assert split(network, tokens) is None
 
 
 def test_a_causal_language_model_predicts_facts(tmp_path: Path) -> None:
