@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import lzma
 import math
@@ -14,7 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau, pearsonr, spearmanr
+from torch import nn
+from torch.nn import functional
 
 from bench.findings.decisions import cost_of_fewest_seeds
 from bench.findings.page import (
@@ -26,6 +30,7 @@ from bench.findings.page import (
 )
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
+from bench.findings.rivals import predictors
 from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.generalization import Correlation, Pair, correlations, label_pairs
@@ -220,19 +225,52 @@ def test_test_accuracy_of_omitted_families_is_predicted() -> None:
     """Test accuracy is a function of the EMC with random labels alone."""
     models = [
         Pair(
-            name="", family=family, params=params, emc_original=original, emc_random=random,
-            test_accuracy=0.1 * math.log(random), gap=0,
+            name=f"{family} {params}", family=family, params=params, emc_original=original,
+            emc_random=random, test_accuracy=0.1 * math.log(random), gap=0,
         )
         for family, params, original, random in (
             ("mlp", 10, 50, 20), ("mlp", 20, 40, 35), ("cnn", 30, 90, 60), ("cnn", 10, 80, 70),
             ("vit", 20, 70, 10), ("vit", 30, 60, 50),
         )
     ]  # fmt: skip
-    _, _, *rows = prediction_table(models)
-    assert [row.startswith("| log(EMC random) | 1.00 | 1.00 |") for row in rows] == [
-        False, False, True, False,
-    ]  # fmt: skip
-    assert prediction_table(models[:4]) == [], "two families"
+    rivals = {model.name: {"log(margin)": -math.log(model.emc_random)} for model in models}
+    _, _, *rows = prediction_table(models, rivals)
+    perfect = {row.split(" | ")[0][2:]: row for row in rows if row.endswith(" | 1.00 |")}
+    assert list(perfect) == ["log(EMC random)", "log(margin)"]
+    assert "| 1.00 [1.00, 1.00] |" in perfect["log(EMC random)"]
+    assert "| -1.00 [-1.00, -1.00] |" in perfect["log(margin)"]
+    assert len(prediction_table(models, {})) == 2 + 4
+    assert prediction_table(models[:4], {}) == [], "two families"
+
+
+def test_margins_norms_and_sharpness_of_a_linear_network() -> None:
+    torch.manual_seed(0)
+    network, inputs = nn.Linear(3, 2).double(), torch.randn(6, 3).double()
+    labels = network(inputs).argmax(dim=1)
+    initial = copy.deepcopy(network)
+    with torch.no_grad():
+        network.weight *= 5
+        network.bias *= 5
+    values = predictors(network, initial, inputs, labels)
+    weights, logits = network.weight.detach(), network(inputs).detach()
+    margins = (logits[:, 0] - logits[:, 1]).abs()
+    norm = math.sqrt(sum(float(p.detach().square().sum()) for p in network.parameters()))
+
+    def loss(vector: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(inputs @ vector[:6].view(2, 3).T + vector[6:], labels)
+
+    vector = torch.cat([p.detach().flatten() for p in network.parameters()])
+    hessian = torch.autograd.functional.hessian(loss, vector)
+    expected = {
+        "log(median margin)": float(margins.median()),
+        "log(median distance from the decision boundary)": float(
+            (margins / (weights[0] - weights[1]).norm()).median()
+        ),
+        "log(norm of the parameters)": norm,
+        "log(distance from the initial parameters)": 0.8 * norm,
+        "log(sharpness)": float(torch.linalg.eigvalsh(hessian)[-1]),
+    }
+    assert values == pytest.approx({k: math.log(v) for k, v in expected.items()}, abs=1e-3)
 
 
 def test_cost_of_the_fewest_seeds(tmp_path: Path) -> None:

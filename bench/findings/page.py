@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import textwrap
@@ -32,9 +33,12 @@ from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.summary import describe_limitations
 from flexhpc.atomic import write_atomic
 from flexhpc.config.point import swept_value_text
+from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 RECORDS = Path(__file__).parent / "records"
+RIVALS = RECORDS / "rivals.json"
+"""Other predictors of test accuracy (:mod:`bench.findings.rivals`): record -> model -> values."""
 _LAWS = {
     "finding_activations": ["model.activation"],
     "finding_families": ["data.labels", "model.family"],
@@ -59,6 +63,7 @@ _PREDICTORS: dict[str, Callable[[Pair], float]] = {
     "log(EMC random)": lambda model: math.log(model.emc_random),
     "log(parameters)": lambda model: math.log(model.params),
 }
+_RESAMPLES = 2_000
 _MIN_MODELS, _MIN_FAMILIES = 8, 3
 """Minimum number of models for a correlation, and of families for predictions."""
 
@@ -72,7 +77,7 @@ def write_page(page: Path, figures: Path | None = None) -> None:
         page: the page, which is changed.
         figures: folder of the figures; None to write only the tables.
     """
-    text = page.read_text()
+    text, rivals = page.read_text(), json.loads(RIVALS.read_text())
     with tempfile.TemporaryDirectory() as scratch:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
@@ -85,7 +90,8 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             tables = [
                 [_cost_text(statuses)], _limitation_list(statuses), _comparison_table(effects),
                 _budget_table(by_budget), _law_table(laws, statuses), _correlation_table(models),
-                prediction_table(models), _training_error_table(statuses, effects),
+                prediction_table(models, rivals.get(name, {})),
+                _training_error_table(statuses, effects),
             ]  # fmt: skip
             tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replace_tables(text, name, tables_text)
@@ -244,20 +250,30 @@ def models_needed(correlation: Correlation) -> int:
     return math.ceil(offset + factor * (quantiles / math.atanh(value)) ** 2)
 
 
-def prediction_table(models: Sequence[Pair]) -> list[str]:
+def prediction_table(
+    models: Sequence[Pair], rivals: Mapping[str, Mapping[str, float]]
+) -> list[str]:
     """Predict the test accuracy of each family by a linear regression on the other families.
 
     R2 is 1 - (sum of squared errors over all models) / (sum of squared errors if the mean accuracy
-    of the other families is predicted).
+    of the other families is predicted). Intervals are percentile bootstrap intervals over models.
+
+    Args:
+        models: one pair per model.
+        rivals: for each model, the values of other predictors; empty if there are none.
     """
     models = uncensored_pairs(models)
     families = np.array([model.family for model in models])
     accuracy = np.array([model.test_accuracy for model in models])
     if len(set(families)) < _MIN_FAMILIES:
         return []
+    values = {name: [predictor(m) for m in models] for name, predictor in _PREDICTORS.items()}
+    for name in rivals[models[0].name] if rivals else ():
+        values[name] = [rivals[model.name][name] for model in models]
+    resamples = np.random.default_rng(0).integers(0, len(models), (_RESAMPLES, len(models)))
+    tail = (1 - LEVEL) / 2
     rows = []
-    for name, predictor in _PREDICTORS.items():
-        x = np.array([predictor(model) for model in models])
+    for name, x in ((name, np.array(column)) for name, column in values.items()):
         error, baseline_error = 0.0, 0.0
         for family in sorted(set(families)):
             others = families != family
@@ -265,7 +281,10 @@ def prediction_table(models: Sequence[Pair]) -> list[str]:
             error += np.sum((slope * x + intercept - accuracy)[~others] ** 2)
             baseline_error += np.sum((accuracy[others].mean() - accuracy[~others]) ** 2)
         pearson, r2 = np.corrcoef(x, accuracy)[0, 1], 1 - error / baseline_error
-        rows.append([name, f"{pearson:.2f}", f"{r2:.2f}"])
+        with np.errstate(invalid="ignore"):  # resamples in which nothing varies
+            bootstrap = [np.corrcoef(x[i], accuracy[i])[0, 1] for i in resamples]
+        lower, upper = np.nanquantile(bootstrap, (tail, 1 - tail))
+        rows.append([name, f"{pearson:.2f} [{lower:.2f}, {upper:.2f}]", f"{r2:.2f}"])
     return _table(["predictor", "Pearson", "R2 on omitted families"], rows)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.text import emc_or_bound
+from flexhpc.config import Point
 from flexhpc.search.history import LEVEL, Censored, Floats
 from flexhpc.store.status import PointStatus
 
@@ -102,7 +103,7 @@ def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
             model = json.loads(status.point.canonical)
             labels, seed = model["data"].pop("labels"), model.pop("seed")
             points = by_labels.setdefault((json.dumps(model, sort_keys=True), seed), {})
-            if labels not in points or _evaluation(points[labels]) is None:
+            if labels not in points or interpolating_evaluation(points[labels]) is None:
                 points[labels] = status
     models: dict[str, list[Pair]] = {}
     for (key, _), points in by_labels.items():
@@ -125,7 +126,7 @@ def _average_over_seeds(pairs: Sequence[Pair]) -> Pair:
     )
 
 
-def _evaluation(status: PointStatus) -> dict[str, Any] | None:
+def interpolating_evaluation(status: PointStatus) -> dict[str, Any] | None:
     """Return the evaluation of a point if its training run interpolated; otherwise None."""
     evaluation = status.record.evaluation if status.record else None
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
@@ -133,15 +134,14 @@ def _evaluation(status: PointStatus) -> dict[str, Any] | None:
 
 def _make_pair(original: PointStatus, random: PointStatus) -> Pair | None:
     """Return the pair of two measured points; None if the gap is unknown."""
-    evaluation = _evaluation(original)
+    evaluation = interpolating_evaluation(original)
     if evaluation is None or not math.isfinite(evaluation["gap"]):
         return None
     assert original.record is not None
     assert original.estimate is not None
     assert random.estimate is not None
-    swept = {k: v for k, v in original.point.swept.items() if k not in ("data.labels", "seed")}
     return Pair(
-        name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
+        name=model_name(original.point),
         family=original.point.model.family,
         params=original.record.header.params,
         emc_original=emc_or_bound(original.estimate),
@@ -153,6 +153,12 @@ def _make_pair(original: PointStatus, random: PointStatus) -> Pair | None:
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
+
+
+def model_name(point: Point) -> str:
+    """Return the swept values except labels and seed, such as ``family mlp, depth 2``."""
+    swept = {k: v for k, v in point.swept.items() if k not in ("data.labels", "seed")}
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items())
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
