@@ -20,6 +20,8 @@ from bench.findings.page import RECORDS, RIVALS
 from bench.findings.records import load_records
 from flexhpc.analysis.generalization import interpolating_evaluation, model_name
 from flexhpc.atomic import write_atomic
+from flexhpc.config.sections.model import Network
+from flexhpc.config.sections.training import Training
 from flexhpc.data import load_samples
 from flexhpc.measuring.evaluation import evaluation_training
 from flexhpc.measuring.probe import run_training
@@ -82,6 +84,7 @@ def _predictors_of(status: PointStatus) -> dict[str, float]:
     assert config is not None
     assert config.n is not None
     point = status.point.at_arm(estimate.arm)
+    assert isinstance(point.training, Training)
     point = replace(point, training=evaluation_training(config, point.training))
     samples = load_samples(point.data, point.seed)
     networks: list[nn.Module] = []
@@ -96,6 +99,7 @@ def _predictors_of(status: PointStatus) -> dict[str, float]:
     )  # fmt: skip
     if outcome.n_errors:
         raise SystemExit(f"{point.label}: missed {outcome.n_errors} of {config.n} samples")
+    assert isinstance(point.model, Network)
     torch.manual_seed(seeds.init)
     initial = build(point.model, samples.shape, samples.classes)
     inputs = torch.from_numpy(samples.select_inputs(subset))
