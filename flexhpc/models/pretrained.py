@@ -114,7 +114,7 @@ def _read_weights(path: str) -> dict[str, Tensor]:
     except PointError:
         raise
     except Exception as error:  # damaged files raise many types of exceptions
-        if isinstance(error, pickle.UnpicklingError) and "nsupported global" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
             raise PointError(
                 f"{key} contains objects other than tensors, which are not loaded because they can "
                 "run code; store only the state_dict, or use safetensors"

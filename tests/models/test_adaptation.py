@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,11 @@ class RunsCode:
         return (eval, ("open('executed', 'w')",))
 
 
+class RunsCommand:
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return (os.system, ("touch executed",))
+
+
 def write_incomplete(path: Path) -> None:
     state = build(MLP, DIGIT, 10).state_dict()
     torch.save({name: value for name, value in state.items() if name != "3.bias"}, path)
@@ -216,8 +223,8 @@ def write_damaged(path: Path) -> None:
     path.write_bytes(b"no weights")
 
 
-def write_pickle(path: Path) -> None:
-    torch.save({"a": RunsCode()}, path)
+def write_pickle(path: Path, content: type = RunsCode) -> None:
+    torch.save({"a": content()}, path)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +233,7 @@ def write_pickle(path: Path) -> None:
         "missing": (lambda path: None, "no such file or folder"),
         "damaged": (write_damaged, "cannot be read"),
         "code": (write_pickle, "objects other than tensors"),
+        "command": (partial(write_pickle, content=RunsCommand), "objects other than tensors"),
         "number": (lambda path: torch.save(3, path), "does not contain a state_dict"),
         "other": (
             lambda path: save_network(path, MLP.model_copy(update={"depth": 3})),
