@@ -9,6 +9,7 @@ from flexhpc.custom.code import accepted_arguments, call_custom_code, import_obj
 from flexhpc.custom.time_limit import TimeLimit
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape
+from flexhpc.models.hugging_face import convert_classifier
 
 
 def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
@@ -27,6 +28,7 @@ def build_custom(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
     result = call_custom_code(key, lambda: target(**options), model.seconds)
     if not isinstance(result, nn.Module):
         raise PointError(f"{key} returned a {type(result).__name__}, not a torch.nn.Module")
+    convert_classifier(result, model.family, shape)
     _limit_forward_time(result, TimeLimit(model.seconds, f"{key}: a forward pass"))
     return result
 

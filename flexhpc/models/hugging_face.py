@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import sys
 from typing import Any
 
 import torch
@@ -71,7 +73,7 @@ def build_hugging_face(model: HuggingFaceModel, shape: Shape, classes: int) -> n
     if len(head) == len([*network.parameters()]):
         raise PointError(f"{key}: networks of this type are not supported")
     network.flexhpc_head = head
-    _convert_inputs_and_outputs(network, config, model, shape)
+    _pass_tensors(network, model.family, shape, predicts_tokens=model.task == "causal_lm")
     result: nn.Module = network
     return result
 
@@ -91,8 +93,7 @@ def _create(kind: Any, config: Any, model: HuggingFaceModel) -> tuple[Any, set[s
             ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
         missing = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
-    base = f"{network.base_model_prefix}."
-    head = {name for name, _ in network.named_parameters() if not name.startswith(base)}
+    head = _outer_parameters(network)
     head |= {name for name in missing if "pooler" in name}
     if lacking := sorted(missing - head):
         raise PointError(
@@ -102,10 +103,37 @@ def _create(kind: Any, config: Any, model: HuggingFaceModel) -> tuple[Any, set[s
     return network, head
 
 
-def _convert_inputs_and_outputs(
-    network: Any, config: Any, model: HuggingFaceModel, shape: Shape
-) -> None:
-    """Register hooks that name the inputs of a network, and return its logits."""
+def convert_classifier(network: Any, name: str, shape: Shape) -> None:
+    """Let a classifier of the package transformers accept and return tensors, in place.
+
+    Other networks are not changed. See :func:`_pass_tensors` for the arguments.
+    """
+    transformers = sys.modules.get("transformers")  # importing it takes seconds
+    if transformers is None or not isinstance(network, transformers.PreTrainedModel):
+        return
+    if type(network).__name__.endswith("Classification"):
+        network.flexhpc_head = _outer_parameters(network)
+        _pass_tensors(network, name, shape, predicts_tokens=False)
+
+
+def _outer_parameters(network: Any) -> set[str]:
+    """Return the names of the parameters outside the base model, which are those of the head."""
+    base = f"{network.base_model_prefix}."
+    return {name for name, _ in network.named_parameters() if not name.startswith(base)}
+
+
+def _pass_tensors(network: Any, name: str, shape: Shape, *, predicts_tokens: bool) -> None:
+    """Register hooks with which a network of transformers is called with and returns a tensor.
+
+    Args:
+        network: the network.
+        name: name of the network for error messages.
+        shape: shape of a sample: (channels, height, width) of an image, or (length,) of token ids,
+            where -1 is padding.
+        predicts_tokens: whether each token is predicted from the tokens before it.
+    """
+    # A copy, because other networks may share the configuration, which name_inputs changes.
+    config = network.config = copy.copy(network.config)
     start = getattr(config, "bos_token_id", None) or 0
     start = start if start < getattr(config, "vocab_size", 0) else 0  # as in reduced vocabularies
     filler = getattr(config, "pad_token_id", None)
@@ -124,7 +152,7 @@ def _convert_inputs_and_outputs(
         lowest, highest, all_whole = ends.tolist()
         if not all_whole:
             raise PointError(
-                f"data: {model.family} takes token ids, but the samples are not whole numbers; set "
+                f"data: {name} takes token ids, but the samples are not whole numbers; set "
                 "data.standardise: none"
             )
         if lowest < PADDING or highest >= config.vocab_size:
@@ -132,7 +160,7 @@ def _convert_inputs_and_outputs(
                 f"data: the token ids must be from 0 to {config.vocab_size - 1}, or {PADDING} for "
                 f"padding, not from {lowest} to {highest}"
             )
-        if model.task == "causal_lm":
+        if predicts_tokens:
             ids = torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
             return (), {"input_ids": ids}
         # Decoders classify a sequence at its last token that does not have this id.
@@ -141,22 +169,22 @@ def _convert_inputs_and_outputs(
             return (), {"input_ids": ids}
         if filler is None:
             raise PointError(
-                f"model.kwargs: {model.family} has no token for padding; give the id of a token "
-                "that does not end a sequence, such as {pad_token_id: 0}"
+                f"model: {name} has no token for padding; set pad_token_id in its configuration "
+                "(with hf:PATH, in model.kwargs) to a token that does not end a sequence"
             )
         mask = ids != PADDING
         last = (mask * torch.arange(ids.shape[1], device=ids.device)).argmax(dim=1)
         # The head of decoders is named "score"; encoders do not need the last token.
         if hasattr(network, "score") and (ids.gather(1, last[:, None]) == filler).any():
             raise PointError(
-                f"model.kwargs: a sequence ends in the token for padding of {model.family}; give "
-                "the id of another token as pad_token_id"
+                f"model: a sequence ends in the token for padding of {name}; set pad_token_id in "
+                "its configuration (with hf:PATH, in model.kwargs) to another token"
             )
         return (), {"input_ids": ids.where(mask, filler), "attention_mask": mask.long()}
 
     def take_logits(module: nn.Module, args: Any, outputs: Any) -> Tensor:
         logits: Tensor = outputs.logits
-        return logits.transpose(1, 2) if model.task == "causal_lm" else logits
+        return logits.transpose(1, 2) if predicts_tokens else logits
 
     network.register_forward_pre_hook(name_inputs, with_kwargs=True)
     network.register_forward_hook(take_logits)

@@ -248,7 +248,8 @@ def test_a_sweep_on_answers(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_measure_a_mapping_of_a_tokenizer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    transformers.BertConfig(vocab_size=8, intermediate_size=8, **sizes).save_pretrained(tmp_path)
+    config = transformers.BertConfig(vocab_size=8, intermediate_size=8, pad_token_id=0, **sizes)
+    config.save_pretrained(tmp_path)
     rng = np.random.default_rng(0)
     mask = np.arange(6) < rng.integers(2, 7, (30, 1))
     inputs = {"input_ids": torch.from_numpy(rng.integers(0, 8, (30, 6))), "attention_mask": mask}
@@ -258,6 +259,15 @@ def test_measure_a_mapping_of_a_tokenizer(tmp_path: Path) -> None:
     }
     found = flexhpc.measure({"family": f"hf:{tmp_path}"}, (inputs, [0, 1] * 15), **options)
     assert found.emc >= 1
+
+    def bert() -> Any:
+        """Return a network that shares its configuration with the other networks."""
+        return transformers.AutoModelForSequenceClassification.from_config(config)
+
+    custom = flexhpc.measure(bert, (inputs, [0, 1] * 15), version="1", **options)
+    assert (custom.probes.n.tolist(), custom.probes.loss.tolist()) == (
+        found.probes.n.tolist(), found.probes.loss.tolist(),
+    )  # fmt: skip
     labels = np.where(mask, np.asarray(inputs["input_ids"]), IGNORED)
     model = {"family": f"hf:{tmp_path}", "task": "causal_lm"}
     assert flexhpc.measure(model, (inputs, labels), **options).emc >= 1
