@@ -23,6 +23,7 @@ from flexhpc.analysis.figures.ratios import ratio_budget_figure, ratio_figure
 from flexhpc.analysis.generalization import (
     Correlation,
     Pair,
+    correlate,
     correlations,
     label_pairs,
     pairs_by_family,
@@ -33,7 +34,6 @@ from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.summary import describe_limitations
 from flexhpc.atomic import write_atomic
 from flexhpc.config.point import swept_value_text
-from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 RECORDS = Path(__file__).parent / "records"
@@ -63,7 +63,6 @@ _PREDICTORS: dict[str, Callable[[Pair], float]] = {
     "log(EMC random)": lambda model: math.log(model.emc_random),
     "log(parameters)": lambda model: math.log(model.params),
 }
-_RESAMPLES = 2_000
 _MIN_MODELS, _MIN_FAMILIES = 8, 3
 """Minimum number of models for a correlation, and of families for predictions."""
 
@@ -228,14 +227,17 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
     rows = [
         [
             f"{family} ({len(group)})", line.name,
-            f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
-            line.jackknife_text, f"{models_needed(line):,}",
+            _with_interval(line), line.jackknife_text, f"{models_needed(line):,}",
         ]
         for family, group in pairs_by_family(models).items() if len(group) >= _MIN_MODELS
         for line in correlations(group, "test_accuracy")
     ]  # fmt: skip
     head = ["models", "coefficient", "value", "range without one model", "models needed"]
     return _table(head, rows) if rows else []
+
+
+def _with_interval(correlation: Correlation) -> str:
+    return f"{correlation.value:.2f} [{correlation.lower:.2f}, {correlation.upper:.2f}]"
 
 
 def models_needed(correlation: Correlation) -> int:
@@ -256,7 +258,7 @@ def prediction_table(
     """Predict the test accuracy of each family by a linear regression on the other families.
 
     R2 is 1 - (sum of squared errors over all models) / (sum of squared errors if the mean accuracy
-    of the other families is predicted). Intervals are percentile bootstrap intervals over models.
+    of the other families is predicted).
 
     Args:
         models: one pair per model.
@@ -270,8 +272,7 @@ def prediction_table(
     values = {name: [predictor(m) for m in models] for name, predictor in _PREDICTORS.items()}
     for name in rivals[models[0].name] if rivals else ():
         values[name] = [rivals[model.name][name] for model in models]
-    resamples = np.random.default_rng(0).integers(0, len(models), (_RESAMPLES, len(models)))
-    tail = (1 - LEVEL) / 2
+    log_params = np.log([model.params for model in models])
     rows = []
     for name, x in ((name, np.array(column)) for name, column in values.items()):
         error, baseline_error = 0.0, 0.0
@@ -280,11 +281,9 @@ def prediction_table(
             slope, intercept = np.polyfit(x[others], accuracy[others], 1)
             error += np.sum((slope * x + intercept - accuracy)[~others] ** 2)
             baseline_error += np.sum((accuracy[others].mean() - accuracy[~others]) ** 2)
-        pearson, r2 = np.corrcoef(x, accuracy)[0, 1], 1 - error / baseline_error
-        with np.errstate(invalid="ignore"):  # resamples in which nothing varies
-            bootstrap = [np.corrcoef(x[i], accuracy[i])[0, 1] for i in resamples]
-        lower, upper = np.nanquantile(bootstrap, (tail, 1 - tail))
-        rows.append([name, f"{pearson:.2f} [{lower:.2f}, {upper:.2f}]", f"{r2:.2f}"])
+        pearson = correlate("Pearson", x, accuracy, log_params)
+        r2 = 1 - error / baseline_error
+        rows.append([name, _with_interval(pearson) if pearson else "", f"{r2:.2f}"])
     return _table(["predictor", "Pearson", "R2 on omitted families"], rows)
 
 

@@ -194,28 +194,36 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     log_ratios = np.array([pair.log_ratio for pair in exact_pairs])
     result = np.array([getattr(pair, outcome) for pair in exact_pairs], dtype=np.float64)
     log_params = np.log([pair.params for pair in exact_pairs])
-    rng = np.random.default_rng(0)
-    resamples = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
-    others = ~np.eye(len(exact_pairs), dtype=bool)
+    results = (correlate(name, log_ratios, result, log_params) for name in _MEASURES)
+    return [correlation for correlation in results if correlation is not None]
+
+
+def correlate(name: str, x: Floats, y: Floats, log_params: Floats) -> Correlation | None:
+    """Compute one of the correlations of :func:`correlations`; return None if it is not defined.
+
+    Args:
+        name: name of the coefficient, such as ``Pearson``.
+        x, y: the two variables, one value per model.
+        log_params: logarithms of the numbers of parameters, one per model.
+    """
+    measure, n = _MEASURES[name], len(x)
+    resamples = np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))
+    others = ~np.eye(n, dtype=bool)
+    bootstrap, without_one = (
+        np.array([measure(x[i], y[i], log_params[i]) for i in samples])
+        for samples in (resamples, others)
+    )
+    value, bootstrap = measure(x, y, log_params), bootstrap[np.isfinite(bootstrap)]
+    if math.isnan(value) or not len(bootstrap):
+        return None
     tail = (1 - LEVEL) / 2
-    results = []
-    for name, measure in _MEASURES.items():
-        value = measure(log_ratios, result, log_params)
-        bootstrap, without_one = (
-            np.array([measure(log_ratios[i], result[i], log_params[i]) for i in samples])
-            for samples in (resamples, others)
-        )
-        bootstrap = bootstrap[np.isfinite(bootstrap)]
-        if not math.isnan(value) and len(bootstrap):
-            lower, upper = np.quantile(bootstrap, (tail, 1 - tail))
-            defined = bool(np.isfinite(without_one).all()) and len(others) > MIN_PAIRS
-            correlation = Correlation(
-                name=name, value=value, lower=float(lower), upper=float(upper),
-                jackknife_min=float(without_one.min()) if defined else None,
-                jackknife_max=float(without_one.max()) if defined else None,
-            )  # fmt: skip
-            results.append(correlation)
-    return results
+    lower, upper = np.quantile(bootstrap, (tail, 1 - tail))
+    defined = bool(np.isfinite(without_one).all()) and n > MIN_PAIRS
+    return Correlation(
+        name=name, value=value, lower=float(lower), upper=float(upper),
+        jackknife_min=float(without_one.min()) if defined else None,
+        jackknife_max=float(without_one.max()) if defined else None,
+    )  # fmt: skip
 
 
 def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:

@@ -77,7 +77,7 @@ class UpperPart(nn.Module):
         """Return the outputs of the network."""
         if self._row.dim() == 2:
             size = math.prod(self._shape)
-            # In the memory format of the frozen part's outputs, the results are bit-identical.
+            # Otherwise the outputs would differ from those of the whole network by rounding errors.
             activations = inputs[:, :size].unflatten(1, self._shape).contiguous()
             rows = inputs[:, size:]
         else:
