@@ -26,7 +26,7 @@ from bench.findings.page import (
     models_needed,
     prediction_table,
     write_figures,
-    write_page,
+    write_pages,
 )
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
@@ -66,12 +66,14 @@ def emc_per_parameter(status: PointStatus) -> float:
     return status.estimate.emc / status.record.header.params
 
 
-def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
-    page = tmp_path / "findings.md"
-    generated = re.compile(r"(<!-- finding_\w+ -->\n).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(generated.sub(r"\1old\n\2", PAGE.read_text()))
-    write_page(page)
-    assert page.read_text() == PAGE.read_text()
+def test_generated_parts_of_the_pages_are_up_to_date(tmp_path: Path) -> None:
+    generated = re.compile(r"(<!-- finding_[\w ]+ -->\n).*?(<!-- end -->)", re.DOTALL)
+    pages = [PAGE, PAGE.with_name("findings_tables.md")]
+    for page in pages:
+        (tmp_path / page.name).write_text(generated.sub(r"\1old\n\2", page.read_text()))
+    write_pages(tmp_path, figures=False)
+    for page in pages:
+        assert (tmp_path / page.name).read_text() == page.read_text()
     for path in RECORDS.glob("*.json.xz"):
         assert f"<!-- {path.name.split('.')[0]} -->" in PAGE.read_text()
     assert sum(path.stat().st_size for path in RECORDS.iterdir()) < 1_000_000

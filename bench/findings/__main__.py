@@ -1,4 +1,4 @@
-"""Rebuild docs/findings.md from the stored records, or store the records of finished runs.
+"""Rebuild docs/findings*.md from the stored records, or store the records of finished runs.
 
 python -m bench.findings
 python -m bench.findings --keep runs/finding_activations
@@ -10,17 +10,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.findings.page import RECORDS, write_page
+from bench.findings.page import RECORDS, write_pages
 from bench.findings.records import save_records
 from bench.findings.replication import agreement
 
-_PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
+_DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Rebuild docs/findings.md, or store records.")
+    parser = argparse.ArgumentParser(description="Rebuild docs/findings*.md, or store records.")
     parser.add_argument("--keep", type=Path, nargs="+", default=[], metavar="RUN")
-    parser.add_argument("--page", type=Path, default=_PAGE)
     parser.add_argument("--replicate", nargs=2, metavar=("RUN", "RECORD"))
     arguments = parser.parse_args()
     if arguments.replicate:
@@ -30,8 +29,7 @@ def main() -> None:
     for run in arguments.keep:
         print(save_records(run, RECORDS))
     if not arguments.keep:
-        write_page(arguments.page, arguments.page.parent / "findings")
-        print(arguments.page)
+        write_pages(_DOCS)
 
 
 if __name__ == "__main__":

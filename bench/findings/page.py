@@ -1,4 +1,4 @@
-"""Tables and figures of docs/findings.md, from the stored records."""
+"""Tables and figures of docs/findings.md and docs/findings_tables.md, from the stored records."""
 
 from __future__ import annotations
 
@@ -67,16 +67,18 @@ _MIN_MODELS, _MIN_FAMILIES = 8, 3
 """Minimum number of models for a correlation, and of families for predictions."""
 
 
-def write_page(page: Path, figures: Path | None = None) -> None:
-    """Recreate the tables and figures of a page from the stored records.
+def write_pages(docs: Path, *, figures: bool = True) -> None:
+    """Recreate the tables and figures of both pages from the stored records.
 
-    The tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``.
+    The main tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``,
+    its other tables between ``<!-- NAME tables -->`` and ``<!-- end -->``.
 
     Args:
-        page: the page, which is changed.
-        figures: folder of the figures; None to write only the tables.
+        docs: folder of the pages, which are changed.
+        figures: whether to write the figures too, into the folder ``findings``.
     """
-    text, rivals = page.read_text(), json.loads(RIVALS.read_text())
+    pages = [docs / "findings.md", docs / "findings_tables.md"]
+    texts, rivals = [page.read_text() for page in pages], json.loads(RIVALS.read_text())
     with tempfile.TemporaryDirectory() as scratch:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
@@ -86,17 +88,20 @@ def write_page(page: Path, figures: Path | None = None) -> None:
             by_budget = compare_at_budgets(statuses, comparisons.requests)
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = label_pairs(statuses)
-            tables = [
+            main = [
                 [_cost_text(statuses)], _limitation_list(statuses), _comparison_table(effects),
-                _budget_table(by_budget), _law_table(laws, statuses), _correlation_table(models),
+                _law_table(laws, statuses), _correlation_table(models),
                 prediction_table(models, rivals.get(name, {})),
-                _training_error_table(statuses, effects),
             ]  # fmt: skip
-            tables_text = "\n".join(line for table in tables if table for line in [*table, ""])
-            text = _replace_tables(text, name, tables_text)
-            if figures is not None:
-                write_figures(statuses, effects, by_budget, figures / name, page=text)
-    write_atomic(page, text)
+            others = [_budget_table(by_budget), _training_error_table(statuses, effects)]
+            texts = [
+                _replace_tables(_replace_tables(text, name, main), f"{name} tables", others)
+                for text in texts
+            ]
+            if figures:
+                write_figures(statuses, effects, by_budget, docs / "findings" / name, texts[0])
+    for page, text in zip(pages, texts, strict=True):
+        write_atomic(page, text)
 
 
 def write_figures(
@@ -123,13 +128,14 @@ def write_figures(
             Chart({**figure, "background": "white"}).save(f"{path}_{kind}.png")
 
 
-def _replace_tables(text: str, name: str, tables: str) -> str:
-    """Replace the tables of a record; a page without its markers is returned unchanged."""
-    begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+def _replace_tables(text: str, marker: str, tables: Sequence[Sequence[str]]) -> str:
+    """Replace the tables after a marker; a page without the marker is returned unchanged."""
+    begin, end = f"<!-- {marker} -->\n", "<!-- end -->"
     if begin not in text:
         return text
     before, rest = text.split(begin, 1)
-    return f"{before}{begin}{tables}\n{end}{rest.split(end, 1)[1]}"
+    lines = "\n".join(line for table in tables if table for line in [*table, ""])
+    return f"{before}{begin}{lines}\n{end}{rest.split(end, 1)[1]}"
 
 
 def _cost_text(statuses: Sequence[PointStatus]) -> str:
