@@ -354,6 +354,33 @@ def test_families_at_three_sizes(tmp_path: Path) -> None:
     assert sum(s.estimate.saturated == "no" for s in statuses) == len(statuses) - 1 == 8
 
 
+def test_families_on_cifar(tmp_path: Path) -> None:
+    statuses, spec = load_records(RECORDS / "finding_families_cifar.json.xz", tmp_path)
+    effects = compare_as_specified(statuses, [spec]).effects
+    ratios = {
+        (e.within["data.labels"], e.within.get("model.match_params"), e.value): e for e in effects
+    }
+    decided = {key for key, effect in ratios.items() if effect.verdict == "smaller"}
+    assert decided == {
+        ("random", size, kind) for size in ("32000", None) for kind in ("cnn", "vit")
+    }
+    cnn, vit = (ratios["random", "32000", family].ratio_text for family in ("cnn", "vit"))
+    assert f"the CNN fits {cnn} times and the ViT {vit} times" in PROSE
+    smallest = [effect.ratio for (_, size, _), effect in ratios.items() if size == "4000"]
+    assert f"of {min(smallest):.2f} to {max(smallest):.2f})" in PROSE
+    others = [
+        effect for (labels, size, _), effect in ratios.items()
+        if size == "11000" or (labels, size) == ("original", "32000")
+    ]  # fmt: skip
+    assert all(effect.high < 1 for effect in others)
+    values = [effect.ratio for effect in others]
+    assert f"the ratios are {min(values):.2f} to {max(values):.2f}" in PROSE
+    for labels in ("random", "original"):
+        values = [emc_per_parameter(s) for s in statuses if s.point.swept["data.labels"] == labels]
+        assert f"{min(values):.2f} to {max(values):.2f}" in PROSE
+    assert "yes" not in {s.estimate.saturated for s in statuses}
+
+
 def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: Path) -> None:
     path = save_records(small_run, tmp_path)
     restored, spec = load_records(path, tmp_path)

@@ -42,6 +42,7 @@ RIVALS = RECORDS / "rivals.json"
 _LAWS = {
     "finding_activations": ["model.activation"],
     "finding_families": ["data.labels", "model.family"],
+    "finding_families_cifar": ["data.labels", "model.family"],
     "finding_families_size": ["model.family"],
 }
 """For sweeps over sizes: keys that group the points; a power law is fitted to each group."""
