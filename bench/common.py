@@ -36,6 +36,12 @@ def markdown_head(columns: Sequence[str]) -> str:
     return f"{markdown_row(columns)}\n|{'---|' * len(columns)}"
 
 
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table; an empty cell contains a dash."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [markdown_row([cell or "-" for cell in line]) for line in lines]
+
+
 def median_text(values: Sequence[float]) -> str:
     """Format the median with the lowest and the highest value: ``1.42 (1.20 to 1.71)``."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

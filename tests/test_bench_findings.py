@@ -20,6 +20,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from torch import nn
 from torch.nn import functional
 
+from bench.findings.claims import emc_per_parameter_at
 from bench.findings.decisions import cost_of_fewest_seeds
 from bench.findings.page import (
     RECORDS,
@@ -36,13 +37,16 @@ from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.generalization import Correlation, Pair, correlations, label_pairs
 from flexhpc.analysis.reasons import best_value_at_edge
 from flexhpc.analysis.results import results_row
+from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.analysis.summary import summarize
 from flexhpc.api.runs import load
 from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "findings.md"
-PROSE = " ".join(re.sub(r"<!-- finding_.*?<!-- end -->", "", PAGE.read_text(), flags=re.S).split())
+DETAILS = PAGE.with_name("findings_details.md")
+TEXT = PAGE.read_text() + DETAILS.read_text()
+PROSE = " ".join(re.sub(r"<!-- (?:finding_|claim ).*?<!-- end -->", "", TEXT, flags=re.S).split())
 
 
 def load_finding(name: str, folder: Path) -> tuple[list[PointStatus], Sequence[Effect]]:
@@ -67,15 +71,14 @@ def emc_per_parameter(status: PointStatus) -> float:
 
 
 def test_generated_parts_of_the_pages_are_up_to_date(tmp_path: Path) -> None:
-    generated = re.compile(r"(<!-- finding_[\w ]+ -->\n).*?(<!-- end -->)", re.DOTALL)
-    pages = [PAGE, PAGE.with_name("findings_tables.md")]
-    for page in pages:
+    generated = re.compile(r"(<!-- (?:finding_|claim )[\w ]+ -->\n).*?(<!-- end -->)", re.DOTALL)
+    for page in (PAGE, DETAILS):
         (tmp_path / page.name).write_text(generated.sub(r"\1old\n\2", page.read_text()))
     write_pages(tmp_path, figures=False)
-    for page in pages:
+    for page in (PAGE, DETAILS):
         assert (tmp_path / page.name).read_text() == page.read_text()
     for path in RECORDS.glob("*.json.xz"):
-        assert f"<!-- {path.name.split('.')[0]} -->" in PAGE.read_text()
+        assert f"<!-- {path.name.split('.')[0]} -->" in TEXT
     assert sum(path.stat().st_size for path in RECORDS.iterdir()) < 1_000_000
 
 
@@ -84,11 +87,60 @@ def test_figures_are_on_the_page(tmp_path: Path) -> None:
     path, page = tmp_path / "findings" / "x", "x_emc.png, x_ratios.png, x_generalization.png"
     write_figures(statuses, effects, {1.0: effects, 0.5: effects}, path, page)
     assert {path.name for path in path.parent.iterdir()} == {"x_emc.png", "x_ratios.png"}
-    linked = set(re.findall(r"\]\(findings/(\w+\.png)\)", PAGE.read_text()))
+    linked = set(re.findall(r"\]\(findings/(\w+\.png)\)", TEXT))
     assert linked == {path.name for path in (PAGE.parent / "findings").iterdir()}
     kinds = ("emc", "ratios", "ratios_over_budget", "generalization")
     for path in RECORDS.glob("*.json.xz"):
         assert not linked.isdisjoint(f"{path.name.split('.')[0]}_{kind}.png" for kind in kinds)
+
+
+def claim_table(number: int) -> list[list[str]]:
+    """Return the rows of the table of a claim, without the head."""
+    table = PAGE.read_text().split(f"<!-- claim {number} -->")[1].split("<!-- end -->")[0]
+    return [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
+
+
+def test_sentences_about_claims_equal_their_tables(tmp_path: Path) -> None:
+    per_parameter = [row[5].split(" to ") for row in claim_table(1) if row[2] == "random"]
+    ends = [end for row in per_parameter for end in row]
+    assert f"{min(ends)} to {max(ends)} samples with random labels per parameter" in PROSE
+    assert sum(int(row[6].split()[0]) for row in claim_table(1)) == 1, "one EMC is saturated"
+    *_, sgd = claim_table(3)
+    assert f"trains to convergence (EMC ratio {sgd[-1].strip('*')})" in PROSE
+    statuses, _ = load_records(RECORDS / "finding_optimizers_saturation.json.xz", tmp_path)
+    points = [s for s in statuses if s.point.swept["training.optimizer"] == "gd"]
+    small, large = (
+        statistics.geometric_mean(filter(None, (emc_per_parameter_at(s, b) for s in points)))
+        for b in (1000, 64000)
+    )
+    assert f"from {small:.2f} at 1,000 updates to {large:.2f} at 64,000 updates" in PROSE
+
+
+def test_order_of_families_depends_on_the_size() -> None:
+    ratios = {(data, labels, size.split(" to ")[-1]): cells
+              for data, labels, size, _, _, *cells in claim_table(2)}  # fmt: skip
+    middle = [
+        ratio for key, cells in ratios.items() for ratio in cells
+        if key[1] == "random" and key[2] in ("2,986", "5,356", "2,130", "4,378", "3,986")
+    ]  # fmt: skip
+    assert len(middle) == 10
+    assert not any(ratio.startswith("**") for ratio in middle), "no difference is decided"
+    fashion, cifar = "Fashion-MNIST", "CIFAR-10"
+    decided = {key: [cell.strip("*").split()[0] for cell in cells]
+               for key, cells in ratios.items() if cells[0].startswith("**")}  # fmt: skip
+    cnn_1000, cnn_1700 = (
+        decided[fashion, "random", "1,116"][0],
+        decided[fashion, "random", "1,756"][0],
+    )
+    assert f"fits {float(cnn_1000):.1f} times as many samples as an MLP" in PROSE
+    assert f"1,700 parameters {float(cnn_1700):.1f} times" in PROSE
+    (cnn, vit), (large_cnn, large_vit) = (
+        decided[cifar, "random", size] for size in ("11,146", "32,266")
+    )
+    assert f"fits {cnn} and {large_cnn} times as many, and a ViT {vit} and {large_vit}" in PROSE
+    assert (
+        f"fits {decided[cifar, 'original', '32,266'][0]} times as many samples as an MLP" in PROSE
+    )
 
 
 def test_activations(tmp_path: Path) -> None:
@@ -360,10 +412,13 @@ def test_families_on_cifar(tmp_path: Path) -> None:
     ratios = {
         (e.within["data.labels"], e.within.get("model.match_params"), e.value): e for e in effects
     }
-    decided = {key for key, effect in ratios.items() if effect.verdict == "smaller"}
-    assert decided == {
-        ("random", size, kind) for size in ("32000", None) for kind in ("cnn", "vit")
+    undecided = {key for key, effect in ratios.items() if effect.verdict == "not decided"}
+    assert undecided == {
+        ("original", "11000", "cnn"),
+        *((labels, "4000", kind) for labels in ("random", "original") for kind in ("cnn", "vit")),
     }
+    assert {ratios[key].verdict for key in set(ratios) - undecided} == {"smaller"}
+    assert f"original labels ({ratios['original', '11000', 'cnn'].ratio:.2f})" in PROSE
     cnn, vit = (ratios["random", "32000", family].ratio_text for family in ("cnn", "vit"))
     assert f"the CNN fits {cnn} times and the ViT {vit} times" in PROSE
     smallest = [effect.ratio for (_, size, _), effect in ratios.items() if size == "4000"]
@@ -379,6 +434,13 @@ def test_families_on_cifar(tmp_path: Path) -> None:
         values = [emc_per_parameter(s) for s in statuses if s.point.swept["data.labels"] == labels]
         assert f"{min(values):.2f} to {max(values):.2f}" in PROSE
     assert "yes" not in {s.estimate.saturated for s in statuses}
+    edges = [s.estimate.arm for s in statuses if best_value_at_edge(s)]
+    assert f"the best at {edges.count(0)} of {len(statuses)} points" in PROSE
+    laws = power_laws(statuses, ["data.labels", "model.family"])
+    slopes = {tuple(law.within.values()): law.slope_text for law in laws}
+    random, original = slopes["random", "mlp"], slopes["original", "mlp"]
+    assert f"grows with exponent {random} in the number of parameters with random" in PROSE
+    assert f"labels and {original} with original labels" in PROSE
 
 
 def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: Path) -> None:

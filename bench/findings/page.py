@@ -1,4 +1,4 @@
-"""Tables and figures of docs/findings.md and docs/findings_tables.md, from the stored records."""
+"""Tables and figures of docs/findings.md and docs/findings_details.md, from the stored records."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
-from bench.common import markdown_row
+from bench.common import markdown_table
+from bench.findings import claims
+from bench.findings.claims import RATIO_CLAIMS, ratio_table, size_figure, size_table
 from bench.findings.records import load_records
 from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
-from flexhpc.analysis.figures.chart import Chart
+from flexhpc.analysis.figures.chart import Chart, Spec
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.figures.ratios import ratio_budget_figure, ratio_figure
@@ -71,19 +74,22 @@ _MIN_MODELS, _MIN_FAMILIES = 8, 3
 def write_pages(docs: Path, *, figures: bool = True) -> None:
     """Recreate the tables and figures of both pages from the stored records.
 
-    The main tables of the record NAME are written between ``<!-- NAME -->`` and ``<!-- end -->``,
-    its other tables between ``<!-- NAME tables -->`` and ``<!-- end -->``.
+    On docs/findings_details.md, the main tables of the record NAME are written between
+    ``<!-- NAME -->`` and ``<!-- end -->``, and its other tables between ``<!-- NAME tables -->``
+    and ``<!-- end -->``. On docs/findings.md, the table of claim N is written between
+    ``<!-- claim N -->`` and ``<!-- end -->``.
 
     Args:
         docs: folder of the pages, which are changed.
         figures: whether to write the figures too, into the folder ``findings``.
     """
-    pages = [docs / "findings.md", docs / "findings_tables.md"]
-    texts, rivals = [page.read_text() for page in pages], json.loads(RIVALS.read_text())
+    page, details = docs / "findings.md", docs / "findings_details.md"
+    text, rivals = details.read_text(), json.loads(RIVALS.read_text())
+    folder, all_records = docs / "findings", {}
     with tempfile.TemporaryDirectory() as scratch:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
-            statuses, spec = load_records(path, Path(scratch))
+            statuses, spec = all_records[name] = load_records(path, Path(scratch))
             comparisons = compare_as_specified(statuses, [spec])
             effects = comparisons.effects
             by_budget = compare_at_budgets(statuses, comparisons.requests)
@@ -95,14 +101,20 @@ def write_pages(docs: Path, *, figures: bool = True) -> None:
                 prediction_table(models, rivals.get(name, {})),
             ]  # fmt: skip
             others = [_budget_table(by_budget), _training_error_table(statuses, effects)]
-            texts = [
-                _replace_tables(_replace_tables(text, name, main), f"{name} tables", others)
-                for text in texts
-            ]
+            text = _replace_tables(text, name, main)
+            text = _replace_tables(text, f"{name} tables", others)
             if figures:
-                write_figures(statuses, effects, by_budget, docs / "findings" / name, texts[0])
-    for page, text in zip(pages, texts, strict=True):
-        write_atomic(page, text)
+                write_figures(statuses, effects, by_budget, folder / name, text)
+    write_atomic(details, text)
+    text = _replace_tables(page.read_text(), "claim 1", [size_table(all_records)])
+    for number, sources in RATIO_CLAIMS.items():
+        text = _replace_tables(text, f"claim {number}", [ratio_table(sources, all_records)])
+    pairs = {name: label_pairs(all_records[name][0]) for name in sorted(rivals)}
+    write_atomic(page, _replace_tables(text, "claim 4", [_claim_4_table(pairs, rivals)]))
+    if figures:
+        _save(size_figure(all_records), folder / "claim_1.png")
+        for number, sources in RATIO_CLAIMS.items():
+            _save(claims.ratio_figure(sources, all_records), folder / f"claim_{number}.png")
 
 
 def write_figures(
@@ -126,7 +138,11 @@ def write_figures(
     path.parent.mkdir(exist_ok=True)
     for kind, figure in figures.items():
         if figure is not None and f"{path.name}_{kind}.png" in page:
-            Chart({**figure, "background": "white"}).save(f"{path}_{kind}.png")
+            _save(figure, path.with_name(f"{path.name}_{kind}.png"))
+
+
+def _save(figure: Spec, path: Path) -> None:
+    Chart({**figure, "background": "white"}).save(path)
 
 
 def _replace_tables(text: str, marker: str, tables: Sequence[Sequence[str]]) -> str:
@@ -173,7 +189,7 @@ def _comparison_table(effects: Sequence[Effect]) -> list[str]:
         ]
         for effect in effects
     ]  # fmt: skip
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _budget_table(by_budget: Mapping[float, Sequence[Effect]]) -> list[str]:
@@ -194,7 +210,7 @@ def _budget_table(by_budget: Mapping[float, Sequence[Effect]]) -> list[str]:
         ]
         for effect in effects
     ]  # fmt: skip
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _grouping_keys(effects: Sequence[Effect]) -> list[str]:
@@ -209,7 +225,7 @@ def _law_table(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> lis
         [*law.within.values(), _per_parameter(law, statuses), law.slope_text, str(law.points)]
         for law in laws
     ]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
@@ -240,7 +256,7 @@ def _correlation_table(models: Sequence[Pair]) -> list[str]:
         for line in correlations(group, "test_accuracy")
     ]  # fmt: skip
     head = ["models", "coefficient", "value", "range without one model", "models needed"]
-    return _table(head, rows) if rows else []
+    return markdown_table(head, rows) if rows else []
 
 
 def _with_interval(correlation: Correlation) -> str:
@@ -291,7 +307,14 @@ def prediction_table(
         pearson = correlate("Pearson", x, accuracy, log_params)
         r2 = 1 - error / baseline_error
         rows.append([name, _with_interval(pearson) if pearson else "", f"{r2:.2f}"])
-    return _table(["predictor", "Pearson", "R2 on omitted families"], rows)
+    return markdown_table(["predictor", "Pearson", "R2 on omitted families"], rows)
+
+
+def _claim_4_table(models: Mapping[str, Sequence[Pair]], rivals: Mapping[str, Any]) -> list[str]:
+    """Join the tables of predictions of several records; their predictors are the same."""
+    tables = [prediction_table(pairs, rivals[name]) for name, pairs in models.items()]
+    return ["".join([lines[0], *(line[line.index("|", 1) + 1 :] for line in lines[1:])])
+            for lines in zip(*tables, strict=True)]  # fmt: skip
 
 
 def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
@@ -320,7 +343,7 @@ def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Eff
         [*values, *(_factor_text(by_eps[eps]) if eps in by_eps else "" for eps in names)]
         for values, by_eps in factors.items()
     ]
-    return _table([*keys, *(f"{float(eps):.0%} missed" for eps in names)], rows)
+    return markdown_table([*keys, *(f"{float(eps):.0%} missed" for eps in names)], rows)
 
 
 def _factor_text(factors: Sequence[float]) -> str:
@@ -330,8 +353,3 @@ def _factor_text(factors: Sequence[float]) -> str:
     )
     texts = [f"{f:.2f}" if math.isfinite(f) else "open" for f in (low, middle, high)]
     return f"{texts[1]} ({texts[0]} to {texts[2]})" if len(factors) > 1 else texts[1]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [markdown_row([cell or "-" for cell in line]) for line in lines]

@@ -38,7 +38,7 @@ RATIO_BUDGET_CAPTION = (
     "the point. A saturated point has the same EMC at all larger budgets. Ratios whose interval is "
     "wider than a factor of 4 are omitted, and comparisons whose ratio at B is a bound."
 )
-_MAX_INTERVAL = 4.0
+MAX_INTERVAL = 4.0
 """Largest ratio of the ends of an interval in the figure of ratios over the budget."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "not decided": COLOURS[6],
@@ -101,36 +101,58 @@ def ratio_budget_figure(by_budget: Mapping[float, Sequence[Effect]]) -> Spec | N
         (fraction, effect)
         for fraction, at_budget in by_budget.items()
         for effect in at_budget
-        if effect.low and effect.high and effect.high / effect.low <= _MAX_INTERVAL
+        if effect.low and effect.high and effect.high / effect.low <= MAX_INTERVAL
     ]
     known = {effect.key for fraction, effect in effects if fraction == 1}
     effects = [(fraction, effect) for fraction, effect in effects if effect.key in known]
     if len({fraction for fraction, _ in effects}) < 2:
         return None
-    names = list(dict.fromkeys(_comparison_name(effect) for _, effect in effects))
     groups = _group_names([effect for _, effect in effects])
-    facets = list(dict.fromkeys(groups.values()))
     rows = [
         {
             "facet": groups[effect.within_text], "series": _comparison_name(effect),
-            # Without an offset, intervals at the same budget would overlap.
-            "x": fraction * 1.05 ** (names.index(_comparison_name(effect)) - (len(names) - 1) / 2),
-            "y": effect.ratio, "lo": effect.low, "hi": effect.high, "ratio": effect.ratio_text,
-            "budget": f"B/{1 / fraction:g}" if fraction < 1 else "B", "verdict": effect.verdict,
+            "x": fraction, "y": effect.ratio, "lo": effect.low, "hi": effect.high,
+            "ratio": effect.ratio_text, "budget": f"B/{1 / fraction:g}" if fraction < 1 else "B",
+            "verdict": effect.verdict,
         }
         for fraction, effect in effects
     ]  # fmt: skip
-    width, height = facet_size(len(facets))
-    x_domain = log_domain([row["x"] for row in rows])
-    same = 1 + max(effect.margin for _, effect in effects)
-    band = {"from": 1 / same, "to": same, "one": 1}
-    y_domain = log_domain([*band.values(), *(row[end] for row in rows for end in ("lo", "hi"))])
-    ticks = sorted({fraction for fraction, _ in effects})
-    x = {"field": "x", **log_encoding("budget / largest budget B", x_domain, ticks)}
-    x["axis"]["labelExpr"] = "datum.value < 1 ? 'B/' + format(1 / datum.value, 'd') : 'B'"
     baselines = {effect.baseline for _, effect in effects}
     baseline = baselines.pop() if len(baselines) == 1 else "the baseline"
-    y = {"field": "y", **log_encoding(f"EMC / EMC at {baseline}", y_domain)}
+    return chart_over_budget(
+        rows, x_title="budget / largest budget B", y_title=f"EMC / EMC at {baseline}",
+        same=1 + max(effect.margin for _, effect in effects),
+    )  # fmt: skip
+
+
+def chart_over_budget(
+    rows: Sequence[Mapping[str, Any]], *, x_title: str, y_title: str, same: float
+) -> Spec:
+    """Plot values with intervals against the budget, one line per series, next to a line at 1.
+
+    Args:
+        rows: data rows with the fields ``facet``, ``series``, ``x`` (the budget; at most 1 if it is
+            a fraction of the largest budget), ``y``, ``lo`` and ``hi`` (the value and the ends of
+            its interval), and ``budget``, ``ratio`` and ``verdict`` (texts of the tooltip).
+        x_title: title of the axis of the budget.
+        y_title: title of the axis of the values.
+        same: the grey band is drawn from 1 / ``same`` to ``same``.
+    """
+    names = list(dict.fromkeys(row["series"] for row in rows))
+    facets = list(dict.fromkeys(row["facet"] for row in rows))
+    ticks = sorted({row["x"] for row in rows})
+    rows = [  # Without an offset, intervals at the same budget would overlap.
+        {**row, "x": row["x"] * 1.05 ** (names.index(row["series"]) - (len(names) - 1) / 2)}
+        for row in rows
+    ]
+    width, height = facet_size(len(facets))
+    x_domain = log_domain([row["x"] for row in rows])
+    band = {"from": 1 / same, "to": same, "one": 1}
+    y_domain = log_domain([*band.values(), *(row[end] for row in rows for end in ("lo", "hi"))])
+    x = {"field": "x", **log_encoding(x_title, x_domain, ticks)}
+    if max(ticks) <= 1:
+        x["axis"]["labelExpr"] = "datum.value < 1 ? 'B/' + format(1 / datum.value, 'd') : 'B'"
+    y = {"field": "y", **log_encoding(y_title, y_domain)}
     shared = {"x": x, "y": y, "color": series_colour(names, {"title": None})}
     bands = {"values": [band]}  # a layer with its own data draws all of it in each facet
     y_of = {key: {"field": key, **log_encoding("", y_domain)} for key in band}
