@@ -14,11 +14,9 @@ from flexhpc.analysis.figures.ratios import MAX_INTERVAL, chart_over_budget
 from flexhpc.analysis.grouping import group_by
 from flexhpc.analysis.likelihood import SAME_MARGIN
 from flexhpc.analysis.results import budget_value, emc_at_budget
-from flexhpc.config.point import value_phrase
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
-_SIZE_KEYS = ("model.match_params", "model.width")
 _BUDGETS = {
     "steps": "updates", "epochs": "epochs", "gradient_evaluations": "per-sample gradients",
 }  # fmt: skip
@@ -40,46 +38,48 @@ class Source:
         networks: networks, as text.
         by: key whose values are compared.
         within: for each set of comparisons, its grouping keys.
+        baseline: value of the key with which the other values are compared.
     """
 
     record: str
     data: str
     networks: str
     by: str
-    within: Sequence[Sequence[str]] = ()
+    within: Sequence[Sequence[str]]
+    baseline: str
 
 
 _FAMILIES = Source(
     record="finding_families", data="Fashion-MNIST", networks="MLP, CNN, ViT", by="model.family",
-    within=[["data.labels", "model.match_params"]],
+    within=[["data.labels", "model.match_params"]], baseline="mlp",
 )  # fmt: skip
 _FAMILIES_SIZE = Source(
     record="finding_families_size", data="Fashion-MNIST", networks="MLP, CNN, ViT",
-    by="model.family", within=[["model.match_params"]],
+    by="model.family", within=[["model.match_params"]], baseline="mlp",
 )  # fmt: skip
 _FAMILIES_CIFAR = Source(
     record="finding_families_cifar", data="CIFAR-10", networks="MLP, CNN, ViT", by="model.family",
-    within=[["data.labels", "model.match_params"]],
+    within=[["data.labels", "model.match_params"]], baseline="mlp",
 )  # fmt: skip
 _OPTIMIZERS = Source(
     record="finding_optimizers", data="digits", networks="MLP, SGD and GD", by="training.optimizer",
-    within=[["training.steps", "training.epochs", "training.gradient_evaluations"]],
+    within=[["training.steps", "training.epochs", "training.gradient_evaluations"]], baseline="gd",
 )  # fmt: skip
 _OPTIMIZERS_SATURATION = Source(
     record="finding_optimizers_saturation", data="digits", networks="MLP, SGD and GD",
-    by="training.optimizer", within=[["model.width"], []],
+    by="training.optimizer", within=[["model.width"]], baseline="gd",
 )  # fmt: skip
 _CONVERGENCE = Source(
     record="finding_convergence", data="digits", networks="MLP, SGD and GD",
-    by="training.optimizer", within=[[]],
+    by="training.optimizer", within=[[]], baseline="gd",
 )  # fmt: skip
 _ACTIVATIONS = Source(
     record="finding_activations", data="Fashion-MNIST", networks="MLP, nonlinear activations",
-    by="model.activation", within=[[]],
+    by="model.activation", within=[[]], baseline="identity",
 )  # fmt: skip
 _ACTIVATIONS_DEPTH = Source(
     record="finding_activations_depth", data="Fashion-MNIST", networks="MLP, nonlinear activations",
-    by="model.activation", within=[["model.depth"], []],
+    by="model.activation", within=[["model.depth"], []], baseline="identity",
 )  # fmt: skip
 RATIO_CLAIMS = {
     2: [_FAMILIES, _FAMILIES_SIZE, _FAMILIES_CIFAR],
@@ -116,12 +116,12 @@ def ratio_table(sources: Sequence[Source], records: Records) -> list[str]:
                 mark = "" if effect.verdict == "not decided" else "**"
                 ratios[_comparison_text(effect)] = f"{mark}{effect.ratio_text}{mark}"
             rows.append(([
-                source.data, _group_text(effects[0], points), _sizes_text(points),
+                source.data, _labels(points[0]), _networks_text(effects[0], points),
                 _budget_text(points), str(effects[0].pairs),
             ], ratios))  # fmt: skip
     columns = list(dict.fromkeys(column for _, ratios in rows for column in ratios))
     return markdown_table(
-        ["data", "group", "parameters", "budget", "pairs", *columns],
+        ["data", "labels", "parameters", "budget", "pairs", *columns],
         [[*cells, *(ratios.get(column, "") for column in columns)] for cells, ratios in rows],
     )
 
@@ -140,11 +140,11 @@ def ratio_figure(sources: Sequence[Source], records: Records) -> Spec:
                 points = _points_of(group, statuses)
                 if _unit(points[0]) != "steps":
                     continue
-                sizes = f"{_sizes_text(points)} parameters"
+                networks, labels = _networks_text(group[0], points), _labels(points[0])
                 budget = fraction * _largest_budget(statuses, "steps")
                 rows += [
                     {
-                        "facet": f"{source.data}, {_group_text(effect, points)}, {sizes}",
+                        "facet": f"{source.data}, {labels}, {networks} parameters",
                         "series": _comparison_text(effect), "x": budget,
                         "y": effect.ratio, "lo": effect.low, "hi": effect.high,
                     }
@@ -152,8 +152,10 @@ def ratio_figure(sources: Sequence[Source], records: Records) -> Spec:
                     if effect.low and effect.high and effect.high / effect.low <= MAX_INTERVAL
                     and budget >= _MIN_UPDATES
                 ]  # fmt: skip
+    names = {str(row["series"]) for row in rows}
+    y_title = "ratio of EMCs" if len(names) > 1 else f"ratio of EMCs ({names.pop()})"
     return chart_over_budget(
-        rows, x_title="budget (updates)", y_title="ratio of EMCs", same=1 + SAME_MARGIN
+        rows, x_title="budget (updates)", y_title=y_title, same=1 + SAME_MARGIN
     )
 
 
@@ -170,7 +172,8 @@ def size_table(records: Records) -> list[str]:
             saturated = sum(estimate.saturated == "yes" for estimate, _ in results)
             rows.append([
                 source.data, source.networks, labels, _sizes_text(points), _budget_text(points),
-                f"{min(ratios):.2f} to {max(ratios):.2f}", f"{saturated} of {len(points)}",
+                f"{min(ratios):.2f} to {max(ratios):.2f}",
+                f"{saturated} of {len(points)}" if _unit(points[0]) else "no budget",
             ])  # fmt: skip
     head = ["data", "networks", "labels", "parameters", "budget", "samples per parameter"]
     return markdown_table([*head, "saturated"], rows)
@@ -191,7 +194,7 @@ def size_figure(records: Records) -> Spec:
         for series, points in groups.items():
             largest = _largest_budget(points, "steps")
             for budget in (fraction * largest for fraction in _FRACTIONS):
-                values = [emc_per_parameter_at(status, budget) for status in points]
+                values = [_emc_per_parameter(status, budget) for status in points]
                 known = [value for value in values if value is not None]
                 if len(known) == len(points) and budget >= _MIN_UPDATES:
                     rows.append({
@@ -202,21 +205,36 @@ def size_figure(records: Records) -> Spec:
     return chart_over_budget(rows, x_title="budget (updates)", y_title="EMC / parameters", same=1.0)
 
 
+def _emc_per_parameter(status: PointStatus, budget: float) -> float | None:
+    """Return EMC / parameters at a budget; None if the EMC at this budget is unknown."""
+    estimate, record = status.estimate, status.record
+    assert estimate is not None
+    assert record is not None
+    if estimate.saturated == "yes":
+        budget = min(budget, budget_value(status))
+    emc = emc_at_budget(status, budget) if budget <= budget_value(status) else None
+    if emc is None or emc.censored != "none":
+        return None
+    return emc.emc / record.header.params
+
+
 def _requests(source: Source, records: Records) -> list[Compare]:
-    """Return the comparisons of the spec, and those with other grouping keys."""
+    """Return the comparisons of the spec, and those of the source that it does not contain."""
     requests = requested_comparisons(records[source.record][1])
-    known = [list(request.within or []) for request in requests]
-    by, baseline = requests[0].by, requests[0].baseline
+    known = [(request.baseline, list(request.within or [])) for request in requests]
     return requests + [
-        Compare(by=by, baseline=baseline, within=list(keys))
-        for keys in source.within if list(keys) not in known
+        Compare(by=source.by, baseline=source.baseline, within=list(keys))
+        for keys in source.within if (source.baseline, list(keys)) not in known
     ]  # fmt: skip
 
 
 def _groups(source: Source, effects: Sequence[Effect]) -> list[list[Effect]]:
-    """Group the comparisons with the grouping keys of a source by the values of these keys."""
+    """Group the comparisons of a source by the values of their grouping keys."""
     keys = [list(within) for within in source.within]
-    selected = [effect for effect in effects if list(effect.within) in keys]
+    selected = [
+        effect for effect in effects
+        if list(effect.within) in keys and effect.baseline == source.baseline
+    ]  # fmt: skip
     return list(group_by(selected, lambda effect: effect.within_text).values())
 
 
@@ -247,26 +265,10 @@ def _series_text(source: Source, status: PointStatus) -> str:
     return "mlp" if source.by == "model.activation" or value is None else value
 
 
-def emc_per_parameter_at(status: PointStatus, budget: float) -> float | None:
-    """Return EMC / parameters at a budget; None if the EMC at this budget is unknown."""
-    estimate, record = status.estimate, status.record
-    assert estimate is not None
-    assert record is not None
-    if estimate.saturated == "yes":
-        budget = min(budget, budget_value(status))
-    emc = emc_at_budget(status, budget) if budget <= budget_value(status) else None
-    if emc is None or emc.censored != "none":
-        return None
-    return emc.emc / record.header.params
-
-
-def _group_text(effect: Effect, points: Sequence[PointStatus]) -> str:
-    """Describe a group by its labels and other grouping keys, without sizes and budgets."""
-    values = [
-        value_phrase(key, value) for key, value in effect.within.items()
-        if key not in _SIZE_KEYS and key.startswith("model.")
-    ]  # fmt: skip
-    return ", ".join([_labels(points[0]), *values])
+def _networks_text(effect: Effect, points: Sequence[PointStatus]) -> str:
+    """Return the range of the numbers of parameters, and the depth if it is a grouping key."""
+    depth = effect.within.get("model.depth")
+    return f"depth {depth}, {_sizes_text(points)}" if depth else _sizes_text(points)
 
 
 def _sizes_text(points: Sequence[PointStatus]) -> str:

@@ -59,6 +59,8 @@ _ARTANH_VARIANCE = {
 """For each coefficient, numbers o and c: with n models, the variance of artanh(coefficient) is
 c / (n - o) (Fisher 1921, Metron 1; rank correlations: Fieller, Hartley and Pearson 1957, Biometrika
 44)."""
+_IMAGES = {"finding_generalization": 300, "finding_generalization_600": 600}
+"""Number of training images of the networks whose test accuracy is predicted."""
 _ERROR, _POWER = 0.05, 0.9
 """Error rate (two-sided) and power for the number of models that a correlation needs."""
 _PREDICTORS: dict[str, Callable[[Pair], float]] = {
@@ -312,9 +314,16 @@ def prediction_table(
 
 def _claim_4_table(models: Mapping[str, Sequence[Pair]], rivals: Mapping[str, Any]) -> list[str]:
     """Join the tables of predictions of several records; their predictors are the same."""
-    tables = [prediction_table(pairs, rivals[name]) for name, pairs in models.items()]
-    return ["".join([lines[0], *(line[line.index("|", 1) + 1 :] for line in lines[1:])])
-            for lines in zip(*tables, strict=True)]  # fmt: skip
+    head = ["predictor"]
+    for name in models:
+        head += [f"Pearson, {_IMAGES[name]} images", f"R2, {_IMAGES[name]} images"]
+    tables = [prediction_table(pairs, rivals[name])[2:] for name, pairs in models.items()]
+    rows = [
+        [line.strip("| ").split(" | ") for line in lines] for lines in zip(*tables, strict=True)
+    ]
+    return markdown_table(
+        head, [[cells[0][0], *(c for row in cells for c in row[1:])] for cells in rows]
+    )
 
 
 def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
