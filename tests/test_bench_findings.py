@@ -444,6 +444,8 @@ def test_families_on_cifar(tmp_path: Path) -> None:
     random, original = slopes["random", "mlp"], slopes["original", "mlp"]
     assert f"grows with exponent {random} in the number of parameters with random" in PROSE
     assert f"labels and {original} with original labels" in PROSE
+    exponents = sorted(text.split()[0] for text in slopes.values())
+    assert f"(exponents of {exponents[0]} to {exponents[-1]})" in PROSE
 
 
 def test_stored_records_give_the_results_of_the_run(small_run: Path, tmp_path: Path) -> None:

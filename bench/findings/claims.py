@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.common import markdown_table
-from flexhpc.analysis.comparison import compare_at_budgets, compare_points, requested_comparisons
+from flexhpc.analysis.comparison import (
+    BUDGET_FRACTIONS,
+    compare_at_budgets,
+    compare_points,
+    requested_comparisons,
+)
 from flexhpc.analysis.effect import Effect
 from flexhpc.analysis.figures.chart import Spec
 from flexhpc.analysis.figures.ratios import MAX_INTERVAL, chart_over_budget
@@ -21,7 +26,6 @@ _BUDGETS = {
     "steps": "updates", "epochs": "epochs", "gradient_evaluations": "per-sample gradients",
 }  # fmt: skip
 """Units of budgets in the tables."""
-_FRACTIONS = tuple(2.0**-doublings for doublings in range(7))
 _MIN_UPDATES = 500
 """Smallest budget (updates) in the figures."""
 _LINEAR = "identity"
@@ -193,7 +197,7 @@ def size_figure(records: Records) -> Spec:
         in_facet = [status for points in groups.values() for status in points]
         for series, points in groups.items():
             largest = _largest_budget(points, "steps")
-            for budget in (fraction * largest for fraction in _FRACTIONS):
+            for budget in (fraction * largest for fraction in BUDGET_FRACTIONS):
                 values = [_emc_per_parameter(status, budget) for status in points]
                 known = [value for value in values if value is not None]
                 if len(known) == len(points) and budget >= _MIN_UPDATES:

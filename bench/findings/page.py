@@ -15,7 +15,6 @@ from scipy.special import ndtri
 
 from bench.common import markdown_table
 from bench.findings import claims
-from bench.findings.claims import RATIO_CLAIMS, ratio_table, size_figure, size_table
 from bench.findings.records import load_records
 from flexhpc.analysis.comparison import compare_as_specified, compare_at_budgets
 from flexhpc.analysis.effect import Effect
@@ -108,14 +107,14 @@ def write_pages(docs: Path, *, figures: bool = True) -> None:
             if figures:
                 write_figures(statuses, effects, by_budget, folder / name, text)
     write_atomic(details, text)
-    text = _replace_tables(page.read_text(), "claim 1", [size_table(all_records)])
-    for number, sources in RATIO_CLAIMS.items():
-        text = _replace_tables(text, f"claim {number}", [ratio_table(sources, all_records)])
+    text = _replace_tables(page.read_text(), "claim 1", [claims.size_table(all_records)])
+    for number, sources in claims.RATIO_CLAIMS.items():
+        text = _replace_tables(text, f"claim {number}", [claims.ratio_table(sources, all_records)])
     pairs = {name: label_pairs(all_records[name][0]) for name in sorted(rivals)}
     write_atomic(page, _replace_tables(text, "claim 4", [_claim_4_table(pairs, rivals)]))
     if figures:
-        _save(size_figure(all_records), folder / "claim_1.png")
-        for number, sources in RATIO_CLAIMS.items():
+        _save(claims.size_figure(all_records), folder / "claim_1.png")
+        for number, sources in claims.RATIO_CLAIMS.items():
             _save(claims.ratio_figure(sources, all_records), folder / f"claim_{number}.png")
 
 
@@ -280,6 +279,14 @@ def models_needed(correlation: Correlation) -> int:
 def prediction_table(
     models: Sequence[Pair], rivals: Mapping[str, Mapping[str, float]]
 ) -> list[str]:
+    """Return the table of :func:`_predictions`; no lines if there are too few families."""
+    rows = _predictions(models, rivals)
+    return markdown_table(["predictor", "Pearson", "R2 on omitted families"], rows) if rows else []
+
+
+def _predictions(
+    models: Sequence[Pair], rivals: Mapping[str, Mapping[str, float]]
+) -> list[list[str]]:
     """Predict the test accuracy of each family by a linear regression on the other families.
 
     R2 is 1 - (sum of squared errors over all models) / (sum of squared errors if the mean accuracy
@@ -288,6 +295,10 @@ def prediction_table(
     Args:
         models: one pair per model.
         rivals: for each model, the values of other predictors; empty if there are none.
+
+    Returns:
+        For each predictor its name, its correlation with the test accuracy and its R2. Empty if
+        there are fewer than ``_MIN_FAMILIES`` families.
     """
     models = uncensored_pairs(models)
     families = np.array([model.family for model in models])
@@ -309,21 +320,19 @@ def prediction_table(
         pearson = correlate("Pearson", x, accuracy, log_params)
         r2 = 1 - error / baseline_error
         rows.append([name, _with_interval(pearson) if pearson else "", f"{r2:.2f}"])
-    return markdown_table(["predictor", "Pearson", "R2 on omitted families"], rows)
+    return rows
 
 
 def _claim_4_table(models: Mapping[str, Sequence[Pair]], rivals: Mapping[str, Any]) -> list[str]:
-    """Join the tables of predictions of several records; their predictors are the same."""
+    """Join the predictions of several records; their predictors are the same."""
     head = ["predictor"]
     for name in models:
         head += [f"Pearson, {_IMAGES[name]} images", f"R2, {_IMAGES[name]} images"]
-    tables = [prediction_table(pairs, rivals[name])[2:] for name, pairs in models.items()]
-    rows = [
-        [line.strip("| ").split(" | ") for line in lines] for lines in zip(*tables, strict=True)
-    ]
-    return markdown_table(
-        head, [[cells[0][0], *(c for row in cells for c in row[1:])] for cells in rows]
-    )
+    by_record = [_predictions(pairs, rivals[name]) for name, pairs in models.items()]
+    return markdown_table(head, [
+        [rows[0][0], *(cell for row in rows for cell in row[1:])]
+        for rows in zip(*by_record, strict=True)
+    ])  # fmt: skip
 
 
 def _training_error_table(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:

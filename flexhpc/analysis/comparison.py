@@ -21,7 +21,7 @@ from flexhpc.store.status import PointStatus
 _MAX_VALUES, _MAX_POINTS = 12, 1000
 """Maximum number of compared values for which a comparison is suggested, and maximum number of
 points for which a comparison is suggested or repeated at other budgets."""
-_BUDGET_FRACTIONS = tuple(2.0**-doublings for doublings in range(7))
+BUDGET_FRACTIONS = tuple(2.0**-doublings for doublings in range(7))
 """Fractions of the largest budget at which EMCs are compared."""
 
 
@@ -122,7 +122,7 @@ def compare_at_budgets(
             effects_of(statuses, request, partial(likelihood, fraction=fraction))
             for request in requests
         ))
-        for fraction in _BUDGET_FRACTIONS
+        for fraction in BUDGET_FRACTIONS
     }  # fmt: skip
     pairs: dict[tuple[str, ...], int] = {}
     for effect in chain.from_iterable(at_budgets.values()):

@@ -133,7 +133,7 @@ def chart_over_budget(
     Args:
         rows: data rows with the fields ``facet``, ``series``, ``x`` (the budget; at most 1 if it is
             a fraction of the largest budget), ``y``, ``lo`` and ``hi`` (the value and the ends of
-            its interval), and ``budget``, ``ratio`` and ``verdict`` (texts of the tooltip).
+            its interval). The tooltip also shows the fields ``budget``, ``ratio`` and ``verdict``.
         x_title: title of the axis of the budget.
         y_title: title of the axis of the values.
         same: the grey band is drawn from 1 / ``same`` to ``same``.
